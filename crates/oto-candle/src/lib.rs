@@ -1,0 +1,1 @@
+//! candle as a backend: interprets a tensor program.

@@ -1,0 +1,1 @@
+//! Environments and spaces: deterministic, pure, no input or output.

@@ -1,0 +1,1 @@
+//! Tensor programs: operations, tracing and differentiation; knows no device.

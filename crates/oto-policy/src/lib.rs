@@ -1,0 +1,1 @@
+//! Teacher policies from files made elsewhere: ONNX, safetensors, PyTorch.

@@ -1,0 +1,3 @@
+//! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
+
+pub mod mlp;

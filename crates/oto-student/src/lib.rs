@@ -1,0 +1,1 @@
+//! The student: teacher link, stages and the training loop.

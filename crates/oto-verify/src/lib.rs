@@ -1,0 +1,1 @@
+//! Holds a build of oto against reference data.

@@ -1,0 +1,1 @@
+//! The WASI face of the student.
