@@ -1,1 +1,62 @@
-fn main() {}
+//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything, `wasm`
+//! and `site` are the build steps the two share.
+
+#![forbid(unsafe_code)]
+
+mod chromium;
+mod demo;
+mod manifest;
+mod shell;
+mod site;
+mod stamp;
+mod test;
+mod totals;
+mod wasm;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, show and test oto")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything, then serve the demo page and its teachers.
+    Demo(demo::Options),
+    /// Run every check: format, lints, Rust, documentation, JavaScript, browser and WASI tests.
+    Test(test::Options),
+    /// Build the packages of wasm-pack.toml, or only those named.
+    Wasm {
+        /// Names from wasm-pack.toml.
+        names: Vec<String>,
+    },
+    /// Build the web packages, the npm package and the site.
+    Site,
+    /// Wait until an address answers, then open it in the default browser (`demo --open` uses this).
+    #[command(hide = true)]
+    Open {
+        /// Port on 127.0.0.1.
+        port: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Wasm { names } => wasm::build(&names),
+        Command::Site => site::build(),
+        Command::Open { port } => demo::open_when_ready(port),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

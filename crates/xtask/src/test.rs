@@ -1,0 +1,170 @@
+//! `cargo xtask test`: every check in order, each with its duration, all of them even when one fails, then the totals.
+
+use crate::totals::Totals;
+use crate::{chromium, demo, shell, site, wasm};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub struct Options {
+    /// Run only these stages.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Stage>,
+}
+
+/// The stages, in the order they run: what is quick to fail first, and what later stages need before them.
+#[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
+enum Stage {
+    /// cargo fmt --check
+    Fmt,
+    /// The packages of wasm-pack.toml and the site.
+    Build,
+    /// cargo clippy on everything, warnings denied.
+    Clippy,
+    /// Unit, property, fixture, server and WASI tests.
+    Rust,
+    /// Documentation tests, and the documentation without a broken link.
+    Doc,
+    /// Wire vectors and the npm package's own tests, in Node.js.
+    Node,
+    /// The site and the npm package in a real Chromium against the real server.
+    Browser,
+}
+
+/// Runs the stages and prints the totals; an error when any of them failed.
+pub fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let mut totals = Totals::default();
+    let mut failed = Vec::new();
+    for &stage in Stage::value_variants() {
+        if options.only.is_empty() || options.only.contains(&stage) {
+            let (tests, passed) = run_stage(stage);
+            totals.add(tests);
+            if !passed {
+                failed.push(format!("{stage:?}").to_lowercase());
+            }
+        }
+    }
+    eprintln!("\nall stages: {}", shown(start));
+    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs one stage and says how long it took. A stage that fails without a failed test counts as one.
+fn run_stage(stage: Stage) -> (Totals, bool) {
+    let name = format!("{stage:?}").to_lowercase();
+    eprintln!("\n== {name}");
+    let start = Instant::now();
+    let outcome = stage.run();
+    let (mut tests, passed) = outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        (Totals::default(), false)
+    });
+    if !passed && tests.failed == 0 {
+        tests.failed = 1;
+    }
+    let verdict = if passed { "ok" } else { "FAILED" };
+    eprintln!("== {name}: {verdict} after {}", shown(start));
+    (tests, passed)
+}
+
+fn shown(start: Instant) -> String {
+    let seconds = start.elapsed().as_secs_f64();
+    if seconds < 60.0 { format!("{seconds:.1} s") } else { format!("{:.1} min", seconds / 60.0) }
+}
+
+impl Stage {
+    fn run(self) -> Result<(Totals, bool)> {
+        match self {
+            Self::Fmt => plain(&["fmt", "--all", "--check"]),
+            Self::Build => {
+                site::build()?;
+                wasm::build(&[])?;
+                Ok((Totals::default(), true))
+            }
+            // The release profile throughout: build scripts, macros and dependencies are then shared with the demo.
+            Self::Clippy => {
+                plain(&["clippy", "--workspace", "--all-targets", "--release", "--", "--deny", "warnings"])
+            }
+            Self::Rust => rust_tests(),
+            Self::Doc => documentation(),
+            Self::Node => node_tests(),
+            Self::Browser => browser_tests(),
+        }
+    }
+}
+
+/// A cargo command that counts no tests.
+fn plain(arguments: &[&str]) -> Result<(Totals, bool)> {
+    shell::run(&mut shell::cargo(arguments))?;
+    Ok((Totals::default(), true))
+}
+
+/// A runner whose closing lines are counted.
+fn counted(command: &mut Command) -> Result<(Totals, bool)> {
+    let (output, succeeded) = shell::tee(command)?;
+    Ok((Totals::parse(&output), succeeded))
+}
+
+fn rust_tests() -> Result<(Totals, bool)> {
+    wasm::build(&[])?;
+    // The server is one of the things under test; building it here spares the browser stage the wait.
+    demo::build_server()?;
+    if chromium::in_path("cargo-nextest").is_some() {
+        return counted(&mut shell::cargo(&["nextest", "run", "--workspace", "--release", "--no-fail-fast"]));
+    }
+    counted(&mut shell::cargo(&["test", "--workspace", "--release", "--all-targets", "--no-fail-fast"]))
+}
+
+fn documentation() -> Result<(Totals, bool)> {
+    let mut pages = shell::cargo(&["doc", "--workspace", "--release", "--no-deps", "--quiet"]);
+    shell::run(pages.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    counted(&mut shell::cargo(&["test", "--workspace", "--release", "--doc"]))
+}
+
+fn node_tests() -> Result<(Totals, bool)> {
+    site::build()?;
+    let mut files = test_files("tests/wire")?;
+    files.extend(test_files("web/student/test")?);
+    counted(&mut node(&files))
+}
+
+fn browser_tests() -> Result<(Totals, bool)> {
+    let browser = chromium::find_or_install()?;
+    site::build()?;
+    let server = demo::build_server()?;
+    let mut command = node(&test_files("tests/browser")?);
+    counted(command.env("CHROMIUM", browser).env("OTO", server))
+}
+
+/// Node's test runner on these files; the plain reporter's closing lines are what `Totals` reads.
+fn node(files: &[PathBuf]) -> Command {
+    let mut command = shell::command("node", &["--test", "--test-reporter=spec"]);
+    command.args(files);
+    command
+}
+
+/// The `*.test.mjs` files of a folder, sorted, as paths from the root.
+fn test_files(folder: &str) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(shell::root().join(folder)).with_context(|| format!("cannot read {folder}"))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".test.mjs") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        bail!("{folder} has no *.test.mjs");
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,92 @@
+//! WebAssembly packages: cargo builds the module, wasm-bindgen writes the JavaScript beside it, we print the sizes.
+
+use crate::manifest::{self, Package, Target};
+use crate::shell;
+use crate::stamp::Stamp;
+use anyhow::{Context, Result, bail};
+use flate2::{Compression, write::GzEncoder};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use wasm_bindgen_cli_support::Bindgen;
+
+/// Builds the packages called `names`, or all of them.
+pub fn build(names: &[String]) -> Result<()> {
+    for package in manifest::packages(names)? {
+        build_package(&package).with_context(|| format!("wasm package {:?}", package.name))?;
+    }
+    Ok(())
+}
+
+fn build_package(package: &Package) -> Result<()> {
+    add_target(package.target)?;
+    let triple = package.target.triple();
+    let features = package.features.join(",");
+    let mut arguments =
+        vec!["build", "--package", &package.krate, "--target", triple, "--profile", &package.profile];
+    if !features.is_empty() {
+        arguments.extend(["--features", &features]);
+    }
+    shell::run(&mut shell::cargo(&arguments))?;
+
+    let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
+    let out = shell::root().join(&package.out);
+    let stamp = Stamp::of(&format!("wasm-{}", package.name), &[&module])?;
+    if !stamp.is_current(&package.out) {
+        write_package(package, &module, &out)?;
+        stamp.record()?;
+    }
+    print_sizes(&package.name, &out)
+}
+
+fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
+    if out.exists() {
+        fs::remove_dir_all(out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    fs::create_dir_all(out)?;
+    match package.target {
+        Target::Web => Bindgen::new().input_path(module).web(true)?.generate(out),
+        Target::Wasip2 => {
+            fs::copy(module, out.join(&package.artifact))?;
+            Ok(())
+        }
+    }
+}
+
+/// Installs the standard library of a target when this toolchain lacks it.
+fn add_target(target: Target) -> Result<()> {
+    let triple = target.triple();
+    let library = shell::output("rustc", &["--print", "target-libdir", "--target", triple]);
+    if library.is_some_and(|folder| Path::new(&folder).exists()) {
+        return Ok(());
+    }
+    shell::run(&mut shell::command("rustup", &["target", "add", triple]))
+}
+
+fn print_sizes(name: &str, out: &Path) -> Result<()> {
+    let mut found = false;
+    for entry in fs::read_dir(out)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            let bytes = fs::read(&path)?;
+            let file = path.strip_prefix(shell::root()).unwrap_or(&path);
+            let (plain, zipped) = (kib(bytes.len()), kib(gzipped(&bytes)?));
+            eprintln!("  {name}: {} {plain} KiB, {zipped} KiB gzipped", file.display());
+            found = true;
+        }
+    }
+    if !found {
+        bail!("no .wasm file in {}", out.display());
+    }
+    Ok(())
+}
+
+fn gzipped(bytes: &[u8]) -> Result<usize> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?.len())
+}
+
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024)
+}
