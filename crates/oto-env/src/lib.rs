@@ -1,1 +1,15 @@
 //! Environments and spaces: deterministic, pure, no input or output.
+//!
+//! [`Environment`] is the seam every environment stands behind: the built-in ones that [`make`] gives by id, and those a
+//! host brings (a JavaScript object, a WIT import). The built-in ones follow Gymnasium 1.4 to the last rule: same
+//! spaces, same initial states for a seed, same dynamics, termination and time limits.
+#![forbid(unsafe_code)]
+
+mod environment;
+mod error;
+pub mod rng;
+mod space;
+
+pub use environment::{Action, Environment, Phase, Snapshot, Step};
+pub use error::EnvError;
+pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError};

@@ -1,0 +1,101 @@
+//! The seam every environment stands behind: Gymnasium's `reset` and `step`, plus exact save and restore.
+
+use crate::rng::Rng;
+use crate::{EnvError, Space};
+use serde::{Deserialize, Serialize};
+
+/// What an agent does in one step, borrowed from whoever decided it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action<'a> {
+    /// A choice of a discrete space, from 0.
+    Discrete(u32),
+    /// A vector of a box, in the environment's units.
+    Continuous(&'a [f32]),
+}
+
+/// What one step gave, besides the observation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The reward of this step.
+    pub reward: f64,
+    /// The episode ended inside the task (goal reached, pole fallen): no value lies beyond.
+    pub terminated: bool,
+    /// The episode was cut, as by the time limit: the state goes on having a value.
+    pub truncated: bool,
+}
+
+impl Step {
+    /// Whether the episode ended, for whichever reason.
+    pub fn done(&self) -> bool {
+        self.terminated || self.truncated
+    }
+}
+
+/// Where an environment stands in its episode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Created, never reset.
+    New,
+    /// Inside an episode: `step` is allowed.
+    Running,
+    /// After an episode's end: `reset` comes next.
+    Ended,
+}
+
+/// All an environment needs to go on exactly where it was: feed it to [`Environment::restore`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The environment's id; restoring into another one is refused.
+    pub id: String,
+    /// The state in float64; empty where the environment cannot give one.
+    pub state: Vec<f64>,
+    /// Steps taken in this episode.
+    pub elapsed_steps: u32,
+    /// Before, in or after an episode.
+    pub phase: Phase,
+    /// The generator that the next `reset(None)` draws from.
+    pub rng: Rng,
+}
+
+/// A world to act in. Spaces, seeds, termination and truncation mean what they mean in Gymnasium.
+pub trait Environment: Send {
+    /// The environment's name and version, such as `CartPole-v1`.
+    fn id(&self) -> &str;
+
+    /// What observations look like; `observation_space().width()` is the length of every observation buffer.
+    fn observation_space(&self) -> &Space;
+
+    /// What actions look like.
+    fn action_space(&self) -> &Space;
+
+    /// After how many steps an episode is truncated, if ever.
+    fn max_episode_steps(&self) -> Option<u32>;
+
+    /// Starts an episode and writes its first observation (float32, `[width]`).
+    ///
+    /// `Some(seed)` seeds the generator first, so that the initial state is the seed's own; `None` goes on with the
+    /// generator as it is, as in Gymnasium. A built-in environment that was never seeded starts from seed 0.
+    ///
+    /// # Errors
+    /// [`EnvError::ObservationLength`]; an environment outside this crate may have its own.
+    fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError>;
+
+    /// Acts once and writes the observation that follows (float32, `[width]`).
+    ///
+    /// A continuous action may lie outside its range: each environment clips or uses it as its Gymnasium twin does.
+    ///
+    /// # Errors
+    /// A wrong kind, choice, length or a number that is not finite; a step before `reset` or after the episode's end.
+    /// The environment and the buffer are then as they were.
+    fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError>;
+
+    /// Everything needed to go on from here.
+    fn save(&self) -> Snapshot;
+
+    /// Goes on from a snapshot: the same actions then give the same numbers, bit by bit.
+    ///
+    /// # Errors
+    /// [`EnvError::Snapshot`] if the snapshot is another environment's or holds an impossible state.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError>;
+}

@@ -1,0 +1,187 @@
+//! What observations and actions look like, as in Gymnasium: `Discrete` and one-dimensional `Box`.
+
+use crate::Action;
+use serde::{Deserialize, Serialize};
+
+/// The most components a [`Space::Box`] may have (a 210 x 160 RGB image has 100,800).
+pub const MAX_WIDTH: usize = 1 << 20;
+/// The most choices a [`Space::Discrete`] may have.
+pub const MAX_ACTIONS: u32 = 1 << 16;
+
+/// A set of observations or actions.
+///
+/// In JSON: `{"kind":"discrete","n":2}` or `{"kind":"box","low":[-1.0,null],"high":[1.0,null]}`; `null` is a bound at
+/// infinity. Whoever reads a space from outside calls [`Space::validate`] before using it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Space {
+    /// One of `n` choices, numbered from 0.
+    Discrete {
+        /// How many choices there are.
+        n: u32,
+    },
+    /// A vector of float32 with an inclusive range for each component.
+    Box {
+        /// The smallest value of each component, or minus infinity.
+        #[serde(with = "lower_bounds")]
+        low: Vec<f32>,
+        /// The largest value of each component, or infinity.
+        #[serde(with = "upper_bounds")]
+        high: Vec<f32>,
+    },
+}
+
+/// Why a space is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SpaceError {
+    /// A discrete space without a choice, or with too many.
+    #[error("a discrete space needs 1 to {MAX_ACTIONS} choices, this one has {0}")]
+    Choices(u32),
+    /// A box without a component, or with too many.
+    #[error("a box needs 1 to {MAX_WIDTH} components, this one has {0}")]
+    Width(usize),
+    /// `low` and `high` differ in length.
+    #[error("a box needs as many lower as upper bounds, this one has {low} and {high}")]
+    Bounds {
+        /// The length of `low`.
+        low: usize,
+        /// The length of `high`.
+        high: usize,
+    },
+    /// A component whose range is empty or holds no finite number.
+    #[error(
+        "component {index} of the box has the range {low} to {high}, expected low <= high with a finite number between"
+    )]
+    Range {
+        /// Which component, from 0.
+        index: usize,
+        /// Its lower bound.
+        low: f32,
+        /// Its upper bound.
+        high: f32,
+    },
+}
+
+impl Space {
+    /// A box of `width` components that all have the same range.
+    pub fn uniform(width: usize, low: f32, high: f32) -> Self {
+        Self::Box { low: vec![low; width], high: vec![high; width] }
+    }
+
+    /// How many numbers one element has: a box's components, 1 for a discrete space.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Discrete { .. } => 1,
+            Self::Box { low, .. } => low.len(),
+        }
+    }
+
+    /// Checks that the space has an element and a sane size.
+    ///
+    /// # Errors
+    /// Says which rule is broken: number of choices, components, bounds, or one component's range (NaN included).
+    pub fn validate(&self) -> Result<(), SpaceError> {
+        let (low, high) = match self {
+            Self::Discrete { n: 1..=MAX_ACTIONS } => return Ok(()),
+            Self::Discrete { n } => return Err(SpaceError::Choices(*n)),
+            Self::Box { low, high } => (low, high),
+        };
+        if low.len() != high.len() {
+            return Err(SpaceError::Bounds { low: low.len(), high: high.len() });
+        }
+        if low.is_empty() || low.len() > MAX_WIDTH {
+            return Err(SpaceError::Width(low.len()));
+        }
+        for (index, (&low, &high)) in low.iter().zip(high).enumerate() {
+            if !(low <= high && low < f32::INFINITY && high > f32::NEG_INFINITY) {
+                return Err(SpaceError::Range { index, low, high });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `element` is in the space: right kind, right length, every component in its range (NaN is in none).
+    pub fn contains(&self, element: Action<'_>) -> bool {
+        match (self, element) {
+            (Self::Discrete { n }, Action::Discrete(choice)) => choice < *n,
+            (Self::Box { low, high }, Action::Continuous(vector)) => {
+                vector.len() == low.len()
+                    && vector.iter().zip(low.iter().zip(high)).all(|(x, (low, high))| low <= x && x <= high)
+            }
+            _ => false,
+        }
+    }
+}
+
+mod lower_bounds {
+    use super::{Deserialize, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(bounds: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        let bounds: Vec<_> =
+            bounds.iter().map(|&bound| (bound != f32::NEG_INFINITY).then_some(bound)).collect();
+        bounds.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        let bounds = Vec::<Option<f32>>::deserialize(deserializer)?;
+        Ok(bounds.into_iter().map(|bound| bound.unwrap_or(f32::NEG_INFINITY)).collect())
+    }
+}
+
+mod upper_bounds {
+    use super::{Deserialize, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(bounds: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        let bounds: Vec<_> = bounds.iter().map(|&bound| (bound != f32::INFINITY).then_some(bound)).collect();
+        bounds.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        let bounds = Vec::<Option<f32>>::deserialize(deserializer)?;
+        Ok(bounds.into_iter().map(|bound| bound.unwrap_or(f32::INFINITY)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_null_for_infinity_in_both_directions() {
+        let space =
+            Space::Box { low: vec![f32::NEG_INFINITY, -0.5], high: vec![0.418_879_03, f32::INFINITY] };
+        let text = serde_json::to_string(&space).unwrap();
+        assert_eq!(text, r#"{"kind":"box","low":[null,-0.5],"high":[0.41887903,null]}"#);
+        assert_eq!(serde_json::from_str::<Space>(&text).unwrap(), space);
+        let discrete = serde_json::to_string(&Space::Discrete { n: 2 }).unwrap();
+        assert_eq!(discrete, r#"{"kind":"discrete","n":2}"#);
+        assert_eq!(serde_json::from_str::<Space>(&discrete).unwrap(), Space::Discrete { n: 2 });
+    }
+
+    #[test]
+    fn a_space_without_an_element_is_refused() {
+        let boxed =
+            |low: &[f32], high: &[f32]| Space::Box { low: low.to_vec(), high: high.to_vec() }.validate();
+        assert_eq!(Space::Discrete { n: 0 }.validate(), Err(SpaceError::Choices(0)));
+        assert_eq!(Space::Discrete { n: u32::MAX }.validate(), Err(SpaceError::Choices(u32::MAX)));
+        assert_eq!(boxed(&[], &[]), Err(SpaceError::Width(0)));
+        assert_eq!(boxed(&[0.0], &[]), Err(SpaceError::Bounds { low: 1, high: 0 }));
+        assert_eq!(boxed(&[0.0, 2.0], &[1.0, 1.0]), Err(SpaceError::Range { index: 1, low: 2.0, high: 1.0 }));
+        assert!(matches!(boxed(&[f32::NAN], &[1.0]), Err(SpaceError::Range { index: 0, .. })));
+        assert!(matches!(boxed(&[f32::INFINITY], &[f32::INFINITY]), Err(SpaceError::Range { .. })));
+        assert_eq!(boxed(&[1.0], &[1.0]), Ok(()));
+        assert_eq!(Space::uniform(MAX_WIDTH + 1, 0.0, 1.0).validate(), Err(SpaceError::Width(MAX_WIDTH + 1)));
+    }
+
+    #[test]
+    fn contains_checks_kind_length_and_range() {
+        let space = Space::uniform(2, -1.0, 1.0);
+        assert!(space.contains(Action::Continuous(&[-1.0, 1.0])));
+        assert!(!space.contains(Action::Continuous(&[0.0])));
+        assert!(!space.contains(Action::Continuous(&[0.0, 1.5])));
+        assert!(!space.contains(Action::Continuous(&[0.0, f32::NAN])));
+        assert!(!space.contains(Action::Discrete(0)));
+        assert!(Space::Discrete { n: 2 }.contains(Action::Discrete(1)));
+        assert!(!Space::Discrete { n: 2 }.contains(Action::Discrete(2)));
+    }
+}
