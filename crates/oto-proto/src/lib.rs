@@ -1,1 +1,28 @@
 //! The wire: messages, codec and handshake; no sockets.
+//!
+//! A student sends the states it met to a teacher, the teacher answers with actions. What crosses the WebSocket is
+//! specified in `PROTOCOL.md` beside this crate; this is its Rust reading, shared by students and servers.
+//!
+//! - [`space`]: what observations and actions look like, as JSON.
+//! - [`frame`]: binary frames, batches of states up and batches of actions down.
+//! - [`message`]: JSON control messages, error codes and close codes.
+//! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
+//! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
+#![forbid(unsafe_code)]
+
+pub mod adapter;
+pub mod frame;
+mod half;
+pub mod message;
+pub mod space;
+
+pub use adapter::{ActionMap, Adapter, AdapterError, ObservationMap, Plan};
+pub use frame::{
+    ActionFormat, Actions, Dtype, FormatError, FrameError, FrameWriter, HEADER_BYTES, Header, Ids, Kind,
+    Quantization, StateFormat, States,
+};
+pub use message::{
+    ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, MAX_CONTROL_BYTES, MessageError, PROTOCOL,
+    ServerMessage, Stage, TeacherInfo, Welcome,
+};
+pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError};

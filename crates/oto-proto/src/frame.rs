@@ -1,0 +1,756 @@
+//! Binary frames: a header of sixteen bytes and one tensor, all little-endian, the tensor 4-byte aligned.
+//!
+//! | bytes | field | |
+//! | --- | --- | --- |
+//! | 0 | kind | [`Kind`] |
+//! | 1 | dtype | [`Dtype`] |
+//! | 2..4 | rows | 1 to 65,535 |
+//! | 4..8 | request | chosen by the student, repeated in the answer |
+//! | 8..12 | policy | the number that `welcome` gave |
+//! | 12..16 | version | of the policy: in an answer the one that answered, in a request the newest the student knows |
+//!
+//! A frame is checked from the outside in, nothing is allocated, and the payload is borrowed. The same checks in the
+//! same order are part of the specification, so that every reader gives the same reason for refusing a frame.
+
+use crate::half;
+use crate::message::ErrorCode;
+use crate::space::{Action, Space, SpaceError};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The length of the header of every binary frame, in bytes.
+pub const HEADER_BYTES: usize = 16;
+
+/// What a binary frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Kind {
+    /// States of the student, asking for actions.
+    States = 1,
+    /// The teacher's actions, one for each state of the request.
+    Actions = 2,
+    /// Reserved: labels that were made elsewhere.
+    Label = 3,
+    /// Reserved: a replay submission.
+    Submit = 4,
+    /// Reserved: parameters of a policy.
+    Weights = 5,
+    /// Reserved: transitions for a learner in the cloud.
+    Transitions = 6,
+    /// Reserved: logits of a peer.
+    PeerLogits = 7,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        use Kind::*;
+        [States, Actions, Label, Submit, Weights, Transitions, PeerLogits]
+            .into_iter()
+            .find(|k| *k as u8 == byte)
+    }
+
+    fn is_reserved(self) -> bool {
+        !matches!(self, Kind::States | Kind::Actions)
+    }
+}
+
+/// The type of one number of the payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    #[default]
+    F32 = 1,
+    /// IEEE 754 half precision.
+    F16 = 2,
+    /// A byte: a state component under a [`Quantization`], or the index of a discrete action.
+    U8 = 3,
+    /// The index of a discrete action among more than 256.
+    U16 = 4,
+}
+
+impl Dtype {
+    /// The number of bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::U16 => 2,
+            Dtype::U8 => 1,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Dtype> {
+        [Dtype::F32, Dtype::F16, Dtype::U8, Dtype::U16].into_iter().find(|d| *d as u8 == byte)
+    }
+}
+
+/// Why a binary frame was refused, by its reader or before it was written.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum FrameError {
+    /// Shorter than a header.
+    #[error("a frame has at least {HEADER_BYTES} bytes, this one has {0}")]
+    TooShort(usize),
+    /// A kind that this version of the protocol does not name.
+    #[error("frame kind {0} is not one of 1 to 7")]
+    UnknownKind(u8),
+    /// A kind that is reserved and not served.
+    #[error("frames of kind {0:?} are not supported")]
+    NotSupported(Kind),
+    /// A known kind in the wrong direction.
+    #[error("expected a frame of kind {expected:?}, got {found:?}")]
+    WrongKind {
+        /// The kind that belongs here.
+        expected: Kind,
+        /// The kind that came.
+        found: Kind,
+    },
+    /// A number type that this version of the protocol does not name.
+    #[error("dtype {0} is not one of 1 to 4")]
+    UnknownDtype(u8),
+    /// A known number type that was not agreed upon.
+    #[error("agreed on dtype {expected:?}, got {found:?}")]
+    WrongDtype {
+        /// The dtype of the handshake.
+        expected: Dtype,
+        /// The dtype that came.
+        found: Dtype,
+    },
+    /// No rows at all.
+    #[error("a frame has at least one row, this one has none")]
+    NoRows,
+    /// More rows than were agreed upon.
+    #[error("a frame has at most {max} rows, this one has {found}")]
+    TooManyRows {
+        /// The number of rows that came.
+        found: usize,
+        /// The largest number allowed.
+        max: usize,
+    },
+    /// The payload is shorter or longer than its rows.
+    #[error("{rows} rows of {row_bytes} bytes make a frame of {expected} bytes, this one has {found}")]
+    WrongLength {
+        /// Rows according to the header.
+        rows: usize,
+        /// The length of one row as agreed upon.
+        row_bytes: usize,
+        /// The length the frame should have.
+        expected: usize,
+        /// The length it has.
+        found: usize,
+    },
+    /// A NaN or an infinity.
+    #[error("row {row}, component {component} is not a finite number")]
+    NotFinite {
+        /// The row, counted from 0.
+        row: usize,
+        /// The component, counted from 0.
+        component: usize,
+    },
+    /// The index of a discrete action that does not exist.
+    #[error("row {row} names action {found}, there are {n}")]
+    OutOfRange {
+        /// The row, counted from 0.
+        row: usize,
+        /// The index that came.
+        found: u32,
+        /// The number of actions.
+        n: u32,
+    },
+    /// A row given to a writer that does not fit the agreed space; never the reason for refusing a frame that came.
+    #[error("a row for {0} does not have its kind or length")]
+    WrongRow(&'static str),
+}
+
+impl FrameError {
+    /// The name of the reason, as in the test vectors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FrameError::TooShort(_) => "too_short",
+            FrameError::UnknownKind(_) => "unknown_kind",
+            FrameError::NotSupported(_) => "not_supported",
+            FrameError::WrongKind { .. } => "wrong_kind",
+            FrameError::UnknownDtype(_) => "unknown_dtype",
+            FrameError::WrongDtype { .. } => "wrong_dtype",
+            FrameError::NoRows => "no_rows",
+            FrameError::TooManyRows { .. } => "too_many_rows",
+            FrameError::WrongLength { .. } => "wrong_length",
+            FrameError::NotFinite { .. } => "not_finite",
+            FrameError::OutOfRange { .. } => "out_of_range",
+            FrameError::WrongRow(_) => "wrong_row",
+        }
+    }
+
+    /// The code that tells the peer.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            FrameError::TooShort(_) | FrameError::UnknownKind(_) | FrameError::WrongKind { .. } => {
+                ErrorCode::BadMessage
+            }
+            FrameError::NotSupported(_) => ErrorCode::NotSupported,
+            FrameError::UnknownDtype(_) | FrameError::WrongDtype { .. } => ErrorCode::BadDtype,
+            FrameError::NoRows | FrameError::WrongLength { .. } | FrameError::WrongRow(_) => {
+                ErrorCode::BadShape
+            }
+            FrameError::TooManyRows { .. } => ErrorCode::TooLarge,
+            FrameError::NotFinite { .. } => ErrorCode::NotFinite,
+            FrameError::OutOfRange { .. } => ErrorCode::OutOfRange,
+        }
+    }
+}
+
+/// The numbers that tie an answer to its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Chosen by the student, unique among its requests in flight.
+    pub request: u32,
+    /// The policy, as numbered by `welcome`.
+    pub policy: u32,
+    /// The version of the policy.
+    pub version: u32,
+}
+
+/// The first sixteen bytes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame carries.
+    pub kind: Kind,
+    /// The type of its numbers.
+    pub dtype: Dtype,
+    /// The number of rows, not zero.
+    pub rows: u16,
+    /// Request, policy and version.
+    pub ids: Ids,
+}
+
+impl Header {
+    /// Reads the header of a frame of any supported kind.
+    ///
+    /// # Errors
+    /// `too_short`, `unknown_kind`, `not_supported`, `unknown_dtype` and `no_rows`, in this order.
+    pub fn read(frame: &[u8]) -> Result<Header, FrameError> {
+        let Some((header, _)) = frame.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(FrameError::TooShort(frame.len()));
+        };
+        let kind = Kind::from_byte(header[0]).ok_or(FrameError::UnknownKind(header[0]))?;
+        if kind.is_reserved() {
+            return Err(FrameError::NotSupported(kind));
+        }
+        let dtype = Dtype::from_byte(header[1]).ok_or(FrameError::UnknownDtype(header[1]))?;
+        let rows = u16::from_le_bytes([header[2], header[3]]);
+        if rows == 0 {
+            return Err(FrameError::NoRows);
+        }
+        let word =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        Ok(Header { kind, dtype, rows, ids: Ids { request: word(4), policy: word(8), version: word(12) } })
+    }
+
+    /// The request number of a frame, if there are bytes enough for one. Lets an error name the request of a frame
+    /// that was refused.
+    pub fn request_of(frame: &[u8]) -> Option<u32> {
+        frame.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.kind as u8, self.dtype as u8]);
+        out.extend_from_slice(&self.rows.to_le_bytes());
+        for word in [self.ids.request, self.ids.policy, self.ids.version] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+}
+
+/// What a reader holds a frame against, beyond the header's own rules.
+struct Expected {
+    kind: Kind,
+    dtype: Dtype,
+    row_bytes: usize,
+    max_rows: usize,
+}
+
+/// Checks everything about a frame but its values, and splits it.
+fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError> {
+    let header = Header::read(frame)?;
+    if header.kind != expected.kind {
+        return Err(FrameError::WrongKind { expected: expected.kind, found: header.kind });
+    }
+    if header.dtype != expected.dtype {
+        return Err(FrameError::WrongDtype { expected: expected.dtype, found: header.dtype });
+    }
+    let (rows, row_bytes) = (usize::from(header.rows), expected.row_bytes);
+    if rows > expected.max_rows {
+        return Err(FrameError::TooManyRows { found: rows, max: expected.max_rows });
+    }
+    let length = HEADER_BYTES + rows * row_bytes;
+    if frame.len() != length {
+        return Err(FrameError::WrongLength { rows, row_bytes, expected: length, found: frame.len() });
+    }
+    Ok((header, &frame[HEADER_BYTES..]))
+}
+
+/// How a state component that travels as a byte becomes a number: `byte * scale[i] + offset[i]` in single precision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// One factor for each component, finite and not zero.
+    pub scale: Vec<f32>,
+    /// One summand for each component, finite.
+    pub offset: Vec<f32>,
+}
+
+/// Why states or actions cannot travel as asked.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum FormatError {
+    /// The space itself is wrong.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// The number type cannot carry this space.
+    #[error("{what} cannot travel as {found:?}; {expected}")]
+    Dtype {
+        /// What should travel.
+        what: &'static str,
+        /// The number type asked for.
+        found: Dtype,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Scale and offset are absent, superfluous, of the wrong length or not usable.
+    #[error(
+        "u8 states and the field \"quantization\" belong together: one finite scale, not zero, and one finite offset for each of the {width} components of the observation"
+    )]
+    Quantization {
+        /// The number of components.
+        width: usize,
+    },
+}
+
+/// How states travel: number type and width of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateFormat {
+    width: usize,
+    dtype: Dtype,
+    quantization: Option<Quantization>,
+}
+
+impl StateFormat {
+    /// A format for observations of this space. A discrete observation travels as one component that holds its index.
+    ///
+    /// # Errors
+    /// If the space is not valid, the dtype is `u16`, or the quantization does not belong to the dtype and width.
+    pub fn new(space: &Space, dtype: Dtype, quantization: Option<Quantization>) -> Result<Self, FormatError> {
+        space.check()?;
+        let width = space.width();
+        if dtype == Dtype::U16 {
+            return Err(FormatError::Dtype { what: "states", found: dtype, expected: "use f32, f16 or u8" });
+        }
+        let fits = match &quantization {
+            None => dtype != Dtype::U8,
+            Some(q) => dtype == Dtype::U8 && q.fits(width),
+        };
+        if !fits {
+            return Err(FormatError::Quantization { width });
+        }
+        Ok(StateFormat { width, dtype, quantization })
+    }
+
+    /// Components of one state.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The type of one component.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The length of a whole frame of `rows` states, in bytes.
+    pub fn frame_bytes(&self, rows: usize) -> usize {
+        HEADER_BYTES + rows * self.width * self.dtype.bytes()
+    }
+
+    /// Starts a frame of states in `out`, which is emptied first.
+    pub fn writer<'a>(&'a self, ids: Ids, out: &'a mut Vec<u8>) -> FrameWriter<'a> {
+        FrameWriter::new(Rows::States(self), ids, out)
+    }
+
+    /// Checks a frame of at most `max_rows` states, values included, and borrows it.
+    ///
+    /// # Errors
+    /// The first reason to refuse it, in the order of the specification.
+    pub fn decode<'a>(&'a self, frame: &'a [u8], max_rows: usize) -> Result<States<'a>, FrameError> {
+        let row_bytes = self.width * self.dtype.bytes();
+        let (header, payload) =
+            open(frame, Expected { kind: Kind::States, dtype: self.dtype, row_bytes, max_rows })?;
+        check_finite(payload, self.dtype, self.width)?;
+        Ok(States { header, format: self, payload })
+    }
+
+    fn push(&self, row: &[f32], out: &mut Vec<u8>) -> Result<(), Bad> {
+        if row.len() != self.width {
+            return Err(Bad::Row("states"));
+        }
+        match &self.quantization {
+            Some(quantization) => quantization.push(row, out),
+            None => push_floats(row, self.dtype, out),
+        }
+    }
+}
+
+impl Quantization {
+    fn fits(&self, width: usize) -> bool {
+        let usable = |(&scale, &offset): (&f32, &f32)| {
+            scale != 0.0 && scale.is_finite() && offset.is_finite() && (255.0 * scale + offset).is_finite()
+        };
+        self.scale.len() == width
+            && self.offset.len() == width
+            && self.scale.iter().zip(&self.offset).all(usable)
+    }
+
+    fn push(&self, row: &[f32], out: &mut Vec<u8>) -> Result<(), Bad> {
+        for (component, &value) in row.iter().enumerate() {
+            if !value.is_finite() {
+                return Err(Bad::Component(component));
+            }
+            // The cast saturates: what lies outside the byte's range is sent as the nearest end of it.
+            out.push(((value - self.offset[component]) / self.scale[component]).round_ties_even() as u8);
+        }
+        Ok(())
+    }
+}
+
+/// A checked frame of states.
+#[derive(Clone, Copy, Debug)]
+pub struct States<'a> {
+    header: Header,
+    format: &'a StateFormat,
+    payload: &'a [u8],
+}
+
+impl States<'_> {
+    /// The frame's header.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The number of states.
+    pub fn rows(&self) -> usize {
+        usize::from(self.header.rows)
+    }
+
+    /// Writes state `row` into `out`.
+    ///
+    /// # Panics
+    /// If `row` is not below [`States::rows`] or `out` is not as long as a state.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        let width = self.format.width;
+        assert_eq!(out.len(), width, "the buffer is as long as a state");
+        let row_bytes = width * self.format.dtype.bytes();
+        let bytes = &self.payload[row * row_bytes..][..row_bytes];
+        match &self.format.quantization {
+            None => read_floats(bytes, self.format.dtype, out),
+            Some(Quantization { scale, offset }) => {
+                for (component, (number, &byte)) in out.iter_mut().zip(bytes).enumerate() {
+                    *number = f32::from(byte) * scale[component] + offset[component];
+                }
+            }
+        }
+    }
+}
+
+/// How actions travel: the index of a discrete action as one or two bytes, a continuous one as a row of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActionFormat {
+    dtype: Dtype,
+    shape: ActionShape,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ActionShape {
+    Discrete { n: u32 },
+    Continuous { width: usize },
+}
+
+impl ActionFormat {
+    /// A format for actions of this space. Without a wish, an index travels as `u8` where it fits and as `u16` where
+    /// not, and a vector as `f32`.
+    ///
+    /// # Errors
+    /// If the space is not valid or the dtype cannot carry it.
+    pub fn new(space: &Space, dtype: Option<Dtype>) -> Result<Self, FormatError> {
+        space.check()?;
+        let (shape, default) = match space {
+            Space::Discrete { n } => {
+                (ActionShape::Discrete { n: *n }, if *n <= 256 { Dtype::U8 } else { Dtype::U16 })
+            }
+            Space::Box { low, .. } => (ActionShape::Continuous { width: low.len() }, Dtype::F32),
+        };
+        let dtype = dtype.unwrap_or(default);
+        let fits = match shape {
+            ActionShape::Discrete { n } => dtype == Dtype::U16 || (dtype == Dtype::U8 && n <= 256),
+            ActionShape::Continuous { .. } => matches!(dtype, Dtype::F32 | Dtype::F16),
+        };
+        if fits {
+            return Ok(ActionFormat { dtype, shape });
+        }
+        let (what, expected) = match shape {
+            ActionShape::Discrete { .. } => {
+                ("discrete actions", "use u8 for up to 256 choices and u16 for more")
+            }
+            ActionShape::Continuous { .. } => ("continuous actions", "use f32 or f16"),
+        };
+        Err(FormatError::Dtype { what, found: dtype, expected })
+    }
+
+    /// The type of one number.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Numbers in one action: 1 for an index.
+    pub fn width(&self) -> usize {
+        match self.shape {
+            ActionShape::Discrete { .. } => 1,
+            ActionShape::Continuous { width } => width,
+        }
+    }
+
+    /// The length of a whole frame of `rows` actions, in bytes.
+    pub fn frame_bytes(&self, rows: usize) -> usize {
+        HEADER_BYTES + rows * self.width() * self.dtype.bytes()
+    }
+
+    /// Starts a frame of actions in `out`, which is emptied first.
+    pub fn writer<'a>(&'a self, ids: Ids, out: &'a mut Vec<u8>) -> FrameWriter<'a> {
+        FrameWriter::new(Rows::Actions(self), ids, out)
+    }
+
+    /// Checks a frame of at most `max_rows` actions, values included, and borrows it.
+    ///
+    /// # Errors
+    /// The first reason to refuse it, in the order of the specification.
+    pub fn decode<'a>(&'a self, frame: &'a [u8], max_rows: usize) -> Result<Actions<'a>, FrameError> {
+        let row_bytes = self.width() * self.dtype.bytes();
+        let (header, payload) =
+            open(frame, Expected { kind: Kind::Actions, dtype: self.dtype, row_bytes, max_rows })?;
+        let actions = Actions { header, format: self, payload };
+        match self.shape {
+            ActionShape::Continuous { width } => check_finite(payload, self.dtype, width)?,
+            ActionShape::Discrete { n } => {
+                for row in 0..actions.rows() {
+                    let found = actions.index(row);
+                    if found >= n {
+                        return Err(FrameError::OutOfRange { row, found, n });
+                    }
+                }
+            }
+        }
+        Ok(actions)
+    }
+
+    fn push(&self, action: Action<'_>, out: &mut Vec<u8>) -> Result<(), Bad> {
+        match (self.shape, action) {
+            (ActionShape::Discrete { n }, Action::Discrete(found)) if found >= n => {
+                Err(Bad::Index { found, n })
+            }
+            (ActionShape::Discrete { .. }, Action::Discrete(index)) => {
+                // Both casts are exact: the index is below n and the dtype was chosen to hold n.
+                match self.dtype {
+                    Dtype::U8 => out.push(index as u8),
+                    _ => out.extend_from_slice(&(index as u16).to_le_bytes()),
+                }
+                Ok(())
+            }
+            (ActionShape::Continuous { width }, Action::Continuous(row)) if row.len() == width => {
+                push_floats(row, self.dtype, out)
+            }
+            _ => Err(Bad::Row("actions")),
+        }
+    }
+}
+
+/// A checked frame of actions.
+#[derive(Clone, Copy, Debug)]
+pub struct Actions<'a> {
+    header: Header,
+    format: &'a ActionFormat,
+    payload: &'a [u8],
+}
+
+impl Actions<'_> {
+    /// The frame's header.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The number of actions.
+    pub fn rows(&self) -> usize {
+        usize::from(self.header.rows)
+    }
+
+    /// Action `row`; a continuous one is written into `scratch` first.
+    ///
+    /// # Panics
+    /// If `row` is not below [`Actions::rows`], or the actions are continuous and `scratch` is not as long as one.
+    pub fn get<'s>(&self, row: usize, scratch: &'s mut [f32]) -> Action<'s> {
+        match self.format.shape {
+            ActionShape::Discrete { .. } => Action::Discrete(self.index(row)),
+            ActionShape::Continuous { width } => {
+                assert_eq!(scratch.len(), width, "the buffer is as long as an action");
+                let row_bytes = width * self.format.dtype.bytes();
+                read_floats(&self.payload[row * row_bytes..][..row_bytes], self.format.dtype, scratch);
+                Action::Continuous(scratch)
+            }
+        }
+    }
+
+    fn index(&self, row: usize) -> u32 {
+        match self.format.dtype {
+            Dtype::U8 => u32::from(self.payload[row]),
+            _ => u32::from(u16::from_le_bytes([self.payload[2 * row], self.payload[2 * row + 1]])),
+        }
+    }
+}
+
+/// Writes one frame, row by row. The frame is complete when [`FrameWriter::finish`] has put the number of rows into
+/// its header; a row that was refused leaves no trace.
+#[derive(Debug)]
+pub struct FrameWriter<'a> {
+    format: Rows<'a>,
+    rows: usize,
+    out: &'a mut Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rows<'a> {
+    States(&'a StateFormat),
+    Actions(&'a ActionFormat),
+}
+
+/// Why one row cannot be written; the writer adds which row it was.
+enum Bad {
+    Component(usize),
+    Index { found: u32, n: u32 },
+    Row(&'static str),
+}
+
+impl<'a> FrameWriter<'a> {
+    fn new(format: Rows<'a>, ids: Ids, out: &'a mut Vec<u8>) -> Self {
+        let (kind, dtype) = match format {
+            Rows::States(format) => (Kind::States, format.dtype),
+            Rows::Actions(format) => (Kind::Actions, format.dtype),
+        };
+        out.clear();
+        Header { kind, dtype, rows: 0, ids }.write(out);
+        FrameWriter { format, rows: 0, out }
+    }
+
+    /// Adds a state to a frame of states.
+    ///
+    /// # Errors
+    /// If the frame is full or one of actions, or the state has another length or is not finite in the frame's dtype.
+    pub fn state(&mut self, state: &[f32]) -> Result<(), FrameError> {
+        self.push(|format, out| match format {
+            Rows::States(format) => format.push(state, out),
+            Rows::Actions(_) => Err(Bad::Row("actions")),
+        })
+    }
+
+    /// Adds an action to a frame of actions.
+    ///
+    /// # Errors
+    /// If the frame is full or one of states, or the action does not fit the space or is not finite in the frame's dtype.
+    pub fn action(&mut self, action: Action<'_>) -> Result<(), FrameError> {
+        self.push(|format, out| match format {
+            Rows::Actions(format) => format.push(action, out),
+            Rows::States(_) => Err(Bad::Row("states")),
+        })
+    }
+
+    fn push(
+        &mut self,
+        write: impl FnOnce(Rows<'a>, &mut Vec<u8>) -> Result<(), Bad>,
+    ) -> Result<(), FrameError> {
+        let max = usize::from(u16::MAX);
+        if self.rows == max {
+            return Err(FrameError::TooManyRows { found: max + 1, max });
+        }
+        let (row, complete) = (self.rows, self.out.len());
+        write(self.format, self.out).map_err(|bad| {
+            self.out.truncate(complete);
+            match bad {
+                Bad::Component(component) => FrameError::NotFinite { row, component },
+                Bad::Index { found, n } => FrameError::OutOfRange { row, found, n },
+                Bad::Row(of) => FrameError::WrongRow(of),
+            }
+        })?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Completes the frame and returns its number of rows.
+    ///
+    /// # Errors
+    /// If no row was added.
+    pub fn finish(self) -> Result<usize, FrameError> {
+        if self.rows == 0 {
+            return Err(FrameError::NoRows);
+        }
+        // Exact: `push` stops at u16::MAX rows.
+        self.out[2..4].copy_from_slice(&(self.rows as u16).to_le_bytes());
+        Ok(self.rows)
+    }
+}
+
+fn push_floats(row: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> Result<(), Bad> {
+    for (component, &value) in row.iter().enumerate() {
+        // A half is judged after rounding: what is finite here must be finite for the peer.
+        let finite = match dtype {
+            Dtype::F16 => {
+                let half = half::from_f32(value);
+                out.extend_from_slice(&half.to_le_bytes());
+                is_finite_half(half)
+            }
+            _ => {
+                out.extend_from_slice(&value.to_le_bytes());
+                value.is_finite()
+            }
+        };
+        if !finite {
+            return Err(Bad::Component(component));
+        }
+    }
+    Ok(())
+}
+
+fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    match dtype {
+        Dtype::F16 => {
+            for (number, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *number = half::to_f32(u16::from_le_bytes(*bytes));
+            }
+        }
+        _ => {
+            for (number, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *number = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+/// Finds the first number of the payload that is not finite. Bytes always are: their scale was checked.
+fn check_finite(payload: &[u8], dtype: Dtype, width: usize) -> Result<(), FrameError> {
+    let bad = match dtype {
+        Dtype::F32 => payload.as_chunks::<4>().0.iter().position(|b| !f32::from_le_bytes(*b).is_finite()),
+        Dtype::F16 => payload.as_chunks::<2>().0.iter().position(|b| !is_finite_half(u16::from_le_bytes(*b))),
+        Dtype::U8 | Dtype::U16 => None,
+    };
+    match bad {
+        Some(at) => Err(FrameError::NotFinite { row: at / width, component: at % width }),
+        None => Ok(()),
+    }
+}
+
+fn is_finite_half(half: u16) -> bool {
+    half & 0x7c00 != 0x7c00
+}

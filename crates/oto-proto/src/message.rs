@@ -1,0 +1,470 @@
+//! Control messages: JSON text frames, told apart by their field `type`. They are rare and meant to be read by people,
+//! so unknown fields are ignored and everything else is checked. `schema/*.json` describes them for other languages.
+
+use crate::adapter::{Adapter, AdapterError};
+use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
+use crate::space::Space;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use thiserror::Error;
+
+/// The WebSocket subprotocol, and the value of the field `protocol` in `hello`.
+pub const PROTOCOL: &str = "oto.v1";
+/// The longest control message, in bytes.
+pub const MAX_CONTROL_BYTES: usize = 1 << 20;
+/// The longest name of a policy or of a student, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+
+/// What a student says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientMessage {
+    /// The first message of every connection.
+    Hello(Box<Hello>),
+    /// The student entered a stage.
+    Stage(StageEvent),
+    /// The student is done and closes.
+    Bye,
+}
+
+/// What a server says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage {
+    /// The answer to `hello`: states may be sent.
+    Welcome(Box<Welcome>),
+    /// The policy was replaced by a new version.
+    Published(Published),
+    /// A request was dropped, or the server asks for fewer of them.
+    Overloaded(Overloaded),
+    /// The server stops and closes this connection.
+    Restarting(Restarting),
+    /// Something was refused.
+    Error(ErrorMessage),
+}
+
+/// The student's introduction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Always [`PROTOCOL`].
+    pub protocol: String,
+    /// The name of the policy that shall answer.
+    pub policy: String,
+    /// A name the student chose for itself; for logs and pages, not for access.
+    pub student: String,
+    /// The student's observation space.
+    pub observation: Space,
+    /// The student's action space.
+    pub action: Space,
+    /// How both are mapped to the teacher's; none where they fit as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
+    /// How states travel.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// How actions travel; see [`ActionFormat::new`] for what is chosen without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action_dtype: Option<Dtype>,
+    /// What the bytes of `u8` states mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+    /// What the student asks for beyond sending states; by default only actions.
+    #[serde(default = "only_actions")]
+    pub grants: Vec<Grant>,
+    /// The stage the student is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+}
+
+fn only_actions() -> Vec<Grant> {
+    vec![Grant::Actions]
+}
+
+/// Something a connection may carry, if the server grants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grant {
+    /// The teacher's actions for the student's states.
+    Actions,
+    /// Labels made elsewhere.
+    Label,
+    /// Replay submissions.
+    Submit,
+    /// Parameters of the policy.
+    Weights,
+    /// Transitions for a learner in the cloud.
+    Transitions,
+    /// Logits of peers.
+    PeerLogits,
+}
+
+/// Where a student stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Alone, before any teacher.
+    Offline,
+    /// Taught.
+    Transfer,
+    /// Alone again, in its environment.
+    Online,
+}
+
+/// The student entered a stage. An event for the server to show; it changes nothing there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageEvent {
+    /// The stage entered.
+    pub stage: Stage,
+    /// The student's environment step at that moment.
+    pub step: u64,
+}
+
+/// The server's answer to `hello`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The name of the policy, as asked for.
+    pub policy: String,
+    /// Its number in binary frames.
+    pub policy_id: u32,
+    /// Its version now, at least 1.
+    pub version: u32,
+    /// The largest number of rows in one request.
+    pub max_rows: u16,
+    /// How many requests may be in flight at once.
+    pub credits: u16,
+    /// How states travel, as asked for.
+    pub dtype: Dtype,
+    /// How actions travel.
+    pub action_dtype: Dtype,
+    /// Numbers in one action; 1 for an index.
+    pub action_width: u32,
+    /// What was granted of what the student asked for.
+    pub grants: Vec<Grant>,
+    /// Who teaches.
+    pub teacher: TeacherInfo,
+}
+
+/// What a server tells about a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeacherInfo {
+    /// The teacher's own observation space.
+    pub observation: Space,
+    /// The teacher's own action space.
+    pub action: Space,
+    /// One or two sentences for people.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// The policy has a new version; labels from older ones stay valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The new version.
+    pub version: u32,
+}
+
+/// The server has too much to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overloaded {
+    /// The request that was dropped and may be sent again; none if it is a plea only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u32>,
+    /// When to send again, in milliseconds from now.
+    pub retry_ms: u32,
+}
+
+/// The server goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// When to connect again, in milliseconds from now.
+    pub retry_ms: u32,
+}
+
+/// A refusal: of one request, or of the connection if it names none.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct ErrorMessage {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what was expected and what came.
+    pub message: String,
+    /// The request that was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u32>,
+}
+
+/// The kinds of refusal. Each has a WebSocket close code, for when the connection ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not a message or frame of this protocol, or not one for this moment.
+    BadMessage,
+    /// Another subprotocol.
+    WrongProtocol,
+    /// No policy of this name, or a frame for another policy than the connection's.
+    UnknownPolicy,
+    /// The spaces of student and teacher do not fit.
+    SpaceMismatch,
+    /// The adapter cannot be used.
+    BadAdapter,
+    /// A payload of the wrong length.
+    BadShape,
+    /// A number type that was not agreed upon or cannot carry the space.
+    BadDtype,
+    /// NaN or infinity.
+    NotFinite,
+    /// More rows or bytes than allowed.
+    TooLarge,
+    /// A reserved kind of frame.
+    NotSupported,
+    /// Not granted to this student.
+    Forbidden,
+    /// The peer took too long.
+    Timeout,
+    /// The policy had no usable answer.
+    PolicyFailed,
+    /// An action that does not exist.
+    OutOfRange,
+    /// A fault of the server itself.
+    Internal,
+}
+
+/// The close code that follows `restarting`.
+pub const CLOSE_RESTARTING: u16 = 4020;
+/// The close code of a server that takes no more connections for now.
+pub const CLOSE_OVERLOADED: u16 = 4021;
+
+impl ErrorCode {
+    /// Every code, in the order of the close codes.
+    pub const ALL: [ErrorCode; 15] = {
+        use ErrorCode::*;
+        [
+            BadMessage,
+            WrongProtocol,
+            UnknownPolicy,
+            SpaceMismatch,
+            BadAdapter,
+            BadShape,
+            BadDtype,
+            NotFinite,
+            TooLarge,
+            NotSupported,
+            Forbidden,
+            Timeout,
+            PolicyFailed,
+            OutOfRange,
+            Internal,
+        ]
+    };
+
+    /// The WebSocket close code of a connection that ends for this reason: 4000 and following.
+    pub fn close_code(self) -> u16 {
+        4000 + self as u16
+    }
+
+    /// The reason behind a close code.
+    pub fn from_close_code(code: u16) -> Option<ErrorCode> {
+        ErrorCode::ALL.into_iter().find(|reason| reason.close_code() == code)
+    }
+
+    /// Whether the same `hello` would be refused again, so that connecting anew is of no use.
+    pub fn is_permanent(self) -> bool {
+        !matches!(self, ErrorCode::Timeout | ErrorCode::PolicyFailed | ErrorCode::Internal)
+    }
+}
+
+impl ErrorMessage {
+    /// An error about the connection.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        ErrorMessage { code, message: message.into(), request: None }
+    }
+
+    /// The same error about one request.
+    pub fn about(mut self, request: Option<u32>) -> Self {
+        self.request = request;
+        self
+    }
+}
+
+impl From<FrameError> for ErrorMessage {
+    fn from(error: FrameError) -> Self {
+        ErrorMessage::new(error.code(), error.to_string())
+    }
+}
+
+impl From<AdapterError> for ErrorMessage {
+    fn from(error: AdapterError) -> Self {
+        ErrorMessage::new(error.code(), error.to_string())
+    }
+}
+
+impl From<FormatError> for ErrorMessage {
+    fn from(error: FormatError) -> Self {
+        let code = match error {
+            FormatError::Space(_) => ErrorCode::BadMessage,
+            FormatError::Dtype { .. } | FormatError::Quantization { .. } => ErrorCode::BadDtype,
+        };
+        ErrorMessage::new(code, error.to_string())
+    }
+}
+
+impl From<MessageError> for ErrorMessage {
+    fn from(error: MessageError) -> Self {
+        let code = match error {
+            MessageError::TooLarge(_) => ErrorCode::TooLarge,
+            MessageError::UnknownType(_) | MessageError::Malformed(_) => ErrorCode::BadMessage,
+        };
+        ErrorMessage::new(code, error.to_string())
+    }
+}
+
+/// Why a control message could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MessageError {
+    /// Longer than [`MAX_CONTROL_BYTES`].
+    #[error("a control message has at most {MAX_CONTROL_BYTES} bytes, this one has {0}")]
+    TooLarge(usize),
+    /// A type that this direction of this version does not have.
+    #[error("unknown message type {0:?}")]
+    UnknownType(String),
+    /// Not JSON, or not of the form of its type.
+    #[error("not a control message: {0}")]
+    Malformed(String),
+}
+
+/// Reads only the type, so that the rest is parsed straight into the right message.
+#[derive(Deserialize)]
+struct Tag<'a> {
+    #[serde(borrow, rename = "type")]
+    tag: Cow<'a, str>,
+}
+
+fn tag(text: &str) -> Result<Cow<'_, str>, MessageError> {
+    if text.len() > MAX_CONTROL_BYTES {
+        return Err(MessageError::TooLarge(text.len()));
+    }
+    Ok(parse::<Tag<'_>>(text)?.tag)
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
+    serde_json::from_str(text).map_err(|error| MessageError::Malformed(error.to_string()))
+}
+
+fn unknown(tag: &str) -> MessageError {
+    MessageError::UnknownType(tag.chars().take(64).collect())
+}
+
+fn to_json(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("messages hold no maps and no foreign serialisers")
+}
+
+impl ClientMessage {
+    /// Reads a text frame.
+    ///
+    /// # Errors
+    /// If it is too long, not JSON, of a type that students do not send, or not of its type's form.
+    pub fn decode(text: &str) -> Result<Self, MessageError> {
+        match tag(text)?.as_ref() {
+            "hello" => Ok(ClientMessage::Hello(Box::new(parse(text)?))),
+            "stage" => Ok(ClientMessage::Stage(parse(text)?)),
+            "bye" => Ok(ClientMessage::Bye),
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// Writes the message as a text frame.
+    pub fn encode(&self) -> String {
+        to_json(self)
+    }
+}
+
+impl ServerMessage {
+    /// Reads a text frame.
+    ///
+    /// # Errors
+    /// If it is too long, not JSON, of a type that servers do not send, or not of its type's form.
+    pub fn decode(text: &str) -> Result<Self, MessageError> {
+        match tag(text)?.as_ref() {
+            "welcome" => Ok(ServerMessage::Welcome(Box::new(parse(text)?))),
+            "published" => Ok(ServerMessage::Published(parse(text)?)),
+            "overloaded" => Ok(ServerMessage::Overloaded(parse(text)?)),
+            "restarting" => Ok(ServerMessage::Restarting(parse(text)?)),
+            "error" => Ok(ServerMessage::Error(parse(text)?)),
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// Writes the message as a text frame.
+    pub fn encode(&self) -> String {
+        to_json(self)
+    }
+}
+
+/// How the frames of one connection are encoded, as both sides derive it from `hello`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Formats {
+    /// How states travel.
+    pub states: StateFormat,
+    /// How actions travel.
+    pub actions: ActionFormat,
+}
+
+impl Hello {
+    /// Checks everything about a `hello` that needs no knowledge of the teacher.
+    ///
+    /// # Errors
+    /// The error to answer with.
+    pub fn formats(&self) -> Result<Formats, ErrorMessage> {
+        if self.protocol != PROTOCOL {
+            let said: String = self.protocol.chars().take(64).collect();
+            let message = format!("expected protocol {PROTOCOL:?}, got {said:?}");
+            return Err(ErrorMessage::new(ErrorCode::WrongProtocol, message));
+        }
+        for (field, name) in [("policy", &self.policy), ("student", &self.student)] {
+            if name.is_empty() || name.len() > MAX_NAME_BYTES {
+                let message =
+                    format!("\"{field}\" has 1 to {MAX_NAME_BYTES} bytes, this one has {}", name.len());
+                return Err(ErrorMessage::new(ErrorCode::BadMessage, message));
+            }
+        }
+        Ok(Formats {
+            states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
+            actions: ActionFormat::new(&self.action, self.action_dtype)?,
+        })
+    }
+}
+
+impl Welcome {
+    /// Checks a `welcome` against the `hello` it answers.
+    ///
+    /// # Errors
+    /// Says which field contradicts what was asked for.
+    pub fn check(&self, formats: &Formats) -> Result<(), ErrorMessage> {
+        let refuse = |field: &str, expected: String, found: String| {
+            let message = format!("welcome: expected {field} {expected}, got {found}");
+            Err(ErrorMessage::new(ErrorCode::BadMessage, message))
+        };
+        let (states, actions) = (&formats.states, &formats.actions);
+        if self.version == 0 || self.max_rows == 0 || self.credits == 0 {
+            let found = format!("{}, {} and {}", self.version, self.max_rows, self.credits);
+            return refuse("version, max_rows and credits", "of at least 1".into(), found);
+        }
+        if self.dtype != states.dtype() {
+            return refuse("dtype", format!("{:?}", states.dtype()), format!("{:?}", self.dtype));
+        }
+        if self.action_dtype != actions.dtype() {
+            return refuse(
+                "action_dtype",
+                format!("{:?}", actions.dtype()),
+                format!("{:?}", self.action_dtype),
+            );
+        }
+        if usize::try_from(self.action_width) != Ok(actions.width()) {
+            return refuse("action_width", actions.width().to_string(), self.action_width.to_string());
+        }
+        if !self.grants.contains(&Grant::Actions) {
+            return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
+        }
+        Ok(())
+    }
+}
