@@ -22,7 +22,7 @@ pub enum EnvError {
         got: &'static str,
     },
     /// A discrete action beyond the last choice.
-    #[error("expected an action from 0 to {}, got {got}", n - 1)]
+    #[error("expected an action from 0 to {}, got {got}", n.saturating_sub(1))]
     ActionRange {
         /// How many choices there are.
         n: u32,

@@ -5,11 +5,23 @@
 //! spaces, same initial states for a seed, same dynamics, termination and time limits.
 #![forbid(unsafe_code)]
 
+mod acrobot;
+mod cartpole;
+mod classic;
 mod environment;
 mod error;
+mod inverted_pendulum;
+mod mountain_car;
+mod mountain_car_continuous;
+mod pendulum;
+mod registry;
 pub mod rng;
 mod space;
+mod vector;
 
+pub use classic::ClassicEnvironment;
 pub use environment::{Action, Environment, Phase, Snapshot, Step};
 pub use error::EnvError;
+pub use registry::{IDS, make, make_classic};
 pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError};
+pub use vector::{Actions, VectorEnv};

@@ -1,6 +1,6 @@
 //! What observations and actions look like, as in Gymnasium: `Discrete` and one-dimensional `Box`.
 
-use crate::Action;
+use crate::{Action, EnvError};
 use serde::{Deserialize, Serialize};
 
 /// The most components a [`Space::Box`] may have (a 210 x 160 RGB image has 100,800).
@@ -109,6 +109,35 @@ impl Space {
                     && vector.iter().zip(low.iter().zip(high)).all(|(x, (low, high))| low <= x && x <= high)
             }
             _ => false,
+        }
+    }
+
+    /// Checks that an action can be used: right kind, an existing choice, right length, finite. A vector may lie outside
+    /// the box's range, environments clip it or count it as it came.
+    ///
+    /// # Errors
+    /// Says what was expected and what came.
+    pub fn check_action(&self, action: Action<'_>) -> Result<(), EnvError> {
+        match (self, action) {
+            (&Self::Discrete { n }, Action::Discrete(got)) if got >= n => {
+                Err(EnvError::ActionRange { n, got })
+            }
+            (Self::Discrete { .. }, Action::Discrete(_)) => Ok(()),
+            (Self::Box { low, .. }, Action::Continuous(vector)) if vector.len() != low.len() => {
+                Err(EnvError::ActionLength { expected: low.len(), got: vector.len() })
+            }
+            (Self::Box { .. }, Action::Continuous(vector)) => {
+                match vector.iter().position(|x| !x.is_finite()) {
+                    Some(index) => Err(EnvError::ActionNotFinite { index, value: vector[index] }),
+                    None => Ok(()),
+                }
+            }
+            (Self::Discrete { .. }, Action::Continuous(_)) => {
+                Err(EnvError::ActionKind { expected: "discrete", got: "continuous" })
+            }
+            (Self::Box { .. }, Action::Discrete(_)) => {
+                Err(EnvError::ActionKind { expected: "continuous", got: "discrete" })
+            }
         }
     }
 }

@@ -1,0 +1,69 @@
+//! The built-in environments by id.
+
+use crate::acrobot::Acrobot;
+use crate::cartpole::CartPole;
+use crate::classic::{Classic, ClassicEnvironment};
+use crate::inverted_pendulum::InvertedPendulum;
+use crate::mountain_car::MountainCar;
+use crate::mountain_car_continuous::MountainCarContinuous;
+use crate::pendulum::Pendulum;
+use crate::{EnvError, Environment};
+
+/// The ids that [`make`] knows.
+pub const IDS: &[&str] = &[
+    "CartPole-v0",
+    "CartPole-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "InvertedPendulum-v5",
+];
+
+/// A built-in environment, not yet reset.
+///
+/// # Errors
+/// [`EnvError::UnknownId`], which lists the known ids.
+pub fn make(id: &str) -> Result<Box<dyn Environment>, EnvError> {
+    Ok(make_classic(id)?)
+}
+
+/// A built-in environment whose state can be read and set, not yet reset.
+///
+/// # Errors
+/// [`EnvError::UnknownId`], which lists the known ids.
+pub fn make_classic(id: &str) -> Result<Box<dyn ClassicEnvironment>, EnvError> {
+    Ok(match id {
+        "CartPole-v0" => Box::new(Classic::<CartPole, 4>::new("CartPole-v0", 200)),
+        "CartPole-v1" => Box::new(Classic::<CartPole, 4>::new("CartPole-v1", 500)),
+        "MountainCar-v0" => Box::new(Classic::<MountainCar, 2>::new("MountainCar-v0", 200)),
+        "MountainCarContinuous-v0" => {
+            Box::new(Classic::<MountainCarContinuous, 2>::new("MountainCarContinuous-v0", 999))
+        }
+        "Acrobot-v1" => Box::new(Classic::<Acrobot, 4>::new("Acrobot-v1", 500)),
+        "Pendulum-v1" => Box::new(Classic::<Pendulum, 2>::new("Pendulum-v1", 200)),
+        "InvertedPendulum-v5" => Box::new(Classic::<InvertedPendulum, 4>::new("InvertedPendulum-v5", 1000)),
+        _ => return Err(EnvError::UnknownId { id: id.chars().take(64).collect(), known: IDS.join(", ") }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_makes_an_environment_of_that_id_with_valid_spaces() {
+        for &id in IDS {
+            let environment = make(id).unwrap();
+            assert_eq!(environment.id(), id);
+            environment.observation_space().validate().unwrap();
+            environment.action_space().validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_id_is_refused_with_the_known_ones() {
+        let error = make("CartPole-v2").err().unwrap().to_string();
+        assert!(error.contains("\"CartPole-v2\"") && IDS.iter().all(|id| error.contains(id)), "{error}");
+    }
+}
