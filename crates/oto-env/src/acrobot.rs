@@ -33,7 +33,7 @@ impl Dynamics<4> for Acrobot {
         std::array::from_fn(|_| f64::from(rng.uniform(-0.1, 0.1) as f32))
     }
 
-    fn step(state: &[f64; 4], action: f64) -> Transition<4> {
+    fn step(state: &[f64; 4], action: f64, _first: bool) -> Transition<4> {
         let torque = action - 1.0;
         let [first, second, first_velocity, second_velocity] =
             runge_kutta(state, SECONDS, |state| derivative(state, torque));

@@ -35,7 +35,7 @@ impl Dynamics<4> for CartPole {
         std::array::from_fn(|_| rng.uniform(-0.05, 0.05))
     }
 
-    fn step(&[x, velocity, angle, spin]: &[f64; 4], action: f64) -> Transition<4> {
+    fn step(&[x, velocity, angle, spin]: &[f64; 4], action: f64, _first: bool) -> Transition<4> {
         let force = if action == 1.0 { FORCE } else { -FORCE };
         let (sin, cos) = (angle.sin(), angle.cos());
         let push = (force + POLE_MOMENT * (spin * spin) * sin) / TOTAL_MASS;

@@ -40,8 +40,9 @@ pub(crate) trait Dynamics<const N: usize>: Send {
     fn observation_space() -> Space;
     fn action_space() -> Space;
     fn initial_state(rng: &mut Rng) -> [f64; N];
-    /// `action` is the choice of a discrete space or the one component of a box, finite but not clipped.
-    fn step(state: &[f64; N], action: f64) -> Transition<N>;
+    /// `action` is the choice of a discrete space or the one component of a box, finite but not clipped; `first` says that
+    /// the episode begins with this step.
+    fn step(state: &[f64; N], action: f64, first: bool) -> Transition<N>;
     /// `observation` has the observation space's width.
     fn observe(state: &[f64; N], observation: &mut [f32]);
 }
@@ -132,7 +133,7 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
             Action::Discrete(choice) => f64::from(choice),
             Action::Continuous(vector) => f64::from(vector[0]),
         };
-        let Transition { state, reward, terminated } = D::step(&self.state, action);
+        let Transition { state, reward, terminated } = D::step(&self.state, action, self.elapsed_steps == 0);
         if !(reward.is_finite() && state.iter().all(|component| component.is_finite())) {
             return Err(EnvError::Diverged { id: self.id.into() });
         }

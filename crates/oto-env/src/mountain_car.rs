@@ -32,7 +32,7 @@ impl Dynamics<2> for MountainCar {
         [rng.uniform(-0.6, -0.4), 0.0]
     }
 
-    fn step(&[position, velocity]: &[f64; 2], action: f64) -> Transition<2> {
+    fn step(&[position, velocity]: &[f64; 2], action: f64, _first: bool) -> Transition<2> {
         let pull = (action - 1.0) * FORCE + (3.0 * position).cos() * -GRAVITY;
         let mut velocity = (velocity + pull).clamp(-TOP_SPEED, TOP_SPEED);
         let position = (position + velocity).clamp(LEFT_END, RIGHT_END);

@@ -34,9 +34,9 @@ impl Dynamics<2> for MountainCarContinuous {
         [rng.uniform(-0.6, -0.4), 0.0]
     }
 
-    fn step(&[position, velocity]: &[f64; 2], action: f64) -> Transition<2> {
-        // Only the state right after a reset has more than float32's digits.
-        let single = position == narrow(position, true) && velocity == narrow(velocity, true);
+    fn step(&[position, velocity]: &[f64; 2], action: f64, first: bool) -> Transition<2> {
+        // Only the state that an episode begins with is float64.
+        let single = !first;
         let force = action.clamp(-1.0, 1.0);
         let pull = force * POWER - 0.0025 * narrow(3.0 * position, single).cos();
         // A limit that replaces a number is a plain Python number, which leaves a float32 partner float32, whereas an

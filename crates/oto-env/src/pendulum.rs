@@ -30,7 +30,7 @@ impl Dynamics<2> for Pendulum {
         [rng.uniform(-PI, PI), rng.uniform(-1.0, 1.0)]
     }
 
-    fn step(&[angle, velocity]: &[f64; 2], action: f64) -> Transition<2> {
+    fn step(&[angle, velocity]: &[f64; 2], action: f64, _first: bool) -> Transition<2> {
         let torque = action.clamp(-TOP_TORQUE, TOP_TORQUE);
         let wrapped = (angle + PI).rem_euclid(TAU) - PI;
         let cost = wrapped * wrapped + 0.1 * (velocity * velocity) + 0.001 * (torque * torque);
