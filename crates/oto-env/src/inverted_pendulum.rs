@@ -6,9 +6,9 @@
 //!
 //! Away from the rail's ends this is MuJoCo's own result to rounding. At |x| > 1 the rail stop is MuJoCo's soft
 //! constraint for a single joint limit, solved exactly ("Computation" chapter of MuJoCo's documentation: impedance,
-//! reference acceleration, regularised inverse inertia), and agrees with the recorded steps there to rounding too: at most
-//! 2.2e-16 in one step, and over the seven steps into the stop. What is not modelled is the pole's own joint limit at
-//! 90 degrees: an episode ends long before it.
+//! reference acceleration, regularised inverse inertia). It agrees with the recorded steps there to rounding too: at most
+//! 2.2e-16 in one step and over the seven steps into the stop, 2.3e-15 in one step from 400 states that hit either end
+//! at up to 6 m/s. What is not modelled is the pole's own joint limit at 90 degrees: an episode ends long before it.
 
 use crate::Space;
 use crate::classic::{Dynamics, Transition, observe_state, runge_kutta};

@@ -39,6 +39,18 @@ struct ResetSeed {
     state_second_reset: Option<Vec<f64>>,
 }
 
+#[derive(Deserialize)]
+struct RailStop {
+    cases: Vec<RailStopCase>,
+}
+
+#[derive(Deserialize)]
+struct RailStopCase {
+    state: Vec<f64>,
+    action: f64,
+    next: Vec<f64>,
+}
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
@@ -156,6 +168,19 @@ fn inverted_pendulum_at_the_rail_stop() {
     }
     println!("rail stop: {} steps, {largest:e} in one step, {largest_whole:e} together", end - reached);
     assert!(end - reached >= 7 && largest <= 1e-9 && largest_whole <= 1e-9, "{largest:e} {largest_whole:e}");
+}
+
+/// MuJoCo's own steps from a hundred states that hit either end of the rail, slow and fast.
+#[test]
+fn inverted_pendulum_hits_either_end() {
+    let RailStop { cases } = serde_json::from_str(include_str!("data/rail_stop.json")).unwrap();
+    assert_eq!(cases.len(), 100);
+    let mut environment = make_classic("InvertedPendulum-v5").unwrap();
+    for case in cases {
+        environment.set_state(&case.state, 0).unwrap();
+        environment.step(Action::Continuous(&[case.action as f32]), &mut [0.0; 4]).unwrap();
+        assert!(error(environment.state().iter().copied(), &case.next) <= 1e-12, "{:?}", case.state);
+    }
 }
 
 #[test]
