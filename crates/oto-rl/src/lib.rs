@@ -1,3 +1,7 @@
 //! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
 
+pub mod losses;
 pub mod mlp;
+pub mod optimiser;
+pub mod qrdqn;
+pub mod replay;

@@ -158,7 +158,10 @@ mod tests {
     #[test]
     fn layers_must_fit() {
         let l = layer(&[1.0, 2.0, 3.0], &[0.0], Activation::Tanh);
-        assert_eq!(Mlp::new(2, vec![l]).unwrap_err(), MlpError::Shape { layer: 0, weights: 3, biases: 1, inputs: 2 });
+        assert_eq!(
+            Mlp::new(2, vec![l]).unwrap_err(),
+            MlpError::Shape { layer: 0, weights: 3, biases: 1, inputs: 2 }
+        );
         assert_eq!(Mlp::new(2, vec![]).unwrap_err(), MlpError::Empty);
     }
 }

@@ -1,1 +1,5 @@
 //! The student: teacher link, stages and the training loop.
+
+pub mod config;
+pub mod stage;
+pub mod trainer;

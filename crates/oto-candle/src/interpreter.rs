@@ -1,0 +1,312 @@
+//! Walks a program's nodes in order, one candle call (or one kernel) each.
+
+use crate::kernels::Kernel;
+use candle_core::{DType, Device, Result, Tensor};
+use oto_graph::{
+    Activation, Backend, BackendError, Binary, Conv, Executable, InputId, NodeId, Op, Program, Role, Unary,
+};
+
+/// The element type a program runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits: training.
+    #[default]
+    Single,
+    /// 64 bits: comparison with references.
+    Double,
+}
+
+impl Precision {
+    fn dtype(self) -> DType {
+        match self {
+            Precision::Single => DType::F32,
+            Precision::Double => DType::F64,
+        }
+    }
+}
+
+/// The backend named "cpu" in this build.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candle;
+
+impl Backend for Candle {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn compile(&self, program: Program) -> std::result::Result<Box<dyn Executable>, BackendError> {
+        let plan = Plan::new(&program, Precision::Single).map_err(device)?;
+        let zeros = |i: &oto_graph::Input| match i.role {
+            Role::State => Tensor::zeros(i.shape.as_slice(), DType::F32, &Device::Cpu).map(Some),
+            Role::Data => Ok(None),
+        };
+        let state = program.inputs.iter().map(zeros).collect::<Result<_>>().map_err(device)?;
+        Ok(Box::new(Interpreter { program, plan, state }))
+    }
+}
+
+fn device(e: candle_core::Error) -> BackendError {
+    BackendError::Device(e.to_string())
+}
+
+/// Evaluates all of a program's outputs once; `inputs` in the program's order, row-major.
+pub fn evaluate(
+    program: &Program,
+    inputs: &[Vec<f64>],
+    precision: Precision,
+) -> std::result::Result<Vec<Vec<f64>>, BackendError> {
+    if inputs.len() != program.inputs.len() {
+        return Err(BackendError::Count {
+            what: "inputs",
+            expected: program.inputs.len(),
+            got: inputs.len(),
+        });
+    }
+    for (input, values) in program.inputs.iter().zip(inputs) {
+        check(input, values.len())?;
+    }
+    let run = || {
+        let tensor = |(i, v): (&oto_graph::Input, &Vec<f64>)| {
+            Tensor::from_slice(v, i.shape.as_slice(), &Device::Cpu)?.to_dtype(precision.dtype())
+        };
+        let inputs = program.inputs.iter().zip(inputs).map(tensor).collect::<Result<Vec<_>>>()?;
+        let values = Plan::new(program, precision)?.run(program, |i| &inputs[i])?;
+        let read =
+            |(_, n): &(String, NodeId)| value(&values, *n).to_dtype(DType::F64)?.flatten_all()?.to_vec1();
+        program.outputs.iter().map(read).collect::<Result<Vec<_>>>()
+    };
+    run().map_err(device)
+}
+
+fn check(input: &oto_graph::Input, got: usize) -> std::result::Result<(), BackendError> {
+    match input.len() {
+        expected if expected == got => Ok(()),
+        expected => Err(BackendError::Size { name: input.name.clone(), expected, got }),
+    }
+}
+
+struct Interpreter {
+    program: Program,
+    plan: Plan,
+    /// One for each input; data inputs have none between runs.
+    state: Vec<Option<Tensor>>,
+}
+
+impl Executable for Interpreter {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn write(&mut self, input: InputId, values: &[f32]) -> std::result::Result<(), BackendError> {
+        let spec = &self.program.inputs[input.0];
+        check(spec, values.len())?;
+        self.state[input.0] =
+            Some(Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?);
+        Ok(())
+    }
+
+    fn read(&self, input: InputId, values: &mut [f32]) -> std::result::Result<(), BackendError> {
+        let spec = &self.program.inputs[input.0];
+        check(spec, values.len())?;
+        let tensor =
+            self.state[input.0].as_ref().ok_or_else(|| BackendError::Device("data is not kept".into()))?;
+        copy(tensor, values).map_err(device)
+    }
+
+    fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> std::result::Result<(), BackendError> {
+        let inputs = self.program.data().collect::<Vec<_>>();
+        for (what, expected, got) in [
+            ("data inputs", inputs.len(), data.len()),
+            ("outputs", self.program.outputs.len(), outputs.len()),
+        ] {
+            if expected != got {
+                return Err(BackendError::Count { what, expected, got });
+            }
+        }
+        for ((id, spec), values) in inputs.iter().zip(data) {
+            check(spec, values.len())?;
+            let tensor = Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?;
+            self.state[id.0] = Some(tensor);
+        }
+        let given = |i: usize| self.state[i].as_ref().expect("every input is state or was just given");
+        let values = self.plan.run(&self.program, given).map_err(device)?;
+        for ((_, node), out) in self.program.outputs.iter().zip(outputs) {
+            let tensor = value(&values, *node);
+            out.resize(tensor.elem_count(), 0.0);
+            copy(tensor, out).map_err(device)?;
+        }
+        for (input, node) in &self.program.updates {
+            self.state[input.0] = Some(value(&values, *node).clone());
+        }
+        Ok(())
+    }
+}
+
+/// Copies an f32 tensor's elements without an allocation of its own.
+fn copy(tensor: &Tensor, out: &mut [f32]) -> Result<()> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let candle_core::Storage::Cpu(storage) = &*storage else { candle_core::bail!("not on the CPU") };
+    let from = layout.start_offset();
+    out.copy_from_slice(&storage.as_slice::<f32>()?[from..from + out.len()]);
+    Ok(())
+}
+
+fn value(values: &[Option<Tensor>], node: NodeId) -> &Tensor {
+    values[node.0].as_ref().expect("outputs and updates are kept")
+}
+
+/// What is known before the first run: constants, and when each value can be dropped.
+struct Plan {
+    constants: Vec<Option<Tensor>>,
+    /// For each node, the values that nothing after it reads.
+    drops: Vec<Vec<usize>>,
+}
+
+impl Plan {
+    fn new(program: &Program, precision: Precision) -> Result<Self> {
+        let constant = |n: &oto_graph::Node| match n.op {
+            Op::Constant(v) => {
+                let one = Tensor::full(v, (), &Device::Cpu)?.to_dtype(precision.dtype())?;
+                one.broadcast_as(n.shape.as_slice())?.contiguous().map(Some)
+            }
+            _ => Ok(None),
+        };
+        let mut drops = vec![Vec::new(); program.nodes.len()];
+        for (i, &last) in program.last_uses().iter().enumerate() {
+            if last < drops.len() {
+                drops[last].push(i);
+            }
+        }
+        Ok(Self { constants: program.nodes.iter().map(constant).collect::<Result<_>>()?, drops })
+    }
+
+    fn run<'i>(&self, program: &Program, input: impl Fn(usize) -> &'i Tensor) -> Result<Vec<Option<Tensor>>> {
+        let mut values: Vec<Option<Tensor>> = vec![None; program.nodes.len()];
+        for (i, node) in program.nodes.iter().enumerate() {
+            values[i] = Some(match &node.op {
+                Op::Input(n) => input(*n).clone(),
+                Op::Constant(_) => self.constants[i].clone().expect("constants are made with the plan"),
+                op => compute(op, &node.shape, |id| value(&values, id))?,
+            });
+            self.drops[i].iter().for_each(|&d| values[d] = None);
+        }
+        Ok(values)
+    }
+}
+
+fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> Result<Tensor> {
+    match *op {
+        Op::Input(_) | Op::Constant(_) => unreachable!("given, not computed"),
+        Op::Affine { x, mul, add } => at(x).affine(mul, add),
+        Op::Unary(op, x) => unary(op, at(x)),
+        Op::Binary(op, a, b) => binary(op, at(a), at(b)),
+        Op::Broadcast(x) => at(x).broadcast_as(shape),
+        Op::SumTo(x) => sum_to(at(x), shape),
+        Op::Reshape(x) => at(x).reshape(shape),
+        Op::MatMul { a, b, ta, tb } => {
+            let turned = |x: &Tensor, t: bool| if t { x.t() } else { Ok(x.clone()) };
+            turned(at(a), ta)?.matmul(&turned(at(b), tb)?)
+        }
+        Op::Linear { x, weight, bias, activation } => {
+            activate(at(x).matmul(&at(weight).t()?)?.broadcast_add(at(bias))?, activation)
+        }
+        Op::Conv2d { x, weight, bias, conv, activation } => {
+            let bias = at(bias).reshape((1, (), 1, 1))?;
+            activate(conv2d(at(x), at(weight), conv)?.broadcast_add(&bias)?, activation)
+        }
+        Op::Conv2dGradInput { g, weight, conv } => conv_grad_input(at(g), at(weight), shape, conv),
+        Op::Conv2dGradWeight { x, g, conv } => conv_grad_weight(at(x), at(g), shape, conv),
+        Op::MaxLast(x) => at(x).max_keepdim(candle_core::D::Minus1),
+        Op::ArgMaxLast(x) => at(x).argmax_keepdim(candle_core::D::Minus1)?.to_dtype(at(x).dtype()),
+        Op::StopGradient(x) => Ok(at(x).clone()),
+        Op::LogSumExp(x) | Op::LogSoftmax(x) => {
+            at(x).contiguous()?.apply_op1_no_bwd(&Kernel { op, shape, scalars: [0.0; 2] })
+        }
+        Op::Polyak { target, p, tau } => {
+            let scalars = [scalar(at(tau))?, 0.0];
+            at(target).apply_op2_no_bwd(at(p), &Kernel { op, shape, scalars })
+        }
+        Op::AdamStep { p, m, v, t, lr, .. } => {
+            let scalars = [scalar(at(t))?, scalar(at(lr))?];
+            at(p).apply_op3_no_bwd(at(m), at(v), &Kernel { op, shape, scalars })
+        }
+        Op::ActivationGrad { y: a, g: b, .. }
+        | Op::LogSoftmaxGrad { y: a, g: b }
+        | Op::Pick { x: a, index: b }
+        | Op::Unpick { g: a, index: b }
+        | Op::Rows { x: a, index: b }
+        | Op::AddRows { g: a, index: b }
+        | Op::QuantileHuber { theta: a, target: b, .. }
+        | Op::QuantileHuberGrad { theta: a, target: b, .. }
+        | Op::Moment { m: a, g: b, .. } => {
+            let (a, b) = (at(a).contiguous()?, at(b).contiguous()?);
+            a.apply_op2_no_bwd(&b, &Kernel { op, shape, scalars: [0.0; 2] })
+        }
+    }
+}
+
+fn scalar(x: &Tensor) -> Result<f64> {
+    x.to_dtype(DType::F64)?.to_scalar()
+}
+
+fn unary(op: Unary, x: &Tensor) -> Result<Tensor> {
+    match op {
+        Unary::Exp => x.exp(),
+        Unary::Log => x.log(),
+        Unary::Sqrt => x.sqrt(),
+        Unary::Square => x.sqr(),
+        Unary::Abs => x.abs(),
+        Unary::Relu => x.relu(),
+        Unary::Tanh => x.tanh(),
+        Unary::Recip => x.recip(),
+        Unary::Softplus => x.relu()? + x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?,
+        Unary::Step => x.gt(0.0)?.to_dtype(x.dtype()),
+    }
+}
+
+fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match op {
+        Binary::Add => a.add(b),
+        Binary::Sub => a.sub(b),
+        Binary::Mul => a.mul(b),
+        Binary::Div => a.div(b),
+        Binary::Max => a.maximum(b),
+        Binary::Min => a.minimum(b),
+    }
+}
+
+fn activate(x: Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Identity => Ok(x),
+        Activation::Relu => x.relu(),
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+fn sum_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let extra = x.rank() - shape.len();
+    let summed = |&axis: &usize| axis < extra || (shape[axis - extra] == 1 && x.dims()[axis] != 1);
+    let axes = (0..x.rank()).filter(summed).collect::<Vec<_>>();
+    x.sum_keepdim(axes)?.reshape(shape)
+}
+
+fn conv2d(x: &Tensor, weight: &Tensor, conv: Conv) -> Result<Tensor> {
+    x.conv2d(weight, conv.padding, conv.stride, 1, 1)
+}
+
+/// A transposed convolution; pixels that no application of the kernel reached stay zero.
+fn conv_grad_input(g: &Tensor, weight: &Tensor, shape: &[usize], conv: Conv) -> Result<Tensor> {
+    let kernel = weight.dim(2)?;
+    let covered = (g.dim(2)? - 1) * conv.stride + kernel - 2 * conv.padding;
+    let covered_across = (g.dim(3)? - 1) * conv.stride + kernel - 2 * conv.padding;
+    let x = g.conv_transpose2d(weight, conv.padding, 0, conv.stride, 1)?;
+    x.pad_with_zeros(2, 0, shape[2] - covered)?.pad_with_zeros(3, 0, shape[3] - covered_across)
+}
+
+/// A convolution of the image by the gradient, batch and channels exchanged, stride turned into dilation.
+fn conv_grad_weight(x: &Tensor, g: &Tensor, shape: &[usize], conv: Conv) -> Result<Tensor> {
+    let (x, g) = (x.transpose(0, 1)?.contiguous()?, g.transpose(0, 1)?.contiguous()?);
+    let w = x.conv2d(&g, conv.padding, 1, conv.stride, 1)?.transpose(0, 1)?;
+    w.narrow(2, 0, shape[2])?.narrow(3, 0, shape[3])?.contiguous()
+}

@@ -1,0 +1,173 @@
+//! Reverse-mode differentiation: the only one in oto. It records the derivative's operations in the same trace.
+
+use crate::{Activation, Binary, NodeId, Op, Tensor, Unary};
+
+/// Derivatives of `loss` (shape `[]`) towards each of `towards`, in their shapes; zeros where there is no way.
+pub fn grad<'t>(loss: Tensor<'t>, towards: &[Tensor<'t>]) -> Vec<Tensor<'t>> {
+    assert!(loss.shape().is_empty(), "only a single number is differentiated, not {:?}", loss.shape());
+    let trace = loss.trace();
+    let mut walk = Walk { gradients: vec![None; loss.id().0 + 1], useful: useful(loss, towards) };
+    walk.gradients[loss.id().0] = Some(trace.constant(1.0, &[]));
+    for i in (0..=loss.id().0).rev() {
+        if let (true, Some(g)) = (walk.useful[i], walk.gradients[i]) {
+            walk.back(trace.at(NodeId(i)), g);
+        }
+    }
+    let zero = |t: &Tensor<'t>| trace.constant(0.0, &t.shape());
+    let found = |t: &Tensor<'t>| walk.gradients.get(t.id().0).copied().flatten().unwrap_or_else(|| zero(t));
+    towards.iter().map(found).collect()
+}
+
+/// Which nodes lie between `towards` and the loss: only their gradients are worth recording.
+fn useful(loss: Tensor<'_>, towards: &[Tensor<'_>]) -> Vec<bool> {
+    let mut useful = vec![false; loss.id().0 + 1];
+    for i in 0..useful.len() {
+        let op = loss.trace().node(NodeId(i)).op;
+        let asked = towards.iter().any(|t| t.id().0 == i);
+        useful[i] = asked || !matches!(op, Op::StopGradient(_)) && op.operands().any(|o| useful[o.0]);
+    }
+    useful
+}
+
+struct Walk<'t> {
+    gradients: Vec<Option<Tensor<'t>>>,
+    useful: Vec<bool>,
+}
+
+impl<'t> Walk<'t> {
+    fn give(&mut self, to: NodeId, gradient: impl FnOnce() -> Tensor<'t>) {
+        if self.useful[to.0] {
+            let gradient = gradient();
+            let slot = &mut self.gradients[to.0];
+            *slot = Some(slot.map_or(gradient, |sum| sum + gradient));
+        }
+    }
+
+    /// Hands `g`, the gradient of `y`, on to `y`'s operands.
+    fn back(&mut self, y: Tensor<'t>, g: Tensor<'t>) {
+        let trace = y.trace();
+        let at = |id: NodeId| trace.at(id);
+        match trace.node(y.id()).op {
+            Op::Input(_) | Op::Constant(_) | Op::StopGradient(_) => {}
+            Op::Affine { x, mul, .. } => self.give(x, || g * mul),
+            Op::Unary(op, x) => self.give(x, || unary(op, at(x), y, g)),
+            Op::Binary(op, a, b) => self.binary(op, at(a), at(b), g),
+            Op::Broadcast(x) => self.give(x, || g.sum_to(&at(x).shape())),
+            Op::SumTo(x) => self.give(x, || g.broadcast(&at(x).shape())),
+            Op::Reshape(x) => self.give(x, || g.reshape(&at(x).shape())),
+            Op::MatMul { a, b, ta, tb } => {
+                self.give(a, || if ta { at(b).matmul(g, tb, true) } else { g.matmul(at(b), false, !tb) });
+                self.give(b, || if tb { g.matmul(at(a), true, ta) } else { at(a).matmul(g, !ta, false) });
+            }
+            Op::Linear { x, weight, bias, activation } => {
+                let g = before(activation, y, g);
+                self.give(x, || g.matmul(at(weight), false, false));
+                self.give(weight, || g.matmul(at(x), true, false));
+                self.give(bias, || g.sum_to(&at(bias).shape()));
+            }
+            Op::Conv2d { x, weight, bias, conv, activation } => {
+                let g = before(activation, y, g);
+                self.give(x, || trace.push(Op::Conv2dGradInput { g: g.id(), weight, conv }, at(x).shape()));
+                self.give(weight, || {
+                    trace.push(Op::Conv2dGradWeight { x, g: g.id(), conv }, at(weight).shape())
+                });
+                let outputs = at(bias).size(0);
+                self.give(bias, || g.sum_to(&[1, outputs, 1, 1]).reshape(&[outputs]));
+            }
+            Op::LogSumExp(x) => self.give(x, || (at(x) - y).exp() * g),
+            Op::LogSoftmax(x) => {
+                self.give(x, || trace.push(Op::LogSoftmaxGrad { y: y.id(), g: g.id() }, y.shape()))
+            }
+            Op::Pick { x, index } => {
+                self.give(x, || trace.push(Op::Unpick { g: g.id(), index }, at(x).shape()))
+            }
+            Op::Unpick { g: x, index } => {
+                self.give(x, || trace.push(Op::Pick { x: g.id(), index }, at(x).shape()))
+            }
+            Op::Rows { x, index } => {
+                self.give(x, || trace.push(Op::AddRows { g: g.id(), index }, at(x).shape()))
+            }
+            Op::AddRows { g: x, index } => {
+                self.give(x, || trace.push(Op::Rows { x: g.id(), index }, at(x).shape()))
+            }
+            Op::QuantileHuber { theta, target, kappa } => {
+                assert!(!self.useful[target.0], "a quantile target is not differentiated: stop its gradient");
+                let rows = y.size(0);
+                self.give(theta, || {
+                    let op = Op::QuantileHuberGrad { theta, target, kappa };
+                    trace.push(op, at(theta).shape()) * g.reshape(&[rows, 1])
+                });
+            }
+            // Indices and steps are flat; the rest only appears in derivatives and updates.
+            Op::MaxLast(_)
+            | Op::ArgMaxLast(_)
+            | Op::ActivationGrad { .. }
+            | Op::Conv2dGradInput { .. }
+            | Op::Conv2dGradWeight { .. }
+            | Op::LogSoftmaxGrad { .. }
+            | Op::QuantileHuberGrad { .. }
+            | Op::Moment { .. }
+            | Op::AdamStep { .. }
+            | Op::Polyak { .. } => {
+                panic!("{:?} has no derivative: stop the gradient before it", trace.node(y.id()).op)
+            }
+        }
+    }
+
+    fn binary(&mut self, op: Binary, a: Tensor<'t>, b: Tensor<'t>, g: Tensor<'t>) {
+        // 1 where b wins, so that a tie goes to a.
+        let b_larger = || (b - a).step();
+        let b_smaller = || (a - b).step();
+        let not = |t: Tensor<'t>| t.affine(-1.0, 1.0);
+        match op {
+            Binary::Add => {
+                self.give(a.id(), || g);
+                self.give(b.id(), || g);
+            }
+            Binary::Sub => {
+                self.give(a.id(), || g);
+                self.give(b.id(), || -g);
+            }
+            Binary::Mul => {
+                self.give(a.id(), || g * b);
+                self.give(b.id(), || g * a);
+            }
+            Binary::Div => {
+                self.give(a.id(), || g / b);
+                self.give(b.id(), || -(g * a) / b.square());
+            }
+            Binary::Max => {
+                self.give(a.id(), || g * not(b_larger()));
+                self.give(b.id(), || g * b_larger());
+            }
+            Binary::Min => {
+                self.give(a.id(), || g * not(b_smaller()));
+                self.give(b.id(), || g * b_smaller());
+            }
+        }
+    }
+}
+
+fn unary<'t>(op: Unary, x: Tensor<'t>, y: Tensor<'t>, g: Tensor<'t>) -> Tensor<'t> {
+    match op {
+        Unary::Exp => g * y,
+        Unary::Log => g / x,
+        Unary::Sqrt => g / (y * 2.0),
+        Unary::Square => g * (x * 2.0),
+        Unary::Abs => g * (x.step() - (-x).step()),
+        Unary::Relu => g * x.step(),
+        Unary::Tanh => g * y.square().affine(-1.0, 1.0),
+        Unary::Recip => -(g * y.square()),
+        // The logistic function: 1 - e^-softplus(x).
+        Unary::Softplus => g * (-y).exp().affine(-1.0, 1.0),
+        Unary::Step => panic!("a step has no derivative: stop the gradient before it"),
+    }
+}
+
+/// Gradient before the activation whose output is `y`.
+fn before<'t>(activation: Activation, y: Tensor<'t>, g: Tensor<'t>) -> Tensor<'t> {
+    match activation {
+        Activation::Identity => g,
+        _ => y.trace().push(Op::ActivationGrad { y: y.id(), g: g.id(), activation }, y.shape()),
+    }
+}

@@ -1,0 +1,114 @@
+//! The papers' equations, one function each, on recorded tensors: every backend trains with these and no others.
+//!
+//! OTO is "An Offline-Transfer-Online Framework for Cloud-Edge Collaborative Distributed Reinforcement Learning"
+//! (Zeng et al., TPDS 2024). B is the batch, A the number of actions, N and M numbers of quantiles, D an action vector's width.
+//!
+//! Where OTO leaves a choice: a quantile student's Q(s, a) is the mean of its quantiles; a teacher answers one action a
+//! state; an average over no labels is 0; a pair of states counts only if both are labelled.
+
+use oto_graph::Tensor;
+
+/// The weights of OTO eq. 13, each a number `[]`.
+#[derive(Clone, Copy)]
+pub struct AikdWeights<'t> {
+    /// `alpha_AIKD`: the whole teacher term.
+    pub alpha_aikd: Tensor<'t>,
+    /// `delta`: BASE within it.
+    pub delta: Tensor<'t>,
+    /// `eta`: both RKD terms within it.
+    pub eta: Tensor<'t>,
+    /// `alpha_task`: the student's own loss.
+    pub alpha_task: Tensor<'t>,
+}
+
+/// One teacher's labels for a batch.
+#[derive(Clone, Copy)]
+pub struct Labels<'t> {
+    /// The teacher's actions `[B]`; anything valid where there is no label.
+    pub action: Tensor<'t>,
+    /// 1 where there is a label, else 0, `[B]`.
+    pub mask: Tensor<'t>,
+}
+
+/// One teacher's regulariser (the bracket of OTO eq. 13) and its parts, each `[]`.
+#[derive(Clone, Copy)]
+pub struct Aikd<'t> {
+    /// OTO eq. 10.
+    pub base: Tensor<'t>,
+    /// OTO eq. 11, first term.
+    pub rkd_d: Tensor<'t>,
+    /// OTO eq. 11 and 12.
+    pub rkd_a: Tensor<'t>,
+    /// `delta base + eta (rkd_d + rkd_a)`.
+    pub total: Tensor<'t>,
+}
+
+/// Mean over the entries of `x` `[B]` whose `mask` is 1; 0 where there are none.
+pub fn masked_mean<'t>(x: Tensor<'t>, mask: Tensor<'t>) -> Tensor<'t> {
+    let one = x.trace().constant(1.0, &[]);
+    (x * mask).sum() / mask.sum().maximum(one)
+}
+
+/// Q-values `[B, A]` of quantiles `[B, A, N]`: their means.
+pub fn q_values(theta: Tensor<'_>) -> Tensor<'_> {
+    theta.mean_last()
+}
+
+/// The quantile regression loss (Dabney et al. 2018, eq. 10), mean over the batch: theta `[B, N]`, target `[B, M]`.
+pub fn quantile_huber<'t>(theta: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
+    theta.quantile_huber(target, 1.0).mean()
+}
+
+/// OTO eq. 10 for each state, `[B]`: `log sum_a exp Q(s, a) - Q(s, teacher's a)`; q `[B, A]`, action `[B]`.
+pub fn aikd_base<'t>(q: Tensor<'t>, teacher_action: Tensor<'t>) -> Tensor<'t> {
+    q.logsumexp() - q.pick(teacher_action)
+}
+
+/// RKD-D for discrete actions, for each state, `[B]`: the teacher action's negative log likelihood under softmax(Q).
+pub fn rkd_d_discrete<'t>(q: Tensor<'t>, teacher_action: Tensor<'t>) -> Tensor<'t> {
+    -q.log_softmax().pick(teacher_action)
+}
+
+/// RKD-D for continuous actions, for each state, `[B]`: squared difference, mean over the vector; both `[B, D]`.
+pub fn rkd_d_continuous<'t>(student: Tensor<'t>, teacher: Tensor<'t>) -> Tensor<'t> {
+    (student - teacher).square().mean_last()
+}
+
+/// RKD-A (OTO eq. 12) for each pair (i, perm\[i\]), `[B]`: squared difference of the midpoints of the teacher's and the
+/// student's action vectors `[B, D]`, mean over the vector. Discrete actions: one-hot, and softmax(Q).
+pub fn rkd_a<'t>(student: Tensor<'t>, teacher: Tensor<'t>, perm: Tensor<'t>) -> Tensor<'t> {
+    let midpoint = |v: Tensor<'t>| (v + v.rows(perm)) * 0.5;
+    (midpoint(teacher) - midpoint(student)).square().mean_last()
+}
+
+/// One teacher's part of OTO eq. 13 for a student with discrete actions: q `[B, A]`, perm `[B]`.
+pub fn aikd<'t>(
+    q: Tensor<'t>,
+    labels: Labels<'t>,
+    perm: Tensor<'t>,
+    delta: Tensor<'t>,
+    eta: Tensor<'t>,
+) -> Aikd<'t> {
+    let Labels { action, mask } = labels;
+    let base = masked_mean(aikd_base(q, action), mask);
+    let rkd_d = masked_mean(rkd_d_discrete(q, action), mask);
+    let both = mask * mask.rows(perm);
+    let rkd_a = masked_mean(rkd_a(q.softmax(), action.one_hot(q.size(1)), perm), both);
+    Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
+}
+
+/// OTO eq. 14: `alpha_aikd / N sum_i R_i + alpha_task task`. A teacher without labels counts with 0; without
+/// teachers only the task is left.
+pub fn transfer<'t>(teachers: &[Aikd<'t>], task: Tensor<'t>, weights: AikdWeights<'t>) -> Tensor<'t> {
+    let task = weights.alpha_task * task;
+    match teachers.iter().map(|t| t.total).reduce(|a, b| a + b) {
+        Some(sum) => weights.alpha_aikd * sum * (1.0 / teachers.len() as f64) + task,
+        None => task,
+    }
+}
+
+/// OTO eq. 10 with sampled actions, for each state, `[B]`: `logsumexp_m(q_m - log mu_m) - log M - Q(s, teacher's a)`;
+/// q and log_mu `[B, M]`, teacher_q `[B]`. The sum over actions becomes an importance-weighted mean.
+pub fn aikd_base_sampled<'t>(q: Tensor<'t>, log_mu: Tensor<'t>, teacher_q: Tensor<'t>) -> Tensor<'t> {
+    (q - log_mu).logsumexp() + -(q.size(1) as f64).ln() - teacher_q
+}

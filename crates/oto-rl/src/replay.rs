@@ -1,0 +1,335 @@
+//! Replay: transitions in a ring, and the teachers' answers beside them.
+
+use oto_env::rng::Rng;
+use std::collections::VecDeque;
+
+/// A transition's number: how many were stored before it. A slot's place is used again, its number never.
+pub type SlotId = u64;
+
+/// Which states a label can name: a transition's first observation.
+const NO_LABEL: f32 = -1.0;
+
+/// What the buffer holds of a discrete-action environment.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    capacity: usize,
+    width: usize,
+    teachers: usize,
+    n_step: usize,
+    gamma: f32,
+    /// How many were ever stored.
+    next: SlotId,
+    observation: Vec<f32>,
+    next_observation: Vec<f32>,
+    action: Vec<f32>,
+    reward: Vec<f32>,
+    discount: Vec<f32>,
+    /// `[teachers, capacity]`; `NO_LABEL` where there is none.
+    label: Vec<f32>,
+    /// The policy version that gave each label.
+    version: Vec<u32>,
+    /// The last steps of the running episode, not yet n steps long.
+    pending: VecDeque<Pending>,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    observation: Vec<f32>,
+    action: f32,
+    reward: f32,
+}
+
+/// A batch in the layout programs read. Buffers are reused.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Which slots were drawn.
+    pub slots: Vec<usize>,
+    /// `[B, width]`.
+    pub observation: Vec<f32>,
+    /// `[B, width]`.
+    pub next_observation: Vec<f32>,
+    /// `[B]`.
+    pub action: Vec<f32>,
+    /// `[B]`: the sum of n discounted rewards.
+    pub reward: Vec<f32>,
+    /// `[B]`: gamma^n, 0 where the episode terminated.
+    pub discount: Vec<f32>,
+    /// `[teachers, B]`: actions, 0 where there is no label.
+    pub teacher_action: Vec<f32>,
+    /// `[teachers, B]`: 1 where there is a label.
+    pub mask: Vec<f32>,
+    /// `[B]`: a permutation of the batch, for pairs of states.
+    pub perm: Vec<f32>,
+    /// Scratch for `perm`.
+    order: Vec<usize>,
+}
+
+/// Everything of a buffer that a checkpoint keeps, by name.
+pub type ReplayArrays = Vec<(&'static str, Vec<f32>)>;
+
+impl Replay {
+    /// An empty buffer of `capacity` transitions with observations of `width` numbers and labels of `teachers` teachers;
+    /// rewards are summed over `n_step` steps, discounted by `gamma`.
+    pub fn new(capacity: usize, width: usize, teachers: usize, n_step: usize, gamma: f64) -> Self {
+        let (capacity, n_step) = (capacity.max(1), n_step.max(1));
+        Self {
+            capacity,
+            width,
+            teachers,
+            n_step,
+            gamma: gamma as f32,
+            next: 0,
+            // Grown as they fill: a large capacity costs nothing before it is used.
+            observation: Vec::new(),
+            next_observation: Vec::new(),
+            action: Vec::new(),
+            reward: Vec::new(),
+            discount: Vec::new(),
+            label: Vec::new(),
+            version: Vec::new(),
+            pending: VecDeque::with_capacity(n_step),
+        }
+    }
+
+    /// How many transitions can be drawn.
+    pub fn len(&self) -> usize {
+        self.action.len()
+    }
+
+    /// Whether none can.
+    pub fn is_empty(&self) -> bool {
+        self.action.is_empty()
+    }
+
+    /// Stores one step of an episode; `done` ends it (terminated or truncated). Calls `stored` with each new slot, whose
+    /// state may then be shown to a teacher.
+    #[allow(clippy::too_many_arguments)]
+    pub fn push(
+        &mut self,
+        observation: &[f32],
+        action: u32,
+        reward: f32,
+        next_observation: &[f32],
+        terminated: bool,
+        truncated: bool,
+        mut stored: impl FnMut(SlotId, &[f32]),
+    ) {
+        self.pending.push_back(Pending { observation: observation.to_vec(), action: action as f32, reward });
+        let done = terminated || truncated;
+        while self.pending.len() >= self.n_step || (done && !self.pending.is_empty()) {
+            let steps = self.pending.len().min(self.n_step);
+            let reward =
+                self.pending.iter().take(steps).rev().fold(0.0, |sum, p| p.reward + self.gamma * sum);
+            let discount = if terminated { 0.0 } else { self.gamma.powi(steps as i32) };
+            let first = self.pending.pop_front().expect("just seen");
+            let slot = self.store(&first, reward, discount, next_observation);
+            stored(slot, &first.observation);
+        }
+    }
+
+    fn store(&mut self, first: &Pending, reward: f32, discount: f32, next_observation: &[f32]) -> SlotId {
+        let slot = self.next;
+        self.next += 1;
+        let at = (slot % self.capacity as u64) as usize;
+        if self.action.len() == at {
+            self.observation.extend_from_slice(&first.observation);
+            self.next_observation.extend_from_slice(next_observation);
+            self.action.push(first.action);
+            self.reward.push(reward);
+            self.discount.push(discount);
+            self.label.extend(std::iter::repeat_n(NO_LABEL, self.teachers));
+            self.version.extend(std::iter::repeat_n(0, self.teachers));
+            return slot;
+        }
+        let row = at * self.width..(at + 1) * self.width;
+        self.observation[row.clone()].copy_from_slice(&first.observation);
+        self.next_observation[row].copy_from_slice(next_observation);
+        (self.action[at], self.reward[at], self.discount[at]) = (first.action, reward, discount);
+        self.label[at * self.teachers..(at + 1) * self.teachers].fill(NO_LABEL);
+        slot
+    }
+
+    /// Where a slot lies, unless it has been overwritten or never was.
+    fn place(&self, slot: SlotId) -> Option<usize> {
+        let held = slot < self.next && self.next - slot <= self.action.len() as u64;
+        held.then_some((slot % self.capacity as u64) as usize)
+    }
+
+    /// Stores a teacher's answer beside its transition; false if that transition is no longer here.
+    pub fn label(&mut self, slot: SlotId, teacher: usize, action: u32, version: u32) -> bool {
+        let Some(at) = self.place(slot).filter(|_| teacher < self.teachers) else { return false };
+        self.label[at * self.teachers + teacher] = action as f32;
+        self.version[at * self.teachers + teacher] = version;
+        true
+    }
+
+    /// The version that labelled a slot, if it is labelled.
+    pub fn label_version(&self, slot: SlotId, teacher: usize) -> Option<u32> {
+        let at = self.place(slot).filter(|_| teacher < self.teachers)? * self.teachers + teacher;
+        (self.label[at] != NO_LABEL).then(|| self.version[at])
+    }
+
+    /// How many of the transitions held are labelled by `teacher`.
+    pub fn labelled(&self, teacher: usize) -> usize {
+        self.label.iter().skip(teacher).step_by(self.teachers.max(1)).filter(|l| **l != NO_LABEL).count()
+    }
+
+    /// Draws `size` transitions, uniformly with replacement, and a permutation of them.
+    ///
+    /// # Panics
+    /// If the buffer is empty.
+    pub fn sample(&self, rng: &mut Rng, size: usize, batch: &mut Batch) {
+        let Batch { slots, observation, next_observation, action, reward, discount, .. } = batch;
+        slots.clear();
+        slots.extend((0..size).map(|_| rng.below(self.action.len() as u32) as usize));
+        let rows = |from: &[f32], to: &mut Vec<f32>| {
+            to.clear();
+            slots.iter().for_each(|s| to.extend_from_slice(&from[s * self.width..(s + 1) * self.width]));
+        };
+        rows(&self.observation, observation);
+        rows(&self.next_observation, next_observation);
+        let column = |from: &[f32], to: &mut Vec<f32>| {
+            to.clear();
+            to.extend(slots.iter().map(|s| from[*s]));
+        };
+        column(&self.action, action);
+        column(&self.reward, reward);
+        column(&self.discount, discount);
+        batch.teacher_action.clear();
+        batch.mask.clear();
+        for teacher in 0..self.teachers {
+            let labels = batch.slots.iter().map(|s| self.label[s * self.teachers + teacher]);
+            batch.teacher_action.extend(labels.clone().map(|l| l.max(0.0)));
+            batch.mask.extend(labels.map(|l| if l == NO_LABEL { 0.0 } else { 1.0 }));
+        }
+        batch.order.clear();
+        batch.order.extend(0..size);
+        rng.shuffle(&mut batch.order);
+        batch.perm.clear();
+        batch.perm.extend(batch.order.iter().map(|i| *i as f32));
+    }
+
+    /// Ends the running episode without a last step, when an environment is reset early.
+    pub fn forget_pending(&mut self) {
+        self.pending.clear();
+    }
+
+    /// The buffer's contents for a checkpoint; counters and versions are exact up to 2^24, far beyond a buffer's size.
+    pub fn save(&self) -> (ReplayCounters, ReplayArrays) {
+        let counters = ReplayCounters { next: self.next, version: self.version.clone() };
+        let pending =
+            self.pending.iter().flat_map(|p| p.observation.iter().copied().chain([p.action, p.reward]));
+        let arrays = vec![
+            ("replay.observation", self.observation.clone()),
+            ("replay.next_observation", self.next_observation.clone()),
+            ("replay.action", self.action.clone()),
+            ("replay.reward", self.reward.clone()),
+            ("replay.discount", self.discount.clone()),
+            ("replay.label", self.label.clone()),
+            ("replay.pending", pending.collect()),
+        ];
+        (counters, arrays)
+    }
+
+    /// Puts saved contents back; false, and nothing changed, where they do not fit this buffer.
+    pub fn restore(
+        &mut self,
+        counters: &ReplayCounters,
+        mut array: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> bool {
+        let mut take = || {
+            let mut new = self.clone();
+            new.observation = array("replay.observation")?;
+            new.next_observation = array("replay.next_observation")?;
+            new.action = array("replay.action")?;
+            new.reward = array("replay.reward")?;
+            new.discount = array("replay.discount")?;
+            new.label = array("replay.label")?;
+            new.version = counters.version.clone();
+            new.next = counters.next;
+            let pending = array("replay.pending")?;
+            new.pending.clear();
+            for p in pending.chunks(self.width + 2) {
+                let observation = p.get(..self.width)?.to_vec();
+                new.pending.push_back(Pending {
+                    observation,
+                    action: *p.get(self.width)?,
+                    reward: *p.get(self.width + 1)?,
+                });
+            }
+            let n = new.action.len();
+            let filled = n as u64 == new.next.min(self.capacity as u64);
+            let rows =
+                new.observation.len() == n * self.width && new.next_observation.len() == n * self.width;
+            let columns = new.reward.len() == n && new.discount.len() == n;
+            let labels = new.label.len() == n * self.teachers && new.version.len() == n * self.teachers;
+            (filled && rows && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
+        };
+        take().map(|new| *self = new).is_some()
+    }
+}
+
+/// What of a buffer is counted in whole numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReplayCounters {
+    /// How many transitions were ever stored.
+    pub next: SlotId,
+    /// The policy version of each label.
+    pub version: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(r: &mut Replay, x: f32, reward: f32, end: Option<bool>) -> Vec<SlotId> {
+        let mut slots = Vec::new();
+        let (terminated, truncated) = (end == Some(true), end == Some(false));
+        r.push(&[x], 1, reward, &[x + 1.0], terminated, truncated, |s, _| slots.push(s));
+        slots
+    }
+
+    #[test]
+    fn three_step_returns_end_with_the_episode() {
+        let mut r = Replay::new(10, 1, 1, 3, 0.5);
+        assert!(push(&mut r, 0.0, 1.0, None).is_empty());
+        assert!(push(&mut r, 1.0, 2.0, None).is_empty());
+        assert_eq!(push(&mut r, 2.0, 4.0, None), [0]);
+        assert_eq!(push(&mut r, 3.0, 8.0, Some(true)), [1, 2, 3]);
+        assert_eq!(r.reward, [1.0 + 1.0 + 1.0, 2.0 + 2.0 + 2.0, 4.0 + 4.0, 8.0]);
+        assert_eq!(r.discount, [0.125, 0.0, 0.0, 0.0]);
+        assert_eq!(r.next_observation, [3.0, 4.0, 4.0, 4.0]);
+        push(&mut r, 9.0, 1.0, Some(false));
+        assert_eq!(r.discount[4], 0.5, "a truncated episode still has a future");
+    }
+
+    #[test]
+    fn labels_follow_slots_not_places() {
+        let mut r = Replay::new(2, 1, 2, 1, 0.99);
+        (0..3).for_each(|i| assert_eq!(push(&mut r, i as f32, 1.0, None), [i]));
+        assert!(!r.label(0, 0, 1, 7), "overwritten");
+        assert!(!r.label(3, 0, 1, 7), "not there yet");
+        assert!(!r.label(2, 2, 1, 7), "no such teacher");
+        assert!(r.label(2, 1, 1, 7));
+        assert_eq!((r.labelled(0), r.labelled(1)), (0, 1));
+        assert_eq!((r.label_version(2, 1), r.label_version(1, 1)), (Some(7), None));
+        push(&mut r, 3.0, 1.0, None);
+        push(&mut r, 4.0, 1.0, None);
+        assert_eq!(r.labelled(1), 0, "a new transition starts without a label");
+    }
+
+    #[test]
+    fn restore_is_exact_and_refuses_misfits() {
+        let mut r = Replay::new(3, 1, 1, 2, 0.9);
+        (0..5).for_each(|i| drop(push(&mut r, i as f32, 1.0, None)));
+        r.label(3, 0, 1, 2);
+        let (counters, arrays) = r.save();
+        let array = |name: &str| arrays.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
+        let mut back = Replay::new(3, 1, 1, 2, 0.9);
+        assert!(back.restore(&counters, array));
+        assert_eq!(format!("{back:?}"), format!("{r:?}"));
+        assert!(!Replay::new(3, 2, 1, 2, 0.9).restore(&counters, array));
+        assert!(!Replay::new(2, 1, 1, 2, 0.9).restore(&counters, array));
+        assert!(!Replay::new(3, 1, 1, 2, 0.9).restore(&counters, |_| None));
+    }
+}

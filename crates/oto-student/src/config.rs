@@ -1,0 +1,262 @@
+//! What a training run is made of: one plain structure, read by every face from JSON, flags or a JavaScript object.
+
+use crate::stage::StagesConfig;
+use oto_rl::qrdqn::QrDqnConfig;
+use serde::{Deserialize, Serialize};
+
+/// A number that moves from `start` to `end` over `steps` environment steps, then stays.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linear {
+    /// At step 0.
+    pub start: f64,
+    /// From step `steps` on.
+    pub end: f64,
+    /// How long the way is.
+    pub steps: u64,
+}
+
+impl Linear {
+    /// The same number for ever.
+    pub const fn constant(value: f64) -> Self {
+        Self { start: value, end: value, steps: 0 }
+    }
+
+    /// Its value at a step.
+    pub fn at(&self, step: u64) -> f64 {
+        match step < self.steps {
+            true => self.start + (self.end - self.start) * step as f64 / self.steps as f64,
+            false => self.end,
+        }
+    }
+}
+
+/// The weights of OTO eq. 13 during the Transfer stage; outside it `alpha_aikd` is 0 and `alpha_task` 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// The whole teacher term, over the steps of the stage.
+    pub alpha_aikd: Linear,
+    /// BASE within it.
+    pub delta: f64,
+    /// Both RKD terms within it.
+    pub eta: f64,
+    /// The student's own loss.
+    pub alpha_task: f64,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self { alpha_aikd: Linear::constant(1.0), delta: 1.0, eta: 1.0, alpha_task: 1.0 }
+    }
+}
+
+/// How time passes between acting, learning and being taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// Labels enter a fixed number of steps after their request: same seed, same curve.
+    Lockstep,
+    /// Nothing waits for labels; they enter when they come.
+    Async,
+}
+
+/// When greedy evaluation episodes are played, in an environment of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Every so many environment steps; 0 never.
+    pub every: u64,
+    /// How many episodes are averaged.
+    pub episodes: u32,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { every: 500, episodes: 10 }
+    }
+}
+
+/// One training run of a QR-DQN student. Defaults are chosen by measurement on CartPole (docs/results.md).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StudentConfig {
+    /// Draws parameters, exploration, batches and the environment's episodes.
+    pub seed: u64,
+    /// Environment steps in all.
+    pub steps: u64,
+    /// "cpu"; "webgpu" and "auto" are not available yet.
+    pub backend: String,
+    /// Network and optimiser.
+    pub qrdqn: QrDqnConfig,
+    /// Discount factor.
+    pub gamma: f64,
+    /// Rewards summed before the bootstrap.
+    pub n_step: usize,
+    /// Transitions kept.
+    pub buffer: usize,
+    /// Environment steps before the first update.
+    pub learning_starts: u64,
+    /// Environment steps from one round of updates to the next.
+    pub train_every: u64,
+    /// Updates in a round.
+    pub updates: u64,
+    /// Learning rate over environment steps.
+    pub learning_rate: Linear,
+    /// Share of random actions over environment steps.
+    pub epsilon: Linear,
+    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    pub target_every: u64,
+    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    pub target_tau: f64,
+    /// The teachers' term.
+    pub transfer: TransferConfig,
+    /// The stages and their ends.
+    pub stages: StagesConfig,
+    /// Greedy evaluation.
+    pub evaluation: EvaluationConfig,
+    /// How labels enter.
+    pub clock: Clock,
+    /// States in a request to a teacher.
+    pub request_batch: usize,
+    /// Lockstep: labels enter so many environment steps after their request.
+    pub label_lag: u64,
+}
+
+impl Default for StudentConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 50_000,
+            backend: "cpu".into(),
+            qrdqn: QrDqnConfig::default(),
+            gamma: 0.99,
+            n_step: 1,
+            buffer: 50_000,
+            learning_starts: 128,
+            train_every: 1,
+            updates: 1,
+            learning_rate: Linear::constant(1e-3),
+            epsilon: Linear { start: 1.0, end: 0.05, steps: 2_000 },
+            target_every: 250,
+            target_tau: 0.0,
+            transfer: TransferConfig::default(),
+            stages: StagesConfig::default(),
+            evaluation: EvaluationConfig::default(),
+            clock: Clock::Lockstep,
+            request_batch: 8,
+            label_lag: 8,
+        }
+    }
+}
+
+/// A setting out of its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{field} is {got}: {expected}")]
+pub struct ConfigError {
+    /// Which setting.
+    pub field: &'static str,
+    /// What it was set to.
+    pub got: String,
+    /// What it may be.
+    pub expected: &'static str,
+}
+
+impl StudentConfig {
+    /// Checks every setting before anything is built from it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let whole = |field, got: u64, from: u64, to: u64, expected| match (from..=to).contains(&got) {
+            true => Ok(()),
+            false => Err(ConfigError { field, got: got.to_string(), expected }),
+        };
+        let real = |field, got: f64, from: f64, to: f64, expected| match (from..=to).contains(&got) {
+            true => Ok(()),
+            false => Err(ConfigError { field, got: got.to_string(), expected }),
+        };
+        let q = &self.qrdqn;
+        whole("qrdqn.hidden (layers)", q.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;
+        for width in &q.hidden {
+            whole("qrdqn.hidden", *width as u64, 1, 4096, "widths from 1 to 4096")?;
+        }
+        whole("qrdqn.quantiles", q.quantiles as u64, 1, 1024, "1 to 1024 quantiles")?;
+        whole("qrdqn.batch_size", q.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
+        real("qrdqn.adam.beta1", q.adam.beta1, 0.0, 0.999_999, "at least 0 and below 1")?;
+        real("qrdqn.adam.beta2", q.adam.beta2, 0.0, 0.999_999_9, "at least 0 and below 1")?;
+        real("qrdqn.adam.epsilon", q.adam.epsilon, 1e-16, 1.0, "1e-16 to 1")?;
+        whole("steps", self.steps, 1, u64::MAX, "at least one step")?;
+        real("gamma", self.gamma, 0.0, 1.0, "a discount from 0 to 1")?;
+        whole("n_step", self.n_step as u64, 1, 1024, "1 to 1024 steps")?;
+        whole("buffer", self.buffer as u64, 1, 16_000_000, "1 to 16000000 transitions")?;
+        whole("train_every", self.train_every, 1, u64::MAX, "at least 1")?;
+        whole("updates", self.updates, 0, 65_536, "0 to 65536 updates a round")?;
+        real("target_tau", self.target_tau, 0.0, 1.0, "a share from 0 to 1")?;
+        for (field, range, high) in [
+            ("learning_rate", self.learning_rate, 10.0),
+            ("epsilon", self.epsilon, 1.0),
+            ("transfer.alpha_aikd", self.transfer.alpha_aikd, 1e6),
+        ] {
+            real(field, range.start, 0.0, high, "a number from 0 to its limit (10, 1 and 1e6)")?;
+            real(field, range.end, 0.0, high, "a number from 0 to its limit (10, 1 and 1e6)")?;
+        }
+        let t = &self.transfer;
+        for (field, weight) in
+            [("transfer.delta", t.delta), ("transfer.eta", t.eta), ("transfer.alpha_task", t.alpha_task)]
+        {
+            real(field, weight, 0.0, 1e6, "a weight from 0 to 1e6")?;
+        }
+        whole("evaluation.episodes", self.evaluation.episodes.into(), 1, 10_000, "1 to 10000 episodes")?;
+        whole("request_batch", self.request_batch as u64, 1, 4096, "1 to 4096 states")?;
+        whole("label_lag", self.label_lag, 1, 1 << 20, "1 to 1048576 steps")?;
+        match self.backend.as_str() {
+            "cpu" => Ok(()),
+            "webgpu" | "auto" => Err(ConfigError {
+                field: "backend",
+                got: format!("\"{}\"", self.backend),
+                expected: "not available yet: use \"cpu\"",
+            }),
+            other => Err(ConfigError {
+                field: "backend",
+                got: format!("\"{other}\""),
+                expected: "\"cpu\", \"webgpu\" or \"auto\"",
+            }),
+        }?;
+        self.stages.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_survives_json() {
+        let config = StudentConfig::default();
+        config.validate().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<StudentConfig>(&json).unwrap(), config);
+        assert_eq!(serde_json::from_str::<StudentConfig>("{}").unwrap(), config);
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let with = |json: &str| {
+            serde_json::from_str::<StudentConfig>(json).unwrap().validate().unwrap_err().to_string()
+        };
+        assert!(with(r#"{"backend":"webgpu"}"#).contains("not available yet"));
+        assert!(with(r#"{"backend":"auto"}"#).contains("not available yet"));
+        assert!(with(r#"{"gamma":1.5}"#).starts_with("gamma is 1.5"));
+        assert!(with(r#"{"qrdqn":{"hidden":[]}}"#).contains("hidden"));
+        assert!(with(r#"{"stages":{"transfer":{"seconds":-1}}}"#).contains("seconds"));
+        assert!(
+            serde_json::from_str::<StudentConfig>(r#"{"gama":0.9}"#).is_err(),
+            "a misspelt setting is refused"
+        );
+    }
+
+    #[test]
+    fn linear_reaches_its_end_and_stays() {
+        let l = Linear { start: 1.0, end: 0.0, steps: 4 };
+        assert_eq!([0, 1, 4, 9].map(|s| l.at(s)), [1.0, 0.75, 0.0, 0.0]);
+        assert_eq!(Linear::constant(3.0).at(0), 3.0);
+    }
+}

@@ -1,0 +1,214 @@
+//! Offline, Transfer, Online: the stages of OTO's Algorithm 2 and what ends each.
+
+use crate::config::ConfigError;
+use serde::{Deserialize, Serialize};
+
+/// A stage of the student's own round (OTO, Algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Training alone, before any teacher.
+    Offline,
+    /// Training with teachers.
+    Transfer,
+    /// Training alone, after the teachers.
+    Online,
+}
+
+/// What ends a stage: whichever comes first; nothing set, and it never ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ending {
+    /// After so many environment steps in the stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// After so many seconds in the stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Once a greedy evaluation reaches this mean return.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_at_least: Option<f64>,
+}
+
+/// Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StagesConfig {
+    /// Optional training before the teachers.
+    pub offline: Option<Ending>,
+    /// Training with them.
+    pub transfer: Option<Ending>,
+    /// Training after them.
+    pub online: Option<Ending>,
+    /// Start over when the last stage ends, instead of ending the run.
+    #[serde(rename = "loop")]
+    pub repeat: bool,
+}
+
+impl Default for StagesConfig {
+    fn default() -> Self {
+        Self {
+            offline: None,
+            transfer: Some(Ending::default()),
+            online: Some(Ending::default()),
+            repeat: false,
+        }
+    }
+}
+
+impl StagesConfig {
+    /// A student without teachers.
+    pub const SOLO: Self = Self {
+        offline: None,
+        transfer: None,
+        online: Some(Ending { steps: None, seconds: None, return_at_least: None }),
+        repeat: false,
+    };
+
+    fn ending(&self, stage: Stage) -> Option<Ending> {
+        match stage {
+            Stage::Offline => self.offline,
+            Stage::Transfer => self.transfer,
+            Stage::Online => self.online,
+        }
+    }
+
+    /// Checks the endings.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let endings = ORDER.into_iter().filter_map(|s| self.ending(s)).collect::<Vec<_>>();
+        if endings.is_empty() {
+            return Err(ConfigError { field: "stages", got: "empty".into(), expected: "at least one stage" });
+        }
+        let error = |field, got: String, expected| Err(ConfigError { field, got, expected });
+        for e in endings {
+            if e.steps == Some(0) {
+                return error("stages.*.steps", "0".into(), "at least one step");
+            }
+            if let Some(s) = e.seconds.filter(|s| !(*s > 0.0 && s.is_finite())) {
+                return error("stages.*.seconds", s.to_string(), "a time above 0");
+            }
+            if let Some(r) = e.return_at_least.filter(|r| !r.is_finite()) {
+                return error("stages.*.return_at_least", r.to_string(), "a finite return");
+            }
+        }
+        Ok(())
+    }
+}
+
+const ORDER: [Stage; 3] = [Stage::Offline, Stage::Transfer, Stage::Online];
+
+/// Where a student stands in its round.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stages {
+    config: StagesConfig,
+    stage: Stage,
+    /// Environment steps taken in the stage.
+    steps: u64,
+    /// Seconds spent in the stage.
+    seconds: f64,
+    /// How often the round was completed.
+    rounds: u64,
+    done: bool,
+}
+
+impl Stages {
+    /// At the first stage there is; `config` is valid.
+    pub fn new(config: StagesConfig) -> Self {
+        let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
+        Self { config, stage: first, steps: 0, seconds: 0.0, rounds: 0, done: false }
+    }
+
+    /// The stage now.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Environment steps taken in it.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// How often all stages were gone through.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// Whether the last stage ended for good.
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    /// One environment step of `seconds`, after it perhaps an evaluation's mean return; true when the stage changed.
+    pub fn advance(&mut self, seconds: f64, evaluation: Option<f64>) -> bool {
+        if self.done {
+            return false;
+        }
+        self.steps += 1;
+        self.seconds += seconds.max(0.0);
+        let Some(e) = self.config.ending(self.stage) else { return false };
+        let over = e.steps.is_some_and(|s| self.steps >= s)
+            || e.seconds.is_some_and(|s| self.seconds >= s)
+            || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
+        if over {
+            self.next();
+        }
+        over
+    }
+
+    fn next(&mut self) {
+        let at = ORDER.iter().position(|s| *s == self.stage).expect("a stage is one of three");
+        let later = ORDER[at + 1..].iter().find(|s| self.config.ending(**s).is_some());
+        let next = match later {
+            Some(stage) => *stage,
+            None => {
+                self.rounds += 1;
+                self.done = !self.config.repeat;
+                if self.done {
+                    return;
+                }
+                Self::new(self.config).stage
+            }
+        };
+        (self.stage, self.steps, self.seconds) = (next, 0, 0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(n: u64) -> Option<Ending> {
+        Some(Ending { steps: Some(n), ..Ending::default() })
+    }
+
+    #[test]
+    fn each_ending_ends_its_stage() {
+        let online = Some(Ending { return_at_least: Some(475.0), ..Ending::default() });
+        let transfer = Some(Ending { seconds: Some(1.0), ..Ending::default() });
+        let mut s = Stages::new(StagesConfig { offline: steps(2), transfer, online, repeat: false });
+        assert_eq!(s.stage(), Stage::Offline);
+        assert!(!s.advance(9.0, Some(500.0)));
+        assert!(s.advance(0.0, None));
+        assert_eq!(s.stage(), Stage::Transfer);
+        assert!(!s.advance(0.5, None));
+        assert!(s.advance(0.5, None));
+        assert_eq!(s.stage(), Stage::Online);
+        assert!(!s.advance(0.0, Some(474.0)));
+        assert!(s.advance(0.0, Some(475.0)));
+        assert!(s.done() && s.rounds() == 1);
+    }
+
+    #[test]
+    fn a_loop_starts_over_with_the_first_stage_there_is() {
+        let config = StagesConfig { offline: None, transfer: steps(1), online: steps(2), repeat: true };
+        let mut s = Stages::new(config);
+        let seen = (0..6).map(|_| {
+            let stage = s.stage();
+            s.advance(0.0, None);
+            stage
+        });
+        use Stage::*;
+        assert_eq!(seen.collect::<Vec<_>>(), [Transfer, Online, Online, Transfer, Online, Online]);
+        assert!(!s.done() && s.rounds() == 2);
+    }
+}

@@ -1,0 +1,295 @@
+//! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
+//! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
+
+use crate::config::{ConfigError, StudentConfig};
+use crate::stage::{Stage, Stages};
+use oto_env::rng::Rng;
+use oto_env::{Space, Step};
+use oto_graph::Backend;
+use oto_rl::qrdqn::{LearnError, LossParts, QrDqn, Schedule, Sizes};
+use oto_rl::replay::{Batch, Replay, SlotId};
+
+/// Why training cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A space this algorithm cannot act in or see.
+    #[error("{0}")]
+    Space(String),
+    /// The learner's failure.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// An observation of another width.
+    #[error("the observation has {got} numbers, the space has {expected}")]
+    ObservationLength {
+        /// The space's width.
+        expected: usize,
+        /// What came.
+        got: usize,
+    },
+    /// A component of an observation that is no finite number.
+    #[error("observation[{component}] is {value}, not a finite number")]
+    Observation {
+        /// Which component.
+        component: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A reward that is no finite number.
+    #[error("the reward is {0}, not a finite number")]
+    Reward(f64),
+    /// A step was reported, but no episode has begun.
+    #[error("an episode begins with an observation: call begin first")]
+    NotBegun,
+    /// An environment failed.
+    #[error(transparent)]
+    Environment(#[from] oto_env::EnvError),
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
+}
+
+/// Trains one QR-DQN student.
+pub struct Trainer {
+    pub(crate) config: StudentConfig,
+    pub(crate) learner: QrDqn,
+    pub(crate) replay: Replay,
+    pub(crate) stages: Stages,
+    /// Draws exploration.
+    pub(crate) explore: Rng,
+    /// Draws batches.
+    pub(crate) draw: Rng,
+    batch: Batch,
+    pub(crate) observation: Vec<f32>,
+    pub(crate) running: bool,
+    pub(crate) action: u32,
+    pub(crate) steps: u64,
+    pub(crate) episodes: u64,
+    pub(crate) episode_return: f64,
+    pub(crate) episode_length: u64,
+    last_loss: Option<LossParts>,
+}
+
+/// A finished training episode.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Episode {
+    /// Undiscounted return.
+    #[serde(rename = "return")]
+    pub score: f64,
+    /// Steps.
+    pub length: u64,
+}
+
+impl Trainer {
+    /// A new student for these spaces; `teachers` is how many may label its states.
+    pub fn new(
+        config: &StudentConfig,
+        observation: &Space,
+        action: &Space,
+        teachers: usize,
+        backend: &dyn Backend,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let sizes = sizes(observation, action, teachers)?;
+        let mut rng = Rng::new(config.seed);
+        let learner = QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?;
+        let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
+        Ok(Self {
+            replay: Replay::new(config.buffer, sizes.observation, teachers, config.n_step, config.gamma),
+            stages: Stages::new(config.stages),
+            learner,
+            explore,
+            draw,
+            batch: Batch::default(),
+            observation: vec![0.0; sizes.observation],
+            running: false,
+            action: 0,
+            steps: 0,
+            episodes: 0,
+            episode_return: 0.0,
+            episode_length: 0,
+            last_loss: None,
+            config: config.clone(),
+        })
+    }
+
+    /// An episode begins with its first observation.
+    pub fn begin(&mut self, observation: &[f32]) -> Result<(), TrainError> {
+        self.check(observation)?;
+        self.observation.copy_from_slice(observation);
+        self.replay.forget_pending();
+        self.running = true;
+        (self.episode_return, self.episode_length) = (0.0, 0);
+        Ok(())
+    }
+
+    /// The action for the current observation: epsilon-greedy. Calling it again draws again.
+    pub fn act(&mut self) -> Result<u32, TrainError> {
+        if !self.running {
+            return Err(TrainError::NotBegun);
+        }
+        let random = self.explore.f64() < self.config.epsilon.at(self.steps);
+        self.action = match random {
+            true => self.explore.below(self.learner.sizes().actions as u32),
+            false => self.learner.act(&self.observation),
+        };
+        Ok(self.action)
+    }
+
+    /// What the environment answered to the last action. Stores the transition (each stored state is shown to `stored` with its slot),
+    /// and makes the updates that are due. Gives the episode if it ended. `seconds` since the last step feed the stages' clocks.
+    pub fn observe(
+        &mut self,
+        step: Step,
+        next: &[f32],
+        stored: impl FnMut(SlotId, &[f32]),
+    ) -> Result<Option<Episode>, TrainError> {
+        if !self.running {
+            return Err(TrainError::NotBegun);
+        }
+        self.check(next)?;
+        let reward = step.reward as f32;
+        if !reward.is_finite() {
+            return Err(TrainError::Reward(step.reward));
+        }
+        self.replay.push(
+            &self.observation,
+            self.action,
+            reward,
+            next,
+            step.terminated,
+            step.truncated,
+            stored,
+        );
+        self.observation.copy_from_slice(next);
+        self.steps += 1;
+        self.episode_return += step.reward;
+        self.episode_length += 1;
+        let ended = step.done();
+        let episode = Episode { score: self.episode_return, length: self.episode_length };
+        if ended {
+            self.running = false;
+            self.episodes += 1;
+        }
+        if self.steps >= self.config.learning_starts && self.steps.is_multiple_of(self.config.train_every) {
+            (0..self.config.updates).try_for_each(|_| self.update())?;
+        }
+        Ok(ended.then_some(episode))
+    }
+
+    /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. True when the stage changed.
+    pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> bool {
+        self.stages.advance(seconds, evaluation)
+    }
+
+    /// A teacher's answer for a stored state; false if the state has left the buffer.
+    pub fn label(&mut self, slot: SlotId, teacher: usize, action: u32, version: u32) -> bool {
+        (action as usize) < self.learner.sizes().actions && self.replay.label(slot, teacher, action, version)
+    }
+
+    fn update(&mut self) -> Result<(), TrainError> {
+        if self.replay.is_empty() {
+            return Ok(());
+        }
+        let (c, t) = (&self.config, &self.config.transfer);
+        let taught = self.stages.stage() == Stage::Transfer;
+        let due = |n: u64| if (self.learner.updates() + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
+        let schedule = Schedule {
+            lr: c.learning_rate.at(self.steps) as f32,
+            target_mix: if c.target_every > 0 { due(c.target_every) } else { c.target_tau as f32 },
+            alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
+            delta: t.delta as f32,
+            eta: t.eta as f32,
+            alpha_task: if taught { t.alpha_task as f32 } else { 1.0 },
+        };
+        self.replay.sample(&mut self.draw, c.qrdqn.batch_size, &mut self.batch);
+        self.last_loss = Some(self.learner.update(&self.batch, &schedule)?);
+        Ok(())
+    }
+
+    fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
+        let (expected, got) = (self.observation.len(), observation.len());
+        if expected != got {
+            return Err(TrainError::ObservationLength { expected, got });
+        }
+        match observation.iter().position(|x| !x.is_finite()) {
+            Some(component) => Err(TrainError::Observation { component, value: observation[component] }),
+            None => Ok(()),
+        }
+    }
+
+    /// The greedy action for any observation.
+    pub fn greedy(&mut self, observation: &[f32]) -> Result<u32, TrainError> {
+        self.check(observation)?;
+        Ok(self.learner.act(observation))
+    }
+
+    /// Whether an episode is running; otherwise the environment is to be reset and [`Self::begin`] called.
+    pub fn running(&self) -> bool {
+        self.running
+    }
+
+    /// The observation to act on.
+    pub fn observation(&self) -> &[f32] {
+        &self.observation
+    }
+
+    /// Environment steps so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Finished episodes so far.
+    pub fn episodes(&self) -> u64 {
+        self.episodes
+    }
+
+    /// Updates so far.
+    pub fn updates(&self) -> u64 {
+        self.learner.updates()
+    }
+
+    /// Where the student stands in its round.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// The parts of the last update's loss.
+    pub fn last_loss(&self) -> Option<LossParts> {
+        self.last_loss
+    }
+
+    /// The transitions and their labels.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// The network that acts.
+    pub fn learner(&mut self) -> &mut QrDqn {
+        &mut self.learner
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &StudentConfig {
+        &self.config
+    }
+}
+
+fn sizes(observation: &Space, action: &Space, teachers: usize) -> Result<Sizes, TrainError> {
+    for (which, space) in [("observation", observation), ("action", action)] {
+        space.validate().map_err(|e| TrainError::Space(format!("the {which} space: {e}")))?;
+    }
+    match (observation, action) {
+        (Space::Box { low, .. }, Space::Discrete { n }) => {
+            Ok(Sizes { observation: low.len(), actions: *n as usize, teachers })
+        }
+        (Space::Discrete { .. }, _) => {
+            Err(TrainError::Space("QR-DQN sees a box of numbers, not a discrete observation".into()))
+        }
+        (_, Space::Box { .. }) => Err(TrainError::Space(
+            "QR-DQN chooses among discrete actions; this environment's are continuous".into(),
+        )),
+    }
+}
