@@ -492,13 +492,10 @@ impl Plan {
         if let Space::Box { low, high } = &self.student_action {
             check_row("the student's action", low.len(), scratch.len())?;
             self.vector(answer, scratch);
-            // A finite answer times a finite scale may still overflow to an infinity, or to a NaN by its offset.
-            if scratch.iter().any(|number| number.is_nan()) {
-                return Err(AdapterError::Answer(self.teacher_action.to_string()));
-            }
             for (number, (low, high)) in scratch.iter_mut().zip(low.iter().zip(high)) {
                 *number = number.max(*low).min(*high);
             }
+            // A finite answer times a finite scale may overflow where no bound clips it.
             if scratch.iter().any(|number| !number.is_finite()) {
                 return Err(AdapterError::Answer(self.teacher_action.to_string()));
             }

@@ -8,6 +8,7 @@
 //! - [`message`]: JSON control messages, error codes and close codes.
 //! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
 //! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
+//! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
 #![forbid(unsafe_code)]
 
 pub mod adapter;
@@ -15,6 +16,7 @@ pub mod frame;
 mod half;
 pub mod message;
 pub mod space;
+pub mod vectors;
 
 pub use adapter::{ActionMap, Adapter, AdapterError, ObservationMap, Plan};
 pub use frame::{

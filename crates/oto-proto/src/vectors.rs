@@ -1,0 +1,412 @@
+//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 8.
+//!
+//! [`run`] is a pure function of a file's text, so that the same check runs natively, in a browser and on a WASI host.
+
+use crate::adapter::{Adapter, Plan};
+use crate::frame::{ActionFormat, Dtype, FrameError, Header, Ids, Quantization, StateFormat};
+use crate::message::{ClientMessage, ErrorCode, MessageError, ServerMessage};
+use crate::space::{Action, Space};
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+/// The vector files of this version, by name and text.
+pub const FILES: [(&str, &str); 3] = [
+    ("frames.json", include_str!("../vectors/frames.json")),
+    ("messages.json", include_str!("../vectors/messages.json")),
+    ("adapters.json", include_str!("../vectors/adapters.json")),
+];
+
+/// What a run of one file found to be right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Cases that were accepted as they should be.
+    pub valid: usize,
+    /// Cases that were refused as they should be.
+    pub rejected: usize,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum VectorError {
+    /// The text is not a file of test vectors.
+    #[error("not a file of test vectors: {0}")]
+    Malformed(String),
+    /// This crate and a case disagree.
+    #[error("case {case:?}: {reason}")]
+    Disagrees {
+        /// The name of the case.
+        case: String,
+        /// What was expected and what came.
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct File<Case> {
+    cases: Vec<Case>,
+}
+
+/// Runs one file of test vectors, given its text.
+///
+/// # Errors
+/// If the text is no such file, and at the first case that this crate reads differently.
+pub fn run(json: &str) -> Result<Summary, VectorError> {
+    #[derive(Deserialize)]
+    struct Head {
+        kind: String,
+    }
+    match parse::<Head>(json)?.kind.as_str() {
+        "oto.v1/frames" => run_cases(parse::<File<FrameCase>>(json)?.cases),
+        "oto.v1/messages" => run_cases(parse::<File<MessageCase>>(json)?.cases),
+        "oto.v1/adapters" => run_cases(parse::<File<AdapterCase>>(json)?.cases),
+        other => Err(VectorError::Malformed(format!("unknown kind {other:?}"))),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, VectorError> {
+    serde_json::from_str(json).map_err(|error| VectorError::Malformed(error.to_string()))
+}
+
+/// One case: it knows its name and how to check itself, and says whether it was one to refuse.
+trait Case {
+    fn name(&self) -> &str;
+    fn check(&self) -> Result<Verdict, String>;
+}
+
+enum Verdict {
+    Valid,
+    Rejected,
+}
+
+fn run_cases(cases: Vec<impl Case>) -> Result<Summary, VectorError> {
+    let mut summary = Summary::default();
+    for case in cases {
+        match case.check() {
+            Ok(Verdict::Valid) => summary.valid += 1,
+            Ok(Verdict::Rejected) => summary.rejected += 1,
+            Err(reason) => return Err(VectorError::Disagrees { case: case.name().into(), reason }),
+        }
+    }
+    Ok(summary)
+}
+
+/// Compares, and says both sides where they differ.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, found: T) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected:?}, got {found:?}")) }
+}
+
+#[derive(Deserialize)]
+struct FrameCase {
+    name: String,
+    direction: Direction,
+    space: Space,
+    dtype: Dtype,
+    quantization: Option<Quantization>,
+    max_rows: usize,
+    hex: String,
+    valid: Option<FrameContent>,
+    reject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Direction {
+    States,
+    Actions,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct FrameContent {
+    request: u32,
+    policy: u32,
+    version: u32,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Row {
+    Index(u32),
+    Vector(Vec<f32>),
+}
+
+impl Row {
+    fn new(action: Action<'_>) -> Row {
+        match action {
+            Action::Discrete(index) => Row::Index(index),
+            Action::Continuous(row) => Row::Vector(row.to_vec()),
+        }
+    }
+
+    fn as_action(&self) -> Action<'_> {
+        match self {
+            Row::Index(index) => Action::Discrete(*index),
+            Row::Vector(row) => Action::Continuous(row),
+        }
+    }
+}
+
+impl FrameContent {
+    fn ids(&self) -> Ids {
+        Ids { request: self.request, policy: self.policy, version: self.version }
+    }
+
+    fn new(header: Header, rows: Vec<Row>) -> Self {
+        let Ids { request, policy, version } = header.ids;
+        FrameContent { request, policy, version, rows }
+    }
+}
+
+impl Case for FrameCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let frame = from_hex(&self.hex)?;
+        let decoded = self.decode(&frame)?;
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                let written = self.encode(content)?;
+                same("written frame", &frame, &written)?;
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(FrameError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl FrameCase {
+    fn states(&self) -> Result<StateFormat, String> {
+        StateFormat::new(&self.space, self.dtype, self.quantization.clone())
+            .map_err(|error| error.to_string())
+    }
+
+    fn actions(&self) -> Result<ActionFormat, String> {
+        ActionFormat::new(&self.space, Some(self.dtype)).map_err(|error| error.to_string())
+    }
+
+    /// Outer errors are about the case, inner ones about the frame.
+    fn decode(&self, frame: &[u8]) -> Result<Result<FrameContent, FrameError>, String> {
+        let mut scratch = vec![0.0; self.space.width()];
+        Ok(match self.direction {
+            Direction::States => self.states()?.decode(frame, self.max_rows).map(|states| {
+                let mut row = |i| {
+                    states.read_row(i, &mut scratch);
+                    Row::Vector(scratch.clone())
+                };
+                FrameContent::new(states.header(), (0..states.rows()).map(&mut row).collect())
+            }),
+            Direction::Actions => self.actions()?.decode(frame, self.max_rows).map(|actions| {
+                let row = |i| Row::new(actions.get(i, &mut scratch));
+                FrameContent::new(actions.header(), (0..actions.rows()).map(row).collect())
+            }),
+        })
+    }
+
+    fn encode(&self, content: &FrameContent) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        let text = |error: FrameError| error.to_string();
+        match self.direction {
+            Direction::States => {
+                let format = self.states()?;
+                let mut writer = format.writer(content.ids(), &mut out);
+                for row in &content.rows {
+                    let Row::Vector(row) = row else { return Err("a state is a list of numbers".into()) };
+                    writer.state(row).map_err(text)?;
+                }
+                writer.finish().map_err(text)?;
+            }
+            Direction::Actions => {
+                let format = self.actions()?;
+                let mut writer = format.writer(content.ids(), &mut out);
+                content.rows.iter().try_for_each(|row| writer.action(row.as_action())).map_err(text)?;
+                writer.finish().map_err(text)?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn from_hex(hex: &str) -> Result<Vec<u8>, String> {
+    let digit =
+        |byte: u8| char::from(byte).to_digit(16).ok_or_else(|| "\"hex\" is not hexadecimal".to_string());
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err("\"hex\" has half a byte".into());
+    }
+    // Exact: two hexadecimal digits stay below 256.
+    pairs.iter().map(|[high, low]| Ok((digit(*high)? * 16 + digit(*low)?) as u8)).collect()
+}
+
+#[derive(Deserialize)]
+struct MessageCase {
+    name: String,
+    from: Sender,
+    text: String,
+    #[serde(default)]
+    pad: usize,
+    means: Option<Value>,
+    refused: Option<ErrorCode>,
+    reject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sender {
+    Client,
+    Server,
+}
+
+impl Case for MessageCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let text = self.text.clone() + &" ".repeat(self.pad);
+        let decoded = match self.from {
+            Sender::Client => ClientMessage::decode(&text).map(|message| message.encode()),
+            Sender::Server => ServerMessage::decode(&text).map(|message| message.encode()),
+        };
+        match (&self.means, &self.reject) {
+            (Some(means), None) => {
+                let written: Value = serde_json::from_str(&decoded.map_err(|error| error.to_string())?)
+                    .map_err(|error| error.to_string())?;
+                same("meaning", means, &written)?;
+                self.check_content(&text)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_deref().map_err(message_error_name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"means\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl MessageCase {
+    /// A readable `hello` may still say what cannot be.
+    fn check_content(&self, text: &str) -> Result<Verdict, String> {
+        let Ok(ClientMessage::Hello(hello)) = ClientMessage::decode(text) else {
+            return Ok(Verdict::Valid);
+        };
+        same("refusal", self.refused, hello.formats().err().map(|error| error.code))?;
+        Ok(if self.refused.is_some() { Verdict::Rejected } else { Verdict::Valid })
+    }
+}
+
+fn message_error_name(error: &MessageError) -> &'static str {
+    match error {
+        MessageError::TooLarge(_) => "too_large",
+        MessageError::UnknownType(_) => "unknown_type",
+        MessageError::Malformed(_) => "malformed",
+    }
+}
+
+#[derive(Deserialize)]
+struct AdapterCase {
+    name: String,
+    student: Spaces,
+    teacher: Spaces,
+    #[serde(default)]
+    adapter: Adapter,
+    #[serde(default)]
+    observations: Vec<RowCase>,
+    #[serde(default)]
+    actions: Vec<RowCase>,
+    reject: Option<ErrorCode>,
+}
+
+#[derive(Deserialize)]
+struct Spaces {
+    observation: Space,
+    action: Space,
+}
+
+#[derive(Deserialize)]
+struct RowCase {
+    from: Row,
+    to: Option<Row>,
+    reject: Option<ErrorCode>,
+}
+
+impl RowCase {
+    fn expected(&self) -> Result<Result<Row, ErrorCode>, String> {
+        match (&self.to, self.reject) {
+            (Some(row), None) => Ok(Ok(row.clone())),
+            (None, Some(code)) => Ok(Err(code)),
+            _ => Err("a row needs either \"to\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl Case for AdapterCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let (student, teacher) = (&self.student, &self.teacher);
+        let plan =
+            self.adapter.check(&student.observation, &student.action, &teacher.observation, &teacher.action);
+        match (plan, self.reject) {
+            (Ok(plan), None) => {
+                self.observations.iter().try_for_each(|row| check_observation(&plan, row))?;
+                self.actions.iter().try_for_each(|row| check_action(&plan, row))?;
+                Ok(Verdict::Valid)
+            }
+            (plan, reject) => {
+                same("refusal", reject, plan.err().map(|error| error.code()))?;
+                Ok(Verdict::Rejected)
+            }
+        }
+    }
+}
+
+fn check_observation(plan: &Plan, row: &RowCase) -> Result<(), String> {
+    let Row::Vector(from) = &row.from else { return Err("an observation is a list of numbers".into()) };
+    let mut to = vec![0.0; plan.teacher_observation().width()];
+    let mapped = plan.observation(from, &mut to).map(|()| Row::Vector(to)).map_err(|error| error.code());
+    same("mapped observation", row.expected()?, mapped)
+}
+
+fn check_action(plan: &Plan, row: &RowCase) -> Result<(), String> {
+    let mut scratch = vec![0.0; plan.student_action().width()];
+    let mapped = plan.action(row.from.as_action(), &mut scratch).map(Row::new).map_err(|error| error.code());
+    same("mapped action", row.expected()?, mapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_crate_agrees_with_every_vector() {
+        for (name, json) in FILES {
+            let summary = run(json).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(summary.valid >= 15 && summary.rejected >= 25, "{name}: {summary:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_vector_is_noticed() {
+        let (_, frames) = FILES[0];
+        for (right, wrong) in [("\"request\": 7", "\"request\": 8"), ("\"wrong_kind\"", "\"wrong_mood\"")] {
+            let error = run(&frames.replacen(right, wrong, 1)).expect_err("the file was spoilt");
+            assert!(matches!(error, VectorError::Disagrees { .. }), "{error}");
+        }
+        let (_, adapters) = FILES[2];
+        let error = run(&adapters.replacen("\"to\": 0", "\"to\": 1", 1)).expect_err("the file was spoilt");
+        assert!(matches!(error, VectorError::Disagrees { .. }), "{error}");
+        for foreign in ["", "[]", "{\"kind\":\"losses\"}", "{\"kind\":\"oto.v1/frames\"}"] {
+            assert!(matches!(run(foreign), Err(VectorError::Malformed(_))), "{foreign}");
+        }
+    }
+}
