@@ -1,0 +1,124 @@
+// Reads and writes the binary frames of oto.v1 with nothing but a DataView, from PROTOCOL.md alone.
+// It shares no code with the Rust crate: the vectors hold both to the same bytes.
+
+export const HEADER_BYTES = 16;
+export const KINDS = { states: 1, actions: 2 };
+export const DTYPES = { f32: 1, f16: 2, u8: 3, u16: 4 };
+const BYTES = { f32: 4, f16: 2, u8: 1, u16: 2 };
+
+/** A frame that the specification says to refuse; `reason` is one of its section 3. */
+export class Refused extends Error {
+  constructor(reason) {
+    super(reason);
+    this.reason = reason;
+  }
+}
+
+/** How one direction of a connection is encoded. `space` is the student's observation or action space. */
+export function format({ direction, space, dtype, quantization }) {
+  const discrete = space.kind === 'discrete';
+  return {
+    kind: KINDS[direction],
+    dtype,
+    width: discrete ? 1 : space.low.length,
+    choices: direction === 'actions' && discrete ? space.n : null,
+    quantization,
+  };
+}
+
+/** Checks a frame in the order of the specification and returns its header and rows. */
+export function decode(format, bytes, maxRows) {
+  if (bytes.length < HEADER_BYTES) throw new Refused('too_short');
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const [kind, dtype, rows] = [view.getUint8(0), view.getUint8(1), view.getUint16(2, true)];
+  if (kind < 1 || kind > 7) throw new Refused('unknown_kind');
+  if (kind > 2) throw new Refused('not_supported');
+  if (dtype < 1 || dtype > 4) throw new Refused('unknown_dtype');
+  if (rows === 0) throw new Refused('no_rows');
+  if (kind !== format.kind) throw new Refused('wrong_kind');
+  if (dtype !== DTYPES[format.dtype]) throw new Refused('wrong_dtype');
+  if (rows > maxRows) throw new Refused('too_many_rows');
+  const rowBytes = format.width * BYTES[format.dtype];
+  if (bytes.length !== HEADER_BYTES + rows * rowBytes) throw new Refused('wrong_length');
+  return {
+    request: view.getUint32(4, true),
+    policy: view.getUint32(8, true),
+    version: view.getUint32(12, true),
+    rows: Array.from({ length: rows }, (_, row) => readRow(format, view, HEADER_BYTES + row * rowBytes)),
+  };
+}
+
+/** Writes what `decode` reads. */
+export function encode(format, { request, policy, version, rows }) {
+  const size = BYTES[format.dtype];
+  const bytes = new Uint8Array(HEADER_BYTES + rows.length * format.width * size);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, format.kind);
+  view.setUint8(1, DTYPES[format.dtype]);
+  view.setUint16(2, rows.length, true);
+  view.setUint32(4, request, true);
+  view.setUint32(8, policy, true);
+  view.setUint32(12, version, true);
+  rows.flat().forEach((number, i) => writeNumber(format, view, HEADER_BYTES + i * size, i % format.width, number));
+  return bytes;
+}
+
+function readRow(format, view, at) {
+  if (format.choices !== null) {
+    const index = format.dtype === 'u8' ? view.getUint8(at) : view.getUint16(at, true);
+    if (index >= format.choices) throw new Refused('out_of_range');
+    return index;
+  }
+  return Array.from({ length: format.width }, (_, i) => {
+    const number = readNumber(format, view, at + i * BYTES[format.dtype], i);
+    if (!Number.isFinite(number)) throw new Refused('not_finite');
+    return number;
+  });
+}
+
+function readNumber({ dtype, quantization }, view, at, i) {
+  if (dtype === 'f32') return view.getFloat32(at, true);
+  if (dtype === 'f16') return fromHalf(view.getUint16(at, true));
+  const scaled = Math.fround(view.getUint8(at) * Math.fround(quantization.scale[i]));
+  return Math.fround(scaled + Math.fround(quantization.offset[i]));
+}
+
+function writeNumber({ dtype, choices, quantization }, view, at, i, number) {
+  if (dtype === 'f32') view.setFloat32(at, number, true);
+  else if (dtype === 'f16') view.setUint16(at, toHalf(number), true);
+  else if (dtype === 'u16') view.setUint16(at, number, true);
+  else if (choices !== null) view.setUint8(at, number);
+  else {
+    const steps = (number - Math.fround(quantization.offset[i])) / Math.fround(quantization.scale[i]);
+    view.setUint8(at, Math.min(255, Math.max(0, Math.round(steps))));
+  }
+}
+
+/** IEEE 754 half precision to a number. */
+export function fromHalf(bits) {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** The nearest half, ties to even. */
+export function toHalf(number) {
+  const sign = number < 0 || Object.is(number, -0) ? 0x8000 : 0;
+  const size = Math.abs(number);
+  if (Number.isNaN(size)) return sign | 0x7e00;
+  if (size === Infinity) return sign | 0x7c00;
+  // The spacing of halves around `size`; it does not shrink below that of the subnormals.
+  const exponent = Math.max(-14, Math.floor(Math.log2(size)));
+  const steps = roundToEven(size / 2 ** (exponent - 10));
+  // Numbering all halves in order is numbering their bits, so a carry into the exponent is right by itself.
+  return sign | Math.min(0x7c00, (exponent + 14) * 1024 + steps);
+}
+
+function roundToEven(number) {
+  const below = Math.floor(number);
+  const rest = number - below;
+  return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+}

@@ -1,0 +1,79 @@
+// Plain JavaScript runs the vectors of oto.v1: `node --test tests/wire/wire.test.mjs`. No library, nothing of the Rust crate.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import * as adapters from './adapter.mjs';
+import * as codec from './codec.mjs';
+import { accepts } from './schema.mjs';
+
+const MAX_CONTROL_BYTES = 1_048_576;
+const read = (path) => JSON.parse(readFileSync(new URL(`../../crates/oto-proto/${path}`, import.meta.url), 'utf8'));
+const fromHex = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+const toHex = (bytes) => Buffer.from(bytes).toString('hex');
+/** JSON writes a float of 32 bits with as many digits as it likes; the nearest float is what counts. */
+const round = (row) => (Array.isArray(row) ? row.map(Math.fround) : row);
+
+const frames = read('vectors/frames.json').cases;
+const messages = read('vectors/messages.json').cases;
+const adapterCases = read('vectors/adapters.json').cases;
+const schema = read('schema/oto.v1.json');
+
+for (const { name, hex, max_rows: maxRows, valid, reject, ...rest } of frames) {
+  test(`frame: ${name}`, () => {
+    const format = codec.format(rest);
+    if (reject) {
+      assert.throws(() => codec.decode(format, fromHex(hex), maxRows), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decode(format, fromHex(hex), maxRows), { ...valid, rows: valid.rows.map(round) });
+    assert.equal(toHex(codec.encode(format, valid)), hex);
+  });
+}
+
+test('frame: a view into a larger buffer', () => {
+  const { hex, max_rows: maxRows, valid, ...rest } = frames.find(({ name }) => name === 'discrete answers');
+  const bytes = fromHex(`00${hex}00`);
+  assert.deepEqual(codec.decode(codec.format(rest), bytes.subarray(1, bytes.length - 1), maxRows), valid);
+});
+
+test('every half survives', () => {
+  for (let bits = 0; bits < 0x10000; bits++) {
+    const number = codec.fromHalf(bits);
+    if (Number.isNaN(number)) assert.ok(Number.isNaN(codec.fromHalf(codec.toHalf(number))));
+    else assert.equal(codec.toHalf(number), bits);
+  }
+});
+
+for (const { name, from, text, pad = 0, means, schema: fits } of messages) {
+  test(`message: ${name}`, () => {
+    let value;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      assert.equal(fits, false);
+      return;
+    }
+    assert.equal(accepts(schema.$defs[from], value, schema), fits);
+    if (fits && means) {
+      assert.ok(text.length + pad <= MAX_CONTROL_BYTES);
+      assert.ok(accepts(schema.$defs[from], means, schema));
+    }
+  });
+}
+
+for (const { name, student, teacher, adapter, observations, actions, reject } of adapterCases) {
+  test(`adapter: ${name}`, () => {
+    if (reject) {
+      assert.throws(() => adapters.plan(adapter, student, teacher), { code: reject });
+      return;
+    }
+    const plan = adapters.plan(adapter, student, teacher);
+    const check = (map, row) =>
+      row.reject
+        ? assert.throws(() => map(row.from), { code: row.reject })
+        : assert.deepEqual(round(map(row.from)), round(row.to));
+    observations.forEach((row) => check(plan.observation, row));
+    actions.forEach((row) => check(plan.action, row));
+  });
+}
