@@ -1,0 +1,84 @@
+// What can go wrong, as classes a page author can tell apart. Every message says what was expected and what came.
+
+/** The base of every error this package throws. */
+export class OtoError extends Error {
+  override name = 'OtoError';
+}
+
+/** An option that is missing, misspelt or out of its range. `field` names it, as in `algorithm.gamma`. */
+export class ConfigError extends OtoError {
+  override name = 'ConfigError';
+  readonly field: string | undefined;
+
+  constructor(message: string, field?: string) {
+    super(message);
+    this.field = field;
+  }
+}
+
+/**
+ * An environment broke its contract or threw. `field` names what was wrong, as in `observation[2]`; `cause` is the
+ * environment's own error where it threw one.
+ */
+export class EnvironmentError extends OtoError {
+  override name = 'EnvironmentError';
+  readonly field: string | undefined;
+
+  constructor(message: string, field?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.field = field;
+  }
+}
+
+/** Training cannot go on, for example because the loss is no finite number any more. */
+export class TrainingError extends OtoError {
+  override name = 'TrainingError';
+}
+
+/** Bytes given to `load` that are no checkpoint of this student. */
+export class CheckpointError extends OtoError {
+  override name = 'CheckpointError';
+}
+
+/** The student was used after `dispose()`, or its worker could not be started or died. */
+export class WorkerError extends OtoError {
+  override name = 'WorkerError';
+}
+
+/** An error as it crosses from the worker to the page. */
+export interface ErrorMessage {
+  kind: ErrorKind;
+  message: string;
+  field?: string | undefined;
+}
+
+/** Which class an `ErrorMessage` becomes. */
+export type ErrorKind = 'config' | 'environment' | 'training' | 'checkpoint' | 'worker';
+
+/** The error a message stands for. */
+export function toError({ kind, message, field }: ErrorMessage): OtoError {
+  switch (kind) {
+    case 'config':
+      return new ConfigError(message, field);
+    case 'environment':
+      return new EnvironmentError(message, field);
+    case 'training':
+      return new TrainingError(message);
+    case 'checkpoint':
+      return new CheckpointError(message);
+    case 'worker':
+      return new WorkerError(message);
+  }
+}
+
+/** What to send for anything that was thrown: our own errors as they are, all else as a fault of the worker. */
+export function toMessage(thrown: unknown): ErrorMessage {
+  if (isMessage(thrown)) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return { kind: 'worker', message: `the student's engine failed: ${message}` };
+}
+
+/** Whether the engine threw this on purpose (see `crates/oto-web/src/error.rs`). */
+function isMessage(thrown: unknown): thrown is ErrorMessage {
+  return typeof thrown === 'object' && thrown !== null && 'kind' in thrown && 'message' in thrown;
+}

@@ -1,0 +1,7 @@
+// oto-student: an agent that learns in the browser and is taught over a WebSocket.
+
+export { Student, type TrainOptions } from './student.js';
+export type { StudentOptions, QrDqnOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
+export type { Action, BoxSpace, DiscreteSpace, Environment, EnvironmentName, Space, StepResult } from './environment.js';
+export type { Episode, Evaluation, LinkState, Loss, Metrics, Stage, TeacherMetrics } from './metrics.js';
+export { CheckpointError, ConfigError, EnvironmentError, OtoError, TrainingError, WorkerError } from './errors.js';

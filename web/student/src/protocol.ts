@@ -1,0 +1,52 @@
+// What the page and its worker say to each other. Calls are numbered and answered once; the environment's questions go
+// the other way.
+
+import type { Action, EnvironmentAnswer, EnvironmentRequest, Space } from './environment.js';
+import type { ErrorMessage } from './errors.js';
+import type { Evaluation, Metrics } from './metrics.js';
+
+/** Everything the worker can be asked to do, with its answer. */
+export interface Calls {
+  create(config: string): Spaces;
+  /** Train for so many environment steps (`null`: to the end of the run), with news at most every so many ms. */
+  start(steps: number | null, interval: number): void;
+  /** The next news of the training under way. */
+  next(): News;
+  /** Stop training; a call to `next` that waits is answered. */
+  stop(): void;
+  pause(paused: boolean): void;
+  connect(teacher: number | null, on: boolean): void;
+  metrics(): Metrics;
+  act(observation: Float32Array): Action;
+  evaluate(episodes: number): Evaluation;
+  save(): Uint8Array<ArrayBuffer>;
+  load(bytes: Uint8Array): void;
+}
+
+/** News of a training; `over` with the last. */
+export interface News {
+  metrics: Metrics;
+  over: boolean;
+}
+
+/** The spaces of the environment that a student was created for. */
+export interface Spaces {
+  observationSpace: Space;
+  actionSpace: Space;
+}
+
+export type CallName = keyof Calls;
+export type Arguments<N extends CallName> = Parameters<Calls[N]>;
+export type Answer<N extends CallName> = ReturnType<Calls[N]>;
+
+/** From the page to the worker. */
+export type ToWorker =
+  | { type: 'call'; id: number; name: CallName; args: unknown[] }
+  | { type: 'environment'; answer: EnvironmentAnswer }
+  | { type: 'environment-error'; error: ErrorMessage };
+
+/** From the worker to the page. */
+export type ToPage =
+  | { type: 'answer'; id: number; value: unknown }
+  | { type: 'error'; id: number; error: ErrorMessage }
+  | { type: 'environment'; request: EnvironmentRequest };

@@ -1,0 +1,152 @@
+// The page's side of a student: every method is a message to its worker.
+
+import { checkEnvironment, type Action } from './environment.js';
+import { ConfigError, OtoError } from './errors.js';
+import type { Evaluation, Metrics } from './metrics.js';
+import { toConfig, type StudentOptions } from './options.js';
+import type { Spaces } from './protocol.js';
+import { WorkerClient } from './client.js';
+
+/** What `train` does. */
+export interface TrainOptions {
+  /** Environment steps from now on; left out: to the end of the run. */
+  steps?: number;
+  /** News at most every so many milliseconds; 100 if left out. */
+  interval?: number;
+}
+
+/**
+ * An agent that learns in a worker of its own, so that the page is never blocked.
+ *
+ * ```ts
+ * const student = await Student.create({ env: 'CartPole-v1', seed: 1 });
+ * for await (const m of student.train({ steps: 10_000 })) console.log(m.step, m.evaluation?.mean);
+ * const action = await student.act([0, 0, 0.05, 0]);
+ * student.dispose();
+ * ```
+ */
+export class Student {
+  /** The spaces of the student's environment. */
+  readonly spaces: Spaces;
+  #worker: WorkerClient;
+
+  private constructor(worker: WorkerClient, spaces: Spaces) {
+    this.#worker = worker;
+    this.spaces = spaces;
+  }
+
+  /**
+   * Starts a worker with a new student in it.
+   *
+   * @throws {ConfigError} an option that is unknown or out of its range, by name
+   * @throws {WorkerError} the worker or its WebAssembly could not be loaded
+   */
+  static async create(options: StudentOptions): Promise<Student> {
+    const env = typeof options?.env === 'object' && options.env !== null ? options.env : undefined;
+    if (env !== undefined) checkEnvironment(env);
+    const config = toConfig(options);
+    const worker = new WorkerClient(env);
+    try {
+      return new Student(worker, await worker.call('create', config));
+    } catch (error) {
+      worker.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Trains, and yields what has happened since the last time. Training does not wait for the loop's body; leaving the
+   * loop stops it, and a later call goes on from there.
+   *
+   * @throws {EnvironmentError} the page's environment broke its contract or threw; the episode is given up
+   * @throws {TrainingError} the loss is no finite number any more
+   */
+  async *train({ steps, interval = 100 }: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
+    if (steps !== undefined && !(Number.isSafeInteger(steps) && steps > 0)) {
+      throw new ConfigError(`steps must be a whole number above 0, it is ${steps}`, 'steps');
+    }
+    if (!(interval >= 0 && interval <= 60_000)) {
+      throw new ConfigError(`interval must be a time from 0 to 60000 milliseconds, it is ${interval}`, 'interval');
+    }
+    if (this.#worker.training) throw new OtoError('this student is training already');
+    this.#worker.training = true;
+    try {
+      await this.#worker.call('start', steps ?? null, interval);
+      for (;;) {
+        const { metrics, over } = await this.#worker.call('next');
+        yield metrics;
+        if (over) return;
+      }
+    } catch (error) {
+      if (!this.#worker.disposed) throw error;
+    } finally {
+      this.#worker.training = false;
+      if (!this.#worker.ended) await this.#worker.call('stop');
+    }
+  }
+
+  /** Holds training where it is; acting, saving and evaluating go on. */
+  async pause(): Promise<void> {
+    await this.#worker.call('pause', true);
+  }
+
+  /** Goes on after `pause`. */
+  async resume(): Promise<void> {
+    await this.#worker.call('pause', false);
+  }
+
+  /** What has happened since metrics were last taken, also while no training is under way. */
+  async metrics(): Promise<Metrics> {
+    return this.#worker.call('metrics');
+  }
+
+  /** Cuts the connection to all teachers, or to one; learning goes on without new labels. */
+  async disconnectTeachers(teacher?: number): Promise<void> {
+    await this.#worker.call('connect', teacher ?? null, false);
+  }
+
+  /** Undoes `disconnectTeachers`. */
+  async connectTeachers(teacher?: number): Promise<void> {
+    await this.#worker.call('connect', teacher ?? null, true);
+  }
+
+  /**
+   * The greedy action for an observation.
+   *
+   * @throws {EnvironmentError} an observation of another length, or with a number that is not finite
+   */
+  async act(observation: ArrayLike<number>): Promise<Action> {
+    return this.#worker.call('act', Float32Array.from(observation));
+  }
+
+  /**
+   * Plays greedy episodes in a second copy of the built-in environment.
+   *
+   * @throws {ConfigError} the environment is the page's own, of which there is no second copy
+   */
+  async evaluate({ episodes = 10 }: { episodes?: number } = {}): Promise<Evaluation> {
+    if (!(Number.isInteger(episodes) && episodes > 0 && episodes <= 10_000)) {
+      throw new ConfigError(`episodes must be a whole number from 1 to 10000, it is ${episodes}`, 'episodes');
+    }
+    return this.#worker.call('evaluate', episodes);
+  }
+
+  /** The student's parameters as a safetensors file. */
+  async save(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#worker.call('save');
+  }
+
+  /**
+   * Takes over parameters that `save` gave.
+   *
+   * @throws {CheckpointError} the bytes are no safetensors file, or of another student's shape
+   */
+  async load(bytes: Uint8Array | ArrayBuffer): Promise<void> {
+    await this.#worker.call('load', bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+  }
+
+  /** Ends the worker and all connections. A training loop ends; every other call that waits fails. */
+  dispose(): void {
+    this.#worker.dispose();
+  }
+}
