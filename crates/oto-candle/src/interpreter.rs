@@ -295,13 +295,14 @@ fn conv2d(x: &Tensor, weight: &Tensor, conv: Conv) -> Result<Tensor> {
     x.conv2d(weight, conv.padding, conv.stride, 1, 1)
 }
 
-/// A transposed convolution; pixels that no application of the kernel reached stay zero.
+/// A transposed convolution, of which the image is cut out; pixels that no application of the kernel reached stay zero.
 fn conv_grad_input(g: &Tensor, weight: &Tensor, shape: &[usize], conv: Conv) -> Result<Tensor> {
-    let kernel = weight.dim(2)?;
-    let covered = (g.dim(2)? - 1) * conv.stride + kernel - 2 * conv.padding;
-    let covered_across = (g.dim(3)? - 1) * conv.stride + kernel - 2 * conv.padding;
-    let x = g.conv_transpose2d(weight, conv.padding, 0, conv.stride, 1)?;
-    x.pad_with_zeros(2, 0, shape[2] - covered)?.pad_with_zeros(3, 0, shape[3] - covered_across)
+    let mut x = g.conv_transpose2d(weight, 0, 0, conv.stride, 1)?;
+    for axis in [2, 3] {
+        let reached = shape[axis].min(x.dim(axis)? - conv.padding);
+        x = x.narrow(axis, conv.padding, reached)?.pad_with_zeros(axis, 0, shape[axis] - reached)?;
+    }
+    x.contiguous()
 }
 
 /// A convolution of the image by the gradient, batch and channels exchanged, stride turned into dilation.

@@ -1,0 +1,241 @@
+//! The differentiation of oto-graph, proved two ways on random shapes and values: by central differences of the program
+//! itself, and by candle's own autograd on the same formula written in candle.
+
+use candle_core::{D, DType, Device, Tensor as Candle, Var};
+use oto_candle::{Precision, evaluate};
+use oto_graph::{Activation, Conv, Tensor, Trace, grad};
+use proptest::prelude::*;
+
+type Values = Vec<Vec<f64>>;
+
+/// Records `f` of inputs of these shapes, reduced to one number by fixed weights, and its gradients.
+fn record(shapes: &[Vec<usize>], f: &dyn for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) -> oto_graph::Program {
+    let t = Trace::new();
+    let x = shapes.iter().enumerate().map(|(i, s)| t.data(format!("x{i}"), s)).collect::<Vec<_>>();
+    let y = f(&x);
+    let loss = (y * y.tanh().affine(0.3, 1.0).stop_gradient()).sum();
+    let gradients = grad(loss, &x);
+    let names = (0..x.len()).map(|i| format!("g{i}")).collect::<Vec<_>>();
+    let outputs = names.iter().map(String::as_str).zip(gradients);
+    let weights = y.tanh().affine(0.3, 1.0);
+    let outputs = [("loss", loss), ("weights", weights)].into_iter().chain(outputs).collect::<Vec<_>>();
+    t.finish(&[], &outputs)
+}
+
+/// Central differences of `sum(weights * f(x))` with the weights held still, for every element of the first `wrt` inputs.
+fn central(
+    shapes: &[Vec<usize>],
+    wrt: usize,
+    f: &dyn for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>,
+    x: &Values,
+) -> Result<(), TestCaseError> {
+    let program = record(shapes, f);
+    let at = evaluate(&program, x, Precision::Double).unwrap();
+    let (weights, gradients) = (&at[1], &at[2..]);
+    let t = Trace::new();
+    let inputs = shapes.iter().enumerate().map(|(i, s)| t.data(format!("x{i}"), s)).collect::<Vec<_>>();
+    let values = t.finish(&[], &[("y", f(&inputs))]);
+    let loss = |x: &Values| {
+        let y = evaluate(&values, x, Precision::Double).unwrap();
+        y[0].iter().zip(weights).map(|(y, w)| y * w).sum::<f64>()
+    };
+    let h = 1e-5;
+    for (i, gradient) in gradients.iter().enumerate().take(wrt) {
+        for (j, g) in gradient.iter().enumerate() {
+            let (mut up, mut down) = (x.clone(), x.clone());
+            up[i][j] += h;
+            down[i][j] -= h;
+            let d = (loss(&up) - loss(&down)) / (2.0 * h);
+            prop_assert!((d - g).abs() <= 1e-6 * (1.0 + d.abs()), "input {i}[{j}]: {g} recorded, {d} by differences");
+        }
+    }
+    Ok(())
+}
+
+fn values(n: usize) -> impl Strategy<Value = Vec<f64>> {
+    // Away from 0, where absolute values and ramps have corners.
+    prop::collection::vec((0.05..2.0, any::<bool>()).prop_map(|(x, s): (f64, bool)| if s { x } else { -x }), n)
+}
+
+fn index(n: usize, below: usize) -> impl Strategy<Value = Vec<f64>> {
+    prop::collection::vec((0..below).prop_map(|i| i as f64), n)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn element_by_element(a in values(6), b in values(6)) {
+        let s = vec![vec![2, 3]; 2];
+        let x = vec![a.clone(), b.clone()];
+        central(&s, 2, &|x| x[0].exp() * x[1].tanh() + x[0].square() - x[1].softplus(), &x)?;
+        central(&s, 2, &|x| x[0].abs().sqrt() / x[1] + x[1].relu() * x[0].recip() + x[0].abs().log(), &x)?;
+        if a.iter().zip(&b).all(|(a, b)| (a - b).abs() > 1e-3) {
+            central(&s, 2, &|x| x[0].maximum(x[1]) * x[0] + x[0].minimum(x[1]).affine(2.0, 1.0), &x)?;
+        }
+    }
+
+    #[test]
+    fn shapes_and_reductions(a in values(12), b in values(3), c in values(4)) {
+        let s = vec![vec![4, 3], vec![3], vec![4, 1]];
+        let x = vec![a, b, c];
+        central(&s, 3, &|x| (x[0] + x[1]) * x[2], &x)?;
+        central(&s, 3, &|x| x[0].sum_last() * x[2].reshape(&[4]) + x[1].mean() * x[0].mean_last(), &x)?;
+        central(&s, 3, &|x| x[0].sum_to(&[1, 3]).reshape(&[3]) * x[1], &x)?;
+    }
+
+    #[test]
+    fn matrices(m in 1usize..4, k in 1usize..5, n in 1usize..4, ta: bool, tb: bool, seed in values(40)) {
+        let a = if ta { vec![k, m] } else { vec![m, k] };
+        let b = if tb { vec![n, k] } else { vec![k, n] };
+        let x = vec![seed[..m * k].to_vec(), seed[20..20 + k * n].to_vec()];
+        central(&[a, b], 2, &|x| x[0].matmul(x[1], ta, tb), &x)?;
+    }
+
+    #[test]
+    fn layers(rows in 1usize..4, seed in values(60)) {
+        for activation in [Activation::Identity, Activation::Tanh, Activation::Relu] {
+            let s = [vec![rows, 3], vec![2, 3], vec![2]];
+            let x = vec![seed[..rows * 3].to_vec(), seed[30..36].to_vec(), seed[50..52].to_vec()];
+            let z = |r: usize, o: usize| (0..3).map(|i| x[0][r * 3 + i] * x[1][o * 3 + i]).sum::<f64>() + x[2][o];
+            prop_assume!((0..rows).all(|r| (0..2).all(|o| z(r, o).abs() > 1e-3)));
+            central(&s, 3, &|x| x[0].linear(x[1], x[2], activation), &x)?;
+        }
+    }
+
+    #[test]
+    fn log_softmax_family(x in values(12), action in index(4, 3)) {
+        let s = [vec![4, 3], vec![4]];
+        let x = vec![x, action];
+        central(&s, 1, &|x| x[0].log_softmax() * x[0] + x[0].softmax(), &x)?;
+        central(&s, 1, &|x| x[0].logsumexp() - x[0].pick(x[1]), &x)?;
+    }
+
+    #[test]
+    fn gathers(x in values(24), action in index(4, 3), rows in index(5, 4)) {
+        let s = [vec![4, 3, 2], vec![4], vec![5]];
+        let x = vec![x, action, rows];
+        central(&s, 1, &|x| x[0].pick(x[1]), &x)?;
+        central(&s, 1, &|x| x[0].rows(x[2]).square(), &x)?;
+        central(&s, 1, &|x| x[0].rows(x[2]).sum_last().sum_last() * x[0].sum().exp().recip(), &x)?;
+    }
+
+    #[test]
+    fn quantile_huber(theta in values(10), target in values(14), kappa in 0.3..1.5f64) {
+        let corner = |d: f64| d.abs() < 1e-3 || (d.abs() - kappa).abs() < 1e-3_f64;
+        prop_assume!((0..2).all(|b| (0..5).all(|i| (0..7).all(|j| !corner(target[b * 7 + j] - theta[b * 5 + i])))));
+        let s = [vec![2, 5], vec![2, 7]];
+        central(&s, 1, &|x| x[0].quantile_huber(x[1].stop_gradient(), kappa), &vec![theta, target])?;
+    }
+
+    #[test]
+    fn convolutions(size in 4usize..7, kernel in 1usize..4, stride in 1usize..3, padding in 0usize..2, seed in values(400)) {
+        prop_assume!(padding < kernel);
+        let conv = Conv { stride, padding };
+        let s = [vec![2, 2, size, size + 1], vec![3, 2, kernel, kernel], vec![3]];
+        let n = |s: &[usize]| s.iter().product::<usize>();
+        let x = vec![seed[..n(&s[0])].to_vec(), seed[200..200 + n(&s[1])].to_vec(), seed[390..393].to_vec()];
+        central(&s, 3, &|x| x[0].conv2d(x[1], x[2], conv, Activation::Tanh), &x)?;
+    }
+
+    /// A two-layer QR-DQN loss with BASE, written in candle with candle's pairwise quantile loss and differentiated by candle.
+    #[test]
+    fn candle_autograd_agrees(seed in values(200), action in index(5, 2), teacher in index(5, 2), target in values(20)) {
+        let (batch, actions, quantiles, hidden) = (5, 2, 4, 6);
+        let s = [vec![batch, 3], vec![hidden, 3], vec![hidden], vec![actions * quantiles, hidden], vec![actions * quantiles]];
+        let mut from = 0;
+        let mut x = s.iter().map(|s| {
+            let n = s.iter().product::<usize>();
+            from += n;
+            seed[from - n..from].to_vec()
+        }).collect::<Vec<_>>();
+        x.extend([action.clone(), teacher.clone(), target.clone()]);
+
+        let t = Trace::new();
+        let shapes = s.iter().cloned().chain([vec![batch], vec![batch], vec![batch, quantiles]]);
+        let i = shapes.enumerate().map(|(i, s)| t.data(format!("x{i}"), &s)).collect::<Vec<_>>();
+        let theta = i[0].linear(i[1], i[2], Activation::Relu).linear(i[3], i[4], Activation::Identity);
+        let theta = theta.reshape(&[batch, actions, quantiles]);
+        let q = theta.mean_last();
+        let loss = theta.pick(i[5]).quantile_huber(i[7], 1.0).mean() + (q.logsumexp() - q.pick(i[6])).mean();
+        let gradients = grad(loss, &i[1..5]);
+        let program = t.finish(&[], &[("loss", loss), ("w0", gradients[0]), ("b0", gradients[1]), ("w1", gradients[2]), ("b1", gradients[3])]);
+        let ours = evaluate(&program, &x, Precision::Double).unwrap();
+
+        let reference = || -> candle_core::Result<Values> {
+            let tensor = |i: usize, s: &[usize]| Candle::from_slice(&x[i], s, &Device::Cpu);
+            let vars = (1..5).map(|i| Var::from_tensor(&tensor(i, &s[i])?)).collect::<candle_core::Result<Vec<_>>>()?;
+            let layer = |x: &Candle, w: &Var, b: &Var| x.matmul(&w.as_tensor().t()?)?.broadcast_add(b.as_tensor());
+            let h = layer(&tensor(0, &s[0])?, &vars[0], &vars[1])?.relu()?;
+            let theta = layer(&h, &vars[2], &vars[3])?.reshape((batch, actions, quantiles))?;
+            let index = |a: &[f64]| Candle::from_slice(a, (batch, 1, 1), &Device::Cpu)?.to_dtype(DType::U32);
+            let chosen = theta.gather(&index(&action)?.broadcast_as((batch, 1, quantiles))?.contiguous()?, 1)?.squeeze(1)?;
+            let target = Candle::from_slice(&target, (batch, 1, quantiles), &Device::Cpu)?;
+            let d = target.broadcast_sub(&chosen.unsqueeze(2)?)?;
+            let small = d.abs()?.minimum(1.0)?;
+            let huber = (&small * (d.abs()? - (&small * 0.5)?)?)?;
+            let tau = (Candle::arange(0.0, quantiles as f64, &Device::Cpu)? + 0.5)?.affine(1.0 / quantiles as f64, 0.0)?;
+            let weight = tau.reshape((1, quantiles, 1))?.broadcast_sub(&d.lt(0.0)?.to_dtype(DType::F64)?)?.abs()?;
+            let task = (weight.detach() * huber)?.sum(2)?.mean_all()?;
+            let q = theta.mean(2)?;
+            let picked = q.gather(&index(&teacher)?.squeeze(2)?, 1)?.squeeze(1)?;
+            let loss = (task + (q.log_sum_exp(D::Minus1)? - picked)?.mean_all()?)?;
+            let store = loss.backward()?;
+            let mut all = vec![vec![loss.to_scalar()?]];
+            for v in &vars {
+                all.push(store.get(v.as_tensor()).expect("a gradient").flatten_all()?.to_vec1()?);
+            }
+            Ok(all)
+        };
+        for (ours, reference) in ours.iter().zip(reference().unwrap()) {
+            for (a, b) in ours.iter().zip(reference) {
+                prop_assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{a} here, {b} in candle");
+            }
+        }
+    }
+
+    /// Convolution's gradients against candle's autograd, on the Atari network's kinds of layers in small.
+    #[test]
+    fn candle_autograd_agrees_on_convolution(seed in values(400), stride in 1usize..4, kernel in 1usize..5) {
+        let (x, w) = ([2usize, 2, 7, 7], [3usize, 2, kernel, kernel]);
+        let (n, m) = (196, 6 * kernel * kernel);
+        let values = vec![seed[..n].to_vec(), seed[n..n + m].to_vec(), seed[350..353].to_vec()];
+        let t = Trace::new();
+        let i = [t.data("x", &x), t.data("w", &w), t.data("b", &[3])];
+        let loss = i[0].conv2d(i[1], i[2], Conv { stride, padding: 0 }, Activation::Identity).square().mean();
+        let g = grad(loss, &i);
+        let program = t.finish(&[], &[("x", g[0]), ("w", g[1]), ("b", g[2])]);
+        let ours = evaluate(&program, &values, Precision::Double).unwrap();
+        let var = |i: usize, s: &[usize]| Var::from_tensor(&Candle::from_slice(&values[i], s, &Device::Cpu).unwrap()).unwrap();
+        let (x, w, b) = (var(0, &x), var(1, &w), var(2, &[1, 3, 1, 1]));
+        let y = x.as_tensor().conv2d(w.as_tensor(), 0, stride, 1, 1).unwrap().broadcast_add(b.as_tensor()).unwrap();
+        let store = y.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+        for (ours, v) in ours.iter().zip([&x, &w, &b]) {
+            let reference = store.get(v.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for (a, b) in ours.iter().zip(reference) {
+                prop_assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{a} here, {b} in candle");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_outside_is_an_error() {
+    let t = Trace::new();
+    let y = t.data("x", &[2, 3]).pick(t.data("i", &[2]));
+    let program = t.finish(&[], &[("y", y)]);
+    for bad in [3.0, -1.0, 0.5, f64::NAN] {
+        let e = evaluate(&program, &[vec![0.0; 6], vec![0.0, bad]], Precision::Single).unwrap_err();
+        assert!(e.to_string().contains("index"), "{e}");
+    }
+}
+
+#[test]
+fn nothing_flows_where_nothing_leads() {
+    let t = Trace::new();
+    let (x, z) = (t.data("x", &[2]), t.data("z", &[3]));
+    let g = grad((x.stop_gradient() * x).sum(), &[x, z]);
+    let program = t.finish(&[], &[("x", g[0]), ("z", g[1])]);
+    let values = evaluate(&program, &[vec![2.0, 5.0], vec![1.0; 3]], Precision::Single).unwrap();
+    assert_eq!(values, [vec![2.0, 5.0], vec![0.0; 3]]);
+}
