@@ -1,0 +1,20 @@
+// Numbers as people read them.
+
+const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+
+/** A count with separators. */
+export function count(value: number): string {
+  return whole.format(value);
+}
+
+/** A return: one decimal while it is short. */
+export function score(value: number): string {
+  return value.toFixed(Math.abs(value) < 100 ? 1 : 0);
+}
+
+/** A number of bytes in the unit that fits. */
+export function bytes(value: number): string {
+  if (value < 1000) return `${value} B`;
+  if (value < 1e6) return `${(value / 1e3).toFixed(1)} kB`;
+  return `${(value / 1e6).toFixed(2)} MB`;
+}
