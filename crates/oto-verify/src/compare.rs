@@ -33,7 +33,7 @@ impl Worst {
         }
     }
 
-    /// Compares a vector of the same length, number by number.
+    /// Compares a vector of the same length, number by number; a position counts row by row.
     pub fn numbers(
         &mut self,
         got: impl IntoIterator<Item = f64>,
@@ -41,8 +41,10 @@ impl Worst {
         tolerance: f64,
         at: impl Fn() -> String,
     ) {
+        let length = expected.len();
         for (index, (got, expected)) in got.into_iter().zip(expected).enumerate() {
-            self.number(got, *expected, tolerance, || format!("{}[{index}]", at()));
+            let place = || if length == 1 { at() } else { format!("{}[{index}]", at()) };
+            self.number(got, *expected, tolerance, place);
         }
     }
 

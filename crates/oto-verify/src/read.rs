@@ -1,7 +1,7 @@
 //! From files to cases: gunzip, JSON, and what a file says it is.
 
 use crate::compare::{Outcome, row};
-use crate::{Report, Row, environments};
+use crate::{Report, Row, environments, losses};
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use std::fs::File;
@@ -48,6 +48,7 @@ fn cases(kind: &str, text: &[u8], _sibling: Sibling<'_>) -> Result<Cases, String
     match kind {
         "env_trajectories" => environments::trajectories(text),
         "env_reset_seeds" => environments::reset_seeds(text),
+        "losses" => losses::losses(text),
         "mobile_env_trajectories" => {
             let reason = "this build has no mobile-env".to_owned();
             Ok(vec![(String::new(), Outcome::Unsupported(reason))])
@@ -57,7 +58,7 @@ fn cases(kind: &str, text: &[u8], _sibling: Sibling<'_>) -> Result<Cases, String
 }
 
 /// Recomputes reference files; what a file names is looked for in its folder.
-pub fn verify_files(paths: &[impl AsRef<Path>]) -> Report {
+pub fn verify_files<P: AsRef<Path>>(paths: &[P]) -> Report {
     let rows = paths.iter().flat_map(|path| verify_file(path.as_ref())).collect();
     Report { rows }
 }

@@ -1,0 +1,320 @@
+//! The reference files agree with this build, changed ones do not, and damaged ones are refused.
+
+use flate2::read::GzDecoder;
+use oto_verify::{Report, Row, SCHEMA, Status, verify, verify_files};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+fn text(name: &str) -> Vec<u8> {
+    let bytes = std::fs::read(fixture(name)).unwrap();
+    if !name.ends_with(".gz") {
+        return bytes;
+    }
+    let mut text = Vec::new();
+    GzDecoder::new(bytes.as_slice()).read_to_end(&mut text).unwrap();
+    text
+}
+
+/// Checks bytes that name no other file.
+fn check(bytes: &[u8]) -> Vec<Row> {
+    let rows = verify("file", bytes, &|_| Ok(None));
+    assert!(!rows.is_empty());
+    rows
+}
+
+fn check_json(value: &Value) -> Vec<Row> {
+    check(&serde_json::to_vec(value).unwrap())
+}
+
+fn failure(bytes: &[u8]) -> String {
+    let rows = check(bytes);
+    assert_eq!(rows[0].status, Status::Failed, "{}", rows[0]);
+    assert!(!Report { rows: rows.clone() }.passed());
+    rows[0].detail.clone()
+}
+
+#[test]
+fn environments_agree() {
+    for (name, cases) in [
+        ("env_cartpole_v1.json.gz", 10),
+        ("env_mountaincar_v0.json.gz", 10),
+        ("env_mountaincarcontinuous_v0.json.gz", 10),
+        ("env_acrobot_v1.json.gz", 10),
+        ("env_pendulum_v1.json.gz", 10),
+        ("env_invertedpendulum_v5.json.gz", 10),
+        ("env_reset_seeds.json", 55),
+    ] {
+        let report = verify_files(&[fixture(name)]);
+        assert!(report.passed() && report.count(Status::Ok) == cases, "{report}");
+        assert!(report.rows.iter().all(|row| row.error.unwrap() <= row.tolerance.unwrap()), "{report}");
+    }
+}
+
+#[test]
+fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
+    let report = verify_files(&[fixture("losses.json.gz")]);
+    let statuses = [Status::OutOfTolerance, Status::Failed].map(|status| report.count(status));
+    assert_eq!(statuses, [0, 0], "{report}");
+    for term in ["quantile_huber", "aikd_base", "rkd_d_discrete", "rkd_d_continuous", "rkd_a_discrete"]
+        .into_iter()
+        .chain(["rkd_a_continuous", "aikd_full", "aikd_multi_teacher", "aikd_masked", "aikd_multi_masked"])
+        .chain(["aikd_full_continuous"])
+    {
+        for case in 0..3 {
+            for (precision, tolerance) in [("float64", 1e-9), ("float32", 1e-4)] {
+                let name = format!("{term}[{case}] {precision}");
+                let row = report.rows.iter().find(|row| row.case == name).expect(&name);
+                assert_eq!((row.status, row.tolerance), (Status::Ok, Some(tolerance)), "{row}");
+            }
+        }
+    }
+    let unknown = json!({"kind": "losses", "cases": {"no_such_term": [{"loss": 1.0}]}});
+    let rows = check_json(&unknown);
+    assert_eq!((rows.len(), rows[0].status), (1, Status::Unsupported));
+    assert!(rows[0].detail.contains("no_such_term"));
+}
+
+/// Changes one number of a file; exactly the case that holds it must then be out of tolerance, at that number.
+fn change(name: &str, path: &str, by: f64, case: &str, place: &str) {
+    let mut file: Value = serde_json::from_slice(&text(name)).unwrap();
+    let number = file.pointer_mut(path).unwrap();
+    *number = json!(number.as_f64().unwrap() + by);
+    let rows = check_json(&file);
+    let out: Vec<_> = rows.iter().filter(|row| row.status == Status::OutOfTolerance).collect();
+    assert_eq!(out.len(), 1, "{name} {path}");
+    assert!(out[0].case.starts_with(case) && out[0].detail == place, "{}", out[0]);
+    let error = out[0].error.unwrap();
+    assert!(error > out[0].tolerance.unwrap() && error < 2.0 * by, "{}", out[0]);
+    assert!(!Report { rows }.passed());
+}
+
+#[test]
+fn a_changed_number_is_found() {
+    change(
+        "env_cartpole_v1.json.gz",
+        "/episodes/3/states/7/2",
+        1e-8,
+        "CartPole-v1 episode 3",
+        "states[7][2]",
+    );
+    change(
+        "env_acrobot_v1.json.gz",
+        "/episodes/0/observations/9/1",
+        1e-5,
+        "Acrobot-v1 episode 0",
+        "observations[9][1]",
+    );
+    change("env_pendulum_v1.json.gz", "/episodes/2/rewards/4", 1e-5, "Pendulum-v1 episode 2", "rewards[4]");
+    change("env_reset_seeds.json", "/cases/2/state/0", 1e-8, "CartPole-v1 seed 2", "state[0]");
+    change("losses.json.gz", "/cases/aikd_full/1/loss", 1e-7, "aikd_full[1] float64", "loss");
+    change(
+        "losses.json.gz",
+        "/cases/aikd_masked/0/terms/rkd_a",
+        1e-7,
+        "aikd_masked[0] float64",
+        "terms.rkd_a",
+    );
+    change(
+        "losses.json.gz",
+        "/cases/rkd_a_discrete/2/grad_q/0/1",
+        1e-7,
+        "rkd_a_discrete[2] float64",
+        "grad_q[1]",
+    );
+}
+
+#[test]
+fn a_wrong_ending_is_found() {
+    let mut file: Value = serde_json::from_slice(&text("env_cartpole_v1.json.gz")).unwrap();
+    file["episodes"][0]["terminated"][13] = json!(false);
+    let rows = check_json(&file);
+    assert_eq!((rows[0].status, rows[0].detail.as_str()), (Status::OutOfTolerance, "terminated[13]"));
+}
+
+#[test]
+fn files_of_no_known_kind_fail() {
+    assert!(failure(b"").contains("not a reference file"));
+    assert!(failure(b"\x89PNG....").contains("not a reference file"));
+    assert!(failure(b"[1, 2]").contains("not a reference file"));
+    assert!(failure(b"{\"cases\": []}").contains("does not say its kind"));
+    assert!(failure(br#"{"kind": "weather"}"#).contains("weather"));
+    let deep = format!(r#"{{"kind": "losses", "cases": {{"a": {}{}}}}}"#, "[".repeat(9999), "]".repeat(9999));
+    assert!(failure(deep.as_bytes()).contains("recursion limit"));
+    assert!(failure(br#"{"kind": "losses", "cases": {}}"#).contains("no case"));
+    assert!(
+        failure(br#"{"kind": "env_trajectories", "env": "CartPole-v1", "episodes": []}"#).contains("no case")
+    );
+    let missing = verify_files(&[fixture("no_such_file.json")]);
+    assert!(!missing.passed() && missing.rows[0].detail.contains("No such file"), "{missing}");
+    assert!(!verify_files::<&str>(&[]).passed());
+}
+
+#[test]
+fn what_this_build_does_not_have_is_unsupported_and_no_failure() {
+    for file in [
+        json!({"kind": "mobile_env_trajectories", "env": "mobile-env", "episodes": []}),
+        json!({"kind": "env_trajectories", "env": "Walker2d-v5", "episodes": []}),
+    ] {
+        let rows = check_json(&file);
+        assert_eq!(rows[0].status, Status::Unsupported, "{}", rows[0]);
+        assert!(Report { rows }.passed());
+    }
+}
+
+#[test]
+fn truncated_files_fail() {
+    for name in ["env_mountaincar_v0.json.gz", "losses.json.gz"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        assert!(failure(&bytes[..bytes.len() / 2]).contains("gzip"));
+        let plain = text(name);
+        assert!(failure(&plain[..plain.len() / 2]).contains("EOF"));
+    }
+}
+
+#[test]
+fn a_file_that_unpacks_beyond_the_limit_fails() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..33 {
+        std::io::Write::write_all(&mut encoder, &vec![b' '; 1 << 20]).unwrap();
+    }
+    assert!(failure(&encoder.finish().unwrap()).contains("more than 32 MiB"));
+}
+
+fn trajectory(change: impl FnOnce(&mut Value)) -> Value {
+    let mut episode = json!({
+        "label": "one step", "initial_state": [-0.5, 0.0], "actions": [1],
+        "states": [[-0.500176843, -0.000176843]], "observations": [[-0.500176843, -0.000176843]],
+        "rewards": [-1.0], "terminated": [false], "truncated": [false],
+    });
+    change(&mut episode);
+    json!({"kind": "env_trajectories", "env": "MountainCar-v0", "episodes": [episode]})
+}
+
+#[test]
+fn trajectories_of_wrong_shape_or_with_impossible_numbers_fail() {
+    assert_eq!(check_json(&trajectory(|_| {}))[0].status, Status::Ok);
+    let changes: [(&str, Value, &str); 10] = [
+        ("initial_state", json!([-0.5]), "a state of MountainCar-v0 has 2"),
+        ("initial_state", json!([-0.5, 1e300]), "got 1e300 as number 1"),
+        ("initial_state", json!([-0.5, null]), "not a file of this kind"),
+        ("actions", json!([3]), "expected an action from 0 to 2, got 3"),
+        ("actions", json!([0.5]), "expected the number of a choice"),
+        ("actions", json!([-1]), "expected the number of a choice"),
+        ("actions", json!([[1, 1]]), "expected the number of a choice"),
+        ("states", json!([[-0.5]]), "expected the state of length 2, got 1"),
+        ("observations", json!([]), "expected observations of length 1, got 0"),
+        ("rewards", json!([-1.0, -1.0]), "expected rewards of length 1, got 2"),
+    ];
+    for (key, value, reason) in changes {
+        let file = trajectory(|episode| episode[key] = value);
+        let detail = failure(&serde_json::to_vec(&file).unwrap());
+        assert!(detail.contains(reason), "{detail}");
+    }
+    let with_nan = String::from_utf8(serde_json::to_vec(&trajectory(|_| {})).unwrap()).unwrap();
+    assert!(failure(with_nan.replace("-1.0", "NaN").as_bytes()).contains("not a reference file"));
+    assert!(failure(with_nan.replace("-1.0", "-1e999").as_bytes()).contains("out of range"));
+}
+
+#[test]
+fn losses_of_wrong_shape_or_with_impossible_numbers_fail() {
+    let good =
+        json!({"q": [[0.0, 0.0]], "a_teacher": [1], "loss": 0.693147180559945309, "grad_q": [[0.5, -0.5]]});
+    let file = |case: &Value| json!({"kind": "losses", "cases": {"rkd_d_discrete": [case]}});
+    assert!(check_json(&file(&good)).iter().all(|row| row.status == Status::Ok));
+    for (key, value, reason) in [
+        ("q", json!([[0.0, 0.0], [0.0]]), "rows of one length"),
+        ("q", json!([[0.0, 0.0], []]), "rows of one length"),
+        ("q", json!([]), "empty list"),
+        ("q", json!([0.0, 0.0]), "expected the axes \"BA\""),
+        ("q", json!([[0.0, "0.0"]]), "no array of numbers"),
+        ("q", json!(null), "no array of numbers"),
+        ("a_teacher", json!([2]), "expected whole numbers from 0 to 1"),
+        ("a_teacher", json!([-1]), "expected whole numbers from 0 to 1"),
+        ("a_teacher", json!([0.5]), "expected whole numbers from 0 to 1"),
+        ("a_teacher", json!([1, 1]), "expected 1 along B"),
+        ("grad_q", json!([[0.5]]), "expected [1, 2]"),
+        ("loss", json!([0.5]), "expected []"),
+    ] {
+        let mut case = good.clone();
+        case[key] = value;
+        let detail = failure(&serde_json::to_vec(&file(&case)).unwrap());
+        assert!(detail.contains(reason), "{key}: {detail}");
+    }
+    let mut case = good.clone();
+    case.as_object_mut().unwrap().remove("q");
+    assert_eq!(failure(&serde_json::to_vec(&file(&case)).unwrap()), "q is missing");
+}
+
+/// A loss that overflows is out of tolerance, and its row still is JSON with a reason.
+#[test]
+fn a_result_that_is_not_finite_is_out_of_tolerance() {
+    let case = json!({"student": [[1e200]], "teacher": [[-1e200]], "loss": 1.0, "grad_student": [[1.0]]});
+    let rows = check_json(&json!({"kind": "losses", "cases": {"rkd_d_continuous": [case]}}));
+    for row in rows {
+        assert_eq!((row.status, row.error), (Status::OutOfTolerance, None));
+        assert_eq!(row.detail, "loss is not finite");
+        assert!(serde_json::to_value(&row).unwrap()["error"].is_null());
+    }
+}
+
+#[test]
+fn the_json_report_is_what_its_schema_says() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let row_schema = &schema["properties"]["rows"]["items"];
+    let mut files =
+        [fixture("env_reset_seeds.json"), fixture("losses.json.gz"), fixture("absent.json")].to_vec();
+    files.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    let report = serde_json::to_value(verify_files(&files)).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert!(rows.len() > 100);
+    for row in rows {
+        let row = row.as_object().unwrap();
+        let required = row_schema["required"].as_array().unwrap();
+        assert_eq!(row.len(), required.len());
+        for key in required {
+            let (key, value) = (key.as_str().unwrap(), &row[key.as_str().unwrap()]);
+            let property = &row_schema["properties"][key];
+            let kind = if value.is_null() {
+                "null"
+            } else if value.is_number() {
+                "number"
+            } else {
+                "string"
+            };
+            let fits = match property.get("enum") {
+                Some(values) => values.as_array().unwrap().contains(value),
+                None => {
+                    property["type"] == kind || property["type"].as_array().unwrap().contains(&json!(kind))
+                }
+            };
+            assert!(fits, "{key}: {value}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is in a file, it gives rows and does not panic.
+    #[test]
+    fn damaged_files_never_panic(at in any::<prop::sample::Index>(), byte: u8, losses: bool) {
+        let name = if losses { "losses.json.gz" } else { "env_reset_seeds.json" };
+        let mut bytes = text(name);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        check(&bytes);
+        check(&bytes[..at]);
+    }
+
+    #[test]
+    fn arbitrary_bytes_fail(bytes in prop::collection::vec(any::<u8>(), 0..200), gzip: bool) {
+        let bytes = if gzip { [&[0x1f, 0x8b][..], &bytes].concat() } else { bytes };
+        prop_assert!(check(&bytes).iter().all(|row| row.status == Status::Failed));
+    }
+}
