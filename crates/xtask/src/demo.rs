@@ -22,7 +22,7 @@ pub struct Options {
 /// Builds all packages, the site and the server, then serves until interrupted.
 pub fn run(options: &Options) -> Result<()> {
     site::build()?;
-    wasm::build(&[])?;
+    wasm::build_shipped()?;
     let server = build_server()?;
     if options.open {
         let port = options.port.to_string();

@@ -25,6 +25,8 @@ pub struct Package {
     pub features: Vec<String>,
     pub artifact: String,
     pub out: PathBuf,
+    #[serde(default)]
+    pub test_only: bool,
 }
 
 /// Where a package runs.

@@ -12,7 +12,16 @@ use wasm_bindgen_cli_support::Bindgen;
 
 /// Builds the packages called `names`, or all of them.
 pub fn build(names: &[String]) -> Result<()> {
-    for package in manifest::packages(names)? {
+    build_all(manifest::packages(names)?)
+}
+
+/// Builds all packages but those that only tests need.
+pub fn build_shipped() -> Result<()> {
+    build_all(manifest::packages(&[])?.into_iter().filter(|package| !package.test_only))
+}
+
+fn build_all(packages: impl IntoIterator<Item = Package>) -> Result<()> {
+    for package in packages {
         build_package(&package).with_context(|| format!("wasm package {:?}", package.name))?;
     }
     Ok(())
@@ -45,7 +54,7 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
     }
     fs::create_dir_all(out)?;
     match package.target {
-        Target::Web => Bindgen::new().input_path(module).web(true)?.generate(out),
+        Target::Web => Bindgen::new().input_path(module).web(true)?.typescript(true).generate(out),
         Target::Wasip2 => {
             fs::copy(module, out.join(&package.artifact))?;
             Ok(())
