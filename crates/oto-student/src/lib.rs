@@ -1,5 +1,6 @@
 //! The student: teacher link, stages and the training loop.
 
 pub mod config;
+pub mod link;
 pub mod stage;
 pub mod trainer;

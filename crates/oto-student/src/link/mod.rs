@@ -1,0 +1,821 @@
+//! One student's conversation with one teacher, without input or output: events and the time go in, messages and the
+//! next moment to wake up come out, labels are taken.
+//!
+//! Whoever owns a socket drives a [`Link`] like this:
+//!
+//! 1. give what happened to [`Link::handle`] (or [`Event::Tick`] when [`Link::wake_at`] has come),
+//! 2. carry out every [`Output`] that [`Link::poll_output`] has, until it has none.
+//!
+//! [`tungstenite`](self::tungstenite) does so for native and WASI sockets, [`memory`] for a teacher in the same process.
+//!
+//! States are offered with the number of their replay slot. *Async*: with [`LinkConfig::delay_ms`] set the link batches
+//! them by itself and [`Link::drain_labels`] hands out whatever has come. *Lockstep*: without it, [`Link::request_now`]
+//! makes one request of everything offered and [`Link::take_labels`] says whether its labels are there.
+//!
+//! What a teacher sends is not trusted: an answer counts only if it belongs to a request in flight and has its number
+//! of rows, a version that can be and actions inside the student's space. All else is counted, and the request is made
+//! again. The link keeps a bounded number of states and requests and drops the oldest first.
+
+pub mod memory;
+mod queue;
+#[cfg(test)]
+mod simulation;
+pub mod stats;
+#[cfg(test)]
+mod tests;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod tungstenite;
+
+pub use queue::Ticket;
+pub use stats::{LinkStats, LinkStatus, Rejected};
+
+use oto_env::rng::Rng;
+use oto_proto::message::{Overloaded, Published, Restarting, StageEvent};
+use oto_proto::{
+    Action, ActionFormat, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError, HEADER_BYTES,
+    Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space, Welcome,
+};
+use queue::{Pending, Request, Requests, Status};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Close code of a connection that ends as agreed (RFC 6455).
+const CLOSE_NORMAL: u16 = 1000;
+/// After so many breaches of the protocol a connection is given up.
+const MAX_BREACHES: u32 = 3;
+/// A request is made at most so many times.
+const MAX_ATTEMPTS: u32 = 4;
+/// A server's `retry_ms` is honoured within these limits: no pause at all would be a busy loop, a long one a stop.
+const RETRY_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+/// The longest problem that is kept for people, in characters.
+const MAX_PROBLEM: usize = 300;
+
+/// How a link behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkConfig {
+    /// The introduction; its stage is kept up to date by [`Link::stage`].
+    pub hello: Hello,
+    /// Draws the randomness of waiting times.
+    pub seed: u64,
+    /// States in one request, at most; at least 1.
+    pub batch: u16,
+    /// Async: a smaller batch is sent after so many milliseconds. Lockstep: none, requests are made by the caller.
+    pub delay_ms: Option<u64>,
+    /// States kept that are in no request yet; at least 1.
+    pub max_pending: usize,
+    /// Requests kept, from the first attempt until their labels are taken; at least 2.
+    pub max_requests: usize,
+    /// How long a connection may take to open, in milliseconds, and how long a `welcome`.
+    pub connect_timeout_ms: u64,
+    /// How long an answer may take, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// The wait before the second attempt to connect, in milliseconds; it doubles with each further one.
+    pub backoff_min_ms: u64,
+    /// The longest such wait, in milliseconds.
+    pub backoff_max_ms: u64,
+}
+
+impl LinkConfig {
+    /// Usual settings around an introduction.
+    pub fn new(hello: Hello) -> Self {
+        LinkConfig {
+            hello,
+            seed: 0,
+            batch: 64,
+            delay_ms: None,
+            max_pending: 4096,
+            max_requests: 64,
+            connect_timeout_ms: 5_000,
+            request_timeout_ms: 10_000,
+            backoff_min_ms: 250,
+            backoff_max_ms: 15_000,
+        }
+    }
+}
+
+/// Something that happened to the connection that the last [`Output::Connect`] asked for. Events of earlier
+/// connections must not be given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// It is open, with the subprotocol `oto.v1`.
+    Connected,
+    /// A text frame came.
+    Text(&'a str),
+    /// A binary frame came.
+    Binary(&'a [u8]),
+    /// It could not be opened, or it ended.
+    Closed {
+        /// The WebSocket close code, if one came.
+        code: Option<u16>,
+        /// What is known, for people.
+        reason: &'a str,
+    },
+    /// Only time has passed.
+    Tick,
+}
+
+/// Something to do for the driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Open a connection; there is none.
+    Connect,
+    /// Send a text frame.
+    Text(String),
+    /// Send a binary frame.
+    Binary(Vec<u8>),
+    /// Close the connection, or stop opening it, and forget it.
+    Close(u16),
+}
+
+/// Where a link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// Switched off.
+    Off,
+    /// Waiting before it connects again.
+    Waiting,
+    /// Opening a connection.
+    Connecting,
+    /// `hello` was sent.
+    Greeting,
+    /// Asking and being answered.
+    Ready,
+    /// The teacher refused for good; connecting again needs [`Link::connect`].
+    Failed,
+}
+
+/// What [`Link::take_labels`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The labels were there and were handed out.
+    Labels,
+    /// Not yet.
+    Waiting,
+    /// They will never come: the request was given up, or its labels were taken before.
+    Lost,
+}
+
+/// A student's conversation with one teacher.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    formats: Formats,
+    state: LinkState,
+    /// When the state ends by itself: a wait or a deadline.
+    state_ends: u64,
+    welcome: Option<Box<Welcome>>,
+    /// The newest version this connection told of.
+    version: u32,
+    /// No request before this moment: the server asked for a pause.
+    paused_until: u64,
+    /// The server goes away and said when to come back.
+    leaving: Option<u64>,
+    breaches: u32,
+    /// Connections in a row that gave no label.
+    failures: u32,
+    failure: Option<ErrorMessage>,
+    rng: Rng,
+    pending: Pending,
+    /// When the oldest pending state was offered.
+    pending_since: u64,
+    requests: Requests,
+    next_wire: u32,
+    stage: Option<StageEvent>,
+    outputs: VecDeque<Output>,
+    scratch: Vec<u8>,
+    action: Vec<f32>,
+    stats: LinkStats,
+    problem: Option<String>,
+}
+
+impl Link {
+    /// A link that is switched off.
+    ///
+    /// # Errors
+    /// If the introduction contradicts itself: what a server would refuse without looking at its teacher.
+    pub fn new(config: LinkConfig) -> Result<Link, ErrorMessage> {
+        let formats = config.hello.formats()?;
+        if config.batch == 0 || config.max_pending == 0 || config.max_requests < 2 {
+            let message = "a link needs batch and max_pending of at least 1 and max_requests of at least 2";
+            return Err(ErrorMessage::new(ErrorCode::BadShape, message));
+        }
+        Ok(Link {
+            state: LinkState::Off,
+            state_ends: 0,
+            welcome: None,
+            version: 0,
+            paused_until: 0,
+            leaving: None,
+            breaches: 0,
+            failures: 0,
+            failure: None,
+            rng: Rng::new(config.seed),
+            pending: Pending::new(formats.states.width(), config.max_pending),
+            pending_since: 0,
+            requests: Requests::new(config.max_requests),
+            next_wire: 1,
+            stage: None,
+            outputs: VecDeque::new(),
+            scratch: Vec::new(),
+            action: vec![0.0; formats.actions.width()],
+            stats: LinkStats::default(),
+            problem: None,
+            formats,
+            config,
+        })
+    }
+
+    /// Switches the link on. Nothing happens if it is on already.
+    pub fn connect(&mut self, now_ms: u64) {
+        if matches!(self.state, LinkState::Off | LinkState::Failed) {
+            self.failure = None;
+            self.failures = 0;
+            self.open(now_ms);
+        }
+    }
+
+    /// Switches the link off. States and requests are kept for the next connection.
+    pub fn disconnect(&mut self) {
+        if self.state == LinkState::Ready {
+            self.say(&ClientMessage::Bye);
+        }
+        self.hang_up(CLOSE_NORMAL);
+        self.state = LinkState::Off;
+    }
+
+    /// The student entered a stage: the server is told now or with the next `hello`.
+    pub fn stage(&mut self, stage: oto_proto::Stage, step: u64) {
+        self.config.hello.stage = Some(stage);
+        self.stage = Some(StageEvent { stage, step });
+    }
+
+    /// Offers a state without a label. The oldest states are dropped where too many wait.
+    ///
+    /// # Errors
+    /// If the state has another width, or a component that is not finite in the agreed dtype.
+    pub fn offer(&mut self, slot: u64, state: &[f32], now_ms: u64) -> Result<(), FrameError> {
+        // A trial run of the codec: what is accepted here can be sent later.
+        self.formats.states.writer(Ids::default(), &mut self.scratch).state(state)?;
+        if self.pending.len() == 0 {
+            self.pending_since = now_ms;
+        }
+        if !self.pending.push(slot, state) {
+            self.stats.states_dropped += 1;
+        }
+        self.pump(now_ms);
+        Ok(())
+    }
+
+    /// Makes one request of the states offered so far (of the oldest, where a request cannot hold them all), whether
+    /// or not there is a connection; it is sent as soon as there is one. None if no state was offered.
+    pub fn request_now(&mut self, now_ms: u64) -> Option<Ticket> {
+        let ticket = self.make_request(now_ms)?;
+        self.pump(now_ms);
+        Some(ticket)
+    }
+
+    /// Hands the labels of one request to `label` as replay slot, action and policy version, if they are there.
+    pub fn take_labels(&mut self, ticket: Ticket, mut label: impl FnMut(u64, Action<'_>, u32)) -> Taken {
+        match self.requests.get(ticket).map(|request| request.status) {
+            None => Taken::Lost,
+            Some(Status::Queued | Status::Flying { .. }) => Taken::Waiting,
+            Some(Status::Done) => {
+                if let Some(request) = self.requests.remove(ticket) {
+                    hand_out(&self.formats.actions, &request, &mut label);
+                    self.requests.recycle(request);
+                }
+                Taken::Labels
+            }
+        }
+    }
+
+    /// Hands all labels that have come to `label` as replay slot, action and policy version, in the order in which
+    /// they were asked for.
+    pub fn drain_labels(&mut self, mut label: impl FnMut(u64, Action<'_>, u32)) {
+        while let Some(request) = self.requests.remove_done() {
+            hand_out(&self.formats.actions, &request, &mut label);
+            self.requests.recycle(request);
+        }
+    }
+
+    /// Takes in what happened and how late it is, on a clock of the caller's that never runs backwards.
+    pub fn handle(&mut self, event: Event<'_>, now_ms: u64) {
+        match event {
+            Event::Connected => self.greet(now_ms),
+            Event::Text(text) => self.read_text(text, now_ms),
+            Event::Binary(frame) => self.read_frame(frame, now_ms),
+            Event::Closed { code, reason } => self.closed(code, reason, now_ms),
+            Event::Tick => {}
+        }
+        self.tick(now_ms);
+        self.pump(now_ms);
+    }
+
+    /// The next thing to do for the driver.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.state == LinkState::Ready
+            && let Some(stage) = self.stage.take()
+        {
+            self.say(&ClientMessage::Stage(stage));
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When to give an [`Event::Tick`], if nothing else happens before.
+    pub fn wake_at(&self) -> Option<u64> {
+        let state = match self.state {
+            LinkState::Off | LinkState::Failed => return None,
+            LinkState::Ready => None,
+            LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => Some(self.state_ends),
+        };
+        let ready = self.state == LinkState::Ready;
+        let batch = self.config.delay_ms.filter(|_| ready && self.pending.len() > 0 && self.may_send());
+        let batch = batch.map(|delay| self.pending_since.saturating_add(delay));
+        let pause =
+            (ready && self.requests.any_queued()).then_some(self.paused_until).filter(|_| self.may_send());
+        let due = batch.into_iter().chain(pause).map(|at| at.max(self.paused_until)).min();
+        [state, due, self.requests.first_deadline()].into_iter().flatten().min()
+    }
+
+    /// Where the link stands.
+    pub fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// The server's refusal, if the link has failed for good.
+    pub fn failure(&self) -> Option<&ErrorMessage> {
+        self.failure.as_ref()
+    }
+
+    /// What the server said about itself and the teacher, since it last did.
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_deref()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &LinkStats {
+        &self.stats
+    }
+
+    /// Everything a page shows about the link.
+    pub fn status(&self, now_ms: u64) -> LinkStatus {
+        LinkStatus {
+            state: self.state,
+            policy: self.config.hello.policy.clone(),
+            version: self.version,
+            retry_in_ms: (self.state == LinkState::Waiting).then(|| self.state_ends.saturating_sub(now_ms)),
+            problem: self.problem.clone(),
+            pending: self.pending.len(),
+            waiting: self.requests.unanswered(),
+            stats: self.stats,
+        }
+    }
+
+    /// The longest message that a server may send; drivers refuse longer ones before they hold them.
+    pub fn max_message_bytes(&self) -> usize {
+        self.formats.actions.frame_bytes(usize::from(self.config.batch)).max(MAX_CONTROL_BYTES)
+    }
+
+    // Connecting, and losing the connection.
+
+    fn open(&mut self, now: u64) {
+        self.state = LinkState::Connecting;
+        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
+        self.stats.connects += 1;
+        self.outputs.push_back(Output::Connect);
+    }
+
+    fn greet(&mut self, now: u64) {
+        if self.state != LinkState::Connecting {
+            return;
+        }
+        self.state = LinkState::Greeting;
+        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
+        self.stage = None;
+        let hello = ClientMessage::Hello(Box::new(self.config.hello.clone()));
+        self.say(&hello);
+    }
+
+    fn is_connected(&self) -> bool {
+        matches!(self.state, LinkState::Connecting | LinkState::Greeting | LinkState::Ready)
+    }
+
+    /// Ends the connection if there is one; what was in flight is asked again on the next. Only a farewell is still sent.
+    fn hang_up(&mut self, code: u16) {
+        if !self.is_connected() {
+            return;
+        }
+        self.outputs.retain(|output| matches!(output, Output::Text(_)));
+        self.outputs.push_back(Output::Close(code));
+        self.forget_connection();
+    }
+
+    fn forget_connection(&mut self) {
+        self.stats.states_dropped += self.requests.land(MAX_ATTEMPTS);
+        self.breaches = 0;
+        self.paused_until = 0;
+        self.leaving = None;
+    }
+
+    /// Gives the connection up and tries again later.
+    fn give_up(&mut self, code: ErrorCode, problem: String, now: u64) {
+        self.outputs.clear();
+        self.hang_up(code.close_code());
+        self.lost(problem, None, now);
+    }
+
+    /// The connection is gone: wait, longer each time, at least until the moment the server asked for.
+    fn lost(&mut self, problem: String, hint: Option<u64>, now: u64) {
+        let doubled = self.config.backoff_min_ms.saturating_mul(1 << self.failures.min(20));
+        let longest = doubled.min(self.config.backoff_max_ms) as f64;
+        // Half of the wait is random, so that students of one server do not come back all at once.
+        let wait = (longest * (0.5 + 0.5 * self.rng.f64())) as u64;
+        self.failures = self.failures.saturating_add(1);
+        self.state = LinkState::Waiting;
+        self.state_ends = now.saturating_add(wait).max(hint.map_or(0, |hint| hint.saturating_add(wait)));
+        self.note(problem);
+    }
+
+    fn fail(&mut self, error: ErrorMessage, now: u64) {
+        if !error.code.is_permanent() {
+            return self.give_up(error.code, error.message, now);
+        }
+        self.outputs.clear();
+        self.hang_up(CLOSE_NORMAL);
+        self.state = LinkState::Failed;
+        self.note(error.message.clone());
+        self.failure = Some(error);
+    }
+
+    fn closed(&mut self, code: Option<u16>, reason: &str, now: u64) {
+        if !self.is_connected() {
+            return;
+        }
+        let refused = code.and_then(ErrorCode::from_close_code).filter(|code| code.is_permanent());
+        let greeting = self.state == LinkState::Greeting;
+        let hint = self.leaving;
+        self.outputs.clear();
+        self.forget_connection();
+        let problem = match (reason, code) {
+            ("", Some(code)) => format!("the connection closed with code {code}"),
+            ("", None) => "the connection was lost".into(),
+            (reason, _) => reason.to_string(),
+        };
+        match refused.filter(|_| greeting) {
+            None => self.lost(problem, hint, now),
+            Some(code) => {
+                self.state = LinkState::Failed;
+                self.note(problem.clone());
+                self.failure = Some(ErrorMessage::new(code, problem));
+            }
+        }
+    }
+
+    fn note(&mut self, problem: String) {
+        self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
+    }
+
+    fn tick(&mut self, now: u64) {
+        match self.state {
+            LinkState::Waiting if now >= self.state_ends => self.open(now),
+            LinkState::Connecting if now >= self.state_ends => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the connection took too long to open".into(), now);
+            }
+            LinkState::Greeting if now >= self.state_ends => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the server took too long to welcome us".into(), now);
+            }
+            LinkState::Ready if self.requests.first_deadline().is_some_and(|deadline| now >= deadline) => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the teacher took too long to answer".into(), now);
+            }
+            // All that was accepted is answered: no need to wait for the server to close.
+            LinkState::Ready if self.requests.flying() == 0 => {
+                if let Some(retry) = self.leaving {
+                    self.leave("the server restarts", retry, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // Sending.
+
+    fn say(&mut self, message: &ClientMessage) {
+        let text = message.encode();
+        self.stats.bytes_up += text.len() as u64;
+        self.outputs.push_back(Output::Text(text));
+    }
+
+    /// Whether the server would take another request, its pause aside.
+    fn may_send(&self) -> bool {
+        let credits = self.welcome.as_ref().map_or(0, |welcome| usize::from(welcome.credits));
+        // At least one request is never in flight, so that there is always one to drop.
+        self.state == LinkState::Ready
+            && self.leaving.is_none()
+            && self.requests.flying() < credits.min(self.config.max_requests - 1)
+    }
+
+    /// Sends what may be sent.
+    fn pump(&mut self, now: u64) {
+        while self.may_send() && now >= self.paused_until {
+            if !self.requests.any_queued() && (!self.is_batch_due(now) || self.make_request(now).is_none()) {
+                return;
+            }
+            self.send_request(now);
+        }
+    }
+
+    fn is_batch_due(&self, now: u64) -> bool {
+        let Some(delay) = self.config.delay_ms else { return false };
+        let full = self.pending.len() >= self.batch();
+        full || (self.pending.len() > 0 && now >= self.pending_since.saturating_add(delay))
+    }
+
+    /// States in a request, as far as both sides allow.
+    fn batch(&self) -> usize {
+        let allowed = self.welcome.as_ref().map_or(u16::MAX, |welcome| welcome.max_rows);
+        usize::from(self.config.batch.min(allowed))
+    }
+
+    fn make_request(&mut self, now: u64) -> Option<Ticket> {
+        if self.pending.len() == 0 {
+            return None;
+        }
+        let batch = self.batch();
+        let (ticket, dropped) = self.requests.add(&mut self.pending, batch);
+        self.stats.states_dropped += dropped;
+        self.pending_since = now;
+        Some(ticket)
+    }
+
+    /// Sends the oldest queued request. Its states passed the codec when they were offered, so it can be written.
+    fn send_request(&mut self, now: u64) {
+        let (wire, deadline) = (self.next_wire, now.saturating_add(self.config.request_timeout_ms));
+        let policy = self.welcome.as_ref().map_or(0, |welcome| welcome.policy_id);
+        let ids = Ids { request: wire, policy, version: self.version };
+        let Some(request) = self.requests.first_queued() else { return };
+        let mut frame = Vec::with_capacity(self.formats.states.frame_bytes(request.slots.len()));
+        let mut writer = self.formats.states.writer(ids, &mut frame);
+        let width = self.formats.states.width();
+        let written = request.states.chunks_exact(width).try_for_each(|state| writer.state(state));
+        if written.and_then(|()| writer.finish().map(drop)).is_err() {
+            let ticket = request.ticket;
+            return self.drop_request(ticket);
+        }
+        request.status = Status::Flying { wire, sent: now, deadline };
+        request.attempts += 1;
+        self.next_wire = self.next_wire.wrapping_add(1);
+        self.stats.requests += 1;
+        self.stats.states_sent += request.slots.len() as u64;
+        self.stats.bytes_up += frame.len() as u64;
+        self.stats.payload_up += (frame.len() - HEADER_BYTES) as u64;
+        self.outputs.push_back(Output::Binary(frame));
+    }
+
+    // Receiving.
+
+    fn read_text(&mut self, text: &str, now: u64) {
+        if !matches!(self.state, LinkState::Greeting | LinkState::Ready) {
+            return;
+        }
+        self.stats.bytes_down += text.len() as u64;
+        match (ServerMessage::decode(text), self.state) {
+            (Ok(ServerMessage::Welcome(welcome)), LinkState::Greeting) => self.welcomed(welcome, now),
+            (Ok(ServerMessage::Error(error)), LinkState::Greeting) => self.fail(error, now),
+            (Ok(ServerMessage::Published(published)), LinkState::Ready) => self.published(published),
+            (Ok(ServerMessage::Overloaded(overloaded)), _) => self.overloaded(overloaded, now),
+            (Ok(ServerMessage::Restarting(restarting)), _) => self.restarting(restarting, now),
+            (Ok(ServerMessage::Error(error)), LinkState::Ready) => self.refused(error, now),
+            (Err(MessageError::UnknownType(_)), _) => {}
+            (Err(error), _) => {
+                self.stats.rejected.control += 1;
+                self.breach(error.to_string(), now);
+            }
+            (Ok(_), _) => {
+                self.stats.rejected.control += 1;
+                self.breach("a control message came at the wrong moment".into(), now);
+            }
+        }
+    }
+
+    fn welcomed(&mut self, welcome: Box<Welcome>, now: u64) {
+        let checked = match welcome.policy == self.config.hello.policy {
+            true => welcome.check(&self.formats),
+            false => Err(ErrorMessage::new(
+                ErrorCode::BadMessage,
+                "welcome: another policy than the one asked for",
+            )),
+        };
+        if let Err(error) = checked {
+            self.stats.rejected.control += 1;
+            return self.give_up(error.code, error.message, now);
+        }
+        if self.stats.welcomes > 0 {
+            self.stats.reconnects += 1;
+        }
+        self.stats.welcomes += 1;
+        self.version = welcome.version;
+        let max_rows = usize::from(welcome.max_rows);
+        self.welcome = Some(welcome);
+        self.state = LinkState::Ready;
+        self.problem = None;
+        self.stats.states_dropped += self.requests.unmake_longer_than(max_rows, &mut self.pending);
+    }
+
+    fn published(&mut self, published: Published) {
+        // An older version is no news; answers are judged by what they say themselves.
+        self.version = self.version.max(published.version);
+    }
+
+    fn overloaded(&mut self, overloaded: Overloaded, now: u64) {
+        self.stats.overloaded += 1;
+        let retry = retry_at(overloaded.retry_ms, now);
+        if self.state == LinkState::Greeting {
+            return self.leave("the server has too much to do", retry, now);
+        }
+        self.paused_until = self.paused_until.max(retry);
+        if let Some(wire) = overloaded.request {
+            match self.requests.by_wire(wire) {
+                // The server chose not to try: this was no attempt.
+                Some(request) => {
+                    request.status = Status::Queued;
+                    request.attempts -= 1;
+                }
+                None => self.unknown_request(wire, now),
+            }
+        }
+    }
+
+    fn restarting(&mut self, restarting: Restarting, now: u64) {
+        let retry = retry_at(restarting.retry_ms, now);
+        match self.state {
+            LinkState::Ready => self.leaving = Some(retry),
+            _ => self.leave("the server restarts", retry, now),
+        }
+    }
+
+    /// Ends the connection because the server asked to come back later.
+    fn leave(&mut self, problem: &str, retry: u64, now: u64) {
+        self.hang_up(CLOSE_NORMAL);
+        self.lost(problem.into(), Some(retry), now);
+    }
+
+    /// An error after `welcome`: about one request, which is dropped, or about the connection, which the server closes.
+    fn refused(&mut self, error: ErrorMessage, now: u64) {
+        self.stats.refused += 1;
+        self.note(error.message);
+        let Some(wire) = error.request else { return };
+        let Some(ticket) = self.requests.by_wire(wire).map(|request| request.ticket) else {
+            return self.unknown_request(wire, now);
+        };
+        self.drop_request(ticket);
+    }
+
+    fn drop_request(&mut self, ticket: Ticket) {
+        if let Some(request) = self.requests.remove(ticket) {
+            self.stats.states_dropped += request.slots.len() as u64;
+            self.requests.recycle(request);
+        }
+    }
+
+    fn unknown_request(&mut self, wire: u32, now: u64) {
+        self.stats.rejected.unknown_request += 1;
+        self.breach(format!("request {wire} is not in flight"), now);
+    }
+
+    /// Something came that the protocol does not allow. A few are overlooked.
+    fn breach(&mut self, problem: String, now: u64) {
+        self.breaches += 1;
+        if self.breaches >= MAX_BREACHES || self.state != LinkState::Ready {
+            return self.give_up(ErrorCode::BadMessage, problem, now);
+        }
+        self.note(problem);
+    }
+
+    fn read_frame(&mut self, frame: &[u8], now: u64) {
+        match self.state {
+            LinkState::Ready => {}
+            LinkState::Greeting => {
+                self.stats.rejected.frame += 1;
+                return self.breach("a binary frame came before welcome".into(), now);
+            }
+            _ => return,
+        }
+        self.stats.bytes_down += frame.len() as u64;
+        match self.read_answer(frame, now) {
+            Ok(()) => {
+                self.failures = 0;
+                self.problem = None;
+            }
+            Err(Rejection::Unknown(wire)) => self.unknown_request(wire, now),
+            Err(Rejection::Answer(problem)) => {
+                // The request it is for is made again, a few times.
+                if let Some(request) = Header::request_of(frame).and_then(|wire| self.requests.by_wire(wire))
+                {
+                    request.status = Status::Queued;
+                    if request.attempts >= MAX_ATTEMPTS {
+                        let ticket = request.ticket;
+                        self.drop_request(ticket);
+                    }
+                }
+                self.breach(problem, now);
+            }
+        }
+    }
+
+    /// Takes an answer in if it is one, whole and valid.
+    fn read_answer(&mut self, frame: &[u8], now: u64) -> Result<(), Rejection> {
+        let rejected = &mut self.stats.rejected;
+        let actions = match self.formats.actions.decode(frame, usize::from(u16::MAX)) {
+            Ok(actions) => actions,
+            Err(error) => {
+                match error {
+                    FrameError::NotFinite { .. } | FrameError::OutOfRange { .. } => rejected.action += 1,
+                    FrameError::WrongLength { .. } => rejected.count += 1,
+                    _ => rejected.frame += 1,
+                }
+                return Err(Rejection::Answer(format!("an answer was refused: {error}")));
+            }
+        };
+        let Header { ids, .. } = actions.header();
+        let welcome = self.welcome.as_ref().map_or((0, 1), |welcome| (welcome.policy_id, welcome.version));
+        let Some(request) = self.requests.by_wire(ids.request) else {
+            return Err(Rejection::Unknown(ids.request));
+        };
+        if ids.policy != welcome.0 {
+            rejected.policy += 1;
+            let problem = format!("expected an answer of policy {}, got one of {}", welcome.0, ids.policy);
+            return Err(Rejection::Answer(problem));
+        }
+        if actions.rows() != request.slots.len() {
+            rejected.count += 1;
+            let problem = format!("expected {} actions, got {}", request.slots.len(), actions.rows());
+            return Err(Rejection::Answer(problem));
+        }
+        if ids.version < welcome.1 {
+            rejected.stale += 1;
+            let problem = format!("expected version {} or newer, got {}", welcome.1, ids.version);
+            return Err(Rejection::Answer(problem));
+        }
+        request.answers.clear();
+        for row in 0..actions.rows() {
+            match actions.get(row, &mut self.action) {
+                Action::Discrete(index) => request.answers.push(index as f32),
+                Action::Continuous(action) => {
+                    if !is_inside(action, &self.config.hello.action, self.formats.actions.dtype()) {
+                        rejected.action += 1;
+                        return Err(Rejection::Answer(format!(
+                            "action {row} lies outside the student's action space"
+                        )));
+                    }
+                    request.answers.extend_from_slice(action);
+                }
+            }
+        }
+        if let Status::Flying { sent, .. } = request.status {
+            self.stats.rtt(now.saturating_sub(sent));
+        }
+        request.status = Status::Done;
+        request.version = ids.version;
+        self.version = self.version.max(ids.version);
+        self.stats.labels_received += actions.rows() as u64;
+        self.stats.payload_down += (frame.len() - HEADER_BYTES) as u64;
+        Ok(())
+    }
+}
+
+fn retry_at(retry_ms: u32, now: u64) -> u64 {
+    now.saturating_add(u64::from(retry_ms).clamp(*RETRY_MS.start(), *RETRY_MS.end()))
+}
+
+/// Why an answer did not count.
+enum Rejection {
+    /// It is for no request in flight.
+    Unknown(u32),
+    /// It is not an answer to its request.
+    Answer(String),
+}
+
+/// Whether a vector lies in the student's box. A half may round to just beyond a bound.
+fn is_inside(action: &[f32], space: &Space, dtype: Dtype) -> bool {
+    let Space::Box { low, high } = space else { return false };
+    let slack = |bound: f32| match dtype {
+        Dtype::F16 if bound.is_finite() => bound.abs() / 1024.0 + 1e-7,
+        _ => 0.0,
+    };
+    let inside =
+        |(x, (low, high)): (&f32, (&f32, &f32))| *x >= low - slack(*low) && *x <= high + slack(*high);
+    action.iter().zip(low.iter().zip(high)).all(inside)
+}
+
+fn hand_out(format: &ActionFormat, request: &Request, label: &mut impl FnMut(u64, Action<'_>, u32)) {
+    let discrete = matches!(format.dtype(), Dtype::U8 | Dtype::U16);
+    for (&slot, answer) in request.slots.iter().zip(request.answers.chunks_exact(format.width())) {
+        // Indices are below 65,536 and so exact as numbers.
+        let action = if discrete { Action::Discrete(answer[0] as u32) } else { Action::Continuous(answer) };
+        label(slot, action, request.version);
+    }
+}
