@@ -1,1 +1,225 @@
-//! Teacher policies from files made elsewhere: ONNX, safetensors, PyTorch.
+//! Teacher policies: whatever answers observations with actions.
+//!
+//! Models come from files that were made elsewhere, and every loader treats its file as hostile:
+//!
+//! - [`onnx`](self): ONNX graphs, run by tract (cargo feature `onnx`, on by default);
+//! - [`tensors`]: named tensors from safetensors, from PyTorch's `policy.pth` and from Stable-Baselines3's model `.zip`;
+//! - [`network`]: Stable-Baselines3's and sb3-contrib's network layouts, recognised by the names of those tensors;
+//! - [`scripted`]: baselines that need no file;
+//! - [`metadata`]: the JSON beside a model, which says what it observes and does;
+//! - [`load`]: bytes or files to a [`Policy`], and a folder to the policies in it.
+#![forbid(unsafe_code)]
+
+pub mod load;
+pub mod metadata;
+pub mod network;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod pickle;
+pub mod scripted;
+mod spaces;
+pub mod tensors;
+
+pub use load::{Loaded, load, load_file, load_folder};
+pub use metadata::Metadata;
+pub use scripted::scripted;
+
+use oto_proto::{Action, Space};
+use std::path::PathBuf;
+
+/// Something that answers observations with actions, deterministically unless it says otherwise.
+pub trait Policy: Send {
+    /// What it observes.
+    fn observation_space(&self) -> &Space;
+
+    /// What it answers with.
+    fn action_space(&self) -> &Space;
+
+    /// Answers row-major `observations` `[rows, observation width]` with `actions` `[rows, action width]`, which is
+    /// emptied first. A discrete action is its index as a number (exact: a space has at most 65,536 choices);
+    /// [`action`] reads one row. Every answer is an action of the space.
+    ///
+    /// # Errors
+    /// If the observations are not `rows` rows, or the policy gives anything but actions of its space for them.
+    fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError>;
+
+    /// Everything the policy computes for `observations`, by name, to be compared with reference data: `action` always,
+    /// and whatever else the model gives (`logits`, `q_values`, ...). Values are as the model gives them, not checked.
+    ///
+    /// # Errors
+    /// If the observations are not `rows` rows, or the model fails.
+    fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError>;
+}
+
+/// One named output of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Its name, as in the model.
+    pub name: String,
+    /// Its shape; the first dimension is the number of observations.
+    pub shape: Vec<usize>,
+    /// Its values in row-major order. Integers become the nearest numbers.
+    pub values: Vec<f32>,
+}
+
+/// Reads one row of what [`Policy::act`] gave.
+pub fn action<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
+    match space {
+        // `act` promises a whole number in range.
+        Space::Discrete { .. } => Action::Discrete(row[0] as u32),
+        Space::Box { .. } => Action::Continuous(row),
+    }
+}
+
+/// Why a policy could not be loaded or could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Something in a named file is wrong.
+    #[error("{path}: {source}", path = path.display())]
+    In {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<PolicyError>,
+    },
+    /// More bytes or numbers than a policy may have.
+    #[error("{what} has {found} {unit}, at most {max} are allowed")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// How large it is, or at least how large.
+        found: u64,
+        /// The limit.
+        max: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// The bytes are of no known format.
+    #[error("neither ONNX, safetensors, a PyTorch file nor a Stable-Baselines3 model: {0}")]
+    UnknownFormat(String),
+    /// The bytes are of a known format and damaged.
+    #[error("not a readable {format}: {reason}")]
+    Malformed {
+        /// The format.
+        format: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The graph uses an operator that is not run here.
+    #[error("the operator {operator} (node {node:?}) is not supported")]
+    UnsupportedOperator {
+        /// The operator, as ONNX calls it.
+        operator: String,
+        /// The name of the node.
+        node: String,
+    },
+    /// A readable model that is no policy of a known form.
+    #[error("not a policy this build can run: {0}")]
+    Unsupported(String),
+    /// The metadata contradict the model, or leave out what it needs.
+    #[error("metadata: {0}")]
+    Metadata(String),
+    /// No scripted policy of this name.
+    #[error(
+        "no scripted policy {0:?}; there are scripted:random, scripted:random:SEED, scripted:constant and scripted:constant:VALUE"
+    )]
+    UnknownScript(String),
+    /// The observations given are not whole rows.
+    #[error("expected {rows} rows of {width} numbers, got {found} numbers")]
+    Observations {
+        /// The number of rows that were announced.
+        rows: usize,
+        /// The width of an observation.
+        width: usize,
+        /// How many numbers came.
+        found: usize,
+    },
+    /// A discrete observation that is no index of its space.
+    #[error("row {row}: {found} is no index of a discrete space with {n} choices")]
+    ObservationIndex {
+        /// The row, from 0.
+        row: usize,
+        /// What came.
+        found: f32,
+        /// The number of choices.
+        n: u32,
+    },
+    /// The model failed.
+    #[error("the model failed: {0}")]
+    Run(String),
+    /// The model gave a NaN or an infinity.
+    #[error("the model's answer to row {row} is not finite in component {component}")]
+    NotFinite {
+        /// The row, from 0.
+        row: usize,
+        /// The component, from 0.
+        component: usize,
+    },
+    /// The model gave something that is no action of its space.
+    #[error("the model's answer to row {row} is {found}, expected a choice below {n}")]
+    OutOfRange {
+        /// The row, from 0.
+        row: usize,
+        /// What came.
+        found: f32,
+        /// The number of choices.
+        n: u32,
+    },
+}
+
+/// The most rows that a model computes at once; more are computed in several runs, so that the memory of a run is
+/// bounded by the model.
+pub const ROWS_PER_RUN: usize = 1024;
+
+/// Checks that `observations` are `rows` rows of `width`.
+fn check_rows(observations: &[f32], rows: usize, width: usize) -> Result<(), PolicyError> {
+    match rows.checked_mul(width) {
+        Some(expected) if expected == observations.len() => Ok(()),
+        _ => Err(PolicyError::Observations { rows, width, found: observations.len() }),
+    }
+}
+
+/// Makes actions of a model's answers `[rows, action width]`: numbers are clipped to the box, as Stable-Baselines3's
+/// `predict` does; an index must exist.
+pub fn fit_actions(space: &Space, actions: &mut [f32]) -> Result<(), PolicyError> {
+    let width = space.width();
+    if let Some(at) = actions.iter().position(|a| !a.is_finite()) {
+        return Err(PolicyError::NotFinite { row: at / width, component: at % width });
+    }
+    match space {
+        Space::Discrete { n } => {
+            let exists = |a: &f32| *a >= 0.0 && *a < *n as f32 && a.fract() == 0.0;
+            match actions.iter().position(|a| !exists(a)) {
+                Some(row) => Err(PolicyError::OutOfRange { row, found: actions[row], n: *n }),
+                None => Ok(()),
+            }
+        }
+        Space::Box { low, high } => {
+            for row in actions.chunks_exact_mut(width) {
+                row.iter_mut().zip(low.iter().zip(high)).for_each(|(a, (l, h))| *a = a.max(*l).min(*h));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The index of the largest value of each row `[rows, width]`, the first of equals, as ONNX and PyTorch have it.
+fn argmax(values: &[f32], width: usize, out: &mut Vec<f32>) -> Result<(), PolicyError> {
+    for (row, values) in values.chunks_exact(width).enumerate() {
+        // An infinite value has no meaning as a preference, and NaN would compare as never larger.
+        if let Some(component) = values.iter().position(|v| !v.is_finite()) {
+            return Err(PolicyError::NotFinite { row, component });
+        }
+        let best = (0..width).fold(0, |best, i| if values[i] > values[best] { i } else { best });
+        out.push(best as f32);
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! From bytes or files to policies. The format is told by the first bytes, not by the name.
+
+use crate::metadata::MAX_METADATA_BYTES;
+use crate::network::Network;
+use crate::tensors::{MAX_MODEL_BYTES, from_safetensors, from_zip};
+use crate::{Metadata, Policy, PolicyError, scripted};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A policy with its name and what is known about it.
+pub struct Loaded {
+    /// The name under which it teaches: the metadata file's without its extension.
+    pub name: String,
+    /// What its metadata say; the spaces are always filled in.
+    pub metadata: Metadata,
+    /// The policy itself.
+    pub policy: Box<dyn Policy>,
+}
+
+/// Endings that a model beside `NAME.json` may have, in the order they are looked for.
+const ENDINGS: [&str; 5] = ["onnx", "safetensors", "zip", "pth", "policy.pth"];
+
+/// Makes a policy of a model's bytes: ONNX, safetensors, a file of `torch.save`, or a Stable-Baselines3 model `.zip`.
+///
+/// # Errors
+/// If the bytes are of no known format, damaged, too large or not supported, or if `metadata` contradict the model or
+/// lack what it needs.
+pub fn load(model: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
+    if model.len() as u64 > MAX_MODEL_BYTES {
+        return Err(too_large(model.len() as u64, MAX_MODEL_BYTES));
+    }
+    if model.starts_with(b"PK") {
+        let mut metadata = metadata.clone();
+        let dict = from_zip(model, &mut metadata)?;
+        return Ok(Box::new(Network::new(&dict, &metadata)?));
+    }
+    // A safetensors file begins with the length of its JSON header, eight bytes.
+    if model.get(8) == Some(&b'{') {
+        return Ok(Box::new(Network::new(&from_safetensors(model)?, metadata)?));
+    }
+    if let Some(old) = old_format(model) {
+        return Err(PolicyError::Unsupported(format!("{old}; save it anew with a current version")));
+    }
+    load_onnx(model, metadata)
+}
+
+fn old_format(model: &[u8]) -> Option<&'static str> {
+    model.starts_with(&[0x80, 0x02]).then_some("a file of torch.save before version 1.6")
+}
+
+#[cfg(feature = "onnx")]
+fn load_onnx(model: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(Box::new(crate::onnx::Onnx::new(model, metadata)?))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn load_onnx(_: &[u8], _: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
+    Err(PolicyError::Unsupported("this build reads no ONNX".into()))
+}
+
+fn too_large(found: u64, max: u64) -> PolicyError {
+    PolicyError::TooLarge { what: "the file".into(), found, max, unit: "bytes" }
+}
+
+/// Loads a policy by the path of its model or of its metadata. A model without metadata beside it is loaded if it says
+/// enough by itself.
+///
+/// # Errors
+/// As [`load`], and if a file cannot be read; each error names the file.
+pub fn load_file(path: &Path) -> Result<Loaded, PolicyError> {
+    let is_metadata = path.extension().is_some_and(|e| e == "json");
+    let sidecar = if is_metadata { Some(path.to_owned()) } else { metadata_beside(path) };
+    let mut metadata = Metadata::default();
+    if let Some(sidecar) = &sidecar {
+        let bytes = read(sidecar, MAX_METADATA_BYTES as u64)?;
+        metadata = Metadata::read(&bytes).map_err(within(sidecar))?;
+    }
+    let policy = match metadata.model.as_deref() {
+        Some(name) if is_metadata && name.starts_with(scripted::PREFIX) => {
+            load_scripted(name, &metadata).map_err(within(path))?
+        }
+        _ => {
+            let model = if is_metadata { model_beside(path, &metadata)? } else { path.to_owned() };
+            load(&read(&model, MAX_MODEL_BYTES)?, &metadata).map_err(within(&model))?
+        }
+    };
+    metadata.observation_space = Some(policy.observation_space().clone());
+    metadata.action_space = Some(policy.action_space().clone());
+    let named = sidecar.as_deref().unwrap_or(path);
+    let name = named.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Loaded { name, metadata, policy })
+}
+
+/// Loads every policy of a folder, each by its metadata file, in the order of their names. Other JSON files are passed
+/// over.
+///
+/// # Errors
+/// If the folder cannot be read, or one of its policies cannot be loaded: better none than a silent gap.
+pub fn load_folder(folder: &Path) -> Result<Vec<Loaded>, PolicyError> {
+    let unreadable = |source| PolicyError::Read { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "json") && is_policy(&path)? {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files.iter().map(|path| load_file(path)).collect()
+}
+
+fn is_policy(path: &Path) -> Result<bool, PolicyError> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    let bytes = read(path, MAX_METADATA_BYTES as u64)?;
+    Ok(serde_json::from_slice::<Kind>(&bytes).is_ok_and(|k| k.kind == "policy"))
+}
+
+fn load_scripted(name: &str, metadata: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
+    let (Some(observation), Some(action)) = crate::spaces::declared(metadata) else {
+        let message = "a scripted policy needs observation_space and action_space, or a built-in env".into();
+        return Err(PolicyError::Metadata(message));
+    };
+    scripted(name, observation, action)
+}
+
+/// `NAME.json` beside `NAME.onnx`, also beside `NAME.policy.pth`.
+fn metadata_beside(model: &Path) -> Option<PathBuf> {
+    let once = model.with_extension("json");
+    let twice = model.with_extension("").with_extension("json");
+    [once, twice].into_iter().find(|path| path.is_file())
+}
+
+/// The model that a metadata file names, or else the first that has its name.
+fn model_beside(path: &Path, metadata: &Metadata) -> Result<PathBuf, PolicyError> {
+    if let Some(model) = &metadata.model {
+        let plain = Path::new(model).file_name().is_some_and(|name| name == model.as_str());
+        let refused = || PolicyError::Metadata(format!("\"model\" names a file beside it, got {model:?}"));
+        return if plain { Ok(path.with_file_name(model)) } else { Err(within(path)(refused())) };
+    }
+    let candidates = ENDINGS.map(|ending| path.with_extension(ending));
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let message = format!("there is no model of its name beside it (endings {})", ENDINGS.join(", "));
+        within(path)(PolicyError::Metadata(message))
+    })
+}
+
+fn within(path: &Path) -> impl Fn(PolicyError) -> PolicyError {
+    let path = path.to_owned();
+    move |source| PolicyError::In { path: path.clone(), source: Box::new(source) }
+}
+
+/// Reads a file of at most `max` bytes.
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, PolicyError> {
+    let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max {
+        return Err(within(path)(too_large(bytes.len() as u64, max)));
+    }
+    Ok(bytes)
+}

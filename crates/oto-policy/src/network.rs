@@ -1,0 +1,310 @@
+//! Stable-Baselines3's and sb3-contrib's policies as native networks, recognised by the names of their tensors.
+//!
+//! | tensors | algorithms | hidden | answer |
+//! | --- | --- | --- | --- |
+//! | `mlp_extractor.policy_net.N`, `action_net` | PPO, A2C, TRPO, MaskablePPO | tanh | largest logit; with `log_std` the mean, clipped |
+//! | `actor.latent_pi.N`, `actor.mu` | SAC, TQC | relu | tanh of the mean, scaled to the action range |
+//! | `actor.mu.N` | TD3, DDPG | relu | tanh, scaled to the action range |
+//! | `q_net.q_net.N` | DQN | relu | largest value |
+//! | `quantile_net.quantile_net.N` | QR-DQN | relu | largest mean over quantiles |
+//! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range |
+
+use crate::spaces::{self, ActionShape, Input};
+use crate::tensors::{StateDict, Tensor};
+use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
+use oto_proto::Space;
+use oto_rl::mlp::{Activation, Layer, Mlp};
+
+/// A multi-layer perceptron and what makes an action of its output.
+pub struct Network {
+    input: Input,
+    action: Space,
+    mlp: Mlp,
+    head: Head,
+    values: Vec<f32>,
+}
+
+/// What the output of the last layer means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Head {
+    /// A preference for each choice, under this name.
+    Choices(&'static str),
+    /// So many quantiles of the return of each choice, `[quantiles, choices]`.
+    Quantiles(usize),
+    /// The action, where it lies in the range.
+    Mean,
+    /// Its tanh is the action, scaled to the range; clipped to plus and minus this before.
+    Squashed(f32),
+}
+
+/// Stable-Baselines3 clips the mean to this under generalised state-dependent exploration (`sac/policies.py`,
+/// `clip_mean`); the file does not say if it was changed.
+const SDE_CLIP_MEAN: f32 = 2.0;
+
+impl Network {
+    /// Recognises the policy in `dict`.
+    ///
+    /// # Errors
+    /// If the layout is not known, its layers do not fit, or `metadata` contradict it or lack what it needs.
+    pub fn new(dict: &StateDict, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let parts = recognise(dict, metadata)?;
+        let inputs = parts.layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
+        let mlp = Mlp::new(inputs, parts.layers)
+            .map_err(|e| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}")))?;
+        let action = spaces::action(metadata, parts.head.shape(mlp.outputs()))?;
+        if let (Head::Squashed(_), Space::Box { low, high }) = (parts.head, &action)
+            && low.iter().chain(high).any(|bound| !bound.is_finite())
+        {
+            let message =
+                "the network's tanh has to be scaled to the range of the actions; declare action_space";
+            return Err(PolicyError::Metadata(message.into()));
+        }
+        Ok(Network {
+            input: Input::new(metadata, inputs)?,
+            action,
+            mlp,
+            head: parts.head,
+            values: Vec::new(),
+        })
+    }
+
+    /// Runs `each` on the raw answers of every so many rows.
+    fn run(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        mut each: impl FnMut(Head, &Space, &[f32], &mut Vec<f32>) -> Result<(), PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let width = self.input.width;
+        for rows in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
+            each(self.head, &self.action, self.mlp.forward(rows), &mut self.values)?;
+        }
+        Ok(())
+    }
+}
+
+impl Policy for Network {
+    fn observation_space(&self) -> &Space {
+        &self.input.space
+    }
+
+    fn action_space(&self) -> &Space {
+        &self.action
+    }
+
+    fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
+        actions.clear();
+        self.run(observations, rows, |head, space, raw, values| head.answer(space, raw, values, actions))?;
+        fit_actions(&self.action, actions)
+    }
+
+    fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
+        let (mut raws, mut means, mut actions) = (Vec::new(), Vec::new(), Vec::new());
+        self.run(observations, rows, |head, space, raw, values| {
+            raws.extend_from_slice(raw);
+            head.answer(space, raw, values, &mut actions)?;
+            means.extend_from_slice(values);
+            Ok(())
+        })?;
+        if let (Head::Mean, Space::Box { .. }) = (self.head, &self.action) {
+            fit_actions(&self.action, &mut actions)?;
+        }
+        let width = self.mlp.outputs();
+        let output = |name: &str, shape: &[usize], values| Output {
+            name: name.into(),
+            shape: [&[rows], shape].concat(),
+            values,
+        };
+        let action_shape: &[usize] = match &self.action {
+            Space::Discrete { .. } => &[],
+            Space::Box { low, .. } => &[low.len()],
+        };
+        let mut outputs = match self.head {
+            Head::Choices(name) => vec![output(name, &[width], raws)],
+            Head::Quantiles(n) => {
+                vec![output("quantiles", &[n, width / n], raws), output("q_values", &[width / n], means)]
+            }
+            Head::Mean | Head::Squashed(_) => vec![output("mean", &[width], raws)],
+        };
+        outputs.push(output("action", action_shape, actions));
+        Ok(outputs)
+    }
+}
+
+impl Head {
+    fn shape(self, width: usize) -> ActionShape {
+        match self {
+            Head::Choices(_) => ActionShape::Choices(width),
+            Head::Quantiles(n) => ActionShape::Choices(width / n),
+            Head::Mean | Head::Squashed(_) => ActionShape::Numbers(width),
+        }
+    }
+
+    /// Adds the actions for raw answers to `actions`. `values` is filled with the values of the choices where they
+    /// are not the raw answers themselves.
+    fn answer(
+        self,
+        space: &Space,
+        raw: &[f32],
+        values: &mut Vec<f32>,
+        actions: &mut Vec<f32>,
+    ) -> Result<(), PolicyError> {
+        values.clear();
+        match (self, space) {
+            (Head::Choices(_), _) => argmax(raw, space_choices(space), actions),
+            (Head::Quantiles(quantiles), _) => {
+                let choices = space_choices(space);
+                for row in raw.chunks_exact(quantiles * choices) {
+                    let sum = |choice: usize| row.iter().skip(choice).step_by(choices).sum::<f32>();
+                    values.extend((0..choices).map(|choice| sum(choice) / quantiles as f32));
+                }
+                argmax(values, choices, actions)
+            }
+            (Head::Squashed(clip), Space::Box { low, high }) => {
+                for row in raw.chunks_exact(low.len()) {
+                    // stable_baselines3/common/policies.py, `unscale_action`.
+                    let unscale = |(x, (low, high)): (&f32, (&f32, &f32))| {
+                        low + 0.5 * (x.clamp(-clip, clip).tanh() + 1.0) * (high - low)
+                    };
+                    actions.extend(row.iter().zip(low.iter().zip(high)).map(unscale));
+                }
+                Ok(())
+            }
+            _ => {
+                actions.extend_from_slice(raw);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn space_choices(space: &Space) -> usize {
+    match space {
+        Space::Discrete { n } => *n as usize,
+        Space::Box { low, .. } => low.len(),
+    }
+}
+
+struct Parts {
+    layers: Vec<Layer>,
+    head: Head,
+}
+
+fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError> {
+    use Activation::{Identity, Relu, Tanh};
+    let has = |name: &str| dict.contains_key(name);
+    let starts = |prefix: &str| dict.keys().find(|name| name.starts_with(prefix));
+    for (part, what) in [
+        ("features_extractor.", "a features extractor"),
+        ("pi_features_extractor.", "a features extractor"),
+        ("actor.features_extractor.", "a features extractor"),
+        ("q_net.features_extractor.", "a features extractor"),
+        ("quantile_net.features_extractor.", "a features extractor"),
+        ("lstm_actor.", "a recurrent network"),
+    ] {
+        if let Some(name) = starts(part) {
+            return Err(PolicyError::Unsupported(format!("{what} (tensor {name:?}); export it to ONNX")));
+        }
+    }
+    let hidden = |default| metadata.hidden_activation().unwrap_or(default);
+    let read = |prefix: &str, activation| layers(dict, prefix, activation);
+    let last = |name: &str| layer(dict, name, Identity).map(|layer| vec![layer]);
+    if has("action_net.weight") {
+        let mut layers = read("mlp_extractor.policy_net.", hidden(Tanh))?;
+        layers.extend(last("action_net")?);
+        let head = if has("log_std") { Head::Mean } else { Head::Choices("logits") };
+        return Ok(Parts { layers, head });
+    }
+    if has("actor.mu.weight") || (has("actor.mu.0.weight") && starts("actor.latent_pi.").is_some()) {
+        let mut layers = read("actor.latent_pi.", hidden(Relu))?;
+        let sde = has("actor.mu.0.weight");
+        layers.extend(last(if sde { "actor.mu.0" } else { "actor.mu" })?);
+        return Ok(Parts { layers, head: Head::Squashed(if sde { SDE_CLIP_MEAN } else { f32::MAX }) });
+    }
+    let open = |prefix: &str| {
+        let mut layers = read(prefix, hidden(Relu))?;
+        if let Some(last) = layers.last_mut() {
+            last.activation = Identity;
+        }
+        Ok(layers)
+    };
+    if starts("actor.mu.").is_some() {
+        return Ok(Parts { layers: open("actor.mu.")?, head: Head::Squashed(f32::MAX) });
+    }
+    if starts("q_net.q_net.").is_some() {
+        return Ok(Parts { layers: open("q_net.q_net.")?, head: Head::Choices("q_values") });
+    }
+    if starts("quantile_net.quantile_net.").is_some() {
+        let layers = open("quantile_net.quantile_net.")?;
+        let head = Head::Quantiles(quantiles(&layers, metadata)?);
+        return Ok(Parts { layers, head });
+    }
+    if starts("action_net.").is_some() {
+        let layers = open("action_net.")?;
+        let discrete = matches!(spaces::declared(metadata).1, Some(Space::Discrete { .. }));
+        let head = if discrete { Head::Choices("logits") } else { Head::Squashed(f32::MAX) };
+        return Ok(Parts { layers, head });
+    }
+    let names: Vec<_> = dict.keys().take(4).collect();
+    Err(PolicyError::Unsupported(format!(
+        "{} tensors of no known layout, the first are {names:?}",
+        dict.len()
+    )))
+}
+
+/// How many quantiles the last layer has for each choice: the file only knows the product.
+fn quantiles(layers: &[Layer], metadata: &Metadata) -> Result<usize, PolicyError> {
+    let outputs = layers.last().map_or(0, |layer| layer.bias.len());
+    let Some(Space::Discrete { n }) = spaces::declared(metadata).1 else {
+        let message = "a quantile network does not say how many choices it has; declare action_space";
+        return Err(PolicyError::Metadata(message.into()));
+    };
+    let n = n as usize;
+    if outputs == 0 || !outputs.is_multiple_of(n) {
+        let message = format!("the model has {outputs} quantiles, which is no multiple of {n} choices");
+        return Err(PolicyError::Metadata(message));
+    }
+    Ok(outputs / n)
+}
+
+/// The linear layers `PREFIX{N}.weight` in the order of their numbers.
+fn layers(dict: &StateDict, prefix: &str, activation: Activation) -> Result<Vec<Layer>, PolicyError> {
+    let mut numbers = Vec::new();
+    for name in dict.keys().filter_map(|name| name.strip_prefix(prefix)) {
+        match name.split_once('.') {
+            Some((number, "weight")) => {
+                numbers.push(number.parse::<u32>().map_err(|_| foreign(prefix, name))?)
+            }
+            Some((_, "bias")) => {}
+            _ => return Err(foreign(prefix, name)),
+        }
+    }
+    numbers.sort_unstable();
+    numbers.iter().map(|number| layer(dict, &format!("{prefix}{number}"), activation)).collect()
+}
+
+fn foreign(prefix: &str, name: &str) -> PolicyError {
+    PolicyError::Unsupported(format!("{prefix}{name} belongs to no linear layer"))
+}
+
+/// One linear layer; without a bias tensor its bias is zero.
+fn layer(dict: &StateDict, name: &str, activation: Activation) -> Result<Layer, PolicyError> {
+    let absent = || PolicyError::Unsupported(format!("{name}.weight is missing"));
+    let weight = dict.get(&format!("{name}.weight")).ok_or_else(absent)?;
+    let &[outputs, inputs] = weight.shape.as_slice() else {
+        let message = format!("{name}.weight has the shape {:?}, expected [outputs, inputs]", weight.shape);
+        return Err(PolicyError::Unsupported(message));
+    };
+    let bias = match dict.get(&format!("{name}.bias")) {
+        None => vec![0.0; outputs],
+        Some(Tensor { shape, values }) if *shape == [outputs] => values.clone(),
+        Some(Tensor { shape, .. }) => {
+            let message = format!("{name}.bias has the shape {shape:?}, expected [{outputs}]");
+            return Err(PolicyError::Unsupported(message));
+        }
+    };
+    if inputs == 0 || outputs == 0 {
+        return Err(PolicyError::Unsupported(format!("{name}.weight is empty")));
+    }
+    Ok(Layer { weight: weight.values.clone(), bias, activation })
+}

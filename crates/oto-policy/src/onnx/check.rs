@@ -1,0 +1,233 @@
+//! What is checked about an ONNX graph before tract sees it. tract was not written for hostile files: it computes what
+//! depends on constants while it loads, indexes by names without looking, and follows file names. So here a graph is held to
+//! operators that policies use, to names that exist, to data inside the file, and to constants that cannot grow.
+
+use crate::PolicyError;
+use oto_proto::MAX_WIDTH;
+use std::collections::HashMap;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
+
+/// The most nodes a graph may have.
+const MAX_NODES: usize = 10_000;
+/// The most numbers that a value computed from constants alone may have.
+const MAX_FOLDED: u64 = 1 << 22;
+
+/// The operators that are run: none whose output is larger than the product of its inputs' sizes, unless its output's
+/// shape is known before anything is computed; none with graphs inside; none that draws random numbers.
+const OPERATORS: &[&str] = &[
+    "Abs",
+    "Add",
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Cos",
+    "Div",
+    "Dropout",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Round",
+    "Selu",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+    "Xor",
+];
+
+/// The shape of one observation, as the graph's only input has it behind the batch dimension.
+pub(super) fn check(model: &ModelProto) -> Result<Vec<usize>, PolicyError> {
+    let graph = model.graph.as_ref().ok_or_else(|| malformed("there is no graph in it"))?;
+    if graph.node.len() > MAX_NODES {
+        let (found, max) = (graph.node.len() as u64, MAX_NODES as u64);
+        return Err(PolicyError::TooLarge { what: "the graph".into(), found, max, unit: "nodes" });
+    }
+    if let Some(node) = graph.node.iter().find(|node| !is_supported(node)) {
+        let operator =
+            [node.domain.as_str(), &node.op_type].join(if node.domain.is_empty() { "" } else { "." });
+        return Err(PolicyError::UnsupportedOperator { operator, node: node.name.clone() });
+    }
+    if !graph.sparse_initializer.is_empty() {
+        return Err(PolicyError::Unsupported("an ONNX graph with sparse constants".into()));
+    }
+    check_values(graph)?;
+    observation_shape(graph)
+}
+
+pub(super) fn malformed(reason: impl Into<String>) -> PolicyError {
+    PolicyError::Malformed { format: "ONNX file", reason: reason.into() }
+}
+
+fn is_supported(node: &NodeProto) -> bool {
+    matches!(node.domain.as_str(), "" | "ai.onnx")
+        && OPERATORS.contains(&node.op_type.as_str())
+        && node.attribute.iter().all(|a| a.g.is_none() && a.graphs.is_empty() && a.sparse_tensor.is_none())
+}
+
+/// Follows the values through the graph: each is given before it is read, and those that depend on constants alone
+/// stay small.
+fn check_values(graph: &GraphProto) -> Result<(), PolicyError> {
+    // The number of elements of a value that does not depend on the observation, `None` if it does. No operator gives
+    // more elements than the product of its inputs' numbers of elements.
+    let mut values: HashMap<&str, Option<u64>> = HashMap::new();
+    values.extend(graph.input.iter().map(|input| (input.name.as_str(), None)));
+    for tensor in &graph.initializer {
+        values.insert(&tensor.name, Some(elements(tensor)?));
+    }
+    for node in &graph.node {
+        let mut size = if node.op_type == "Constant" { constant(node)? } else { Some(1) };
+        for input in node.input.iter().filter(|name| !name.is_empty()) {
+            let Some(input_size) = values.get(input.as_str()) else {
+                return Err(malformed(format!(
+                    "node {:?} reads {input:?}, which nothing before it gives",
+                    node.name
+                )));
+            };
+            size = size.zip(*input_size).map(|(a, b)| a.saturating_mul(b.max(1)));
+        }
+        if node.op_type == "Shape" {
+            // Known in part while loading, and as short as a shape.
+            size = Some(8);
+        }
+        // One constant alone is as large as the file has it.
+        if let Some(found) = size.filter(|size| *size > MAX_FOLDED && node.input.len() > 1) {
+            let what = format!("what node {:?} makes of constants", node.name);
+            return Err(PolicyError::TooLarge { what, found, max: MAX_FOLDED, unit: "numbers" });
+        }
+        values.extend(node.output.iter().map(|output| (output.as_str(), size)));
+    }
+    match graph.output.iter().find(|output| !values.contains_key(output.name.as_str())) {
+        Some(output) => Err(malformed(format!("nothing gives the output {:?}", output.name))),
+        None => Ok(()),
+    }
+}
+
+fn constant(node: &NodeProto) -> Result<Option<u64>, PolicyError> {
+    let tensors = node.attribute.iter().filter_map(|a| a.t.as_ref()).map(elements);
+    Ok(Some(tensors.sum::<Result<u64, _>>()?.max(1)))
+}
+
+/// The number of elements of a constant, which must all be there.
+fn elements(tensor: &TensorProto) -> Result<u64, PolicyError> {
+    let name = &tensor.name;
+    if tensor.data_location == Some(DataLocation::External as i32) || !tensor.external_data.is_empty() {
+        return Err(PolicyError::Unsupported(format!("the constant {name:?} lies in another file")));
+    }
+    let claimed = tensor.dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
+    let (bytes, given) = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => (4, tensor.float_data.len()),
+        Ok(DataType::Double) => (8, tensor.double_data.len()),
+        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
+        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+        Ok(DataType::Bool | DataType::Uint8 | DataType::Int8) => (1, tensor.int32_data.len()),
+        _ => {
+            let message = format!("the constant {name:?} has the ONNX data type {}", tensor.data_type);
+            return Err(PolicyError::Unsupported(message));
+        }
+    };
+    let whole = if tensor.raw_data.is_empty() {
+        claimed == Some(given as u64)
+    } else {
+        claimed.and_then(|n| n.checked_mul(bytes)) == Some(tensor.raw_data.len() as u64)
+    };
+    if !whole || tensor.dims.len() > 8 {
+        return Err(malformed(format!(
+            "the constant {name:?} does not hold the numbers of its shape {:?}",
+            tensor.dims
+        )));
+    }
+    Ok(claimed.unwrap_or(0))
+}
+
+fn observation_shape(graph: &GraphProto) -> Result<Vec<usize>, PolicyError> {
+    let is_constant = |input: &&ValueInfoProto| graph.initializer.iter().any(|t| t.name == input.name);
+    let inputs: Vec<_> = graph.input.iter().filter(|input| !is_constant(input)).collect();
+    let &[input] = inputs.as_slice() else {
+        let names: Vec<_> = inputs.iter().take(4).map(|input| &input.name).collect();
+        return Err(PolicyError::Unsupported(format!("expected one input, the observations; got {names:?}")));
+    };
+    let expected = || {
+        let name = &input.name;
+        PolicyError::Unsupported(format!(
+            "the input {name:?} is not float32 of the shape [batch, numbers...]"
+        ))
+    };
+    let Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) = &input.r#type else {
+        return Err(expected());
+    };
+    let dims = tensor.shape.as_ref().map(|shape| shape.dim.as_slice()).unwrap_or_default();
+    if tensor.elem_type != DataType::Float as i32 || !(2..=5).contains(&dims.len()) {
+        return Err(expected());
+    }
+    let size = |dim: &Option<Dim>| match dim {
+        Some(Dim::DimValue(n)) => usize::try_from(*n).ok().filter(|n| (1..=MAX_WIDTH).contains(n)),
+        _ => None,
+    };
+    dims[1..].iter().map(|dim| size(&dim.value).ok_or_else(expected)).collect()
+}

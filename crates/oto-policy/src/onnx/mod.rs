@@ -1,0 +1,253 @@
+//! Policies from ONNX graphs, run by tract.
+//!
+//! A graph has one input, the observations `[batch, numbers]` in float32 (or `[batch, channels, height, width]`, which
+//! takes them flattened), and named outputs. The action is the output `action`, an index or numbers; without one it is
+//! the choice with the largest of `logits` or `q_values`; without those it is the only output.
+
+mod check;
+
+use crate::spaces::{self, ActionShape, Input};
+use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
+use check::malformed;
+use oto_proto::Space;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+
+/// The most numbers one value may have while a run computes [`ROWS_PER_RUN`] rows.
+const MAX_VALUE: f64 = (1u64 << 26) as f64;
+
+/// An ONNX graph as a policy.
+pub struct Onnx {
+    plan: Arc<TypedRunnableModel>,
+    input: Input,
+    /// The shape of one observation in the graph.
+    shape: Vec<usize>,
+    outputs: Vec<String>,
+    action: Space,
+    answer: Answer,
+}
+
+/// Which output is the action, and how.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// This output as it is.
+    As(usize),
+    /// The choice with the largest value in this output.
+    Largest(usize),
+}
+
+/// What the graph says about one output: its name, whether it holds indices, and numbers for each row.
+struct Shown {
+    name: String,
+    index: bool,
+    width: Option<usize>,
+}
+
+impl Onnx {
+    /// Reads and prepares a graph.
+    ///
+    /// # Errors
+    /// If it is damaged, uses an operator that is not supported (it is named), or is no policy.
+    pub fn new(model: &[u8], metadata: &Metadata) -> Result<Self, PolicyError> {
+        let proto = guarded(|| onnx().proto_model_for_read(&mut &*model)).map_err(|reason| {
+            // Protocol buffers have no mark of their own: what cannot be read is of no known format.
+            PolicyError::UnknownFormat(reason)
+        })?;
+        let shape = check::check(&proto)?;
+        let (plan, shown) = prepare(&proto, &shape)?;
+        let (answer, action_shape) = choose(&shown, metadata)?;
+        Ok(Onnx {
+            plan,
+            input: Input::new(metadata, shape.iter().product())?,
+            shape,
+            outputs: shown.into_iter().map(|output| output.name).collect(),
+            action: spaces::action(metadata, action_shape)?,
+            answer,
+        })
+    }
+
+    /// Runs the graph on every so many rows and gives `each` the run's outputs and its number of rows.
+    fn run(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        mut each: impl FnMut(TVec<TValue>, usize) -> Result<(), PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let width = self.input.width;
+        for chunk in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
+            let rows = chunk.len() / width;
+            let shape = [&[rows], self.shape.as_slice()].concat();
+            let outputs = guarded(|| {
+                let observations = Tensor::from_shape(&shape, chunk)?;
+                self.plan.run(tvec!(observations.into_tvalue()))
+            });
+            each(outputs.map_err(PolicyError::Run)?, rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl Policy for Onnx {
+    fn observation_space(&self) -> &Space {
+        &self.input.space
+    }
+
+    fn action_space(&self) -> &Space {
+        &self.action
+    }
+
+    fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
+        actions.clear();
+        let (answer, space) = (self.answer, self.action.clone());
+        self.run(observations, rows, |outputs, rows| {
+            let (Answer::As(at) | Answer::Largest(at)) = answer;
+            let choices = match (answer, &space) {
+                (Answer::Largest(_), Space::Discrete { n }) => *n as usize,
+                _ => space.width(),
+            };
+            let values = floats(&outputs[at])?;
+            if values.len() != rows * choices {
+                let message = format!("{} numbers came for {rows} rows of {choices}", values.len());
+                return Err(PolicyError::Run(message));
+            }
+            match answer {
+                Answer::As(_) => actions.extend_from_slice(&values),
+                Answer::Largest(_) => argmax(&values, choices, actions)?,
+            }
+            Ok(())
+        })?;
+        fit_actions(&self.action, actions)
+    }
+
+    fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
+        let mut all: Vec<Output> = Vec::new();
+        let names = self.outputs.clone();
+        self.run(observations, rows, |outputs, rows| {
+            for (i, (name, output)) in names.iter().zip(&outputs).enumerate() {
+                if output.shape().first() != Some(&rows) {
+                    let message = format!("{name:?} has the shape {:?} for {rows} rows", output.shape());
+                    return Err(PolicyError::Run(message));
+                }
+                let values = floats(output)?;
+                match all.get_mut(i) {
+                    Some(whole) => {
+                        whole.shape[0] += rows;
+                        whole.values.extend(values);
+                    }
+                    None => all.push(Output { name: name.clone(), shape: output.shape().to_vec(), values }),
+                }
+            }
+            Ok(())
+        })?;
+        if let Answer::Largest(at) = self.answer
+            && !names.iter().any(|name| name == "action")
+            && let Some(preferences) = all.get(at)
+        {
+            let mut values = Vec::new();
+            argmax(&preferences.values, preferences.shape[1..].iter().product(), &mut values)?;
+            all.push(Output { name: "action".into(), shape: vec![values.len()], values });
+        }
+        Ok(all)
+    }
+}
+
+/// Runs something of tract's. It reports most faults as errors; the rest are panics, which are the file's fault, too.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| format!("{e:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("tract gave up: {}", text.unwrap_or("without a reason")))
+        }
+    }
+}
+
+/// Types and optimises the graph for any number of rows.
+fn prepare(
+    proto: &ModelProto,
+    shape: &[usize],
+) -> Result<(Arc<TypedRunnableModel>, Vec<Shown>), PolicyError> {
+    let typed = guarded(|| {
+        let model = onnx().model_for_proto_model(proto)?;
+        let batch = model.symbols.new_with_prefix("rows");
+        let mut dims: TVec<TDim> = tvec!(batch.clone().into());
+        dims.extend(shape.iter().map(|n| TDim::from(*n as i64)));
+        Ok((model.with_input_fact(0, f32::fact(dims).into())?.into_typed()?, batch))
+    });
+    let (model, batch) = typed.map_err(malformed)?;
+    check_size(&model, &batch)?;
+    let names = proto.graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.clone());
+    let shown = guarded(|| {
+        let show = |(i, name)| {
+            let fact = model.output_fact(i)?;
+            let size = |d: &TDim| d.to_i64().ok().and_then(|n| usize::try_from(n).ok());
+            let width = fact.shape.iter().skip(1).try_fold(1usize, |n, d| n.checked_mul(size(d)?));
+            Ok(Shown { name, index: fact.datum_type.is_integer(), width })
+        };
+        names.enumerate().map(show).collect::<TractResult<Vec<_>>>()
+    });
+    let shown = shown.map_err(malformed)?;
+    let plan = guarded(|| model.into_optimized()?.into_runnable()).map_err(malformed)?;
+    Ok((plan, shown))
+}
+
+/// Bounds the memory of a run: every value has a known size for a full run, and none is too large.
+fn check_size(model: &TypedModel, batch: &Symbol) -> Result<(), PolicyError> {
+    let values = SymbolValues::default().with(batch, ROWS_PER_RUN as i64);
+    for node in model.nodes() {
+        for output in &node.outputs {
+            let sizes = output.fact.shape.iter().map(|d| d.eval(&values).to_i64().ok().map(|n| n as f64));
+            let Some(size) = sizes.product::<Option<f64>>() else {
+                let message = format!("a graph in which the size of {:?} is not known beforehand", node.name);
+                return Err(PolicyError::Unsupported(message));
+            };
+            if size > MAX_VALUE {
+                let what = format!("the value {:?} for {ROWS_PER_RUN} rows", node.name);
+                let (found, max) = (size as u64, MAX_VALUE as u64);
+                return Err(PolicyError::TooLarge { what, found, max, unit: "numbers" });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the action among the outputs.
+fn choose(shown: &[Shown], metadata: &Metadata) -> Result<(Answer, ActionShape), PolicyError> {
+    let find = |name: &str| shown.iter().position(|output| output.name == name);
+    let width = |at: usize| {
+        let message = || format!("the size of the output {:?} is not known", shown[at].name);
+        shown[at].width.ok_or_else(|| PolicyError::Unsupported(message()))
+    };
+    let discrete = matches!(spaces::declared(metadata).1, Some(Space::Discrete { .. }));
+    let preferences = find("logits").or_else(|| find("q_values"));
+    if let Some(at) = find("action") {
+        let answer = Answer::As(at);
+        return match (shown[at].index || (discrete && width(at)? == 1), preferences) {
+            (true, Some(preferences)) => Ok((answer, ActionShape::Choices(width(preferences)?))),
+            (true, None) => Ok((answer, ActionShape::Index)),
+            (false, _) => Ok((answer, ActionShape::Numbers(width(at)?))),
+        };
+    }
+    if let Some(at) = preferences {
+        return Ok((Answer::Largest(at), ActionShape::Choices(width(at)?)));
+    }
+    match shown {
+        [only] if only.index => Ok((Answer::As(0), ActionShape::Index)),
+        [_] if discrete => Ok((Answer::Largest(0), ActionShape::Choices(width(0)?))),
+        [_] => Ok((Answer::As(0), ActionShape::Numbers(width(0)?))),
+        _ => {
+            let names: Vec<_> = shown.iter().take(8).map(|output| &output.name).collect();
+            Err(PolicyError::Unsupported(format!(
+                "expected an output \"action\", \"logits\" or \"q_values\", got {names:?}"
+            )))
+        }
+    }
+}
+
+fn floats(value: &TValue) -> Result<Vec<f32>, PolicyError> {
+    guarded(|| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
+        .map_err(PolicyError::Run)
+}

@@ -1,0 +1,106 @@
+//! Every teacher among the reference fixtures gives the outputs that onnxruntime gave, from each of its files.
+
+use oto_policy::{Loaded, load_file};
+use oto_proto::Space;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    obs: Vec<Vec<f32>>,
+    outputs: BTreeMap<String, serde_json::Value>,
+}
+
+fn flatten(value: &serde_json::Value, into: &mut Vec<f32>) {
+    match value {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| flatten(item, into)),
+        number => into.push(number.as_f64().expect("a number") as f32),
+    }
+}
+
+/// The largest error relative to the tolerance of policies, 1e-5 * max(1, |reference|).
+fn error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let error = |(a, b): (&f32, &f32)| (a - b).abs() / (1e-5 * b.abs().max(1.0));
+    found.iter().zip(expected).map(error).fold(0.0, f32::max)
+}
+
+fn check(teacher: &str, model: &str) -> Loaded {
+    let golden = std::fs::read(fixture(&format!("golden_{teacher}.json"))).unwrap();
+    let golden: Golden = serde_json::from_slice(&golden).unwrap();
+    let mut loaded = load_file(&fixture(model)).unwrap();
+    let rows = golden.obs.len();
+    let observations = golden.obs.concat();
+    let outputs = loaded.policy.outputs(&observations, rows).unwrap();
+    assert!(!golden.outputs.is_empty());
+    for (name, expected) in &golden.outputs {
+        let mut values = Vec::new();
+        flatten(expected, &mut values);
+        let output = outputs.iter().find(|o| o.name == *name).unwrap_or_else(|| panic!("{model}: no {name}"));
+        assert_eq!(output.shape.iter().product::<usize>(), values.len(), "{model} {name}");
+        assert_eq!(output.shape[0], rows);
+        let error = error(&output.values, &values);
+        assert!(error <= 1.0, "{model} {name}: {error} times the tolerance");
+    }
+    let mut expected = Vec::new();
+    flatten(&golden.outputs["action"], &mut expected);
+    let mut actions = Vec::new();
+    loaded.policy.act(&observations, rows, &mut actions).unwrap();
+    assert!(error(&actions, &expected) <= 1.0, "{model} act");
+    assert_eq!(loaded.policy.observation_space().width(), golden.obs[0].len());
+    loaded
+}
+
+fn uniform(low: f32, high: f32) -> Space {
+    Space::Box { low: vec![low], high: vec![high] }
+}
+
+#[test]
+fn ppo_cartpole() {
+    for file in ["onnx", "safetensors", "policy.pth", "json"] {
+        let loaded = check("teacher_ppo_cartpole_v1", &format!("teacher_ppo_cartpole_v1.{file}"));
+        assert_eq!(*loaded.policy.action_space(), Space::Discrete { n: 2 });
+        assert_eq!(loaded.name, "teacher_ppo_cartpole_v1");
+    }
+    check("teacher_ppo_cartpole_v1_early", "teacher_ppo_cartpole_v1_early.onnx");
+    check("teacher_ppo_cartpole_v1_early", "teacher_ppo_cartpole_v1_early.safetensors");
+}
+
+#[test]
+fn sac_inverted_pendulum() {
+    for file in ["onnx", "safetensors", "policy.pth"] {
+        let teacher = "teacher_sac_inverted_pendulum_v5";
+        let loaded = check(teacher, &format!("{teacher}.{file}"));
+        assert_eq!(*loaded.policy.action_space(), uniform(-3.0, 3.0));
+    }
+}
+
+#[test]
+fn sac_pendulum() {
+    let loaded = check("teacher_sac_pendulum_v1", "teacher_sac_pendulum_v1.onnx");
+    assert_eq!(*loaded.policy.action_space(), uniform(-2.0, 2.0));
+}
+
+#[test]
+fn rows_beyond_one_run_are_answered_in_order() {
+    let rows = 2 * oto_policy::ROWS_PER_RUN + 7;
+    let observations: Vec<f32> = (0..4 * rows).map(|i| (i as f32 * 0.37).sin()).collect();
+    let mut answers = Vec::new();
+    for file in ["onnx", "safetensors"] {
+        let path = fixture(&format!("teacher_sac_inverted_pendulum_v5.{file}"));
+        let mut policy = load_file(&path).unwrap().policy;
+        let (mut all, mut one) = (Vec::new(), Vec::new());
+        policy.act(&observations, rows, &mut all).unwrap();
+        assert_eq!(policy.outputs(&observations, rows).unwrap()[0].shape, [rows, 1]);
+        for row in [0, oto_policy::ROWS_PER_RUN, rows - 1] {
+            policy.act(&observations[4 * row..][..4], 1, &mut one).unwrap();
+            assert!((one[0] - all[row]).abs() < 1e-5);
+        }
+        answers.push(all);
+    }
+    assert!(error(&answers[0], &answers[1]) <= 1.0);
+}
