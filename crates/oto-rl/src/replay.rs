@@ -163,6 +163,12 @@ impl Replay {
         true
     }
 
+    /// The observation a slot holds, unless it has been overwritten or never was.
+    pub fn observation(&self, slot: SlotId) -> Option<&[f32]> {
+        let at = self.place(slot)?;
+        Some(&self.observation[at * self.width..(at + 1) * self.width])
+    }
+
     /// The version that labelled a slot, if it is labelled.
     pub fn label_version(&self, slot: SlotId, teacher: usize) -> Option<u32> {
         let at = self.place(slot).filter(|_| teacher < self.teachers)? * self.teachers + teacher;

@@ -1,0 +1,138 @@
+//! oto-cpu holds to the reference: the same programs, the same numbers, step after step.
+
+use oto_candle::Candle;
+use oto_cpu::Cpu;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
+use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+
+fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{what}[{i}]: {a} here, {b} in candle");
+    }
+}
+
+fn pair(program: &Program, rng: &mut Rng) -> [Box<dyn Executable>; 2] {
+    let mut both = [Cpu.compile(program.clone()).unwrap(), Candle.compile(program.clone()).unwrap()];
+    for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
+        // Moments and counters start as zeros.
+        let scale = if input.name.starts_with("adam") { 0.0 } else { 0.5 };
+        let values = (0..input.len()).map(|_| (rng.normal() * scale) as f32).collect::<Vec<_>>();
+        both.iter_mut().for_each(|e| e.write(InputId(i), &values).unwrap());
+    }
+    both
+}
+
+fn outputs(program: &Program) -> Vec<Vec<f32>> {
+    vec![Vec::new(); program.outputs.len()]
+}
+
+/// A batch as replay gives it, every value drawn.
+fn draw(name: &str, len: usize, sizes: Sizes, rng: &mut Rng) -> Vec<f32> {
+    match name {
+        "action" | "teacher_action" => (0..len).map(|_| rng.below(sizes.actions as u32) as f32).collect(),
+        "mask" => (0..len).map(|_| rng.below(2) as f32).collect(),
+        "perm" => {
+            let mut order = (0..len).collect::<Vec<_>>();
+            rng.shuffle(&mut order);
+            order.into_iter().map(|i| i as f32).collect()
+        }
+        "discount" => (0..len).map(|_| 0.99 * rng.below(2) as f32).collect(),
+        "lr" => vec![1e-3],
+        "target_mix" => vec![rng.below(3) as f32 * 0.5],
+        "alpha_aikd" | "delta" | "eta" | "alpha_task" => vec![rng.f64() as f32],
+        _ => (0..len).map(|_| rng.normal() as f32).collect(),
+    }
+}
+
+#[test]
+fn train_steps_agree_on_many_shapes() {
+    for (seed, hidden, quantiles, batch, actions, teachers, double) in [
+        (1, vec![64, 64], 32, 64, 2, 1, false),
+        (2, vec![17], 5, 7, 3, 2, true),
+        (3, vec![8, 33, 5], 1, 1, 2, 0, false),
+        (4, vec![16], 20, 12, 6, 3, false),
+    ] {
+        let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
+        let sizes = Sizes { observation: 4, actions, teachers };
+        let program = program(&config, sizes);
+        let rng = &mut Rng::new(seed);
+        let [mut ours, mut reference] = pair(&program, rng);
+        let (mut a, mut b) = (outputs(&program), outputs(&program));
+        for step in 0..60 {
+            let data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
+            let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+            ours.run(&data, &mut a).unwrap();
+            reference.run(&data, &mut b).unwrap();
+            for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
+                close(a, b, 1e-3, &format!("seed {seed}, step {step}, {name}"));
+            }
+        }
+        for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
+            let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
+            ours.read(InputId(i), &mut a).unwrap();
+            reference.read(InputId(i), &mut b).unwrap();
+            close(&a, &b, 2e-3, &format!("seed {seed}, {}", input.name));
+        }
+    }
+}
+
+/// Value and gradients of a formula on drawn inputs.
+fn check(shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
+    let t = Trace::new();
+    let x = shapes.iter().enumerate().map(|(i, s)| t.data(format!("x{i}"), s)).collect::<Vec<_>>();
+    let y = f(&x);
+    let gradients = grad((y * y.tanh()).sum(), &x);
+    let names = (0..x.len()).map(|i| format!("gradient {i}")).collect::<Vec<_>>();
+    let named = names.iter().map(String::as_str).zip(gradients).chain([("y", y)]).collect::<Vec<_>>();
+    let program = t.finish(&[], &named);
+    let rng = &mut Rng::new(7);
+    let [mut ours, mut reference] = pair(&program, rng);
+    let data = shapes.iter().map(|s| (0..s.iter().product()).map(|_| rng.normal() as f32).collect::<Vec<_>>());
+    let data = data.collect::<Vec<_>>();
+    let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    let (mut a, mut b) = (outputs(&program), outputs(&program));
+    ours.run(&data, &mut a).unwrap();
+    reference.run(&data, &mut b).unwrap();
+    for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
+        close(a, b, 1e-4, name);
+    }
+}
+
+#[test]
+fn operations_agree() {
+    check(&[&[5, 3], &[5, 3]], |x| x[0].exp() * x[1].softplus() + x[0].square().recip() - x[1].abs().sqrt());
+    check(&[&[5, 3], &[3]], |x| x[0].maximum(x[1]) + x[0].minimum(x[1]) / x[1].square().affine(1.0, 1.0));
+    check(&[&[2, 3, 4], &[3, 1], &[1, 1, 4]], |x| x[0] * x[1] + x[2].relu());
+    check(&[&[5, 19], &[19, 21]], |x| x[0].matmul(x[1], false, false));
+    check(&[&[19, 5], &[21, 19]], |x| x[0].matmul(x[1], true, true));
+    check(&[&[4, 7]], |x| x[0].log_softmax() + x[0].square().affine(1.0, 1.0).log());
+    check(&[&[4, 7]], |x| x[0].logsumexp() * x[0].max_last().stop_gradient() + x[0].mean_last());
+    check(&[&[9, 6], &[33, 6], &[33]], |x| x[0].linear(x[1], x[2], Activation::Tanh));
+    for (stride, padding) in [(1, 0), (2, 1), (3, 0)] {
+        let conv = Conv { stride, padding };
+        check(&[&[2, 3, 9, 8], &[4, 3, 3, 3], &[4]], |x| x[0].conv2d(x[1], x[2], conv, Activation::Relu));
+    }
+}
+
+#[test]
+fn an_error_leaves_the_state_as_it_was() {
+    let config = QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 3, ..QrDqnConfig::default() };
+    let sizes = Sizes { observation: 2, actions: 2, teachers: 0 };
+    let program = program(&config, sizes);
+    let rng = &mut Rng::new(5);
+    let [mut ours, _] = pair(&program, rng);
+    let id = program.input("q.0.weight").unwrap();
+    let (mut before, mut after) = (vec![0.0; 16], vec![0.0; 16]);
+    ours.read(id, &mut before).unwrap();
+    let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
+    let action = program.data().position(|(_, i)| i.name == "action").unwrap();
+    data[action][1] = 2.0;
+    let slices = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    let e = ours.run(&slices, &mut outputs(&program)).unwrap_err();
+    assert!(e.to_string().contains("index 2 is not a whole number below 2"), "{e}");
+    assert!(ours.run(&slices[1..], &mut outputs(&program)).is_err());
+    ours.read(id, &mut after).unwrap();
+    assert_eq!(before, after);
+}

@@ -1,0 +1,589 @@
+//! One training run: a [`Trainer`], its world and its teachers, without input or output. The driver gives the time, and
+//! carries what the links want to say; [`Student::tick`] takes one environment step.
+//!
+//! A built-in environment lives inside; an environment elsewhere (a page's JavaScript object, a component's host) is
+//! asked for through [`Student::need`] and answers through [`Student::began`] and [`Student::stepped`].
+
+use crate::checkpoint;
+use crate::config::{Clock, StudentConfig};
+use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
+use crate::stage::Stage;
+use crate::trainer::{Episode, TrainError, Trainer};
+use oto_env::{Action, Environment, Snapshot, Space, Step};
+use oto_graph::Backend;
+use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
+use oto_rl::qrdqn::LossParts;
+use oto_rl::replay::SlotId;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// In async mode a batch of states waits at most so long for company, in milliseconds.
+const ASYNC_DELAY_MS: u64 = 20;
+/// Events kept for a driver that does not take them; the oldest go first.
+const MAX_EVENTS: usize = 65_536;
+
+/// A teacher to be taught by: where it is and how it is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// `ws://` or `wss://` address of the teacher server's link.
+    pub url: String,
+    /// The policy's name there.
+    pub policy: String,
+    /// How spaces are mapped, where they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
+    /// How states travel.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// What the bytes of `u8` states mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+}
+
+/// Where a student acts.
+pub enum World {
+    /// An environment in this process, and another of its kind for evaluations.
+    Inside {
+        /// The training environment.
+        train: Box<dyn Environment>,
+        /// The evaluation environment.
+        evaluate: Box<dyn Environment>,
+    },
+    /// An environment that only the driver reaches.
+    Outside {
+        /// Its observations.
+        observation: Space,
+        /// Its actions.
+        action: Space,
+    },
+}
+
+impl World {
+    /// Two built-in environments of this id.
+    pub fn built_in(id: &str) -> Result<Self, TrainError> {
+        Ok(World::Inside { train: oto_env::make(id)?, evaluate: oto_env::make(id)? })
+    }
+
+    fn spaces(&self) -> (&Space, &Space) {
+        match self {
+            World::Inside { train, .. } => (train.observation_space(), train.action_space()),
+            World::Outside { observation, action } => (observation, action),
+        }
+    }
+}
+
+/// What a student waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A reset of the environment, the very first one with a seed; answer with [`Student::began`].
+    Reset(Option<u64>),
+    /// This action in the environment; answer with [`Student::stepped`].
+    Step(u32),
+    /// Labels that are due (lockstep): carry the links' messages, then ask again.
+    Labels,
+    /// Nothing: the run is over.
+    Nothing,
+}
+
+/// What one [`Student::tick`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// One environment step.
+    Stepped,
+    /// Nothing: labels are due (lockstep).
+    Waiting,
+    /// Nothing: the run is over.
+    Done,
+}
+
+/// Something worth a line in a log or a point in a curve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A training episode ended.
+    Episode {
+        /// Environment steps so far.
+        step: u64,
+        /// Its undiscounted return and length.
+        #[serde(flatten)]
+        episode: Episode,
+    },
+    /// Greedy episodes were played.
+    Evaluation {
+        /// Environment steps so far.
+        step: u64,
+        /// Mean return.
+        mean: f64,
+        /// Lowest return.
+        min: f64,
+        /// Highest return.
+        max: f64,
+        /// How many.
+        episodes: u32,
+    },
+    /// A stage began.
+    Stage {
+        /// Environment steps so far.
+        step: u64,
+        /// Which one.
+        stage: Stage,
+    },
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Metrics {
+    /// Environment steps so far.
+    pub step: u64,
+    /// Environment steps in all.
+    pub steps: u64,
+    /// Updates so far.
+    pub updates: u64,
+    /// Finished training episodes.
+    pub episodes: u64,
+    /// The stage.
+    pub stage: Stage,
+    /// How often all stages were gone through.
+    pub rounds: u64,
+    /// Whether the run is over.
+    pub done: bool,
+    /// Share of random actions now.
+    pub epsilon: f64,
+    /// The last training episode.
+    pub last_episode: Option<Episode>,
+    /// Mean return of the last evaluation.
+    pub last_evaluation: Option<f64>,
+    /// The parts of the last update's loss.
+    pub loss: Option<LossParts>,
+    /// Labels in the buffer, over all teachers.
+    pub labels: u64,
+    /// Raw transitions that left the student: none, unless a grant says otherwise.
+    pub transitions_sent: u64,
+    /// Each teacher's link.
+    pub teachers: Vec<LinkStatus>,
+}
+
+struct Teacher {
+    link: Link,
+    /// Lockstep: requests whose labels have not entered, oldest first.
+    requests: VecDeque<Request>,
+    /// States offered to the link since its last request: the first slot and how many.
+    offered: (SlotId, u64),
+}
+
+/// Consecutive slots whose labels enter at a step.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Request {
+    enters: u64,
+    first: SlotId,
+    count: u64,
+    #[serde(skip)]
+    ticket: Option<Ticket>,
+}
+
+/// A training run.
+pub struct Student {
+    trainer: Trainer,
+    world: World,
+    teachers: Vec<Teacher>,
+    observation: Vec<f32>,
+    seeded: bool,
+    /// The action that was given out and not yet answered.
+    pending: Option<u32>,
+    last_ms: Option<u64>,
+    /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
+    stored: Vec<SlotId>,
+    labels: u64,
+    last_episode: Option<Episode>,
+    last_evaluation: Option<f64>,
+    events: VecDeque<Event>,
+}
+
+/// What a checkpoint keeps beside the trainer.
+#[derive(Serialize, Deserialize)]
+struct Extra {
+    seeded: bool,
+    pending: Option<u32>,
+    labels: u64,
+    worlds: Option<(Snapshot, Snapshot)>,
+    requests: Vec<Vec<Request>>,
+    offered: Vec<(SlotId, u64)>,
+    last_episode: Option<Episode>,
+    last_evaluation: Option<f64>,
+}
+
+impl Student {
+    /// A new student. Its links are switched on; nothing is sent before a driver carries their messages.
+    pub fn new(
+        config: &StudentConfig,
+        world: World,
+        teachers: &[TeacherConfig],
+        backend: &dyn Backend,
+        now_ms: u64,
+    ) -> Result<Self, TrainError> {
+        let (observation, action) = world.spaces();
+        let trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
+        let link = |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, action, &trainer, now_ms);
+        let teachers = teachers.iter().enumerate().map(link).collect::<Result<_, _>>()?;
+        let width = observation.width();
+        Ok(Self {
+            trainer,
+            world,
+            teachers,
+            observation: vec![0.0; width],
+            seeded: false,
+            pending: None,
+            last_ms: None,
+            stored: Vec::new(),
+            labels: 0,
+            last_episode: None,
+            last_evaluation: None,
+            events: VecDeque::new(),
+        })
+    }
+
+    /// What has to happen next. The same until it is answered.
+    pub fn need(&mut self, now_ms: u64) -> Result<Need, TrainError> {
+        if self.done() {
+            return Ok(Need::Nothing);
+        }
+        if !self.take_labels(now_ms) {
+            return Ok(Need::Labels);
+        }
+        if let Some(action) = self.pending {
+            return Ok(Need::Step(action));
+        }
+        if !self.trainer.running() {
+            let seed = (!self.seeded).then_some(self.trainer.config().seed);
+            return Ok(Need::Reset(seed));
+        }
+        let action = self.trainer.act()?;
+        self.pending = Some(action);
+        Ok(Need::Step(action))
+    }
+
+    /// The environment was reset: its first observation.
+    pub fn began(&mut self, observation: &[f32]) -> Result<(), TrainError> {
+        self.trainer.begin(observation)?;
+        self.seeded = true;
+        Ok(())
+    }
+
+    /// The environment took the step that was needed: what it gave. Learns, and evaluates where that is due.
+    pub fn stepped(&mut self, step: Step, observation: &[f32], now_ms: u64) -> Result<(), TrainError> {
+        if self.pending.is_none() {
+            return Err(TrainError::NotBegun);
+        }
+        self.stored.clear();
+        let stored = &mut self.stored;
+        let episode = self.trainer.observe(step, observation, |slot, _| stored.push(slot))?;
+        self.pending = None;
+        if let Some(episode) = episode {
+            self.last_episode = Some(episode);
+            self.event(Event::Episode { step: self.trainer.steps(), episode });
+        }
+        if self.trainer.stages().stage() == Stage::Transfer {
+            self.ask(now_ms);
+        }
+        let evaluation = self.evaluate_if_due()?;
+        let seconds = self.last_ms.map_or(0.0, |last| now_ms.saturating_sub(last) as f64 / 1000.0);
+        self.last_ms = Some(now_ms);
+        if self.trainer.advance_stage(seconds, evaluation) && !self.done() {
+            let (step, stage) = (self.trainer.steps(), self.trainer.stages().stage());
+            self.teachers.iter_mut().for_each(|t| t.link.stage(wire_stage(stage), step));
+            self.event(Event::Stage { step, stage });
+        }
+        Ok(())
+    }
+
+    /// One environment step in a built-in environment.
+    pub fn tick(&mut self, now_ms: u64) -> Result<Tick, TrainError> {
+        loop {
+            let need = self.need(now_ms)?;
+            let World::Inside { train, .. } = &mut self.world else {
+                return Err(TrainError::Space("this student's environment is stepped from outside".into()));
+            };
+            match need {
+                Need::Nothing => return Ok(Tick::Done),
+                Need::Labels => return Ok(Tick::Waiting),
+                Need::Reset(seed) => {
+                    train.reset(seed, &mut self.observation)?;
+                    self.trainer.begin(&self.observation)?;
+                    self.seeded = true;
+                }
+                Need::Step(action) => {
+                    let step = train.step(Action::Discrete(action), &mut self.observation)?;
+                    let observation = std::mem::take(&mut self.observation);
+                    let result = self.stepped(step, &observation, now_ms);
+                    self.observation = observation;
+                    return result.map(|()| Tick::Stepped);
+                }
+            }
+        }
+    }
+
+    /// Offers the last step's states to every teacher and makes the requests that are full.
+    fn ask(&mut self, now_ms: u64) {
+        let (config, replay, step) = (self.trainer.config(), self.trainer.replay(), self.trainer.steps());
+        for t in &mut self.teachers {
+            for slot in &self.stored {
+                t.offer(*slot, replay.observation(*slot), config.request_batch, step + config.label_lag, now_ms);
+            }
+        }
+    }
+
+    /// Puts labels that are due beside their transitions; false if some are due and still on their way.
+    fn take_labels(&mut self, _now_ms: u64) -> bool {
+        let (trainer, labels) = (&mut self.trainer, &mut self.labels);
+        let (step, clock) = (trainer.steps(), trainer.config().clock);
+        let mut ready = true;
+        for (i, t) in self.teachers.iter_mut().enumerate() {
+            let mut put = |slot, action: oto_proto::Action<'_>, version| {
+                if let oto_proto::Action::Discrete(action) = action
+                    && trainer.label(slot, i, action, version)
+                {
+                    *labels += 1;
+                }
+            };
+            match clock {
+                Clock::Async => t.link.drain_labels(&mut put),
+                Clock::Lockstep => ready &= t.take_due(step, &mut put),
+            }
+        }
+        ready
+    }
+
+    fn evaluate_if_due(&mut self) -> Result<Option<f64>, TrainError> {
+        let e = self.trainer.config().evaluation;
+        if e.every == 0 || !self.trainer.steps().is_multiple_of(e.every) || matches!(self.world, World::Outside { .. }) {
+            return Ok(None);
+        }
+        self.evaluate(e.episodes).map(Some)
+    }
+
+    /// Plays greedy episodes in the evaluation environment: their mean return.
+    pub fn evaluate(&mut self, episodes: u32) -> Result<f64, TrainError> {
+        let World::Inside { evaluate, .. } = &mut self.world else {
+            return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
+        };
+        let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
+        let mut observation = vec![0.0; self.observation.len()];
+        let first = (self.last_evaluation.is_none()).then_some(self.trainer.config().seed ^ EVALUATION_SEED);
+        for episode in 0..episodes {
+            evaluate.reset(first.filter(|_| episode == 0), &mut observation)?;
+            let mut score = 0.0;
+            loop {
+                let action = self.trainer.greedy(&observation)?;
+                let step = evaluate.step(Action::Discrete(action), &mut observation)?;
+                score += step.reward;
+                if step.done() {
+                    break;
+                }
+            }
+            (sum, min, max) = (sum + score, f64::min(min, score), f64::max(max, score));
+        }
+        let mean = sum / f64::from(episodes.max(1));
+        self.last_evaluation = Some(mean);
+        self.event(Event::Evaluation { step: self.trainer.steps(), mean, min, max, episodes });
+        Ok(mean)
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The oldest event not yet taken.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether the run is over: all steps taken, or the last stage ended.
+    pub fn done(&self) -> bool {
+        self.trainer.steps() >= self.trainer.config().steps || self.trainer.stages().done()
+    }
+
+    /// How the run stands.
+    pub fn metrics(&self, now_ms: u64) -> Metrics {
+        let t = &self.trainer;
+        Metrics {
+            step: t.steps(),
+            steps: t.config().steps,
+            updates: t.updates(),
+            episodes: t.episodes(),
+            stage: t.stages().stage(),
+            rounds: t.stages().rounds(),
+            done: self.done(),
+            epsilon: t.config().epsilon.at(t.steps()),
+            last_episode: self.last_episode,
+            last_evaluation: self.last_evaluation,
+            loss: t.last_loss(),
+            labels: self.labels,
+            transitions_sent: 0,
+            teachers: self.teachers.iter().map(|t| t.link.status(now_ms)).collect(),
+        }
+    }
+
+    /// The links, for the driver that carries their messages.
+    pub fn links(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.teachers.iter_mut().map(|t| &mut t.link)
+    }
+
+    /// The trainer.
+    pub fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
+    }
+
+    /// Goes on for so many steps more, or to another end.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.trainer.config.steps = steps;
+    }
+
+    /// The whole run as a safetensors file, or without replay only what it takes to act and to learn anew.
+    pub fn save(&self, with_replay: bool) -> Result<Vec<u8>, TrainError> {
+        let extra = Extra {
+            seeded: self.seeded,
+            pending: self.pending,
+            labels: self.labels,
+            worlds: match &self.world {
+                World::Inside { train, evaluate } => Some((train.save(), evaluate.save())),
+                World::Outside { .. } => None,
+            },
+            requests: self.teachers.iter().map(|t| t.requests.iter().copied().collect()).collect(),
+            offered: self.teachers.iter().map(|t| t.offered).collect(),
+            last_episode: self.last_episode,
+            last_evaluation: self.last_evaluation,
+        };
+        checkpoint::save(&self.trainer, with_replay, &extra)
+    }
+
+    /// Goes on from a file of [`Self::save`]. With replay and a built-in environment the run goes on as if it had never
+    /// stopped: labels that were on their way are asked for again and enter at the step they would have.
+    pub fn load(&mut self, file: &[u8], now_ms: u64) -> Result<(), TrainError> {
+        let extra: Extra = checkpoint::load(&mut self.trainer, file)?;
+        if let (World::Inside { train, evaluate }, Some((t, e))) = (&mut self.world, &extra.worlds) {
+            train.restore(t)?;
+            evaluate.restore(e)?;
+        } else {
+            // The episode that ran cannot be continued in an environment that was not saved.
+            self.trainer.running = false;
+        }
+        self.pending = extra.pending.filter(|_| self.trainer.running);
+        self.seeded = extra.seeded && extra.worlds.is_some();
+        self.labels = extra.labels;
+        (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
+        let replay = self.trainer.replay();
+        for (t, (requests, offered)) in self.teachers.iter_mut().zip(extra.requests.into_iter().zip(extra.offered)) {
+            t.requests.clear();
+            for r in requests {
+                t.offer_all(replay, r.first, r.count, now_ms);
+                t.offered = (r.first, r.count);
+                t.request(r.enters, now_ms);
+            }
+            t.offer_all(replay, offered.0, offered.1, now_ms);
+            t.offered = offered;
+        }
+        Ok(())
+    }
+}
+
+/// Evaluation episodes begin from other states than training episodes of the same seed.
+const EVALUATION_SEED: u64 = 0x5eed_0000_e7a1;
+
+impl Teacher {
+    fn offer(&mut self, slot: SlotId, state: Option<&[f32]>, batch: usize, enters: u64, now_ms: u64) {
+        let Some(state) = state else { return };
+        if self.link.state() == LinkState::Failed || self.link.offer(slot, state, now_ms).is_err() {
+            return;
+        }
+        if self.offered.1 == 0 {
+            self.offered.0 = slot;
+        }
+        self.offered.1 += 1;
+        if self.offered.1 as usize >= batch {
+            self.request(enters, now_ms);
+        }
+    }
+
+    fn offer_all(&mut self, replay: &oto_rl::replay::Replay, first: SlotId, count: u64, now_ms: u64) {
+        for slot in first..first.saturating_add(count.min(1 << 16)) {
+            if let Some(state) = replay.observation(slot) {
+                // A state that was accepted once is accepted again.
+                let _ = self.link.offer(slot, state, now_ms);
+            }
+        }
+    }
+
+    fn request(&mut self, enters: u64, now_ms: u64) {
+        let (first, count) = std::mem::take(&mut self.offered);
+        if let Some(ticket) = self.link.request_now(now_ms) {
+            self.requests.push_back(Request { enters, first, count, ticket: Some(ticket) });
+        }
+    }
+
+    /// Labels of requests that are due; false if one is still on its way over a connection that lives. A teacher that is
+    /// not there is not waited for.
+    fn take_due(&mut self, step: u64, put: &mut impl FnMut(SlotId, oto_proto::Action<'_>, u32)) -> bool {
+        while let Some(request) = self.requests.front().filter(|r| r.enters <= step) {
+            let taken = request.ticket.map_or(Taken::Lost, |ticket| self.link.take_labels(ticket, &mut *put));
+            if taken == Taken::Waiting {
+                let alive = [LinkState::Connecting, LinkState::Greeting, LinkState::Ready];
+                return !alive.contains(&self.link.state());
+            }
+            self.requests.pop_front();
+        }
+        true
+    }
+}
+
+fn teacher(
+    config: &StudentConfig,
+    teacher: &TeacherConfig,
+    index: usize,
+    observation: &Space,
+    action: &Space,
+    trainer: &Trainer,
+    now_ms: u64,
+) -> Result<Teacher, TrainError> {
+    let hello = Hello {
+        protocol: PROTOCOL.into(),
+        policy: teacher.policy.clone(),
+        student: format!("oto-{}", config.seed),
+        observation: wire_space(observation),
+        action: wire_space(action),
+        adapter: teacher.adapter.clone(),
+        dtype: teacher.dtype,
+        action_dtype: None,
+        quantization: teacher.quantization.clone(),
+        grants: vec![oto_proto::Grant::Actions],
+        stage: Some(wire_stage(trainer.stages().stage())),
+    };
+    let lockstep = config.clock == Clock::Lockstep;
+    let link = LinkConfig {
+        seed: config.seed.wrapping_add(index as u64),
+        batch: config.request_batch as u16,
+        delay_ms: (!lockstep).then_some(ASYNC_DELAY_MS),
+        ..LinkConfig::new(hello)
+    };
+    let mut link = Link::new(link).map_err(|e| TrainError::Space(format!("teacher {}: {}", teacher.policy, e.message)))?;
+    link.connect(now_ms);
+    Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0) })
+}
+
+fn wire_space(space: &Space) -> oto_proto::Space {
+    match space {
+        Space::Discrete { n } => oto_proto::Space::Discrete { n: *n },
+        Space::Box { low, high } => oto_proto::Space::Box { low: low.clone(), high: high.clone() },
+    }
+}
+
+fn wire_stage(stage: Stage) -> oto_proto::Stage {
+    match stage {
+        Stage::Offline => oto_proto::Stage::Offline,
+        Stage::Transfer => oto_proto::Stage::Transfer,
+        Stage::Online => oto_proto::Stage::Online,
+    }
+}
