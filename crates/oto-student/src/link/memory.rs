@@ -228,7 +228,7 @@ impl Memory {
             let message = format!("no policy is named {:?}, there is {:?}", hello.policy, teacher.policy);
             return Err(ErrorMessage::new(ErrorCode::UnknownPolicy, message));
         }
-        let adapter = hello.adapter.clone().unwrap_or_else(Adapter::default);
+        let adapter = hello.adapter.clone().unwrap_or_default();
         let plan = adapter.check(&hello.observation, &hello.action, &teacher.observation, &teacher.action)?;
         let welcome = Welcome {
             policy: teacher.policy.clone(),

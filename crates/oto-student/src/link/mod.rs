@@ -20,6 +20,8 @@ pub mod memory;
 mod queue;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod socket_tests;
 pub mod stats;
 #[cfg(test)]
 mod tests;

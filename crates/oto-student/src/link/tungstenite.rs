@@ -52,6 +52,9 @@ struct Address {
     port: u16,
     #[cfg(feature = "tls")]
     secure: bool,
+    /// Authorities that are trusted besides Mozilla's.
+    #[cfg(feature = "tls")]
+    trusted: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 impl Socket {
@@ -66,6 +69,12 @@ impl Socket {
         let address = Address::parse(url)
             .map_err(|reason| AddressError { url: url.chars().take(300).collect(), reason })?;
         Ok(Socket { address, connection: Connection::None, start: Instant::now() })
+    }
+
+    /// Trusts one more authority, given its certificate in DER: for a server of one's own.
+    #[cfg(feature = "tls")]
+    pub fn trust(&mut self, certificate: Vec<u8>) {
+        self.address.trusted.push(certificate.into());
     }
 
     /// The clock that this socket gives to its link: milliseconds since it was made.
@@ -224,17 +233,27 @@ impl Address {
             }
             _ => return Err("expected ws://host:port/path or wss://host:port/path".into()),
         };
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
+        let written = uri.host().unwrap_or_default();
+        let host = written.trim_start_matches('[').trim_end_matches(']').to_string();
         if host.is_empty() {
             return Err("there is no host in it".into());
         }
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let port = match uri.port_u16() {
+            Some(port) => port,
+            // What follows the host, if anything, would be a port that is none.
+            None if !uri.authority().is_some_and(|authority| authority.as_str().ends_with(written)) => {
+                return Err("the port is no number from 0 to 65535".into());
+            }
+            None if secure => 443,
+            None => 80,
+        };
         Ok(Address {
             host,
             port,
             #[cfg(feature = "tls")]
             secure,
+            #[cfg(feature = "tls")]
+            trusted: Vec::new(),
             request,
         })
     }
@@ -370,7 +389,10 @@ mod tls {
         if !address.secure {
             return Ok(Stream::Plain(tcp));
         }
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for certificate in &address.trusted {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
