@@ -1,0 +1,87 @@
+//! What a server serves, to whom, and how much of it.
+
+use crate::Policies;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything [`run`](crate::run) needs beside a listener.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// The policies that teach.
+    pub policies: Policies,
+    /// The site, if there is one.
+    pub assets: Option<Arc<dyn Assets>>,
+    /// Origins of pages that may teach their students here, beside the server's own: `https://example.org`. A client
+    /// that names no origin is no browser and may always.
+    pub origins: Vec<String>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl ServerConfig {
+    /// A server of these policies with nothing else.
+    pub fn new(policies: Policies) -> Self {
+        ServerConfig { policies, assets: None, origins: Vec::new(), limits: Limits::default() }
+    }
+}
+
+/// The files of a site, from wherever they are.
+pub trait Assets: Send + Sync {
+    /// The file at `path`, which has no leading slash and no part `..`; the start page is `index.html`.
+    fn get(&self, path: &str) -> Option<Cow<'static, [u8]>>;
+}
+
+/// How much a server gives before it refuses. The defaults bound its memory to a few gigabytes at worst.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections at once; one more is answered with 503.
+    pub connections: usize,
+    /// Requests of one student in flight at once.
+    pub credits: u16,
+    /// States in one request; fewer where a state is so large that they would pass `message_bytes`.
+    pub max_rows: u16,
+    /// Bytes of one message, and of the states that a policy is asked for with it.
+    pub message_bytes: usize,
+    /// Malformed messages of one student before its connection is closed.
+    pub refusals: u32,
+    /// What a dropped request and a stopping server tell the student to wait.
+    pub retry: Duration,
+    /// For the headers of a request, and for the next request of the same connection.
+    pub header_timeout: Duration,
+    /// For all requests of a connection that does not become a student's.
+    pub http_timeout: Duration,
+    /// For a student's `hello`.
+    pub hello_timeout: Duration,
+    /// From one ping to the next on a silent connection.
+    pub ping_interval: Duration,
+    /// For any sign of life from a student, pongs included.
+    pub peer_timeout: Duration,
+    /// For a student to take a message.
+    pub write_timeout: Duration,
+    /// For a student to close when it was told to.
+    pub close_timeout: Duration,
+    /// For everything that is to be done after the server was told to stop.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 512,
+            credits: 8,
+            max_rows: 4096,
+            message_bytes: 2 << 20,
+            refusals: 100,
+            retry: Duration::from_secs(1),
+            header_timeout: Duration::from_secs(10),
+            http_timeout: Duration::from_secs(300),
+            hello_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(20),
+            peer_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(2),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}

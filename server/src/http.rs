@@ -1,0 +1,232 @@
+//! Plain requests: health, the list of policies, the site, and the handshake that makes a connection a student's.
+//!
+//! | path | |
+//! | --- | --- |
+//! | `/healthz` | 200 while the process runs |
+//! | `/readyz` | 200 while students may come, 503 when the server stops or has no policy |
+//! | `/policies` | JSON, a list of policies with name, version and metadata |
+//! | `/v1/teach` | the WebSocket of subprotocol `oto.v1` |
+//! | anything else | the site |
+
+use crate::ServerConfig;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::Service;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use oto_proto::PROTOCOL;
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The most bytes of a request's headers.
+pub(crate) const HEADER_BYTES: usize = 16 << 10;
+/// Where students connect.
+const TEACH: &str = "/v1/teach";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What answers the requests of one connection.
+#[derive(Clone)]
+pub(crate) struct Site {
+    config: Arc<ServerConfig>,
+    stopping: watch::Receiver<bool>,
+    upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+}
+
+impl Service<Request<Incoming>> for Site {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Ready<Result<Answer, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        ready(Ok(self.answer(&mut request)))
+    }
+}
+
+impl Site {
+    pub fn new(config: Arc<ServerConfig>, stopping: watch::Receiver<bool>) -> Self {
+        Site { config, stopping, upgrade: Arc::default() }
+    }
+
+    /// The upgrade that a student asked for and got.
+    pub fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn answer(&self, request: &mut Request<Incoming>) -> Answer {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if *self.stopping.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" if self.config.policies.is_empty() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "there are no policies\n")
+            }
+            "/readyz" => text(StatusCode::OK, "ready\n"),
+            "/policies" => self.policies(request.headers()),
+            TEACH => self.handshake(request),
+            path => self.asset(path, request.headers()),
+        }
+    }
+
+    fn policies(&self, headers: &HeaderMap) -> Answer {
+        let body = self.config.policies.list().to_string();
+        let mut answer = respond(StatusCode::OK, "application/json", body.into());
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // A page that may have its students taught here may choose their teacher here, too.
+        if let Some(origin) = headers.get(header::ORIGIN)
+            && self.is_allowed(headers)
+        {
+            answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        }
+        answer
+    }
+
+    /// RFC 6455, section 4.2.
+    fn handshake(&self, request: &mut Request<Incoming>) -> Answer {
+        let headers = request.headers();
+        let upgrade = has_token(headers, header::CONNECTION, "upgrade")
+            && has_token(headers, header::UPGRADE, "websocket")
+            && request.method() == Method::GET;
+        if !upgrade {
+            let mut answer = text(StatusCode::UPGRADE_REQUIRED, "this is the address of a WebSocket\n");
+            answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            return answer;
+        }
+        if *self.stopping.borrow() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+        }
+        if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            let mut answer = text(StatusCode::UPGRADE_REQUIRED, "expected version 13 of WebSockets\n");
+            answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return answer;
+        }
+        if !self.is_allowed(headers) {
+            return text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n");
+        }
+        if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
+            return text(StatusCode::BAD_REQUEST, "expected the WebSocket subprotocol oto.v1\n");
+        }
+        let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+            return text(StatusCode::BAD_REQUEST, "expected the header Sec-WebSocket-Key\n");
+        };
+        let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) else {
+            return text(StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is no key\n");
+        };
+        let upgrade = hyper::upgrade::on(request);
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+        answer
+    }
+
+    /// Whether the page behind a request may use the server. Only browsers name an origin, and they do not lie about it.
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        let same = own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
+        same || self.config.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    fn asset(&self, path: &str, headers: &HeaderMap) -> Answer {
+        let path = path.trim_start_matches('/');
+        let path: Cow<'_, str> = if path.is_empty() || path.ends_with('/') {
+            format!("{path}index.html").into()
+        } else {
+            path.into()
+        };
+        let found = match &self.config.assets {
+            Some(assets) if !path.split('/').any(|part| part == "..") => assets.get(&path),
+            _ => None,
+        };
+        let Some(found) = found else { return text(StatusCode::NOT_FOUND, "there is nothing here\n") };
+        let tag = tag(&found);
+        let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| lists(known, &tag));
+        let mut answer = if known {
+            respond(StatusCode::NOT_MODIFIED, mime(&path), Bytes::new())
+        } else {
+            let body = match found {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            respond(StatusCode::OK, mime(&path), body)
+        };
+        let headers = answer.headers_mut();
+        // A bundler puts a hash into the names of what it puts under `assets/`; everything else is asked for again.
+        let forever = path.starts_with("assets/");
+        let cache = if forever { "public, max-age=31536000, immutable" } else { "no-cache" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        answer
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Answer {
+    respond(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+fn respond(status: StatusCode, mime: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// Whether a header that is a list, perhaps over several lines, holds `token`.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let tokens = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    tokens.flat_map(|line| line.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
+}
+
+fn tag(bytes: &[u8]) -> String {
+    // Its keys are fixed, so that the same file has the same tag after a restart.
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("\"{:016x}\"", hasher.finish())
+}
+
+fn lists(header: &HeaderValue, tag: &str) -> bool {
+    let tags = header.to_str().unwrap_or_default().split(',').map(str::trim);
+    tags.into_iter().any(|found| found == "*" || found.trim_start_matches("W/") == tag)
+}
+
+fn mime(path: &str) -> &'static str {
+    match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "html" => "text/html; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "wasm" => "application/wasm",
+        "json" | "map" => "application/json",
+        "webmanifest" => "application/manifest+json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "ico" => "image/x-icon",
+        "woff2" => "font/woff2",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
