@@ -6,8 +6,8 @@ use super::{Event, Link, Output};
 use oto_env::rng::Rng;
 use oto_proto::message::{CLOSE_RESTARTING, Overloaded, Published, Restarting};
 use oto_proto::{
-    Action, Adapter, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, HEADER_BYTES, Header, Hello,
-    Ids, Plan, ServerMessage, Space, TeacherInfo, Welcome,
+    Action, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, HEADER_BYTES, Header, Hello, Ids, Plan,
+    ServerMessage, Space, TeacherInfo, Welcome,
 };
 use std::collections::VecDeque;
 
