@@ -2,6 +2,8 @@
 
 pub mod checkpoint;
 pub mod config;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod drive;
 pub mod link;
 pub mod stage;
 pub mod student;

@@ -28,6 +28,20 @@ pub struct Ending {
     /// Once a greedy evaluation reaches this mean return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_at_least: Option<f64>,
+    /// Once it is clear that it leads nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub give_up: Option<GiveUp>,
+}
+
+/// Ends a stage that has lasted `after_steps` without one evaluation of `below_return` or more: a teacher who has not
+/// brought the student there by then is not worth following.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GiveUp {
+    /// Environment steps in the stage.
+    pub after_steps: u64,
+    /// The mean return that no evaluation reached.
+    pub below_return: f64,
 }
 
 /// Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end.
@@ -61,7 +75,7 @@ impl StagesConfig {
     pub const SOLO: Self = Self {
         offline: None,
         transfer: None,
-        online: Some(Ending { steps: None, seconds: None, return_at_least: None }),
+        online: Some(Ending { steps: None, seconds: None, return_at_least: None, give_up: None }),
         repeat: false,
     };
 
@@ -90,6 +104,9 @@ impl StagesConfig {
             if let Some(r) = e.return_at_least.filter(|r| !r.is_finite()) {
                 return error("stages.*.return_at_least", r.to_string(), "a finite return");
             }
+            if let Some(g) = e.give_up.filter(|g| g.after_steps == 0 || !g.below_return.is_finite()) {
+                return error("stages.*.give_up", format!("{g:?}"), "at least one step and a finite return");
+            }
         }
         Ok(())
     }
@@ -106,6 +123,8 @@ pub struct Stages {
     steps: u64,
     /// Seconds spent in the stage.
     seconds: f64,
+    /// The best evaluation in the stage.
+    best: Option<f64>,
     /// How often the round was completed.
     rounds: u64,
     done: bool,
@@ -115,7 +134,7 @@ impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
         let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
-        Self { config, stage: first, steps: 0, seconds: 0.0, rounds: 0, done: false }
+        Self { config, stage: first, steps: 0, seconds: 0.0, best: None, rounds: 0, done: false }
     }
 
     /// The stage now.
@@ -145,9 +164,12 @@ impl Stages {
         }
         self.steps += 1;
         self.seconds += seconds.max(0.0);
+        self.best = self.best.into_iter().chain(evaluation).reduce(f64::max);
         let Some(e) = self.config.ending(self.stage) else { return false };
+        let hopeless = |g: GiveUp| self.steps >= g.after_steps && self.best.is_none_or(|b| b < g.below_return);
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
+            || e.give_up.is_some_and(hopeless)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
         if over {
             self.next();
@@ -169,7 +191,7 @@ impl Stages {
                 Self::new(self.config).stage
             }
         };
-        (self.stage, self.steps, self.seconds) = (next, 0, 0.0);
+        (self.stage, self.steps, self.seconds, self.best) = (next, 0, 0.0, None);
     }
 }
 
@@ -196,6 +218,20 @@ mod tests {
         assert!(!s.advance(0.0, Some(474.0)));
         assert!(s.advance(0.0, Some(475.0)));
         assert!(s.done() && s.rounds() == 1);
+    }
+
+    #[test]
+    fn a_stage_without_success_is_given_up() {
+        let give_up = Some(GiveUp { after_steps: 3, below_return: 475.0 });
+        let transfer = Some(Ending { give_up, ..Ending::default() });
+        let config = StagesConfig { transfer, ..StagesConfig::default() };
+        let mut s = Stages::new(config);
+        assert!(!s.advance(0.0, Some(100.0)) && !s.advance(0.0, None));
+        assert!(s.advance(0.0, Some(474.0)));
+        assert_eq!(s.stage(), Stage::Online);
+        let mut s = Stages::new(config);
+        s.advance(0.0, Some(480.0));
+        assert!((0..100).all(|_| !s.advance(0.0, Some(9.0))), "it had led somewhere");
     }
 
     #[test]
