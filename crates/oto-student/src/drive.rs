@@ -1,0 +1,85 @@
+//! Drives a student in a process of its own: wires to its teachers, the clock, and the wait for labels that are due.
+
+use crate::link::memory::Memory;
+use crate::link::tungstenite::{AddressError, Socket};
+use crate::student::{Student, TeacherConfig, Tick};
+use crate::trainer::TrainError;
+use std::time::{Duration, Instant};
+
+/// What carries a link's messages.
+pub enum Wire {
+    /// A WebSocket.
+    Socket(Box<Socket>),
+    /// A teacher in this process.
+    Memory(Box<Memory>),
+}
+
+/// Wires of one student, in the order of its teachers.
+pub struct Driver {
+    wires: Vec<Wire>,
+    start: Instant,
+}
+
+/// How long a pause between two looks at the wires is while labels are due: teachers nearby answer in less.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Pauses double up to this one, for the processor's sake.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
+impl Driver {
+    /// A WebSocket to each teacher; nothing is opened yet.
+    pub fn new(teachers: &[TeacherConfig]) -> Result<Self, AddressError> {
+        let socket = |t: &TeacherConfig| Socket::new(&t.url).map(|s| Wire::Socket(Box::new(s)));
+        Ok(Self::with(teachers.iter().map(socket).collect::<Result<_, _>>()?))
+    }
+
+    /// These wires.
+    pub fn with(wires: Vec<Wire>) -> Self {
+        Self { wires, start: Instant::now() }
+    }
+
+    /// Milliseconds since the driver was made: the student's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Carries what is there to carry, without waiting.
+    pub fn pump(&mut self, student: &mut Student) {
+        let now = self.now_ms();
+        for (wire, link) in self.wires.iter_mut().zip(student.links()) {
+            match wire {
+                Wire::Socket(socket) => socket.poll(link),
+                Wire::Memory(memory) => memory.poll(link, now),
+            }
+        }
+    }
+
+    /// One environment step; waits as long as labels are due and their teacher is there.
+    pub fn step(&mut self, student: &mut Student) -> Result<Tick, TrainError> {
+        let mut pause = PAUSE;
+        loop {
+            self.pump(student);
+            match student.tick(self.now_ms())? {
+                Tick::Waiting => {
+                    self.pump(student);
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Waits until every teacher has answered `hello` or refused for good, at most `timeout`.
+    pub fn connect(&mut self, student: &mut Student, timeout: Duration) {
+        use crate::link::LinkState::{Failed, Off, Ready};
+        let start = Instant::now();
+        loop {
+            self.pump(student);
+            let settled = student.links().all(|l| matches!(l.state(), Ready | Failed | Off));
+            if settled || start.elapsed() >= timeout {
+                return;
+            }
+            std::thread::sleep(LONGEST_PAUSE);
+        }
+    }
+}
