@@ -21,13 +21,16 @@ pub struct QrDqnConfig {
     pub batch_size: usize,
     /// Whether the online network chooses the next action (van Hasselt et al. 2016) instead of the target network.
     pub double: bool,
+    /// Act with the target network, which averages the online one over time where it follows slowly, instead of the
+    /// online network.
+    pub act_with_target: bool,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
 impl Default for QrDqnConfig {
     fn default() -> Self {
-        Self { hidden: vec![64, 64], quantiles: 32, batch_size: 64, double: false, adam: Adam::default() }
+        Self { hidden: vec![64, 64], quantiles: 32, batch_size: 64, double: false, act_with_target: false, adam: Adam::default() }
     }
 }
 
@@ -306,10 +309,11 @@ impl QrDqn {
         &self.actor
     }
 
-    /// Copies the online network into the actor, its last layer averaged over quantiles.
+    /// Copies the acting network into the actor, its last layer averaged over quantiles.
     fn hand_over(&mut self) -> Result<(), LearnError> {
         let (program, scratch) = (self.executable.program(), &mut self.scratch);
-        let ids = (0..program.inputs.len()).filter(|i| program.inputs[*i].name.starts_with("q."));
+        let prefix = if self.config.act_with_target { "target." } else { "q." };
+        let ids = (0..program.inputs.len()).filter(|i| program.inputs[*i].name.starts_with(prefix));
         let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
         for (id, part) in ids.zip(parts) {
             let len = self.executable.program().inputs[id].len();

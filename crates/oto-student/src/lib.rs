@@ -5,6 +5,7 @@ pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod drive;
 pub mod link;
+pub mod presets;
 pub mod stage;
 pub mod student;
 pub mod trainer;

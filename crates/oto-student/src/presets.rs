@@ -1,0 +1,50 @@
+//! What faces offer without being told: teacher addresses made whole, and the adapters of known pairs of worlds.
+
+use oto_proto::{ActionMap, Adapter, ObservationMap};
+
+/// Where a teacher server answers students.
+pub const TEACH_PATH: &str = "/v1/teach";
+
+/// The address of a teacher's link: `host:port` and `ws://host:port` are completed, anything else stays as it is.
+pub fn teacher_url(address: &str) -> String {
+    let with_scheme = if address.contains("://") { address.to_string() } else { format!("ws://{address}") };
+    let (scheme, rest) = with_scheme.split_once("://").unwrap_or(("ws", address));
+    match rest.split_once('/') {
+        None | Some((_, "")) => format!("{scheme}://{}{TEACH_PATH}", rest.trim_end_matches('/')),
+        Some(_) => with_scheme,
+    }
+}
+
+/// The adapter between a student's environment and a teacher's policy, where the pair is known: CartPole's observation
+/// (x, x_dot, theta, theta_dot) in InvertedPendulum's order (x, theta, x_dot, theta_dot), and its force's sign as the push.
+pub fn adapter(environment: &str, policy: &str) -> Option<Adapter> {
+    let pair = environment.starts_with("CartPole-") && policy.contains("inverted_pendulum");
+    pair.then(|| Adapter {
+        observation: Some(ObservationMap { permutation: Some(vec![0, 2, 1, 3]), scale: None, offset: None }),
+        action: Some(ActionMap::Sign { component: 0, negative: 0, positive: 1 }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_made_whole() {
+        for (given, whole) in [
+            ("127.0.0.1:8080", "ws://127.0.0.1:8080/v1/teach"),
+            ("ws://127.0.0.1:8080", "ws://127.0.0.1:8080/v1/teach"),
+            ("wss://teach.example/", "wss://teach.example/v1/teach"),
+            ("wss://teach.example/a/b", "wss://teach.example/a/b"),
+        ] {
+            assert_eq!(teacher_url(given), whole);
+        }
+    }
+
+    #[test]
+    fn only_known_pairs_have_an_adapter() {
+        assert!(adapter("CartPole-v1", "sac_inverted_pendulum_v5").is_some());
+        assert!(adapter("CartPole-v1", "ppo_cartpole_v1").is_none());
+        assert!(adapter("Acrobot-v1", "sac_inverted_pendulum_v5").is_none());
+    }
+}
