@@ -30,7 +30,14 @@ pub struct QrDqnConfig {
 
 impl Default for QrDqnConfig {
     fn default() -> Self {
-        Self { hidden: vec![64, 64], quantiles: 32, batch_size: 64, double: false, act_with_target: false, adam: Adam::default() }
+        Self {
+            hidden: vec![64, 64],
+            quantiles: 16,
+            batch_size: 64,
+            double: false,
+            act_with_target: true,
+            adam: Adam::default(),
+        }
     }
 }
 

@@ -70,10 +70,7 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
 pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainError> {
     let (progress, extra) = read_metadata::<E>(file)?;
     let tensors = SafeTensors::deserialize(file).map_err(broken)?;
-    let values = |name: &str| {
-        let view = tensors.tensor(name).ok().filter(|t| t.dtype() == Dtype::F32)?;
-        Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>())
-    };
+    let values = |name: &str| floats(&tensors, name);
     if progress.config.qrdqn != trainer.config.qrdqn {
         return Err(TrainError::Checkpoint(format!(
             "it holds a network of {}, this student has {}",
@@ -97,6 +94,18 @@ pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E
     (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
     trainer.episode_length = progress.episode_length;
     Ok(extra)
+}
+
+/// Puts a saved network and its optimiser into a trainer of the same sizes; nothing else changes.
+pub fn load_weights(trainer: &mut Trainer, file: &[u8]) -> Result<(), TrainError> {
+    let (progress, _) = read_metadata::<serde::de::IgnoredAny>(file)?;
+    let tensors = SafeTensors::deserialize(file).map_err(broken)?;
+    Ok(trainer.learner.restore(progress.updates, |name| floats(&tensors, name))?)
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
+    let view = tensors.tensor(name).ok().filter(|t| t.dtype() == Dtype::F32)?;
+    Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
 /// The configuration a checkpoint was trained with.

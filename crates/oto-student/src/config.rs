@@ -43,11 +43,20 @@ pub struct TransferConfig {
     pub eta: f64,
     /// The student's own loss.
     pub alpha_task: f64,
+    /// Learning rate over the steps of the stage; the run's own where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<Linear>,
 }
 
 impl Default for TransferConfig {
     fn default() -> Self {
-        Self { alpha_aikd: Linear::constant(1.0), delta: 1.0, eta: 1.0, alpha_task: 1.0 }
+        Self {
+            alpha_aikd: Linear { start: 10.0, end: 1.0, steps: 5_000 },
+            delta: 1.0,
+            eta: 0.2,
+            alpha_task: 1.0,
+            learning_rate: Some(Linear { start: 2e-3, end: 1e-5, steps: 8_000 }),
+        }
     }
 }
 
@@ -136,10 +145,10 @@ impl Default for StudentConfig {
             learning_starts: 128,
             train_every: 1,
             updates: 1,
-            learning_rate: Linear::constant(1e-3),
-            epsilon: Linear { start: 1.0, end: 0.05, steps: 2_000 },
-            target_every: 250,
-            target_tau: 0.0,
+            learning_rate: Linear { start: 1e-3, end: 3e-4, steps: 50_000 },
+            epsilon: Linear { start: 0.1, end: 0.02, steps: 5_000 },
+            target_every: 0,
+            target_tau: 0.005,
             transfer: TransferConfig::default(),
             stages: StagesConfig::default(),
             evaluation: EvaluationConfig::default(),
@@ -192,6 +201,7 @@ impl StudentConfig {
         real("target_tau", self.target_tau, 0.0, 1.0, "a share from 0 to 1")?;
         for (field, range, high) in [
             ("learning_rate", self.learning_rate, 10.0),
+            ("transfer.learning_rate", self.transfer.learning_rate.unwrap_or(self.learning_rate), 10.0),
             ("epsilon", self.epsilon, 1.0),
             ("transfer.alpha_aikd", self.transfer.alpha_aikd, 1e6),
         ] {

@@ -65,7 +65,8 @@ impl World {
         Ok(World::Inside { train: oto_env::make(id)?, evaluate: oto_env::make(id)? })
     }
 
-    fn spaces(&self) -> (&Space, &Space) {
+    /// Its observations and its actions.
+    pub fn spaces(&self) -> (&Space, &Space) {
         match self {
             World::Inside { train, .. } => (train.observation_space(), train.action_space()),
             World::Outside { observation, action } => (observation, action),
@@ -297,6 +298,12 @@ impl Student {
         Ok(())
     }
 
+    /// The environment failed: the episode is given up, and a reset is needed next. What it gave before stays.
+    pub fn give_up_episode(&mut self) {
+        self.trainer.running = false;
+        self.pending = None;
+    }
+
     /// One environment step in a built-in environment.
     pub fn tick(&mut self, now_ms: u64) -> Result<Tick, TrainError> {
         loop {
@@ -458,6 +465,11 @@ impl Student {
             last_evaluation: self.last_evaluation,
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
+    }
+
+    /// Takes over a saved network to act with; nothing else of the file.
+    pub fn load_weights(&mut self, file: &[u8]) -> Result<(), TrainError> {
+        checkpoint::load_weights(&mut self.trainer, file)
     }
 
     /// Goes on from a file of [`Self::save`]. With replay and a built-in environment the run goes on as if it had never

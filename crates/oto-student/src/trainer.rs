@@ -196,8 +196,12 @@ impl Trainer {
         let (c, t) = (&self.config, &self.config.transfer);
         let taught = self.stages.stage() == Stage::Transfer;
         let due = |n: u64| if (self.learner.updates() + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
+        let lr = match t.learning_rate.filter(|_| taught) {
+            Some(rate) => rate.at(self.stages.steps()),
+            None => c.learning_rate.at(self.steps),
+        };
         let schedule = Schedule {
-            lr: c.learning_rate.at(self.steps) as f32,
+            lr: lr as f32,
             target_mix: if c.target_every > 0 { due(c.target_every) } else { c.target_tau as f32 },
             alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
             delta: t.delta as f32,
