@@ -1,1 +1,16 @@
-//! The browser face of the student.
+//! The browser face of the student: what `web/student`'s worker calls. It holds no logic of training or teaching; it
+//! carries configuration, events, commands and numbers across the boundary between JavaScript and Rust.
+//!
+//! - [`core`]: the class that the worker drives;
+//! - [`config`]: its configuration;
+//! - [`error`]: errors as the worker gets them;
+//! - [`report`]: metrics, with what happened since they were taken last;
+//! - [`host`]: the browser's clock and console.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod core;
+pub mod error;
+pub mod host;
+pub mod report;

@@ -36,7 +36,12 @@ fn build_package(package: &Package) -> Result<()> {
     if !features.is_empty() {
         arguments.extend(["--features", &features]);
     }
-    shell::run(&mut shell::cargo(&arguments))?;
+    let mut cargo = shell::cargo(&arguments);
+    if package.target == Target::Web {
+        // wasm-bindgen reads the section that names the features in use, and drops the names itself.
+        cargo.env(format!("CARGO_PROFILE_{}_STRIP", package.profile.to_uppercase()), "debuginfo");
+    }
+    shell::run(&mut cargo)?;
 
     let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
     let out = shell::root().join(&package.out);
@@ -54,7 +59,14 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
     }
     fs::create_dir_all(out)?;
     match package.target {
-        Target::Web => Bindgen::new().input_path(module).web(true)?.typescript(true).generate(out),
+        Target::Web => Bindgen::new()
+            .input_path(module)
+            .web(true)?
+            .typescript(true)
+            .omit_default_module_path(false)
+            .remove_name_section(true)
+            .remove_producers_section(true)
+            .generate(out),
         Target::Wasip2 => {
             fs::copy(module, out.join(&package.artifact))?;
             Ok(())

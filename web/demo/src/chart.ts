@@ -33,13 +33,13 @@ export class Chart {
   }
 
   /** Adds what a student reported. */
-  add(lane: LaneName, { episodes, evaluations }: Metrics): void {
+  add(lane: LaneName, { newEpisodes, newEvaluations }: Metrics): void {
     const curve = this.#curves[lane];
-    for (const evaluation of evaluations) {
+    for (const evaluation of newEvaluations) {
       curve.evaluations[0].push(evaluation.step);
       curve.evaluations[1].push(evaluation.mean);
     }
-    for (const episode of episodes) {
+    for (const episode of newEpisodes) {
       curve.recent.push(episode.return);
       if (curve.recent.length < WINDOW) continue;
       curve.training[0].push(episode.step);

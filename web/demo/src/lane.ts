@@ -65,9 +65,9 @@ export class Lane {
     const teacher = metrics.teachers[0];
     if (teacher !== undefined) this.#showTeacher(teacher, metrics.labels > this.#labels);
     this.#labels = metrics.labels;
-    const latest = metrics.evaluations.at(-1);
+    const latest = metrics.newEvaluations.at(-1);
     if (latest !== undefined) this.#set('score', score(latest.mean));
-    const first = metrics.evaluations.find((evaluation) => evaluation.mean >= SOLVED);
+    const first = metrics.newEvaluations.find((evaluation) => evaluation.mean >= SOLVED);
     if (first === undefined || this.solvedAt !== undefined) return false;
     this.solvedAt = first.step;
     this.#set('solved', `solved after ${count(first.step)} steps`);
@@ -85,11 +85,11 @@ export class Lane {
   }
 
   #showTeacher(teacher: TeacherMetrics, flowing: boolean): void {
-    this.#set('bytesUp', bytes(teacher.bytesUp));
-    this.#set('bytesDown', bytes(teacher.bytesDown));
+    this.#set('bytesUp', bytes(teacher.stats.bytesUp));
+    this.#set('bytesDown', bytes(teacher.stats.bytesDown));
     this.#set('version', teacher.version === 0 ? '–' : String(teacher.version));
-    this.#set('reconnects', count(teacher.reconnects));
-    this.#showLink(flowing && teacher.state === 'ready' ? 'flowing' : teacher.state, linkText(teacher));
+    this.#set('reconnects', count(teacher.stats.reconnects));
+    this.#showLink(flowing && teacher.state === 'ready' ? 'flowing' : teacher.state, linkText(teacher, this.#switch.checked));
   }
 
   #showLink(state: string, text: string): void {
@@ -103,17 +103,19 @@ export class Lane {
   }
 }
 
-function linkText({ state, retryIn, error }: TeacherMetrics): string {
+function linkText({ state, retryInMs, problem }: TeacherMetrics, connected: boolean): string {
+  const retry = `next try in ${((retryInMs ?? 0) / 1000).toFixed(1)} s`;
   switch (state) {
     case 'connecting':
+    case 'greeting':
       return 'Connecting…';
     case 'ready':
       return 'Teacher answers';
     case 'waiting':
-      return `Connection lost, next try in ${((retryIn ?? 0) / 1000).toFixed(1)} s`;
+      return connected ? `Connection lost; ${retry}` : `Cable cut; ${retry}`;
+    case 'failed':
+      return `Refused: ${problem ?? 'the server gave no reason'}`;
     case 'off':
-      return 'Cable cut; learning goes on';
-    case 'refused':
-      return `Refused: ${error ?? 'the server gave no reason'}`;
+      return 'Switched off';
   }
 }

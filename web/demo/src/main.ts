@@ -68,7 +68,7 @@ async function play(lane: Lane, current: number): Promise<void> {
   for await (const metrics of student.train()) {
     if (current !== experiment) return;
     chart.add(lane.name, metrics);
-    for (const { step, mean } of metrics.evaluations) addRow(lane.name, step, mean);
+    for (const { step, mean } of metrics.newEvaluations) addRow(lane.name, step, mean);
     if (lane.update(metrics)) announce();
   }
   lane.end('finished');

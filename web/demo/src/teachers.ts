@@ -5,9 +5,9 @@ import type { Adapter, TeacherOptions } from 'oto-student';
 /** What `GET /policies` tells about one policy, as far as this page needs it. */
 interface ServedPolicy {
   name: string;
-  description: string;
-  env: string | null;
-  algorithm: string | null;
+  env?: string;
+  algorithm?: string;
+  evaluation?: { mean_return?: number };
 }
 
 /** A policy that can teach CartPole. */
@@ -27,12 +27,16 @@ const FROM_INVERTED_PENDULUM: Adapter = {
   action: { kind: 'sign' },
 };
 
+/** Every server has this baseline: even useless answers must not keep a student from learning. */
+const RANDOM: Policy = { name: 'scripted:random', title: 'Uniformly random answers', adapter: undefined };
+
 /** The policies that fit CartPole, the one from another simulator first. */
 export async function fetchTeachers(): Promise<Policy[]> {
   const response = await fetch(new URL('policies', document.baseURI));
   if (!response.ok) throw new Error(`/policies answered ${response.status}`);
-  const served = ((await response.json()) as { policies: ServedPolicy[] }).policies;
-  return served.flatMap(toPolicy).sort((a, b) => Number(b.adapter !== undefined) - Number(a.adapter !== undefined));
+  const policies = ((await response.json()) as ServedPolicy[]).flatMap(toPolicy);
+  policies.sort((a, b) => Number(b.adapter !== undefined) - Number(a.adapter !== undefined));
+  return [...policies, RANDOM];
 }
 
 /** How a student reaches this policy. */
@@ -42,9 +46,10 @@ export function teacherOptions({ name, adapter }: Policy): TeacherOptions {
   return { url: url.href, policy: name, ...(adapter && { adapter }) };
 }
 
-function toPolicy({ name, env, algorithm }: ServedPolicy): Policy[] {
-  const title = [algorithm, env].filter(Boolean).join(', ') || name;
-  if (env?.startsWith('InvertedPendulum')) return [{ name, title, adapter: FROM_INVERTED_PENDULUM }];
-  if (env === null || env.startsWith('CartPole')) return [{ name, title, adapter: undefined }];
-  return [];
+function toPolicy({ name, env = '', algorithm, evaluation }: ServedPolicy): Policy[] {
+  const score = evaluation?.mean_return;
+  const scored = score === undefined ? '' : `, return ${score.toFixed(0)}`;
+  const title = algorithm === undefined ? name : `${algorithm.replace('stable-baselines3 ', '')} of ${env}${scored}`;
+  if (env.startsWith('InvertedPendulum')) return [{ name, title, adapter: FROM_INVERTED_PENDULUM }];
+  return env.startsWith('CartPole') ? [{ name, title, adapter: undefined }] : [];
 }

@@ -1,5 +1,7 @@
 // What can go wrong, as classes a page author can tell apart. Every message says what was expected and what came.
 
+import { camelCase } from './metrics.js';
+
 /** The base of every error this package throws. */
 export class OtoError extends Error {
   override name = 'OtoError';
@@ -73,7 +75,8 @@ export function toError({ kind, message, field }: ErrorMessage): OtoError {
 
 /** What to send for anything that was thrown: our own errors as they are, all else as a fault of the worker. */
 export function toMessage(thrown: unknown): ErrorMessage {
-  if (isMessage(thrown)) return thrown;
+  if (thrown instanceof ConfigError) return { kind: 'config', message: thrown.message, field: thrown.field };
+  if (isMessage(thrown)) return thrown.kind === 'config' ? inOptionsSpelling(thrown) : thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   return { kind: 'worker', message: `the student's engine failed: ${message}` };
 }
@@ -81,4 +84,20 @@ export function toMessage(thrown: unknown): ErrorMessage {
 /** Whether the engine threw this on purpose (see `crates/oto-web/src/error.rs`). */
 function isMessage(thrown: unknown): thrown is ErrorMessage {
   return typeof thrown === 'object' && thrown !== null && 'kind' in thrown && 'message' in thrown;
+}
+
+/** The engine names settings in its own spelling; the page's author wrote them in that of the options. */
+function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
+  if (field === undefined) return { kind: 'config', message };
+  const name = optionName(field);
+  return { kind: 'config', message: `${name} ${message}`, field: name };
+}
+
+/** Where in the options a setting of the engine is: `qrdqn.batch_size` is `algorithm.batchSize`. */
+function optionName(field: string): string {
+  const name = camelCase(field);
+  if (name === 'requestBatch' || name === 'labelLag') return `transfer.${name}`;
+  if (name.startsWith('qrdqn.')) return name.replace('qrdqn', 'algorithm');
+  const isOption = /^(seed|steps|backend|clock|env|teachers|transfer|stages|evaluation)\b/.test(name);
+  return isOption ? name : `algorithm.${name}`;
 }

@@ -1,14 +1,16 @@
-// A WebSocket for one teacher link. The engine decides what is said and when to connect again; this file only carries
+// A WebSocket for one teacher's link. The engine decides what is said and when to connect again; this file only carries
 // events in and commands out.
 
 import type { StudentCore } from '../wasm/oto_web.js';
 
-/** What the engine wants done (see `crates/oto-web/src/link.rs`). */
-export type LinkCommand =
-  | { kind: 'connect'; url: string; protocol: string }
-  | { kind: 'text'; text: string }
-  | { kind: 'binary'; bytes: Uint8Array<ArrayBuffer> }
-  | { kind: 'close'; code: number; reason: string };
+/** The subprotocol (`crates/oto-proto/PROTOCOL.md`). */
+const PROTOCOL = 'oto.v1';
+/** Close codes of RFC 6455: nothing was said at the end; the message was too long. */
+const ABNORMAL = 1006;
+const TOO_LONG = 1009;
+
+/** What the engine wants done: connect, send a text or bytes, close with a code, or nothing more. */
+type Command = true | string | Uint8Array<ArrayBuffer> | number | undefined;
 
 /** Carries one teacher's link over WebSockets, one at a time. */
 export class LinkDriver {
@@ -16,6 +18,7 @@ export class LinkDriver {
   #teacher: number;
   #changed: () => void;
   #socket: WebSocket | undefined;
+  #cut = false;
 
   /** `changed` is called after every event, so that the engine gets its turn. */
   constructor(core: StudentCore, teacher: number, changed: () => void) {
@@ -27,58 +30,61 @@ export class LinkDriver {
   /** Carries out everything the engine wants done now. */
   serve(): void {
     for (;;) {
-      const command = this.#core.link_command(this.#teacher, performance.now()) as LinkCommand | undefined;
+      const command = this.#core.link_command(this.#teacher) as Command;
       if (command === undefined) return;
-      this.#carryOut(command);
+      if (command === true) this.#open();
+      else if (typeof command === 'number') this.#forget()?.close(command);
+      else this.#send(command);
     }
   }
 
-  /** Closes without a word to the engine, when the student is disposed of. */
-  drop(): void {
-    this.#forget()?.close(1000);
+  /** Cuts the wire, or mends it. The engine sees a lost connection, and goes on trying. */
+  cut(cut: boolean): void {
+    this.#cut = cut;
+    if (cut && this.#socket !== undefined) this.#lose('the page cut the connection');
   }
 
-  #carryOut(command: LinkCommand): void {
-    switch (command.kind) {
-      case 'connect':
-        this.#forget()?.close();
-        return this.#open(command.url, command.protocol);
-      case 'text':
-        return this.#socket?.send(command.text);
-      case 'binary':
-        return this.#socket?.send(command.bytes);
-      case 'close':
-        return this.#forget()?.close(command.code, command.reason);
-    }
-  }
-
-  #open(url: string, protocol: string): void {
+  #open(): void {
+    this.#forget()?.close();
+    if (this.#cut) return this.#lose('the page keeps the connection cut');
     let socket: WebSocket;
     try {
-      socket = new WebSocket(url, protocol);
+      socket = new WebSocket(this.#core.link_url(this.#teacher) ?? '', PROTOCOL);
     } catch (thrown) {
-      // An address that no browser would connect to; the engine backs off and reports it like any lost connection.
-      this.#core.link_closed(this.#teacher, performance.now(), 1006, String(thrown));
-      return;
+      return this.#lose(thrown instanceof Error ? thrown.message : String(thrown));
     }
+    this.#socket = socket;
     socket.binaryType = 'arraybuffer';
-    const event = (handle: (now: number) => void) => {
+    const on = (carry: () => void) => {
+      // What an earlier connection still says is of no interest.
       if (this.#socket !== socket) return;
-      handle(performance.now());
+      carry();
       this.#changed();
     };
-    socket.onopen = () => event((now) => this.#core.link_opened(this.#teacher, now, socket.protocol));
-    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) =>
-      event((now) => {
-        if (typeof data === 'string') this.#core.link_text(this.#teacher, now, data);
-        else this.#core.link_binary(this.#teacher, now, new Uint8Array(data));
-      });
+    socket.onopen = () => on(() => this.#core.link_opened(this.#teacher));
+    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => on(() => this.#receive(data));
     socket.onclose = ({ code, reason }) =>
-      event((now) => {
+      on(() => {
         this.#socket = undefined;
-        this.#core.link_closed(this.#teacher, now, code, reason);
+        this.#core.link_closed(this.#teacher, code, reason);
       });
-    this.#socket = socket;
+  }
+
+  #receive(data: string | ArrayBuffer): void {
+    const length = typeof data === 'string' ? data.length : data.byteLength;
+    if (length > this.#core.link_limit(this.#teacher)) this.#lose(`the server sent a message of ${length} bytes`, TOO_LONG);
+    else if (typeof data === 'string') this.#core.link_text(this.#teacher, data);
+    else this.#core.link_binary(this.#teacher, new Uint8Array(data));
+  }
+
+  #send(message: string | Uint8Array<ArrayBuffer>): void {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(message);
+  }
+
+  /** Ends the connection from this side and tells the engine that it is lost. */
+  #lose(reason: string, code = ABNORMAL): void {
+    this.#forget()?.close();
+    this.#core.link_closed(this.#teacher, code, reason);
   }
 
   /** Lets go of the socket, so that its later events reach nobody. */

@@ -1,4 +1,4 @@
-// What training reports. The engine writes it as JSON in its own spelling; here it gets JavaScript's.
+// What training reports. The engine writes JSON in its own spelling; here it gets JavaScript's.
 
 /** Where a student stands: alone before its teachers, with them, or alone after them. */
 export type Stage = 'offline' | 'transfer' | 'online';
@@ -17,81 +17,109 @@ export interface Episode {
 export interface Evaluation {
   /** The environment step of training at which they were played. */
   step: number;
-  /** Their mean return. */
+  /** Mean, lowest and highest return. */
   mean: number;
-  /** Each one's return. */
-  returns: number[];
+  min: number;
+  max: number;
+  /** How many episodes. */
+  episodes: number;
 }
 
 /**
- * How a teacher's link stands: `connecting`, `ready` (answers come), `waiting` (the connection was lost, another is made
- * after a pause), `off` (cut by the page), or `refused` (the server said no for good; `error` says why).
+ * How a teacher's link stands: `connecting` and `greeting` until the server has welcomed the student, `ready` while it
+ * answers, `waiting` before it connects again, `failed` once the server has refused for good.
  */
-export type LinkState = 'connecting' | 'ready' | 'waiting' | 'off' | 'refused';
+export type LinkState = 'off' | 'waiting' | 'connecting' | 'greeting' | 'ready' | 'failed';
 
-/** One teacher's link. Bytes are those of messages, without WebSocket framing. */
+/** One teacher's link. */
 export interface TeacherMetrics {
   state: LinkState;
-  /** Milliseconds until the next attempt, while `waiting`. */
-  retryIn: number | null;
-  /** The last failure, in words for people. */
-  error: string | null;
-  /** Version of the policy that answered last; 0 before the first answer. */
+  /** The policy's name. */
+  policy: string;
+  /** The newest version of the policy that is known; 0 before the first welcome. */
   version: number;
-  statesSent: number;
-  labels: number;
-  bytesUp: number;
-  bytesDown: number;
-  reconnects: number;
+  /** Milliseconds until it connects again, while `waiting`. */
+  retryInMs: number | null;
+  /** What went wrong last, as long as nothing went right since. */
+  problem: string | null;
+  /** States that are in no request yet, and requests without an answer. */
+  pending: number;
+  waiting: number;
+  stats: LinkStats;
 }
 
-/** The parts of the last update's loss (OTO, eq. 8 to 14). */
+/** Counters of a link. Bytes are those of messages, WebSocket framing aside. */
+export interface LinkStats {
+  connects: number;
+  welcomes: number;
+  reconnects: number;
+  requests: number;
+  statesSent: number;
+  statesDropped: number;
+  labelsReceived: number;
+  bytesUp: number;
+  bytesDown: number;
+  timeouts: number;
+  overloaded: number;
+  refused: number;
+  /** Messages that did not count, by reason. */
+  rejected: Record<string, number>;
+  /** Time from the last request to its answer, and a running mean, in milliseconds. */
+  rttMs: number;
+  rttMeanMs: number;
+}
+
+/** The parts of the last update's loss (OTO, eq. 8 to 14), and the mean of Q over its batch. */
 export interface Loss {
   loss: number;
   task: number;
   base: number;
   rkdD: number;
   rkdA: number;
+  q: number;
 }
 
 /** Where training stands, and what happened since metrics were taken last. */
 export interface Metrics {
-  /** Environment steps so far. */
+  /** Environment steps so far, and in the whole run. */
   step: number;
+  steps: number;
   /** Updates so far. */
   updates: number;
+  /** Finished training episodes. */
+  episodes: number;
   stage: Stage;
-  /** Environment steps and updates per second, over the last second or so; 0 while paused. */
+  /** How often all stages were gone through. */
+  rounds: number;
+  /** Whether the run is over. */
+  done: boolean;
+  /** Share of random actions now. */
+  epsilon: number;
+  /** Mean return of the last evaluation. */
+  lastEvaluation: number | null;
+  loss: Loss | null;
+  /** Labels that came for the student's states, from all teachers. */
+  labels: number;
+  /** Raw transitions that left the student: none. */
+  transitionsSent: number;
+  /** Environment steps and updates per second, over the last half second or more. */
   stepsPerSecond: number;
   updatesPerSecond: number;
-  /** Labels received from all teachers. */
-  labels: number;
-  loss: Loss | null;
-  /** Episodes finished since metrics were taken last, the newest 1,000 at most. */
-  episodes: Episode[];
-  /** Evaluations made since metrics were taken last, the newest 1,000 at most. */
-  evaluations: Evaluation[];
+  /** Episodes and evaluations since metrics were taken last, the newest 1,000 at most. */
+  newEpisodes: Episode[];
+  newEvaluations: Evaluation[];
   teachers: TeacherMetrics[];
 }
 
-/** Reads the engine's metrics. */
-export function toMetrics(json: string): Metrics {
-  return parse(json) as Metrics;
-}
-
-/** Reads the engine's evaluation. */
-export function toEvaluation(json: string): Evaluation {
-  return parse(json) as Evaluation;
-}
-
-/** Parses JSON whose keys are in snake_case into objects whose keys are in camelCase. */
-function parse(json: string): unknown {
+/** Parses the engine's JSON, whose keys are in snake_case, into objects whose keys are in camelCase. */
+export function fromEngine<T>(json: string): T {
   return JSON.parse(json, (_, value: unknown) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [camelCase(key), inner]));
-  });
+  }) as T;
 }
 
-function camelCase(key: string): string {
+/** `batch_size` as `batchSize`. */
+export function camelCase(key: string): string {
   return key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }

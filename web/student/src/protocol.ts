@@ -19,7 +19,7 @@ export interface Calls {
   metrics(): Metrics;
   act(observation: Float32Array): Action;
   evaluate(episodes: number): Evaluation;
-  save(): Uint8Array<ArrayBuffer>;
+  save(replay: boolean): Uint8Array<ArrayBuffer>;
   load(bytes: Uint8Array): void;
 }
 

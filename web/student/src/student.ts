@@ -20,7 +20,7 @@ export interface TrainOptions {
  *
  * ```ts
  * const student = await Student.create({ env: 'CartPole-v1', seed: 1 });
- * for await (const m of student.train({ steps: 10_000 })) console.log(m.step, m.evaluation?.mean);
+ * for await (const m of student.train({ steps: 10_000 })) console.log(m.step, m.lastEvaluation);
  * const action = await student.act([0, 0, 0.05, 0]);
  * student.dispose();
  * ```
@@ -100,12 +100,15 @@ export class Student {
     return this.#worker.call('metrics');
   }
 
-  /** Cuts the connection to all teachers, or to one; learning goes on without new labels. */
+  /**
+   * Cuts the connection to all teachers, or to one (counted from 0), as a lost network would: learning goes on without
+   * new labels, and the link tries again with growing pauses, in vain until `connectTeachers`.
+   */
   async disconnectTeachers(teacher?: number): Promise<void> {
     await this.#worker.call('connect', teacher ?? null, false);
   }
 
-  /** Undoes `disconnectTeachers`. */
+  /** Lets the next attempt to connect through again. */
   async connectTeachers(teacher?: number): Promise<void> {
     await this.#worker.call('connect', teacher ?? null, true);
   }
@@ -131,15 +134,18 @@ export class Student {
     return this.#worker.call('evaluate', episodes);
   }
 
-  /** The student's parameters as a safetensors file. */
-  async save(): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#worker.call('save');
+  /**
+   * The student as a safetensors file: parameters, optimiser and progress; with `replay` also its transitions and
+   * labels, so that a built-in environment's run goes on exactly where it was.
+   */
+  async save({ replay = false }: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#worker.call('save', replay);
   }
 
   /**
-   * Takes over parameters that `save` gave.
+   * Goes on from a file that `save` gave.
    *
-   * @throws {CheckpointError} the bytes are no safetensors file, or of another student's shape
+   * @throws {CheckpointError} the bytes are no such file, or of a student of another shape
    */
   async load(bytes: Uint8Array | ArrayBuffer): Promise<void> {
     await this.#worker.call('load', bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));

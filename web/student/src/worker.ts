@@ -3,9 +3,9 @@
 
 import init, { StudentCore } from '../wasm/oto_web.js';
 import type { EnvironmentAnswer, EnvironmentRequest } from './environment.js';
-import { toMessage, type ErrorMessage } from './errors.js';
+import { ConfigError, toMessage, type ErrorMessage } from './errors.js';
 import { LinkDriver } from './link.js';
-import { toEvaluation, toMetrics, type Metrics } from './metrics.js';
+import { fromEngine, type Metrics } from './metrics.js';
 import type { Answer, Arguments, CallName, News, ToPage, ToWorker } from './protocol.js';
 
 /** How long the engine trains before events and calls get their turn, in milliseconds. */
@@ -19,8 +19,6 @@ interface WorkerScope {
 
 /** Training under way, from `start` to `stop` or its end. */
 interface Run {
-  /** Train until this environment step. */
-  until: number;
   /** News at most every so many milliseconds. */
   interval: number;
   lastNews: number;
@@ -51,17 +49,17 @@ let wake = (): void => {};
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
   async create(config) {
     await init();
-    const created = new StudentCore(config, performance.now());
+    const created = new StudentCore(config);
     core = created;
     links = Array.from({ length: created.teachers() }, (_, teacher) => new LinkDriver(created, teacher, serveLinks));
     serveLinks();
-    return JSON.parse(created.spaces()) as Answer<'create'>;
+    return fromEngine(created.spaces());
   },
 
   async start(steps, interval) {
     await training;
-    const until = steps === null ? Number.MAX_SAFE_INTEGER : engine().steps() + steps;
-    run = { until, interval, lastNews: performance.now(), waiting: undefined, over: false, failure: undefined };
+    engine().train(steps ?? undefined);
+    run = { interval, lastNews: performance.now(), waiting: undefined, over: false, failure: undefined };
     training = train(run);
   },
 
@@ -89,16 +87,18 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   },
 
   connect(teacher, on) {
-    links.forEach((_, i) => {
-      if (teacher === null || teacher === i) engine().link_switch(i, performance.now(), on);
-    });
+    if (teacher !== null && links[teacher] === undefined) {
+      throw new ConfigError(`there are ${links.length} teachers, counted from 0, and no ${teacher}`, 'teacher');
+    }
+    const chosen = teacher === null ? links : links.slice(teacher, teacher + 1);
+    for (const link of chosen) link.cut(!on);
     serveLinks();
   },
 
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
-  evaluate: (episodes) => toEvaluation(engine().evaluate(episodes)),
-  save: () => engine().save() as Uint8Array<ArrayBuffer>,
+  evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),
+  save: (replay) => engine().save(replay) as Uint8Array<ArrayBuffer>,
   load: (bytes) => engine().load(bytes),
 };
 
@@ -106,7 +106,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
 async function train(current: Run): Promise<void> {
   try {
     while (!current.over) {
-      const turn = paused ? 'wait' : engine().advance(performance.now(), SLICE_MS, current.until);
+      const turn = paused ? 'wait' : engine().advance(SLICE_MS);
       serveLinks();
       if (turn === 'environment') await askPage();
       else if (turn === 'wait') await sleep();
@@ -152,8 +152,9 @@ async function askPage(): Promise<void> {
 /** Lets every link say what it has to say, wakes the training loop, and comes back when a link's timer is due. */
 function serveLinks(): void {
   clearTimeout(linkTimer);
+  core?.link_tick();
   for (const link of links) link.serve();
-  const due = core?.link_wake(performance.now());
+  const due = core?.link_wake();
   if (due !== undefined) linkTimer = setTimeout(serveLinks, due);
   wake();
 }
@@ -179,7 +180,7 @@ function engine(): StudentCore {
 }
 
 function takeMetrics(): Metrics {
-  return toMetrics(engine().metrics(performance.now()));
+  return fromEngine(engine().metrics());
 }
 
 scope.onmessage = ({ data }) => {

@@ -1,0 +1,232 @@
+//! The class that a page's worker drives (`web/student/src/worker.ts`): one student, its links, its clock.
+
+use crate::config::CoreConfig;
+use crate::error::CoreError;
+use crate::host;
+use crate::report::Reporter;
+use js_sys::Uint8Array;
+use oto_cpu::Cpu;
+use oto_env::Step;
+use oto_student::link::{Event, Link, Output};
+use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// One student of a page.
+#[wasm_bindgen]
+pub struct StudentCore {
+    student: Student,
+    teachers: Vec<TeacherConfig>,
+    spaces: String,
+    reporter: Reporter,
+    /// Train until this environment step.
+    until: u64,
+    outside: bool,
+}
+
+#[wasm_bindgen]
+impl StudentCore {
+    /// Creates a student from its configuration as JSON (see [`CoreConfig`]).
+    #[wasm_bindgen(constructor)]
+    pub fn new(config: &str) -> Result<StudentCore, JsValue> {
+        host::report_panics();
+        Ok(Self::create(config)?)
+    }
+
+    fn create(config: &str) -> Result<StudentCore, CoreError> {
+        let config = CoreConfig::read(config)?;
+        let world = config.world()?;
+        let (observation, action) = world.spaces();
+        let spaces =
+            serde_json::json!({ "observation_space": observation, "action_space": action }).to_string();
+        let outside = matches!(world, World::Outside { .. });
+        let student = Student::new(&config.student, world, &config.teachers, &Cpu, host::now_ms())?;
+        let reporter = Reporter::default();
+        Ok(Self { student, teachers: config.teachers, spaces, reporter, until: 0, outside })
+    }
+
+    /// The spaces of the student's environment, as JSON.
+    pub fn spaces(&self) -> String {
+        self.spaces.clone()
+    }
+
+    /// Sets how far [`Self::advance`] trains: so many environment steps from now on, if need be beyond the configured
+    /// end; to that end, if none are given.
+    pub fn train(&mut self, steps: Option<f64>) {
+        let trainer = self.student.trainer();
+        let (now, end) = (trainer.steps(), trainer.config().steps);
+        self.until = steps.map_or(end, |steps| now.saturating_add(steps as u64));
+        if self.until > end {
+            self.student.set_steps(self.until);
+        }
+    }
+
+    /// Trains for about `budget` milliseconds. Afterwards there is `more` to do, it `wait`s for labels, the
+    /// `environment` of the page is needed, or it is the `end`.
+    pub fn advance(&mut self, budget: f64) -> Result<String, JsValue> {
+        let end = host::now() + budget;
+        while host::now() < end {
+            if self.student.trainer().steps() >= self.until {
+                return Ok("end".into());
+            }
+            let stopped = if self.outside { self.need()? } else { self.tick()? };
+            if let Some(stopped) = stopped {
+                return Ok(stopped.into());
+            }
+        }
+        Ok("more".into())
+    }
+
+    fn tick(&mut self) -> Result<Option<&'static str>, CoreError> {
+        Ok(match self.student.tick(host::now_ms())? {
+            Tick::Stepped => None,
+            Tick::Waiting => Some("wait"),
+            Tick::Done => Some("end"),
+        })
+    }
+
+    fn need(&mut self) -> Result<Option<&'static str>, CoreError> {
+        Ok(Some(match self.student.need(host::now_ms())? {
+            Need::Reset(_) | Need::Step(_) => "environment",
+            Need::Labels => "wait",
+            Need::Nothing => "end",
+        }))
+    }
+
+    /// What is asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time only) or
+    /// `{"kind":"step","action":0}`.
+    pub fn environment_request(&mut self) -> Result<String, JsValue> {
+        let request = match self.student.need(host::now_ms()).map_err(CoreError::from)? {
+            Need::Reset(Some(seed)) => serde_json::json!({ "kind": "reset", "seed": seed }),
+            Need::Reset(None) => serde_json::json!({ "kind": "reset" }),
+            Need::Step(action) => serde_json::json!({ "kind": "step", "action": action }),
+            Need::Labels | Need::Nothing => {
+                return Err(CoreError::worker("the environment is not needed now").into());
+            }
+        };
+        Ok(request.to_string())
+    }
+
+    /// The answer of the page's environment to that request; after a reset only the observation counts.
+    pub fn environment_answer(
+        &mut self,
+        observation: &[f32],
+        reward: f64,
+        terminated: bool,
+        truncated: bool,
+    ) -> Result<(), JsValue> {
+        let now = host::now_ms();
+        let answered = match self.student.need(now).map_err(CoreError::from)? {
+            Need::Reset(_) => self.student.began(observation),
+            _ => self.student.stepped(Step { reward, terminated, truncated }, observation, now),
+        };
+        Ok(answered.map_err(CoreError::from)?)
+    }
+
+    /// The page's environment failed: its episode is given up.
+    pub fn environment_failed(&mut self) {
+        self.student.give_up_episode();
+    }
+
+    /// How many teachers there are.
+    pub fn teachers(&self) -> usize {
+        self.teachers.len()
+    }
+
+    /// Where a teacher is.
+    pub fn link_url(&self, teacher: usize) -> Option<String> {
+        self.teachers.get(teacher).map(|teacher| teacher.url.clone())
+    }
+
+    /// The longest message to accept from a teacher, in bytes.
+    pub fn link_limit(&mut self, teacher: usize) -> usize {
+        self.link(teacher).map_or(0, |link| link.max_message_bytes())
+    }
+
+    /// The next thing to do for a teacher's link: `true` opens a connection, a string or an array of bytes is sent, a
+    /// number closes the connection with this code, and `undefined` is nothing.
+    pub fn link_command(&mut self, teacher: usize) -> JsValue {
+        match self.link(teacher).and_then(Link::poll_output) {
+            Some(Output::Connect) => JsValue::TRUE,
+            Some(Output::Text(text)) => text.into(),
+            Some(Output::Binary(bytes)) => Uint8Array::from(&bytes[..]).into(),
+            Some(Output::Close(code)) => code.into(),
+            None => JsValue::UNDEFINED,
+        }
+    }
+
+    /// The connection is open.
+    pub fn link_opened(&mut self, teacher: usize) {
+        self.handle(teacher, Event::Connected);
+    }
+
+    /// A text message came.
+    pub fn link_text(&mut self, teacher: usize, text: &str) {
+        self.handle(teacher, Event::Text(text));
+    }
+
+    /// A binary message came.
+    pub fn link_binary(&mut self, teacher: usize, bytes: &[u8]) {
+        self.handle(teacher, Event::Binary(bytes));
+    }
+
+    /// The connection could not be opened, or ended.
+    pub fn link_closed(&mut self, teacher: usize, code: u16, reason: &str) {
+        self.handle(teacher, Event::Closed { code: Some(code), reason });
+    }
+
+    /// Tells every link that time has passed.
+    pub fn link_tick(&mut self) {
+        let now = host::now_ms();
+        self.student.links().for_each(|link| link.handle(Event::Tick, now));
+    }
+
+    /// Milliseconds until [`Self::link_tick`] has to be called, if nothing else happens before.
+    pub fn link_wake(&mut self) -> Option<f64> {
+        let next = self.student.links().filter_map(|link| link.wake_at()).min()?;
+        Some(next.saturating_sub(host::now_ms()).max(1) as f64)
+    }
+
+    fn handle(&mut self, teacher: usize, event: Event<'_>) {
+        let now = host::now_ms();
+        if let Some(link) = self.link(teacher) {
+            link.handle(event, now);
+        }
+    }
+
+    fn link(&mut self, teacher: usize) -> Option<&mut Link> {
+        self.student.links().nth(teacher)
+    }
+
+    /// How the run stands and what happened since the last call, as JSON.
+    pub fn metrics(&mut self) -> String {
+        self.reporter.take(&mut self.student)
+    }
+
+    /// The greedy action for an observation.
+    pub fn act(&mut self, observation: &[f32]) -> Result<u32, JsValue> {
+        Ok(self.student.trainer().greedy(observation).map_err(CoreError::from)?)
+    }
+
+    /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
+    pub fn evaluate(&mut self, episodes: u32) -> Result<String, JsValue> {
+        if self.outside {
+            let message = "env is the page's own: play its episodes with act()".into();
+            return Err(CoreError { field: Some("env".into()), ..CoreError::config("env", message) }.into());
+        }
+        self.reporter.collect(&mut self.student);
+        self.student.evaluate(episodes).map_err(CoreError::from)?;
+        let line = self.reporter.collect(&mut self.student);
+        Ok(serde_json::to_string(&line).expect("an evaluation holds numbers only"))
+    }
+
+    /// The run as a safetensors file: with the replay buffer to go on exactly here, without it to act and learn anew.
+    pub fn save(&self, with_replay: bool) -> Result<Vec<u8>, JsValue> {
+        Ok(self.student.save(with_replay).map_err(CoreError::from)?)
+    }
+
+    /// Goes on from a file of [`Self::save`].
+    pub fn load(&mut self, file: &[u8]) -> Result<(), JsValue> {
+        Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
+    }
+}

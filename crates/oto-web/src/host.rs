@@ -1,0 +1,27 @@
+//! What the browser gives to every worker: a clock, and a console for faults of our own.
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn console_error(message: &str);
+}
+
+/// Milliseconds since the worker began, to fractions of one; never runs backwards.
+pub fn now() -> f64 {
+    performance_now()
+}
+
+/// The same in whole milliseconds, as links and stages count.
+pub fn now_ms() -> u64 {
+    performance_now() as u64
+}
+
+/// Lets a panic, which is a fault of oto's own, say on the console where it happened.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| console_error(&format!("oto: {panic}"))));
+}
