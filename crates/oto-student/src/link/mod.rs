@@ -78,14 +78,17 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    /// Usual settings around an introduction.
+    /// Usual settings around an introduction. Wide states (pixels) are kept and asked for in smaller numbers, so that a
+    /// link holds some 64 MiB of them at most and as much again in requests.
     pub fn new(hello: Hello) -> Self {
+        let width = hello.observation.width().max(1);
         LinkConfig {
             hello,
             seed: 0,
-            batch: 64,
+            // The clamps make the cast exact.
+            batch: ((1 << 18) / width).clamp(1, 64) as u16,
             delay_ms: None,
-            max_pending: 4096,
+            max_pending: ((1 << 24) / width).clamp(1, 4096),
             max_requests: 64,
             connect_timeout_ms: 5_000,
             request_timeout_ms: 10_000,

@@ -385,6 +385,33 @@ fn overloaded_pauses_and_asks_again() {
 }
 
 #[test]
+fn a_server_too_busy_to_welcome_is_tried_again_when_it_says() {
+    for message in [
+        ServerMessage::Overloaded(Overloaded { request: None, retry_ms: 3_000 }),
+        ServerMessage::Restarting(Restarting { retry_ms: 3_000 }),
+    ] {
+        let mut link = Link::new(config()).expect("a link");
+        link.connect(0);
+        link.handle(Event::Connected, 0);
+        outputs(&mut link);
+        text(&mut link, message, 5);
+        assert_eq!(outputs(&mut link), [Output::Close(1000)]);
+        assert_eq!((link.state(), link.stats().rejected.total()), (LinkState::Waiting, 0));
+        assert!((3_005..3_300).contains(&link.wake_at().expect("it comes back")));
+    }
+}
+
+#[test]
+fn wide_states_are_kept_in_smaller_numbers() {
+    let mut pixels = hello(Space::Discrete { n: 3 });
+    pixels.observation = unbounded(84 * 84 * 4);
+    let config = LinkConfig::new(pixels);
+    assert_eq!((config.batch, config.max_pending), (9, 594));
+    let config = LinkConfig::new(hello(Space::Discrete { n: 3 }));
+    assert_eq!((config.batch, config.max_pending), (64, 4096));
+}
+
+#[test]
 fn restarting_finishes_what_is_in_flight_and_comes_back_when_asked_to() {
     let mut link = ready(config());
     offer(&mut link, 0..2, 0);
