@@ -46,7 +46,10 @@ fn central(
             up[i][j] += h;
             down[i][j] -= h;
             let d = (loss(&up) - loss(&down)) / (2.0 * h);
-            prop_assert!((d - g).abs() <= 1e-6 * (1.0 + d.abs()), "input {i}[{j}]: {g} recorded, {d} by differences");
+            prop_assert!(
+                (d - g).abs() <= 1e-6 * (1.0 + d.abs()),
+                "input {i}[{j}]: {g} recorded, {d} by differences"
+            );
         }
     }
     Ok(())
@@ -54,7 +57,10 @@ fn central(
 
 fn values(n: usize) -> impl Strategy<Value = Vec<f64>> {
     // Away from 0, where absolute values and ramps have corners.
-    prop::collection::vec((0.05..2.0, any::<bool>()).prop_map(|(x, s): (f64, bool)| if s { x } else { -x }), n)
+    prop::collection::vec(
+        (0.05..2.0, any::<bool>()).prop_map(|(x, s): (f64, bool)| if s { x } else { -x }),
+        n,
+    )
 }
 
 fn index(n: usize, below: usize) -> impl Strategy<Value = Vec<f64>> {

@@ -1,1 +1,13 @@
-//! The oto program.
+//! The `oto` program, and all of it that its WASI twin shares: flags, training, evaluation, self-check.
+#![forbid(unsafe_code)]
+
+pub mod learn;
+pub mod options;
+pub mod verify;
+
+#[cfg(feature = "native")]
+pub mod eval;
+#[cfg(feature = "native")]
+pub mod progress;
+#[cfg(feature = "native")]
+pub mod serve;

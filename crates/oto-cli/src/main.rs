@@ -1,1 +1,43 @@
-fn main() {}
+//! `oto`: serve teachers, train students, look at what came of it.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+use oto_cli::{eval, progress, serve, verify};
+use std::process::ExitCode;
+
+/// Reinforcement learning at the edge, taught over a WebSocket
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Host teachers for students, and the site
+    Serve(serve::ServeOptions),
+    /// Train a student
+    Learn(Box<progress::LearnCommand>),
+    /// Play a checkpoint's greedy policy
+    Eval(eval::EvalOptions),
+    /// Hold this build against reference data
+    Verify(verify::VerifyOptions),
+}
+
+fn main() -> ExitCode {
+    let result: Result<bool, Box<dyn std::error::Error>> = match Cli::parse().command {
+        Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
+        Command::Learn(options) => progress::learn(&options).map(|()| true).map_err(Into::into),
+        Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
+        Command::Verify(options) => Ok(verify::verify(&options)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("oto: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

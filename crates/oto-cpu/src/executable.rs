@@ -53,7 +53,10 @@ impl Compiled {
         }
         let homes = program.updates.iter().map(|(_, n)| home[n.0]).collect::<Vec<_>>();
         let alone = |h: &usize| homes.iter().filter(|o| *o == h).count() == 1;
-        let exchange = homes.iter().map(|h| alone(h) && !matches!(nodes[*h].op, Op::Input(_) | Op::Constant(_))).collect();
+        let exchange = homes
+            .iter()
+            .map(|h| alone(h) && !matches!(nodes[*h].op, Op::Input(_) | Op::Constant(_)))
+            .collect();
         Self { home, buffers, input_node, exchange, scratch: Scratch::default(), program }
     }
 
@@ -93,7 +96,9 @@ impl Compiled {
                 }
                 kernels::activate(out, activation);
             }
-            Op::ActivationGrad { y, g, activation } => kernels::activation_grad(at(y), at(g), activation, out),
+            Op::ActivationGrad { y, g, activation } => {
+                kernels::activation_grad(at(y), at(g), activation, out)
+            }
             Op::Conv2d { x, weight, bias, conv, activation } => {
                 let (x, w) = ((at(x), self.shape(x)), (at(weight), self.shape(weight)));
                 conv2d(x, w, at(bias), conv, &node.shape, out);

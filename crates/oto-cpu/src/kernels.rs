@@ -165,7 +165,13 @@ fn index(value: f32, below: usize) -> Result<usize, BackendError> {
     }
 }
 
-pub fn pick(x: &[f32], choices: usize, inner: usize, at: &[f32], out: &mut [f32]) -> Result<(), BackendError> {
+pub fn pick(
+    x: &[f32],
+    choices: usize,
+    inner: usize,
+    at: &[f32],
+    out: &mut [f32],
+) -> Result<(), BackendError> {
     for ((out, x), i) in out.chunks_exact_mut(inner).zip(x.chunks_exact(choices * inner)).zip(at) {
         let from = index(*i, choices)? * inner;
         out.copy_from_slice(&x[from..from + inner]);
@@ -173,7 +179,13 @@ pub fn pick(x: &[f32], choices: usize, inner: usize, at: &[f32], out: &mut [f32]
     Ok(())
 }
 
-pub fn unpick(g: &[f32], choices: usize, inner: usize, at: &[f32], out: &mut [f32]) -> Result<(), BackendError> {
+pub fn unpick(
+    g: &[f32],
+    choices: usize,
+    inner: usize,
+    at: &[f32],
+    out: &mut [f32],
+) -> Result<(), BackendError> {
     out.fill(0.0);
     for ((out, g), i) in out.chunks_exact_mut(choices * inner).zip(g.chunks_exact(inner)).zip(at) {
         let from = index(*i, choices)? * inner;
@@ -220,7 +232,9 @@ pub fn quantile_huber(theta: &[f32], target: &[f32], kappa: f32, out: &mut [f32]
 
 pub fn quantile_huber_grad(theta: &[f32], target: &[f32], samples: usize, kappa: f32, out: &mut [f32]) {
     let (n, m) = (theta.len() / samples, target.len() / samples);
-    for ((out, theta), target) in out.chunks_exact_mut(n).zip(theta.chunks_exact(n)).zip(target.chunks_exact(m)) {
+    for ((out, theta), target) in
+        out.chunks_exact_mut(n).zip(theta.chunks_exact(n)).zip(target.chunks_exact(m))
+    {
         for (i, (out, theta)) in out.iter_mut().zip(theta).enumerate() {
             let tau = (i as f32 + 0.5) / n as f32;
             let sum = lanes(target, |t| {

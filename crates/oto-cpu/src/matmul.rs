@@ -73,7 +73,14 @@ fn dispatch(a: &[f32], b: &[f32], out: &mut [f32], k: usize, n: usize) {
 }
 
 #[inline(always)]
-fn product(a: &[f32], b: &[f32], out: &mut [f32], k: usize, n: usize, fma: impl Fn(f32, f32, f32) -> f32 + Copy) {
+fn product(
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+    k: usize,
+    n: usize,
+    fma: impl Fn(f32, f32, f32) -> f32 + Copy,
+) {
     let m = out.len() / n;
     let mut i = 0;
     while i + ROWS <= m {

@@ -89,7 +89,8 @@ fn check(shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
     let program = t.finish(&[], &named);
     let rng = &mut Rng::new(7);
     let [mut ours, mut reference] = pair(&program, rng);
-    let data = shapes.iter().map(|s| (0..s.iter().product()).map(|_| rng.normal() as f32).collect::<Vec<_>>());
+    let data =
+        shapes.iter().map(|s| (0..s.iter().product()).map(|_| rng.normal() as f32).collect::<Vec<_>>());
     let data = data.collect::<Vec<_>>();
     let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
     let (mut a, mut b) = (outputs(&program), outputs(&program));

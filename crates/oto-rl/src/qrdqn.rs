@@ -243,15 +243,24 @@ impl QrDqn {
         let outputs = vec![Vec::new(); OUTPUTS.len()];
         let config = config.clone();
         let mut student = Self { config, sizes, executable, outputs, updates: 0, actor, scratch: Vec::new() };
-        for (i, pair) in widths.windows(2).enumerate() {
+        student.start_over(rng)?;
+        Ok(student)
+    }
+
+    /// Draws new parameters; the target network becomes a copy, the optimiser forgets. The count of updates goes on.
+    pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let inputs = self.executable.program().inputs.clone();
+        for (i, input) in inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
+            self.executable.write(InputId(i), &vec![0.0; input.len()])?;
+        }
+        for (i, pair) in widths(&self.config, self.sizes).windows(2).enumerate() {
             let (weight, bias) = initial_layer(rng, pair[0], pair[1]);
             for prefix in ["q", "target"] {
-                student.write(&format!("{prefix}.{i}.weight"), &weight)?;
-                student.write(&format!("{prefix}.{i}.bias"), &bias)?;
+                self.write(&format!("{prefix}.{i}.weight"), &weight)?;
+                self.write(&format!("{prefix}.{i}.bias"), &bias)?;
             }
         }
-        student.hand_over()?;
-        Ok(student)
+        self.hand_over()
     }
 
     /// The sizes it was made for.

@@ -23,6 +23,8 @@ struct Progress {
     running: bool,
     action: u32,
     steps: u64,
+    started: u64,
+    settled: f64,
     updates: u64,
     episodes: u64,
     episode_return: f64,
@@ -41,6 +43,8 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
         running: trainer.running,
         action: trainer.action,
         steps: trainer.steps,
+        started: trainer.started,
+        settled: trainer.settled,
         updates: trainer.learner.updates(),
         episodes: trainer.episodes,
         episode_return: trainer.episode_return,
@@ -50,12 +54,17 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
     let mut tensors = trainer.learner.state()?;
     tensors.push(("observation".into(), vec![trainer.observation.len()], trainer.observation.clone()));
     if with_replay {
-        tensors.extend(arrays.into_iter().map(|(name, values)| (name.to_string(), vec![values.len()], values)));
+        tensors
+            .extend(arrays.into_iter().map(|(name, values)| (name.to_string(), vec![values.len()], values)));
     }
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-    let raw = tensors.into_iter().map(|(name, shape, values)| (name, shape, bytes(&values))).collect::<Vec<_>>();
-    let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?));
-    let views = raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
+    let raw =
+        tensors.into_iter().map(|(name, shape, values)| (name, shape, bytes(&values))).collect::<Vec<_>>();
+    let view = |(name, shape, bytes)| {
+        Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?))
+    };
+    let views =
+        raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
     let json = |v: Result<String, serde_json::Error>| v.map_err(broken);
     let metadata = HashMap::from([
         ("format".to_string(), FORMAT.to_string()),
@@ -79,7 +88,8 @@ pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E
         )));
     }
     let observation = values("observation").filter(|o| o.len() == trainer.observation.len());
-    let observation = observation.ok_or_else(|| TrainError::Checkpoint("its observation is of another width".into()))?;
+    let observation =
+        observation.ok_or_else(|| TrainError::Checkpoint("its observation is of another width".into()))?;
     let mut replay = trainer.replay.clone();
     if let Some(counters) = &progress.replay
         && !replay.restore(counters, values)
@@ -91,6 +101,7 @@ pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E
     trainer.observation = observation;
     (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
     (trainer.running, trainer.action, trainer.steps) = (progress.running, progress.action, progress.steps);
+    (trainer.started, trainer.settled) = (progress.started.min(progress.steps), progress.settled);
     (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
     trainer.episode_length = progress.episode_length;
     Ok(extra)
@@ -119,7 +130,9 @@ fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), Trai
     let entry = |key: &str| metadata.and_then(|m| m.get(key)).map(String::as_str);
     if entry("format") != Some(FORMAT) {
         let got = entry("format").unwrap_or("none");
-        return Err(TrainError::Checkpoint(format!("a safetensors file of format {FORMAT} is needed, its format is {got}")));
+        return Err(TrainError::Checkpoint(format!(
+            "a safetensors file of format {FORMAT} is needed, its format is {got}"
+        )));
     }
     let progress = serde_json::from_str(entry("progress").unwrap_or("")).map_err(broken)?;
     let extra = serde_json::from_str(entry("extra").unwrap_or("")).map_err(broken)?;
@@ -127,7 +140,10 @@ fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), Trai
 }
 
 fn describe(config: &StudentConfig) -> String {
-    format!("hidden {:?}, {} quantiles, batch {}", config.qrdqn.hidden, config.qrdqn.quantiles, config.qrdqn.batch_size)
+    format!(
+        "hidden {:?}, {} quantiles, batch {}",
+        config.qrdqn.hidden, config.qrdqn.quantiles, config.qrdqn.batch_size
+    )
 }
 
 fn broken(e: impl std::fmt::Display) -> TrainError {

@@ -86,6 +86,19 @@ impl Default for EvaluationConfig {
     }
 }
 
+/// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate by
+/// `factor` (down to `floor` of it), every other one divides it again (up to 1).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    /// Mean return of an evaluation that is good.
+    pub at_return: f64,
+    /// Above 0, at most 1.
+    pub factor: f64,
+    /// The smallest share of the learning rate, from 0 to 1.
+    pub floor: f64,
+}
+
 /// One training run of a QR-DQN student. Defaults are chosen by measurement on CartPole (docs/results.md).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -112,6 +125,9 @@ pub struct StudentConfig {
     pub updates: u64,
     /// Learning rate over environment steps.
     pub learning_rate: Linear,
+    /// Slows learning down where evaluations are good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Settle>,
     /// Share of random actions over environment steps.
     pub epsilon: Linear,
     /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
@@ -146,6 +162,7 @@ impl Default for StudentConfig {
             train_every: 1,
             updates: 1,
             learning_rate: Linear { start: 1e-3, end: 3e-4, steps: 50_000 },
+            settle: None,
             epsilon: Linear { start: 1.0, end: 0.02, steps: 3_000 },
             target_every: 0,
             target_tau: 0.01,
@@ -213,6 +230,11 @@ impl StudentConfig {
             [("transfer.delta", t.delta), ("transfer.eta", t.eta), ("transfer.alpha_task", t.alpha_task)]
         {
             real(field, weight, 0.0, 1e6, "a weight from 0 to 1e6")?;
+        }
+        if let Some(s) = self.settle {
+            real("settle.at_return", s.at_return, f64::MIN, f64::MAX, "a finite return")?;
+            real("settle.factor", s.factor, 0.01, 1.0, "0.01 to 1")?;
+            real("settle.floor", s.floor, 0.0, 1.0, "a share from 0 to 1")?;
         }
         whole("evaluation.episodes", self.evaluation.episodes.into(), 1, 10_000, "1 to 10000 episodes")?;
         whole("request_batch", self.request_batch as u64, 1, 4096, "1 to 4096 states")?;

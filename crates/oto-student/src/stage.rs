@@ -34,7 +34,8 @@ pub struct Ending {
 }
 
 /// Ends a stage that has lasted `after_steps` without one evaluation of `below_return` or more: a teacher who has not
-/// brought the student there by then is not worth following.
+/// brought the student there by then is not worth following. What it taught is forgotten: the student starts over
+/// with fresh parameters and schedules, and keeps its transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GiveUp {
@@ -130,6 +131,17 @@ pub struct Stages {
     done: bool,
 }
 
+/// What [`Stages::advance`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The stage goes on.
+    None,
+    /// It ended as it should.
+    Ended,
+    /// It led nowhere ([`GiveUp`]).
+    GivenUp,
+}
+
 impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
@@ -157,24 +169,27 @@ impl Stages {
         self.done
     }
 
-    /// One environment step of `seconds`, after it perhaps an evaluation's mean return; true when the stage changed.
-    pub fn advance(&mut self, seconds: f64, evaluation: Option<f64>) -> bool {
+    /// One environment step of `seconds`, after it perhaps an evaluation's mean return: whether the stage ended.
+    pub fn advance(&mut self, seconds: f64, evaluation: Option<f64>) -> Change {
         if self.done {
-            return false;
+            return Change::None;
         }
         self.steps += 1;
         self.seconds += seconds.max(0.0);
         self.best = self.best.into_iter().chain(evaluation).reduce(f64::max);
-        let Some(e) = self.config.ending(self.stage) else { return false };
-        let hopeless = |g: GiveUp| self.steps >= g.after_steps && self.best.is_none_or(|b| b < g.below_return);
+        let Some(e) = self.config.ending(self.stage) else { return Change::None };
+        let hopeless =
+            |g: GiveUp| self.steps >= g.after_steps && self.best.is_none_or(|b| b < g.below_return);
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
-            || e.give_up.is_some_and(hopeless)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
-        if over {
-            self.next();
-        }
-        over
+        let change = match over {
+            true => Change::Ended,
+            false if e.give_up.is_some_and(hopeless) => Change::GivenUp,
+            false => return Change::None,
+        };
+        self.next();
+        change
     }
 
     fn next(&mut self) {
@@ -209,14 +224,14 @@ mod tests {
         let transfer = Some(Ending { seconds: Some(1.0), ..Ending::default() });
         let mut s = Stages::new(StagesConfig { offline: steps(2), transfer, online, repeat: false });
         assert_eq!(s.stage(), Stage::Offline);
-        assert!(!s.advance(9.0, Some(500.0)));
-        assert!(s.advance(0.0, None));
+        assert_eq!(s.advance(9.0, Some(500.0)), Change::None);
+        assert_eq!(s.advance(0.0, None), Change::Ended);
         assert_eq!(s.stage(), Stage::Transfer);
-        assert!(!s.advance(0.5, None));
-        assert!(s.advance(0.5, None));
+        assert_eq!(s.advance(0.5, None), Change::None);
+        assert_eq!(s.advance(0.5, None), Change::Ended);
         assert_eq!(s.stage(), Stage::Online);
-        assert!(!s.advance(0.0, Some(474.0)));
-        assert!(s.advance(0.0, Some(475.0)));
+        assert_eq!(s.advance(0.0, Some(474.0)), Change::None);
+        assert_eq!(s.advance(0.0, Some(475.0)), Change::Ended);
         assert!(s.done() && s.rounds() == 1);
     }
 
@@ -226,12 +241,12 @@ mod tests {
         let transfer = Some(Ending { give_up, ..Ending::default() });
         let config = StagesConfig { transfer, ..StagesConfig::default() };
         let mut s = Stages::new(config);
-        assert!(!s.advance(0.0, Some(100.0)) && !s.advance(0.0, None));
-        assert!(s.advance(0.0, Some(474.0)));
+        assert_eq!([Some(100.0), None].map(|e| s.advance(0.0, e)), [Change::None; 2]);
+        assert_eq!(s.advance(0.0, Some(474.0)), Change::GivenUp);
         assert_eq!(s.stage(), Stage::Online);
         let mut s = Stages::new(config);
         s.advance(0.0, Some(480.0));
-        assert!((0..100).all(|_| !s.advance(0.0, Some(9.0))), "it had led somewhere");
+        assert!((0..100).all(|_| s.advance(0.0, Some(9.0)) == Change::None), "it had led somewhere");
     }
 
     #[test]

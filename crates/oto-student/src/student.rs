@@ -7,7 +7,7 @@
 use crate::checkpoint;
 use crate::config::{Clock, StudentConfig};
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
-use crate::stage::Stage;
+use crate::stage::{Change, Stage};
 use crate::trainer::{Episode, TrainError, Trainer};
 use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
@@ -225,7 +225,8 @@ impl Student {
     ) -> Result<Self, TrainError> {
         let (observation, action) = world.spaces();
         let trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
-        let link = |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, action, &trainer, now_ms);
+        let link =
+            |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, action, &trainer, now_ms);
         let teachers = teachers.iter().enumerate().map(link).collect::<Result<_, _>>()?;
         let width = observation.width();
         Ok(Self {
@@ -290,7 +291,7 @@ impl Student {
         let evaluation = self.evaluate_if_due()?;
         let seconds = self.last_ms.map_or(0.0, |last| now_ms.saturating_sub(last) as f64 / 1000.0);
         self.last_ms = Some(now_ms);
-        if self.trainer.advance_stage(seconds, evaluation) && !self.done() {
+        if self.trainer.advance_stage(seconds, evaluation)? != Change::None && !self.done() {
             let (step, stage) = (self.trainer.steps(), self.trainer.stages().stage());
             self.teachers.iter_mut().for_each(|t| t.link.stage(wire_stage(stage), step));
             self.event(Event::Stage { step, stage });
@@ -335,7 +336,13 @@ impl Student {
         let (config, replay, step) = (self.trainer.config(), self.trainer.replay(), self.trainer.steps());
         for t in &mut self.teachers {
             for slot in &self.stored {
-                t.offer(*slot, replay.observation(*slot), config.request_batch, step + config.label_lag, now_ms);
+                t.offer(
+                    *slot,
+                    replay.observation(*slot),
+                    config.request_batch,
+                    step + config.label_lag,
+                    now_ms,
+                );
             }
         }
     }
@@ -363,7 +370,10 @@ impl Student {
 
     fn evaluate_if_due(&mut self) -> Result<Option<f64>, TrainError> {
         let e = self.trainer.config().evaluation;
-        if e.every == 0 || !self.trainer.steps().is_multiple_of(e.every) || matches!(self.world, World::Outside { .. }) {
+        if e.every == 0
+            || !self.trainer.steps().is_multiple_of(e.every)
+            || matches!(self.world, World::Outside { .. })
+        {
             return Ok(None);
         }
         self.evaluate(e.episodes).map(Some)
@@ -424,7 +434,7 @@ impl Student {
             stage: t.stages().stage(),
             rounds: t.stages().rounds(),
             done: self.done(),
-            epsilon: t.config().epsilon.at(t.steps()),
+            epsilon: t.epsilon(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
             loss: t.last_loss(),
@@ -488,7 +498,9 @@ impl Student {
         self.labels = extra.labels;
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
         let replay = self.trainer.replay();
-        for (t, (requests, offered)) in self.teachers.iter_mut().zip(extra.requests.into_iter().zip(extra.offered)) {
+        for (t, (requests, offered)) in
+            self.teachers.iter_mut().zip(extra.requests.into_iter().zip(extra.offered))
+        {
             t.requests.clear();
             for r in requests {
                 t.offer_all(replay, r.first, r.count, now_ms);
@@ -580,7 +592,8 @@ fn teacher(
         delay_ms: (!lockstep).then_some(ASYNC_DELAY_MS),
         ..LinkConfig::new(hello)
     };
-    let mut link = Link::new(link).map_err(|e| TrainError::Space(format!("teacher {}: {}", teacher.policy, e.message)))?;
+    let mut link = Link::new(link)
+        .map_err(|e| TrainError::Space(format!("teacher {}: {}", teacher.policy, e.message)))?;
     link.connect(now_ms);
     Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0) })
 }

@@ -2,7 +2,7 @@
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
 use crate::config::{ConfigError, StudentConfig};
-use crate::stage::{Stage, Stages};
+use crate::stage::{Change, Stage, Stages};
 use oto_env::rng::Rng;
 use oto_env::{Space, Step};
 use oto_graph::Backend;
@@ -66,6 +66,10 @@ pub struct Trainer {
     pub(crate) running: bool,
     pub(crate) action: u32,
     pub(crate) steps: u64,
+    /// The step at which parameters were last drawn: schedules count from it.
+    pub(crate) started: u64,
+    /// What the learning rate is multiplied by; see [`crate::config::Settle`].
+    pub(crate) settled: f64,
     pub(crate) episodes: u64,
     pub(crate) episode_return: f64,
     pub(crate) episode_length: u64,
@@ -107,6 +111,8 @@ impl Trainer {
             running: false,
             action: 0,
             steps: 0,
+            started: 0,
+            settled: 1.0,
             episodes: 0,
             episode_return: 0.0,
             episode_length: 0,
@@ -130,7 +136,7 @@ impl Trainer {
         if !self.running {
             return Err(TrainError::NotBegun);
         }
-        let random = self.explore.f64() < self.config.epsilon.at(self.steps);
+        let random = self.explore.f64() < self.epsilon();
         self.action = match random {
             true => self.explore.below(self.learner.sizes().actions as u32),
             false => self.learner.act(&self.observation),
@@ -179,9 +185,29 @@ impl Trainer {
         Ok(ended.then_some(episode))
     }
 
-    /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. True when the stage changed.
-    pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> bool {
-        self.stages.advance(seconds, evaluation)
+    /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. A stage that
+    /// was given up leaves the student with fresh parameters.
+    pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> Result<Change, TrainError> {
+        if let (Some(settle), Some(got)) = (self.config.settle, evaluation) {
+            let next = if got >= settle.at_return {
+                self.settled * settle.factor
+            } else {
+                self.settled / settle.factor
+            };
+            self.settled = next.clamp(settle.floor, 1.0);
+        }
+        let change = self.stages.advance(seconds, evaluation);
+        if change == Change::GivenUp {
+            self.learner.start_over(&mut self.draw)?;
+            self.started = self.steps;
+            self.settled = 1.0;
+        }
+        Ok(change)
+    }
+
+    /// Share of random actions now.
+    pub fn epsilon(&self) -> f64 {
+        self.config.epsilon.at(self.steps - self.started)
     }
 
     /// A teacher's answer for a stored state; false if the state has left the buffer.
@@ -198,10 +224,10 @@ impl Trainer {
         let due = |n: u64| if (self.learner.updates() + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
         let lr = match t.learning_rate.filter(|_| taught) {
             Some(rate) => rate.at(self.stages.steps()),
-            None => c.learning_rate.at(self.steps),
+            None => c.learning_rate.at(self.steps - self.started),
         };
         let schedule = Schedule {
-            lr: lr as f32,
+            lr: (lr * self.settled) as f32,
             target_mix: if c.target_every > 0 { due(c.target_every) } else { c.target_tau as f32 },
             alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
             delta: t.delta as f32,

@@ -1,0 +1,116 @@
+//! One training run, from flags to its end: what `oto learn`, the WASI command and reports have in common.
+
+use crate::options::Job;
+use oto_graph::{Backend, BackendError};
+use oto_student::drive::{Driver, Wire};
+use oto_student::link::LinkState;
+use oto_student::link::tungstenite::AddressError;
+use oto_student::student::{Event, Metrics, Student, Tick, World};
+use oto_student::trainer::TrainError;
+use std::time::{Duration, Instant};
+
+/// Why a run could not be made or finished.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A teacher's address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No such backend in this build.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A teacher refused for good, and there is no reason to learn without it.
+    #[error("teacher {policy}: {reason}")]
+    Teacher {
+        /// Its policy.
+        policy: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The observer could not keep what it was shown.
+    #[error("{0}")]
+    Observer(String),
+}
+
+/// Whoever follows a run.
+pub trait Observer {
+    /// Something happened.
+    fn event(&mut self, event: &Event) -> Result<(), String>;
+    /// How the run stands; called a few times a second at most, and at the end.
+    fn progress(&mut self, metrics: &Metrics) -> Result<(), String>;
+    /// The run may be saved now: called every so often with a way to make a checkpoint.
+    fn checkpoint(&mut self, _student: &Student) -> Result<(), String> {
+        Ok(())
+    }
+    /// Whether to stop here.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// The backend of this name: "cpu", or "candle" for the reference interpreter.
+pub fn backend(name: &str) -> Result<Box<dyn Backend>, BackendError> {
+    match name {
+        "cpu" => Ok(Box::new(oto_cpu::Cpu)),
+        "candle" => Ok(Box::new(oto_candle::Candle)),
+        other => Err(BackendError::NotAvailable(other.to_string())),
+    }
+}
+
+/// How long a run waits for its teachers before it begins without those that are not there.
+const CONNECT: Duration = Duration::from_secs(5);
+/// From one report of progress to the next.
+const PROGRESS: Duration = Duration::from_millis(250);
+/// From one checkpoint to the next.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+
+/// A run that has not begun, or goes on from `resume`. Wires are WebSockets unless others are given.
+pub fn prepare(job: &Job, wires: Option<Vec<Wire>>, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
+    let backend = backend(&job.student.backend)?;
+    let mut driver = match wires {
+        Some(wires) => Driver::with(wires),
+        None => Driver::new(&job.teachers)?,
+    };
+    let world = World::built_in(&job.env)?;
+    let mut student = Student::new(&job.student, world, &job.teachers, backend.as_ref(), driver.now_ms())?;
+    if let Some(file) = resume {
+        student.load(file, driver.now_ms())?;
+        student.set_steps(job.student.steps);
+    }
+    driver.connect(&mut student, CONNECT);
+    for link in student.links() {
+        if let (LinkState::Failed, Some(failure)) = (link.state(), link.failure()) {
+            let policy = link.status(0).policy;
+            return Err(RunError::Teacher { policy, reason: failure.message.clone() });
+        }
+    }
+    Ok((student, driver))
+}
+
+/// Runs to the end, or until the observer stops it.
+pub fn run(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer) -> Result<Metrics, RunError> {
+    let (mut last_progress, mut last_checkpoint) = (Instant::now(), Instant::now());
+    loop {
+        let tick = driver.step(student)?;
+        while let Some(event) = student.next_event() {
+            observer.event(&event).map_err(RunError::Observer)?;
+        }
+        if tick == Tick::Done || observer.stop() {
+            break;
+        }
+        if last_progress.elapsed() >= PROGRESS {
+            last_progress = Instant::now();
+            observer.progress(&student.metrics(driver.now_ms())).map_err(RunError::Observer)?;
+        }
+        if last_checkpoint.elapsed() >= CHECKPOINT {
+            observer.checkpoint(student).map_err(RunError::Observer)?;
+            last_checkpoint = Instant::now();
+        }
+    }
+    let metrics = student.metrics(driver.now_ms());
+    observer.progress(&metrics).map_err(RunError::Observer)?;
+    observer.checkpoint(student).map_err(RunError::Observer)?;
+    Ok(metrics)
+}

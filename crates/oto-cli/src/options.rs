@@ -1,0 +1,284 @@
+//! The flags of a training run, the same for `oto learn` and for the WASI command.
+
+use clap::Args;
+use oto_proto::{Adapter, Dtype};
+use oto_student::config::{Clock, Linear, StudentConfig};
+use oto_student::presets;
+use oto_student::stage::{Ending, GiveUp, StagesConfig};
+use oto_student::student::TeacherConfig;
+use std::path::PathBuf;
+
+/// Why flags make no run.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// A file that cannot be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// JSON that is no configuration.
+    #[error("{what}: {error}")]
+    Json {
+        /// Where it came from.
+        what: String,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// A flag that does not fit.
+    #[error("{0}")]
+    Flag(String),
+    /// A setting out of its range.
+    #[error(transparent)]
+    Config(#[from] oto_student::config::ConfigError),
+}
+
+/// What to train, where, and by whom it is taught.
+#[derive(Args, Clone, Debug)]
+pub struct LearnOptions {
+    /// Environment to learn in
+    #[arg(long, default_value = "CartPole-v1")]
+    pub env: String,
+    /// Algorithm of the student
+    #[arg(long, default_value = "qr-dqn", value_parser = ["qr-dqn"])]
+    pub algorithm: String,
+    /// Address of a teacher server (ws://host:port); repeat for several teachers, none learns alone
+    #[arg(long, value_name = "URL")]
+    pub teacher: Vec<String>,
+    /// Policy to be taught by, one for each --teacher
+    #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5")]
+    pub policy: Vec<String>,
+    /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for none.
+    /// Without it: the known one for the pair, if there is one
+    #[arg(long, value_name = "JSON")]
+    pub adapter: Vec<String>,
+    /// How states travel
+    #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
+    pub dtype: String,
+    /// Seed of everything that is drawn
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Environment steps
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// What computes: cpu (webgpu and auto are not available yet)
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Settings as a JSON file (config.json of a run folder, or a part of it)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, e.g. --set gamma=0.98 --set qrdqn.hidden=[128,128]; docs/metrics.md lists all
+    #[arg(long, value_name = "KEY=JSON")]
+    pub set: Vec<String>,
+    /// Weight of the teachers' term
+    #[arg(long)]
+    pub alpha_aikd: Option<f64>,
+    /// Weight of BASE within it
+    #[arg(long)]
+    pub delta: Option<f64>,
+    /// Weight of both RKD terms within it
+    #[arg(long)]
+    pub eta: Option<f64>,
+    /// Weight of the student's own loss while it is taught
+    #[arg(long)]
+    pub alpha_task: Option<f64>,
+    /// End of the Offline stage, e.g. steps=5000 or seconds=60,return=200; the stage exists if it is given
+    #[arg(long, value_name = "ENDING")]
+    pub offline: Option<String>,
+    /// End of the Transfer stage; give-up=8000:475 ends it after 8000 steps if no evaluation reached 475
+    #[arg(long, value_name = "ENDING")]
+    pub transfer: Option<String>,
+    /// End of the Online stage
+    #[arg(long, value_name = "ENDING")]
+    pub online: Option<String>,
+    /// Start over with the first stage when the last one ends
+    #[arg(long = "loop")]
+    pub repeat: bool,
+    /// Labels enter at a fixed lag (lockstep: same seed, same curve) or when they come (async)
+    #[arg(long, value_parser = ["lockstep", "async"])]
+    pub clock: Option<String>,
+    /// Environment steps from one greedy evaluation to the next; 0 for none
+    #[arg(long)]
+    pub eval_every: Option<u64>,
+    /// Episodes of an evaluation
+    #[arg(long)]
+    pub eval_episodes: Option<u32>,
+}
+
+/// A training run, ready to be made.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Job {
+    /// The environment's id.
+    pub env: String,
+    /// The student.
+    pub student: StudentConfig,
+    /// Its teachers.
+    pub teachers: Vec<TeacherConfig>,
+}
+
+impl LearnOptions {
+    /// The run these flags mean: defaults, then `--config`, then `--set`, then the other flags.
+    pub fn job(&self) -> Result<Job, OptionsError> {
+        let mut settings = match &self.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| OptionsError::File { path: path.clone(), error })?;
+                let json: serde_json::Value = json(&path.display().to_string(), &text)?;
+                json.get("student").cloned().unwrap_or(json)
+            }
+            None => serde_json::json!({}),
+        };
+        self.set.iter().try_for_each(|s| set(&mut settings, s))?;
+        let mut student: StudentConfig = serde_json::from_value(settings)
+            .map_err(|error| OptionsError::Json { what: "settings".into(), error })?;
+        self.apply(&mut student)?;
+        let teachers = self.teachers()?;
+        if teachers.is_empty() {
+            student.stages = StagesConfig::SOLO;
+        }
+        student.validate()?;
+        Ok(Job { env: self.env.clone(), student, teachers })
+    }
+
+    fn apply(&self, s: &mut StudentConfig) -> Result<(), OptionsError> {
+        let put = |to: &mut f64, from: Option<f64>| *to = from.unwrap_or(*to);
+        s.seed = self.seed.unwrap_or(s.seed);
+        s.steps = self.steps.unwrap_or(s.steps);
+        s.backend = self.backend.clone().unwrap_or(std::mem::take(&mut s.backend));
+        s.transfer.alpha_aikd = self.alpha_aikd.map_or(s.transfer.alpha_aikd, Linear::constant);
+        put(&mut s.transfer.delta, self.delta);
+        put(&mut s.transfer.eta, self.eta);
+        put(&mut s.transfer.alpha_task, self.alpha_task);
+        for (stage, text) in [
+            (&mut s.stages.offline, &self.offline),
+            (&mut s.stages.transfer, &self.transfer),
+            (&mut s.stages.online, &self.online),
+        ] {
+            if let Some(text) = text {
+                *stage = Some(ending(text)?);
+            }
+        }
+        s.stages.repeat |= self.repeat;
+        match self.clock.as_deref() {
+            Some("async") => s.clock = Clock::Async,
+            Some(_) => s.clock = Clock::Lockstep,
+            None => {}
+        }
+        s.evaluation.every = self.eval_every.unwrap_or(s.evaluation.every);
+        s.evaluation.episodes = self.eval_episodes.unwrap_or(s.evaluation.episodes);
+        Ok(())
+    }
+
+    fn teachers(&self) -> Result<Vec<TeacherConfig>, OptionsError> {
+        let of = |i: usize, url: &String| {
+            let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
+            let adapter = match self.adapter.get(i).map(String::as_str) {
+                None => presets::adapter(&self.env, &policy),
+                Some("none") => None,
+                Some(given) => Some(adapter(given)?),
+            };
+            let dtype = if self.dtype == "f16" { Dtype::F16 } else { Dtype::F32 };
+            Ok(TeacherConfig { url: presets::teacher_url(url), policy, adapter, dtype, quantization: None })
+        };
+        self.teacher.iter().enumerate().map(|(i, url)| of(i, url)).collect()
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, OptionsError> {
+    serde_json::from_str(text).map_err(|error| OptionsError::Json { what: what.to_string(), error })
+}
+
+/// An adapter as JSON, or as the file behind an `@`.
+fn adapter(given: &str) -> Result<Adapter, OptionsError> {
+    match given.strip_prefix('@') {
+        None => json("--adapter", given),
+        Some(file) => {
+            let path = PathBuf::from(file);
+            let text =
+                std::fs::read_to_string(&path).map_err(|error| OptionsError::File { path: path.clone(), error })?;
+            json(file, &text)
+        }
+    }
+}
+
+/// Puts `a.b.c=JSON` into settings; a value that is no JSON is a string.
+fn set(settings: &mut serde_json::Value, assignment: &str) -> Result<(), OptionsError> {
+    let flag = || OptionsError::Flag(format!("--set {assignment}: KEY=JSON is needed, e.g. gamma=0.98"));
+    let (key, value) = assignment.split_once('=').ok_or_else(flag)?;
+    let mut at = settings;
+    for part in key.split('.') {
+        if at.is_null() {
+            *at = serde_json::json!({});
+        }
+        at = at.as_object_mut().ok_or_else(flag)?.entry(part).or_insert(serde_json::Value::Null);
+    }
+    *at = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok(())
+}
+
+/// `steps=N,seconds=S,return=R,give-up=N:R`: whichever comes first.
+fn ending(text: &str) -> Result<Ending, OptionsError> {
+    let mut ending = Ending::default();
+    for part in text.split(',') {
+        let wrong = || OptionsError::Flag(format!("ending {part:?}: steps=N, seconds=S, return=R or give-up=N:R is needed"));
+        let (key, value) = part.split_once('=').ok_or_else(wrong)?;
+        match key {
+            "steps" => ending.steps = Some(value.parse().map_err(|_| wrong())?),
+            "seconds" => ending.seconds = Some(value.parse().map_err(|_| wrong())?),
+            "return" => ending.return_at_least = Some(value.parse().map_err(|_| wrong())?),
+            "give-up" => {
+                let (steps, bar) = value.split_once(':').ok_or_else(wrong)?;
+                let (after_steps, below_return) =
+                    (steps.parse().map_err(|_| wrong())?, bar.parse().map_err(|_| wrong())?);
+                ending.give_up = Some(GiveUp { after_steps, below_return });
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        learn: LearnOptions,
+    }
+
+    fn job(args: &[&str]) -> Result<Job, OptionsError> {
+        Cli::try_parse_from([&["oto"], args].concat()).unwrap().learn.job()
+    }
+
+    #[test]
+    fn flags_become_a_job() {
+        let args = ["--teacher", "localhost:9", "--set", "qrdqn.hidden=[7]", "--seed", "3", "--transfer", "steps=9,return=1.5"];
+        let job = job(&args).unwrap();
+        assert_eq!(job.student.qrdqn.hidden, [7]);
+        assert_eq!(job.student.seed, 3);
+        assert_eq!(job.student.stages.transfer.unwrap().steps, Some(9));
+        assert_eq!(job.teachers[0].url, "ws://localhost:9/v1/teach");
+        assert!(job.teachers[0].adapter.is_some(), "a known pair");
+    }
+
+    #[test]
+    fn without_a_teacher_the_student_is_alone() {
+        assert_eq!(job(&[]).unwrap().student.stages, StagesConfig::SOLO);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let fails = |args: &[&str]| job(args).unwrap_err().to_string();
+        assert!(fails(&["--set", "gama=1"]).contains("gama"));
+        assert!(fails(&["--set", "gamma"]).contains("KEY=JSON"));
+        assert!(fails(&["--backend", "webgpu"]).contains("not available yet"));
+        assert!(fails(&["--transfer", "stepz=1"]).contains("stepz=1"));
+        assert!(fails(&["--teacher", "a:1", "--adapter", "{"]).contains("--adapter"));
+        assert!(fails(&["--config", "/nowhere/x.json"]).contains("/nowhere/x.json"));
+    }
+}

@@ -1,0 +1,75 @@
+//! `oto report`: experiments that anyone can rerun, written up in docs/results.md.
+//!
+//! A finished run is kept under its configuration's fingerprint, so that a report that was interrupted goes on, and a
+//! second one is quick. Teachers sit in this process behind the real codec, so that bytes on the wire are counted.
+
+mod cartpole;
+mod runs;
+mod statistics;
+mod write;
+
+use crate::learn::RunError;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Which experiment, and where its files go.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The experiment
+    pub experiment: Experiment,
+    /// Where the write-up, its figures and tables go
+    #[arg(long, default_value = "docs")]
+    pub out: PathBuf,
+    /// Where finished runs are kept
+    #[arg(long, default_value = "runs/report")]
+    pub cache: PathBuf,
+    /// Runs at once; by default one for each core
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// Seeds of each arm
+    #[arg(long, default_value_t = 10)]
+    pub seeds: u64,
+}
+
+/// The experiments there are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Experiment {
+    /// CartPole taught by InvertedPendulum's SAC agent, against learning alone and against bad teachers
+    Cartpole,
+}
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A run failed.
+    #[error("{arm}, seed {seed}: {error}")]
+    Run {
+        /// Which arm.
+        arm: String,
+        /// Which seed.
+        seed: u64,
+        /// What happened.
+        error: Box<RunError>,
+    },
+    /// A bundled teacher cannot be used.
+    #[error(transparent)]
+    Policy(#[from] oto_policy::PolicyError),
+    /// A picture could not be drawn.
+    #[error(transparent)]
+    Chart(#[from] crate::chart::ChartError),
+    /// A file could not be written or read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+}
+
+/// Makes the report.
+pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+    match options.experiment {
+        Experiment::Cartpole => cartpole::report(options),
+    }
+}

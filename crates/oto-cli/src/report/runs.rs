@@ -1,0 +1,186 @@
+//! Runs of an experiment: arms times seeds, in parallel, each kept when it is done.
+
+use super::{ReportError, ReportOptions};
+use crate::learn::{self, Observer, RunError};
+use crate::options::Job;
+use indicatif::{ProgressBar, ProgressStyle};
+use oto_student::drive::Wire;
+use oto_student::link::memory::{Memory, MemoryTeacher};
+use oto_student::student::{Event, Metrics};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Changes whenever old runs would no longer be made the same way.
+const FORMAT: u32 = 1;
+
+/// One way to train, tried on every seed.
+pub struct Arm {
+    /// Short name, part of file names.
+    pub name: &'static str,
+    /// For legends.
+    pub title: &'static str,
+    /// The run; its seed is set for each run.
+    pub job: Job,
+    /// Makes the teachers of a seed.
+    pub teachers: fn(u64) -> Result<Vec<MemoryTeacher>, oto_policy::PolicyError>,
+}
+
+/// What is kept of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// Its seed.
+    pub seed: u64,
+    /// Steps of the evaluations.
+    pub steps: Vec<u64>,
+    /// Their mean returns.
+    pub returns: Vec<f64>,
+    /// Updates made.
+    pub updates: u64,
+    /// Labels received.
+    pub labels: u64,
+    /// Bytes sent to teachers, headers and control messages included.
+    pub bytes_up: u64,
+    /// Bytes received from teachers.
+    pub bytes_down: u64,
+    /// Raw transitions that left the student.
+    pub transitions_sent: u64,
+    /// When the Transfer stage ended, if it did.
+    pub transfer_ended: Option<u64>,
+    /// How long the run took, evaluations included.
+    pub seconds: f64,
+}
+
+impl Finished {
+    /// Steps until the first evaluation of at least `bar`, or `limit`.
+    pub fn first(&self, bar: f64, limit: u64) -> u64 {
+        let found = self.returns.iter().position(|r| *r >= bar);
+        found.map_or(limit, |i| self.steps[i])
+    }
+
+    /// From the first evaluation of at least `bar` on, the share that reaches it again, itself included.
+    pub fn kept(&self, bar: f64) -> Option<f64> {
+        let first = self.returns.iter().position(|r| *r >= bar)?;
+        let after = &self.returns[first..];
+        Some(after.iter().filter(|r| **r >= bar).count() as f64 / after.len() as f64)
+    }
+
+    /// Mean of the last `n` evaluations.
+    pub fn last(&self, n: usize) -> f64 {
+        super::statistics::mean(&self.returns[self.returns.len().saturating_sub(n)..])
+    }
+}
+
+/// All runs of all arms, in their order; made where they are not kept.
+pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<Vec<Finished>>, ReportError> {
+    let tasks = arms.iter().flat_map(|a| seeds.iter().map(move |s| (a, *s))).collect::<Vec<_>>();
+    let bar = ProgressBar::new(tasks.len() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed} so far, {eta} left  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new((0..tasks.len()).map(|_| None).collect::<Vec<_>>());
+    let work = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some((arm, seed)) = tasks.get(i) else { return };
+            bar.set_message(format!("{} {seed}", arm.name));
+            let result = one(&options.cache, arm, *seed);
+            bar.inc(1);
+            if result.is_err() {
+                // The others finish what they are at, and begin nothing new.
+                next.store(tasks.len(), Ordering::Relaxed);
+            }
+            results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(result);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(work))));
+    bar.finish_and_clear();
+    let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+    let mut results = results.into_iter().flatten().collect::<Result<Vec<_>, _>>()?.into_iter();
+    Ok(arms.iter().map(|_| results.by_ref().take(seeds.len()).collect()).collect())
+}
+
+fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
+    let mut job = arm.job.clone();
+    job.student.seed = seed;
+    let path = cache.join(format!("{}-{:016x}", arm.name, fingerprint(&job))).join(format!("{seed}.json"));
+    if let Some(finished) = read(&path) {
+        return Ok(finished);
+    }
+    let failed = |error: RunError| ReportError::Run { arm: arm.name.into(), seed, error: Box::new(error) };
+    let wires = (arm.teachers)(seed)?.into_iter().map(|t| Wire::Memory(Box::new(Memory::new(t)))).collect();
+    let start = Instant::now();
+    let (mut student, mut driver) = learn::prepare(&job, Some(wires), None).map_err(failed)?;
+    let mut curve = Curve::default();
+    let metrics = learn::run(&mut student, &mut driver, &mut curve).map_err(failed)?;
+    let finished = curve.finish(seed, &metrics, start.elapsed().as_secs_f64());
+    write(&path, &finished)?;
+    Ok(finished)
+}
+
+fn read(path: &PathBuf) -> Option<Finished> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn write(path: &Path, finished: &Finished) -> Result<(), ReportError> {
+    let file = |error| ReportError::File { path: path.to_path_buf(), error };
+    let json = serde_json::to_vec(finished).map_err(|e| file(e.into()))?;
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(file)?;
+    // Renamed when whole, so that an interrupted report finds whole files only.
+    let part = path.with_extension("part");
+    std::fs::write(&part, json).and_then(|()| std::fs::rename(&part, path)).map_err(file)
+}
+
+/// FNV-1a of the configuration without its seed: the same on every machine.
+fn fingerprint(job: &Job) -> u64 {
+    let mut job = job.clone();
+    job.student.seed = 0;
+    let text = format!("{FORMAT} {}", serde_json::to_string(&job).unwrap_or_default());
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[derive(Default)]
+struct Curve {
+    steps: Vec<u64>,
+    returns: Vec<f64>,
+    transfer_ended: Option<u64>,
+}
+
+impl Curve {
+    fn finish(self, seed: u64, m: &Metrics, seconds: f64) -> Finished {
+        let sum = |f: fn(&oto_student::link::LinkStats) -> u64| m.teachers.iter().map(|t| f(&t.stats)).sum();
+        Finished {
+            seed,
+            steps: self.steps,
+            returns: self.returns,
+            updates: m.updates,
+            labels: m.labels,
+            bytes_up: sum(|s| s.bytes_up),
+            bytes_down: sum(|s| s.bytes_down),
+            transitions_sent: m.transitions_sent,
+            transfer_ended: self.transfer_ended,
+            seconds,
+        }
+    }
+}
+
+impl Observer for Curve {
+    fn event(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Evaluation { step, mean, .. } => {
+                self.steps.push(*step);
+                self.returns.push(*mean);
+            }
+            Event::Stage { step, stage: oto_student::stage::Stage::Online } => self.transfer_ended = Some(*step),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, _metrics: &Metrics) -> Result<(), String> {
+        Ok(())
+    }
+}
