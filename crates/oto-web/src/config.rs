@@ -40,16 +40,15 @@ impl CoreConfig {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
             let field = path.strip_prefix("student.").unwrap_or(&path).to_string();
-            CoreError::config(&field, error.into_inner().to_string())
+            CoreError::config(&field, format!("cannot be read: {}", error.into_inner()))
         })
     }
 
     /// The world that `env` describes.
     pub fn world(&self) -> Result<World, CoreError> {
         match &self.env {
-            EnvConfig::BuiltIn(id) => {
-                World::built_in(id).map_err(|error| CoreError::config("env", error.to_string()))
-            }
+            EnvConfig::BuiltIn(id) => World::built_in(id)
+                .map_err(|error| CoreError::config("env", format!("cannot be made: {error}"))),
             EnvConfig::Page { observation, action } => {
                 Ok(World::Outside { observation: observation.clone(), action: action.clone() })
             }

@@ -211,8 +211,8 @@ impl StudentCore {
     /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
     pub fn evaluate(&mut self, episodes: u32) -> Result<String, JsValue> {
         if self.outside {
-            let message = "env is the page's own: play its episodes with act()".into();
-            return Err(CoreError { field: Some("env".into()), ..CoreError::config("env", message) }.into());
+            let message = "is the page's own: play its episodes with act()".into();
+            return Err(CoreError::config("env", message).into());
         }
         self.reporter.collect(&mut self.student);
         self.student.evaluate(episodes).map_err(CoreError::from)?;

@@ -1,7 +1,6 @@
 //! Errors as the worker gets them: plain objects `{kind, message, field}`, which `web/student/src/errors.ts` turns into
 //! classes.
 
-use oto_rl::qrdqn::LearnError;
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use wasm_bindgen::JsValue;
@@ -27,7 +26,8 @@ pub enum Kind {
 pub struct CoreError {
     /// Its class.
     pub kind: Kind,
-    /// What was expected and what came. For [`Kind::Config`] the page puts the field's name before it.
+    /// What was expected and what came. For [`Kind::Config`] it goes on after the field's name,
+    /// which the page puts before it.
     pub message: String,
     /// What was wrong, by name.
     pub field: Option<String>,
@@ -56,7 +56,7 @@ impl From<TrainError> for CoreError {
         let of = |kind, field: Option<String>| Self { kind, message: message.clone(), field };
         match &error {
             TrainError::Config(e) => Self::config(e.field, format!("is {}: {}", e.got, e.expected)),
-            TrainError::Learn(LearnError::Backend(_)) | TrainError::Learn(_) => of(Kind::Training, None),
+            TrainError::Learn(_) => of(Kind::Training, None),
             TrainError::ObservationLength { .. } => of(Kind::Environment, Some("observation".into())),
             TrainError::Observation { component, .. } => {
                 of(Kind::Environment, Some(format!("observation[{component}]")))

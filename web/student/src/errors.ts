@@ -90,7 +90,8 @@ function isMessage(thrown: unknown): thrown is ErrorMessage {
 function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
   if (field === undefined) return { kind: 'config', message };
   const name = optionName(field);
-  return { kind: 'config', message: `${name} ${message}`, field: name };
+  const words = message.replace(/`(\w+)`/g, (_, word: string) => `"${camelCase(word)}"`);
+  return { kind: 'config', message: `${name} ${words}`, field: name };
 }
 
 /** Where in the options a setting of the engine is: `qrdqn.batch_size` is `algorithm.batchSize`. */

@@ -17,6 +17,8 @@ export interface QrDqnOptions {
   batchSize?: number;
   /** Let the online network choose the next action. */
   double?: boolean;
+  /** Act with the target network, which averages the online one over time. */
+  actWithTarget?: boolean;
   adam?: { beta1?: number; beta2?: number; epsilon?: number };
   /** Discount factor. */
   gamma?: number;
@@ -37,6 +39,8 @@ export interface QrDqnOptions {
   targetEvery?: number;
   /** Share of the parameters that the target network takes over at every update. */
   targetTau?: number;
+  /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again. */
+  settle?: { atReturn: number; factor: number; floor: number };
 }
 
 /** The weights of the teachers' term (OTO, eq. 13), and how states are sent to them. */
@@ -45,6 +49,8 @@ export interface TransferOptions {
   delta?: number;
   eta?: number;
   alphaTask?: number;
+  /** Learning rate during the Transfer stage; `null`: the algorithm's own. */
+  learningRate?: Schedule | null;
   /** States in a request to a teacher. */
   requestBatch?: number;
   /** Lockstep: labels enter so many environment steps after their request. */
@@ -57,6 +63,8 @@ export interface StageEnd {
   seconds?: number;
   /** A greedy evaluation's mean return. */
   returnAtLeast?: number;
+  /** End a stage that has lasted `afterSteps` without one evaluation of `belowReturn`, and forget what was learnt. */
+  giveUp?: { afterSteps: number; belowReturn: number };
 }
 
 /** The stages and their ends; a stage that is `null` is passed over. */
@@ -96,6 +104,8 @@ export interface TeacherOptions {
   policy: string;
   /** Left out where the spaces fit as they are. */
   adapter?: Adapter;
+  /** How states travel: as 32-bit (the default) or 16-bit numbers. */
+  dtype?: 'f32' | 'f16';
 }
 
 /** Everything a student is made of. */
@@ -119,53 +129,42 @@ export interface StudentOptions {
   seed?: number;
 }
 
-/** Every option there is, so that a misspelt one is refused instead of ignored. */
-const KNOWN: Record<string, readonly string[]> = {
-  '': ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'],
-  algorithm: [
-    ...['name', 'hidden', 'quantiles', 'batchSize', 'double', 'adam', 'gamma', 'nStep', 'buffer', 'learningStarts'],
-    ...['trainEvery', 'updates', 'learningRate', 'epsilon', 'targetEvery', 'targetTau'],
-  ],
-  'algorithm.adam': ['beta1', 'beta2', 'epsilon'],
-  transfer: ['alphaAikd', 'delta', 'eta', 'alphaTask', 'requestBatch', 'labelLag'],
-  stages: ['offline', 'transfer', 'online', 'loop'],
-  stage: ['steps', 'seconds', 'returnAtLeast'],
-  evaluation: ['every', 'episodes'],
-  teacher: ['url', 'policy', 'adapter'],
-};
+const KNOWN = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
+
+/** The settings of QR-DQN's network and optimiser; the engine keeps them together, apart from the training loop's. */
+const NETWORK = ['hidden', 'quantiles', 'batchSize', 'double', 'actWithTarget', 'adam'];
+
+/** Settings that may be a plain number instead of a schedule. */
+const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
 
 /**
  * The engine's configuration as JSON (`crates/oto-web/src/config.rs`). What is left out stays out: the engine has the
- * defaults, and checks every value.
+ * defaults, checks every value, and refuses what it does not know.
  */
 export function toConfig(options: StudentOptions): string {
-  checkKeys('', options);
-  const { env, algorithm = {}, transfer = {}, stages, evaluation, clock, backend, steps, seed } = options;
-  const teachers = options.teachers ?? [];
+  checkObject('the options', options);
+  for (const key of Object.keys(options)) {
+    if (!KNOWN.includes(key)) throw new ConfigError(`${key} is no option; there are ${KNOWN.join(', ')}`, key);
+  }
+  const { env, algorithm = {}, teachers = [], transfer = {}, stages, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
-  teachers.forEach((teacher, i) => checkKeys(`teachers[${i}]`, teacher, 'teacher'));
-  const { requestBatch, labelLag, alphaAikd, delta, eta, alphaTask } = checkKeys('transfer', transfer);
+  const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
+  const taught = teachers.length > 0;
   const student = {
-    seed,
-    steps,
-    backend,
-    clock,
+    ...rest,
     ...toAlgorithm(algorithm),
-    transfer: { alpha_aikd: toLinear(alphaAikd), delta, eta, alpha_task: alphaTask },
-    stages: toStages(stages, teachers.length > 0),
-    evaluation: evaluation && checkKeys('evaluation', evaluation),
-    request_batch: requestBatch,
-    label_lag: labelLag,
+    transfer: weights,
+    stages: stages ?? { offline: null, transfer: taught ? {} : null, online: taught ? null : {} },
+    requestBatch,
+    labelLag,
   };
-  return JSON.stringify({ student, env: toEnvironment(env), teachers }, refuseNonNumbers);
+  return JSON.stringify({ student: toEngine(student, 'student'), env: toEnvironment(env), teachers });
 }
 
 function toEnvironment(env: StudentOptions['env'] | undefined): unknown {
   if (typeof env === 'string') return env;
-  if (typeof env !== 'object' || env === null) {
-    throw new ConfigError(`env must be a built-in environment's name or an object, it is ${env}`, 'env');
-  }
-  return { observation: toSpace(env.observationSpace), action: env.actionSpace };
+  const { observationSpace, actionSpace } = checkObject('env', env as Environment);
+  return { observation: toSpace(observationSpace), action: actionSpace };
 }
 
 /** JSON has no infinity; null stands for it. */
@@ -175,60 +174,29 @@ function toSpace({ kind, low, high }: BoxSpace): BoxSpace {
 }
 
 function toAlgorithm(algorithm: 'qr-dqn' | QrDqnOptions): object {
-  if (typeof algorithm === 'string') algorithm = { name: algorithm };
-  const { name = 'qr-dqn', hidden, quantiles, double, adam, ...rest } = checkKeys('algorithm', algorithm);
+  const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
   if (name !== 'qr-dqn') throw new ConfigError(`algorithm must be "qr-dqn", it is ${JSON.stringify(name)}`, 'algorithm');
-  if (adam !== undefined) checkKeys('algorithm.adam', adam);
-  return {
-    qrdqn: { hidden, quantiles, batch_size: rest.batchSize, double, adam },
-    gamma: rest.gamma,
-    n_step: rest.nStep,
-    buffer: rest.buffer,
-    learning_starts: rest.learningStarts,
-    train_every: rest.trainEvery,
-    updates: rest.updates,
-    learning_rate: toLinear(rest.learningRate),
-    epsilon: toLinear(rest.epsilon),
-    target_every: rest.targetEvery,
-    target_tau: rest.targetTau,
-  };
+  const entries = Object.entries(settings);
+  const inNetwork = ([key]: [string, unknown]) => NETWORK.includes(key);
+  return { qrdqn: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(entries.filter((e) => !inNetwork(e))) };
 }
 
-function toLinear(schedule: Schedule | undefined): object | undefined {
-  return typeof schedule === 'number' ? { start: schedule, end: schedule, steps: 0 } : schedule;
-}
-
-function toStages(stages: Stages | undefined, taught: boolean): object {
-  if (stages === undefined) return taught ? { transfer: {}, online: null } : { transfer: null, online: {} };
-  checkKeys('stages', stages);
-  const end = (name: 'offline' | 'transfer' | 'online') => {
-    const stage = stages[name];
-    if (stage === undefined || stage === null) return null;
-    const { steps, seconds, returnAtLeast } = checkKeys(`stages.${name}`, stage, 'stage');
-    return { steps, seconds, return_at_least: returnAtLeast };
-  };
-  return { offline: end('offline'), transfer: end('transfer'), online: end('online'), loop: stages.loop };
-}
-
-/** Refuses keys that are no option; `kind` names the list in `KNOWN` where it is not the place itself. */
-function checkKeys<T extends object>(place: string, options: T, kind = place): T {
-  if (typeof options !== 'object' || options === null) {
-    throw new ConfigError(`${place || 'the options'} must be an object, it is ${options}`, place);
+/** Settings in the engine's spelling. JSON would turn NaN and infinity into null without a word; here they are refused. */
+function toEngine(value: unknown, key: string): unknown {
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) throw new ConfigError(`${key} must be a finite number, it is ${value}`, key);
+    return SCHEDULES.includes(key) ? { start: value, end: value, steps: 0 } : value;
   }
-  const known = KNOWN[kind] ?? [];
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key)) {
-      const field = place === '' ? key : `${place}.${key}`;
-      throw new ConfigError(`${field} is no option; there are ${known.join(', ')}`, field);
-    }
-  }
-  return options;
+  if (Array.isArray(value)) return value.map((inner) => toEngine(inner, key));
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snakeCase(name), toEngine(inner, name)]));
 }
 
-/** JSON would turn NaN and infinity into null without a word. */
-function refuseNonNumbers(key: string, value: unknown): unknown {
-  if (typeof value === 'number' && !Number.isFinite(value)) {
-    throw new ConfigError(`${key} must be a finite number, it is ${value}`, key);
-  }
-  return value;
+function snakeCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function checkObject<T extends object>(place: string, value: T): T {
+  if (typeof value === 'object' && value !== null) return value;
+  throw new ConfigError(`${place} must be an object, it is ${String(value)}`, place);
 }
