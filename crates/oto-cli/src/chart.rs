@@ -10,8 +10,15 @@ use std::ops::Range;
 
 /// Colours that people with any colour vision tell apart on white, best first (Okabe and Ito, "Color Universal Design",
 /// 2008; their yellow, too pale for a line, left out).
-pub const PALETTE: [(u8, u8, u8); 7] =
-    [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (60, 60, 60)];
+pub const PALETTE: [(u8, u8, u8); 7] = [
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (60, 60, 60),
+];
 
 /// One curve, with or without a band around it. Points that are not finite, or beyond ±1e12, are gaps.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -259,7 +266,10 @@ impl<'a> Layout<'a> {
             let mut outline = edge(high, run.clone());
             outline.extend(edge(low, run).into_iter().rev());
             let outline = outline.into_iter().map(fine).collect::<Vec<_>>();
-            canvas.area.draw(&Polygon::new(outline, rgb(series.colour).mix(0.17).filled())).map_err(failed)?;
+            canvas
+                .area
+                .draw(&Polygon::new(outline, rgb(series.colour).mix(0.15).filled()))
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -290,9 +300,11 @@ impl Axis {
     fn new(range: Range<f64>, wanted: f64) -> Self {
         let rough = (range.end - range.start) / wanted;
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
+        let step =
+            [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
         let digits = (-step.log10() - 1e-9).ceil().max(0.0) as usize;
-        let (first, last) = ((range.start / step).ceil() as i64, (range.end / step + 1e-9).floor() as i64);
+        let (first, last) =
+            ((range.start / step - 1e-9).ceil() as i64, (range.end / step + 1e-9).floor() as i64);
         let ticks = (first..=last).map(|i| (i as f64 * step, number(i as f64 * step, digits))).collect();
         Self { range, ticks }
     }
@@ -317,7 +329,8 @@ impl Type {
 
     /// The text, or what of it has room before an ellipsis.
     fn fitting(&self, text: &str, room: f64) -> Result<String, ChartError> {
-        let mut text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect::<String>();
+        let mut text =
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect::<String>();
         if self.width(&text)? <= room {
             return Ok(text);
         }
@@ -348,14 +361,22 @@ impl<B: DrawingBackend> Canvas<B> {
     }
 
     /// Writes with the capitals' middle at a height; what exceeds the room gives way to an ellipsis.
-    fn write(&self, style: Type, text: &str, at: (f64, f64), side: HPos, room: f64) -> Result<(), ChartError> {
+    fn write(
+        &self,
+        style: Type,
+        text: &str,
+        at: (f64, f64),
+        side: HPos,
+        room: f64,
+    ) -> Result<(), ChartError> {
         let text = style.fitting(text, room)?;
         if self.pixels {
             return self.letters(style, &text, at, side);
         }
         let weight = if style.bold { FontStyle::Bold } else { FontStyle::Normal };
         // The library writes sizes divided by this number, and puts the middle of small letters at the height.
-        let font = FontDesc::new(FontFamily::Name(FONT), style.size * FINE * 1.24, weight).color(&style.colour);
+        let font =
+            FontDesc::new(FontFamily::Name(FONT), style.size * FINE * 1.24, weight).color(&style.colour);
         let at = fine((at.0, at.1 + 0.09 * style.size));
         self.area.draw(&Text::new(text, at, font.pos(Pos::new(side, VPos::Center)))).map_err(failed)
     }
@@ -418,7 +439,8 @@ fn check(series: &Series) -> Result<(), ChartError> {
         false => Err(ChartError::Length { series: series.name.clone(), column, expected, got }),
     };
     same("mid", series.mid.len())?;
-    let (low, high) = series.band.as_ref().map_or((expected, expected), |(low, high)| (low.len(), high.len()));
+    let (low, high) =
+        series.band.as_ref().map_or((expected, expected), |(low, high)| (low.len(), high.len()));
     same("band", low)?;
     same("band", high)
 }
@@ -447,7 +469,8 @@ fn y_range(chart: &Chart) -> Result<Range<f64>, ChartError> {
         let valid = usable(low) && usable(high) && low < high;
         return if valid { Ok(wide(low..high)) } else { Err(ChartError::Range { low, high }) };
     }
-    let bands = chart.series.iter().filter_map(|s| s.band.as_ref()).flat_map(|(low, high)| low.iter().chain(high));
+    let bands =
+        chart.series.iter().filter_map(|s| s.band.as_ref()).flat_map(|(low, high)| low.iter().chain(high));
     let curves = chart.series.iter().flat_map(|s| &s.mid);
     let values = curves.chain(bands).copied().chain(chart.marks.iter().map(|(v, _)| *v));
     let extent = wide(extent(values).unwrap_or(0.0..1.0));
@@ -462,7 +485,7 @@ fn wide(range: Range<f64>) -> Range<f64> {
     if range.end - range.start > (size * 1e-6).max(1e-9) {
         return range;
     }
-    let half = if size == 0.0 { 0.5 } else { size * 0.1 };
+    let half = if size < 1e-9 { 0.5 } else { size * 0.1 };
     range.start - half..range.end + half
 }
 
@@ -547,7 +570,9 @@ fn halved(fine: &[u8], width: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(fine.len() / 4);
     for y in (0..fine.len() / row).step_by(2) {
         for x in (0..width).step_by(2) {
-            out.extend((0..3).map(|c| ((at(y, x, c) + at(y, x + 1, c) + at(y + 1, x, c) + at(y + 1, x + 1, c) + 2) / 4) as u8));
+            out.extend((0..3).map(|c| {
+                ((at(y, x, c) + at(y, x + 1, c) + at(y + 1, x, c) + at(y + 1, x + 1, c) + 2) / 4) as u8
+            }));
         }
     }
     out
@@ -555,4 +580,127 @@ fn halved(fine: &[u8], width: usize) -> Vec<u8> {
 
 fn failed(e: impl std::fmt::Display) -> ChartError {
     ChartError::Draw(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(x: Vec<f64>, mid: Vec<f64>) -> Series {
+        Series { name: "one".into(), colour: PALETTE[0], x, mid, band: None }
+    }
+
+    fn chart(series: Vec<Series>) -> Chart {
+        Chart { title: "T".into(), series, ..Chart::default() }
+    }
+
+    fn decoded(file: &[u8]) -> (u32, u32, Vec<u8>) {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        (frame.width, frame.height, pixels)
+    }
+
+    #[test]
+    fn a_curve_its_band_and_a_mark_are_in_both_pictures() {
+        let mut taught = series(vec![0.0, 500.0, 12_000.0], vec![9.0, 480.0, 500.0]);
+        taught.band = Some((vec![9.0, 300.0, 490.0], vec![20.0, 500.0, 500.0]));
+        let chart = Chart {
+            title: "A < B & C".into(),
+            x_label: "steps".into(),
+            marks: vec![(475.0, "solved".into())],
+            ..chart(vec![taught])
+        };
+        let svg = chart.svg().unwrap();
+        assert!(svg.starts_with("<svg role=\"img\" width=\"960\"") && svg.trim_end().ends_with("</svg>"));
+        for text in ["A &lt; B &amp; C", "solved", "10,000", "#0072B2", "<polygon"] {
+            assert!(svg.contains(text), "{text} is missing");
+        }
+        let (width, height, pixels) = decoded(&chart.png().unwrap());
+        assert_eq!((width, height % 2), (1920, 0));
+        let solid = pixels.chunks_exact(3).filter(|p| *p == [0, 114, 178]).count();
+        assert!(solid > 2_000, "{solid} pixels of the curve");
+    }
+
+    #[test]
+    fn whatever_the_numbers_are_a_chart_comes_out() {
+        let odd =
+            [f64::NAN, f64::INFINITY, -f64::INFINITY, f64::MAX, 5e-324, -0.0, 1e12, -1e12, 1e12 + 1e-3, 3.0];
+        let mut charts = vec![chart(vec![]), chart(vec![series(vec![], vec![])])];
+        for a in odd {
+            charts.push(chart(vec![series(vec![a], vec![1.0])]));
+            charts.push(Chart { marks: vec![(a, "mark".into())], ..chart(vec![]) });
+            for b in odd {
+                let mut s = series(vec![a, b, 1.0], vec![b, a, f64::NAN]);
+                s.band = Some((vec![a, a, b], vec![b, a, a]));
+                charts.push(chart(vec![s]));
+            }
+        }
+        for c in &charts {
+            let svg = c.svg().unwrap();
+            assert!(svg.len() < 100_000 && !svg.contains("NaN") && !svg.contains("inf"));
+        }
+        for c in charts.iter().step_by(40) {
+            c.png().unwrap();
+        }
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let e = chart(vec![series(vec![1.0, 2.0], vec![1.0])]).svg().unwrap_err();
+        assert_eq!(e.to_string(), "series \"one\" has 2 x, but 1 values in mid");
+        let mut s = series(vec![1.0], vec![1.0]);
+        s.band = Some((vec![1.0], vec![]));
+        assert!(matches!(chart(vec![s]).png(), Err(ChartError::Length { column: "band", got: 0, .. })));
+        for range in [(1.0, 1.0), (2.0, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
+            let c = Chart { y_range: Some(range), ..chart(vec![]) };
+            assert!(matches!(c.svg(), Err(ChartError::Range { .. })), "{range:?}");
+        }
+    }
+
+    #[test]
+    fn a_gap_splits_a_curve_and_a_lone_point_is_a_dot() {
+        let s = series(vec![0.0, 1.0, 2.0, 3.0, 4.0], vec![1.0, 2.0, f64::NAN, 2.0, f64::NAN]);
+        assert_eq!(runs(&s.x, &s.mid), [0..2, 3..4]);
+        assert_eq!(chart(vec![s]).svg().unwrap().matches("<circle").count(), 1);
+    }
+
+    #[test]
+    fn long_runs_keep_their_extremes_and_a_small_file() {
+        let mid =
+            (0..200_000).map(|i| if i == 77_777 { 900.0 } else { f64::from(i % 10) }).collect::<Vec<_>>();
+        let points = thinned(mid.iter().enumerate().map(|(i, y)| (i as f64 * 0.004, *y)));
+        assert!(points.len() <= 4 * 1_601 && points.iter().any(|p| p.1 == 900.0));
+        let x = (0..mid.len()).map(|i| i as f64).collect();
+        assert!(chart(vec![series(x, mid)]).svg().unwrap().len() < 200_000);
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_many_series_get_more_rows() {
+        let long = "word ".repeat(10_000) + "\u{1}\n";
+        let mut many = (0..30).map(|_| series(vec![1.0], vec![1.0])).collect::<Vec<_>>();
+        let few = Layout::new(&chart(many.clone())).unwrap().height;
+        many.iter_mut().for_each(|s| s.name = long.clone());
+        let c = Chart { title: long, marks: vec![(1.0, "mark ".repeat(1_000))], ..chart(many) };
+        let layout = Layout::new(&c).unwrap();
+        assert_eq!(layout.legend.len(), 30);
+        assert!(layout.height > few);
+        let svg = c.svg().unwrap();
+        assert!(svg.contains('…') && svg.len() < 100_000 && !svg.contains('\u{1}'));
+    }
+
+    #[test]
+    fn numbers_have_separators() {
+        let shown = [(0.0, 0), (50_000.0, 0), (-1_234_567.25, 2), (999.0, 0), (-0.001, 1), (0.25, 2)];
+        let texts = shown.map(|(value, digits)| number(value, digits));
+        assert_eq!(texts, ["0", "50,000", "−1,234,567.25", "999", "0.0", "0.25"]);
+    }
+
+    #[test]
+    fn ticks_are_round_numbers_within_the_axis() {
+        let labels =
+            |range, wanted| Axis::new(range, wanted).ticks.into_iter().map(|t| t.1).collect::<Vec<_>>();
+        assert_eq!(labels(0.0..500.0, 6.0), ["0", "100", "200", "300", "400", "500"]);
+        assert_eq!(labels(-0.3..0.3, 6.0), ["−0.3", "−0.2", "−0.1", "0.0", "0.1", "0.2", "0.3"]);
+    }
 }
