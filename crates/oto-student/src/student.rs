@@ -385,7 +385,7 @@ impl Student {
             return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
         };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
-        let mut observation = vec![0.0; self.observation.len()];
+        let mut observation = vec![0.0; self.trainer.observation().len()];
         let first = (self.last_evaluation.is_none()).then_some(self.trainer.config().seed ^ EVALUATION_SEED);
         for episode in 0..episodes {
             evaluate.reset(first.filter(|_| episode == 0), &mut observation)?;
