@@ -13,7 +13,7 @@ pub struct Kernel<'a> {
 }
 
 /// f32 or f64.
-trait Real: WithDType + Float + std::ops::Neg<Output = Self> {}
+trait Real: WithDType + Float + std::ops::Neg<Output = Self> + std::ops::AddAssign + std::ops::SubAssign {}
 impl Real for f32 {}
 impl Real for f64 {}
 
@@ -50,7 +50,7 @@ impl Kernel<'_> {
                 let mut out = x.to_vec();
                 for row in out.chunks_exact_mut(last) {
                     let lse = log_sum_exp(row);
-                    row.iter_mut().for_each(|v| *v = *v - lse);
+                    row.iter_mut().for_each(|v| *v -= lse);
                 }
                 self.done(out)
             }
@@ -116,7 +116,7 @@ impl Kernel<'_> {
                 let width = out.len() / self.shape[0];
                 for (g, i) in a.chunks_exact(width).zip(b) {
                     let from = index(*i, self.shape[0])? * width;
-                    out[from..from + width].iter_mut().zip(g).for_each(|(o, g)| *o = *o + *g);
+                    out[from..from + width].iter_mut().zip(g).for_each(|(o, g)| *o += *g);
                 }
                 self.done(out)
             }
@@ -182,7 +182,7 @@ fn quantile_huber<T: Real>(theta: &[T], target: &[T], kappa: f64) -> T {
             let weight = if d < T::zero() { T::one() - tau } else { tau };
             s + weight * small * (Float::abs(d) - half * small)
         });
-        sum = sum + row;
+        sum += row;
     }
     sum / real::<T>(n)
 }

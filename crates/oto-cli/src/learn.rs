@@ -38,6 +38,10 @@ pub enum RunError {
 pub trait Observer {
     /// Something happened.
     fn event(&mut self, event: &Event) -> Result<(), String>;
+    /// How the run stands, every [`METRICS`] steps: for files.
+    fn metrics(&mut self, _metrics: &Metrics) -> Result<(), String> {
+        Ok(())
+    }
     /// How the run stands; called a few times a second at most, and at the end.
     fn progress(&mut self, metrics: &Metrics) -> Result<(), String>;
     /// The run may be saved now: called every so often with a way to make a checkpoint.
@@ -61,6 +65,8 @@ pub fn backend(name: &str) -> Result<Box<dyn Backend>, BackendError> {
 
 /// How long a run waits for its teachers before it begins without those that are not there.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Environment steps from one line of metrics to the next.
+pub const METRICS: u64 = 500;
 /// From one report of progress to the next.
 const PROGRESS: Duration = Duration::from_millis(250);
 /// From one checkpoint to the next.
@@ -96,6 +102,9 @@ pub fn run(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observ
         let tick = driver.step(student)?;
         while let Some(event) = student.next_event() {
             observer.event(&event).map_err(RunError::Observer)?;
+        }
+        if tick == Tick::Stepped && student.trainer().steps().is_multiple_of(METRICS) {
+            observer.metrics(&student.metrics(driver.now_ms())).map_err(RunError::Observer)?;
         }
         if tick == Tick::Done || observer.stop() {
             break;

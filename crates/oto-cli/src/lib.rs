@@ -6,8 +6,13 @@ pub mod options;
 pub mod verify;
 
 #[cfg(feature = "native")]
+pub mod chart;
+#[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
-pub mod progress;
+pub mod learn_command;
+#[cfg(feature = "native")]
+pub mod report;
+pub mod run_folder;
 #[cfg(feature = "native")]
 pub mod serve;

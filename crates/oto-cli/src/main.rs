@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use oto_cli::{eval, progress, serve, verify};
+use oto_cli::{eval, learn_command, report, serve, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -18,9 +18,11 @@ enum Command {
     /// Host teachers for students, and the site
     Serve(serve::ServeOptions),
     /// Train a student
-    Learn(Box<progress::LearnCommand>),
+    Learn(Box<learn_command::LearnCommand>),
     /// Play a checkpoint's greedy policy
     Eval(eval::EvalOptions),
+    /// Run an experiment and write it up
+    Report(report::ReportOptions),
     /// Hold this build against reference data
     Verify(verify::VerifyOptions),
 }
@@ -28,8 +30,9 @@ enum Command {
 fn main() -> ExitCode {
     let result: Result<bool, Box<dyn std::error::Error>> = match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
-        Command::Learn(options) => progress::learn(&options).map(|()| true).map_err(Into::into),
+        Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
         Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
+        Command::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),
         Command::Verify(options) => Ok(verify::verify(&options)),
     };
     match result {

@@ -119,17 +119,16 @@ pub struct Job {
 }
 
 impl LearnOptions {
-    /// The run these flags mean: defaults, then `--config`, then `--set`, then the other flags.
+    /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let mut settings = match &self.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| OptionsError::File { path: path.clone(), error })?;
-                let json: serde_json::Value = json(&path.display().to_string(), &text)?;
-                json.get("student").cloned().unwrap_or(json)
-            }
-            None => serde_json::json!({}),
-        };
+        let base = serde_json::to_value(presets::student(&self.env));
+        let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
+        if let Some(path) = &self.config {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| OptionsError::File { path: path.clone(), error })?;
+            let json: serde_json::Value = json(&path.display().to_string(), &text)?;
+            merge(&mut settings, json.get("student").cloned().unwrap_or(json));
+        }
         self.set.iter().try_for_each(|s| set(&mut settings, s))?;
         let mut student: StudentConfig = serde_json::from_value(settings)
             .map_err(|error| OptionsError::Json { what: "settings".into(), error })?;
@@ -188,6 +187,16 @@ impl LearnOptions {
 
 fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, OptionsError> {
     serde_json::from_str(text).map_err(|error| OptionsError::Json { what: what.to_string(), error })
+}
+
+/// Puts what `new` says over what was there, object by object.
+fn merge(old: &mut serde_json::Value, new: serde_json::Value) {
+    match (old, new) {
+        (serde_json::Value::Object(old), serde_json::Value::Object(new)) => {
+            new.into_iter().for_each(|(key, value)| merge(old.entry(key).or_insert(serde_json::Value::Null), value));
+        }
+        (old, new) => *old = new,
+    }
 }
 
 /// An adapter as JSON, or as the file behind an `@`.

@@ -106,6 +106,17 @@ pub enum LearnError {
     NotFinite(String),
 }
 
+/// A piece of a learner's state, as checkpoints hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// PyTorch-like name.
+    pub name: String,
+    /// Shape; empty for one number.
+    pub shape: Vec<usize>,
+    /// Row-major elements.
+    pub values: Vec<f32>,
+}
+
 /// The sizes a program is recorded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -345,13 +356,13 @@ impl QrDqn {
     }
 
     /// All state by name and shape: parameters, target network, optimiser.
-    pub fn state(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, LearnError> {
+    pub fn state(&self) -> Result<Vec<NamedTensor>, LearnError> {
         let inputs =
             self.executable.program().inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
         let read = |(i, input): (usize, &oto_graph::Input)| {
             let mut values = vec![0.0; input.len()];
             self.executable.read(InputId(i), &mut values)?;
-            Ok((input.name.clone(), input.shape.clone(), values))
+            Ok(NamedTensor { name: input.name.clone(), shape: input.shape.clone(), values })
         };
         inputs.map(read).collect()
     }

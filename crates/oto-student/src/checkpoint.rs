@@ -5,6 +5,7 @@ use crate::config::StudentConfig;
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
+use oto_rl::qrdqn::NamedTensor;
 use oto_rl::replay::ReplayCounters;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -52,19 +53,15 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
         replay: with_replay.then_some(counters),
     };
     let mut tensors = trainer.learner.state()?;
-    tensors.push(("observation".into(), vec![trainer.observation.len()], trainer.observation.clone()));
+    let flat = |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
+    tensors.push(flat("observation", trainer.observation.clone()));
     if with_replay {
-        tensors
-            .extend(arrays.into_iter().map(|(name, values)| (name.to_string(), vec![values.len()], values)));
+        tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
     }
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-    let raw =
-        tensors.into_iter().map(|(name, shape, values)| (name, shape, bytes(&values))).collect::<Vec<_>>();
-    let view = |(name, shape, bytes)| {
-        Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?))
-    };
-    let views =
-        raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
+    let raw = tensors.into_iter().map(|t| (t.name, t.shape, bytes(&t.values))).collect::<Vec<_>>();
+    let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?));
+    let views = raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
     let json = |v: Result<String, serde_json::Error>| v.map_err(broken);
     let metadata = HashMap::from([
         ("format".to_string(), FORMAT.to_string()),
@@ -105,6 +102,11 @@ pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E
     (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
     trainer.episode_length = progress.episode_length;
     Ok(extra)
+}
+
+/// How many environment steps a checkpoint's run had taken.
+pub fn steps(file: &[u8]) -> Result<u64, TrainError> {
+    Ok(read_metadata::<serde::de::IgnoredAny>(file)?.0.steps)
 }
 
 /// Puts a saved network and its optimiser into a trainer of the same sizes; nothing else changes.

@@ -161,7 +161,7 @@ impl Default for StudentConfig {
             learning_starts: 128,
             train_every: 1,
             updates: 1,
-            learning_rate: Linear { start: 1e-3, end: 3e-4, steps: 50_000 },
+            learning_rate: Linear::constant(1e-3),
             settle: None,
             epsilon: Linear { start: 1.0, end: 0.02, steps: 3_000 },
             target_every: 0,

@@ -1,5 +1,7 @@
 //! What faces offer without being told: teacher addresses made whole, and the adapters of known pairs of worlds.
 
+use crate::config::{Settle, StudentConfig};
+use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 
 /// Where a teacher server answers students.
@@ -23,6 +25,30 @@ pub fn adapter(environment: &str, policy: &str) -> Option<Adapter> {
         observation: Some(ObservationMap { permutation: Some(vec![0, 2, 1, 3]), scale: None, offset: None }),
         action: Some(ActionMap::Sign { component: 0, negative: 0, positive: 1 }),
     })
+}
+
+/// The mean return from which on an environment counts as solved (Gymnasium's `reward_threshold`), where it has one.
+pub fn solved_return(environment: &str) -> Option<f64> {
+    match environment {
+        "CartPole-v0" => Some(195.0),
+        "CartPole-v1" => Some(475.0),
+        "MountainCar-v0" => Some(-110.0),
+        "Acrobot-v1" => Some(-100.0),
+        "InvertedPendulum-v5" => Some(950.0),
+        _ => None,
+    }
+}
+
+/// The default student for an environment: where it is known what solved means, the student settles there, and
+/// leaves a teacher who has not brought it there within 5,000 steps.
+pub fn student(environment: &str) -> StudentConfig {
+    let mut config = StudentConfig::default();
+    if let Some(solved) = solved_return(environment) {
+        config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.01 });
+        let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
+        config.stages = StagesConfig { transfer: Some(Ending { give_up, ..Ending::default() }), ..config.stages };
+    }
+    config
 }
 
 #[cfg(test)]

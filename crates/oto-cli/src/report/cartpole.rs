@@ -13,7 +13,7 @@ use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{Linear, StudentConfig};
 use oto_student::link::memory::MemoryTeacher;
 use oto_student::presets;
-use oto_student::stage::{Ending, GiveUp, StagesConfig};
+use oto_student::stage::StagesConfig;
 use oto_student::student::TeacherConfig;
 
 const ENVIRONMENT: &str = "CartPole-v1";
@@ -47,6 +47,7 @@ fn tianshou() -> StudentConfig {
         learning_rate: Linear::constant(1e-3),
         epsilon: Linear { start: 0.1, end: 0.01, steps: 50_000 },
         target_every: 320,
+        settle: None,
         ..alone()
     }
 }
@@ -69,12 +70,13 @@ fn rl_zoo() -> StudentConfig {
         learning_rate: Linear::constant(2.3e-3),
         epsilon: Linear { start: 1.0, end: 0.04, steps: 8_000 },
         target_every: 128,
+        settle: None,
         ..alone()
     }
 }
 
 fn alone() -> StudentConfig {
-    StudentConfig { steps: STEPS, stages: StagesConfig::SOLO, ..StudentConfig::default() }
+    StudentConfig { steps: STEPS, stages: StagesConfig::SOLO, ..presets::student(ENVIRONMENT) }
 }
 
 fn taught(policy: &str) -> Job {
@@ -85,11 +87,7 @@ fn taught(policy: &str) -> Job {
         dtype: oto_proto::Dtype::F32,
         quantization: None,
     };
-    // A teacher who has not brought its student there by then is left.
-    let give_up = Some(GiveUp { after_steps: 8_000, below_return: SOLVED });
-    let transfer = Some(Ending { give_up, ..Ending::default() });
-    let stages = StagesConfig { transfer, ..StagesConfig::default() };
-    let student = StudentConfig { steps: STEPS, stages, ..StudentConfig::default() };
+    let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
     Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher] }
 }
 

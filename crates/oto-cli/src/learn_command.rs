@@ -1,0 +1,242 @@
+//! `oto learn`: one run or many, with a progress bar, run folders, Ctrl-C and resume.
+
+use crate::chart::{Chart, ChartError, PALETTE, Series};
+use crate::learn::{self, Observer, RunError};
+use crate::options::{Job, LearnOptions, OptionsError};
+use crate::run_folder::{FolderError, RunFolder};
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use oto_student::checkpoint;
+use oto_student::student::{Event, Metrics, Student};
+use oto_student::trainer::TrainError;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Training, its output and its place.
+#[derive(Args, Clone, Debug)]
+pub struct LearnCommand {
+    #[command(flatten)]
+    learn: LearnOptions,
+    /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Runs at once; by default one for each core
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Run folder: configuration, metrics, checkpoint, curve
+    #[arg(long, default_value = "runs/latest")]
+    out: PathBuf,
+    /// Overwrite a run that is there
+    #[arg(long)]
+    force: bool,
+    /// Go on with the run in this folder, to --steps if given
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
+    resume: Option<PathBuf>,
+    /// Print every event as a line of JSON instead of a progress bar
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but the result
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Why `oto learn` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnCommandError {
+    /// Flags that make no run.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The run itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Its folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The curve of many runs.
+    #[error(transparent)]
+    Chart(#[from] ChartError),
+    /// A file of its own.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+}
+
+/// Trains as the flags say.
+pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A second handler in one process would be refused; then the first one does the same.
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("saving; Ctrl-C again to leave at once");
+    });
+    if let Some(folder) = &command.resume {
+        let mut job: Job = RunFolder::config(folder)?;
+        job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
+        let teachers = command.learn.job()?.teachers;
+        if !teachers.is_empty() {
+            // The server may have moved; the policy and its adapter stay what they were.
+            job.teachers.iter_mut().zip(teachers).for_each(|(t, new)| t.url = new.url);
+        }
+        let file = RunFolder::checkpoint(folder)?;
+        let step = checkpoint::steps(&file).map_err(RunError::Train)?;
+        let mut folder = RunFolder::open_existing(folder, step)?;
+        folder.write_config(&job)?;
+        return one(command, &job, folder, Some(&file), &stop, &MultiProgress::new()).map(drop);
+    }
+    let job = command.learn.job()?;
+    match command.seeds {
+        0 | 1 => {
+            let folder = RunFolder::create(&command.out, &job, command.force)?;
+            one(command, &job, folder, None, &stop, &MultiProgress::new()).map(drop)
+        }
+        n => many(command, &job, n, &stop),
+    }
+}
+
+/// Seeds `seed .. seed + n`, several at once, and their common curve.
+fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Result<(), LearnCommandError> {
+    let bars = MultiProgress::new();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut curves = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed) as u64;
+            if i >= n || stop.load(Ordering::Relaxed) {
+                return Ok(curves);
+            }
+            let mut job = job.clone();
+            job.student.seed = job.student.seed.wrapping_add(i);
+            let path = command.out.join(format!("seed-{}", job.student.seed));
+            let folder = RunFolder::create(path, &job, command.force)?;
+            curves.push(one(command, &job, folder, None, stop, &bars)?);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
+    let jobs = command.jobs.unwrap_or(cores).clamp(1, n as usize);
+    let results: Vec<Result<Vec<Vec<(u64, f64)>>, LearnCommandError>> = std::thread::scope(|scope| {
+        let threads = (0..jobs).map(|_| scope.spawn(work)).collect::<Vec<_>>();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    let curves = results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
+    draw_many(&command.out, job, &curves)
+}
+
+/// Mean and range of all runs' evaluations, as far as the shortest goes.
+fn draw_many(out: &Path, job: &Job, curves: &[Vec<(u64, f64)>]) -> Result<(), LearnCommandError> {
+    let points = curves.iter().map(Vec::len).min().unwrap_or(0);
+    let at = |i: usize| curves.iter().map(move |c| c[i].1);
+    let mid = (0..points).map(|i| at(i).sum::<f64>() / curves.len() as f64).collect();
+    let low = (0..points).map(|i| at(i).fold(f64::INFINITY, f64::min)).collect();
+    let high = (0..points).map(|i| at(i).fold(f64::NEG_INFINITY, f64::max)).collect();
+    let chart = Chart {
+        title: job.env.clone(),
+        subtitle: format!("greedy return of {} seeds: mean and range", curves.len()),
+        x_label: "environment steps".into(),
+        y_label: "return".into(),
+        series: vec![Series {
+            name: "evaluation".into(),
+            colour: PALETTE[0],
+            x: curves.first().map_or(Vec::new(), |c| c[..points].iter().map(|p| p.0 as f64).collect()),
+            mid,
+            band: Some((low, high)),
+        }],
+        marks: Vec::new(),
+        y_range: None,
+    };
+    let write = |name: &str, bytes: &[u8]| {
+        let path = out.join(name);
+        std::fs::write(&path, bytes).map_err(|error| LearnCommandError::File { path, error })
+    };
+    write("curve.svg", chart.svg()?.as_bytes())?;
+    write("curve.png", &chart.png()?)
+}
+
+/// One run into its folder: its evaluations.
+fn one(
+    command: &LearnCommand,
+    job: &Job,
+    folder: RunFolder,
+    resume: Option<&[u8]>,
+    stop: &Arc<AtomicBool>,
+    bars: &MultiProgress,
+) -> Result<Vec<(u64, f64)>, LearnCommandError> {
+    let (mut student, mut driver) = learn::prepare(job, None, resume)?;
+    let bar = bars.add(ProgressBar::new(job.student.steps));
+    if command.json || command.quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let template = "{bar:24} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_position(student.trainer().steps());
+    bar.reset_eta();
+    let name = format!("{} seed {}", job.env, job.student.seed);
+    let mut console =
+        Console { folder, bar, json: command.json, stop: stop.clone(), evaluations: Vec::new(), name };
+    let metrics = learn::run(&mut student, &mut driver, &mut console)?;
+    console.bar.finish_and_clear();
+    console.folder.draw_curve(&console.name, &curve_subtitle(job), &[])?;
+    if !command.json {
+        let last = metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
+        let saved = console.folder.path().display();
+        println!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
+    }
+    Ok(console.evaluations)
+}
+
+fn curve_subtitle(job: &Job) -> String {
+    match job.teachers.iter().map(|t| t.policy.as_str()).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "alone".into(),
+        teachers => format!("taught by {teachers}"),
+    }
+}
+
+struct Console {
+    folder: RunFolder,
+    bar: ProgressBar,
+    json: bool,
+    stop: Arc<AtomicBool>,
+    evaluations: Vec<(u64, f64)>,
+    name: String,
+}
+
+impl Observer for Console {
+    fn event(&mut self, event: &Event) -> Result<(), String> {
+        if let Event::Evaluation { step, mean, .. } = event {
+            self.evaluations.push((*step, *mean));
+        }
+        if self.json {
+            println!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
+        }
+        self.folder.event(event).map_err(|e| e.to_string())
+    }
+
+    fn metrics(&mut self, metrics: &Metrics) -> Result<(), String> {
+        self.folder.snapshot(metrics).map_err(|e| e.to_string())
+    }
+
+    fn progress(&mut self, metrics: &Metrics) -> Result<(), String> {
+        self.bar.set_position(metrics.step);
+        let score = metrics.last_evaluation.or(metrics.last_episode.map(|e| e.score));
+        let score = score.map_or("-".into(), |s| format!("{s:.1}"));
+        let stage = format!("{:?}", metrics.stage).to_lowercase();
+        self.bar.set_message(format!("{}: return {score}, {} labels, {stage}", self.name, metrics.labels));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
+        let file = student.save(true).map_err(|e: TrainError| e.to_string())?;
+        self.folder.save_checkpoint(&file).map_err(|e| e.to_string())
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
