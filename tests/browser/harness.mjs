@@ -1,0 +1,105 @@
+// What the browser tests stand on: the real server, a real Chromium, and a plain page that uses the npm package through
+// an import map, without a bundler.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { delimiter, extname, join, normalize, sep } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const { chromium } = createRequire(join(root, 'web/package.json'))('playwright-core');
+
+/** Nothing that the browser would do on its own account, above all no traffic but the tests'. */
+const FLAGS = [
+  '--no-sandbox',
+  '--no-first-run',
+  '--disable-gpu',
+  '--disable-quic',
+  '--disable-sync',
+  '--disable-background-networking',
+  '--disable-component-update',
+];
+
+/** Starts Chromium: `$CHROMIUM`, or the first one on PATH. */
+export async function launch() {
+  const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
+  const candidates = process.env.PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
+  const executablePath = process.env.CHROMIUM ?? candidates.find(existsSync);
+  return chromium.launch({ executablePath, args: FLAGS });
+}
+
+/** Starts `oto serve` and waits until it says where it listens. Port 0 means any. */
+export async function startServer({ port = 0, origins = [] } = {}) {
+  const program = process.env.OTO ?? join(root, 'target/release/oto');
+  const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin])];
+  const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  for await (const line of createInterface(server.stdout)) {
+    const address = /http:\/\/[\d.]+:(\d+)/.exec(line);
+    if (address !== null) return { origin: address[0], port: Number(address[1]), stop: () => stop(server) };
+  }
+  throw new Error(`${program} ended without an address`);
+}
+
+async function stop(server) {
+  if (server.exitCode !== null) return;
+  server.kill('SIGTERM');
+  await once(server, 'exit');
+}
+
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
+
+/** Serves the npm package as published, the WebAssembly of the checks, and an empty page that imports the package. */
+export async function startPlainSite() {
+  const folders = { student: join(root, 'web/student'), checks: join(root, 'target/web-checks') };
+  const page = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>plain</title>
+    <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js"}}</script>
+    <script type="module">import * as oto from 'oto-student'; window.oto = oto;</script>`;
+  const server = createServer(async (request, response) => {
+    const path = new URL(request.url, 'http://localhost').pathname;
+    const [, folder, ...rest] = path.split('/');
+    const file = folders[folder] && normalize(join(folders[folder], ...rest));
+    try {
+      const body = path === '/' ? page : file?.startsWith(folders[folder] + sep) ? await readFile(file) : null;
+      if (body === null) throw new Error('not found');
+      response.writeHead(200, { 'content-type': TYPES[extname(path === '/' ? '.html' : path) || '.html'] ?? 'text/plain' });
+      response.end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    stop: () => new Promise((done) => (server.close(done), server.closeAllConnections())),
+  };
+}
+
+/** A page on the plain site with the package loaded as `window.oto`. Errors that nobody caught fail the test. */
+export async function openPlainPage(browser, site) {
+  const page = await browser.newPage();
+  page.faults = [];
+  page.on('pageerror', (error) => page.faults.push(error));
+  await page.goto(`${site.origin}/`);
+  await page.waitForFunction(() => window.oto !== undefined);
+  return page;
+}
+
+/** A network small enough that a test takes seconds, shared by all tests. */
+export const SMALL = { hidden: [16], quantiles: 4, batchSize: 16, learningStarts: 50 };
+
+/** CartPole's teacher from another simulator, as the demo page declares it. */
+export const ADAPTED = {
+  policy: 'sac_inverted_pendulum_v5',
+  adapter: { observation: { permutation: [0, 2, 1, 3] }, action: { kind: 'sign' } },
+};
+
+/** The address of a server's link. */
+export function teachUrl({ origin }) {
+  return `${origin.replace('http', 'ws')}/v1/teach`;
+}

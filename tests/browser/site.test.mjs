@@ -1,0 +1,165 @@
+// The demo page as a visitor meets it: served by the real server, in a real Chromium.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { launch, startServer } from './harness.mjs';
+
+const AXE = readFileSync(createRequire(new URL('../../web/package.json', import.meta.url)).resolve('axe-core/axe.min.js'), 'utf8');
+
+let browser, server, page;
+
+before(async () => {
+  [browser, server] = await Promise.all([launch(), startServer()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+beforeEach(async () => {
+  page = await open({});
+});
+
+afterEach(async () => {
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+async function open(options) {
+  const opened = await browser.newPage(options);
+  opened.faults = [];
+  opened.on('pageerror', (error) => opened.faults.push(String(error)));
+  opened.on('console', (message) => message.type() === 'error' && opened.faults.push(message.text()));
+  await opened.goto(server.origin);
+  await opened.waitForFunction(() => document.querySelector('#teacher').options.length > 1);
+  return opened;
+}
+
+const shown = (lane, value) => page.locator(`[data-lane=${lane}] [data-value=${value}]`).textContent();
+
+/** A number that a lane shows, without its separators. */
+const number = async (lane, value) => Number((await shown(lane, value)).replaceAll(',', ''));
+
+/** Waits until a lane's number exceeds a bound. */
+async function exceeds(lane, value, bound) {
+  await page.waitForFunction(
+    ([selector, least]) => Number(document.querySelector(selector).textContent.replaceAll(',', '')) > least,
+    [`[data-lane=${lane}] [data-value=${value}]`, bound],
+    { timeout: 60_000 },
+  );
+}
+
+/** Waits until an element's text matches. */
+async function says(selector, pattern) {
+  await page.waitForFunction(([s, p]) => new RegExp(p).test(document.querySelector(s)?.textContent ?? ''), [selector, pattern], { timeout: 60_000 });
+}
+
+/** Violations of WCAG 2.2 A and AA that axe finds. */
+async function violations() {
+  await page.evaluate(AXE);
+  const { violations: found } = await page.evaluate(() => axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }));
+  return found.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).join(' ')}`);
+}
+
+test('both students learn, and only one is taught', async () => {
+  assert.match(await page.locator('#teacher option').first().textContent(), /SAC of InvertedPendulum/);
+  await page.click('#start');
+  await Promise.all([exceeds('alone', 'step', 600), exceeds('taught', 'step', 600), exceeds('taught', 'labels', 300)]);
+  assert.equal(await shown('alone', 'stage'), 'online');
+  assert.equal(await shown('taught', 'stage'), 'transfer');
+  assert.equal(await number('alone', 'labels'), 0);
+  assert.equal(await shown('alone', 'bytesUp'), '0 B');
+  assert.match(await shown('taught', 'bytesUp'), /kB$/);
+  assert.equal(await shown('taught', 'version'), '1');
+  assert.equal(await shown('taught', 'link'), 'Teacher answers');
+  assert.ok((await number('taught', 'updatesPerSecond')) > 0);
+  assert.ok((await page.locator('#table tr').count()) > 0, 'the evaluation at step 500 is in the table');
+  assert.ok(Number(await shown('alone', 'score')) > 0);
+  assert.deepEqual(await violations(), []);
+});
+
+test('the carts move by themselves, and stand still on request', async () => {
+  await page.click('#start');
+  const picture = () => page.locator('[data-lane=alone] canvas').evaluate((canvas) => canvas.toDataURL());
+  const first = await picture();
+  await page.waitForFunction((before) => document.querySelector('[data-lane=alone] canvas').toDataURL() !== before, first);
+  await page.locator('#animate').uncheck();
+  await exceeds('alone', 'step', 100);
+  const still = await picture();
+  await exceeds('alone', 'step', (await number('alone', 'step')) + 100);
+  assert.equal(await picture(), still);
+});
+
+test('the cable can be cut and mended while both learn on', async () => {
+  await page.click('#start');
+  await exceeds('taught', 'labels', 50);
+  const cable = page.getByRole('switch', { name: 'Connected' });
+  await cable.uncheck();
+  await says('[data-lane=taught] [data-value=link]', '^Cable cut; next try in \\d');
+  const [labels, step] = [await number('taught', 'labels'), await number('taught', 'step')];
+  await exceeds('taught', 'step', step + 200);
+  assert.equal(await number('taught', 'labels'), labels);
+  await cable.check();
+  await exceeds('taught', 'labels', labels + 20);
+  assert.equal(await shown('taught', 'link'), 'Teacher answers');
+  assert.ok((await number('taught', 'reconnects')) >= 1);
+});
+
+test('pause, resume and reset, by keyboard', async () => {
+  const start = page.locator('#start');
+  await start.focus();
+  await page.keyboard.press('Enter');
+  await exceeds('alone', 'step', 100);
+  assert.equal(await start.textContent(), 'Pause');
+  assert.ok(await page.locator('#seed').isDisabled());
+  await page.keyboard.press('Enter');
+  await says('#start', 'Resume');
+  await page.waitForFunction(() => document.querySelector('[data-lane=alone] [data-value=stepsPerSecond]').textContent === '0');
+  const paused = await number('alone', 'step');
+  await page.keyboard.press('Enter');
+  await exceeds('alone', 'step', paused);
+  await page.click('#reset');
+  assert.equal(await start.textContent(), 'Start');
+  assert.equal(await number('alone', 'step'), 0);
+  assert.equal(await page.locator('#table tr').count(), 0);
+});
+
+test('another teacher and another seed can be chosen; a bad seed is refused', async () => {
+  const names = await page.locator('#teacher option').evaluateAll((options) => options.map(({ value }) => value));
+  assert.deepEqual(names.toSorted(), ['ppo_cartpole_v1', 'ppo_cartpole_v1_early', 'sac_inverted_pendulum_v5', 'scripted:random']);
+  await page.selectOption('#teacher', 'scripted:random');
+  await page.fill('#seed', '-3');
+  await page.click('#start');
+  assert.equal(await page.locator('#start').textContent(), 'Start', 'a negative seed started an experiment');
+  await page.fill('#seed', '42');
+  await page.click('#start');
+  await exceeds('taught', 'labels', 20);
+});
+
+test('without its list of teachers the page says so, and both learn alone', async () => {
+  await page.route('**/policies', (route) => route.abort());
+  await page.reload();
+  await says('#alert', 'learn alone');
+  await page.click('#start');
+  await exceeds('taught', 'step', 100);
+  assert.equal(await number('taught', 'labels'), 0);
+  // The browser itself complains about the request that was made to fail.
+  page.faults = page.faults.filter((fault) => !fault.includes('Failed to load resource'));
+});
+
+test('the page fits a phone in both themes, and is accessible', async () => {
+  await page.close();
+  page = await open({ viewport: { width: 390, height: 844 }, colorScheme: 'dark', reducedMotion: 'reduce' });
+  assert.ok(!(await page.locator('#animate').isChecked()), 'reduced motion starts without animation');
+  for (const theme of ['dark', 'light']) {
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), theme);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+    assert.deepEqual(await violations(), [], theme);
+    await page.click('#theme');
+  }
+  await page.reload();
+  assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark', 'the choice is remembered');
+});

@@ -1,0 +1,431 @@
+// The npm package in a real browser: learning, being taught, acting, saving, and everything a page can do wrong.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { startGarbage } from './garbage.mjs';
+import { ADAPTED, SMALL, launch, openPlainPage, startPlainSite, startServer, teachUrl } from './harness.mjs';
+
+let browser, site, server, page;
+
+before(async () => {
+  [browser, site] = await Promise.all([launch(), startPlainSite()]);
+  server = await startServer({ origins: [site.origin] });
+});
+
+after(async () => {
+  await browser?.close();
+  await Promise.all([site?.stop(), server?.stop()]);
+});
+
+beforeEach(async () => {
+  page = await openPlainPage(browser, site);
+  await page.evaluate(() => {
+    // Trains to the end of the loop and gives the last metrics, with all episodes and evaluations.
+    window.trainAll = async (student, options) => {
+      const all = { newEpisodes: [], newEvaluations: [] };
+      for await (const m of student.train({ interval: 20, ...options })) {
+        Object.assign(all, m, {
+          newEpisodes: [...all.newEpisodes, ...m.newEpisodes],
+          newEvaluations: [...all.newEvaluations, ...m.newEvaluations],
+        });
+      }
+      return all;
+    };
+    // Trains until a report satisfies `enough`.
+    window.trainUntil = async (student, enough) => {
+      for await (const m of student.train({ interval: 20 })) if (enough(m)) return m;
+      throw new Error('the run ended before');
+    };
+    // What a promise failed with.
+    window.failure = async (promise) => {
+      try {
+        await promise;
+      } catch (error) {
+        const { name, message, field, cause } = error;
+        const kind = Object.entries(window.oto).find(([, type]) => error.constructor === type)?.[0];
+        return { name, kind, message, field, cause: cause?.message, isError: error instanceof Error };
+      }
+      return 'no failure';
+    };
+    // Parameters without the metadata of the file, which may be ordered in another way.
+    window.tensors = (bytes) => {
+      const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+      return [...bytes.subarray(8 + length)].join();
+    };
+  });
+});
+
+afterEach(async () => {
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+const taughtOptions = (more = {}) => ({
+  env: 'CartPole-v1',
+  algorithm: SMALL,
+  seed: 3,
+  teachers: [{ url: teachUrl(server), ...ADAPTED }],
+  ...more,
+});
+
+test('a student learns alone, and the same seed gives the same student', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const runs = [];
+    for (const seed of [5, 5, 6]) {
+      const student = await oto.Student.create({ env: 'CartPole-v1', algorithm, seed, evaluation: { every: 200, episodes: 2 } });
+      const metrics = await trainAll(student, { steps: 600 });
+      runs.push({ metrics, tensors: tensors(await student.save()), spaces: student.spaces });
+      student.dispose();
+    }
+    const [first, second, other] = runs;
+    return { ...first.metrics, spaces: first.spaces, same: first.tensors === second.tensors, differs: first.tensors !== other.tensors };
+  }, SMALL);
+  assert.equal(result.step, 600);
+  assert.equal(result.updates, 551);
+  assert.equal(result.stage, 'online');
+  assert.equal(result.labels, 0);
+  assert.deepEqual(result.spaces.actionSpace, { kind: 'discrete', n: 2 });
+  assert.equal(result.spaces.observationSpace.low.length, 4);
+  assert.deepEqual(result.newEvaluations.map(({ step }) => step), [200, 400, 600]);
+  assert.equal(result.newEpisodes.length, result.episodes);
+  assert.ok(result.newEpisodes.every((episode) => episode.return === episode.length && episode.step <= 600));
+  assert.ok(Number.isFinite(result.loss.task));
+  assert.ok(result.same, 'the same seed gave another student');
+  assert.ok(result.differs, 'another seed gave the same student');
+});
+
+test('a taught student receives labels, and the same seed gives the same student', async () => {
+  const result = await page.evaluate(async (options) => {
+    const runs = [];
+    for (let i = 0; i < 2; i++) {
+      const student = await oto.Student.create(options);
+      runs.push({ metrics: await trainAll(student, { steps: 400 }), tensors: tensors(await student.save()) });
+      student.dispose();
+    }
+    return { ...runs[0].metrics, same: runs[0].tensors === runs[1].tensors };
+  }, taughtOptions());
+  const [teacher] = result.teachers;
+  assert.equal(result.stage, 'transfer');
+  assert.ok(result.labels >= 380, `${result.labels} labels`);
+  assert.ok(result.loss.base > 0);
+  assert.equal(teacher.state, 'ready');
+  assert.equal(teacher.version, 1);
+  assert.equal(teacher.problem, null);
+  assert.ok(teacher.stats.bytesUp >= 16 * teacher.stats.statesSent);
+  assert.ok(teacher.stats.bytesDown > 0);
+  assert.equal(result.transitionsSent, 0);
+  assert.ok(result.same, 'lockstep gave two different students');
+});
+
+test('a cut wire stops the labels and not the learning; mended, the link comes back', async () => {
+  const result = await page.evaluate(async (options) => {
+    const student = await oto.Student.create(options);
+    const taught = await trainUntil(student, (m) => m.labels > 50);
+    await student.disconnectTeachers();
+    const cut = await trainUntil(student, (m) => m.teachers[0].state === 'waiting');
+    const alone = await trainUntil(student, (m) => m.step > cut.step + 200);
+    await student.connectTeachers(0);
+    const back = await trainUntil(student, (m) => m.teachers[0].state === 'ready' && m.labels > alone.labels);
+    student.dispose();
+    return { taught, cut, alone, back };
+  }, taughtOptions());
+  assert.match(result.cut.teachers[0].problem, /cut/);
+  assert.ok(result.cut.teachers[0].retryInMs >= 0);
+  assert.equal(result.alone.labels, result.cut.labels);
+  assert.ok(result.back.teachers[0].stats.reconnects >= 1);
+});
+
+test('a server that goes away and comes back is found again', async () => {
+  const first = await startServer({ origins: [site.origin] });
+  const options = taughtOptions({ teachers: [{ url: teachUrl(first), ...ADAPTED }] });
+  await page.evaluate(async (given) => {
+    window.student = await oto.Student.create(given);
+    await trainUntil(student, (m) => m.labels > 50);
+  }, options);
+  await first.stop();
+  const lost = await page.evaluate(() => trainUntil(student, (m) => m.teachers[0].state === 'waiting' && m.teachers[0].stats.connects > 2));
+  const second = await startServer({ port: first.port, origins: [site.origin] });
+  const back = await page.evaluate((labels) => trainUntil(student, (m) => m.labels > labels + 20), lost.labels);
+  assert.equal(back.teachers[0].state, 'ready');
+  assert.ok(back.step > lost.step);
+  await second.stop();
+});
+
+test('a student learns on where no teacher answers, and says why', async () => {
+  const garbage = await startGarbage((count) => (count % 2 ? 'no JSON at all' : new Uint8Array([9, 9, 9])));
+  const wrong = { protocol: 'oto.v1', type: 'welcome', policy: 'x', policy_id: 0, version: 1, max_rows: 64, credits: 4 };
+  const liar = await startGarbage((count) => (count === 0 ? JSON.stringify({ ...wrong, action_width: 9 }) : new Uint8Array(500)));
+  const teachers = {
+    absent: { url: 'ws://127.0.0.1:9/v1/teach', policy: 'x' },
+    garbage: { url: garbage.url, policy: 'x' },
+    liar: { url: liar.url, policy: 'x' },
+    unknown: { url: teachUrl(server), policy: 'nobody' },
+    misfit: { url: teachUrl(server), policy: ADAPTED.policy },
+    address: { url: 'not an address', policy: 'x' },
+  };
+  for (const [name, teacher] of Object.entries(teachers)) {
+    const metrics = await page.evaluate(async (options) => {
+      const student = await oto.Student.create(options);
+      const told = (m) => m.step >= 300 && m.teachers[0].problem !== null && m.teachers[0].state !== 'connecting';
+      const last = await trainUntil(student, told);
+      student.dispose();
+      return last;
+    }, taughtOptions({ teachers: [teacher] }));
+    const [link] = metrics.teachers;
+    assert.equal(metrics.labels, 0, name);
+    assert.ok(link.problem.length > 0, name);
+    if (name === 'unknown') assert.match(link.problem, /nobody/);
+    if (name === 'unknown' || name === 'misfit') assert.equal(link.state, 'failed', name);
+    if (name === 'garbage' || name === 'liar') assert.notEqual(link.state, 'ready', name);
+  }
+  await Promise.all([garbage.stop(), liar.stop()]);
+});
+
+test('acting, saving and loading', async () => {
+  const result = await page.evaluate(async (options) => {
+    const { Student } = oto;
+    const student = await Student.create(options);
+    await trainAll(student, { steps: 300 });
+    const other = await Student.create({ ...options, seed: 99 });
+    const observations = Array.from({ length: 40 }, (_, i) => [Math.sin(i), Math.cos(2 * i), Math.sin(3 * i) / 5, Math.cos(5 * i)]);
+    const actions = (s) => Promise.all(observations.map((observation) => s.act(observation)));
+    const before = await actions(other);
+    const small = await student.save();
+    const large = await student.save({ replay: true });
+    await other.load(small);
+    const wider = await Student.create({ ...options, algorithm: { ...options.algorithm, hidden: [17] } });
+    const outcome = {
+      before,
+      saved: await actions(student),
+      loaded: await actions(other),
+      sizes: [small.length, large.length],
+      truncated: await failure(other.load(small.subarray(0, small.length - 7))),
+      foreign: await failure(other.load(new TextEncoder().encode('PK not a checkpoint'))),
+      shape: await failure(wider.load(small)),
+      after: await actions(other),
+      short: await failure(student.act([1, 2, 3])),
+      notANumber: await failure(student.act([0, 0, NaN, 0])),
+    };
+    await other.load(large);
+    outcome.continued = (await other.metrics()).step;
+    for (const s of [student, other, wider]) s.dispose();
+    return outcome;
+  }, { env: 'CartPole-v1', algorithm: SMALL, seed: 4 });
+  assert.ok(result.saved.every((action) => action === 0 || action === 1));
+  assert.deepEqual(result.loaded, result.saved);
+  assert.notDeepEqual(result.before, result.saved, 'the test needs two students that differ');
+  assert.deepEqual(result.after, result.saved, 'a refused file changed the student');
+  assert.ok(result.sizes[1] > result.sizes[0]);
+  assert.equal(result.continued, 300);
+  for (const { kind } of [result.truncated, result.foreign, result.shape]) assert.equal(kind, 'CheckpointError');
+  assert.match(result.shape.message, /17/);
+  assert.equal(result.short.kind, 'EnvironmentError');
+  assert.match(result.short.message, /3 numbers.*4/);
+  assert.equal(result.notANumber.field, 'observation[2]');
+});
+
+test('evaluating plays a second copy of the environment', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+    const evaluation = await student.evaluate({ episodes: 3 });
+    const failed = await failure(student.evaluate({ episodes: 0 }));
+    student.dispose();
+    return { evaluation, failed };
+  }, SMALL);
+  assert.equal(result.evaluation.episodes, 3);
+  assert.ok(result.evaluation.min <= result.evaluation.mean && result.evaluation.mean <= result.evaluation.max);
+  assert.equal(result.failed.field, 'episodes');
+});
+
+test('pausing holds training, and leaving the loop stops it', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+    const steps = [];
+    let paused = false;
+    for await (const m of student.train({ interval: 20 })) {
+      steps.push(m.step);
+      if (!paused && m.step > 100) {
+        paused = true;
+        await student.pause();
+        steps.length = 0;
+      } else if (paused && steps.length === 5) break;
+    }
+    const stopped = (await student.metrics()).step;
+    await student.resume();
+    const twice = student.train();
+    await twice.next();
+    const already = await failure(student.train().next());
+    await twice.return();
+    const goesOn = (await trainAll(student, { steps: 50 })).step;
+    const later = (await student.metrics()).step;
+    student.dispose();
+    return { steps, stopped, already, goesOn, later };
+  }, SMALL);
+  assert.equal(new Set(result.steps).size, 1, 'steps were taken while paused');
+  assert.equal(result.stopped, result.steps[0]);
+  assert.match(result.already.message, /already/);
+  assert.ok(result.goesOn >= result.stopped + 50);
+  assert.equal(result.later, result.goesOn);
+});
+
+test('a disposed student ends its loop and refuses every call', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+    let rounds = 0;
+    for await (const m of student.train({ interval: 10 })) {
+      rounds += 1;
+      if (m.step > 50) student.dispose();
+    }
+    const waiting = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+    const pending = failure(waiting.evaluate({ episodes: 5 }));
+    waiting.dispose();
+    waiting.dispose();
+    return { rounds, later: await failure(student.act([0, 0, 0, 0])), pending: await pending };
+  }, SMALL);
+  assert.ok(result.rounds > 0);
+  assert.equal(result.later.kind, 'WorkerError');
+  assert.match(result.later.message, /disposed/);
+  assert.equal(result.pending.kind, 'WorkerError');
+});
+
+test('an environment of the page', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    // Walk right to the goal at 5; the observation is the position. One environment is asynchronous.
+    const walk = (asynchronous) => {
+      const env = {
+        observationSpace: { kind: 'box', low: [-Infinity], high: [null] },
+        actionSpace: { kind: 'discrete', n: 3 },
+        seeds: [],
+        reset(seed) {
+          env.seeds.push(seed);
+          env.position = 0;
+          return asynchronous ? Promise.resolve([0]) : [0];
+        },
+        step(action) {
+          env.position += action - 1;
+          const terminated = env.position >= 5;
+          const result = { observation: new Float64Array([env.position]), reward: terminated ? 1 : -0.01, terminated, truncated: env.position < -5 };
+          return asynchronous ? new Promise((resolve) => queueMicrotask(() => resolve(result))) : result;
+        },
+      };
+      return env;
+    };
+    const runs = [];
+    for (const asynchronous of [false, true]) {
+      const env = walk(asynchronous);
+      const student = await oto.Student.create({ env, algorithm, seed: 8 });
+      const metrics = await trainAll(student, { steps: 250 });
+      runs.push({ step: metrics.step, episodes: metrics.episodes, seeds: env.seeds, action: await student.act([4]), evaluate: await failure(student.evaluate()), tensors: tensors(await student.save()) });
+      student.dispose();
+    }
+    return { ...runs[0], same: runs[0].tensors === runs[1].tensors };
+  }, SMALL);
+  assert.equal(result.step, 250);
+  assert.ok(result.episodes > 1);
+  assert.equal(result.seeds[0], 8);
+  assert.ok(result.seeds.slice(1).every((seed) => seed === undefined));
+  assert.ok([0, 1, 2].includes(result.action));
+  assert.match(result.evaluate.message, /act\(\)/);
+  assert.ok(result.same);
+});
+
+test('an environment that breaks its contract is named, and training can begin again', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const good = { observation: [0, 0], reward: 0, terminated: false, truncated: false };
+    let resets = 0;
+    let answer;
+    const env = {
+      observationSpace: { kind: 'box', low: [-1, -1], high: [1, 1] },
+      actionSpace: { kind: 'discrete', n: 2 },
+      reset: () => ((resets += 1), [0, 0]),
+      step: () => answer(),
+    };
+    const student = await oto.Student.create({ env, algorithm });
+    const failures = {};
+    const bad = {
+      length: () => ({ ...good, observation: [0, 0, 0] }),
+      nan: () => ({ ...good, observation: [0, NaN] }),
+      overflow: () => ({ ...good, observation: [1e300, 0] }),
+      text: () => ({ ...good, observation: ['0', 0] }),
+      missing: () => ({ ...good, observation: undefined }),
+      reward: () => ({ ...good, reward: Infinity }),
+      flag: () => ({ ...good, terminated: 1 }),
+      nothing: () => undefined,
+      throwing: () => {
+        throw new RangeError('the motor is on fire');
+      },
+      rejecting: () => Promise.reject(new Error('later')),
+    };
+    for (const [name, step] of Object.entries(bad)) {
+      answer = step;
+      failures[name] = await failure(trainAll(student, { steps: 5 }));
+    }
+    const failedResets = resets;
+    answer = () => good;
+    const recovered = await trainAll(student, { steps: 5 });
+    student.dispose();
+    const broken = await oto.Student.create({ env: { ...env, reset: () => [1] }, algorithm });
+    failures.reset = await failure(trainAll(broken, { steps: 5 }));
+    broken.dispose();
+    return { failures, failedResets, resets, step: recovered.step };
+  }, SMALL);
+  const { failures } = result;
+  for (const [name, failed] of Object.entries(failures)) assert.equal(failed.kind, 'EnvironmentError', name);
+  assert.match(failures.length.message, /2 numbers.*3/);
+  assert.equal(failures.nan.field, 'observation[1]');
+  assert.equal(failures.overflow.field, 'observation[0]');
+  assert.equal(failures.text.field, 'observation[0]');
+  assert.equal(failures.missing.field, 'observation');
+  assert.equal(failures.reward.field, 'reward');
+  assert.equal(failures.flag.field, 'terminated');
+  assert.match(failures.nothing.message, /undefined/);
+  assert.match(failures.throwing.message, /step\(\) threw: the motor is on fire/);
+  assert.equal(failures.throwing.cause, 'the motor is on fire');
+  assert.equal(failures.rejecting.cause, 'later');
+  assert.match(failures.reset.message, /reset\(\): .*2 numbers.*1/);
+  assert.equal(result.resets, result.failedResets + 1, 'a failed episode is followed by a reset');
+  assert.equal(result.step, 5);
+});
+
+test('options that cannot be used are named as the page wrote them', async () => {
+  const spaces = { observationSpace: { kind: 'box', low: [0], high: [1] }, actionSpace: { kind: 'discrete', n: 2 } };
+  const wrong = {
+    backend: { env: 'CartPole-v1', backend: 'webgpu' },
+    auto: { env: 'CartPole-v1', backend: 'auto' },
+    env: { env: 'Cartpole' },
+    none: {},
+    continuous: { env: 'Pendulum-v1' },
+    misspelt: { env: 'CartPole-v1', algorithm: { gama: 0.9 } },
+    range: { env: 'CartPole-v1', algorithm: { gamma: 1.5 } },
+    type: { env: 'CartPole-v1', algorithm: { batchSize: 'many' } },
+    name: { env: 'CartPole-v1', algorithm: 'dqn' },
+    unknown: { env: 'CartPole-v1', learningRate: 1 },
+    seed: { env: 'CartPole-v1', seed: -1 },
+    space: { env: { ...spaces, observationSpace: { kind: 'box', low: [0, 0], high: [1] } } },
+    functions: { env: spaces },
+    adapter: { env: 'CartPole-v1', teachers: [{ url: 'ws://127.0.0.1:9', policy: 'x', adapter: { action: { kind: 'coin' } } }] },
+    stage: { env: 'CartPole-v1', stages: { online: { seconds: -1 } } },
+  };
+  const failures = await page.evaluate(async (all) => {
+    const failed = {};
+    for (const [name, options] of Object.entries(all)) failed[name] = await failure(oto.Student.create(options));
+    failed.infinite = await failure(oto.Student.create({ env: 'CartPole-v1', algorithm: { gamma: NaN } }));
+    failed.nothing = await failure(oto.Student.create());
+    return failed;
+  }, wrong);
+  for (const [name, { kind, message }] of Object.entries(failures)) assert.equal(kind, 'ConfigError', `${name}: ${message}`);
+  assert.match(failures.backend.message, /backend is "webgpu": not available yet/);
+  assert.match(failures.auto.message, /not available yet/);
+  assert.match(failures.env.message, /CartPole-v1/);
+  assert.match(failures.misspelt.message, /gama/);
+  assert.match(failures.range.message, /^algorithm\.gamma is 1\.5/);
+  assert.equal(failures.range.field, 'algorithm.gamma');
+  assert.equal(failures.type.field, 'algorithm.batchSize');
+  assert.match(failures.name.message, /"dqn"/);
+  assert.match(failures.unknown.message, /learningRate is no option/);
+  assert.equal(failures.seed.field, 'seed');
+  assert.match(failures.space.message, /2 and 1/);
+  assert.equal(failures.functions.field, 'env.reset');
+  assert.match(failures.adapter.field, /^teachers\[0\]/);
+  assert.match(failures.infinite.message, /gamma must be a finite number/);
+});

@@ -1,0 +1,77 @@
+// How options become the engine's configuration, and what is refused before a worker is started.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { toError, toMessage } from '../dist/errors.js';
+import { fromEngine } from '../dist/metrics.js';
+import { toConfig } from '../dist/options.js';
+
+const config = (options) => JSON.parse(toConfig({ env: 'CartPole-v1', ...options }));
+
+test('what is left out stays out', () => {
+  assert.deepEqual(config({}), {
+    student: { qrdqn: {}, transfer: {}, stages: { offline: null, transfer: null, online: {} } },
+    env: 'CartPole-v1',
+    teachers: [],
+  });
+});
+
+test('settings get the engine’s spelling and place', () => {
+  const { student } = config({
+    algorithm: { hidden: [8], batchSize: 4, nStep: 3, learningRate: 0.1, epsilon: { start: 1, end: 0, steps: 9 }, adam: { beta1: 0.5 } },
+    transfer: { alphaAikd: 2, learningRate: null, requestBatch: 5 },
+    stages: { transfer: { returnAtLeast: 475, giveUp: { afterSteps: 1, belowReturn: 2 } }, online: null, loop: true },
+    evaluation: { every: 10 },
+    clock: 'async',
+    seed: 7,
+  });
+  assert.deepEqual(student, {
+    seed: 7,
+    clock: 'async',
+    evaluation: { every: 10 },
+    qrdqn: { hidden: [8], batch_size: 4, adam: { beta1: 0.5 } },
+    n_step: 3,
+    learning_rate: { start: 0.1, end: 0.1, steps: 0 },
+    epsilon: { start: 1, end: 0, steps: 9 },
+    transfer: { alpha_aikd: { start: 2, end: 2, steps: 0 }, learning_rate: null },
+    request_batch: 5,
+    stages: { transfer: { return_at_least: 475, give_up: { after_steps: 1, below_return: 2 } }, online: null, loop: true },
+  });
+});
+
+test('a student with teachers is taught throughout unless told otherwise', () => {
+  const teacher = { url: 'ws://127.0.0.1:1', policy: 'p', adapter: { observation: { permutation: [0] } } };
+  const { student, teachers } = config({ teachers: [teacher] });
+  assert.deepEqual(student.stages, { offline: null, transfer: {}, online: null });
+  assert.deepEqual(teachers, [teacher]);
+});
+
+test('infinite bounds become null, other infinities are refused', () => {
+  const env = {
+    observationSpace: { kind: 'box', low: [-Infinity, null, 0], high: [Infinity, 1, 2] },
+    actionSpace: { kind: 'discrete', n: 2 },
+  };
+  assert.deepEqual(config({ env }).env.observation, { kind: 'box', low: [null, null, 0], high: [null, 1, 2] });
+  assert.throws(() => config({ algorithm: { gamma: Infinity } }), { name: 'ConfigError', field: 'gamma' });
+});
+
+test('what is no option is refused by name', () => {
+  assert.throws(() => config({ sed: 1 }), { name: 'ConfigError', field: 'sed', message: /^sed is no option; .*seed/ });
+  assert.throws(() => config({ algorithm: 'dqn' }), { name: 'ConfigError', field: 'algorithm' });
+  assert.throws(() => config({ teachers: {} }), { name: 'ConfigError', field: 'teachers' });
+  assert.throws(() => config({ env: 5 }), { name: 'ConfigError', field: 'env' });
+});
+
+test('the engine’s errors come back in the options’ spelling', () => {
+  const back = (field, message) => toError(toMessage({ kind: 'config', field, message }));
+  assert.equal(back('qrdqn.batch_size', 'is 0: 1 or more').message, 'algorithm.batchSize is 0: 1 or more');
+  assert.equal(back('n_step', 'is 0').field, 'algorithm.nStep');
+  assert.equal(back('transfer.alpha_aikd', 'is -1').field, 'transfer.alphaAikd');
+  assert.equal(back('label_lag', 'is 0').field, 'transfer.labelLag');
+  assert.equal(back('seed', 'cannot be read: expected `return_at_least`').message, 'seed cannot be read: expected "returnAtLeast"');
+  assert.equal(toError(toMessage(new Error('unreachable'))).name, 'WorkerError');
+});
+
+test('the engine’s JSON gets JavaScript’s spelling at every depth', () => {
+  assert.deepEqual(fromEngine('{"new_episodes":[{"last_return_value":1}],"x":null}'), { newEpisodes: [{ lastReturnValue: 1 }], x: null });
+});
