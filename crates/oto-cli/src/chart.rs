@@ -348,7 +348,7 @@ impl<B: DrawingBackend> Canvas<B> {
             let points = points.iter().copied().map(fine).collect::<Vec<_>>();
             return self.area.draw(&PathElement::new(points, style)).map_err(failed);
         }
-        // The library mitres joints of pixels without a limit, and sharp turns become spikes: each piece on its own, then.
+        // The library mitres joints of pixels without a limit, and sharp turns become spikes: each piece on its own.
         for piece in points.windows(2) {
             self.area.draw(&PathElement::new([fine(piece[0]), fine(piece[1])], style)).map_err(failed)?;
         }

@@ -24,7 +24,7 @@ pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation
 const LONGEST_LINE: u64 = 1 << 20;
 /// Training episodes that a point of the curve averages.
 #[cfg(feature = "native")]
-const WINDOW: usize = 20;
+const WINDOW: usize = 10;
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -114,8 +114,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// The folder of a run that goes on from the step of its checkpoint. What was written after that step is taken back,
-    /// and so are lines that a crash left unfinished: what follows reads as if the run had never stopped.
+    /// The folder of a run that goes on from the step of its checkpoint. What was written after that step is taken
+    /// back, and so are lines that a crash left unfinished: what follows reads as if the run had never stopped.
     ///
     /// # Errors
     /// A table of other columns; a file of the run that is not there; what the file system says.
@@ -300,14 +300,14 @@ fn row(line: &[u8]) -> Option<Row> {
 /// The curves of a metrics.jsonl, the one that matters on top.
 #[cfg(feature = "native")]
 fn curves(path: &Path) -> Result<Vec<Series>, FolderError> {
-    let series = |name: &str, colour| Series {
-        name: name.into(),
-        colour,
-        band: Some((vec![], vec![])),
+    let mut training = Series {
+        name: format!("training: mean of the last {WINDOW} episodes"),
+        colour: PALETTE[4],
         ..Series::default()
     };
-    let mut training = series(&format!("training: mean of {WINDOW} episodes, lowest to highest"), PALETTE[4]);
-    let mut greedy = series("greedy evaluation: mean, lowest to highest", PALETTE[0]);
+    let mut greedy =
+        Series { name: "greedy evaluation: mean and range".into(), colour: PALETTE[0], ..Series::default() };
+    let (mut low, mut high) = (vec![], vec![]);
     let mut window = std::collections::VecDeque::with_capacity(WINDOW);
     each_line(path, |line| {
         match serde_json::from_slice::<Event>(line) {
@@ -316,28 +316,23 @@ fn curves(path: &Path) -> Result<Vec<Series>, FolderError> {
                     window.pop_front();
                 }
                 window.push_back(episode.score);
-                let (low, high) =
-                    window.iter().fold((f64::MAX, f64::MIN), |(l, h), s| (l.min(*s), h.max(*s)));
-                point(&mut training, step, window.iter().sum::<f64>() / window.len() as f64, low, high);
+                training.x.push(step as f64);
+                training.mid.push(window.iter().sum::<f64>() / window.len() as f64);
             }
-            Ok(Event::Evaluation { step, mean, min, max, .. }) => point(&mut greedy, step, mean, min, max),
+            Ok(Event::Evaluation { step, mean, min, max, .. }) => {
+                greedy.x.push(step as f64);
+                greedy.mid.push(mean);
+                low.push(min);
+                high.push(max);
+            }
             // Other lines are of no concern here; an unfinished one is the last.
             _ => {}
         }
         Ok(())
     })
     .map_err(at(path))?;
+    greedy.band = Some((low, high));
     Ok([training, greedy].into_iter().filter(|s| !s.x.is_empty()).collect())
-}
-
-#[cfg(feature = "native")]
-fn point(series: &mut Series, step: u64, mid: f64, low: f64, high: f64) {
-    series.x.push(step as f64);
-    series.mid.push(mid);
-    if let Some((lows, highs)) = &mut series.band {
-        lows.push(low);
-        highs.push(high);
-    }
 }
 
 /// Calls for every line, its end included; pieces of an overlong one come as lines.
@@ -608,7 +603,7 @@ mod tests {
         let mut folder = whole_run(&place);
         folder.draw_curve("CartPole-v1", "seed 0", &[(475.0, "475 solved".into())]).unwrap();
         let svg = text(&place, SVG);
-        for part in ["greedy evaluation", "training: mean of 20", "475 solved", "seed 0"] {
+        for part in ["greedy evaluation", "training: mean of the last 10", "475 solved", "seed 0"] {
             assert!(svg.contains(part), "{part}");
         }
         assert!(fs::read(place.0.join(PNG)).unwrap().starts_with(b"\x89PNG"));
