@@ -45,7 +45,8 @@ fn build_package(package: &Package) -> Result<()> {
 
     let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
     let out = shell::root().join(&package.out);
-    let stamp = Stamp::of(&format!("wasm-{}", package.name), &[&module])?;
+    let inputs = [&module, Path::new("wasm-pack.toml"), Path::new("crates/xtask/src/wasm.rs")];
+    let stamp = Stamp::of(&format!("wasm-{}", package.name), &inputs)?;
     if !stamp.is_current(&package.out) {
         write_package(package, &module, &out)?;
         stamp.record()?;
