@@ -44,7 +44,6 @@ pub struct TransferConfig {
     /// The student's own loss.
     pub alpha_task: f64,
     /// Learning rate over the steps of the stage; the run's own where there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Linear>,
 }
 
