@@ -5,6 +5,8 @@ use crate::{Row, Status};
 /// How one case went: compared, or the reason why not.
 pub(crate) enum Outcome {
     Compared(Worst),
+    /// Agreed in something that is no number.
+    Agreed(String),
     Unsupported(String),
     Failed(String),
 }
@@ -66,6 +68,7 @@ pub(crate) fn row(file: &str, kind: Option<&str>, case: String, outcome: Outcome
         Outcome::Compared(Worst { found: None }) => {
             (Status::Failed, None, None, "the case holds no number".into())
         }
+        Outcome::Agreed(detail) => (Status::Ok, None, None, detail),
         Outcome::Unsupported(reason) => (Status::Unsupported, None, None, reason),
         Outcome::Failed(reason) => (Status::Failed, None, None, reason),
     };

@@ -1,15 +1,22 @@
 //! Holds a build of oto against reference data: files that other libraries computed are recomputed, case by case.
 //!
-//! A file is JSON, plain or gzipped, and says in `kind` what it is. Checked are `env_trajectories` and `env_reset_seeds`
-//! (Gymnasium) and `losses` (torch: values, parts and gradients of the terms that this build trains with). `mobile_env_trajectories` are known and not supported by this build.
+//! A file is JSON, plain or gzipped, and says in `kind` what it is:
+//!
+//! - `env_trajectories`, `env_reset_seeds` (Gymnasium): one step from every recorded state; initial states of seeds;
+//! - `losses` (torch): values, parts and gradients of the terms that this build trains with;
+//! - `policy`: the model beside a teacher's metadata has the checksum they give, and loads;
+//! - `policy_golden`: the outputs of the model that the file names, and of the same policy in other formats beside it;
+//! - `mobile_env_trajectories`: known, and named as unsupported.
 //!
 //! [`verify`] works on bytes, so that a build without a file system can check itself; [`verify_files`] reads files. The
 //! report's JSON form is described by `schema/report.schema.json`.
 #![forbid(unsafe_code)]
 
+mod array;
 mod compare;
 mod environments;
 mod losses;
+mod policies;
 mod read;
 mod report;
 mod term;

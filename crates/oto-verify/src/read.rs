@@ -1,14 +1,15 @@
 //! From files to cases: gunzip, JSON, and what a file says it is.
 
 use crate::compare::{Outcome, row};
-use crate::{Report, Row, environments, losses};
+use crate::{Report, Row, environments, losses, policies};
 use flate2::read::MultiGzDecoder;
+use oto_policy::tensors::MAX_MODEL_BYTES;
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The most bytes a reference file may have, also after decompression; a file of JSON numbers takes several times as much
+/// The most bytes a reference file (a model has its own limit) may have, also after decompression; a file of JSON numbers takes several times as much
 /// memory.
 pub const LARGEST_FILE: u64 = 32 << 20;
 
@@ -37,18 +38,20 @@ pub fn verify(name: &str, bytes: &[u8], sibling: Sibling<'_>) -> Vec<Row> {
         Ok(Header { kind: None }) => return failed(None, "the file does not say its kind".into()),
         Err(error) => return failed(None, format!("not a reference file: {error}")),
     };
-    match cases(&kind, &text, sibling) {
+    match cases(name, &kind, &text, sibling) {
         Ok(cases) if cases.is_empty() => failed(Some(&kind), "the file holds no case".into()),
         Ok(cases) => cases.into_iter().map(|(case, outcome)| row(name, Some(&kind), case, outcome)).collect(),
         Err(reason) => failed(Some(&kind), reason),
     }
 }
 
-fn cases(kind: &str, text: &[u8], _sibling: Sibling<'_>) -> Result<Cases, String> {
+fn cases(name: &str, kind: &str, text: &[u8], sibling: Sibling<'_>) -> Result<Cases, String> {
     match kind {
         "env_trajectories" => environments::trajectories(text),
         "env_reset_seeds" => environments::reset_seeds(text),
         "losses" => losses::losses(text),
+        "policy" => policies::policy(name, text, sibling),
+        "policy_golden" => policies::golden(text, sibling),
         "mobile_env_trajectories" => {
             let reason = "this build has no mobile-env".to_owned();
             Ok(vec![(String::new(), Outcome::Unsupported(reason))])
@@ -65,24 +68,24 @@ pub fn verify_files<P: AsRef<Path>>(paths: &[P]) -> Report {
 
 fn verify_file(path: &Path) -> Vec<Row> {
     let name = path.display().to_string();
-    let bytes = match read(path) {
+    let bytes = match read(path, LARGEST_FILE) {
         Ok(bytes) => bytes,
         Err(error) => return vec![row(&name, None, String::new(), Outcome::Failed(error.to_string()))],
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    verify(&name, &bytes, &|sibling| match read(&folder.join(sibling)) {
+    verify(&name, &bytes, &|sibling| match read(&folder.join(sibling), MAX_MODEL_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     })
 }
 
-/// The whole file, but never more than is allowed.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// The whole file, if it has at most `limit` bytes.
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large()));
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large(limit)));
     }
     Ok(bytes)
 }
@@ -96,11 +99,11 @@ fn decompress(bytes: &[u8]) -> Result<Vec<u8>, String> {
         text.extend_from_slice(bytes);
     }
     if text.len() as u64 > LARGEST_FILE {
-        return Err(too_large());
+        return Err(too_large(LARGEST_FILE));
     }
     Ok(text)
 }
 
-fn too_large() -> String {
-    format!("the file has more than {} MiB", LARGEST_FILE >> 20)
+fn too_large(limit: u64) -> String {
+    format!("the file has more than {} MiB", limit >> 20)
 }

@@ -10,7 +10,7 @@ pub const SCHEMA: &str = include_str!("../schema/report.schema.json");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Recomputed, and every number is within tolerance.
+    /// Recomputed, and every number is within tolerance; or no number was to be compared, and all else agrees.
     Ok,
     /// Recomputed, and some number is not.
     OutOfTolerance,
@@ -36,7 +36,7 @@ pub struct Row {
     pub error: Option<f64>,
     /// What `error` may be at most.
     pub tolerance: Option<f64>,
-    /// Which number was the worst, such as `states[12][3]`, or why the case was not compared.
+    /// Which number was the worst, such as `states[12][3]`; or what agrees, or why the case was not compared.
     pub detail: String,
 }
 

@@ -3,6 +3,7 @@
 //! Recording panics on shapes that do not fit, so all that comes from a file is checked here first. Axes have letters: the
 //! first array with an axis `B` says how long it is, and all later ones must agree.
 
+use crate::array::{Array, read_array};
 use oto_graph::{Program, Tensor, Trace};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,11 +30,6 @@ pub(crate) struct Expected<'t> {
     pub path: String,
     pub values: Vec<f64>,
     tensor: Tensor<'t>,
-}
-
-struct Array {
-    shape: Vec<usize>,
-    values: Vec<f64>,
 }
 
 impl<'t, 'j> Term<'t, 'j> {
@@ -157,29 +153,4 @@ impl<'t, 'j> Term<'t, 'j> {
 
 fn failed(reason: String) -> TermError {
     TermError::Failed(reason)
-}
-
-/// Nested lists of numbers, all rows of the same length and none empty.
-fn read_array(value: &Value) -> Result<Array, String> {
-    let mut shape = Vec::new();
-    let mut first = value;
-    while let Value::Array(list) = first {
-        shape.push(list.len());
-        first = list.first().ok_or("holds an empty list")?;
-    }
-    let mut values = Vec::new();
-    flatten(value, &shape, &mut values)?;
-    Ok(Array { shape, values })
-}
-
-fn flatten(value: &Value, shape: &[usize], values: &mut Vec<f64>) -> Result<(), String> {
-    match (value, shape) {
-        (Value::Number(number), []) => values.push(number.as_f64().ok_or("holds no float64")?),
-        (Value::Bool(bool), []) => values.push(f64::from(u8::from(*bool))),
-        (Value::Array(list), [length, inner @ ..]) if list.len() == *length => {
-            list.iter().try_for_each(|row| flatten(row, inner, values))?;
-        }
-        _ => return Err("is no array of numbers with rows of one length".into()),
-    }
-    Ok(())
 }
