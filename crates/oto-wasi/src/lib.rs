@@ -1,1 +1,20 @@
-//! The WASI face of the student.
+//! The component for hosts that bring their own environment: world `oto:edge/student` (`wit/world.wit`). It holds no
+//! logic of training or teaching; it carries spaces, observations, actions and errors across the component's boundary.
+//!
+//! `tests/examples/host.rs` is a whole host in Rust.
+//!
+//! - [`edge`]: the student behind the world's functions;
+//! - [`convert`]: the world's records from and to the crates' own types.
+
+mod convert;
+mod edge;
+
+/// What wit-bindgen makes of the world.
+#[allow(missing_docs, unsafe_code)]
+pub mod bindings {
+    wit_bindgen::generate!({ path: "wit", world: "student", pub_export_macro: false });
+    export!(Component);
+
+    /// What answers the host's calls.
+    pub(crate) struct Component;
+}

@@ -1,0 +1,179 @@
+//! Training from the command line: what `oto learn` does, as far as a WASI host can have it (one run after the other,
+//! lines instead of a progress bar, no pictures).
+
+use clap::Args;
+use oto_cli::learn::{self, Observer, RunError};
+use oto_cli::options::{Job, LearnOptions, OptionsError};
+use oto_cli::run_folder::{FolderError, RunFolder};
+use oto_student::checkpoint;
+use oto_student::student::{Event, Metrics, Student};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Training, its output and its place.
+#[derive(Args, Clone, Debug)]
+pub struct LearnCommand {
+    #[command(flatten)]
+    learn: LearnOptions,
+    /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Run folder: configuration, metrics, checkpoint; inside a folder that the host grants. Without it nothing is written
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Overwrite a run that is there
+    #[arg(long, requires = "out")]
+    force: bool,
+    /// Go on with the run in this folder, to --steps if given
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
+    resume: Option<PathBuf>,
+    /// Print every event as a line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but the result
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Why training failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// Flags that make no run.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The run itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Its folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// Trains as the flags say.
+///
+/// # Errors
+/// Flags, a run or a folder that does not work.
+pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
+    if let Some(path) = &command.resume {
+        return resume(command, path.clone());
+    }
+    let job = command.learn.job()?;
+    for i in 0..command.seeds.max(1) {
+        let mut job = job.clone();
+        job.student.seed = job.student.seed.wrapping_add(i);
+        let place = |out: &PathBuf| match command.seeds > 1 {
+            true => out.join(format!("seed-{}", job.student.seed)),
+            false => out.clone(),
+        };
+        let create = |path| RunFolder::create(path, &job, command.force);
+        let folder = command.out.as_ref().map(place).map(create).transpose()?;
+        run(command, &job, folder, None)?;
+    }
+    Ok(())
+}
+
+/// Goes on with the run in a folder.
+fn resume(command: &LearnCommand, path: PathBuf) -> Result<(), LearnError> {
+    let mut job: Job = RunFolder::config(&path)?;
+    job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
+    // The server may have moved; the policy and its adapter stay what they were.
+    for (teacher, moved) in job.teachers.iter_mut().zip(command.learn.job()?.teachers) {
+        teacher.url = moved.url;
+    }
+    let file = RunFolder::checkpoint(&path)?;
+    let step = checkpoint::steps(&file).map_err(RunError::Train)?;
+    let folder = RunFolder::open_existing(path, step)?;
+    folder.write_config(&job)?;
+    run(command, &job, Some(folder), Some(&file))
+}
+
+fn run(
+    command: &LearnCommand,
+    job: &Job,
+    folder: Option<RunFolder>,
+    resume: Option<&[u8]>,
+) -> Result<(), LearnError> {
+    let (mut student, mut driver) = learn::prepare(job, None, resume)?;
+    let mut console = Console {
+        name: format!("{} seed {}", job.env, job.student.seed),
+        folder,
+        json: command.json,
+        quiet: command.quiet,
+        start: (Instant::now(), student.trainer().steps()),
+        line: None,
+    };
+    let metrics = learn::run(&mut student, &mut driver, &mut console)?;
+    if !command.json {
+        let last =
+            metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
+        println!("{}: {} steps, {last}, {} labels", console.name, metrics.step, metrics.labels);
+    }
+    Ok(())
+}
+
+/// From one line of progress to the next.
+const LINE: Duration = Duration::from_secs(2);
+
+/// Prints and keeps what a run reports.
+struct Console {
+    name: String,
+    folder: Option<RunFolder>,
+    json: bool,
+    quiet: bool,
+    /// When the run began, and at which step.
+    start: (Instant, u64),
+    /// When the last line of progress was printed.
+    line: Option<Instant>,
+}
+
+impl Observer for Console {
+    fn event(&mut self, event: &Event) -> Result<(), String> {
+        if self.json {
+            println!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
+        }
+        self.keep(|folder| folder.event(event))
+    }
+
+    fn metrics(&mut self, metrics: &Metrics) -> Result<(), String> {
+        self.keep(|folder| folder.snapshot(metrics))
+    }
+
+    fn progress(&mut self, metrics: &Metrics) -> Result<(), String> {
+        let due = metrics.done || self.line.is_none_or(|last| last.elapsed() >= LINE);
+        if self.quiet || !due {
+            return Ok(());
+        }
+        self.line = Some(Instant::now());
+        let seconds = self.start.0.elapsed().as_secs_f64();
+        let rate = (metrics.step - self.start.1) as f64 / seconds.max(f64::MIN_POSITIVE);
+        let score = metrics.last_evaluation.or(metrics.last_episode.map(|e| e.score));
+        let score = score.map_or("-".into(), |s| format!("{s:.1}"));
+        let stage = format!("{:?}", metrics.stage).to_lowercase();
+        let teachers =
+            metrics.teachers.iter().filter_map(|t| Some(format!("; {}: {}", t.policy, t.problem.as_ref()?)));
+        eprintln!(
+            "{}: {}/{} steps, {rate:.0} steps/s, return {score}, {} labels, {stage}{}",
+            self.name,
+            metrics.step,
+            metrics.steps,
+            metrics.labels,
+            teachers.collect::<String>()
+        );
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
+        if self.folder.is_none() {
+            return Ok(());
+        }
+        let file = student.save(true).map_err(|e| e.to_string())?;
+        self.keep(|folder| folder.save_checkpoint(&file))
+    }
+}
+
+impl Console {
+    /// Puts something into the run's folder, if it has one.
+    fn keep(&mut self, put: impl FnOnce(&mut RunFolder) -> Result<(), FolderError>) -> Result<(), String> {
+        self.folder.as_mut().map_or(Ok(()), put).map_err(|e| e.to_string())
+    }
+}
