@@ -87,7 +87,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         }
         let file = RunFolder::checkpoint(folder)?;
         let step = checkpoint::steps(&file).map_err(RunError::Train)?;
-        let mut folder = RunFolder::open_existing(folder, step)?;
+        let folder = RunFolder::open_existing(folder, step)?;
         folder.write_config(&job)?;
         return one(command, &job, folder, Some(&file), &stop, &MultiProgress::new()).map(drop);
     }

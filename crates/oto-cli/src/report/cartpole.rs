@@ -110,7 +110,7 @@ fn arms() -> Vec<Arm> {
 /// A bundled teacher behind the codec.
 fn bundled(name: &str) -> Result<MemoryTeacher, PolicyError> {
     let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
-    let mut policy: Box<dyn Policy> = found.ok_or_else(|| PolicyError::Invalid(format!("no bundled policy {name}")))?.policy;
+    let mut policy: Box<dyn Policy> = found.expect("the names above are bundled").policy;
     let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
     let act = move |x: &[f32], rows: usize, out: &mut Vec<f32>| policy.act(x, rows, out).map_err(|e| e.to_string());
     Ok(MemoryTeacher::new(name, observation, action, Box::new(act)))
@@ -142,8 +142,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         ("cartpole", "Taught, and three ways alone", "CartPole-v1", &speed[..]),
         ("cartpole-bad-teachers", "What a bad teacher costs", "CartPole-v1", &robust[..]),
     ] {
-        let title_of = |n: &&str| arms.iter().find(|a| a.name == **n).map_or("", |a| a.title);
-        let series = names.iter().zip(PALETTE).map(|(n, colour)| curve(title_of(&n), colour, of(n)));
+        let title_of = |n: &str| arms.iter().find(|a| a.name == n).map_or("", |a| a.title);
+        let series = names.iter().zip(PALETTE).map(|(n, colour)| curve(title_of(n), colour, of(n)));
         let chart = Chart {
             title: title.into(),
             subtitle: format!("{subtitle}: mean greedy return of {} seeds, 95 % bootstrap band", seeds.len()),
