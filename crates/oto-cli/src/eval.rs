@@ -47,7 +47,10 @@ pub fn eval(options: &EvalOptions) -> Result<(), RunError> {
                 "{}",
                 serde_json::json!({ "env": options.env, "episodes": episodes, "mean": mean, "min": min, "max": max })
             ),
-            false => println!("{}: return {mean:.2} on average of {episodes} episodes ({min:.1} to {max:.1})", options.env),
+            false => println!(
+                "{}: return {mean:.2} on average of {episodes} episodes ({min:.1} to {max:.1})",
+                options.env
+            ),
         }
     }
     Ok(())

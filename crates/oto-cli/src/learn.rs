@@ -73,7 +73,11 @@ const PROGRESS: Duration = Duration::from_millis(250);
 const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// A run that has not begun, or goes on from `resume`. Wires are WebSockets unless others are given.
-pub fn prepare(job: &Job, wires: Option<Vec<Wire>>, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
+pub fn prepare(
+    job: &Job,
+    wires: Option<Vec<Wire>>,
+    resume: Option<&[u8]>,
+) -> Result<(Student, Driver), RunError> {
     let backend = backend(&job.student.backend)?;
     let mut driver = match wires {
         Some(wires) => Driver::with(wires),
@@ -96,7 +100,11 @@ pub fn prepare(job: &Job, wires: Option<Vec<Wire>>, resume: Option<&[u8]>) -> Re
 }
 
 /// Runs to the end, or until the observer stops it.
-pub fn run(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer) -> Result<Metrics, RunError> {
+pub fn run(
+    student: &mut Student,
+    driver: &mut Driver,
+    observer: &mut dyn Observer,
+) -> Result<Metrics, RunError> {
     let (mut last_progress, mut last_checkpoint) = (Instant::now(), Instant::now());
     loop {
         let tick = driver.step(student)?;

@@ -123,9 +123,13 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
     let jobs = command.jobs.unwrap_or(cores).clamp(1, n as usize);
     let results: Vec<Result<Vec<Vec<(u64, f64)>>, LearnCommandError>> = std::thread::scope(|scope| {
         let threads = (0..jobs).map(|_| scope.spawn(work)).collect::<Vec<_>>();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
-    let curves = results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
+    let curves =
+        results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
     draw_many(&command.out, job, &curves)
 }
 
@@ -184,7 +188,8 @@ fn one(
     console.bar.finish_and_clear();
     console.folder.draw_curve(&console.name, &curve_subtitle(job), &[])?;
     if !command.json {
-        let last = metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
+        let last =
+            metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
         let saved = console.folder.path().display();
         println!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
     }

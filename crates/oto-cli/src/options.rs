@@ -124,8 +124,8 @@ impl LearnOptions {
         let base = serde_json::to_value(presets::student(&self.env));
         let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
         if let Some(path) = &self.config {
-            let text =
-                std::fs::read_to_string(path).map_err(|error| OptionsError::File { path: path.clone(), error })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
             let json: serde_json::Value = json(&path.display().to_string(), &text)?;
             merge(&mut settings, json.get("student").cloned().unwrap_or(json));
         }
@@ -193,7 +193,8 @@ fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, Opt
 fn merge(old: &mut serde_json::Value, new: serde_json::Value) {
     match (old, new) {
         (serde_json::Value::Object(old), serde_json::Value::Object(new)) => {
-            new.into_iter().for_each(|(key, value)| merge(old.entry(key).or_insert(serde_json::Value::Null), value));
+            new.into_iter()
+                .for_each(|(key, value)| merge(old.entry(key).or_insert(serde_json::Value::Null), value));
         }
         (old, new) => *old = new,
     }
@@ -205,8 +206,8 @@ fn adapter(given: &str) -> Result<Adapter, OptionsError> {
         None => json("--adapter", given),
         Some(file) => {
             let path = PathBuf::from(file);
-            let text =
-                std::fs::read_to_string(&path).map_err(|error| OptionsError::File { path: path.clone(), error })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
             json(file, &text)
         }
     }
@@ -231,7 +232,11 @@ fn set(settings: &mut serde_json::Value, assignment: &str) -> Result<(), Options
 fn ending(text: &str) -> Result<Ending, OptionsError> {
     let mut ending = Ending::default();
     for part in text.split(',') {
-        let wrong = || OptionsError::Flag(format!("ending {part:?}: steps=N, seconds=S, return=R or give-up=N:R is needed"));
+        let wrong = || {
+            OptionsError::Flag(format!(
+                "ending {part:?}: steps=N, seconds=S, return=R or give-up=N:R is needed"
+            ))
+        };
         let (key, value) = part.split_once('=').ok_or_else(wrong)?;
         match key {
             "steps" => ending.steps = Some(value.parse().map_err(|_| wrong())?),
@@ -266,7 +271,16 @@ mod tests {
 
     #[test]
     fn flags_become_a_job() {
-        let args = ["--teacher", "localhost:9", "--set", "qrdqn.hidden=[7]", "--seed", "3", "--transfer", "steps=9,return=1.5"];
+        let args = [
+            "--teacher",
+            "localhost:9",
+            "--set",
+            "qrdqn.hidden=[7]",
+            "--seed",
+            "3",
+            "--transfer",
+            "steps=9,return=1.5",
+        ];
         let job = job(&args).unwrap();
         assert_eq!(job.student.qrdqn.hidden, [7]);
         assert_eq!(job.student.seed, 3);

@@ -53,15 +53,19 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
         replay: with_replay.then_some(counters),
     };
     let mut tensors = trainer.learner.state()?;
-    let flat = |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
+    let flat =
+        |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
     if with_replay {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
     }
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
     let raw = tensors.into_iter().map(|t| (t.name, t.shape, bytes(&t.values))).collect::<Vec<_>>();
-    let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?));
-    let views = raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
+    let view = |(name, shape, bytes)| {
+        Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?))
+    };
+    let views =
+        raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
     let json = |v: Result<String, serde_json::Error>| v.map_err(broken);
     let metadata = HashMap::from([
         ("format".to_string(), FORMAT.to_string()),

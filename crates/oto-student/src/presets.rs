@@ -46,7 +46,8 @@ pub fn student(environment: &str) -> StudentConfig {
     if let Some(solved) = solved_return(environment) {
         config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.01 });
         let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
-        config.stages = StagesConfig { transfer: Some(Ending { give_up, ..Ending::default() }), ..config.stages };
+        config.stages =
+            StagesConfig { transfer: Some(Ending { give_up, ..Ending::default() }), ..config.stages };
     }
     config
 }

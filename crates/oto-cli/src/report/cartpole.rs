@@ -112,7 +112,8 @@ fn bundled(name: &str) -> Result<MemoryTeacher, PolicyError> {
     let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
     let mut policy: Box<dyn Policy> = found.expect("the names above are bundled").policy;
     let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
-    let act = move |x: &[f32], rows: usize, out: &mut Vec<f32>| policy.act(x, rows, out).map_err(|e| e.to_string());
+    let act =
+        move |x: &[f32], rows: usize, out: &mut Vec<f32>| policy.act(x, rows, out).map_err(|e| e.to_string());
     Ok(MemoryTeacher::new(name, observation, action, Box::new(act)))
 }
 
@@ -156,9 +157,9 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         write::chart(&options.out, file, &chart)?;
     }
 
-    let best_solo = ["solo", "tianshou", "rl-zoo"].into_iter().min_by(|a, b| {
-        median(&firsts(of(a))).total_cmp(&median(&firsts(of(b))))
-    });
+    let best_solo = ["solo", "tianshou", "rl-zoo"]
+        .into_iter()
+        .min_by(|a, b| median(&firsts(of(a))).total_cmp(&median(&firsts(of(b)))));
     let best_solo = best_solo.expect("there are three");
     let taught_first = median(&firsts(of("taught")));
     let solo_first = median(&firsts(of(best_solo)));
@@ -166,8 +167,17 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let kept = taught_runs.iter().filter_map(|r| r.kept(SOLVED)).collect::<Vec<_>>();
 
     let mut table = Table::new(&[
-        "arm", "first at 475, median", "lowest", "highest", "kept 475 afterwards, mean", "last ten evaluations, mean",
-        "updates", "labels", "bytes up", "bytes down", "transitions sent",
+        "arm",
+        "first at 475, median",
+        "lowest",
+        "highest",
+        "kept 475 afterwards, mean",
+        "last ten evaluations, mean",
+        "updates",
+        "labels",
+        "bytes up",
+        "bytes down",
+        "transitions sent",
     ]);
     for (arm, runs) in arms.iter().zip(&runs) {
         let f = firsts(runs);
@@ -187,9 +197,11 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
             write::whole(average(&|r| r.transitions_sent as f64)),
         ]);
     }
-    let mut paired = Table::new(&["teacher", "taught minus alone, mean", "95 % interval", "Transfer ended at, median"]);
+    let mut paired =
+        Table::new(&["teacher", "taught minus alone, mean", "95 % interval", "Transfer ended at, median"]);
     for name in ["early", "random"] {
-        let pairs = of(name).iter().zip(of("solo")).map(|(t, s)| t.last(LAST) - s.last(LAST)).collect::<Vec<_>>();
+        let pairs =
+            of(name).iter().zip(of("solo")).map(|(t, s)| t.last(LAST) - s.last(LAST)).collect::<Vec<_>>();
         let (low, high) = bootstrap_mean(&pairs);
         let ended = of(name).iter().filter_map(|r| r.transfer_ended).map(|s| s as f64).collect::<Vec<_>>();
         paired.row(vec![
@@ -205,7 +217,12 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
             let kept = r.kept(SOLVED).map_or("-".into(), |k| format!("{:.0} %", 100.0 * k));
             let first = write::whole(r.first(SOLVED, STEPS) as f64);
             let cells = [arm.name.into(), r.seed.to_string(), first, kept];
-            each.row(cells.into_iter().chain([format!("{:.1}", r.last(LAST)), format!("{:.0}", r.seconds)]).collect());
+            each.row(
+                cells
+                    .into_iter()
+                    .chain([format!("{:.1}", r.last(LAST)), format!("{:.0}", r.seconds)])
+                    .collect(),
+            );
         }
     }
 
@@ -230,7 +247,10 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     });
     write::file(&options.out.join("results/cartpole.json"), data.to_string().as_bytes())?;
     write::file(&options.out.join("results/cartpole.csv"), csv(&arms, &runs).as_bytes())?;
-    println!("taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}", options.out.join("results.md").display());
+    println!(
+        "taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}",
+        options.out.join("results.md").display()
+    );
     Ok(())
 }
 

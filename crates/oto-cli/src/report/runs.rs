@@ -77,7 +77,8 @@ impl Finished {
 pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<Vec<Finished>>, ReportError> {
     let tasks = arms.iter().flat_map(|a| seeds.iter().map(move |s| (a, *s))).collect::<Vec<_>>();
     let bar = ProgressBar::new(tasks.len() as u64);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed} so far, {eta} left  {msg}");
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed} so far, {eta} left  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let next = AtomicUsize::new(0);
     let results = Mutex::new((0..tasks.len()).map(|_| None).collect::<Vec<_>>());
@@ -96,7 +97,9 @@ pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<V
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    std::thread::scope(|scope| (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| {
+        (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(work)))
+    });
     bar.finish_and_clear();
     let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
     let mut results = results.into_iter().flatten().collect::<Result<Vec<_>, _>>()?.into_iter();
@@ -174,7 +177,9 @@ impl Observer for Curve {
                 self.steps.push(*step);
                 self.returns.push(*mean);
             }
-            Event::Stage { step, stage: oto_student::stage::Stage::Online } => self.transfer_ended = Some(*step),
+            Event::Stage { step, stage: oto_student::stage::Stage::Online } => {
+                self.transfer_ended = Some(*step)
+            }
             _ => {}
         }
         Ok(())

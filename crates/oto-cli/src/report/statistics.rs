@@ -31,7 +31,9 @@ pub fn bootstrap_mean(x: &[f64]) -> (f64, f64) {
         return (f64::NAN, f64::NAN);
     }
     let mut rng = Rng::new(0);
-    let draw = |rng: &mut Rng| (0..x.len()).map(|_| x[rng.below(x.len() as u32) as usize]).sum::<f64>() / x.len() as f64;
+    let draw = |rng: &mut Rng| {
+        (0..x.len()).map(|_| x[rng.below(x.len() as u32) as usize]).sum::<f64>() / x.len() as f64
+    };
     let means = (0..RESAMPLES).map(|_| draw(&mut rng)).collect::<Vec<_>>();
     (quantile(&means, 0.025), quantile(&means, 0.975))
 }
