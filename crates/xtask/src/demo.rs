@@ -34,7 +34,12 @@ pub fn run(options: &Options) -> Result<()> {
 /// Builds the `oto` program, which carries the site inside, and returns its path.
 pub fn build_server() -> Result<PathBuf> {
     shell::run(&mut shell::cargo(&["build", "--release", "--package", "oto-cli"]))?;
-    Ok(shell::target_dir().join("release").join(if cfg!(windows) { "oto.exe" } else { "oto" }))
+    Ok(server())
+}
+
+/// Where the `oto` program is once it was built.
+pub fn server() -> PathBuf {
+    shell::target_dir().join("release").join(if cfg!(windows) { "oto.exe" } else { "oto" })
 }
 
 /// Replaces this process by the server, so that signals reach it directly.

@@ -115,10 +115,11 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
 
 fn rust_tests() -> Result<(Totals, bool)> {
     wasm::build(&[])?;
-    // The server is one of the things under test; building it here spares the browser stage the wait.
-    demo::build_server()?;
+    // One build for all runners: cargo settles features for what it is asked to build, and another question would
+    // compile the large dependencies again. The server is among what is built.
+    shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
     if chromium::in_path("cargo-nextest").is_some() {
-        return counted(&mut shell::cargo(&["nextest", "run", "--workspace", "--release", "--no-fail-fast"]));
+        return counted(&mut shell::cargo(&["nextest", "run", "--workspace", "--release", "--all-targets", "--no-fail-fast"]));
     }
     counted(&mut shell::cargo(&["test", "--workspace", "--release", "--all-targets", "--no-fail-fast"]))
 }
@@ -139,7 +140,8 @@ fn node_tests() -> Result<(Totals, bool)> {
 fn browser_tests() -> Result<(Totals, bool)> {
     let browser = chromium::find_or_install()?;
     site::build()?;
-    let server = demo::build_server()?;
+    shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
+    let server = demo::server();
     let mut command = node(&test_files("tests/browser")?);
     counted(command.env("CHROMIUM", browser).env("OTO", server))
 }
