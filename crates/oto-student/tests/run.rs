@@ -1,0 +1,167 @@
+//! Whole runs with a teacher in memory: the same seed gives the same curve, a resumed run is the uninterrupted one, and no
+//! teacher, world or file can stop a student without a sentence that says why.
+
+use oto_cpu::Cpu;
+use oto_env::{Space, Step};
+use oto_rl::qrdqn::QrDqnConfig;
+use oto_student::config::{Clock, EvaluationConfig, StudentConfig};
+use oto_student::drive::{Driver, Wire};
+use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
+use oto_student::presets;
+use oto_student::stage::{Ending, Stage, StagesConfig};
+use oto_student::student::{Event, Need, Student, TeacherConfig, Tick, World};
+
+fn config() -> StudentConfig {
+    StudentConfig {
+        seed: 3,
+        steps: 900,
+        qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
+        evaluation: EvaluationConfig { every: 300, episodes: 2 },
+        ..StudentConfig::default()
+    }
+}
+
+/// Pushes the cart to where the pole leans, in InvertedPendulum's order and units.
+fn memory() -> Memory {
+    let bounds = |b: f32| vec![b; 4];
+    let observation = oto_proto::Space::Box { low: bounds(f32::NEG_INFINITY), high: bounds(f32::INFINITY) };
+    let action = oto_proto::Space::Box { low: vec![-3.0], high: vec![3.0] };
+    let act = |x: &[f32], _: usize, out: &mut Vec<f32>| {
+        out.extend(x.chunks_exact(4).map(|s| (s[1] + s[3]).clamp(-3.0, 3.0)));
+        Ok(())
+    };
+    Memory::new(MemoryTeacher::new("inverted_pendulum_lean", observation, action, Box::new(act)))
+}
+
+fn teacher() -> TeacherConfig {
+    let policy = "inverted_pendulum_lean";
+    TeacherConfig {
+        url: "memory://".into(),
+        policy: policy.into(),
+        adapter: presets::adapter("CartPole-v1", policy),
+        dtype: oto_proto::Dtype::F32,
+        quantization: None,
+    }
+}
+
+fn taught(config: &StudentConfig, memory: Memory) -> (Student, Driver) {
+    let driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
+    let world = World::built_in("CartPole-v1").unwrap();
+    (Student::new(config, world, &[teacher()], &Cpu, 0).unwrap(), driver)
+}
+
+fn run(student: &mut Student, driver: &mut Driver, until: u64) -> Vec<Event> {
+    let mut events = Vec::new();
+    while student.trainer().steps() < until && driver.step(student).unwrap() != Tick::Done {
+        events.extend(std::iter::from_fn(|| student.next_event()));
+    }
+    events
+}
+
+#[test]
+fn the_same_seed_gives_the_same_curve_and_a_resumed_run_is_the_uninterrupted_one() {
+    let config = config();
+    let (mut a, mut driver) = taught(&config, memory());
+    let whole = run(&mut a, &mut driver, 900);
+    assert!(a.metrics(0).labels > 800, "{} labels", a.metrics(0).labels);
+    assert_eq!(a.metrics(0).transitions_sent, 0);
+
+    let (mut b, mut driver) = taught(&config, memory());
+    // In the middle of an episode, a batch of states and a request.
+    let mut parts = run(&mut b, &mut driver, 437);
+    let file = b.save(true).unwrap();
+    let (mut c, mut driver) = taught(&config, memory());
+    c.load(&file, 0).unwrap();
+    parts.extend(run(&mut c, &mut driver, 900));
+    assert_eq!(parts, whole);
+    assert_eq!(c.save(true).unwrap().len(), a.save(true).unwrap().len());
+    assert_eq!(a.trainer().learner().state().unwrap(), c.trainer().learner().state().unwrap());
+}
+
+#[test]
+fn a_teacher_that_never_comes_changes_nothing_but_the_labels() {
+    let config = config();
+    let mut gone = memory();
+    gone.set_present(false, 0);
+    let (mut a, mut driver) = taught(&config, gone);
+    let alone = run(&mut a, &mut driver, 900);
+    assert_eq!((a.trainer().steps(), a.metrics(0).labels), (900, 0));
+    let mut other = memory();
+    other.set_present(false, 0);
+    let (mut b, mut driver) = taught(&config, other);
+    assert_eq!(run(&mut b, &mut driver, 900), alone);
+}
+
+#[test]
+fn a_faulty_teacher_slows_and_never_stops() {
+    for fault in [Fault::Garbage, Fault::WrongCount, Fault::BadAction, Fault::Stale, Fault::Cut, Fault::Refused] {
+        let config = StudentConfig { steps: 400, clock: Clock::Async, ..config() };
+        let mut bad = memory();
+        bad.disturb(5, (0, 0), vec![(fault, 0.3)]);
+        let (mut student, mut driver) = taught(&config, bad);
+        run(&mut student, &mut driver, 400);
+        assert_eq!(student.trainer().steps(), 400, "{fault:?}");
+        assert!(student.trainer().updates() > 200, "{fault:?}");
+    }
+}
+
+#[test]
+fn stages_follow_one_another_and_the_last_ends_the_run() {
+    let steps = |n| Some(Ending { steps: Some(n), ..Ending::default() });
+    let stages = StagesConfig { offline: steps(100), transfer: steps(200), online: steps(50), repeat: false };
+    let config = StudentConfig { stages, ..config() };
+    let (mut student, mut driver) = taught(&config, memory());
+    let events = run(&mut student, &mut driver, 900);
+    let entered = events.iter().filter_map(|e| match e {
+        Event::Stage { step, stage } => Some((*step, *stage)),
+        _ => None,
+    });
+    assert_eq!(entered.collect::<Vec<_>>(), [(100, Stage::Transfer), (300, Stage::Online)]);
+    assert_eq!(student.trainer().steps(), 350);
+    let labels = student.metrics(0).labels;
+    assert!((150..=200).contains(&labels), "only the Transfer stage asks: {labels} labels");
+}
+
+fn outside() -> Student {
+    let observation = Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] };
+    let world = World::Outside { observation, action: Space::Discrete { n: 3 } };
+    Student::new(&config(), world, &[], &Cpu, 0).unwrap()
+}
+
+#[test]
+fn a_world_outside_is_asked_for_and_its_numbers_are_checked() {
+    let mut student = outside();
+    let step = |reward, terminated| Step { reward, terminated, truncated: false };
+    assert!(student.stepped(step(1.0, false), &[0.0, 0.0], 0).is_err(), "nothing was asked for");
+    assert_eq!(student.need(0).unwrap(), Need::Reset(Some(3)));
+    let wrong = student.began(&[0.0]).unwrap_err().to_string();
+    assert!(wrong.contains("1 numbers") && wrong.contains("2"), "{wrong}");
+    student.began(&[0.0, 0.5]).unwrap();
+    let Need::Step(action) = student.need(0).unwrap() else { panic!("a step is needed") };
+    assert!(action < 3);
+    assert_eq!(student.need(0).unwrap(), Need::Step(action), "the same until it is answered");
+    let nan = student.stepped(step(1.0, false), &[f32::NAN, 0.0], 0).unwrap_err().to_string();
+    assert!(nan.contains("observation[0]") && nan.contains("NaN"), "{nan}");
+    let reward = student.stepped(step(f64::INFINITY, false), &[0.0, 0.0], 0).unwrap_err().to_string();
+    assert!(reward.contains("reward"), "{reward}");
+    student.stepped(step(1.0, true), &[0.1, 0.2], 0).unwrap();
+    assert_eq!(student.need(0).unwrap(), Need::Reset(None));
+}
+
+#[test]
+fn foreign_and_broken_checkpoints_are_named_and_refused() {
+    let (mut student, mut driver) = taught(&config(), memory());
+    run(&mut student, &mut driver, 200);
+    let file = student.save(true).unwrap();
+    let before = student.trainer().learner().state().unwrap();
+    for cut in [0, 7, 8, 100, file.len() / 2, file.len() - 1] {
+        assert!(student.load(&file[..cut], 0).is_err(), "cut to {cut} bytes");
+    }
+    let foreign = std::fs::read("../../tests/fixtures/teacher_ppo_cartpole_v1.safetensors").unwrap();
+    let error = student.load(&foreign, 0).unwrap_err().to_string();
+    assert!(error.contains("oto.checkpoint.v1"), "{error}");
+    let wider = StudentConfig { qrdqn: QrDqnConfig { hidden: vec![17], ..config().qrdqn }, ..config() };
+    let error = taught(&wider, memory()).0.load(&file, 0).unwrap_err().to_string();
+    assert!(error.contains("[16]") && error.contains("[17]"), "{error}");
+    assert_eq!(student.trainer().learner().state().unwrap(), before, "nothing changed");
+}
