@@ -160,7 +160,7 @@ test('a student learns on where no teacher answers, and says why', async () => {
     garbage: { url: garbage.url, policy: 'x' },
     liar: { url: liar.url, policy: 'x' },
     unknown: { url: teachUrl(server), policy: 'nobody' },
-    misfit: { url: teachUrl(server), policy: ADAPTED.policy },
+    misfit: { url: teachUrl(server), policy: ADAPTED.policy, adapter: {} },
     address: { url: 'not an address', policy: 'x' },
   };
   for (const [name, teacher] of Object.entries(teachers)) {

@@ -3,12 +3,15 @@
 use crate::error::CoreError;
 use oto_env::Space;
 use oto_student::config::StudentConfig;
+use oto_student::presets;
+use oto_student::stage::StagesConfig;
 use oto_student::student::{TeacherConfig, World};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-/// Everything a student is made of, as `web/student/src/options.ts` writes it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Everything a student is made of.
+#[derive(Debug)]
 pub struct CoreConfig {
     /// The run.
     pub student: StudentConfig,
@@ -16,6 +19,15 @@ pub struct CoreConfig {
     pub env: EnvConfig,
     /// Who teaches it.
     pub teachers: Vec<TeacherConfig>,
+}
+
+/// The same as `web/student/src/options.ts` writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    student: Map<String, Value>,
+    env: EnvConfig,
+    teachers: Vec<TeacherConfig>,
 }
 
 /// A built-in environment, or the spaces of one that lives on the page.
@@ -34,14 +46,24 @@ pub enum EnvConfig {
 }
 
 impl CoreConfig {
-    /// Reads the JSON and names the place of a value that does not fit.
+    /// Reads the JSON and names the place of a value that does not fit. What is left out is as the environment's preset
+    /// says; without teachers the student learns alone, and a known pair of worlds has its adapter.
     pub fn read(json: &str) -> Result<Self, CoreError> {
-        let mut reader = serde_json::Deserializer::from_str(json);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            let field = path.strip_prefix("student.").unwrap_or(&path).to_string();
-            CoreError::config(&field, format!("cannot be read: {}", error.into_inner()))
-        })
+        let Given { student, env, mut teachers } =
+            deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
+        let mut preset = presets::student(id);
+        if teachers.is_empty() {
+            preset.stages = StagesConfig::SOLO;
+        }
+        for teacher in &mut teachers {
+            teacher.adapter = teacher.adapter.take().or_else(|| presets::adapter(id, &teacher.policy));
+        }
+        let mut settings = serde_json::to_value(preset).expect("a configuration is numbers, texts and lists");
+        for (key, value) in student {
+            settings[key] = value;
+        }
+        Ok(Self { student: deserialize(settings)?, env, teachers })
     }
 
     /// The world that `env` describes.
@@ -56,6 +78,13 @@ impl CoreConfig {
     }
 }
 
+fn deserialize<'de, T: DeserializeOwned, D: serde::Deserializer<'de>>(reader: D) -> Result<T, CoreError> {
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let field = error.path().to_string();
+        CoreError::config(&field, format!("cannot be read: {}", error.into_inner()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,10 +95,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_the_default() {
-        let config = CoreConfig::read(r#"{"student":{"seed":7},"env":"CartPole-v1","teachers":[]}"#).unwrap();
-        assert_eq!(config.student, StudentConfig { seed: 7, ..StudentConfig::default() });
-        assert!(matches!(config.world().unwrap(), World::Inside { .. }));
+    fn what_is_left_out_is_as_the_preset_says() {
+        let read = |env: &str, teachers: &str| {
+            let json = format!(r#"{{"student":{{"seed":7}},"env":"{env}","teachers":[{teachers}]}}"#);
+            CoreConfig::read(&json).unwrap()
+        };
+        let teacher = r#"{"url":"ws://127.0.0.1:1","policy":"sac_inverted_pendulum_v5"}"#;
+        let taught = read("CartPole-v1", teacher);
+        assert_eq!(taught.student, StudentConfig { seed: 7, ..presets::student("CartPole-v1") });
+        assert!(taught.teachers[0].adapter.is_some());
+        assert!(matches!(taught.world().unwrap(), World::Inside { .. }));
+        assert!(read("Acrobot-v1", teacher).teachers[0].adapter.is_none());
+        assert_eq!(read("CartPole-v1", "").student.stages, StagesConfig::SOLO);
+    }
+
+    #[test]
+    fn what_is_given_replaces_the_preset() {
+        let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"settle":null,"qrdqn":{"quantiles":3}},
+            "env":"CartPole-v1","teachers":[]}"#;
+        let student = CoreConfig::read(json).unwrap().student;
+        assert_eq!(student.stages.transfer.unwrap().steps, Some(9));
+        assert!(student.stages.transfer.unwrap().give_up.is_none() && student.settle.is_none());
+        assert_eq!(student.qrdqn.quantiles, 3);
     }
 
     #[test]

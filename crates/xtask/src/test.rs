@@ -119,7 +119,14 @@ fn rust_tests() -> Result<(Totals, bool)> {
     // compile the large dependencies again. The server is among what is built.
     shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
     if chromium::in_path("cargo-nextest").is_some() {
-        return counted(&mut shell::cargo(&["nextest", "run", "--workspace", "--release", "--all-targets", "--no-fail-fast"]));
+        return counted(&mut shell::cargo(&[
+            "nextest",
+            "run",
+            "--workspace",
+            "--release",
+            "--all-targets",
+            "--no-fail-fast",
+        ]));
     }
     counted(&mut shell::cargo(&["test", "--workspace", "--release", "--all-targets", "--no-fail-fast"]))
 }

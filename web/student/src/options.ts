@@ -40,7 +40,7 @@ export interface QrDqnOptions {
   /** Share of the parameters that the target network takes over at every update. */
   targetTau?: number;
   /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again. */
-  settle?: { atReturn: number; factor: number; floor: number };
+  settle?: { atReturn: number; factor: number; floor: number } | null;
 }
 
 /** The weights of the teachers' term (OTO, eq. 13), and how states are sent to them. */
@@ -67,7 +67,7 @@ export interface StageEnd {
   giveUp?: { afterSteps: number; belowReturn: number };
 }
 
-/** The stages and their ends; a stage that is `null` is passed over. */
+/** The stages and their ends; a stage that is `null` is passed over, and so is `offline` where it is left out. */
 export interface Stages {
   offline?: StageEnd | null;
   transfer?: StageEnd | null;
@@ -102,7 +102,7 @@ export interface TeacherOptions {
   url: string;
   /** Name of one of its policies. */
   policy: string;
-  /** Left out where the spaces fit as they are. */
+  /** Left out where the spaces fit as they are, or the pair is one the engine knows: InvertedPendulum for CartPole. */
   adapter?: Adapter;
   /** How states travel: as 32-bit (the default) or 16-bit numbers. */
   dtype?: 'f32' | 'f16';
@@ -115,7 +115,7 @@ export interface StudentOptions {
   algorithm?: 'qr-dqn' | QrDqnOptions;
   teachers?: TeacherOptions[];
   transfer?: TransferOptions;
-  /** Left out: taught throughout where there are teachers, otherwise alone throughout. */
+  /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
   stages?: Stages;
   /** Greedy evaluation during training: every so many steps (0: never), over so many episodes. Built-in environments only. */
   evaluation?: { every?: number; episodes?: number };
@@ -149,12 +149,11 @@ export function toConfig(options: StudentOptions): string {
   const { env, algorithm = {}, teachers = [], transfer = {}, stages, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
   const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
-  const taught = teachers.length > 0;
   const student = {
     ...rest,
     ...toAlgorithm(algorithm),
     transfer: weights,
-    stages: stages ?? { offline: null, transfer: taught ? {} : null, online: taught ? null : {} },
+    stages,
     requestBatch,
     labelLag,
   };
