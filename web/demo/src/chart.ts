@@ -131,7 +131,7 @@ function drawSolvedLine(plot: uPlot, colour: string, font: string): void {
   ctx.stroke();
   ctx.font = font.replace('12px', `${12 * devicePixelRatio}px`);
   ctx.textAlign = 'left';
-  ctx.fillText(`solved at ${SOLVED}`, bbox.left + 6 * devicePixelRatio, y - 6 * devicePixelRatio);
+  ctx.fillText(`solved at ${SOLVED}`, bbox.left + 6 * devicePixelRatio, y + 16 * devicePixelRatio);
   ctx.restore();
 }
 
