@@ -94,7 +94,9 @@ fn a_teacher_that_never_comes_changes_nothing_but_the_labels() {
 
 #[test]
 fn a_faulty_teacher_slows_and_never_stops() {
-    for fault in [Fault::Garbage, Fault::WrongCount, Fault::BadAction, Fault::Stale, Fault::Cut, Fault::Refused] {
+    for fault in
+        [Fault::Garbage, Fault::WrongCount, Fault::BadAction, Fault::Stale, Fault::Cut, Fault::Refused]
+    {
         let config = StudentConfig { steps: 400, clock: Clock::Async, ..config() };
         let mut bad = memory();
         bad.disturb(5, (0, 0), vec![(fault, 0.3)]);
