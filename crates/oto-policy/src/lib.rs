@@ -142,6 +142,16 @@ pub enum PolicyError {
         /// How many numbers came.
         found: usize,
     },
+    /// An observation with a NaN or an infinity, for which no policy was trained.
+    #[error("row {row}: observation[{component}] is {found}, not a finite number")]
+    ObservationNotFinite {
+        /// The row, from 0.
+        row: usize,
+        /// The component, from 0.
+        component: usize,
+        /// What came.
+        found: f32,
+    },
     /// A discrete observation that is no index of its space.
     #[error("row {row}: {found} is no index of a discrete space with {n} choices")]
     ObservationIndex {
@@ -179,11 +189,17 @@ pub enum PolicyError {
 /// bounded by the model.
 pub const ROWS_PER_RUN: usize = 1024;
 
-/// Checks that `observations` are `rows` rows of `width`.
+/// Checks that `observations` are `rows` rows of `width` finite numbers.
 fn check_rows(observations: &[f32], rows: usize, width: usize) -> Result<(), PolicyError> {
-    match rows.checked_mul(width) {
-        Some(expected) if expected == observations.len() => Ok(()),
-        _ => Err(PolicyError::Observations { rows, width, found: observations.len() }),
+    if rows.checked_mul(width) != Some(observations.len()) {
+        return Err(PolicyError::Observations { rows, width, found: observations.len() });
+    }
+    match observations.iter().position(|x| !x.is_finite()) {
+        Some(at) => {
+            let (row, component, found) = (at / width, at % width, observations[at]);
+            Err(PolicyError::ObservationNotFinite { row, component, found })
+        }
+        None => Ok(()),
     }
 }
 

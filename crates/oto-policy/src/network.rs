@@ -7,7 +7,7 @@
 //! | `actor.mu.N` | TD3, DDPG | relu | tanh, scaled to the action range |
 //! | `q_net.q_net.N` | DQN | relu | largest value |
 //! | `quantile_net.quantile_net.N` | QR-DQN | relu | largest mean over quantiles |
-//! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range |
+//! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range; a single layer is clipped |
 
 use crate::spaces::{self, ActionShape, Input};
 use crate::tensors::{StateDict, Tensor};
@@ -242,7 +242,12 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
     if starts("action_net.").is_some() {
         let layers = open("action_net.")?;
         let discrete = matches!(spaces::declared(metadata).1, Some(Space::Discrete { .. }));
-        let head = if discrete { Head::Choices("logits") } else { Head::Squashed(f32::MAX) };
+        // `sb3_contrib/ars/policies.py`: the linear policy is clipped, the others end in a tanh.
+        let head = match layers.len() {
+            _ if discrete => Head::Choices("logits"),
+            1 => Head::Mean,
+            _ => Head::Squashed(f32::MAX),
+        };
         return Ok(Parts { layers, head });
     }
     let names: Vec<_> = dict.keys().take(4).collect();

@@ -1,12 +1,16 @@
-//! Every teacher among the reference fixtures gives the outputs that onnxruntime gave, from each of its files.
+//! Every teacher among the reference fixtures, and every small model of `data/make_models.py`, gives the outputs that
+//! onnxruntime gave, from each of its files.
 
 use oto_policy::{Loaded, load_file};
 use oto_proto::Space;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// Teachers are among the fixtures of the repository, other models in this crate.
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let teacher = name.trim_start_matches("golden_").starts_with("teacher_");
+    crate_folder.join(if teacher { "../../tests/fixtures" } else { "tests/data" }).join(name)
 }
 
 #[derive(serde::Deserialize)]
@@ -103,4 +107,43 @@ fn rows_beyond_one_run_are_answered_in_order() {
         answers.push(all);
     }
     assert!(error(&answers[0], &answers[1]) <= 1.0);
+}
+
+#[test]
+fn layouts_of_other_algorithms() {
+    let names = [
+        "dqn",
+        "qrdqn",
+        "td3",
+        "sac",
+        "sac_sde",
+        "ppo_continuous",
+        "ppo_relu",
+        "ppo_linear",
+        "ars",
+        "ars_linear",
+    ];
+    for name in names {
+        for file in ["onnx", "safetensors"] {
+            check(name, &format!("{name}.{file}"));
+        }
+    }
+}
+
+#[test]
+fn images_and_preferences_only() {
+    let golden = std::fs::read(fixture("golden_image.json")).unwrap();
+    let golden: Golden = serde_json::from_slice(&golden).unwrap();
+    let mut policy = load_file(&fixture("image.onnx")).unwrap().policy;
+    assert_eq!((policy.observation_space().width(), policy.action_space()), (36, &Space::Discrete { n: 3 }));
+    let mut expected = Vec::new();
+    flatten(&golden.outputs["logits"], &mut expected);
+    let outputs = policy.outputs(&golden.obs.concat(), golden.obs.len()).unwrap();
+    assert!(error(&outputs[0].values, &expected) <= 1.0);
+    let mut actions = Vec::new();
+    policy.act(&golden.obs.concat(), golden.obs.len(), &mut actions).unwrap();
+    assert_eq!((outputs[1].name.as_str(), &outputs[1].values), ("action", &actions));
+    for (row, action) in expected.chunks(3).zip(&actions) {
+        assert!(row.iter().all(|logit| *logit <= row[*action as usize]));
+    }
 }

@@ -11,8 +11,16 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::HashMap;
 
-/// What the file calls itself.
+/// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
+/// writes several in no order, and equal students make equal files.
 const FORMAT: &str = "oto.checkpoint.v1";
+
+/// All that a checkpoint holds beside tensors.
+#[derive(Serialize, Deserialize)]
+struct Metadata<E> {
+    progress: Progress,
+    extra: E,
+}
 
 /// What of a trainer is no tensor.
 #[derive(Serialize, Deserialize)]
@@ -66,13 +74,8 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
     };
     let views =
         raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
-    let json = |v: Result<String, serde_json::Error>| v.map_err(broken);
-    let metadata = HashMap::from([
-        ("format".to_string(), FORMAT.to_string()),
-        ("progress".to_string(), json(serde_json::to_string(&progress))?),
-        ("extra".to_string(), json(serde_json::to_string(extra))?),
-    ]);
-    safetensors::serialize(views, Some(metadata)).map_err(broken)
+    let metadata = serde_json::to_string(&Metadata { progress, extra }).map_err(broken)?;
+    safetensors::serialize(views, Some(HashMap::from([(FORMAT.to_string(), metadata)]))).map_err(broken)
 }
 
 /// Puts a saved state into a trainer made for the same configuration and spaces; nothing changes on an error. Gives
@@ -132,16 +135,11 @@ pub fn config(file: &[u8]) -> Result<StudentConfig, TrainError> {
 
 fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), TrainError> {
     let (_, header) = SafeTensors::read_metadata(file).map_err(broken)?;
-    let metadata = header.metadata().as_ref();
-    let entry = |key: &str| metadata.and_then(|m| m.get(key)).map(String::as_str);
-    if entry("format") != Some(FORMAT) {
-        let got = entry("format").unwrap_or("none");
-        return Err(TrainError::Checkpoint(format!(
-            "a safetensors file of format {FORMAT} is needed, its format is {got}"
-        )));
-    }
-    let progress = serde_json::from_str(entry("progress").unwrap_or("")).map_err(broken)?;
-    let extra = serde_json::from_str(entry("extra").unwrap_or("")).map_err(broken)?;
+    let entry = header.metadata().as_ref().and_then(|m| m.get(FORMAT));
+    let entry = entry.ok_or_else(|| {
+        TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
+    })?;
+    let Metadata { progress, extra } = serde_json::from_str(entry).map_err(broken)?;
     Ok((progress, extra))
 }
 

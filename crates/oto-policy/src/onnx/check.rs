@@ -104,6 +104,10 @@ const OPERATORS: &[&str] = &[
 /// The shape of one observation, as the graph's only input has it behind the batch dimension.
 pub(super) fn check(model: &ModelProto) -> Result<Vec<usize>, PolicyError> {
     let graph = model.graph.as_ref().ok_or_else(|| malformed("there is no graph in it"))?;
+    // Required by ONNX from IR version 3 on, and the last field that exporters write: without it the file is cut off.
+    if !model.opset_import.iter().any(|set| set.domain.is_empty() || set.domain == "ai.onnx") {
+        return Err(malformed("it does not say which operator set it uses (opset_import)"));
+    }
     if graph.node.len() > MAX_NODES {
         let (found, max) = (graph.node.len() as u64, MAX_NODES as u64);
         return Err(PolicyError::TooLarge { what: "the graph".into(), found, max, unit: "nodes" });

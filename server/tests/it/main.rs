@@ -1,0 +1,10 @@
+//! The server over real sockets on loopback: what students get, and what bad peers get.
+//!
+//! No test waits for a time to pass where it could wait for an event; deadlines under test are short, all others long.
+
+mod bad_peers;
+mod http;
+mod lessons;
+mod policies;
+mod stop;
+mod student;

@@ -1,0 +1,57 @@
+//! A teacher server with the bundled teachers, as `oto serve` runs it, in a thread of the test.
+
+use oto_server::{Policies, ServerConfig};
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// A running server; dropping it stops it.
+pub struct Server {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A port of 127.0.0.1 on which nothing listens now.
+///
+/// # Panics
+/// If there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
+impl Server {
+    /// Starts on this port of 127.0.0.1, 0 for any.
+    ///
+    /// # Panics
+    /// If the port is taken or a teacher cannot be read.
+    pub fn start(port: u16) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        let listener = listener.expect("the port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        let teachers = oto_cli::serve::bundled().expect("the bundled teachers are sound");
+        let config = ServerConfig::new(Policies::new(teachers).expect("their names differ"));
+        let (stop, stopped) = oneshot::channel();
+        let serve = async { oto_server::run(listener, config, async { drop(stopped.await) }).await };
+        let thread = std::thread::spawn(move || runtime.block_on(serve).expect("the server stops in peace"));
+        Self { port, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Its address as `--teacher` takes it.
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let stopped = thread.join();
+            assert!(stopped.is_ok() || std::thread::panicking(), "the server failed");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The command `oto-wasi.wasm` in wasmtime: taught by a real server over wasi:sockets, left by it, alone, resumed, refused,
+//! and checked against the reference data.
+
+use oto_student::config::StudentConfig;
+use oto_student::presets;
+use oto_student::student::{Student, World};
+use oto_tests::command::{Ended, Run};
+use oto_tests::server::{Server, free_port};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A student that is quick to train.
+const SMALL: [&str; 6] =
+    ["--set", "qrdqn.hidden=[32]", "--set", "qrdqn.quantiles=8", "--set", "qrdqn.batch_size=32"];
+
+fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&SMALL[..], more].concat()
+}
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// The lines of a run's metrics.jsonl of one kind.
+fn lines(run: &Path, event: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(|line| line["event"] == event).collect()
+}
+
+fn succeeded(ended: &Ended) {
+    assert!(ended.success, "{}\n{}", ended.out, ended.err);
+}
+
+#[test]
+fn it_is_taught_over_sockets_and_leaves_a_run_folder() {
+    let (server, runs) = (Server::start(0), folder("taught"));
+    let url = server.url();
+    let more =
+        arguments(&["--teacher", &url, "--env", "CartPole-v1", "--steps", "1500", "--out", "taught/run"]);
+    let ended = Run::new(&more).network().write(&runs).end();
+    succeeded(&ended);
+    assert!(ended.err.contains("steps/s"), "{}", ended.err);
+
+    let run = runs.join("run");
+    let last = lines(&run, "metrics").pop().unwrap();
+    assert_eq!(last["step"], 1500);
+    assert!(last["labels"].as_u64().unwrap() > 1400, "{last}");
+    assert_eq!(last["transitions_sent"], 0);
+    let stats = &last["teachers"][0]["stats"];
+    assert_eq!(stats["rejected"]["frame"], 0, "{stats}");
+    assert!(!lines(&run, "evaluation").is_empty());
+
+    // Whatever trains where, a checkpoint is a checkpoint: this one goes on natively.
+    let file = std::fs::read(run.join("checkpoint.safetensors")).unwrap();
+    let config = oto_student::checkpoint::config(&file).unwrap();
+    let world = World::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
+    student.load_weights(&file).unwrap();
+    assert!(student.evaluate(5).unwrap() >= 8.0);
+}
+
+#[test]
+fn an_absent_teacher_is_done_without() {
+    let url = format!("127.0.0.1:{}", free_port());
+    let more = arguments(&["--teacher", &url, "--steps", "400", "--eval-every", "0"]);
+    let ended = Run::new(&more).network().end();
+    succeeded(&ended);
+    assert!(ended.out.contains("400 steps") && ended.out.contains(" 0 labels"), "{}", ended.out);
+    assert!(ended.err.contains("sac_inverted_pendulum_v5: "), "it says what is wrong: {}", ended.err);
+}
+
+#[test]
+fn without_a_network_it_learns_alone() {
+    let more = arguments(&["--teacher", "127.0.0.1:9", "--steps", "400", "--eval-every", "0"]);
+    let ended = Run::new(&more).end();
+    succeeded(&ended);
+    assert!(ended.out.contains("400 steps") && ended.out.contains(" 0 labels"), "{}", ended.out);
+}
+
+#[test]
+fn a_teacher_that_leaves_is_missed_and_one_that_returns_is_used() {
+    let (server, runs) = (Server::start(0), folder("left"));
+    let (port, url) = (server.port, server.url());
+    let more = ["--teacher", &url, "--steps", "30000", "--eval-every", "0", "--json", "--out", "left/run"];
+    let running = Run::new(&arguments(&more)).network().write(&runs).start();
+    wait(|| running.out().lines().count() > 5, "episodes end");
+    drop(server);
+    let before = running.out().lines().count();
+    wait(|| running.out().lines().count() > before + 5, "learning goes on alone");
+    let _server = Server::start(port);
+    let ended = running.end();
+    succeeded(&ended);
+
+    let metrics = lines(&runs.join("run"), "metrics");
+    let last = metrics.last().unwrap();
+    assert_eq!(last["step"], 30_000);
+    let stats = &last["teachers"][0]["stats"];
+    assert_eq!(stats["reconnects"], 1, "{stats}");
+    let labels = last["labels"].as_u64().unwrap();
+    assert!(labels > 100 && labels < 30_000, "{labels}");
+    let alone = metrics.windows(2).filter(|pair| pair[0]["labels"] == pair[1]["labels"]).count();
+    assert!(alone > 0, "some steps had no label");
+}
+
+/// Waits for something, at most a minute.
+fn wait(mut happened: impl FnMut() -> bool, what: &str) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one() {
+    let runs = folder("resumed");
+    let run = |more: &[&str]| succeeded(&Run::new(&[more, &["--quiet"]].concat()).write(&runs).end());
+    run(&arguments(&["--steps", "1200", "--seed", "5", "--out", "resumed/whole"]));
+    run(&arguments(&["--steps", "700", "--seed", "5", "--out", "resumed/parts"]));
+    run(&["--resume", "resumed/parts", "--steps", "1200"]);
+    for event in ["episode", "evaluation"] {
+        let [whole, parts] = ["whole", "parts"].map(|name| lines(&runs.join(name), event));
+        assert!(!whole.is_empty());
+        assert_eq!(whole, parts);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let server = Server::start(0);
+    let url = server.url();
+    let fails = |arguments: &[&str], words: &str| {
+        let ended = Run::new(arguments).network().end();
+        assert!(!ended.success);
+        assert!(ended.err.contains(words), "{words}: {}", ended.err);
+    };
+    fails(&["--teacher", &url, "--policy", "nobody"], "nobody");
+    fails(&["--env", "CartPole-v9"], "CartPole-v9");
+    fails(&["--env", "Pendulum-v1"], "discrete");
+    fails(&["--set", "gamma=2"], "gamma");
+    fails(&["--backend", "webgpu"], "not available yet");
+    fails(&["--out", "nowhere/run"], "nowhere/run");
+    fails(&["--teacher", "http://127.0.0.1:1"], "http://127.0.0.1:1");
+    fails(&["--no-such-flag"], "--no-such-flag");
+}
+
+#[test]
+fn the_reference_data_hold_in_wasm() {
+    let fixtures = oto_tests::root().join("tests/fixtures");
+    let mut files = std::fs::read_dir(&fixtures)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("env_") || name.starts_with("losses"))
+        .map(|name| format!("fixtures/{name}"))
+        .collect::<Vec<_>>();
+    files.sort();
+    assert!(files.len() >= 8, "{files:?}");
+    let arguments =
+        ["verify", "--json"].into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>();
+    let ended = Run::new(&arguments).read(&fixtures).end();
+    succeeded(&ended);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert!(report.to_string().matches("\"ok\"").count() > 50, "{report}");
+}
+
+#[test]
+fn damaged_reference_data_do_not_hold() {
+    let files = folder("damaged");
+    std::fs::write(
+        files.join("half.json.gz"),
+        &std::fs::read(oto_tests::root().join("tests/fixtures/losses.json.gz")).unwrap()[..9000],
+    )
+    .unwrap();
+    std::fs::write(files.join("other.json"), "{\"kind\": \"weather\"}").unwrap();
+    for file in ["half.json.gz", "other.json", "absent.json"] {
+        let ended = Run::new(&["verify", &format!("damaged/{file}")]).read(&files).end();
+        assert!(!ended.success, "{file}: {}", ended.out);
+        assert!(ended.out.contains(file), "{}", ended.out);
+    }
+}
+
+#[test]
+fn its_settings_are_those_of_every_face() {
+    let runs = folder("settings");
+    let more = ["--steps", "10", "--set", "gamma=0.9", "--out", "settings/run", "--quiet"];
+    succeeded(&Run::new(&more).write(&runs).end());
+    let file = std::fs::read(runs.join("run/config.json")).unwrap();
+    let job: oto_cli::options::Job = serde_json::from_slice(&file).unwrap();
+    let stages = oto_student::stage::StagesConfig::SOLO;
+    assert_eq!(
+        job.student,
+        StudentConfig { steps: 10, gamma: 0.9, stages, ..presets::student("CartPole-v1") }
+    );
+}
