@@ -105,7 +105,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
 fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Result<(), LearnCommandError> {
     let bars = MultiProgress::new();
     let next = AtomicUsize::new(0);
-    let work = || {
+    let work = || -> Result<Vec<Curve>, LearnCommandError> {
         let mut curves = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed) as u64;
@@ -121,20 +121,21 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
     };
     let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
     let jobs = command.jobs.unwrap_or(cores).clamp(1, n as usize);
-    let results: Vec<Result<Vec<Vec<(u64, f64)>>, LearnCommandError>> = std::thread::scope(|scope| {
+    let curves = std::thread::scope(|scope| {
         let threads = (0..jobs).map(|_| scope.spawn(work)).collect::<Vec<_>>();
         threads
             .into_iter()
             .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+            .collect::<Result<Vec<Vec<Curve>>, _>>()
     });
-    let curves =
-        results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
-    draw_many(&command.out, job, &curves)
+    draw_many(&command.out, job, &curves?.concat())
 }
 
+/// A run's evaluations: step and mean return.
+type Curve = Vec<(u64, f64)>;
+
 /// Mean and range of all runs' evaluations, as far as the shortest goes.
-fn draw_many(out: &Path, job: &Job, curves: &[Vec<(u64, f64)>]) -> Result<(), LearnCommandError> {
+fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommandError> {
     let points = curves.iter().map(Vec::len).min().unwrap_or(0);
     let at = |i: usize| curves.iter().map(move |c| c[i].1);
     let mid = (0..points).map(|i| at(i).sum::<f64>() / curves.len() as f64).collect();
@@ -171,7 +172,7 @@ fn one(
     resume: Option<&[u8]>,
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
-) -> Result<Vec<(u64, f64)>, LearnCommandError> {
+) -> Result<Curve, LearnCommandError> {
     let (mut student, mut driver) = learn::prepare(job, None, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {

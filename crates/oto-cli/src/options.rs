@@ -69,7 +69,7 @@ pub struct LearnOptions {
     /// Settings as a JSON file (config.json of a run folder, or a part of it)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, e.g. --set gamma=0.98 --set qrdqn.hidden=[128,128]; docs/metrics.md lists all
+    /// One setting, e.g. `--set gamma=0.98 --set qrdqn.hidden=[128,128]`; docs/metrics.md lists all
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<String>,
     /// Weight of the teachers' term

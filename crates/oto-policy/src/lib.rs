@@ -5,9 +5,9 @@
 //! - [`onnx`](self): ONNX graphs, run by tract (cargo feature `onnx`, on by default);
 //! - [`tensors`]: named tensors from safetensors, from PyTorch's `policy.pth` and from Stable-Baselines3's model `.zip`;
 //! - [`network`]: Stable-Baselines3's and sb3-contrib's network layouts, recognised by the names of those tensors;
-//! - [`scripted`]: baselines that need no file;
+//! - [`scripted()`]: baselines that need no file;
 //! - [`metadata`]: the JSON beside a model, which says what it observes and does;
-//! - [`load`]: bytes or files to a [`Policy`], and a folder to the policies in it.
+//! - [`load()`]: bytes or files to a [`Policy`], and a folder to the policies in it.
 #![forbid(unsafe_code)]
 
 pub mod load;

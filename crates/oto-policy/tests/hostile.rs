@@ -121,7 +121,7 @@ fn onnx_graphs_made_to_hurt() {
 /// A pickle of a dictionary with one tensor, `weight`, of this shape, strides and offset in a storage of its own.
 fn pickle(shape: [u32; 2], strides: [u32; 2], offset: u32) -> Vec<u8> {
     let mut p = b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage".to_vec();
-    p.extend(b"ctorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuJ\x04\0\0\0tQJ");
+    p.extend(b"ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\0\0\0cpuJ\x04\0\0\0tQJ");
     p.extend(offset.to_le_bytes());
     for pair in [shape, strides] {
         pair.iter().for_each(|n| p.extend([b"J".as_slice(), &n.to_le_bytes()].concat()));

@@ -85,8 +85,8 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate by
-/// `factor` (down to `floor` of it), every other one divides it again (up to 1).
+/// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate
+/// and `target_tau` by `factor` (down to `floor` of them), every other one divides them again (up to 1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settle {
@@ -94,7 +94,7 @@ pub struct Settle {
     pub at_return: f64,
     /// Above 0, at most 1.
     pub factor: f64,
-    /// The smallest share of the learning rate, from 0 to 1.
+    /// The smallest share that is left, from 0 to 1.
     pub floor: f64,
 }
 
@@ -160,7 +160,7 @@ impl Default for StudentConfig {
             learning_starts: 128,
             train_every: 1,
             updates: 1,
-            learning_rate: Linear::constant(1e-3),
+            learning_rate: Linear { start: 3e-3, end: 3e-4, steps: 20_000 },
             settle: None,
             epsilon: Linear { start: 1.0, end: 0.02, steps: 3_000 },
             target_every: 0,

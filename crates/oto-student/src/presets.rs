@@ -40,7 +40,7 @@ pub fn solved_return(environment: &str) -> Option<f64> {
 }
 
 /// The default student for an environment: where it is known what solved means, the student settles there, and
-/// leaves a teacher who has not brought it there within 5,000 steps.
+/// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
     let mut config = StudentConfig::default();
     if let Some(solved) = solved_return(environment) {

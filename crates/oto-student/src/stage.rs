@@ -33,15 +33,15 @@ pub struct Ending {
     pub give_up: Option<GiveUp>,
 }
 
-/// Ends a stage that has lasted `after_steps` without one evaluation of `below_return` or more: a teacher who has not
-/// brought the student there by then is not worth following. What it taught is forgotten: the student starts over
-/// with fresh parameters and schedules, and keeps its transitions.
+/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: a teacher who does not
+/// bring the student there, or drags it back from there, is not worth following. What it taught is forgotten: the student
+/// starts over with fresh parameters and schedules, and keeps its transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GiveUp {
-    /// Environment steps in the stage.
+    /// Environment steps since the stage began, or since the last evaluation that was good enough.
     pub after_steps: u64,
-    /// The mean return that no evaluation reached.
+    /// The mean return that no evaluation reached in them.
     pub below_return: f64,
 }
 
@@ -124,8 +124,8 @@ pub struct Stages {
     steps: u64,
     /// Seconds spent in the stage.
     seconds: f64,
-    /// The best evaluation in the stage.
-    best: Option<f64>,
+    /// How many of them since an evaluation was good enough for [`GiveUp`].
+    fruitless: u64,
     /// How often the round was completed.
     rounds: u64,
     done: bool,
@@ -146,7 +146,7 @@ impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
         let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
-        Self { config, stage: first, steps: 0, seconds: 0.0, best: None, rounds: 0, done: false }
+        Self { config, stage: first, steps: 0, seconds: 0.0, fruitless: 0, rounds: 0, done: false }
     }
 
     /// The stage now.
@@ -176,10 +176,13 @@ impl Stages {
         }
         self.steps += 1;
         self.seconds += seconds.max(0.0);
-        self.best = self.best.into_iter().chain(evaluation).reduce(f64::max);
+        self.fruitless += 1;
         let Some(e) = self.config.ending(self.stage) else { return Change::None };
-        let hopeless =
-            |g: GiveUp| self.steps >= g.after_steps && self.best.is_none_or(|b| b < g.below_return);
+        if e.give_up.zip(evaluation).is_some_and(|(g, got)| got >= g.below_return) {
+            self.fruitless = 0;
+        }
+        // Judged by evaluations: a run that makes none gives no teacher up.
+        let hopeless = |g: GiveUp| evaluation.is_some() && self.fruitless >= g.after_steps;
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
@@ -206,7 +209,7 @@ impl Stages {
                 Self::new(self.config).stage
             }
         };
-        (self.stage, self.steps, self.seconds, self.best) = (next, 0, 0.0, None);
+        (self.stage, self.steps, self.seconds, self.fruitless) = (next, 0, 0.0, 0);
     }
 }
 
@@ -244,9 +247,12 @@ mod tests {
         assert_eq!([Some(100.0), None].map(|e| s.advance(0.0, e)), [Change::None; 2]);
         assert_eq!(s.advance(0.0, Some(474.0)), Change::GivenUp);
         assert_eq!(s.stage(), Stage::Online);
+        // Success once in a while keeps it; success long ago does not.
         let mut s = Stages::new(config);
-        s.advance(0.0, Some(480.0));
-        assert!((0..100).all(|_| s.advance(0.0, Some(9.0)) == Change::None), "it had led somewhere");
+        let evaluations = [9.0, 480.0, 9.0, 9.0, 475.0, 9.0, 9.0];
+        assert!(evaluations.iter().all(|e| s.advance(0.0, Some(*e)) == Change::None));
+        assert_eq!(s.advance(0.0, None), Change::None, "no evaluation, no judgement");
+        assert_eq!(s.advance(0.0, Some(9.0)), Change::GivenUp);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct Trainer {
     pub(crate) steps: u64,
     /// The step at which parameters were last drawn: schedules count from it.
     pub(crate) started: u64,
-    /// What the learning rate is multiplied by; see [`crate::config::Settle`].
+    /// What the learning rate and `target_tau` are multiplied by; see [`crate::config::Settle`].
     pub(crate) settled: f64,
     pub(crate) episodes: u64,
     pub(crate) episode_return: f64,
@@ -228,7 +228,7 @@ impl Trainer {
         };
         let schedule = Schedule {
             lr: (lr * self.settled) as f32,
-            target_mix: if c.target_every > 0 { due(c.target_every) } else { c.target_tau as f32 },
+            target_mix: if c.target_every > 0 { due(c.target_every) } else { (c.target_tau * self.settled) as f32 },
             alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
             delta: t.delta as f32,
             eta: t.eta as f32,

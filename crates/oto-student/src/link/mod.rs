@@ -6,7 +6,7 @@
 //! 1. give what happened to [`Link::handle`] (or [`Event::Tick`] when [`Link::wake_at`] has come),
 //! 2. carry out every [`Output`] that [`Link::poll_output`] has, until it has none.
 //!
-//! [`tungstenite`](self::tungstenite) does so for native and WASI sockets, [`memory`] for a teacher in the same process.
+//! [`tungstenite`] does so for native and WASI sockets, [`memory`] for a teacher in the same process.
 //!
 //! States are offered with the number of their replay slot. *Async*: with [`LinkConfig::delay_ms`] set the link batches
 //! them by itself and [`Link::drain_labels`] hands out whatever has come. *Lockstep*: without it, [`Link::request_now`]
