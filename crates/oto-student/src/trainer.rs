@@ -228,7 +228,11 @@ impl Trainer {
         };
         let schedule = Schedule {
             lr: (lr * self.settled) as f32,
-            target_mix: if c.target_every > 0 { due(c.target_every) } else { (c.target_tau * self.settled) as f32 },
+            target_mix: if c.target_every > 0 {
+                due(c.target_every)
+            } else {
+                (c.target_tau * self.settled) as f32
+            },
             alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
             delta: t.delta as f32,
             eta: t.eta as f32,
