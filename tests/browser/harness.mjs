@@ -11,7 +11,7 @@ import { delimiter, extname, join, normalize, sep } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-export const root = fileURLToPath(new URL('../../', import.meta.url));
+const root = fileURLToPath(new URL('../../', import.meta.url));
 const { chromium } = createRequire(join(root, 'web/package.json'))('playwright-core');
 
 /** Nothing that the browser would do on its own account, above all no traffic but the tests'. */
@@ -33,11 +33,9 @@ export async function launch() {
   return chromium.launch({ executablePath, args: FLAGS });
 }
 
-/** The program `oto`, as cargo built it. */
-export const program = process.env.OTO ?? join(root, 'target/release/oto');
-
 /** Starts `oto serve` and waits until it says where it listens. Port 0 means any. */
 export async function startServer({ port = 0, origins = [] } = {}) {
+  const program = process.env.OTO ?? join(root, 'target/release/oto');
   const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin])];
   const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const line of createInterface(server.stdout)) {
