@@ -61,15 +61,17 @@ fn product<I: Isa>(
     scratch: &mut Scratch,
 ) {
     let mut j = 0;
-    // Wide panels first, then whatever is left in narrower ones; the last is filled up with zeros.
+    // Wide panels first, then one that is narrower if that is enough; what is missing in it is filled up with zeros.
     while j < n {
         let left = n - j;
-        let at = |width| Panel { j, width: left.min(width), n, k };
         j += match left {
-            // Two registers wide where registers are short.
-            _ if left >= 16 && I::ROWS > 4 => panel::<I, 16>(a, b, finish, at(16), out, scratch),
-            _ if left > 4 => panel::<I, 8>(a, b, finish, at(8), out, scratch),
-            _ => panel::<I, 4>(a, b, finish, at(4), out, scratch),
+            _ if left <= I::LANES => {
+                panel::<I, 1>(a, b, finish, Panel { j, width: left, n, k }, out, scratch)
+            }
+            _ if I::WIDE > 2 && left > 2 * I::LANES => {
+                panel::<I, 3>(a, b, finish, Panel { j, width: left.min(3 * I::LANES), n, k }, out, scratch)
+            }
+            _ => panel::<I, 2>(a, b, finish, Panel { j, width: left.min(2 * I::LANES), n, k }, out, scratch),
         };
     }
 }
@@ -83,8 +85,9 @@ struct Panel {
     k: usize,
 }
 
+/// A panel `V` registers wide.
 #[inline(always)]
-fn panel<I: Isa, const W: usize>(
+fn panel<I: Isa, const V: usize>(
     a: Side<'_>,
     b: Side<'_>,
     finish: Finish<'_>,
@@ -92,55 +95,68 @@ fn panel<I: Isa, const W: usize>(
     out: &mut [f32],
     scratch: &mut Scratch,
 ) -> usize {
-    let Panel { j, width, n, k } = at;
+    let wide = V * I::LANES;
     // Rows of the panel as the tile reads them: in place where they lie side by side, else packed.
-    let (columns, stride) = if !b.turned && width == W {
-        (&b.values[j..], b.columns)
+    let (columns, stride) = if !b.turned && at.width == wide {
+        (&b.values[at.j..], b.columns)
     } else {
-        pack::<W>(b, at, scratch);
-        (&scratch[..], W)
+        pack(b, at, wide, scratch);
+        (&scratch[..], wide)
     };
-    let m = out.len() / n;
+    let m = out.len() / at.n;
     let mut i = 0;
     while i < m {
         let left = m - i;
         i += match left {
-            _ if left >= 6 && I::ROWS >= 6 => tile::<I, W, 6>(a, columns, stride, finish, i, at, out),
-            _ if left >= 4 => tile::<I, W, 4>(a, columns, stride, finish, i, at, out),
-            2.. => tile::<I, W, 2>(a, columns, stride, finish, i, at, out),
-            _ => tile::<I, W, 1>(a, columns, stride, finish, i, at, out),
+            _ if I::ROWS >= 8 && left >= 8 => tile::<I, V, 8>(a, columns, stride, finish, i, at, out),
+            // Two blocks of four are better than six and two.
+            _ if I::ROWS >= 6 && left >= 6 && left != 8 => {
+                tile::<I, V, 6>(a, columns, stride, finish, i, at, out)
+            }
+            4.. => tile::<I, V, 4>(a, columns, stride, finish, i, at, out),
+            2.. => tile::<I, V, 2>(a, columns, stride, finish, i, at, out),
+            _ => tile::<I, V, 1>(a, columns, stride, finish, i, at, out),
         };
     }
-    debug_assert!(k > 0);
-    width
+    at.width
 }
 
-/// Columns of `b` as rows of `W` numbers.
+/// Columns of `b` as rows of `wide` numbers.
 #[inline(always)]
-fn pack<const W: usize>(b: Side<'_>, at: Panel, scratch: &mut Scratch) {
+fn pack(b: Side<'_>, at: Panel, wide: usize, scratch: &mut Scratch) {
     let Panel { j, width, k, .. } = at;
-    if scratch.len() < k * W {
-        scratch.resize(k * W, 0.0);
+    if scratch.len() < k * wide {
+        scratch.resize(k * wide, 0.0);
     }
-    let rows = scratch[..k * W].as_chunks_mut::<W>().0;
+    let packed = &mut scratch[..k * wide];
+    if width < wide {
+        packed.fill(0.0);
+    }
     if !b.turned {
-        for (p, row) in rows.iter_mut().enumerate() {
+        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
             row[..width].copy_from_slice(&b.values[p * b.columns + j..][..width]);
-            row[width..].fill(0.0);
         }
         return;
     }
-    if width < W {
-        rows.as_flattened_mut().fill(0.0);
+    // Four columns at a time: their rows are read side by side.
+    let columns = &b.values[j * k..(j + width) * k];
+    let mut c = 0;
+    while c + 4 <= width {
+        let [w, x, y, z] = std::array::from_fn(|i| &columns[(c + i) * k..(c + i + 1) * k]);
+        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
+            row[c..c + 4].copy_from_slice(&[w[p], x[p], y[p], z[p]]);
+        }
+        c += 4;
     }
-    for (c, from) in b.values[j * k..].chunks_exact(k).take(width).enumerate() {
-        rows.iter_mut().zip(from).for_each(|(row, x)| row[c] = *x);
+    for c in c..width {
+        let from = &columns[c * k..(c + 1) * k];
+        packed[c..].iter_mut().step_by(wide).zip(from).for_each(|(to, x)| *to = *x);
     }
 }
 
 /// `R` rows from row `i` of a panel.
 #[inline(always)]
-fn tile<I: Isa, const W: usize, const R: usize>(
+fn tile<I: Isa, const V: usize, const R: usize>(
     a: Side<'_>,
     columns: &[f32],
     stride: usize,
@@ -150,40 +166,50 @@ fn tile<I: Isa, const W: usize, const R: usize>(
     out: &mut [f32],
 ) -> usize {
     let Panel { j, width, n, k } = at;
-    let mut sums = [[0.0f32; W]; R];
+    let mut sums = [[I::splat(0.0); V]; R];
     let (down, along) = if a.turned { (1, a.columns) } else { (a.columns, 1) };
     // One check here spares one for every number: rows i..i + R, all k columns.
     let a = &a.values[i * down..][..(R - 1) * down + (k - 1) * along + 1];
-    let columns = &columns[..(k - 1) * stride + W];
+    let columns = &columns[..(k - 1) * stride + V * I::LANES];
     for p in 0..k {
-        let row: &[f32; W] = columns[p * stride..p * stride + W].try_into().expect("a whole row");
-        for r in 0..R {
-            let x = a[r * down + p * along];
-            for c in 0..W {
-                sums[r][c] = I::fma(x, row[c], sums[r][c]);
+        let row: [I::Vector; V] = std::array::from_fn(|v| I::load(&columns[p * stride + v * I::LANES..]));
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let x = I::splat(a[r * down + p * along]);
+            for (sum, b) in sums.iter_mut().zip(row) {
+                *sum = I::fma_each(x, b, *sum);
             }
         }
     }
-    for (r, sums) in sums.iter_mut().enumerate() {
+    // Room for the widest row there is.
+    let mut row = [0.0f32; 32];
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            I::store(*sum, &mut row[v * I::LANES..]);
+        }
         let from = (i + r) * n + j;
-        let out = &mut out[from..from + width];
-        if let Some(bias) = finish.bias {
-            sums.iter_mut().zip(&bias[j..j + width]).for_each(|(s, b)| *s += b);
-        }
-        match finish.activation {
-            Activation::Identity => {}
-            Activation::Relu => sums.iter_mut().for_each(|s| *s = math::relu(*s)),
-            Activation::Tanh => sums.iter_mut().for_each(|s| *s = math::tanh::<I>(*s)),
-        }
-        if let Some((activation, y)) = finish.derivative {
-            let each = sums.iter_mut().zip(&y[from..from + width]);
-            match activation {
-                Activation::Identity => {}
-                Activation::Relu => each.for_each(|(s, y)| *s = if *y > 0.0 { *s } else { 0.0 }),
-                Activation::Tanh => each.for_each(|(s, y)| *s *= 1.0 - y * y),
-            }
-        }
-        out.copy_from_slice(&sums[..width]);
+        finished::<I>(&mut row[..width], finish, j, from);
+        out[from..from + width].copy_from_slice(&row[..width]);
     }
     R
+}
+
+/// What surrounds the product, for a piece of a row that begins at column `j` and place `from`.
+#[inline(always)]
+fn finished<I: Isa>(sums: &mut [f32], finish: Finish<'_>, j: usize, from: usize) {
+    if let Some(bias) = finish.bias {
+        sums.iter_mut().zip(&bias[j..]).for_each(|(s, b)| *s += b);
+    }
+    match finish.activation {
+        Activation::Identity => {}
+        Activation::Relu => sums.iter_mut().for_each(|s| *s = math::relu(*s)),
+        Activation::Tanh => sums.iter_mut().for_each(|s| *s = math::tanh::<I>(*s)),
+    }
+    if let Some((activation, y)) = finish.derivative {
+        let each = sums.iter_mut().zip(&y[from..]);
+        match activation {
+            Activation::Identity => {}
+            Activation::Relu => each.for_each(|(s, y)| *s = if *y > 0.0 { *s } else { 0.0 }),
+            Activation::Tanh => each.for_each(|(s, y)| *s *= 1.0 - y * y),
+        }
+    }
 }
