@@ -238,8 +238,10 @@ fn log_softmax_grad_loop<I: Isa>(y: &[f32], g: &[f32], last: usize, out: &mut [f
 }
 
 fn index(value: f32, below: usize) -> Result<usize, BackendError> {
-    match value >= 0.0 && value < below as f32 && value.fract() == 0.0 {
-        true => Ok(value as usize),
+    // What is no number becomes 0, and differs from it.
+    let whole = value as usize;
+    match whole < below && whole as f32 == value {
+        true => Ok(whole),
         false => Err(BackendError::Device(format!("index {value} is not a whole number below {below}"))),
     }
 }

@@ -168,29 +168,44 @@ fn tile<I: Isa, const V: usize, const R: usize>(
     let Panel { j, width, n, k } = at;
     let mut sums = [[I::splat(0.0); V]; R];
     let (down, along) = if a.turned { (1, a.columns) } else { (a.columns, 1) };
-    // One check here spares one for every number: rows i..i + R, all k columns.
+    // Checked here once, so that the loop need not: rows i..i + R, all k columns.
     let a = &a.values[i * down..][..(R - 1) * down + (k - 1) * along + 1];
     let columns = &columns[..(k - 1) * stride + V * I::LANES];
     for p in 0..k {
-        let row: [I::Vector; V] = std::array::from_fn(|v| I::load(&columns[p * stride + v * I::LANES..]));
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let x = I::splat(a[r * down + p * along]);
-            for (sum, b) in sums.iter_mut().zip(row) {
-                *sum = I::fma_each(x, b, *sum);
+        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, p = k - 1 and v = V - 1.
+        #[allow(unsafe_code)]
+        unsafe {
+            let row: [I::Vector; V] =
+                std::array::from_fn(|v| I::load(columns.as_ptr().add(p * stride + v * I::LANES)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = I::splat(*a.get_unchecked(r * down + p * along));
+                for (sum, b) in sums.iter_mut().zip(row) {
+                    *sum = I::fma_each(x, b, *sum);
+                }
             }
         }
     }
-    // Room for the widest row there is.
-    let mut row = [0.0f32; 32];
     for (r, sums) in sums.iter().enumerate() {
-        for (v, sum) in sums.iter().enumerate() {
-            I::store(*sum, &mut row[v * I::LANES..]);
-        }
         let from = (i + r) * n + j;
-        finished::<I>(&mut row[..width], finish, j, from);
-        out[from..from + width].copy_from_slice(&row[..width]);
+        let out = &mut out[from..from + width];
+        if width == V * I::LANES {
+            stored::<I, V>(sums, out);
+        } else {
+            // Room for the widest row there is.
+            let mut row = [0.0f32; 32];
+            stored::<I, V>(sums, &mut row);
+            out.copy_from_slice(&row[..width]);
+        }
+        finished::<I>(out, finish, j, from);
     }
     R
+}
+
+#[inline(always)]
+fn stored<I: Isa, const V: usize>(sums: &[I::Vector; V], out: &mut [f32]) {
+    for (v, sum) in sums.iter().enumerate() {
+        I::store(*sum, &mut out[v * I::LANES..]);
+    }
 }
 
 /// What surrounds the product, for a piece of a row that begins at column `j` and place `from`.

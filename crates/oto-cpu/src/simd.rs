@@ -21,8 +21,11 @@ pub trait Isa: Copy {
     fn fma(a: f32, b: f32, c: f32) -> f32;
     /// The same number in every lane.
     fn splat(x: f32) -> Self::Vector;
-    /// The first numbers of `x`, which has as many.
-    fn load(x: &[f32]) -> Self::Vector;
+    /// The numbers from `x` on.
+    ///
+    /// # Safety
+    /// A register's worth of numbers must lie there.
+    unsafe fn load(x: *const f32) -> Self::Vector;
     /// Writes the first numbers of `x`, which has as many.
     fn store(v: Self::Vector, x: &mut [f32]);
     /// `a * b + c` in every lane.
@@ -64,9 +67,8 @@ macro_rules! vectors {
                 unsafe { $splat(x) }
             }
             #[inline(always)]
-            fn load(x: &[f32]) -> $vector {
-                let x = &x[..$lanes];
-                unsafe { $load(x.as_ptr().cast()) }
+            unsafe fn load(x: *const f32) -> $vector {
+                unsafe { $load(x.cast()) }
             }
             #[inline(always)]
             fn store(v: $vector, x: &mut [f32]) {
