@@ -25,12 +25,16 @@ const FLAGS = [
   '--disable-component-update',
 ];
 
-/** Starts Chromium: `$CHROMIUM`, or the first one on PATH. */
-export async function launch() {
+/** WebGPU without a graphics card: the browser's own Vulkan on the processor. */
+const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
+
+/** Starts Chromium: `$CHROMIUM`, or the first one on PATH; with WebGPU or without. */
+export async function launch({ webgpu = false } = {}) {
   const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
   const candidates = process.env.PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
   const executablePath = process.env.CHROMIUM ?? candidates.find(existsSync);
-  return chromium.launch({ executablePath, args: FLAGS });
+  const args = webgpu ? [...FLAGS.filter((flag) => flag !== '--disable-gpu'), ...WEBGPU] : FLAGS;
+  return chromium.launch({ executablePath, args });
 }
 
 /** Starts `oto serve` and waits until it says where it listens. Port 0 means any. */

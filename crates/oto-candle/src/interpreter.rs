@@ -35,6 +35,7 @@ impl Backend for Candle {
     }
 
     fn compile(&self, program: Program) -> std::result::Result<Box<dyn Executable>, BackendError> {
+        program.check()?;
         let plan = Plan::new(&program, Precision::Single).map_err(device)?;
         let zeros = |i: &oto_graph::Input| match i.role {
             Role::State => Tensor::zeros(i.shape.as_slice(), DType::F32, &Device::Cpu).map(Some),

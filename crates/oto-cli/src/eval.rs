@@ -1,6 +1,6 @@
 //! `oto eval`: plays a checkpoint's greedy policy.
 
-use crate::learn::{RunError, backend};
+use crate::learn::RunError;
 use clap::Args;
 use oto_student::checkpoint;
 use oto_student::student::{Event, Student, World};
@@ -37,7 +37,7 @@ pub fn eval(options: &EvalOptions) -> Result<(), RunError> {
     let mut config = checkpoint::config(&file)?;
     config.seed = options.seed;
     let world = World::built_in(&options.env)?;
-    let mut student = Student::new(&config, world, &[], backend(&config.backend)?.as_ref(), 0)?;
+    let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0)?;
     student.load_weights(&file)?;
     student.evaluate(options.episodes.max(1))?;
     while let Some(event) = student.next_event() {

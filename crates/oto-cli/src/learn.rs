@@ -1,12 +1,14 @@
 //! One training run, from flags to its end: what `oto learn`, the WASI command and reports have in common.
 
+use crate::backend;
 use crate::options::Job;
-use oto_graph::{Backend, BackendError};
+use oto_graph::BackendError;
+use oto_rl::qrdqn::program;
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::LinkState;
 use oto_student::link::tungstenite::AddressError;
 use oto_student::student::{Event, Metrics, Student, Tick, World};
-use oto_student::trainer::TrainError;
+use oto_student::trainer::{TrainError, sizes};
 use std::time::{Duration, Instant};
 
 /// Why a run could not be made or finished.
@@ -54,15 +56,6 @@ pub trait Observer {
     }
 }
 
-/// The backend of this name: "cpu", or "candle" for the reference interpreter.
-pub fn backend(name: &str) -> Result<Box<dyn Backend>, BackendError> {
-    match name {
-        "cpu" => Ok(Box::new(oto_cpu::Cpu)),
-        "candle" => Ok(Box::new(oto_candle::Candle)),
-        other => Err(BackendError::NotAvailable(other.to_string())),
-    }
-}
-
 /// How long a run waits for its teachers before it begins without those that are not there.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Environment steps from one line of metrics to the next.
@@ -78,13 +71,20 @@ pub fn prepare(
     wires: Option<Vec<Wire>>,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
-    let backend = backend(&job.student.backend)?;
+    let world = World::built_in(&job.env)?;
+    let chosen = backend::choose(&job.student.backend, || {
+        let (observation, action) = world.spaces();
+        let sizes = sizes(observation, action, job.teachers.len());
+        let sizes = sizes.map_err(|e| BackendError::Device(e.to_string()))?;
+        Ok(program(&job.student.qrdqn, sizes))
+    })?;
     let mut driver = match wires {
         Some(wires) => Driver::with(wires),
         None => Driver::new(&job.teachers)?,
     };
-    let world = World::built_in(&job.env)?;
-    let mut student = Student::new(&job.student, world, &job.teachers, backend.as_ref(), driver.now_ms())?;
+    let mut student =
+        Student::new(&job.student, world, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
+    student.trainer().tried = chosen.tried;
     if let Some(file) = resume {
         student.load(file, driver.now_ms())?;
         student.set_steps(job.student.steps);
@@ -122,12 +122,20 @@ pub fn run(
             observer.progress(&student.metrics(driver.now_ms())).map_err(RunError::Observer)?;
         }
         if last_checkpoint.elapsed() >= CHECKPOINT {
-            observer.checkpoint(student).map_err(RunError::Observer)?;
+            checkpoint(student, observer)?;
             last_checkpoint = Instant::now();
         }
     }
     let metrics = student.metrics(driver.now_ms());
     observer.progress(&metrics).map_err(RunError::Observer)?;
-    observer.checkpoint(student).map_err(RunError::Observer)?;
+    checkpoint(student, observer)?;
     Ok(metrics)
+}
+
+/// Shows the observer the student, once a device has brought home what it holds.
+fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
+    while !student.trainer().learner().settle().map_err(TrainError::from)? {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    observer.checkpoint(student).map_err(RunError::Observer)
 }

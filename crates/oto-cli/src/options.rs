@@ -299,7 +299,7 @@ mod tests {
         let fails = |args: &[&str]| job(args).unwrap_err().to_string();
         assert!(fails(&["--set", "gama=1"]).contains("gama"));
         assert!(fails(&["--set", "gamma"]).contains("KEY=JSON"));
-        assert!(fails(&["--backend", "webgpu"]).contains("not available yet"));
+        assert!(fails(&["--backend", "tpu"]).contains("\"cpu\", \"webgpu\" or \"auto\""));
         assert!(fails(&["--transfer", "stepz=1"]).contains("stepz=1"));
         assert!(fails(&["--teacher", "a:1", "--adapter", "{"]).contains("--adapter"));
         assert!(fails(&["--config", "/nowhere/x.json"]).contains("/nowhere/x.json"));

@@ -19,6 +19,7 @@ impl Backend for Cpu {
     }
 
     fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError> {
+        program.check()?;
         Ok(Box::new(Compiled::new(program)))
     }
 }

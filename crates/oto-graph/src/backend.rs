@@ -6,8 +6,16 @@ use crate::{InputId, Program};
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The backend exists by name only in this build.
-    #[error("backend \"{0}\" is not available yet: use \"cpu\"")]
+    #[error("backend \"{0}\" is not available here: use \"cpu\"")]
     NotAvailable(String),
+    /// An input without any numbers: there is nothing to compute.
+    #[error("input \"{name}\" has shape {shape:?}, which holds no number")]
+    Empty {
+        /// The input's name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// An input of another size than the program says.
     #[error("input \"{name}\" needs {expected} numbers, {got} came")]
     Size {
@@ -41,6 +49,11 @@ pub trait Backend {
     /// The name users choose it by.
     fn name(&self) -> &str;
 
+    /// What goes on in its place if its device is lost.
+    fn fallback(&self) -> Option<Box<dyn Backend>> {
+        None
+    }
+
     /// Prepares `program`; its state starts as zeros.
     fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError>;
 }
@@ -59,4 +72,44 @@ pub trait Executable: Send {
     /// Runs one step: `data` holds one slice for each data input in the program's order; `outputs` one buffer
     /// for each output, resized to fit. After an error the state is as it was before.
     fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> Result<(), BackendError>;
+
+    /// The same executable, if its steps run on a device beside this thread.
+    fn device(&mut self) -> Option<&mut dyn Device> {
+        None
+    }
+}
+
+/// Steps that run beside this thread. They are started, and reported when they are done; nothing waits in between.
+pub trait Device {
+    /// State that comes with every report.
+    fn watch(&mut self, state: &[InputId]);
+
+    /// Whether one more step can be started.
+    fn has_room(&self) -> bool;
+
+    /// Starts a step with this data.
+    fn start(&mut self, data: &[&[f32]]) -> Result<(), BackendError>;
+
+    /// Sends what was started on its way, and gives the newest report that has come since the last call.
+    fn report(&mut self) -> Result<Option<&Report>, BackendError>;
+
+    /// Steps that were started and are not reported yet.
+    fn behind(&self) -> u64;
+
+    /// Asks for all state as it is after the steps started so far, and gives the newest that has come.
+    fn snapshot(&mut self) -> Result<Option<&Report>, BackendError>;
+
+    /// The newest snapshot; it stays when the device is lost.
+    fn last_snapshot(&self) -> Option<&Report>;
+}
+
+/// What a device tells of its steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// How many steps were done by then.
+    pub steps: u64,
+    /// Each output after the last of them; none in a snapshot.
+    pub outputs: Vec<Vec<f32>>,
+    /// Each watched state input; in a snapshot each state input, in the program's order.
+    pub state: Vec<Vec<f32>>,
 }

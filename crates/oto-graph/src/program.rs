@@ -1,6 +1,6 @@
 //! A finished program: nodes in an order in which they can be computed, inputs, outputs and state updates.
 
-use crate::Op;
+use crate::{BackendError, Op};
 use std::fmt;
 
 /// Which node, counted from the first.
@@ -66,6 +66,16 @@ pub struct Program {
 }
 
 impl Program {
+    /// Refuses programs with an input of no numbers, a batch of zero rows above all.
+    pub fn check(&self) -> Result<(), BackendError> {
+        match self.inputs.iter().find(|i| i.is_empty()) {
+            Some(Input { name, shape, .. }) => {
+                Err(BackendError::Empty { name: name.clone(), shape: shape.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The input of this name.
     pub fn input(&self, name: &str) -> Option<InputId> {
         self.inputs.iter().position(|i| i.name == name).map(InputId)

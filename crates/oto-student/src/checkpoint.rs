@@ -139,7 +139,8 @@ fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), Trai
     let entry = entry.ok_or_else(|| {
         TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
     })?;
-    let Metadata { progress, extra } = serde_json::from_str(entry).map_err(broken)?;
+    let tree = serde_json::from_str::<serde_json::Value>(entry);
+    let Metadata { progress, extra } = tree.and_then(serde_json::from_value).map_err(broken)?;
     Ok((progress, extra))
 }
 

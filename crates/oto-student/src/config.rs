@@ -239,12 +239,7 @@ impl StudentConfig {
         whole("request_batch", self.request_batch as u64, 1, 4096, "1 to 4096 states")?;
         whole("label_lag", self.label_lag, 1, 1 << 20, "1 to 1048576 steps")?;
         match self.backend.as_str() {
-            "cpu" => Ok(()),
-            "webgpu" | "auto" => Err(ConfigError {
-                field: "backend",
-                got: format!("\"{}\"", self.backend),
-                expected: "not available yet: use \"cpu\"",
-            }),
+            "cpu" | "webgpu" | "auto" => Ok(()),
             other => Err(ConfigError {
                 field: "backend",
                 got: format!("\"{other}\""),
@@ -273,8 +268,7 @@ mod tests {
         let with = |json: &str| {
             serde_json::from_str::<StudentConfig>(json).unwrap().validate().unwrap_err().to_string()
         };
-        assert!(with(r#"{"backend":"webgpu"}"#).contains("not available yet"));
-        assert!(with(r#"{"backend":"auto"}"#).contains("not available yet"));
+        assert!(with(r#"{"backend":"tpu"}"#).contains("backend is \"tpu\""));
         assert!(with(r#"{"gamma":1.5}"#).starts_with("gamma is 1.5"));
         assert!(with(r#"{"qrdqn":{"hidden":[]}}"#).contains("hidden"));
         assert!(with(r#"{"stages":{"transfer":{"seconds":-1}}}"#).contains("seconds"));

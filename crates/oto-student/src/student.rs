@@ -8,7 +8,7 @@ use crate::checkpoint;
 use crate::config::{Clock, StudentConfig};
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
 use crate::stage::{Change, Stage};
-use crate::trainer::{Episode, TrainError, Trainer};
+use crate::trainer::{BackendStatus, Episode, TrainError, Trainer};
 use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
@@ -81,8 +81,8 @@ pub enum Need {
     Reset(Option<u64>),
     /// This action in the environment; answer with [`Student::stepped`].
     Step(u32),
-    /// Labels that are due (lockstep): carry the links' messages, then ask again.
-    Labels,
+    /// A pause (lockstep): labels that are due or updates are on their way. Carry the links' messages, then ask again.
+    Wait,
     /// Nothing: the run is over.
     Nothing,
 }
@@ -92,7 +92,7 @@ pub enum Need {
 pub enum Tick {
     /// One environment step.
     Stepped,
-    /// Nothing: labels are due (lockstep).
+    /// Nothing: labels that are due or updates are on their way (lockstep).
     Waiting,
     /// Nothing: the run is over.
     Done,
@@ -157,6 +157,8 @@ pub struct Metrics {
     pub last_evaluation: Option<f64>,
     /// The parts of the last update's loss.
     pub loss: Option<LossParts>,
+    /// What runs the updates.
+    pub backend: BackendStatus,
     /// Labels in the buffer, over all teachers.
     pub labels: u64,
     /// Raw transitions that left the student: none, unless a grant says otherwise.
@@ -250,8 +252,10 @@ impl Student {
         if self.done() {
             return Ok(Need::Nothing);
         }
-        if !self.take_labels(now_ms) {
-            return Ok(Need::Labels);
+        self.trainer.learner().collect()?;
+        let behind = self.trainer.config().clock == Clock::Lockstep && self.trainer.learner().behind() > 0;
+        if behind || !self.take_labels(now_ms) {
+            return Ok(Need::Wait);
         }
         if let Some(action) = self.pending {
             return Ok(Need::Step(action));
@@ -314,7 +318,7 @@ impl Student {
             };
             match need {
                 Need::Nothing => return Ok(Tick::Done),
-                Need::Labels => return Ok(Tick::Waiting),
+                Need::Wait => return Ok(Tick::Waiting),
                 Need::Reset(seed) => {
                     train.reset(seed, &mut self.observation)?;
                     self.trainer.begin(&self.observation)?;
@@ -438,6 +442,7 @@ impl Student {
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
             loss: t.last_loss(),
+            backend: t.backend_status(),
             labels: self.labels,
             transitions_sent: 0,
             teachers: self.teachers.iter().map(|t| t.link.status(now_ms)).collect(),

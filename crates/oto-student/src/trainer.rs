@@ -1,7 +1,7 @@
 //! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
-use crate::config::{ConfigError, StudentConfig};
+use crate::config::{Clock, ConfigError, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::rng::Rng;
 use oto_env::{Space, Step};
@@ -73,7 +73,30 @@ pub struct Trainer {
     pub(crate) episodes: u64,
     pub(crate) episode_return: f64,
     pub(crate) episode_length: u64,
-    last_loss: Option<LossParts>,
+    /// What the choice of the backend was made from.
+    pub tried: Vec<Tried>,
+}
+
+/// What runs the updates.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct BackendStatus {
+    /// "cpu", "webgpu" or "candle".
+    pub name: String,
+    /// What was tried before one was chosen; empty where one was asked for by name.
+    pub tried: Vec<Tried>,
+    /// Why another one was left: its device was lost.
+    pub lost: Option<String>,
+}
+
+/// A backend that was timed on the real program, or why it could not be.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Tried {
+    /// "cpu" or "webgpu".
+    pub name: String,
+    /// Updates in a second.
+    pub updates_per_second: Option<f64>,
+    /// Why it cannot be used.
+    pub error: Option<String>,
 }
 
 /// A finished training episode.
@@ -116,7 +139,7 @@ impl Trainer {
             episodes: 0,
             episode_return: 0.0,
             episode_length: 0,
-            last_loss: None,
+            tried: Vec::new(),
             config: config.clone(),
         })
     }
@@ -180,7 +203,12 @@ impl Trainer {
             self.episodes += 1;
         }
         if self.steps >= self.config.learning_starts && self.steps.is_multiple_of(self.config.train_every) {
-            (0..self.config.updates).try_for_each(|_| self.update())?;
+            for _ in 0..self.config.updates {
+                // Beside the clock a device may fall behind; then updates are left out rather than waited for.
+                if self.config.clock == Clock::Lockstep || self.learner.has_room() {
+                    self.update()?;
+                }
+            }
         }
         Ok(ended.then_some(episode))
     }
@@ -239,8 +267,7 @@ impl Trainer {
             alpha_task: if taught { t.alpha_task as f32 } else { 1.0 },
         };
         self.replay.sample(&mut self.draw, c.qrdqn.batch_size, &mut self.batch);
-        self.last_loss = Some(self.learner.update(&self.batch, &schedule)?);
-        Ok(())
+        Ok(self.learner.update(&self.batch, &schedule)?)
     }
 
     fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
@@ -292,7 +319,16 @@ impl Trainer {
 
     /// The parts of the last update's loss.
     pub fn last_loss(&self) -> Option<LossParts> {
-        self.last_loss
+        self.learner.last_loss()
+    }
+
+    /// What runs the updates.
+    pub fn backend_status(&self) -> BackendStatus {
+        BackendStatus {
+            name: self.learner.backend().into(),
+            tried: self.tried.clone(),
+            lost: self.learner.lost().map(Into::into),
+        }
     }
 
     /// The transitions and their labels.
@@ -311,7 +347,8 @@ impl Trainer {
     }
 }
 
-fn sizes(observation: &Space, action: &Space, teachers: usize) -> Result<Sizes, TrainError> {
+/// The sizes of a network between these spaces, or why QR-DQN cannot be one.
+pub fn sizes(observation: &Space, action: &Space, teachers: usize) -> Result<Sizes, TrainError> {
     for (which, space) in [("observation", observation), ("action", action)] {
         space.validate().map_err(|e| TrainError::Space(format!("the {which} space: {e}")))?;
     }

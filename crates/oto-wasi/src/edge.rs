@@ -118,7 +118,7 @@ impl Edge {
                     self.student.began(&observation)?;
                 }
                 Need::Step(action) => self.step(action)?,
-                Need::Labels => std::thread::sleep(PAUSE),
+                Need::Wait => std::thread::sleep(PAUSE),
                 Need::Nothing => break,
             }
         }

@@ -49,8 +49,9 @@ impl CoreConfig {
     /// Reads the JSON and names the place of a value that does not fit. What is left out is as the environment's preset
     /// says; without teachers the student learns alone, and a known pair of worlds has its adapter.
     pub fn read(json: &str) -> Result<Self, CoreError> {
-        let Given { student, env, mut teachers } =
-            deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        let given = serde_json::from_str(json);
+        let given = given.map_err(|e| CoreError::config("", format!("cannot be read: {e}")))?;
+        let Given { student, env, mut teachers } = deserialize(given)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let mut preset = presets::student(id);
         if teachers.is_empty() {
@@ -78,8 +79,8 @@ impl CoreConfig {
     }
 }
 
-fn deserialize<'de, T: DeserializeOwned, D: serde::Deserializer<'de>>(reader: D) -> Result<T, CoreError> {
-    serde_path_to_error::deserialize(reader).map_err(|error| {
+fn deserialize<T: DeserializeOwned>(tree: Value) -> Result<T, CoreError> {
+    serde_path_to_error::deserialize(tree).map_err(|error| {
         let field = error.path().to_string();
         CoreError::config(&field, format!("cannot be read: {}", error.into_inner()))
     })

@@ -1,14 +1,15 @@
 //! The class that a page's worker drives (`web/student/src/worker.ts`): one student, its links, its clock.
 
+use crate::backend;
 use crate::config::CoreConfig;
 use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
-use oto_cpu::Cpu;
 use oto_env::Step;
 use oto_student::link::{Event, Link, Output};
 use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
+use oto_student::trainer::{TrainError, sizes};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -26,21 +27,25 @@ pub struct StudentCore {
 
 #[wasm_bindgen]
 impl StudentCore {
-    /// Creates a student from its configuration as JSON (see [`CoreConfig`]).
-    #[wasm_bindgen(constructor)]
-    pub fn new(config: &str) -> Result<StudentCore, JsValue> {
+    /// Creates a student from its configuration as JSON (see [`CoreConfig`]). A device is asked for here, and backends are
+    /// timed here where the configuration leaves the choice.
+    pub async fn create(config: String) -> Result<StudentCore, JsValue> {
         host::report_panics();
-        Ok(Self::create(config)?)
+        Ok(Self::read(&config).await?)
     }
 
-    fn create(config: &str) -> Result<StudentCore, CoreError> {
+    async fn read(config: &str) -> Result<StudentCore, CoreError> {
         let config = CoreConfig::read(config)?;
         let world = config.world()?;
         let (observation, action) = world.spaces();
         let spaces =
             serde_json::json!({ "observation_space": observation, "action_space": action }).to_string();
         let outside = matches!(world, World::Outside { .. });
-        let student = Student::new(&config.student, world, &config.teachers, &Cpu, host::now_ms())?;
+        let sizes = sizes(observation, action, config.teachers.len())?;
+        let chosen = backend::choose(&config.student, sizes).await?;
+        let mut student =
+            Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
+        student.trainer().tried = chosen.tried;
         let reporter = Reporter::default();
         Ok(Self { student, teachers: config.teachers, spaces, reporter, until: 0, outside })
     }
@@ -88,7 +93,7 @@ impl StudentCore {
     fn need(&mut self) -> Result<Option<&'static str>, CoreError> {
         Ok(Some(match self.student.need(host::now_ms())? {
             Need::Reset(_) | Need::Step(_) => "environment",
-            Need::Labels => "wait",
+            Need::Wait => "wait",
             Need::Nothing => "end",
         }))
     }
@@ -100,7 +105,7 @@ impl StudentCore {
             Need::Reset(Some(seed)) => serde_json::json!({ "kind": "reset", "seed": seed }),
             Need::Reset(None) => serde_json::json!({ "kind": "reset" }),
             Need::Step(action) => serde_json::json!({ "kind": "step", "action": action }),
-            Need::Labels | Need::Nothing => {
+            Need::Wait | Need::Nothing => {
                 return Err(CoreError::worker("the environment is not needed now").into());
             }
         };
@@ -218,6 +223,17 @@ impl StudentCore {
         self.student.evaluate(episodes).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
         Ok(serde_json::to_string(&line).expect("an evaluation holds numbers only"))
+    }
+
+    /// Whether updates are on their way: what they bring comes with the worker's other events.
+    pub fn learning(&mut self) -> bool {
+        self.student.trainer().learner().behind() > 0
+    }
+
+    /// Brings home what a device holds; true once [`Self::save`] has all it needs.
+    pub fn settle(&mut self) -> Result<bool, JsValue> {
+        let settled = self.student.trainer().learner().settle();
+        Ok(settled.map_err(TrainError::from).map_err(CoreError::from)?)
     }
 
     /// The run as a safetensors file: with the replay buffer to go on exactly here, without it to act and learn anew.

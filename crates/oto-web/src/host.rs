@@ -11,6 +11,19 @@ extern "C" {
     fn console_error(message: &str);
 }
 
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(then: &js_sys::Function, milliseconds: i32);
+}
+
+/// Lets the worker's other events have their turn.
+pub async fn pause() {
+    let soon = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 0));
+    // A promise that is only ever resolved.
+    let _ = wasm_bindgen_futures::JsFuture::from(soon).await;
+}
+
 /// Milliseconds since the worker began, to fractions of one; never runs backwards.
 pub fn now() -> f64 {
     performance_now()

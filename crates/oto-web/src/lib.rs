@@ -2,6 +2,7 @@
 //! carries configuration, events, commands and numbers across the boundary between JavaScript and Rust.
 //!
 //! - [`core`]: the class that the worker drives;
+//! - [`backend`]: what runs its updates;
 //! - [`config`]: its configuration;
 //! - [`error`]: errors as the worker gets them;
 //! - [`report`]: metrics, with what happened since they were taken last;
@@ -9,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod config;
 pub mod core;
 pub mod error;

@@ -1,25 +1,42 @@
 //! A program on the device: three buffers, one pipeline for each kernel, one bind group for all.
+//!
+//! Steps gather in slots of the data buffer and are submitted together; what their reports need is copied into one of a few
+//! readback buffers, which are mapped when the device gets there. Nothing here waits but `run` and `read`.
 
 use crate::gpu::Gpu;
+use crate::readback::{Piece, Readback};
 use crate::wgsl::{Shader, shader};
 use oto_graph::plan::{Plan, Storage};
-use oto_graph::{Backend, BackendError, Executable, InputId, Op, Program, Role};
+use oto_graph::{Backend, BackendError, Device, Executable, InputId, Op, Program, Report, Role};
 use std::sync::Arc;
-use std::sync::mpsc;
 
 /// The backend named "webgpu".
-#[derive(Clone)]
-pub struct Wgpu(pub Arc<Gpu>);
+pub struct Wgpu {
+    /// Where programs run.
+    pub gpu: Arc<Gpu>,
+    /// Makes the backend that goes on if the device is lost.
+    pub fallback: fn() -> Box<dyn Backend>,
+}
 
 impl Backend for Wgpu {
     fn name(&self) -> &str {
         "webgpu"
     }
 
+    fn fallback(&self) -> Option<Box<dyn Backend>> {
+        Some((self.fallback)())
+    }
+
     fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError> {
-        Ok(Box::new(Compiled::new(self.0.clone(), program)?))
+        program.check()?;
+        Ok(Box::new(Compiled::new(self.gpu.clone(), program)?))
     }
 }
+
+/// Steps that a submission holds at most. A page stays smooth because few of them are under way at a time.
+const STEPS: usize = 16;
+/// Submissions under way at most.
+const SUBMISSIONS: usize = 2;
 
 struct Compiled {
     gpu: Arc<Gpu>,
@@ -30,11 +47,19 @@ struct Compiled {
     bind_group: wgpu::BindGroup,
     state: wgpu::Buffer,
     work: wgpu::Buffer,
+    /// Slots of one step's data each.
     data: wgpu::Buffer,
-    /// What the device copies for us to read.
-    readback: wgpu::Buffer,
-    /// One step's data, as the data buffer holds it.
-    staged: Vec<f32>,
+    /// Numbers of a slot.
+    slot: usize,
+    /// The data of steps that wait to be submitted, slot after slot.
+    staged: Vec<u8>,
+    waiting: usize,
+    started: u64,
+    reports: Readback,
+    watched: Vec<InputId>,
+    report: Report,
+    snapshots: Readback,
+    snapshot: Option<Report>,
     /// Indices that come as data, and the numbers that they must stay below: the device could not refuse them.
     indices: Vec<(InputId, usize)>,
 }
@@ -44,6 +69,7 @@ impl Compiled {
         let plan = Plan::new(&program);
         let shader = shader(&plan, gpu.limits).map_err(BackendError::Device)?;
         let device = &gpu.device;
+        #[cfg(not(target_arch = "wasm32"))]
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: None,
@@ -66,47 +92,39 @@ impl Compiled {
             })
         };
         let pipelines = shader.dispatches.iter().map(|d| pipeline(&d.name)).collect();
-        let size = |storage| {
-            plan.slots.iter().filter(|s| s.storage == storage).map(|s| s.len.next_multiple_of(4)).sum()
+        let numbers = |storage| {
+            let of = plan.slots.iter().filter(|s| s.storage == storage);
+            of.map(|s| s.len.next_multiple_of(4)).sum::<usize>()
         };
-        let (state_len, data_len): (usize, usize) = (size(Storage::State), size(Storage::Data));
-        use wgpu::BufferUsages as Use;
-        let buffer = |len: usize, usage: Use| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: 4 * len.max(4) as u64,
-                usage: usage | Use::COPY_SRC | Use::COPY_DST,
-                mapped_at_creation: false,
-            })
-        };
-        let state = buffer(state_len, Use::STORAGE);
-        let work = buffer(shader.work, Use::STORAGE);
-        let data = buffer(data_len, Use::STORAGE);
-        let outputs: usize = plan.program.outputs.iter().map(|(_, n)| plan.len(*n)).sum();
-        let largest = program.inputs.iter().map(|i| i.len()).max().unwrap_or(0).max(outputs);
-        let readback = device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 4 * largest.max(4) as u64,
-            usage: Use::MAP_READ | Use::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let entries = [&state, &work, &data].into_iter().enumerate();
-        let entries =
-            entries.map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() });
+        let alignment = device.limits().min_storage_buffer_offset_alignment as usize / 4;
+        let slot = numbers(Storage::Data).max(4).next_multiple_of(alignment.max(4));
+        let state = buffer(device, numbers(Storage::State));
+        let work = buffer(device, shader.work);
+        let data = buffer(device, slot * STEPS);
+        let one_slot =
+            wgpu::BufferBinding { buffer: &data, offset: 0, size: wgpu::BufferSize::new(4 * slot as u64) };
+        let resources =
+            [state.as_entire_binding(), work.as_entire_binding(), wgpu::BindingResource::Buffer(one_slot)];
+        let entry = |(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource };
         let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &layout,
-            entries: &entries.collect::<Vec<_>>(),
+            entries: &resources.into_iter().enumerate().map(entry).collect::<Vec<_>>(),
         });
         #[cfg(not(target_arch = "wasm32"))]
         if let Some(e) = pollster::block_on(scope.pop()) {
             return Err(BackendError::Device(e.to_string()));
         }
-        #[cfg(target_arch = "wasm32")]
-        drop(scope);
         let indices = data_indices(&plan);
-        let staged = vec![0.0; data_len];
         Ok(Self {
+            staged: Vec::with_capacity(4 * slot * STEPS),
+            waiting: 0,
+            started: 0,
+            reports: Readback::new(SUBMISSIONS + 1),
+            watched: Vec::new(),
+            report: Report::default(),
+            snapshots: Readback::new(1),
+            snapshot: None,
             gpu,
             program,
             plan,
@@ -116,8 +134,7 @@ impl Compiled {
             state,
             work,
             data,
-            readback,
-            staged,
+            slot,
             indices,
         })
     }
@@ -130,31 +147,39 @@ impl Compiled {
         }
     }
 
-    /// Where an input lies: its buffer, and the first of its numbers there.
-    fn place(&self, input: InputId) -> (&wgpu::Buffer, usize) {
+    /// Where an input's numbers begin in its buffer.
+    fn place(&self, input: InputId) -> usize {
         let place = self.plan.input(input);
-        let buffer = match self.program.inputs[input.0].role {
-            Role::State => &self.state,
-            Role::Data => &self.data,
-        };
-        (buffer, self.shader.bases[place.slot] + place.offset)
+        self.shader.bases[place.slot] + place.offset
     }
 
-    fn alive(&self) -> Result<(), BackendError> {
-        match self.gpu.lost() {
-            Some(reason) => Err(BackendError::Lost(reason)),
-            None => Ok(()),
-        }
+    fn state_piece(&self, input: InputId) -> Piece<'_> {
+        Piece { buffer: &self.state, at: self.place(input), len: self.program.inputs[input.0].len() }
     }
 
-    /// Stages one step's data and checks its indices.
+    fn output_pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.plan.program.outputs.iter().map(|(_, n)| {
+            let place = self.plan.place(*n).expect("outputs are computed");
+            Piece {
+                buffer: &self.work,
+                at: self.shader.bases[place.slot] + place.offset,
+                len: self.plan.len(*n),
+            }
+        })
+    }
+
+    fn states(&self) -> impl Iterator<Item = InputId> {
+        let states = self.program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
+        states.map(|(i, _)| InputId(i))
+    }
+
+    /// Adds one step's data to what waits, with its indices checked.
     fn stage(&mut self, data: &[&[f32]]) -> Result<(), BackendError> {
         let expected = self.program.data().count();
         if expected != data.len() {
             return Err(BackendError::Count { what: "data inputs", expected, got: data.len() });
         }
-        let inputs = self.program.data().map(|(id, _)| id).zip(data).collect::<Vec<_>>();
-        for (input, values) in inputs {
+        for ((input, _), values) in self.program.data().zip(data) {
             self.check(input, values.len())?;
             for (_, below) in self.indices.iter().filter(|(i, _)| *i == input) {
                 let bad = values.iter().find(|v| v.fract() != 0.0 || !(0.0..*below as f32).contains(*v));
@@ -163,68 +188,104 @@ impl Compiled {
                     return Err(BackendError::Device(text));
                 }
             }
-            let (_, at) = self.place(input);
-            self.staged[at..at + values.len()].copy_from_slice(values);
         }
+        let first = self.staged.len();
+        self.staged.resize(first + 4 * self.slot, 0);
+        for ((input, _), values) in self.program.data().zip(data) {
+            let at = first + 4 * self.place(input);
+            let (words, _) = self.staged[at..at + 4 * values.len()].as_chunks_mut::<4>();
+            words.iter_mut().zip(*values).for_each(|(w, v)| *w = v.to_le_bytes());
+        }
+        self.waiting += 1;
+        self.started += 1;
         Ok(())
     }
 
-    /// Records the dispatches of one step.
-    fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        for (pipeline, dispatch) in self.pipelines.iter().zip(&self.shader.dispatches) {
-            pass.set_pipeline(pipeline);
-            pass.dispatch_workgroups(dispatch.groups, 1, 1);
+    /// Submits what waits.
+    fn submit(&mut self) {
+        if self.waiting > 0 {
+            self.submit_with_report();
         }
     }
 
-    /// Copies pieces of buffers into the readback buffer: (buffer, first number, numbers).
-    fn gather(&self, encoder: &mut wgpu::CommandEncoder, pieces: &[(&wgpu::Buffer, usize, usize)]) -> usize {
-        let mut to = 0;
-        for (buffer, at, len) in pieces {
-            encoder.copy_buffer_to_buffer(
-                buffer,
-                4 * *at as u64,
-                &self.readback,
-                4 * to as u64,
-                4 * *len as u64,
-            );
-            to += len;
+    /// Submits what waits; a report of all steps so far goes to a free readback buffer, if there is one.
+    fn submit_with_report(&mut self) {
+        let gpu = self.gpu.clone();
+        gpu.queue.write_buffer(&self.data, 0, &self.staged);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        if self.waiting > 0 {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for step in 0..self.waiting {
+                pass.set_bind_group(0, &self.bind_group, &[(4 * step * self.slot) as u32]);
+                for (pipeline, dispatch) in self.pipelines.iter().zip(&self.shader.dispatches) {
+                    pass.set_pipeline(pipeline);
+                    pass.dispatch_workgroups(dispatch.groups, 1, 1);
+                }
+            }
         }
-        to
+        let mut reports = std::mem::take(&mut self.reports);
+        let watched = self.watched.iter().map(|i| self.state_piece(*i));
+        let pieces = self.output_pieces().chain(watched).collect::<Vec<_>>();
+        let copied = reports.copy(&gpu, &mut encoder, &pieces, self.started);
+        gpu.queue.submit([encoder.finish()]);
+        if copied {
+            reports.map_newest();
+        }
+        self.reports = reports;
+        self.staged.clear();
+        self.waiting = 0;
     }
 
-    /// Waits for the readback buffer and copies its first `len` numbers out.
-    fn fetch(&self, len: usize, mut take: impl FnMut(&[u8])) -> Result<(), BackendError> {
-        let slice = self.readback.slice(..4 * len as u64);
-        let (tell, told) = mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |result| {
-            // Nobody listens any more if the device was lost meanwhile.
-            let _ = tell.send(result);
-        });
-        let failed = |what: String| self.alive().err().unwrap_or(BackendError::Device(what));
-        self.gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(e.to_string()))?;
-        match told.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(failed(e.to_string())),
-            Err(_) => return Err(failed("a page cannot wait for its GPU: results come later".into())),
+    /// Numbers of the pieces that a report is made of.
+    fn split(lens: impl Iterator<Item = usize>, mut values: &[f32]) -> Vec<Vec<f32>> {
+        let take = |len| {
+            let (head, rest) = values.split_at(len);
+            values = rest;
+            head.to_vec()
+        };
+        lens.map(take).collect()
+    }
+
+    fn take_report(&mut self) -> Result<bool, BackendError> {
+        let Some((steps, values)) = self.reports.take_newest(&self.gpu)? else { return Ok(false) };
+        let outputs = self.output_pieces().map(|p| p.len).collect::<Vec<_>>();
+        let count = outputs.iter().sum::<usize>();
+        let watched = self.watched.iter().map(|i| self.program.inputs[i.0].len());
+        self.report = Report {
+            steps,
+            outputs: Self::split(outputs.into_iter(), &values[..count]),
+            state: Self::split(watched, &values[count..]),
+        };
+        Ok(true)
+    }
+
+    fn take_snapshot(&mut self) -> Result<(), BackendError> {
+        if let Some((steps, values)) = self.snapshots.take_newest(&self.gpu)? {
+            let lens = self.states().map(|i| self.program.inputs[i.0].len());
+            let state = Self::split(lens.collect::<Vec<_>>().into_iter(), &values);
+            self.snapshot = Some(Report { steps, outputs: Vec::new(), state });
         }
-        let view = slice.get_mapped_range().map_err(|e| failed(e.to_string()))?;
-        take(&view);
-        drop(view);
-        self.readback.unmap();
-        self.alive()
+        Ok(())
     }
 }
 
+fn buffer(device: &wgpu::Device, len: usize) -> wgpu::Buffer {
+    use wgpu::BufferUsages as Use;
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4 * len.max(4) as u64,
+        usage: Use::STORAGE | Use::COPY_SRC | Use::COPY_DST,
+        mapped_at_creation: false,
+    })
+}
+
 fn bind_group_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
-    let entry = |(binding, read_only)| wgpu::BindGroupLayoutEntry {
+    let entry = |(binding, is_data)| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Storage { read_only },
-            has_dynamic_offset: false,
+            ty: wgpu::BufferBindingType::Storage { read_only: is_data },
+            has_dynamic_offset: is_data,
             min_binding_size: None,
         },
         count: None,
@@ -245,22 +306,11 @@ fn data_indices(plan: &Plan) -> Vec<(InputId, usize)> {
             _ => continue,
         };
         // A row of an input, for instance one teacher's actions, is still that input.
-        let root = plan.node(plan.root(index));
-        if let Op::Input(i) = root.op {
+        if let Op::Input(i) = plan.node(plan.root(index)).op {
             found.push((InputId(i), count));
         }
     }
     found
-}
-
-/// As the device stores them.
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn numbers(bytes: &[u8], to: &mut [f32]) {
-    let (words, _) = bytes.as_chunks::<4>();
-    to.iter_mut().zip(words).for_each(|(t, w)| *t = f32::from_le_bytes(*w));
 }
 
 impl Executable for Compiled {
@@ -270,20 +320,36 @@ impl Executable for Compiled {
 
     fn write(&mut self, input: InputId, values: &[f32]) -> Result<(), BackendError> {
         self.check(input, values.len())?;
-        self.alive()?;
-        let (buffer, at) = self.place(input);
-        self.gpu.queue.write_buffer(buffer, 4 * at as u64, &bytes(values));
+        self.gpu.alive()?;
+        self.submit();
+        let (first, at) = (self.place(input), self.program.inputs[input.0].role);
+        if at == Role::State {
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+            self.gpu.queue.write_buffer(&self.state, 4 * first as u64, &bytes);
+            self.snapshot = None;
+        }
         Ok(())
     }
 
     fn read(&self, input: InputId, values: &mut [f32]) -> Result<(), BackendError> {
         self.check(input, values.len())?;
-        self.alive()?;
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|s| s.steps == self.started) {
+            let which = self.states().position(|i| i == input);
+            if let Some(which) = which {
+                values.copy_from_slice(&snapshot.state[which]);
+                return Ok(());
+            }
+        }
+        if self.waiting > 0 {
+            return Err(BackendError::Device("steps wait to be submitted: ask for a snapshot first".into()));
+        }
+        let mut once = Readback::new(1);
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        let (buffer, at) = self.place(input);
-        let len = self.gather(&mut encoder, &[(buffer, at, values.len())]);
+        once.copy(&self.gpu, &mut encoder, &[self.state_piece(input)], 0);
         self.gpu.queue.submit([encoder.finish()]);
-        self.fetch(len, |view| numbers(view, values))
+        once.map_newest();
+        values.copy_from_slice(&once.wait(&self.gpu)?.1);
+        Ok(())
     }
 
     fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> Result<(), BackendError> {
@@ -291,26 +357,76 @@ impl Executable for Compiled {
         if expected != outputs.len() {
             return Err(BackendError::Count { what: "outputs", expected, got: outputs.len() });
         }
-        self.alive()?;
-        self.stage(data)?;
-        self.gpu.queue.write_buffer(&self.data, 0, &bytes(&self.staged));
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        self.record(&mut encoder);
-        let piece = |n| {
-            let place = self.plan.place(n).expect("outputs are computed");
-            (&self.work, self.shader.bases[place.slot] + place.offset, self.plan.len(n))
-        };
-        let pieces = self.plan.program.outputs.iter().map(|(_, n)| piece(*n)).collect::<Vec<_>>();
-        let len = self.gather(&mut encoder, &pieces);
-        self.gpu.queue.submit([encoder.finish()]);
-        let mut rest = vec![0.0; len];
-        self.fetch(len, |view| numbers(view, &mut rest))?;
-        let mut from = 0;
-        for (out, (_, _, len)) in outputs.iter_mut().zip(&pieces) {
-            out.clear();
-            out.extend_from_slice(&rest[from..from + len]);
-            from += len;
+        self.gpu.alive()?;
+        self.submit();
+        while self.reports.under_way() > 0 {
+            self.reports.wait(&self.gpu)?;
         }
+        self.stage(data)?;
+        self.submit();
+        let (_, values) = self.reports.wait(&self.gpu)?;
+        let lens = self.output_pieces().map(|p| p.len).collect::<Vec<_>>();
+        outputs.clone_from_slice(&Self::split(lens.into_iter(), &values));
         Ok(())
+    }
+
+    fn device(&mut self) -> Option<&mut dyn Device> {
+        Some(self)
+    }
+}
+
+impl Device for Compiled {
+    fn watch(&mut self, state: &[InputId]) {
+        self.watched = state.to_vec();
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting < STEPS
+    }
+
+    fn start(&mut self, data: &[&[f32]]) -> Result<(), BackendError> {
+        self.gpu.alive()?;
+        if !self.has_room() {
+            self.submit();
+        }
+        self.stage(data)
+    }
+
+    fn report(&mut self) -> Result<Option<&Report>, BackendError> {
+        self.gpu.alive()?;
+        self.gpu.poll();
+        let came = self.take_report()?;
+        let under_way = self.reports.under_way();
+        let unreported = under_way == 0 && self.behind() > 0;
+        if unreported || self.waiting > 0 && under_way < SUBMISSIONS {
+            self.submit_with_report();
+        }
+        Ok(came.then_some(&self.report))
+    }
+
+    fn behind(&self) -> u64 {
+        self.started - self.report.steps
+    }
+
+    fn snapshot(&mut self) -> Result<Option<&Report>, BackendError> {
+        self.gpu.alive()?;
+        self.submit();
+        self.gpu.poll();
+        self.take_snapshot()?;
+        let fresh = self.snapshot.as_ref().is_some_and(|s| s.steps == self.started);
+        if !fresh && self.snapshots.under_way() == 0 {
+            let mut snapshots = std::mem::take(&mut self.snapshots);
+            let pieces = self.states().map(|i| self.state_piece(i)).collect::<Vec<_>>();
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            snapshots.copy(&self.gpu, &mut encoder, &pieces, self.started);
+            self.gpu.queue.submit([encoder.finish()]);
+            snapshots.map_newest();
+            self.snapshots = snapshots;
+        }
+        Ok(self.snapshot.as_ref())
+    }
+
+    fn last_snapshot(&self) -> Option<&Report> {
+        self.snapshot.as_ref()
     }
 }

@@ -1,6 +1,7 @@
 //! The device: asked for once, with what it says it can do; programs share it.
 
 use crate::wgsl::Limits;
+use oto_graph::BackendError;
 use std::sync::{Arc, Mutex};
 
 /// Why there is no device.
@@ -77,6 +78,25 @@ impl Gpu {
     /// Why the device is lost, if it is: programs on it will not run any more.
     pub fn lost(&self) -> Option<String> {
         self.lost.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    pub(crate) fn alive(&self) -> Result<(), BackendError> {
+        self.lost().map_or(Ok(()), |reason| Err(BackendError::Lost(reason)))
+    }
+
+    /// The error to tell: what happened, or that the device is lost, which explains it.
+    pub(crate) fn failed(&self, what: String) -> BackendError {
+        self.alive().err().unwrap_or(BackendError::Device(what))
+    }
+
+    /// Lets callbacks run whose work is done; in a page they run by themselves.
+    pub(crate) fn poll(&self) {
+        let _ = self.device.poll(wgpu::PollType::Poll);
+    }
+
+    pub(crate) fn wait_for_work(&self) -> Result<(), BackendError> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        waited.map(|_| ()).map_err(|e| self.failed(e.to_string()))
     }
 
     /// Gives the device up, as a driver's reset would.

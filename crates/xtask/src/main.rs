@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod chromium;
+mod debian;
 mod demo;
 mod manifest;
 mod shell;
@@ -11,6 +12,7 @@ mod site;
 mod stamp;
 mod test;
 mod totals;
+mod vulkan;
 mod wasm;
 
 use clap::{Parser, Subcommand};

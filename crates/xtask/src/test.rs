@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check in order, each with its duration, all of them even when one fails, then the totals.
 
 use crate::totals::Totals;
-use crate::{chromium, demo, shell, site, wasm};
+use crate::{chromium, debian, demo, shell, site, vulkan, wasm};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -114,11 +114,12 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
 }
 
 fn rust_tests() -> Result<(Totals, bool)> {
+    vulkan::find_or_install()?;
     wasm::build(&[])?;
     // One build for all runners: cargo settles features for what it is asked to build, and another question would
     // compile the large dependencies again. The server is among what is built.
     shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
-    if chromium::in_path("cargo-nextest").is_some() {
+    if debian::in_path("cargo-nextest").is_some() {
         return counted(&mut shell::cargo(&[
             "nextest",
             "run",

@@ -1,5 +1,7 @@
 // Numbers as people read them.
 
+import type { Backend } from 'oto-student';
+
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 
 /** A count with separators. */
@@ -17,4 +19,15 @@ export function bytes(value: number): string {
   if (value < 1000) return `${value} B`;
   if (value < 1e6) return `${(value / 1e3).toFixed(1)} kB`;
   return `${(value / 1e6).toFixed(2)} MB`;
+}
+
+const BACKENDS = { cpu: 'CPU', webgpu: 'WebGPU' };
+
+/** What runs the updates, and how fast what was tried is. */
+export function backend({ name, tried, lost }: Backend): string {
+  const rate = ({ updatesPerSecond, error }: Backend['tried'][number]) =>
+    updatesPerSecond === null ? `not usable: ${error}` : `${count(updatesPerSecond)}/s`;
+  const figures = tried.map((each) => `${BACKENDS[each.name]} ${rate(each)}`);
+  if (lost !== null) figures.push(`WebGPU was lost: ${lost}`);
+  return figures.length === 0 ? BACKENDS[name] : `${BACKENDS[name]} (${figures.join(', ')})`;
 }

@@ -2,7 +2,7 @@
 
 import type { Metrics, Student, TeacherMetrics } from 'oto-student';
 import { SOLVED, type LaneName } from './chart';
-import { bytes, count, score } from './format';
+import { backend, bytes, count, score } from './format';
 import { Showcase } from './showcase';
 
 const TITLES: Record<LaneName, string> = { alone: 'Alone', taught: 'Taught' };
@@ -48,7 +48,7 @@ export class Lane {
     this.#switch.checked = true;
     this.#switch.disabled = true;
     this.showcase.show(undefined);
-    const empty = { score: '–', solved: 'not solved yet', stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0' };
+    const empty = { score: '–', solved: 'not solved yet', stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', backend: '–' };
     const wire = { labels: '0', bytesUp: '0 B', bytesDown: '0 B', version: '–', reconnects: '–' };
     for (const [key, text] of Object.entries({ ...empty, ...wire })) this.#set(key, text);
     this.#showLink('off', this.name === 'alone' ? 'No teacher' : 'Teacher not asked yet');
@@ -61,6 +61,7 @@ export class Lane {
     this.#set('step', count(metrics.step));
     this.#set('stepsPerSecond', count(metrics.stepsPerSecond));
     this.#set('updatesPerSecond', count(metrics.updatesPerSecond));
+    this.#set('backend', backend(metrics.backend));
     this.#set('labels', count(metrics.labels));
     const teacher = metrics.teachers[0];
     if (teacher !== undefined) this.#showTeacher(teacher, metrics.labels > this.#labels);

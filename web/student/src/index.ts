@@ -3,5 +3,5 @@
 export { Student, type TrainOptions } from './student.js';
 export type { StudentOptions, QrDqnOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
 export type { Action, BoxSpace, DiscreteSpace, Environment, EnvironmentName, Space, StepResult } from './environment.js';
-export type { Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics } from './metrics.js';
+export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend } from './metrics.js';
 export { CheckpointError, ConfigError, EnvironmentError, OtoError, TrainingError, WorkerError } from './errors.js';

@@ -79,6 +79,22 @@ export interface Loss {
   q: number;
 }
 
+/** A backend that was timed on the student's own program, or why it could not be. */
+export interface TriedBackend {
+  name: 'cpu' | 'webgpu';
+  updatesPerSecond: number | null;
+  error: string | null;
+}
+
+/** What runs the updates. */
+export interface Backend {
+  name: 'cpu' | 'webgpu';
+  /** What `auto` chose from; empty where a backend was asked for by name. */
+  tried: TriedBackend[];
+  /** Why another one was left: its device was lost. */
+  lost: string | null;
+}
+
 /** Where training stands, and what happened since metrics were taken last. */
 export interface Metrics {
   /** Environment steps so far, and in the whole run. */
@@ -98,6 +114,7 @@ export interface Metrics {
   /** Mean return of the last evaluation. */
   lastEvaluation: number | null;
   loss: Loss | null;
+  backend: Backend;
   /** Labels that came for the student's states, from all teachers. */
   labels: number;
   /** Raw transitions that left the student: none. */

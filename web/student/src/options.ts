@@ -121,7 +121,7 @@ export interface StudentOptions {
   evaluation?: { every?: number; episodes?: number };
   /** `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve. `async`: nothing waits for labels. */
   clock?: 'lockstep' | 'async';
-  /** Where the arithmetic runs; `webgpu` and `auto` are not available yet. */
+  /** Where the updates run. `auto` times both on the student's own program and takes the faster; see `metrics().backend`. */
   backend?: 'cpu' | 'webgpu' | 'auto';
   /** Environment steps of the whole run, which schedules and `train()` without `steps` end at. */
   steps?: number;

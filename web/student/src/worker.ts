@@ -49,7 +49,7 @@ let wake = (): void => {};
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
   async create(config) {
     await init();
-    const created = new StudentCore(config);
+    const created = await StudentCore.create(config);
     core = created;
     links = Array.from({ length: created.teachers() }, (_, teacher) => new LinkDriver(created, teacher, serveLinks));
     serveLinks();
@@ -98,7 +98,10 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
   evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),
-  save: (replay) => engine().save(replay) as Uint8Array<ArrayBuffer>,
+  async save(replay) {
+    while (!engine().settle()) await otherEvents();
+    return engine().save(replay) as Uint8Array<ArrayBuffer>;
+  },
   load: (bytes) => engine().load(bytes),
 };
 
@@ -109,7 +112,7 @@ async function train(current: Run): Promise<void> {
       const turn = paused ? 'wait' : engine().advance(SLICE_MS);
       serveLinks();
       if (turn === 'environment') await askPage();
-      else if (turn === 'wait') await sleep();
+      else if (turn === 'wait') await (engine().learning() && !paused ? otherEvents() : sleep());
       else if (turn === 'end') finish(current);
       else await otherEvents();
     }

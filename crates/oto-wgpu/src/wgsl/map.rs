@@ -86,7 +86,8 @@ impl Writer<'_> {
 
     /// Gives tiles their places: in workgroup memory while there is room.
     fn tiles(&mut self, row: &mut Row<'_>) {
-        let room = self.limits.workgroup_bytes as usize / 4 - self.threads;
+        let room = self.limits.workgroup_bytes as usize / 4;
+        let room = room.saturating_sub(self.threads);
         let mut used = 0;
         for n in &row.map.body {
             let Some(place) = self.plan.place(*n) else { continue };

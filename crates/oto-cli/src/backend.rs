@@ -1,0 +1,73 @@
+//! Backends by the names users give them; "auto" times those that are there on the real program.
+
+use oto_graph::{Backend, BackendError, Program};
+use oto_student::trainer::Tried;
+
+/// A backend, and what it was chosen from.
+pub struct Chosen {
+    /// It.
+    pub backend: Box<dyn Backend>,
+    /// Those that were timed; none where one was asked for by name.
+    pub tried: Vec<Tried>,
+}
+
+/// The backend of this name: "cpu", "webgpu", or "candle" for the reference interpreter.
+pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
+    match name {
+        "cpu" => Ok(Box::new(oto_cpu::Cpu)),
+        "candle" => Ok(Box::new(oto_candle::Candle)),
+        "webgpu" => webgpu(),
+        other => Err(BackendError::NotAvailable(other.to_string())),
+    }
+}
+
+/// The backend of this name; for "auto" the one that runs `program` fastest.
+pub fn choose(
+    name: &str,
+    program: impl FnOnce() -> Result<Program, BackendError>,
+) -> Result<Chosen, BackendError> {
+    match name {
+        "auto" => fastest(&program()?),
+        name => Ok(Chosen { backend: by_name(name)?, tried: Vec::new() }),
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
+    let gpu = oto_wgpu::Gpu::wait().map_err(|e| BackendError::Device(e.to_string()))?;
+    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(oto_cpu::Cpu) }))
+}
+
+#[cfg(target_family = "wasm")]
+fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
+    Err(BackendError::NotAvailable("webgpu".into()))
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn fastest(program: &Program) -> Result<Chosen, BackendError> {
+    let mut chosen: Option<(f64, Box<dyn Backend>)> = None;
+    let mut tried = Vec::new();
+    for name in ["cpu", "webgpu"] {
+        let timed = by_name(name).and_then(|backend| {
+            let rate = oto_wgpu::wait_for_updates_per_second(backend.as_ref(), program)?;
+            Ok((rate, backend))
+        });
+        let (rate, error) = match timed {
+            Ok((rate, backend)) => {
+                if chosen.as_ref().is_none_or(|(best, _)| rate > *best) {
+                    chosen = Some((rate, backend));
+                }
+                (Some(rate), None)
+            }
+            Err(e) => (None, Some(e.to_string())),
+        };
+        tried.push(Tried { name: name.into(), updates_per_second: rate, error });
+    }
+    let (_, backend) = chosen.ok_or_else(|| BackendError::NotAvailable("auto".into()))?;
+    Ok(Chosen { backend, tried })
+}
+
+#[cfg(target_family = "wasm")]
+fn fastest(_: &Program) -> Result<Chosen, BackendError> {
+    Ok(Chosen { backend: by_name("cpu")?, tried: Vec::new() })
+}

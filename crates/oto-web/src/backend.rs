@@ -1,0 +1,89 @@
+//! What runs a page's updates: the CPU, a device, or the faster of the two.
+
+use crate::error::CoreError;
+use oto_cpu::Cpu;
+use oto_graph::Backend;
+use oto_rl::qrdqn::Sizes;
+use oto_student::config::StudentConfig;
+use oto_student::trainer::Tried;
+
+/// A backend, and what it was chosen from.
+pub struct Chosen {
+    /// It.
+    pub backend: Box<dyn Backend>,
+    /// Those that were timed; none where one was asked for by name.
+    pub tried: Vec<Tried>,
+}
+
+/// The backend that a configuration asks for.
+#[cfg(not(feature = "webgpu"))]
+pub async fn choose(config: &StudentConfig, _: Sizes) -> Result<Chosen, CoreError> {
+    match config.backend.as_str() {
+        "webgpu" => {
+            Err(CoreError::config("backend", "is \"webgpu\": this build computes on the CPU only".into()))
+        }
+        _ => Ok(Chosen { backend: Box::new(Cpu), tried: Vec::new() }),
+    }
+}
+
+/// The backend that a configuration asks for.
+#[cfg(feature = "webgpu")]
+pub async fn choose(config: &StudentConfig, sizes: Sizes) -> Result<Chosen, CoreError> {
+    match config.backend.as_str() {
+        "webgpu" => {
+            let backend =
+                webgpu().await.map_err(|e| CoreError::config("backend", format!("is \"webgpu\": {e}")))?;
+            Ok(Chosen { backend, tried: Vec::new() })
+        }
+        "auto" => Ok(fastest(config, sizes).await),
+        _ => Ok(Chosen { backend: Box::new(Cpu), tried: Vec::new() }),
+    }
+}
+
+#[cfg(feature = "webgpu")]
+async fn webgpu() -> Result<Box<dyn Backend>, String> {
+    let gpu = oto_wgpu::Gpu::request().await.map_err(|e| e.to_string())?;
+    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(Cpu) }))
+}
+
+#[cfg(feature = "webgpu")]
+struct PageClock;
+
+#[cfg(feature = "webgpu")]
+impl oto_wgpu::Clock for PageClock {
+    fn now(&self) -> f64 {
+        crate::host::now()
+    }
+
+    async fn pause(&self) {
+        crate::host::pause().await;
+    }
+}
+
+/// The faster one; the CPU where there is no other.
+#[cfg(feature = "webgpu")]
+async fn fastest(config: &StudentConfig, sizes: Sizes) -> Chosen {
+    let program = oto_rl::qrdqn::program(&config.qrdqn, sizes);
+    let cpu: Box<dyn Backend> = Box::new(Cpu);
+    let ours =
+        oto_wgpu::updates_per_second(cpu.as_ref(), &program, &PageClock).await.map_err(|e| e.to_string());
+    let device = match webgpu().await {
+        Ok(backend) => {
+            let rate = oto_wgpu::updates_per_second(backend.as_ref(), &program, &PageClock).await;
+            rate.map(|rate| (rate, backend)).map_err(|e| e.to_string())
+        }
+        Err(e) => Err(e),
+    };
+    let tried = |name: &str, rate: Result<f64, String>| Tried {
+        name: name.into(),
+        updates_per_second: rate.as_ref().ok().copied(),
+        error: rate.err(),
+    };
+    let theirs = device.as_ref().map(|(rate, _)| *rate).map_err(Clone::clone);
+    let all = vec![tried("cpu", ours.clone()), tried("webgpu", theirs)];
+    let backend = match device {
+        Ok((rate, backend)) if ours.is_err() || ours.is_ok_and(|ours| rate > ours) => backend,
+        _ => cpu,
+    };
+    Chosen { backend, tried: all }
+}
