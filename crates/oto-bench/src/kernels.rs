@@ -1,0 +1,453 @@
+//! Loops over panels: a panel holds some features of `C` samples as `[features][C]`, so that a vector instruction does the
+//! same for `C` samples at once. Each loop is written once and compiled for every level of instructions, with tiles of
+//! `R` rows of `C` numbers that just fit its registers.
+
+/// Which instructions the loops may use. Made by [`Level::best`] only, which asks the processor first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What every processor of the target has (in wasm: simd128 if the build says so).
+    Plain,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// All levels that this processor has, the widest last.
+    pub fn all() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut levels = vec![Self::Plain];
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            levels.push(Self::Avx2);
+            if std::is_x86_feature_detected!("avx512f") {
+                levels.push(Self::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// The widest.
+    pub fn best() -> Self {
+        Self::all().last().copied().unwrap_or(Self::Plain)
+    }
+
+    /// Samples in a panel.
+    pub fn lanes(self) -> usize {
+        match self {
+            Self::Plain => PLAIN.1,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => AVX2.1,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => AVX512.1,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Rows and columns of a register tile. 16 vector registers of 4 numbers:
+const PLAIN: (usize, usize) = (4, 8);
+/// 16 registers of 8 numbers.
+#[cfg(target_arch = "x86_64")]
+const AVX2: (usize, usize) = (6, 16);
+/// 32 registers of 16 numbers.
+#[cfg(target_arch = "x86_64")]
+const AVX512: (usize, usize) = (8, 32);
+
+/// `a * b + c`, fused where that is one instruction.
+pub trait MulAdd {
+    fn mul_add(a: f32, b: f32, c: f32) -> f32;
+}
+
+pub struct Fused;
+pub struct Separate;
+
+impl MulAdd for Fused {
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+impl MulAdd for Separate {
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+/// Every 64-bit ARM has fused vectors; x86 without AVX2 and wasm do not.
+#[cfg(target_arch = "aarch64")]
+type PlainMulAdd = Fused;
+#[cfg(not(target_arch = "aarch64"))]
+type PlainMulAdd = Separate;
+
+/// Compiles `$body::<M, R, C>` for each level and chooses at run time.
+macro_rules! kernel {
+    ($name:ident = $body:ident; $($arg:ident: $type:ty),* $(,)?) => {
+        #[allow(clippy::too_many_arguments)]
+        pub fn $name(level: Level, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $type),*) {
+                $body::<Fused, { AVX2.0 }, { AVX2.1 }>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            fn avx512($($arg: $type),*) {
+                $body::<Fused, { AVX512.0 }, { AVX512.1 }>($($arg),*)
+            }
+            match level {
+                Level::Plain => $body::<PlainMulAdd, { PLAIN.0 }, { PLAIN.1 }>($($arg),*),
+                // SAFETY: this level exists only where the processor has these instructions.
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                Level::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                Level::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use kernel;
+
+kernel!(forward = forward_body; weight: &[f32], bias: &[f32], relu: bool, x: &[f32], y: &mut [f32]);
+kernel!(backward = backward_body; weight: &[f32], g: &[f32], y: &[f32], dx: &mut [f32]);
+kernel!(weight_gradient = weight_gradient_body; g: &[f32], outputs: usize, x: &[f32], rows: &[f32], dw: &mut [f32], db: &mut [f32]);
+kernel!(to_rows = to_rows_body; x: &[f32], rows: &mut [f32]);
+kernel!(to_panel = to_panel_body; rows: &[f32], x: &mut [f32]);
+kernel!(means = means_body; y: &[f32], group: usize, out: &mut [f32]);
+kernel!(choose = choose_body; y: &[f32], group: usize, index: &[f32], out: &mut [f32]);
+kernel!(bellman = bellman_body; reward: &[f32], discount: &[f32], next: &mut [f32]);
+kernel!(spread = spread_body; every: &[f32], index: &[f32], chosen: &[f32], scale: f32, out: &mut [f32]);
+kernel!(adam = adam_body; p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: AdamStep);
+kernel!(polyak = polyak_body; target: &mut [f32], p: &[f32], tau: f32);
+
+/// A panel as rows of `C` samples.
+#[inline(always)]
+pub fn panel<const C: usize>(x: &[f32]) -> &[[f32; C]] {
+    x.as_chunks::<C>().0
+}
+
+#[inline(always)]
+pub fn panel_mut<const C: usize>(x: &mut [f32]) -> &mut [[f32; C]] {
+    x.as_chunks_mut::<C>().0
+}
+
+/// `y = weight x + bias`, then ReLU if asked: weight `[O, I]`, x `[I][C]`, y `[O][C]`.
+#[inline(always)]
+fn forward_body<M: MulAdd, const R: usize, const C: usize>(
+    weight: &[f32],
+    bias: &[f32],
+    relu: bool,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let (x, y) = (panel::<C>(x), panel_mut::<C>(y));
+    let done = forward_tiles::<M, R, C>(0, weight, bias, relu, x, y);
+    let done = forward_tiles::<M, 2, C>(done, weight, bias, relu, x, y);
+    forward_tiles::<M, 1, C>(done, weight, bias, relu, x, y);
+}
+
+#[inline(always)]
+fn forward_tiles<M: MulAdd, const R: usize, const C: usize>(
+    mut row: usize,
+    weight: &[f32],
+    bias: &[f32],
+    relu: bool,
+    x: &[[f32; C]],
+    y: &mut [[f32; C]],
+) -> usize {
+    let inputs = x.len();
+    while row + R <= y.len() {
+        let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[(row + r) * inputs..][..inputs]);
+        let mut sums = [[0.0; C]; R];
+        for r in 0..R {
+            sums[r] = [bias[row + r]; C];
+        }
+        for p in 0..inputs {
+            for r in 0..R {
+                let w = weights[r][p];
+                for c in 0..C {
+                    sums[r][c] = M::mul_add(w, x[p][c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                y[row + r][c] = if relu { sums[r][c].max(0.0) } else { sums[r][c] };
+            }
+        }
+        row += R;
+    }
+    row
+}
+
+/// `dx = weight^T g` where `y > 0`, else 0: weight `[O, I]`, g `[O][C]`, y and dx `[I][C]`.
+#[inline(always)]
+fn backward_body<M: MulAdd, const R: usize, const C: usize>(
+    weight: &[f32],
+    g: &[f32],
+    y: &[f32],
+    dx: &mut [f32],
+) {
+    let (g, y, dx) = (panel::<C>(g), panel::<C>(y), panel_mut::<C>(dx));
+    let done = backward_tiles::<M, R, C>(0, weight, g, y, dx);
+    let done = backward_tiles::<M, 2, C>(done, weight, g, y, dx);
+    backward_tiles::<M, 1, C>(done, weight, g, y, dx);
+}
+
+#[inline(always)]
+fn backward_tiles<M: MulAdd, const R: usize, const C: usize>(
+    mut row: usize,
+    weight: &[f32],
+    g: &[[f32; C]],
+    y: &[[f32; C]],
+    dx: &mut [[f32; C]],
+) -> usize {
+    let inputs = dx.len();
+    while row + R <= inputs {
+        let mut sums = [[0.0; C]; R];
+        for (weights, g) in weight.chunks_exact(inputs).zip(g) {
+            let weights = &weights[row..row + R];
+            for r in 0..R {
+                let w = weights[r];
+                for c in 0..C {
+                    sums[r][c] = M::mul_add(w, g[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                dx[row + r][c] = if y[row + r][c] > 0.0 { sums[r][c] } else { 0.0 };
+            }
+        }
+        row += R;
+    }
+    row
+}
+
+/// Sums over all samples: `dw = g x^T`, `db = g 1`. g `[panels][O][C]`; x twice: `[panels][I][C]` and as `rows` `[samples][I]`.
+#[inline(always)]
+fn weight_gradient_body<M: MulAdd, const R: usize, const C: usize>(
+    g: &[f32],
+    outputs: usize,
+    x: &[f32],
+    rows: &[f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let (g, x) = (panel::<C>(g), panel::<C>(x));
+    let done = gradient_tiles::<M, R, C>(0, g, outputs, rows, dw);
+    let done = gradient_tiles::<M, 2, C>(done, g, outputs, rows, dw);
+    gradient_tiles::<M, 1, C>(done, g, outputs, rows, dw);
+    narrow_gradient::<M, C>(g, outputs, x, dw);
+    for (o, db) in db.iter_mut().enumerate() {
+        let mut sums = [0.0; C];
+        for g in g.chunks_exact(outputs) {
+            for c in 0..C {
+                sums[c] += g[o][c];
+            }
+        }
+        *db = sums.iter().sum();
+    }
+}
+
+/// The columns of `dw` that fill whole tiles.
+#[inline(always)]
+fn gradient_tiles<M: MulAdd, const R: usize, const C: usize>(
+    mut o: usize,
+    g: &[[f32; C]],
+    outputs: usize,
+    rows: &[f32],
+    dw: &mut [f32],
+) -> usize {
+    let inputs = dw.len() / outputs;
+    while o + R <= outputs {
+        for j in (0..inputs / C * C).step_by(C) {
+            let mut sums = [[0.0; C]; R];
+            for (g, rows) in g.chunks_exact(outputs).zip(rows.chunks_exact(C * inputs)) {
+                let g = &g[o..o + R];
+                for lane in 0..C {
+                    let row = &rows[lane * inputs + j..][..C];
+                    for r in 0..R {
+                        let factor = g[r][lane];
+                        for c in 0..C {
+                            sums[r][c] = M::mul_add(factor, row[c], sums[r][c]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                dw[(o + r) * inputs + j..][..C].copy_from_slice(&sums[r]);
+            }
+        }
+        o += R;
+    }
+    o
+}
+
+/// The columns that are left, as sums along the samples.
+#[inline(always)]
+fn narrow_gradient<M: MulAdd, const C: usize>(
+    g: &[[f32; C]],
+    outputs: usize,
+    x: &[[f32; C]],
+    dw: &mut [f32],
+) {
+    let inputs = dw.len() / outputs;
+    for o in 0..outputs {
+        for i in inputs / C * C..inputs {
+            let mut sums = [0.0; C];
+            for (g, x) in g.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
+                for c in 0..C {
+                    sums[c] = M::mul_add(g[o][c], x[i][c], sums[c]);
+                }
+            }
+            dw[o * inputs + i] = sums.iter().sum();
+        }
+    }
+}
+
+/// `[I][C]` to `[C][I]`.
+#[inline(always)]
+fn to_rows_body<M: MulAdd, const R: usize, const C: usize>(x: &[f32], rows: &mut [f32]) {
+    let x = panel::<C>(x);
+    for (lane, row) in rows.chunks_exact_mut(x.len()).enumerate().take(C) {
+        for (to, from) in row.iter_mut().zip(x) {
+            *to = from[lane];
+        }
+    }
+}
+
+/// `[samples][I]` to `[I][C]`; lanes beyond the samples stay as they are.
+#[inline(always)]
+fn to_panel_body<M: MulAdd, const R: usize, const C: usize>(rows: &[f32], x: &mut [f32]) {
+    let x = panel_mut::<C>(x);
+    for (lane, row) in rows.chunks_exact(x.len()).enumerate().take(C) {
+        for (to, from) in x.iter_mut().zip(row) {
+            to[lane] = *from;
+        }
+    }
+}
+
+/// Means of `group` rows each: y `[A * group][C]`, out `[A][C]`.
+#[inline(always)]
+fn means_body<M: MulAdd, const R: usize, const C: usize>(y: &[f32], group: usize, out: &mut [f32]) {
+    for (rows, out) in panel::<C>(y).chunks_exact(group).zip(panel_mut::<C>(out)) {
+        let mut sums = [0.0; C];
+        for row in rows {
+            for c in 0..C {
+                sums[c] += row[c];
+            }
+        }
+        *out = sums.map(|s| s * (1.0 / group as f32));
+    }
+}
+
+/// For each sample the group that its index names: y `[A * group][C]`, index `[C]`, out `[group][C]`.
+#[inline(always)]
+fn choose_body<M: MulAdd, const R: usize, const C: usize>(
+    y: &[f32],
+    group: usize,
+    index: &[f32],
+    out: &mut [f32],
+) {
+    let (index, out) = (panel::<C>(index)[0], panel_mut::<C>(out));
+    for (a, rows) in panel::<C>(y).chunks_exact(group).enumerate() {
+        for (out, row) in out.iter_mut().zip(rows) {
+            for c in 0..C {
+                out[c] = if index[c] == a as f32 { row[c] } else { out[c] };
+            }
+        }
+    }
+}
+
+/// `next = reward + discount next` for every quantile.
+#[inline(always)]
+fn bellman_body<M: MulAdd, const R: usize, const C: usize>(
+    reward: &[f32],
+    discount: &[f32],
+    next: &mut [f32],
+) {
+    let (reward, discount) = (panel::<C>(reward)[0], panel::<C>(discount)[0]);
+    for row in panel_mut::<C>(next) {
+        for c in 0..C {
+            row[c] = M::mul_add(discount[c], row[c], reward[c]);
+        }
+    }
+}
+
+/// The adjoint of means and choice: `every[a]` to each of a group's rows, and `scale chosen` to the group that was chosen.
+#[inline(always)]
+fn spread_body<M: MulAdd, const R: usize, const C: usize>(
+    every: &[f32],
+    index: &[f32],
+    chosen: &[f32],
+    scale: f32,
+    out: &mut [f32],
+) {
+    let (index, chosen) = (panel::<C>(index)[0], panel::<C>(chosen));
+    let groups = panel_mut::<C>(out).chunks_exact_mut(chosen.len());
+    for ((a, rows), every) in groups.enumerate().zip(panel::<C>(every)) {
+        for (row, chosen) in rows.iter_mut().zip(chosen) {
+            for c in 0..C {
+                let own = if index[c] == a as f32 { chosen[c] } else { 0.0 };
+                row[c] = M::mul_add(own, scale, every[c]);
+            }
+        }
+    }
+}
+
+/// Adam's constants and this step's scales.
+#[derive(Clone, Copy)]
+pub struct AdamStep {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    /// `lr / (1 - beta1^t)`.
+    pub size: f32,
+    /// `1 / sqrt(1 - beta2^t)`.
+    pub scale: f32,
+}
+
+/// One step of Adam, moments included (Kingma and Ba 2015, algorithm 1).
+#[inline(always)]
+fn adam_body<M: MulAdd, const R: usize, const C: usize>(
+    p: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    g: &[f32],
+    s: AdamStep,
+) {
+    let moments = m.iter_mut().zip(v);
+    for ((p, (m, v)), g) in p.iter_mut().zip(moments).zip(g) {
+        *m = s.beta1 * *m + (1.0 - s.beta1) * g;
+        *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
+        *p -= s.size * *m / (v.sqrt() * s.scale + s.epsilon);
+    }
+}
+
+#[inline(always)]
+fn polyak_body<M: MulAdd, const R: usize, const C: usize>(target: &mut [f32], p: &[f32], tau: f32) {
+    for (target, p) in target.iter_mut().zip(p) {
+        *target += tau * (p - *target);
+    }
+}

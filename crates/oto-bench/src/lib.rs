@@ -1,0 +1,8 @@
+//! What "fast" is measured with: one train step as numbers that every backend and every peer can run
+//! ([`workload`]), the same step written by hand as the limit ([`fused`]), and the ruler ([`measure`]).
+
+pub mod fused;
+mod huber;
+mod kernels;
+pub mod measure;
+pub mod workload;
