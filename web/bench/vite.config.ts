@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { defineConfig } from 'vite';
 
 /** What lets a page share memory between threads, which TensorFlow.js and jax-js do where they may. */
@@ -13,7 +12,7 @@ export default defineConfig({
     minify: false,
     // The WebAssembly of the peers stays in files of its own.
     assetsInlineLimit: 0,
-    rolldownOptions: { input: ['index.html', 'student.html'].map((page) => resolve(import.meta.dirname, page)) },
+    rolldownOptions: { input: ['index.html', 'student.html'] },
   },
   worker: { format: 'es' },
   server: { headers: ISOLATED },

@@ -51,7 +51,7 @@ function setUp(): void {
   boxes('shapes', 'distillation', [{ value: 'yes', label: 'distillation' }], query.get('distillation') === 'no' ? [] : ['yes']);
   const names = PEERS.map(({ name }) => name);
   boxes('peers', 'peer', PEERS.map(({ name, label }) => ({ value: name, label })), listed('peers', names));
-  form.elements.namedItem('repeats')!.setAttribute('value', query.get('repeats') ?? '15');
+  (form.elements.namedItem('repeats') as HTMLInputElement).value = query.get('repeats') ?? '15';
 }
 
 function readPlan(): Plan {

@@ -136,9 +136,9 @@ function forward(network: Layer[], x: tf.Tensor2D): tf.Tensor2D {
 
 /** The same without a gradient to come, in the fused kernel with its activation. */
 function forwardOnly(network: Layer[], x: tf.Tensor2D): tf.Tensor2D {
-  return network.reduce((h, { weight, bias }, i) => {
+  return network.reduce<tf.Tensor2D>((h, { weight, bias }, i) => {
     const activation = i + 1 < network.length ? 'relu' : 'linear';
-    return tf.fused.matMul({ a: h, b: weight as unknown as tf.Tensor2D, bias, activation });
+    return tf.fused.matMul({ a: h, b: weight, bias, activation }) as tf.Tensor2D;
   }, x);
 }
 
