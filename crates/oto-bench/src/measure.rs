@@ -227,9 +227,7 @@ fn block(contestant: &mut dyn Contestant) -> Result<u32, Failure> {
 fn products(program: &Program) -> Vec<[usize; 3]> {
     let shape = |id: oto_graph::NodeId| &program.nodes[id.0].shape;
     let size = |node: &oto_graph::Node| match node.op {
-        Op::MatMul { a, ta, .. } => {
-            Some([node.shape[0], shape(a)[if ta { 0 } else { 1 }], node.shape[1]])
-        }
+        Op::MatMul { a, ta, .. } => Some([node.shape[0], shape(a)[if ta { 0 } else { 1 }], node.shape[1]]),
         Op::Linear { x, .. } => Some([node.shape[0], shape(x)[1], node.shape[1]]),
         _ => None,
     };
@@ -246,9 +244,8 @@ fn products_only(program: &Program) -> Program {
     let t = &Trace::new();
     let mut updates = Vec::new();
     for (i, node) in program.nodes.iter().enumerate() {
-        let operand = |side: &str, id: oto_graph::NodeId| {
-            t.state(format!("{i}.{side}"), &program.nodes[id.0].shape)
-        };
+        let operand =
+            |side: &str, id: oto_graph::NodeId| t.state(format!("{i}.{side}"), &program.nodes[id.0].shape);
         let product = match node.op {
             Op::MatMul { a, b, ta, tb } => operand("a", a).matmul(operand("b", b), ta, tb),
             Op::Linear { x, weight, bias, activation } => {
