@@ -123,8 +123,9 @@ impl Fused {
                 (Head::Quantiles(Box::new(head)), named("target"), get("target_mix")[0])
             }
             Task::Distillation => {
-                let soft = panels(level, &get("soft"), widths[widths.len() - 1], padded);
-                (Head::Soft(Soft { observation: get("observation"), soft }), Vec::new(), 0.0)
+                let soft = panels(level, get("soft"), widths[widths.len() - 1], padded);
+                let observation = padded_rows(get("observation"), widths[0], padded);
+                (Head::Soft(Soft { observation, soft }), Vec::new(), 0.0)
             }
         };
         Self {
@@ -161,7 +162,7 @@ impl Fused {
             Head::Soft(head) => {
                 let network = Network { level: self.level, layers: &self.layers };
                 let (last, before) = self.activations.split_last_mut().expect("a network has an output");
-                let observations = head.observation.chunks(network.lanes() * network.layers[0].inputs);
+                let observations = head.observation.chunks_exact(network.lanes() * network.layers[0].inputs);
                 for (i, rows) in observations.enumerate() {
                     network.forward(&self.params, rows, i, before, last);
                 }
@@ -258,11 +259,17 @@ fn layers(widths: &[usize]) -> Vec<Layer> {
     widths.windows(2).map(layer).collect()
 }
 
+/// `[samples][width]` with zeros for the samples that the last panel lacks.
+fn padded_rows(mut rows: Vec<f32>, width: usize, padded: usize) -> Vec<f32> {
+    rows.resize(padded * width, 0.0);
+    rows
+}
+
 /// `[samples][width]` as `[panels][width][C]`.
-fn panels(level: Level, rows: &[f32], width: usize, padded: usize) -> Vec<f32> {
+fn panels(level: Level, rows: Vec<f32>, width: usize, padded: usize) -> Vec<f32> {
     let mut out = vec![0.0; width * padded];
     let size = width * level.lanes();
-    for (rows, out) in rows.chunks(size).zip(out.chunks_exact_mut(size)) {
+    for (rows, out) in padded_rows(rows, width, padded).chunks_exact(size).zip(out.chunks_exact_mut(size)) {
         kernels::to_panel(level, rows, out);
     }
     out
@@ -279,7 +286,7 @@ impl Network<'_> {
         self.level.lanes()
     }
 
-    /// Panel `panel` from observations `[<= C][inputs]` through all layers; `before` has the layers' inputs.
+    /// Panel `panel` from observations `[C][inputs]` through all layers; `before` has the layers' inputs.
     fn forward(
         self,
         params: &[f32],
@@ -311,16 +318,12 @@ impl Quantiles {
         get: &dyn Fn(&str) -> Vec<f32>,
     ) -> Self {
         let lanes = level.lanes();
-        let padded_values = |name: &str| {
-            let mut values = get(name);
-            values.resize(padded, 0.0);
-            values
-        };
+        let padded_values = |name: &str| padded_rows(get(name), 1, padded);
         let whole = |name: &str| get(name).into_iter().map(|v| v as usize).collect::<Vec<_>>();
         Self {
             count,
-            observation: get("observation"),
-            next_observation: get("next_observation"),
+            observation: padded_rows(get("observation"), widths[0], padded),
+            next_observation: padded_rows(get("next_observation"), widths[0], padded),
             action: padded_values("action"),
             reward: padded_values("reward"),
             discount: padded_values("discount"),
@@ -357,16 +360,22 @@ impl Quantiles {
         let (level, lanes) = (network.level, network.lanes());
         let (outputs, width) = (ACTIONS * self.count, network.layers[0].inputs);
         let mut task = 0.0;
-        for (i, rows) in self.observation.chunks(lanes * width).enumerate() {
+        for (i, rows) in self.observation.chunks_exact(lanes * width).enumerate() {
             let here = i * lanes..(i + 1) * lanes;
-            let next_rows = self.next_observation.chunks(lanes * width).nth(i).expect("as many as observations");
+            let next_rows =
+                self.next_observation.chunks_exact(lanes * width).nth(i).expect("as many as observations");
             let (next, next_before) = self.next.split_last_mut().expect("a network has an output");
             network.forward(target, next_rows, 0, next_before, next);
             let q = &mut self.q[i * ACTIONS * lanes..(i + 1) * ACTIONS * lanes];
             kernels::means(level, next, self.count, q);
             best(q, &mut self.best);
             kernels::choose(level, next, self.count, &self.best, &mut self.bellman);
-            kernels::bellman(level, &self.reward[here.clone()], &self.discount[here.clone()], &mut self.bellman);
+            kernels::bellman(
+                level,
+                &self.reward[here.clone()],
+                &self.discount[here.clone()],
+                &mut self.bellman,
+            );
 
             network.forward(params, rows, i, before, last);
             let theta = &last[i * outputs * lanes..(i + 1) * outputs * lanes];
@@ -495,7 +504,10 @@ mod tests {
             let loss = ours.step();
             reference.run(&workload.slices(), &mut outputs).unwrap();
             let expected = outputs[0][0];
-            assert!((loss - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{name} {step}: {loss} {expected}");
+            assert!(
+                (loss - expected).abs() < 1e-4 * (1.0 + expected.abs()),
+                "{name} {step}: {loss} {expected}"
+            );
             if step != 1 && step != 10 {
                 continue;
             }

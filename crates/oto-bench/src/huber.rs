@@ -254,7 +254,8 @@ mod tests {
         for level in Level::all() {
             let lanes = level.lanes();
             for n in [1, 7, 16, 63, 64, 200] {
-                let mut draw = |n: usize| (0..n * lanes).map(|_| 2.0 * rng.normal() as f32).collect::<Vec<_>>();
+                let mut draw =
+                    |n: usize| (0..n * lanes).map(|_| 2.0 * rng.normal() as f32).collect::<Vec<_>>();
                 let (theta, target) = (draw(n), draw(n));
                 let mut scratch = Scratch::new(n, lanes);
                 for sorts in [false, true] {
@@ -263,7 +264,8 @@ mod tests {
                         false => pairs(level, &theta, &target, &mut loss, &mut grad),
                         true => sorted(level, &theta, &target, &mut loss, &mut grad, &mut scratch),
                     }
-                    let lane = |x: &[f32], l: usize| x[l..].iter().step_by(lanes).copied().collect::<Vec<_>>();
+                    let lane =
+                        |x: &[f32], l: usize| x[l..].iter().step_by(lanes).copied().collect::<Vec<_>>();
                     for l in 0..lanes {
                         let (expected, slopes) = reference(&lane(&theta, l), &lane(&target, l));
                         let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4 * (1.0 + b.abs());

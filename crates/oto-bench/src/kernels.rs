@@ -35,15 +35,20 @@ impl Level {
         Self::all().last().copied().unwrap_or(Self::Plain)
     }
 
+    /// Rows and columns of its register tile.
+    pub fn tile(self) -> (usize, usize) {
+        match self {
+            Self::Plain => PLAIN,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => AVX2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => AVX512,
+        }
+    }
+
     /// Samples in a panel.
     pub fn lanes(self) -> usize {
-        match self {
-            Self::Plain => PLAIN.1,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => AVX2.1,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => AVX512.1,
-        }
+        self.tile().1
     }
 
     /// Its name.
@@ -138,6 +143,7 @@ kernel!(choose = choose_body; y: &[f32], group: usize, index: &[f32], out: &mut 
 kernel!(bellman = bellman_body; reward: &[f32], discount: &[f32], next: &mut [f32]);
 kernel!(spread = spread_body; every: &[f32], index: &[f32], chosen: &[f32], scale: f32, out: &mut [f32]);
 kernel!(adam = adam_body; p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: AdamStep);
+kernel!(multiply_add_loop = multiply_add_loop_body; rounds: u32, out: &mut f32);
 kernel!(polyak = polyak_body; target: &mut [f32], p: &[f32], tau: f32);
 
 /// A panel as rows of `C` samples.
@@ -337,7 +343,7 @@ fn to_rows_body<M: MulAdd, const R: usize, const C: usize>(x: &[f32], rows: &mut
     }
 }
 
-/// `[samples][I]` to `[I][C]`; lanes beyond the samples stay as they are.
+/// `[C][I]` to `[I][C]`.
 #[inline(always)]
 fn to_panel_body<M: MulAdd, const R: usize, const C: usize>(rows: &[f32], x: &mut [f32]) {
     let x = panel_mut::<C>(x);
@@ -450,4 +456,20 @@ fn polyak_body<M: MulAdd, const R: usize, const C: usize>(target: &mut [f32], p:
     for (target, p) in target.iter_mut().zip(p) {
         *target += tau * (p - *target);
     }
+}
+
+/// `2 R C` floating-point operations a round, on registers alone: what [`Level::tile`] is for.
+#[inline(always)]
+fn multiply_add_loop_body<M: MulAdd, const R: usize, const C: usize>(rounds: u32, out: &mut f32) {
+    // Values settle at 1, so that none becomes subnormal.
+    let (keep, add) = (std::hint::black_box(0.75f32), std::hint::black_box(0.25f32));
+    let mut sums = [[0.0f32; C]; R];
+    for _ in 0..rounds {
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = M::mul_add(sums[r][c], keep, add);
+            }
+        }
+    }
+    *out = sums.iter().flatten().sum();
 }

@@ -1,8 +1,11 @@
 //! What "fast" is measured with: one train step as numbers that every backend and every peer can run
-//! ([`workload`]), the same step written by hand as the limit ([`fused`]), and the ruler ([`measure`]).
+//! ([`workload`]), the same step written by hand as the limit ([`fused`]), the ruler ([`measure`], [`report`]) and contestants in other
+//! languages ([`peer`]).
 
 pub mod fused;
 mod huber;
 mod kernels;
 pub mod measure;
+pub mod peer;
+pub mod report;
 pub mod workload;

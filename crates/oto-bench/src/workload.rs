@@ -99,7 +99,9 @@ impl Workload {
     /// What tables call it.
     pub fn name(&self) -> String {
         match self.task {
-            Task::QrDqn(s) => format!("qr-dqn hidden {} quantiles {} batch {}", s.hidden, s.quantiles, s.batch),
+            Task::QrDqn(s) => {
+                format!("qr-dqn hidden {} quantiles {} batch {}", s.hidden, s.quantiles, s.batch)
+            }
             Task::Distillation => "distillation".into(),
         }
     }
@@ -226,7 +228,8 @@ mod tests {
                 let inputs = program.inputs.iter().filter(move |i| i.role == role);
                 inputs.map(|i| (i.name.clone(), i.len())).collect::<Vec<_>>()
             };
-            let sizes = |of: &[(String, Vec<f32>)]| of.iter().map(|(n, v)| (n.clone(), v.len())).collect::<Vec<_>>();
+            let sizes =
+                |of: &[(String, Vec<f32>)]| of.iter().map(|(n, v)| (n.clone(), v.len())).collect::<Vec<_>>();
             assert_eq!(sizes(&workload.state), names(Role::State));
             assert_eq!(sizes(&workload.data), names(Role::Data));
         }
