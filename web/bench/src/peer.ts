@@ -35,17 +35,3 @@ export const PEERS: PeerInfo[] = [
 
 /** The peer all others are compared with. */
 export const REFERENCE = 'oto-cpu';
-
-/** Loads a peer's code; only what is measured is downloaded. */
-export async function load(name: string): Promise<Peer> {
-  const [library, ...rest] = name.split('-');
-  const device = rest.join('-');
-  switch (library) {
-    case 'tfjs':
-      return new (await import('./peers/tfjs')).TfjsPeer(device);
-    case 'jax':
-      return new (await import('./peers/jax')).JaxPeer(device);
-    default:
-      return new (await import('./peers/oto')).OtoPeer(name);
-  }
-}

@@ -1,6 +1,6 @@
 // One peer in a worker of its own: its threads, its memory and its failures stay apart from the others'.
 
-import { load, type Peer } from './peer';
+import type { Peer } from './peer';
 import type { Workload } from './workload';
 
 /** What the page asks. */
@@ -12,6 +12,20 @@ export type Request =
 
 /** The answer to the request before; a step's is the milliseconds it took, measured here. */
 export type Answer = { value: unknown } | { error: string };
+
+/** Loads a peer's code; only what is measured is downloaded. */
+async function load(name: string): Promise<Peer> {
+  const [library, ...rest] = name.split('-');
+  const device = rest.join('-');
+  switch (library) {
+    case 'tfjs':
+      return new (await import('./peers/tfjs')).TfjsPeer(device);
+    case 'jax':
+      return new (await import('./peers/jax')).JaxPeer(device);
+    default:
+      return new (await import('./peers/oto')).OtoPeer(name);
+  }
+}
 
 let peer: Peer | undefined;
 

@@ -3,6 +3,7 @@
 // kernel is fast only for operands that lie as they are multiplied), and that of the quantile Huber loss.
 
 import * as tf from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import { setThreadsCount, setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import plain from '@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm.wasm?url';
 import simd from '@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm?url';
@@ -101,6 +102,11 @@ async function read(from: tf.Tensor): Promise<Float32Array> {
   return from.rank === 2 ? transpose({ shape: from.shape, values }).values : Float32Array.from(values);
 }
 
+/** Asked for floats, the wasm backend's own returns other numbers than ones. */
+function oneHot(index: tf.Tensor1D, count: number): tf.Tensor2D {
+  return tf.cast(tf.oneHot(index, count) as tf.Tensor2D, 'float32');
+}
+
 /** `x weight + bias`, ReLU after it where `relu` is set; `x` is differentiated only where something depends on it. */
 function linear(x: tf.Tensor2D, { weight, bias }: Layer, relu: boolean, first: boolean): tf.Tensor2D {
   const forward = (x: tf.Tensor2D, w: tf.Tensor2D, b: tf.Tensor1D) => {
@@ -186,15 +192,15 @@ function qrdqnUpdate(workload: Workload, optimiser: tf.AdamOptimizer, q: Layer[]
   /** Everything that is not differentiated. */
   const prepare = () => {
     const theta = cube(forwardOnly(target, next));
-    const best = tf.oneHot(tf.argMax(tf.mean(theta, 2), 1) as tf.Tensor1D, actions);
-    const teacher = tf.oneHot(teacherAction, actions, 1, 0, 'float32');
+    const best = oneHot(tf.argMax(tf.mean(theta, 2), 1) as tf.Tensor1D, actions);
+    const teacher = oneHot(teacherAction, actions);
     const both = tf.mul(mask, tf.gather(mask, perm));
     const atLeastOne = (mask: tf.Tensor) => tf.maximum(tf.sum(mask), 1);
     return {
       bellman: tf.add(reward, tf.mul(discount, pick(theta, best))) as tf.Tensor2D,
-      chosen: tf.oneHot(action, actions, 1, 0, 'float32'),
+      chosen: oneHot(action, actions),
       // The gather's gradient is missing from the wasm backend; a small matrix product has the same effect.
-      partner: tf.oneHot(perm, batch, 1, 0, 'float32') as tf.Tensor2D,
+      partner: oneHot(perm, batch),
       teacher,
       teacherPair: tf.add(teacher, tf.gather(teacher, perm)),
       both,
