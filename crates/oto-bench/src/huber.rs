@@ -1,7 +1,7 @@
 //! The quantile Huber loss (kappa 1) of a panel and its gradient: every pair for few quantiles, sorted targets with prefix
 //! sums for many.
 
-use crate::kernels::{Fused, Level, MulAdd, kernel, panel, panel_mut};
+use crate::kernels::{Level, MulAdd, kernel, panel, panel_mut};
 
 /// From this many quantiles on, sorting is faster than visiting every pair (measured with AVX2 and AVX-512).
 const SORTED_FROM: usize = 96;

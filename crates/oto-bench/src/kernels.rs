@@ -64,13 +64,13 @@ impl Level {
 }
 
 /// Rows and columns of a register tile. 16 vector registers of 4 numbers:
-const PLAIN: (usize, usize) = (4, 8);
+pub const PLAIN: (usize, usize) = (4, 8);
 /// 16 registers of 8 numbers.
 #[cfg(target_arch = "x86_64")]
-const AVX2: (usize, usize) = (6, 16);
+pub const AVX2: (usize, usize) = (6, 16);
 /// 32 registers of 16 numbers.
 #[cfg(target_arch = "x86_64")]
-const AVX512: (usize, usize) = (8, 32);
+pub const AVX512: (usize, usize) = (8, 32);
 
 /// `a * b + c`, fused where that is one instruction.
 pub trait MulAdd {
@@ -96,37 +96,37 @@ impl MulAdd for Separate {
 
 /// Every 64-bit ARM has fused vectors; x86 without AVX2 and wasm do not.
 #[cfg(target_arch = "aarch64")]
-type PlainMulAdd = Fused;
+pub type PlainMulAdd = Fused;
 #[cfg(not(target_arch = "aarch64"))]
-type PlainMulAdd = Separate;
+pub type PlainMulAdd = Separate;
 
 /// Compiles `$body::<M, R, C>` for each level and chooses at run time.
 macro_rules! kernel {
     ($name:ident = $body:ident; $($arg:ident: $type:ty),* $(,)?) => {
         #[allow(clippy::too_many_arguments)]
-        pub fn $name(level: Level, $($arg: $type),*) {
+        pub fn $name(level: $crate::kernels::Level, $($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) {
-                $body::<Fused, { AVX2.0 }, { AVX2.1 }>($($arg),*)
+                $body::<$crate::kernels::Fused, { $crate::kernels::AVX2.0 }, { $crate::kernels::AVX2.1 }>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx2,fma,avx512f")]
             fn avx512($($arg: $type),*) {
-                $body::<Fused, { AVX512.0 }, { AVX512.1 }>($($arg),*)
+                $body::<$crate::kernels::Fused, { $crate::kernels::AVX512.0 }, { $crate::kernels::AVX512.1 }>($($arg),*)
             }
             match level {
-                Level::Plain => $body::<PlainMulAdd, { PLAIN.0 }, { PLAIN.1 }>($($arg),*),
+                $crate::kernels::Level::Plain => $body::<$crate::kernels::PlainMulAdd, { $crate::kernels::PLAIN.0 }, { $crate::kernels::PLAIN.1 }>($($arg),*),
                 // SAFETY: this level exists only where the processor has these instructions.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
-                Level::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::kernels::Level::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
-                Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::kernels::Level::Avx512 => unsafe { avx512($($arg),*) },
             }
         }
     };
