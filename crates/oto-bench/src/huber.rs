@@ -1,7 +1,8 @@
 //! The quantile Huber loss (kappa 1) of a panel and its gradient: every pair for few quantiles, sorted targets with prefix
 //! sums for many.
 
-use crate::kernels::{Fused, Level, MulAdd, kernel, panel, panel_mut};
+use crate::kernels::{Level, kernel, panel, panel_mut};
+use crate::vector::{Vector, load, splat, store};
 
 /// From this many quantiles on, sorting is faster than visiting every pair (measured with AVX2 and AVX-512).
 const SORTED_FROM: usize = 96;
@@ -48,7 +49,7 @@ kernel!(sorted = sorted_body; theta: &[f32], target: &[f32], loss: &mut [f32], g
 /// With `d = target - theta`, `c = clamp(d, -1, 1)` and `p = max(c, 0)`, a pair's Huber loss is `c (d - c / 2)`, of which
 /// `p (d - p / 2)` is the part above theta; the slopes are `c` and `p`.
 #[inline(always)]
-fn pairs_body<M: MulAdd, const R: usize, const C: usize>(
+fn pairs_body<V: Vector, const R: usize, const C: usize>(
     theta: &[f32],
     target: &[f32],
     loss: &mut [f32],
@@ -56,30 +57,38 @@ fn pairs_body<M: MulAdd, const R: usize, const C: usize>(
 ) {
     let (theta, target) = (panel::<C>(theta), panel::<C>(target));
     let n = theta.len() as f32;
-    let mut total = [0.0f32; C];
+    let (one, minus_one) = (V::splat(1.0), V::splat(-1.0));
+    let (zero, minus_half) = (V::splat(0.0), V::splat(-0.5));
     for (i, (theta, grad)) in theta.iter().zip(panel_mut::<C>(grad)).enumerate() {
         let tau = (i as f32 + 0.5) / n;
-        let [mut slope, mut slope_above, mut huber, mut huber_above] = [[0.0f32; C]; 4];
+        let theta = load::<V>(theta);
+        let [mut slope, mut slope_above, mut huber, mut huber_above] = [splat::<V>(0.0); 4];
         for target in target {
-            for l in 0..C {
-                let d = target[l] - theta[l];
-                let c = d.min(1.0).max(-1.0);
-                let p = c.max(0.0);
-                slope[l] += c;
-                slope_above[l] += p;
-                huber[l] = M::mul_add(c, M::mul_add(c, -0.5, d), huber[l]);
-                huber_above[l] = M::mul_add(p, M::mul_add(p, -0.5, d), huber_above[l]);
+            let target = load::<V>(target);
+            for l in 0..2 {
+                let d = target[l].sub(theta[l]);
+                let c = d.min(one).max(minus_one);
+                let p = c.max(zero);
+                slope[l] = slope[l].add(c);
+                slope_above[l] = slope_above[l].add(p);
+                huber[l] = c.mul_add(c.mul_add(minus_half, d), huber[l]);
+                huber_above[l] = p.mul_add(p.mul_add(minus_half, d), huber_above[l]);
             }
         }
+        let [slope, slope_above, huber, huber_above] =
+            [slope, slope_above, huber, huber_above].map(numbers::<V, C>);
         for l in 0..C {
-            total[l] += weighted(tau, huber_above[l], huber[l] - huber_above[l]);
+            loss[l] += weighted(tau, huber_above[l], huber[l] - huber_above[l]) / n;
             grad[l] = -weighted(tau, slope_above[l], slope[l] - slope_above[l]) / n;
         }
     }
-    let loss = &mut panel_mut::<C>(loss)[0];
-    for l in 0..C {
-        loss[l] += total[l] / n;
-    }
+}
+
+#[inline(always)]
+fn numbers<V: Vector, const C: usize>(row: [V; 2]) -> [f32; C] {
+    let mut numbers = [0.0; C];
+    store(row, &mut numbers);
+    numbers
 }
 
 #[inline(always)]
@@ -88,7 +97,7 @@ fn weighted(tau: f32, above: f32, below: f32) -> f32 {
 }
 
 #[inline(always)]
-fn sorted_body<M: MulAdd, const R: usize, const C: usize>(
+fn sorted_body<V: Vector, const R: usize, const C: usize>(
     theta: &[f32],
     target: &[f32],
     loss: &mut [f32],
@@ -99,7 +108,7 @@ fn sorted_body<M: MulAdd, const R: usize, const C: usize>(
     let (sums, squares) = (panel_mut::<C>(&mut scratch.sums), panel_mut::<C>(&mut scratch.squares));
     let sorted = panel_mut::<C>(&mut scratch.sorted);
     let middle = fill(target, sorted);
-    sort(sorted);
+    sort::<V, C>(sorted);
     prefix_sums(&sorted[..target.len()], sums, squares);
     let n = theta.len() as f32;
     let mut total = [0.0f32; C];
@@ -143,7 +152,7 @@ fn fill<const C: usize>(target: &[[f32; C]], sorted: &mut [[f32; C]]) -> [f32; C
 
 /// Batcher's odd-even merge sort of the rows, every lane on its own: a network, so that lanes go in step.
 #[inline(always)]
-fn sort<const C: usize>(rows: &mut [[f32; C]]) {
+fn sort<V: Vector, const C: usize>(rows: &mut [[f32; C]]) {
     let n = rows.len();
     let mut p = 1;
     while p < n {
@@ -152,7 +161,7 @@ fn sort<const C: usize>(rows: &mut [[f32; C]]) {
             for j in (k % p..n - k).step_by(2 * k) {
                 for i in j..j + k.min(n - j - k) {
                     if i / (2 * p) == (i + k) / (2 * p) {
-                        exchange(rows, i, i + k);
+                        exchange::<V, C>(rows, i, i + k);
                     }
                 }
             }
@@ -163,12 +172,10 @@ fn sort<const C: usize>(rows: &mut [[f32; C]]) {
 }
 
 #[inline(always)]
-fn exchange<const C: usize>(rows: &mut [[f32; C]], low: usize, high: usize) {
-    let (a, b) = (rows[low], rows[high]);
-    for l in 0..C {
-        rows[low][l] = if a[l] < b[l] { a[l] } else { b[l] };
-        rows[high][l] = if a[l] < b[l] { b[l] } else { a[l] };
-    }
+fn exchange<V: Vector, const C: usize>(rows: &mut [[f32; C]], low: usize, high: usize) {
+    let (a, b) = (load::<V>(&rows[low]), load::<V>(&rows[high]));
+    store([a[0].min(b[0]), a[1].min(b[1])], &mut rows[low]);
+    store([a[0].max(b[0]), a[1].max(b[1])], &mut rows[high]);
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Loops over panels: a panel holds some features of `C` samples as `[features][C]`, so that a vector instruction does the
-//! same for `C` samples at once. Each loop is written once and compiled for every level of instructions, with tiles of
+//! same for `C` samples at once (`C` is two vectors). Each loop is written once and compiled for every level of instructions, with tiles of
 //! `R` rows of `C` numbers that just fit its registers.
+
+use crate::vector::{Vector, load, mul_add, splat, store};
 
 /// Which instructions the loops may use. Made by [`Level::best`] only, which asks the processor first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,69 +66,41 @@ impl Level {
 }
 
 /// Rows and columns of a register tile. 16 vector registers of 4 numbers:
-const PLAIN: (usize, usize) = (4, 8);
+pub const PLAIN: (usize, usize) = (4, 8);
 /// 16 registers of 8 numbers.
 #[cfg(target_arch = "x86_64")]
-const AVX2: (usize, usize) = (6, 16);
+pub const AVX2: (usize, usize) = (6, 16);
 /// 32 registers of 16 numbers.
 #[cfg(target_arch = "x86_64")]
-const AVX512: (usize, usize) = (8, 32);
+pub const AVX512: (usize, usize) = (8, 32);
 
-/// `a * b + c`, fused where that is one instruction.
-pub trait MulAdd {
-    fn mul_add(a: f32, b: f32, c: f32) -> f32;
-}
-
-pub struct Fused;
-pub struct Separate;
-
-impl MulAdd for Fused {
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
-}
-
-impl MulAdd for Separate {
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
-    }
-}
-
-/// Every 64-bit ARM has fused vectors; x86 without AVX2 and wasm do not.
-#[cfg(target_arch = "aarch64")]
-type PlainMulAdd = Fused;
-#[cfg(not(target_arch = "aarch64"))]
-type PlainMulAdd = Separate;
-
-/// Compiles `$body::<M, R, C>` for each level and chooses at run time.
+/// Compiles `$body::<V, R, C>` for each level and chooses at run time.
 macro_rules! kernel {
     ($name:ident = $body:ident; $($arg:ident: $type:ty),* $(,)?) => {
         #[allow(clippy::too_many_arguments)]
-        pub fn $name(level: Level, $($arg: $type),*) {
+        pub fn $name(level: $crate::kernels::Level, $($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) {
-                $body::<Fused, { AVX2.0 }, { AVX2.1 }>($($arg),*)
+                $body::<$crate::vector::Wide, { $crate::kernels::AVX2.0 }, { $crate::kernels::AVX2.1 }>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx2,fma,avx512f")]
             fn avx512($($arg: $type),*) {
-                $body::<Fused, { AVX512.0 }, { AVX512.1 }>($($arg),*)
+                $body::<$crate::vector::Widest, { $crate::kernels::AVX512.0 }, { $crate::kernels::AVX512.1 }>($($arg),*)
             }
             match level {
-                Level::Plain => $body::<PlainMulAdd, { PLAIN.0 }, { PLAIN.1 }>($($arg),*),
+                $crate::kernels::Level::Plain => $body::<$crate::vector::Narrow, { $crate::kernels::PLAIN.0 }, { $crate::kernels::PLAIN.1 }>($($arg),*),
                 // SAFETY: this level exists only where the processor has these instructions.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
-                Level::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::kernels::Level::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
-                Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::kernels::Level::Avx512 => unsafe { avx512($($arg),*) },
             }
         }
     };
@@ -159,7 +133,7 @@ pub fn panel_mut<const C: usize>(x: &mut [f32]) -> &mut [[f32; C]] {
 
 /// `y = weight x + bias`, then ReLU if asked: weight `[O, I]`, x `[I][C]`, y `[O][C]`.
 #[inline(always)]
-fn forward_body<M: MulAdd, const R: usize, const C: usize>(
+fn forward_body<V: Vector, const R: usize, const C: usize>(
     weight: &[f32],
     bias: &[f32],
     relu: bool,
@@ -167,13 +141,13 @@ fn forward_body<M: MulAdd, const R: usize, const C: usize>(
     y: &mut [f32],
 ) {
     let (x, y) = (panel::<C>(x), panel_mut::<C>(y));
-    let done = forward_tiles::<M, R, C>(0, weight, bias, relu, x, y);
-    let done = forward_tiles::<M, 2, C>(done, weight, bias, relu, x, y);
-    forward_tiles::<M, 1, C>(done, weight, bias, relu, x, y);
+    let done = forward_tiles::<V, R, C>(0, weight, bias, relu, x, y);
+    let done = forward_tiles::<V, 2, C>(done, weight, bias, relu, x, y);
+    forward_tiles::<V, 1, C>(done, weight, bias, relu, x, y);
 }
 
 #[inline(always)]
-fn forward_tiles<M: MulAdd, const R: usize, const C: usize>(
+fn forward_tiles<V: Vector, const R: usize, const C: usize>(
     mut row: usize,
     weight: &[f32],
     bias: &[f32],
@@ -184,22 +158,16 @@ fn forward_tiles<M: MulAdd, const R: usize, const C: usize>(
     let inputs = x.len();
     while row + R <= y.len() {
         let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[(row + r) * inputs..][..inputs]);
-        let mut sums = [[0.0; C]; R];
-        for r in 0..R {
-            sums[r] = [bias[row + r]; C];
-        }
+        let mut sums: [_; R] = std::array::from_fn(|r| splat::<V>(bias[row + r]));
         for p in 0..inputs {
+            let x = load::<V>(&x[p]);
             for r in 0..R {
-                let w = weights[r][p];
-                for c in 0..C {
-                    sums[r][c] = M::mul_add(w, x[p][c], sums[r][c]);
-                }
+                sums[r] = mul_add(V::splat(weights[r][p]), x, sums[r]);
             }
         }
         for r in 0..R {
-            for c in 0..C {
-                y[row + r][c] = if relu { sums[r][c].max(0.0) } else { sums[r][c] };
-            }
+            let floor = V::splat(if relu { 0.0 } else { f32::NEG_INFINITY });
+            store(sums[r].map(|s| s.max(floor)), &mut y[row + r]);
         }
         row += R;
     }
@@ -208,20 +176,20 @@ fn forward_tiles<M: MulAdd, const R: usize, const C: usize>(
 
 /// `dx = weight^T g` where `y > 0`, else 0: weight `[O, I]`, g `[O][C]`, y and dx `[I][C]`.
 #[inline(always)]
-fn backward_body<M: MulAdd, const R: usize, const C: usize>(
+fn backward_body<V: Vector, const R: usize, const C: usize>(
     weight: &[f32],
     g: &[f32],
     y: &[f32],
     dx: &mut [f32],
 ) {
     let (g, y, dx) = (panel::<C>(g), panel::<C>(y), panel_mut::<C>(dx));
-    let done = backward_tiles::<M, R, C>(0, weight, g, y, dx);
-    let done = backward_tiles::<M, 2, C>(done, weight, g, y, dx);
-    backward_tiles::<M, 1, C>(done, weight, g, y, dx);
+    let done = backward_tiles::<V, R, C>(0, weight, g, y, dx);
+    let done = backward_tiles::<V, 2, C>(done, weight, g, y, dx);
+    backward_tiles::<V, 1, C>(done, weight, g, y, dx);
 }
 
 #[inline(always)]
-fn backward_tiles<M: MulAdd, const R: usize, const C: usize>(
+fn backward_tiles<V: Vector, const R: usize, const C: usize>(
     mut row: usize,
     weight: &[f32],
     g: &[[f32; C]],
@@ -230,19 +198,18 @@ fn backward_tiles<M: MulAdd, const R: usize, const C: usize>(
 ) -> usize {
     let inputs = dx.len();
     while row + R <= inputs {
-        let mut sums = [[0.0; C]; R];
+        let mut sums = [splat::<V>(0.0); R];
         for (weights, g) in weight.chunks_exact(inputs).zip(g) {
-            let weights = &weights[row..row + R];
+            let (weights, g) = (&weights[row..row + R], load::<V>(g));
             for r in 0..R {
-                let w = weights[r];
-                for c in 0..C {
-                    sums[r][c] = M::mul_add(w, g[c], sums[r][c]);
-                }
+                sums[r] = mul_add(V::splat(weights[r]), g, sums[r]);
             }
         }
         for r in 0..R {
+            let (dx, y) = (&mut dx[row + r], &y[row + r]);
+            store(sums[r], dx);
             for c in 0..C {
-                dx[row + r][c] = if y[row + r][c] > 0.0 { sums[r][c] } else { 0.0 };
+                dx[c] = if y[c] > 0.0 { dx[c] } else { 0.0 };
             }
         }
         row += R;
@@ -252,7 +219,7 @@ fn backward_tiles<M: MulAdd, const R: usize, const C: usize>(
 
 /// Sums over all samples: `dw = g x^T`, `db = g 1`. g `[panels][O][C]`; x twice: `[panels][I][C]` and as `rows` `[samples][I]`.
 #[inline(always)]
-fn weight_gradient_body<M: MulAdd, const R: usize, const C: usize>(
+fn weight_gradient_body<V: Vector, const R: usize, const C: usize>(
     g: &[f32],
     outputs: usize,
     x: &[f32],
@@ -261,24 +228,23 @@ fn weight_gradient_body<M: MulAdd, const R: usize, const C: usize>(
     db: &mut [f32],
 ) {
     let (g, x) = (panel::<C>(g), panel::<C>(x));
-    let done = gradient_tiles::<M, R, C>(0, g, outputs, rows, dw);
-    let done = gradient_tiles::<M, 2, C>(done, g, outputs, rows, dw);
-    gradient_tiles::<M, 1, C>(done, g, outputs, rows, dw);
-    narrow_gradient::<M, C>(g, outputs, x, dw);
+    let done = gradient_tiles::<V, R, C>(0, g, outputs, rows, dw);
+    let done = gradient_tiles::<V, 2, C>(done, g, outputs, rows, dw);
+    gradient_tiles::<V, 1, C>(done, g, outputs, rows, dw);
+    narrow_gradient::<V, C>(g, outputs, x, dw);
     for (o, db) in db.iter_mut().enumerate() {
-        let mut sums = [0.0; C];
+        let mut sums = splat::<V>(0.0);
         for g in g.chunks_exact(outputs) {
-            for c in 0..C {
-                sums[c] += g[o][c];
-            }
+            let g = load::<V>(&g[o]);
+            sums = [sums[0].add(g[0]), sums[1].add(g[1])];
         }
-        *db = sums.iter().sum();
+        *db = total::<V, C>(sums);
     }
 }
 
 /// The columns of `dw` that fill whole tiles.
 #[inline(always)]
-fn gradient_tiles<M: MulAdd, const R: usize, const C: usize>(
+fn gradient_tiles<V: Vector, const R: usize, const C: usize>(
     mut o: usize,
     g: &[[f32; C]],
     outputs: usize,
@@ -288,21 +254,18 @@ fn gradient_tiles<M: MulAdd, const R: usize, const C: usize>(
     let inputs = dw.len() / outputs;
     while o + R <= outputs {
         for j in (0..inputs / C * C).step_by(C) {
-            let mut sums = [[0.0; C]; R];
+            let mut sums = [splat::<V>(0.0); R];
             for (g, rows) in g.chunks_exact(outputs).zip(rows.chunks_exact(C * inputs)) {
                 let g = &g[o..o + R];
                 for lane in 0..C {
-                    let row = &rows[lane * inputs + j..][..C];
+                    let row = load::<V>(&rows[lane * inputs + j..][..C]);
                     for r in 0..R {
-                        let factor = g[r][lane];
-                        for c in 0..C {
-                            sums[r][c] = M::mul_add(factor, row[c], sums[r][c]);
-                        }
+                        sums[r] = mul_add(V::splat(g[r][lane]), row, sums[r]);
                     }
                 }
             }
             for r in 0..R {
-                dw[(o + r) * inputs + j..][..C].copy_from_slice(&sums[r]);
+                store(sums[r], &mut dw[(o + r) * inputs + j..][..C]);
             }
         }
         o += R;
@@ -310,9 +273,17 @@ fn gradient_tiles<M: MulAdd, const R: usize, const C: usize>(
     o
 }
 
+/// The sum of a row.
+#[inline(always)]
+fn total<V: Vector, const C: usize>(row: [V; 2]) -> f32 {
+    let mut numbers = [0.0; C];
+    store(row, &mut numbers);
+    numbers.iter().sum()
+}
+
 /// The columns that are left, as sums along the samples.
 #[inline(always)]
-fn narrow_gradient<M: MulAdd, const C: usize>(
+fn narrow_gradient<V: Vector, const C: usize>(
     g: &[[f32; C]],
     outputs: usize,
     x: &[[f32; C]],
@@ -321,20 +292,19 @@ fn narrow_gradient<M: MulAdd, const C: usize>(
     let inputs = dw.len() / outputs;
     for o in 0..outputs {
         for i in inputs / C * C..inputs {
-            let mut sums = [0.0; C];
+            let mut sums = splat::<V>(0.0);
             for (g, x) in g.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
-                for c in 0..C {
-                    sums[c] = M::mul_add(g[o][c], x[i][c], sums[c]);
-                }
+                let (g, x) = (load::<V>(&g[o]), load::<V>(&x[i]));
+                sums = [g[0].mul_add(x[0], sums[0]), g[1].mul_add(x[1], sums[1])];
             }
-            dw[o * inputs + i] = sums.iter().sum();
+            dw[o * inputs + i] = total::<V, C>(sums);
         }
     }
 }
 
 /// `[I][C]` to `[C][I]`.
 #[inline(always)]
-fn to_rows_body<M: MulAdd, const R: usize, const C: usize>(x: &[f32], rows: &mut [f32]) {
+fn to_rows_body<V: Vector, const R: usize, const C: usize>(x: &[f32], rows: &mut [f32]) {
     let x = panel::<C>(x);
     for (lane, row) in rows.chunks_exact_mut(x.len()).enumerate().take(C) {
         for (to, from) in row.iter_mut().zip(x) {
@@ -345,7 +315,7 @@ fn to_rows_body<M: MulAdd, const R: usize, const C: usize>(x: &[f32], rows: &mut
 
 /// `[C][I]` to `[I][C]`.
 #[inline(always)]
-fn to_panel_body<M: MulAdd, const R: usize, const C: usize>(rows: &[f32], x: &mut [f32]) {
+fn to_panel_body<V: Vector, const R: usize, const C: usize>(rows: &[f32], x: &mut [f32]) {
     let x = panel_mut::<C>(x);
     for (lane, row) in rows.chunks_exact(x.len()).enumerate().take(C) {
         for (to, from) in x.iter_mut().zip(row) {
@@ -356,21 +326,21 @@ fn to_panel_body<M: MulAdd, const R: usize, const C: usize>(rows: &[f32], x: &mu
 
 /// Means of `group` rows each: y `[A * group][C]`, out `[A][C]`.
 #[inline(always)]
-fn means_body<M: MulAdd, const R: usize, const C: usize>(y: &[f32], group: usize, out: &mut [f32]) {
+fn means_body<V: Vector, const R: usize, const C: usize>(y: &[f32], group: usize, out: &mut [f32]) {
     for (rows, out) in panel::<C>(y).chunks_exact(group).zip(panel_mut::<C>(out)) {
-        let mut sums = [0.0; C];
+        let mut sums = splat::<V>(0.0);
         for row in rows {
-            for c in 0..C {
-                sums[c] += row[c];
-            }
+            let row = load::<V>(row);
+            sums = [sums[0].add(row[0]), sums[1].add(row[1])];
         }
-        *out = sums.map(|s| s * (1.0 / group as f32));
+        store(sums, out);
+        out.iter_mut().for_each(|s| *s *= 1.0 / group as f32);
     }
 }
 
 /// For each sample the group that its index names: y `[A * group][C]`, index `[C]`, out `[group][C]`.
 #[inline(always)]
-fn choose_body<M: MulAdd, const R: usize, const C: usize>(
+fn choose_body<V: Vector, const R: usize, const C: usize>(
     y: &[f32],
     group: usize,
     index: &[f32],
@@ -388,7 +358,7 @@ fn choose_body<M: MulAdd, const R: usize, const C: usize>(
 
 /// `next = reward + discount next` for every quantile.
 #[inline(always)]
-fn bellman_body<M: MulAdd, const R: usize, const C: usize>(
+fn bellman_body<V: Vector, const R: usize, const C: usize>(
     reward: &[f32],
     discount: &[f32],
     next: &mut [f32],
@@ -396,14 +366,14 @@ fn bellman_body<M: MulAdd, const R: usize, const C: usize>(
     let (reward, discount) = (panel::<C>(reward)[0], panel::<C>(discount)[0]);
     for row in panel_mut::<C>(next) {
         for c in 0..C {
-            row[c] = M::mul_add(discount[c], row[c], reward[c]);
+            row[c] = reward[c] + discount[c] * row[c];
         }
     }
 }
 
 /// The adjoint of means and choice: `every[a]` to each of a group's rows, and `scale chosen` to the group that was chosen.
 #[inline(always)]
-fn spread_body<M: MulAdd, const R: usize, const C: usize>(
+fn spread_body<V: Vector, const R: usize, const C: usize>(
     every: &[f32],
     index: &[f32],
     chosen: &[f32],
@@ -416,7 +386,7 @@ fn spread_body<M: MulAdd, const R: usize, const C: usize>(
         for (row, chosen) in rows.iter_mut().zip(chosen) {
             for c in 0..C {
                 let own = if index[c] == a as f32 { chosen[c] } else { 0.0 };
-                row[c] = M::mul_add(own, scale, every[c]);
+                row[c] = every[c] + scale * own;
             }
         }
     }
@@ -436,7 +406,7 @@ pub struct AdamStep {
 
 /// One step of Adam, moments included (Kingma and Ba 2015, algorithm 1).
 #[inline(always)]
-fn adam_body<M: MulAdd, const R: usize, const C: usize>(
+fn adam_body<V: Vector, const R: usize, const C: usize>(
     p: &mut [f32],
     m: &mut [f32],
     v: &mut [f32],
@@ -452,7 +422,7 @@ fn adam_body<M: MulAdd, const R: usize, const C: usize>(
 }
 
 #[inline(always)]
-fn polyak_body<M: MulAdd, const R: usize, const C: usize>(target: &mut [f32], p: &[f32], tau: f32) {
+fn polyak_body<V: Vector, const R: usize, const C: usize>(target: &mut [f32], p: &[f32], tau: f32) {
     for (target, p) in target.iter_mut().zip(p) {
         *target += tau * (p - *target);
     }
@@ -460,16 +430,15 @@ fn polyak_body<M: MulAdd, const R: usize, const C: usize>(target: &mut [f32], p:
 
 /// `2 R C` floating-point operations a round, on registers alone: what [`Level::tile`] is for.
 #[inline(always)]
-fn multiply_add_loop_body<M: MulAdd, const R: usize, const C: usize>(rounds: u32, out: &mut f32) {
+fn multiply_add_loop_body<V: Vector, const R: usize, const C: usize>(rounds: u32, out: &mut f32) {
     // Values settle at 1, so that none becomes subnormal.
     let (keep, add) = (std::hint::black_box(0.75f32), std::hint::black_box(0.25f32));
-    let mut sums = [[0.0f32; C]; R];
+    let (keep, add) = (V::splat(keep), V::splat(add));
+    let mut sums = [splat::<V>(0.0); R];
     for _ in 0..rounds {
         for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = M::mul_add(sums[r][c], keep, add);
-            }
+            sums[r] = sums[r].map(|s| s.mul_add(keep, add));
         }
     }
-    *out = sums.iter().flatten().sum();
+    *out = sums.into_iter().map(total::<V, C>).sum();
 }

@@ -8,4 +8,5 @@ mod kernels;
 pub mod measure;
 pub mod peer;
 pub mod report;
+mod vector;
 pub mod workload;
