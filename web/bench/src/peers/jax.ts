@@ -174,7 +174,7 @@ function quantileHuber(theta: np.Array, target: np.Array): np.Array {
   const weight = np.where(fixed.ref.less(0), np.subtract(1, tau.ref), tau);
   const clipped = np.clip(fixed, -1, 1);
   const slope = weight.mul(clipped.ref);
-  return slope.mul(d.sub(clipped.mul(0.5))).sum().mul(1 / (n * batch));
+  return slope.mul(d.sub(clipped.mul(0.5))).sum(2).sum().mul(1 / (n * batch));
 }
 
 function aikdLoss(q: np.Array, data: Data, delta: number, eta: number): np.Array {

@@ -73,6 +73,7 @@ function pairs<T>(list: T[]): [T, T][] {
 }
 
 async function startDevice(device: string): Promise<void> {
+  tf.enableProdMode();
   if (device === 'webgpu') {
     await import('@tensorflow/tfjs-backend-webgpu');
   } else {
