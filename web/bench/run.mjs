@@ -14,7 +14,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const web = join(here, '..');
 const { chromium } = createRequire(join(web, 'package.json'))('playwright-core');
 
-/** No traffic of the browser's own, WebGPU even where there is only a software adapter, memory measured when asked. */
+/** No traffic of the browser's own; WebGPU even where there is only a software adapter. */
 const FLAGS = [
   '--no-sandbox',
   '--no-first-run',
@@ -23,7 +23,6 @@ const FLAGS = [
   '--disable-sync',
   '--disable-background-networking',
   '--disable-component-update',
-  '--enable-blink-features=ForceEagerMeasureMemory',
 ];
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' };
@@ -48,7 +47,7 @@ async function serve(folder) {
       response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', ...ISOLATED });
       response.end(body);
     } catch {
-      response.writeHead(404).end();
+      response.writeHead(404, { 'content-type': 'text/plain' }).end('there is nothing here\n');
     }
   });
   server.listen(0, '127.0.0.1');
@@ -56,8 +55,8 @@ async function serve(folder) {
   return { origin: `http://127.0.0.1:${server.address().port}`, stop: () => (server.close(), server.closeAllConnections()) };
 }
 
-/** Opens an address in a profile of its own, so that nothing is cached, and waits for what the page measures. */
-async function measured(browser, address, onProgress = () => {}) {
+/** Opens an address in a profile of its own, so that nothing is cached, and waits for what the page measures; `after` may look at the page then. */
+async function measured(browser, address, { onProgress = () => {}, after = () => {} } = {}) {
   const context = await browser.newContext();
   const page = await context.newPage();
   const faults = [];
@@ -67,7 +66,10 @@ async function measured(browser, address, onProgress = () => {}) {
     for (;;) {
       const { result, progress } = await page.evaluate(() => ({ result: window.__result, progress: window.__progress }));
       if (result?.error !== undefined) throw new Error(result.error);
-      if (result !== undefined) return result;
+      if (result !== undefined) {
+        await after(result);
+        return result;
+      }
       if (faults.length > 0) throw new Error(faults.join('; '));
       onProgress(progress);
       await new Promise((resolve) => setTimeout(resolve, 500));
@@ -85,7 +87,7 @@ function showProgress(text) {
 async function measureUpdates(browser, origin, { shapes, peers, repeats }) {
   const query = new URLSearchParams({ auto: '', shapes, repeats });
   if (peers !== undefined) query.set('peers', peers);
-  const result = await measured(browser, `${origin}/?${query}`, showProgress);
+  const result = await measured(browser, `${origin}/?${query}`, { onProgress: showProgress });
   showProgress('');
   return result;
 }
@@ -94,9 +96,38 @@ async function measureStudent(browser, origin) {
   const address = (query) => `${origin}/student.html?${new URLSearchParams(query)}`;
   const loads = [];
   for (let i = 0; i < LOADS; i++) loads.push(await measured(browser, address({})));
+  const empty = await memoryOfEmptyPage(browser, origin);
   const together = [];
-  for (const students of STUDENTS) together.push(await measured(browser, address({ students, seconds: SECONDS })));
+  for (const students of STUDENTS) {
+    const after = async (result) => (result.memory = empty && (await renderers(browser)) - empty);
+    together.push(await measured(browser, address({ students, seconds: SECONDS }), { after }));
+  }
   return { size: await packageSize(), loads, together };
+}
+
+/** Bytes that the browser's pages hold for themselves, their workers included; `null` where the system does not tell. */
+async function renderers(browser) {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+  await session.detach();
+  let bytes = 0;
+  for (const { type, id } of processInfo) {
+    if (type !== 'renderer') continue;
+    const text = await readFile(`/proc/${id}/smaps_rollup`, 'utf8').catch(() => null);
+    if (text === null) return null;
+    for (const [, kib] of text.matchAll(/^Private_(?:Clean|Dirty): +(\d+) kB$/gm)) bytes += Number(kib) * 1024;
+  }
+  return bytes;
+}
+
+async function memoryOfEmptyPage(browser, origin) {
+  const context = await browser.newContext();
+  try {
+    await (await context.newPage()).goto(`${origin}/empty`);
+    return await renderers(browser);
+  } finally {
+    await context.close();
+  }
 }
 
 /** Bytes of what a page with a student downloads, apart from the page: the WebAssembly, and the scripts beside it. */
@@ -150,10 +181,9 @@ function printStudent({ size, loads, together }) {
     ['WebAssembly and scripts', `${kib(size.bytes)}, gzipped ${kib(size.gzipped)}`],
     ['from navigation to a student that is ready', ms(of('readyMs'))],
     ['from navigation to its first update', ms(of('firstUpdateMs'))],
-    ['memory of the page and its workers after that', mib(loads[0].memory)],
     ...together.flatMap(({ students, updatesPerSecond, stepsPerSecond, memory }) => [
       [`updates per second, ${students} training`, `${fixed(updatesPerSecond)} (${fixed(stepsPerSecond)} steps)`],
-      [`memory, ${students} training`, mib(memory)],
+      [`memory beyond an empty page, ${students} training`, mib(memory)],
     ]),
   ];
   console.log(`\n${markdown(['the npm package', 'measured'], rows)}`);

@@ -1,5 +1,5 @@
-// The npm package as anyone would use it: how long after the page's first byte a student has made its first update, what
-// memory that takes, and how many updates `?students=20` make together. The result is in `window.__result`.
+// The npm package as anyone would use it: how long after navigation a student has made its first update, and how many
+// updates `?students=20` make together in `?seconds=10`. The result is in `window.__result`; the students stay, paused.
 
 import { Student, type Metrics } from 'oto-student';
 
@@ -9,8 +9,6 @@ export interface StudentResult {
   /** Milliseconds from navigation until all students are there, and until each has made an update. */
   readyMs: number;
   firstUpdateMs: number;
-  /** Bytes of the page and its workers, where the browser tells. */
-  memory: number | null;
   /** Updates and environment steps per second, all students together; only after `?seconds=`. */
   updatesPerSecond: number | null;
   stepsPerSecond: number | null;
@@ -39,12 +37,6 @@ class Learner {
   }
 }
 
-async function memory(): Promise<number | null> {
-  const measure = (performance as { measureUserAgentSpecificMemory?: () => Promise<{ bytes: number }> })
-    .measureUserAgentSpecificMemory;
-  return measure === undefined || !crossOriginIsolated ? null : (await measure.call(performance)).bytes;
-}
-
 async function run(): Promise<StudentResult> {
   const create = (_: unknown, seed: number) => Student.create({ env: 'CartPole-v1', seed, steps: 1_000_000_000 });
   const students = await Promise.all(Array.from({ length: count }, create));
@@ -62,13 +54,10 @@ async function run(): Promise<StudentResult> {
     rates = [(total('updates') - updates) / passed, (total('step') - steps) / passed];
   }
   await Promise.all(students.map((student) => student.pause()));
-  const bytes = await memory();
-  students.forEach((student) => student.dispose());
   return {
     students: count,
     readyMs,
     firstUpdateMs,
-    memory: bytes,
     updatesPerSecond: rates?.[0] ?? null,
     stepsPerSecond: rates?.[1] ?? null,
   };
