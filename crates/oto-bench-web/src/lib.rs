@@ -128,7 +128,8 @@ impl Session {
 fn compile(name: &str, workload: &Workload) -> Result<Runner, BackendError> {
     let program = workload.program();
     let outputs = vec![Vec::new(); program.outputs.len()];
-    let loss = program.output("loss").ok_or_else(|| BackendError::Device("the program has no loss".into()))?;
+    let loss =
+        program.output("loss").ok_or_else(|| BackendError::Device("the program has no loss".into()))?;
     let mut executable = backend(name)?.compile(program)?;
     workload.load(executable.as_mut())?;
     Ok(Runner::Program { executable, outputs, loss })
