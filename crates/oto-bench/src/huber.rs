@@ -10,21 +10,43 @@ const SORTED_FROM: usize = 96;
 /// Room for sorted targets and their sums.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// `[power of two][C]`, ascending in each lane, infinities behind the targets.
+    /// `[power of two][half of C]`, ascending in each lane, infinities behind the targets.
     sorted: Vec<f32>,
-    /// `[targets + 1][C]`: sums of the smallest targets.
+    /// `[targets + 1][half of C]`: sums of the smallest targets.
     sums: Vec<f32>,
     /// The same of their squares.
     squares: Vec<f32>,
+    /// Pairs of rows to compare and exchange, in order: they sort any column.
+    network: Vec<(usize, usize)>,
 }
 
 impl Scratch {
     /// For `quantiles` targets of `lanes` samples.
     pub fn new(quantiles: usize, lanes: usize) -> Self {
+        let lanes = lanes / 2;
         let sums = vec![0.0; (quantiles + 1) * lanes];
-        let sorted = vec![0.0; (quantiles + 1).next_power_of_two() * lanes];
-        Self { sorted, squares: sums.clone(), sums }
+        let rows = (quantiles + 1).next_power_of_two();
+        Self { sorted: vec![0.0; rows * lanes], squares: sums.clone(), sums, network: network(quantiles) }
     }
+}
+
+/// Batcher's odd-even merge sort of `n` rows (Knuth, volume 3, algorithm 5.2.2M): a network, so that lanes go in step.
+fn network(n: usize) -> Vec<(usize, usize)> {
+    let mut network = Vec::new();
+    let mut p = n.next_power_of_two() / 2;
+    let top = p;
+    while p > 0 {
+        let (mut q, mut r, mut d) = (top, 0, p);
+        loop {
+            network.extend((0..n.saturating_sub(d)).filter(|i| i & p == r).map(|i| (i, i + d)));
+            if q == p {
+                break;
+            }
+            (d, q, r) = (q - p, q / 2, p);
+        }
+        p /= 2;
+    }
+    network
 }
 
 /// theta and target `[N][C]`. Adds each sample's loss to `loss` `[C]`; `grad` `[N][C]` becomes the derivative towards theta.
@@ -104,131 +126,128 @@ fn sorted_body<V: Vector, const R: usize, const C: usize>(
     grad: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (theta, target) = (panel::<C>(theta), panel::<C>(target));
-    let (sums, squares) = (panel_mut::<C>(&mut scratch.sums), panel_mut::<C>(&mut scratch.squares));
-    let sorted = panel_mut::<C>(&mut scratch.sorted);
-    let middle = fill(target, sorted);
-    sort::<V, C>(sorted);
-    prefix_sums(&sorted[..target.len()], sums, squares);
-    let n = theta.len() as f32;
-    let mut total = [0.0f32; C];
-    for (i, (theta, grad)) in theta.iter().zip(panel_mut::<C>(grad)).enumerate() {
-        let tau = (i as f32 + 0.5) / n;
-        for l in 0..C {
-            let x = theta[l] - middle[l];
-            let near = Near::<C> { sorted, sums, squares, lane: l };
-            let (above, below, slope_above, slope_below) = near.sides(x, target.len());
-            total[l] += weighted(tau, above, below);
-            grad[l] = -weighted(tau, slope_above, slope_below) / n;
+    // A vector's samples at a time, so that their tables stay in the first cache.
+    for half in (0..C).step_by(V::LANES) {
+        let column = |x: &[f32]| V::load(&x[half..]);
+        let middle = prepare::<V, C>(target, half, scratch);
+        let targets = Sorted::<V> {
+            sorted: &scratch.sorted,
+            sums: &scratch.sums,
+            squares: &scratch.squares,
+            all: V::load(&scratch.sums[scratch.sums.len() - V::LANES..]),
+            count: (target.len() / C) as f32,
+        };
+        let n = (theta.len() / C) as f32;
+        let mut total = V::splat(0.0);
+        for (i, (theta, grad)) in theta.chunks_exact(C).zip(grad.chunks_exact_mut(C)).enumerate() {
+            let tau = (i as f32 + 0.5) / n;
+            let (above, below) = (V::splat(tau / n), V::splat((1.0 - tau) / n));
+            let sides = targets.sides(column(theta).sub(middle));
+            total = above.mul_add(sides.above, below.mul_add(sides.below, total));
+            let slope = above.mul_add(sides.slope_above, below.mul(sides.slope_below));
+            V::splat(0.0).sub(slope).store(&mut grad[half..]);
         }
-    }
-    let loss = &mut panel_mut::<C>(loss)[0];
-    for l in 0..C {
-        loss[l] += total[l] / n;
+        column(loss).add(total).store(&mut loss[half..]);
     }
 }
 
-/// Copies the targets less their mean, which keeps the sums of squares small; gives the means.
+/// Sorts and sums half a panel's targets less their mean, which keeps the sums of squares small; gives the means.
 #[inline(always)]
-fn fill<const C: usize>(target: &[[f32; C]], sorted: &mut [[f32; C]]) -> [f32; C] {
-    let mut middle = [0.0f32; C];
-    for row in target {
-        for l in 0..C {
-            middle[l] += row[l];
-        }
+fn prepare<V: Vector, const C: usize>(target: &[f32], half: usize, scratch: &mut Scratch) -> V {
+    let count = target.len() / C;
+    let mut sum = V::splat(0.0);
+    for row in target.chunks_exact(C) {
+        sum = sum.add(V::load(&row[half..]));
     }
-    for l in 0..C {
-        middle[l] /= target.len() as f32;
+    let middle = sum.mul(V::splat(1.0 / count as f32));
+    let (rows, padding) = scratch.sorted.split_at_mut(count * V::LANES);
+    for (to, row) in rows.chunks_exact_mut(V::LANES).zip(target.chunks_exact(C)) {
+        V::load(&row[half..]).sub(middle).store(to);
     }
-    let (values, rest) = sorted.split_at_mut(target.len());
-    for (to, row) in values.iter_mut().zip(target) {
-        for l in 0..C {
-            to[l] = row[l] - middle[l];
-        }
+    padding.fill(f32::INFINITY);
+    for (low, high) in &scratch.network {
+        let (low, high) = (low * V::LANES, high * V::LANES);
+        let (a, b) = (V::load(&rows[low..]), V::load(&rows[high..]));
+        a.min(b).store(&mut rows[low..]);
+        a.max(b).store(&mut rows[high..]);
     }
-    rest.fill([f32::INFINITY; C]);
+    let [mut sum, mut square] = [V::splat(0.0); 2];
+    let sums = scratch.sums[V::LANES..].chunks_exact_mut(V::LANES);
+    let squares = scratch.squares[V::LANES..].chunks_exact_mut(V::LANES);
+    for ((row, sums), squares) in rows.chunks_exact(V::LANES).zip(sums).zip(squares) {
+        let row = V::load(row);
+        sum = sum.add(row);
+        square = row.mul_add(row, square);
+        sum.store(sums);
+        square.store(squares);
+    }
     middle
 }
 
-/// Batcher's odd-even merge sort of the rows, every lane on its own: a network, so that lanes go in step.
-#[inline(always)]
-fn sort<V: Vector, const C: usize>(rows: &mut [[f32; C]]) {
-    let n = rows.len();
-    let mut p = 1;
-    while p < n {
-        let mut k = p;
-        while k >= 1 {
-            for j in (k % p..n - k).step_by(2 * k) {
-                for i in j..j + k.min(n - j - k) {
-                    if i / (2 * p) == (i + k) / (2 * p) {
-                        exchange::<V, C>(rows, i, i + k);
-                    }
-                }
-            }
-            k /= 2;
-        }
-        p *= 2;
-    }
+/// Sorted targets of as many samples as a vector has lanes.
+struct Sorted<'a, V> {
+    sorted: &'a [f32],
+    sums: &'a [f32],
+    squares: &'a [f32],
+    /// Sums of all targets.
+    all: V,
+    count: f32,
 }
 
-#[inline(always)]
-fn exchange<V: Vector, const C: usize>(rows: &mut [[f32; C]], low: usize, high: usize) {
-    let (a, b) = (load::<V>(&rows[low]), load::<V>(&rows[high]));
-    store([a[0].min(b[0]), a[1].min(b[1])], &mut rows[low]);
-    store([a[0].max(b[0]), a[1].max(b[1])], &mut rows[high]);
+/// Huber losses of the targets above and below theta, and their slopes.
+struct Sides<V> {
+    above: V,
+    below: V,
+    slope_above: V,
+    slope_below: V,
 }
 
-#[inline(always)]
-fn prefix_sums<const C: usize>(sorted: &[[f32; C]], sums: &mut [[f32; C]], squares: &mut [[f32; C]]) {
-    let [mut sum, mut square] = [[0.0f32; C]; 2];
-    for (i, row) in sorted.iter().enumerate() {
-        for l in 0..C {
-            sum[l] += row[l];
-            square[l] += row[l] * row[l];
-        }
-        sums[i + 1] = sum;
-        squares[i + 1] = square;
-    }
-}
-
-/// One lane's sorted targets.
-struct Near<'a, const C: usize> {
-    sorted: &'a [[f32; C]],
-    sums: &'a [[f32; C]],
-    squares: &'a [[f32; C]],
-    lane: usize,
-}
-
-impl<const C: usize> Near<'_, C> {
-    /// How many targets are below each of `x - 1`, `x` and `x + 1`: three searches side by side, without a branch.
+impl<V: Vector> Sorted<'_, V> {
     #[inline(always)]
-    fn ranks(&self, x: f32) -> [usize; 3] {
-        let bounds = [x - 1.0, x, x + 1.0];
-        let mut at = [0; 3];
-        let mut half = self.sorted.len() / 2;
-        while half > 0 {
-            for (at, bound) in at.iter_mut().zip(bounds) {
-                let below = self.sorted[*at + half - 1][self.lane] < bound;
-                *at += usize::from(below) * half;
-            }
-            half /= 2;
+    fn sides(&self, x: V) -> Sides<V> {
+        let (one, half) = (V::splat(1.0), V::splat(0.5));
+        let low = Prefix::below(self, x.sub(one));
+        let middle = Prefix::below(self, x);
+        let high = Prefix::below(self, x.add(one));
+        let all = Prefix { count: V::splat(self.count), sum: self.all, square: high.square };
+        let none = Prefix { count: V::splat(0.0), sum: V::splat(0.0), square: V::splat(0.0) };
+        let far_above = all.count.sub(high.count);
+        Sides {
+            above: half.mul(middle.second(&high, x).sub(far_above)).add(high.first(&all, x)),
+            below: half.mul(low.second(&middle, x).sub(low.count)).sub(none.first(&low, x)),
+            slope_above: middle.first(&high, x).add(far_above),
+            slope_below: low.first(&middle, x).sub(low.count),
         }
-        at
+    }
+}
+
+/// How many of the smallest targets, their sum and the sum of their squares.
+struct Prefix<V> {
+    count: V,
+    sum: V,
+    square: V,
+}
+
+impl<V: Vector> Prefix<V> {
+    /// Of the targets below `bound`.
+    #[inline(always)]
+    fn below(targets: &Sorted<'_, V>, bound: V) -> Self {
+        let rank = bound.rank(targets.sorted);
+        let (sum, square) = (V::gather(targets.sums, &rank), V::gather(targets.squares, &rank));
+        Self { count: V::count(&rank), sum, square }
     }
 
-    /// Huber loss of the targets above and below `x`, then the slopes.
+    /// Sum of `t - x` over the targets from here to `end`.
     #[inline(always)]
-    fn sides(&self, x: f32, targets: usize) -> (f32, f32, f32, f32) {
-        let [low, middle, high] = self.ranks(x);
-        let sum = |i: usize| self.sums[i][self.lane];
-        let square = |i: usize| self.squares[i][self.lane];
-        // Sums of (t - x) and of its square over a range of targets.
-        let first = |a: usize, b: usize| sum(b) - sum(a) - (b - a) as f32 * x;
-        let second = |a: usize, b: usize| square(b) - square(a) - x * (sum(b) - sum(a) + first(a, b));
-        let (far_above, far_below) = ((targets - high) as f32, low as f32);
-        let above = 0.5 * second(middle, high) + first(high, targets) - 0.5 * far_above;
-        let below = 0.5 * second(low, middle) - first(0, low) - 0.5 * far_below;
-        (above, below, first(middle, high) + far_above, first(low, middle) - far_below)
+    fn first(&self, end: &Self, x: V) -> V {
+        end.sum.sub(self.sum).sub(x.mul(end.count.sub(self.count)))
+    }
+
+    /// Sum of `(t - x)^2` over the same.
+    #[inline(always)]
+    fn second(&self, end: &Self, x: V) -> V {
+        let both = end.sum.sub(self.sum).add(self.first(end, x));
+        end.square.sub(self.square).sub(x.mul(both))
     }
 }
 
@@ -282,6 +301,40 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+#[cfg(test)]
+mod timing {
+    use super::*;
+    #[test]
+    #[ignore]
+    fn timing() {
+        let rng = &mut oto_env::rng::Rng::new(11);
+        for level in Level::all() {
+            let lanes = level.lanes();
+            for n in [32, 51, 64, 96, 128, 200, 400] {
+                let mut draw =
+                    |n: usize| (0..n * lanes).map(|_| 1.0 * rng.normal() as f32).collect::<Vec<_>>();
+                let (theta, target) = (draw(n), draw(n));
+                let mut scratch = Scratch::new(n, lanes);
+                let (mut loss, mut grad) = (vec![0.0; lanes], vec![0.0; n * lanes]);
+                let mut best = [f64::INFINITY; 2];
+                for _ in 0..60 {
+                    let s = std::time::Instant::now();
+                    pairs(level, &theta, &target, &mut loss, &mut grad);
+                    best[0] = best[0].min(s.elapsed().as_secs_f64());
+                    let s = std::time::Instant::now();
+                    sorted(level, &theta, &target, &mut loss, &mut grad, &mut scratch);
+                    best[1] = best[1].min(s.elapsed().as_secs_f64());
+                }
+                let k = 64.0 / lanes as f64 * 1e6;
+                println!(
+                    "{level:?} {n}: pairs {:.1} sorted {:.1} us for 64 samples",
+                    best[0] * k,
+                    best[1] * k
+                );
             }
         }
     }
