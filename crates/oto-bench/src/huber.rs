@@ -4,18 +4,15 @@
 use crate::kernels::{Level, kernel, panel, panel_mut};
 use crate::vector::{Vector, load, splat, store};
 
-/// From this many quantiles on, sorting is faster than visiting every pair (measured with AVX2 and AVX-512).
-const SORTED_FROM: usize = 96;
-
 /// Room for sorted targets and their sums.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// `[power of two][half of C]`, ascending in each lane, infinities behind the targets.
+    /// `[targets][C]`, ascending in each lane.
     sorted: Vec<f32>,
-    /// `[targets + 1][half of C]`: sums of the smallest targets.
-    sums: Vec<f32>,
-    /// The same of their squares.
-    squares: Vec<f32>,
+    /// One lane's targets as ascending whole numbers, the largest ones behind them up to a power of two.
+    keys: Vec<i32>,
+    /// The smallest none, one, two, ... of them.
+    prefixes: Vec<Prefix>,
     /// Pairs of rows to compare and exchange, in order: they sort any column.
     network: Vec<(usize, usize)>,
 }
@@ -23,10 +20,12 @@ pub struct Scratch {
 impl Scratch {
     /// For `quantiles` targets of `lanes` samples.
     pub fn new(quantiles: usize, lanes: usize) -> Self {
-        let lanes = lanes / 2;
-        let sums = vec![0.0; (quantiles + 1) * lanes];
-        let rows = (quantiles + 1).next_power_of_two();
-        Self { sorted: vec![0.0; rows * lanes], squares: sums.clone(), sums, network: network(quantiles) }
+        Self {
+            sorted: vec![0.0; quantiles * lanes],
+            keys: vec![i32::MAX; (quantiles + 1).next_power_of_two()],
+            prefixes: vec![Prefix::default(); quantiles + 1],
+            network: network(quantiles),
+        }
     }
 }
 
@@ -58,7 +57,7 @@ pub fn quantile_huber(
     grad: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    if theta.len() / level.lanes() < SORTED_FROM {
+    if theta.len() / level.lanes() < level.sorts_from() {
         pairs(level, theta, target, loss, grad);
     } else {
         sorted(level, theta, target, loss, grad, scratch);
@@ -126,128 +125,157 @@ fn sorted_body<V: Vector, const R: usize, const C: usize>(
     grad: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    // A vector's samples at a time, so that their tables stay in the first cache.
-    for half in (0..C).step_by(V::LANES) {
-        let column = |x: &[f32]| V::load(&x[half..]);
-        let middle = prepare::<V, C>(target, half, scratch);
-        let targets = Sorted::<V> {
-            sorted: &scratch.sorted,
-            sums: &scratch.sums,
-            squares: &scratch.squares,
-            all: V::load(&scratch.sums[scratch.sums.len() - V::LANES..]),
-            count: (target.len() / C) as f32,
-        };
-        let n = (theta.len() / C) as f32;
-        let mut total = V::splat(0.0);
-        for (i, (theta, grad)) in theta.chunks_exact(C).zip(grad.chunks_exact_mut(C)).enumerate() {
-            let tau = (i as f32 + 0.5) / n;
-            let (above, below) = (V::splat(tau / n), V::splat((1.0 - tau) / n));
-            let sides = targets.sides(column(theta).sub(middle));
-            total = above.mul_add(sides.above, below.mul_add(sides.below, total));
-            let slope = above.mul_add(sides.slope_above, below.mul(sides.slope_below));
-            V::splat(0.0).sub(slope).store(&mut grad[half..]);
-        }
-        column(loss).add(total).store(&mut loss[half..]);
+    let (theta, grad) = (panel::<C>(theta), panel_mut::<C>(grad));
+    let sorted = panel_mut::<C>(&mut scratch.sorted);
+    let middle = fill(panel::<C>(target), sorted);
+    for (low, high) in &scratch.network {
+        exchange::<V, C>(sorted, *low, *high);
+    }
+    for (lane, loss) in loss.iter_mut().enumerate().take(C) {
+        sums(sorted, lane, &mut scratch.keys, &mut scratch.prefixes);
+        let targets = Sorted { keys: &scratch.keys, prefixes: &scratch.prefixes };
+        *loss += targets.lane(theta, lane, middle[lane], grad);
     }
 }
 
-/// Sorts and sums half a panel's targets less their mean, which keeps the sums of squares small; gives the means.
+/// Copies the targets less their mean, which keeps the sums of squares small; gives the means.
 #[inline(always)]
-fn prepare<V: Vector, const C: usize>(target: &[f32], half: usize, scratch: &mut Scratch) -> V {
-    let count = target.len() / C;
-    let mut sum = V::splat(0.0);
-    for row in target.chunks_exact(C) {
-        sum = sum.add(V::load(&row[half..]));
+fn fill<const C: usize>(target: &[[f32; C]], sorted: &mut [[f32; C]]) -> [f32; C] {
+    let mut middle = [0.0f32; C];
+    for row in target {
+        for l in 0..C {
+            middle[l] += row[l];
+        }
     }
-    let middle = sum.mul(V::splat(1.0 / count as f32));
-    let (rows, padding) = scratch.sorted.split_at_mut(count * V::LANES);
-    for (to, row) in rows.chunks_exact_mut(V::LANES).zip(target.chunks_exact(C)) {
-        V::load(&row[half..]).sub(middle).store(to);
+    for l in 0..C {
+        middle[l] /= target.len() as f32;
     }
-    padding.fill(f32::INFINITY);
-    for (low, high) in &scratch.network {
-        let (low, high) = (low * V::LANES, high * V::LANES);
-        let (a, b) = (V::load(&rows[low..]), V::load(&rows[high..]));
-        a.min(b).store(&mut rows[low..]);
-        a.max(b).store(&mut rows[high..]);
-    }
-    let [mut sum, mut square] = [V::splat(0.0); 2];
-    let sums = scratch.sums[V::LANES..].chunks_exact_mut(V::LANES);
-    let squares = scratch.squares[V::LANES..].chunks_exact_mut(V::LANES);
-    for ((row, sums), squares) in rows.chunks_exact(V::LANES).zip(sums).zip(squares) {
-        let row = V::load(row);
-        sum = sum.add(row);
-        square = row.mul_add(row, square);
-        sum.store(sums);
-        square.store(squares);
+    for (to, row) in sorted.iter_mut().zip(target) {
+        for l in 0..C {
+            to[l] = row[l] - middle[l];
+        }
     }
     middle
 }
 
-/// Sorted targets of as many samples as a vector has lanes.
-struct Sorted<'a, V> {
-    sorted: &'a [f32],
-    sums: &'a [f32],
-    squares: &'a [f32],
-    /// Sums of all targets.
-    all: V,
-    count: f32,
+#[inline(always)]
+fn exchange<V: Vector, const C: usize>(rows: &mut [[f32; C]], low: usize, high: usize) {
+    let (a, b) = (load::<V>(&rows[low]), load::<V>(&rows[high]));
+    store([a[0].min(b[0]), a[1].min(b[1])], &mut rows[low]);
+    store([a[0].max(b[0]), a[1].max(b[1])], &mut rows[high]);
 }
 
-/// Huber losses of the targets above and below theta, and their slopes.
-struct Sides<V> {
-    above: V,
-    below: V,
-    slope_above: V,
-    slope_below: V,
+/// One lane's keys and sums.
+#[inline(always)]
+fn sums<const C: usize>(sorted: &[[f32; C]], lane: usize, keys: &mut [i32], prefixes: &mut [Prefix]) {
+    let mut prefix = Prefix::default();
+    for ((row, key_here), here) in sorted.iter().zip(keys).zip(&mut prefixes[1..]) {
+        let t = row[lane];
+        *key_here = key(t);
+        prefix = Prefix { count: prefix.count + 1.0, sum: prefix.sum + t, square: prefix.square + t * t };
+        *here = prefix;
+    }
 }
 
-impl<V: Vector> Sorted<'_, V> {
+/// A whole number for each float, in the same order: comparing whole numbers needs no branch.
+#[inline(always)]
+fn key(x: f32) -> i32 {
+    // Zeros of both signs are one number.
+    let bits = (x + 0.0).to_bits() as i32;
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
+/// How many searches go side by side, so that none waits for its memory alone.
+const SEARCHES: usize = 8;
+
+/// One lane's sorted targets.
+struct Sorted<'a> {
+    keys: &'a [i32],
+    prefixes: &'a [Prefix],
+}
+
+impl Sorted<'_> {
+    /// One lane's loss; writes its column of `grad`.
     #[inline(always)]
-    fn sides(&self, x: V) -> Sides<V> {
-        let (one, half) = (V::splat(1.0), V::splat(0.5));
-        let low = Prefix::below(self, x.sub(one));
-        let middle = Prefix::below(self, x);
-        let high = Prefix::below(self, x.add(one));
-        let all = Prefix { count: V::splat(self.count), sum: self.all, square: high.square };
-        let none = Prefix { count: V::splat(0.0), sum: V::splat(0.0), square: V::splat(0.0) };
-        let far_above = all.count.sub(high.count);
+    fn lane<const C: usize>(
+        &self,
+        theta: &[[f32; C]],
+        lane: usize,
+        middle: f32,
+        grad: &mut [[f32; C]],
+    ) -> f32 {
+        let n = theta.len() as f32;
+        let mut total = 0.0;
+        for (block, (theta, grad)) in theta.chunks(SEARCHES).zip(grad.chunks_mut(SEARCHES)).enumerate() {
+            let mut x = [0.0; SEARCHES];
+            x.iter_mut().zip(theta).for_each(|(x, theta)| *x = theta[lane] - middle);
+            let [low, at, high] = [-1.0, 0.0, 1.0].map(|shift| self.ranks(x.map(|x| key(x + shift))));
+            for (i, grad) in grad.iter_mut().enumerate() {
+                let tau = ((block * SEARCHES + i) as f32 + 0.5) / n;
+                let sides = self.sides(x[i], [low[i], at[i], high[i]]);
+                total += weighted(tau, sides.above, sides.below);
+                grad[lane] = -weighted(tau, sides.slope_above, sides.slope_below) / n;
+            }
+        }
+        total / n
+    }
+
+    /// How many keys are below each bound.
+    #[inline(always)]
+    fn ranks(&self, bounds: [i32; SEARCHES]) -> [usize; SEARCHES] {
+        let mut at = [0; SEARCHES];
+        let mut half = self.keys.len() / 2;
+        while half > 0 {
+            for (at, bound) in at.iter_mut().zip(bounds) {
+                *at += if self.keys[*at + half - 1] < bound { half } else { 0 };
+            }
+            half /= 2;
+        }
+        at
+    }
+
+    /// `ranks` of `x - 1`, `x` and `x + 1`.
+    #[inline(always)]
+    fn sides(&self, x: f32, ranks: [usize; 3]) -> Sides {
+        let [low, middle, high] = ranks.map(|r| self.prefixes[r]);
+        let (none, all) = (self.prefixes[0], self.prefixes[self.prefixes.len() - 1]);
+        let far_above = all.count - high.count;
         Sides {
-            above: half.mul(middle.second(&high, x).sub(far_above)).add(high.first(&all, x)),
-            below: half.mul(low.second(&middle, x).sub(low.count)).sub(none.first(&low, x)),
-            slope_above: middle.first(&high, x).add(far_above),
-            slope_below: low.first(&middle, x).sub(low.count),
+            above: 0.5 * (middle.second(high, x) - far_above) + high.first(all, x),
+            below: 0.5 * (low.second(middle, x) - low.count) - none.first(low, x),
+            slope_above: middle.first(high, x) + far_above,
+            slope_below: low.first(middle, x) - low.count,
         }
     }
 }
 
-/// How many of the smallest targets, their sum and the sum of their squares.
-struct Prefix<V> {
-    count: V,
-    sum: V,
-    square: V,
+/// Huber losses of the targets above and below theta, and their slopes.
+struct Sides {
+    above: f32,
+    below: f32,
+    slope_above: f32,
+    slope_below: f32,
 }
 
-impl<V: Vector> Prefix<V> {
-    /// Of the targets below `bound`.
-    #[inline(always)]
-    fn below(targets: &Sorted<'_, V>, bound: V) -> Self {
-        let rank = bound.rank(targets.sorted);
-        let (sum, square) = (V::gather(targets.sums, &rank), V::gather(targets.squares, &rank));
-        Self { count: V::count(&rank), sum, square }
-    }
+/// How many of the smallest targets, their sum and the sum of their squares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prefix {
+    count: f32,
+    sum: f32,
+    square: f32,
+}
 
+impl Prefix {
     /// Sum of `t - x` over the targets from here to `end`.
     #[inline(always)]
-    fn first(&self, end: &Self, x: V) -> V {
-        end.sum.sub(self.sum).sub(x.mul(end.count.sub(self.count)))
+    fn first(self, end: Self, x: f32) -> f32 {
+        end.sum - self.sum - x * (end.count - self.count)
     }
 
     /// Sum of `(t - x)^2` over the same.
     #[inline(always)]
-    fn second(&self, end: &Self, x: V) -> V {
-        let both = end.sum.sub(self.sum).add(self.first(end, x));
-        end.square.sub(self.square).sub(x.mul(both))
+    fn second(self, end: Self, x: f32) -> f32 {
+        end.square - self.square - x * (end.sum - self.sum + self.first(end, x))
     }
 }
 
@@ -301,40 +329,6 @@ mod tests {
                         }
                     }
                 }
-            }
-        }
-    }
-}
-#[cfg(test)]
-mod timing {
-    use super::*;
-    #[test]
-    #[ignore]
-    fn timing() {
-        let rng = &mut oto_env::rng::Rng::new(11);
-        for level in Level::all() {
-            let lanes = level.lanes();
-            for n in [32, 51, 64, 96, 128, 200, 400] {
-                let mut draw =
-                    |n: usize| (0..n * lanes).map(|_| 1.0 * rng.normal() as f32).collect::<Vec<_>>();
-                let (theta, target) = (draw(n), draw(n));
-                let mut scratch = Scratch::new(n, lanes);
-                let (mut loss, mut grad) = (vec![0.0; lanes], vec![0.0; n * lanes]);
-                let mut best = [f64::INFINITY; 2];
-                for _ in 0..60 {
-                    let s = std::time::Instant::now();
-                    pairs(level, &theta, &target, &mut loss, &mut grad);
-                    best[0] = best[0].min(s.elapsed().as_secs_f64());
-                    let s = std::time::Instant::now();
-                    sorted(level, &theta, &target, &mut loss, &mut grad, &mut scratch);
-                    best[1] = best[1].min(s.elapsed().as_secs_f64());
-                }
-                let k = 64.0 / lanes as f64 * 1e6;
-                println!(
-                    "{level:?} {n}: pairs {:.1} sorted {:.1} us for 64 samples",
-                    best[0] * k,
-                    best[1] * k
-                );
             }
         }
     }

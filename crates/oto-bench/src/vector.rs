@@ -16,53 +16,15 @@ pub trait Vector: Copy {
     fn store(self, to: &mut [f32]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
-    fn mul(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
     fn max(self, other: Self) -> Self;
     /// `self * b + c`, rounded once where the processor can.
     fn mul_add(self, b: Self, c: Self) -> Self;
-
-    /// For each lane, how many numbers of its column are below its own: `table` has a power of two rows of
-    /// [`Self::LANES`], every column ascending, and its last row is below nothing. A binary search without a branch.
-    #[inline(always)]
-    fn rank(self, table: &[f32]) -> Rank {
-        let (mut bounds, mut rank) = (Rank::default().map(|_| 0.0), Rank::default());
-        self.store(&mut bounds);
-        let mut half = table.len() / Self::LANES / 2;
-        while half > 0 {
-            for (lane, rank) in rank.iter_mut().enumerate().take(Self::LANES) {
-                let row = *rank as usize + half - 1;
-                let below = table[row * Self::LANES + lane] < bounds[lane];
-                *rank += half as u32 & 0u32.wrapping_sub(u32::from(below));
-            }
-            half /= 2;
-        }
-        rank
-    }
-
-    /// The number in row `rank` of each lane's column.
-    #[inline(always)]
-    fn gather(table: &[f32], rank: &Rank) -> Self {
-        let mut numbers = [0.0; 16];
-        for lane in 0..Self::LANES {
-            numbers[lane] = table[rank[lane] as usize * Self::LANES + lane];
-        }
-        Self::load(&numbers)
-    }
-
-    /// Ranks as numbers.
-    #[inline(always)]
-    fn count(rank: &Rank) -> Self {
-        Self::load(&rank.map(|r| r as f32))
-    }
 }
-
-/// A row number for each lane, and zeros behind them.
-pub type Rank = [u32; 16];
 
 #[cfg(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128")))]
 macro_rules! vector {
-    ($name:ident, $lanes:literal, $splat:path, $load:path, $store:path, $add:path, $sub:path, $mul:path, $min:path, $max:path, $mul_add:expr, {$($more:tt)*}) => {
+    ($name:ident, $lanes:literal, $splat:path, $load:path, $store:path, $add:path, $sub:path, $min:path, $max:path, $mul_add:expr) => {
         // SAFETY: loads and stores stay inside slices whose length is checked; the rest computes on registers.
         #[allow(unsafe_code, unused_unsafe)]
         impl Vector for $name {
@@ -90,10 +52,6 @@ macro_rules! vector {
                 unsafe { $sub(self, other) }
             }
             #[inline(always)]
-            fn mul(self, other: Self) -> Self {
-                unsafe { $mul(self, other) }
-            }
-            #[inline(always)]
             fn min(self, other: Self) -> Self {
                 unsafe { $min(self, other) }
             }
@@ -105,14 +63,13 @@ macro_rules! vector {
             fn mul_add(self, b: Self, c: Self) -> Self {
                 unsafe { $mul_add(self, b, c) }
             }
-            $($more)*
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Rank, Vector};
+    use super::Vector;
     use std::arch::x86_64::*;
 
     vector!(
@@ -123,11 +80,9 @@ mod x86 {
         _mm_storeu_ps,
         _mm_add_ps,
         _mm_sub_ps,
-        _mm_mul_ps,
         _mm_min_ps,
         _mm_max_ps,
-        |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c),
-        {}
+        |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c)
     );
     vector!(
         __m256,
@@ -137,46 +92,9 @@ mod x86 {
         _mm256_storeu_ps,
         _mm256_add_ps,
         _mm256_sub_ps,
-        _mm256_mul_ps,
         _mm256_min_ps,
         _mm256_max_ps,
-        _mm256_fmadd_ps,
-        {
-            #[inline(always)]
-            fn rank(self, table: &[f32]) -> Rank {
-                let rows = table.len() / 8;
-                assert!(rows.is_power_of_two(), "a table has a power of two rows, not {rows}");
-                let mut rank = [0; 16];
-                // SAFETY: a rank plus half of what is left stays below the number of rows.
-                unsafe {
-                    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                    let mut at = _mm256_setzero_si256();
-                    let mut half = rows as i32 / 2;
-                    while half > 0 {
-                        let row = _mm256_add_epi32(at, _mm256_set1_epi32(half - 1));
-                        let place = _mm256_add_epi32(_mm256_slli_epi32::<3>(row), lane);
-                        let probe = _mm256_i32gather_ps::<4>(table.as_ptr(), place);
-                        let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(probe, self));
-                        at = _mm256_add_epi32(at, _mm256_and_si256(below, _mm256_set1_epi32(half)));
-                        half /= 2;
-                    }
-                    _mm256_storeu_si256(rank.as_mut_ptr().cast(), at);
-                }
-                rank
-            }
-            #[inline(always)]
-            fn gather(table: &[f32], rank: &Rank) -> Self {
-                let rows = (table.len() / 8) as u32;
-                assert!(rank.iter().all(|r| *r < rows), "a rank is a row of the table");
-                // SAFETY: every place lies in the table, as was just asked.
-                unsafe {
-                    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                    let row = _mm256_loadu_si256(rank.as_ptr().cast());
-                    let place = _mm256_add_epi32(_mm256_slli_epi32::<3>(row), lane);
-                    _mm256_i32gather_ps::<4>(table.as_ptr(), place)
-                }
-            }
-        }
+        _mm256_fmadd_ps
     );
     vector!(
         __m512,
@@ -186,46 +104,9 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_add_ps,
         _mm512_sub_ps,
-        _mm512_mul_ps,
         _mm512_min_ps,
         _mm512_max_ps,
-        _mm512_fmadd_ps,
-        {
-            #[inline(always)]
-            fn rank(self, table: &[f32]) -> Rank {
-                let rows = table.len() / 16;
-                assert!(rows.is_power_of_two(), "a table has a power of two rows, not {rows}");
-                let mut rank = [0; 16];
-                // SAFETY: a rank plus half of what is left stays below the number of rows.
-                unsafe {
-                    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-                    let mut at = _mm512_setzero_si512();
-                    let mut half = rows as i32 / 2;
-                    while half > 0 {
-                        let row = _mm512_add_epi32(at, _mm512_set1_epi32(half - 1));
-                        let place = _mm512_add_epi32(_mm512_slli_epi32::<4>(row), lane);
-                        let probe = _mm512_i32gather_ps::<4>(place, table.as_ptr().cast());
-                        let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(probe, self);
-                        at = _mm512_mask_add_epi32(at, below, at, _mm512_set1_epi32(half));
-                        half /= 2;
-                    }
-                    _mm512_storeu_si512(rank.as_mut_ptr().cast(), at);
-                }
-                rank
-            }
-            #[inline(always)]
-            fn gather(table: &[f32], rank: &Rank) -> Self {
-                let rows = (table.len() / 16) as u32;
-                assert!(rank.iter().all(|r| *r < rows), "a rank is a row of the table");
-                // SAFETY: every place lies in the table, as was just asked.
-                unsafe {
-                    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-                    let row = _mm512_loadu_si512(rank.as_ptr().cast());
-                    let place = _mm512_add_epi32(_mm512_slli_epi32::<4>(row), lane);
-                    _mm512_i32gather_ps::<4>(place, table.as_ptr().cast())
-                }
-            }
-        }
+        _mm512_fmadd_ps
     );
 }
 
@@ -242,11 +123,9 @@ mod wasm {
         v128_store,
         f32x4_add,
         f32x4_sub,
-        f32x4_mul,
         f32x4_pmin,
         f32x4_pmax,
-        |a, b, c| f32x4_add(f32x4_mul(a, b), c),
-        {}
+        |a, b, c| f32x4_add(f32x4_mul(a, b), c)
     );
 }
 
@@ -276,10 +155,6 @@ mod plain {
         #[inline(always)]
         fn sub(self, other: Self) -> Self {
             std::array::from_fn(|i| self[i] - other[i])
-        }
-        #[inline(always)]
-        fn mul(self, other: Self) -> Self {
-            std::array::from_fn(|i| self[i] * other[i])
         }
         #[inline(always)]
         fn min(self, other: Self) -> Self {
