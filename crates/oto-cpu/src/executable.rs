@@ -1,9 +1,13 @@
-//! The compiled program: buffers for all nodes, then one loop over them.
+//! A compiled program: steps, memory, and one loop over them.
 
 use crate::convolution::{conv2d, conv2d_grad_input, conv2d_grad_weight};
-use crate::kernels;
-use crate::matmul::{Scratch, Side, matmul};
-use oto_graph::{Backend, BackendError, Executable, InputId, NodeId, Op, Program, Role};
+use crate::kernels::{self, AdamConstants, Moments, Spread};
+use crate::lower::lower;
+use crate::map::MapStep;
+use crate::matmul::{Finish, Scratch, Side, matmul, sum_rows};
+use crate::memory::{Memory, Number, Whole};
+use oto_graph::plan::{Optimise, Plan};
+use oto_graph::{Activation, Backend, BackendError, Executable, InputId, Op, Program, Role};
 
 /// The backend named "cpu".
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,125 +25,78 @@ impl Backend for Cpu {
 
 struct Compiled {
     program: Program,
-    /// For each node, where its value lies: its own buffer, or the one it is another view of.
-    home: Vec<usize>,
-    /// One buffer for each node that is its own home, empty for the others. State lives in its input's buffer.
-    buffers: Vec<Vec<f32>>,
-    /// The node of each input.
-    input_node: Vec<Option<usize>>,
-    /// For each update, whether its value's buffer is nobody else's, so that it can be exchanged instead of copied.
-    exchange: Vec<bool>,
+    /// Where each input lies, and each output.
+    inputs: Vec<Whole>,
+    outputs: Vec<Whole>,
+    /// State that is replaced after the last step: from, to.
+    copies: Vec<(Whole, Whole)>,
+    steps: Vec<Step>,
+    memory: Memory,
     scratch: Scratch,
+}
+
+/// A kernel, ready to run.
+pub enum Step {
+    Map(MapStep),
+    Matmul(MatmulStep),
+    Conv(ConvStep),
+    Reduce { x: Whole, spread: Spread, out: Whole },
+    Optimise(OptimiseStep),
+}
+
+/// See [`oto_graph::plan::Matmul`].
+pub struct MatmulStep {
+    pub a: Whole,
+    pub a_columns: usize,
+    pub ta: bool,
+    pub b: Whole,
+    pub b_columns: usize,
+    pub tb: bool,
+    pub bias: Option<Whole>,
+    pub activation: Activation,
+    pub derivative: Option<(Activation, Whole)>,
+    pub sums: Option<Whole>,
+    pub n: usize,
+    pub k: usize,
+    pub out: Whole,
+}
+
+/// A convolution or one of its gradients, with its operands' shapes.
+pub struct ConvStep {
+    pub op: Op,
+    pub operands: Vec<(Whole, Vec<usize>)>,
+    pub out: (Whole, Vec<usize>),
+}
+
+/// See [`oto_graph::plan::Optimise`].
+pub struct OptimiseStep {
+    pub kernel: Optimise,
+    pub t: Number,
+    pub lr: Number,
+    pub tau: Option<Number>,
 }
 
 impl Compiled {
     fn new(program: Program) -> Self {
-        let nodes = &program.nodes;
-        let mut home = Vec::with_capacity(nodes.len());
-        let mut buffers = Vec::with_capacity(nodes.len());
-        let mut input_node = vec![None; program.inputs.len()];
-        for (i, node) in nodes.iter().enumerate() {
-            let view_of = match node.op {
-                Op::Reshape(x) | Op::StopGradient(x) => Some(home[x.0]),
-                _ => None,
-            };
-            if let Op::Input(n) = node.op {
-                input_node[n] = Some(i);
-            }
-            let size = node.shape.iter().product();
-            let fill = if let Op::Constant(v) = node.op { v as f32 } else { 0.0 };
-            home.push(view_of.unwrap_or(i));
-            buffers.push(if view_of.is_some() { Vec::new() } else { vec![fill; size] });
+        let plan = Plan::new(&program);
+        let (steps, memory) = lower(&plan);
+        let input = |i: usize| {
+            let place = plan.input(InputId(i));
+            Whole { slot: place.slot, offset: place.offset, len: program.inputs[i].len() }
+        };
+        let value = |n| {
+            let place = plan.place(n).expect("outputs and updates are computed");
+            Whole { slot: place.slot, offset: place.offset, len: plan.len(n) }
+        };
+        Self {
+            inputs: (0..program.inputs.len()).map(input).collect(),
+            outputs: plan.program.outputs.iter().map(|(_, n)| value(*n)).collect(),
+            copies: plan.copies.iter().map(|(i, n)| (value(*n), input(i.0))).collect(),
+            steps,
+            memory,
+            scratch: Scratch::default(),
+            program,
         }
-        let homes = program.updates.iter().map(|(_, n)| home[n.0]).collect::<Vec<_>>();
-        let alone = |h: &usize| homes.iter().filter(|o| *o == h).count() == 1;
-        let exchange = homes
-            .iter()
-            .map(|h| alone(h) && !matches!(nodes[*h].op, Op::Input(_) | Op::Constant(_)))
-            .collect();
-        Self { home, buffers, input_node, exchange, scratch: Scratch::default(), program }
-    }
-
-    fn at(&self, node: NodeId) -> &[f32] {
-        &self.buffers[self.home[node.0]]
-    }
-
-    fn shape(&self, node: NodeId) -> &[usize] {
-        &self.program.nodes[node.0].shape
-    }
-
-    fn side(&self, node: NodeId, turned: bool) -> Side<'_> {
-        let shape = self.shape(node);
-        Side { values: self.at(node), rows: shape[0], columns: shape[1], turned }
-    }
-
-    fn compute(&self, i: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<(), BackendError> {
-        let node = &self.program.nodes[i];
-        let at = |id| self.at(id);
-        let last = |id: NodeId| self.shape(id).last().copied().unwrap_or(1);
-        match node.op {
-            Op::Input(_) | Op::Constant(_) | Op::Reshape(_) | Op::StopGradient(_) => {}
-            Op::Affine { x, mul, add } => {
-                let (mul, add) = (mul as f32, add as f32);
-                out.iter_mut().zip(at(x)).for_each(|(o, x)| *o = x * mul + add);
-            }
-            Op::Unary(op, x) => kernels::unary(op, at(x), out),
-            Op::Binary(op, a, b) => kernels::binary(op, at(a), at(b), out),
-            Op::Broadcast(x) => kernels::broadcast(at(x), self.shape(x), &node.shape, out),
-            Op::SumTo(x) => kernels::sum_to(at(x), self.shape(x), &node.shape, out),
-            Op::MatMul { a, b, ta, tb } => matmul(self.side(a, ta), self.side(b, tb), out, scratch),
-            Op::Linear { x, weight, bias, activation } => {
-                matmul(self.side(x, false), self.side(weight, true), out, scratch);
-                let bias = at(bias);
-                for row in out.chunks_exact_mut(bias.len()) {
-                    row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-                }
-                kernels::activate(out, activation);
-            }
-            Op::ActivationGrad { y, g, activation } => {
-                kernels::activation_grad(at(y), at(g), activation, out)
-            }
-            Op::Conv2d { x, weight, bias, conv, activation } => {
-                let (x, w) = ((at(x), self.shape(x)), (at(weight), self.shape(weight)));
-                conv2d(x, w, at(bias), conv, &node.shape, out);
-                kernels::activate(out, activation);
-            }
-            Op::Conv2dGradInput { g, weight, conv } => {
-                let (g, w) = ((at(g), self.shape(g)), (at(weight), self.shape(weight)));
-                conv2d_grad_input(g, w, conv, &node.shape, out);
-            }
-            Op::Conv2dGradWeight { x, g, conv } => {
-                let (x, g) = ((at(x), self.shape(x)), (at(g), self.shape(g)));
-                conv2d_grad_weight(x, g, conv, &node.shape, out);
-            }
-            Op::MaxLast(x) => kernels::max_last(at(x), last(x), out),
-            Op::ArgMaxLast(x) => kernels::argmax_last(at(x), last(x), out),
-            Op::LogSumExp(x) => kernels::log_sum_exp(at(x), last(x), out),
-            Op::LogSoftmax(x) => kernels::log_softmax(at(x), last(x), out),
-            Op::LogSoftmaxGrad { y, g } => kernels::log_softmax_grad(at(y), at(g), last(y), out),
-            Op::Pick { x, index } => {
-                let shape = self.shape(x);
-                kernels::pick(at(x), shape[1], shape[2], at(index), out)?;
-            }
-            Op::Unpick { g, index } => kernels::unpick(at(g), node.shape[1], node.shape[2], at(index), out)?,
-            Op::Rows { x, index } => kernels::rows(at(x), self.shape(x)[0], at(index), out)?,
-            Op::AddRows { g, index } => kernels::add_rows(at(g), node.shape[0], at(index), out)?,
-            Op::QuantileHuber { theta, target, kappa } => {
-                kernels::quantile_huber(at(theta), at(target), kappa as f32, out);
-            }
-            Op::QuantileHuberGrad { theta, target, kappa } => {
-                kernels::quantile_huber_grad(at(theta), at(target), node.shape[0], kappa as f32, out);
-            }
-            Op::Moment { m, g, beta, squared } => {
-                kernels::moment(at(m), at(g), beta as f32, (1.0 - beta) as f32, squared, out);
-            }
-            Op::AdamStep { p, m, v, t, lr, beta1, beta2, epsilon } => {
-                let scales = kernels::adam_scales(at(t)[0], at(lr)[0], beta1, beta2);
-                kernels::adam_step(at(p), at(m), at(v), scales, epsilon as f32, out);
-            }
-            Op::Polyak { target, p, tau } => kernels::polyak(at(target), at(p), at(tau)[0], out),
-        }
-        Ok(())
     }
 
     fn check(&self, input: InputId, got: usize) -> Result<(), BackendError> {
@@ -155,6 +112,82 @@ impl Compiled {
     }
 }
 
+impl Step {
+    fn run(&mut self, memory: &mut Memory, scratch: &mut Scratch) -> Result<(), BackendError> {
+        match self {
+            Step::Map(map) => map.run(memory)?,
+            Step::Matmul(p) => p.run(memory, scratch),
+            Step::Conv(c) => c.run(memory),
+            Step::Reduce { x, spread, out } => {
+                memory.write(*out, |memory, to| spread.sum(memory.whole(*x), to.len(), to));
+            }
+            Step::Optimise(o) => o.run(memory),
+        }
+        Ok(())
+    }
+}
+
+impl MatmulStep {
+    fn run(&self, memory: &mut Memory, scratch: &mut Scratch) {
+        memory.write(self.out, |memory, out| {
+            let a = Side { values: memory.whole(self.a), columns: self.a_columns, turned: self.ta };
+            let b = Side { values: memory.whole(self.b), columns: self.b_columns, turned: self.tb };
+            let finish = Finish {
+                bias: self.bias.map(|b| memory.whole(b)),
+                activation: self.activation,
+                derivative: self.derivative.map(|(activation, y)| (activation, memory.whole(y))),
+            };
+            matmul(a, b, finish, self.n, self.k, out, scratch);
+        });
+        if let Some(sums) = self.sums {
+            memory.write(sums, |memory, out| sum_rows(memory.whole(self.a), out));
+        }
+    }
+}
+
+impl ConvStep {
+    fn run(&self, memory: &mut Memory) {
+        let (out, shape) = &self.out;
+        memory.write(*out, |memory, out| {
+            let operand = |i: usize| (memory.whole(self.operands[i].0), self.operands[i].1.as_slice());
+            match self.op {
+                Op::Conv2d { conv, activation, .. } => {
+                    conv2d(operand(0), operand(1), operand(2).0, conv, shape, out);
+                    kernels::activate(activation, out);
+                }
+                Op::Conv2dGradInput { conv, .. } => {
+                    conv2d_grad_input(operand(0), operand(1), conv, shape, out)
+                }
+                Op::Conv2dGradWeight { conv, .. } => {
+                    conv2d_grad_weight(operand(0), operand(1), conv, shape, out)
+                }
+                ref op => unreachable!("{op:?} is no convolution"),
+            }
+        });
+    }
+}
+
+impl OptimiseStep {
+    fn run(&self, memory: &mut Memory) {
+        let o = &self.kernel;
+        let constants = AdamConstants {
+            scales: kernels::adam_scales(memory.number(self.t), memory.number(self.lr), o.beta1, o.beta2),
+            beta1: o.beta1,
+            beta2: o.beta2,
+            epsilon: o.epsilon,
+        };
+        let tau = self.tau.map(|tau| memory.number(tau));
+        let target = o.target.map(|t| t.0);
+        let mut take = |slot: usize| std::mem::take(&mut memory.slots[slot]);
+        let (mut p, mut m, mut v) = (take(o.p), take(o.m), take(o.v));
+        let mut slow = target.map(&mut take);
+        let state = Moments { p: &mut p, m: &mut m, v: &mut v };
+        kernels::optimise(state, &memory.slots[o.g], slow.as_deref_mut().zip(tau), constants);
+        let back = [(o.p, p), (o.m, m), (o.v, v)].into_iter().chain(target.zip(slow));
+        back.for_each(|(slot, values)| memory.slots[slot] = values);
+    }
+}
+
 impl Executable for Compiled {
     fn program(&self) -> &Program {
         &self.program
@@ -162,18 +195,13 @@ impl Executable for Compiled {
 
     fn write(&mut self, input: InputId, values: &[f32]) -> Result<(), BackendError> {
         self.check(input, values.len())?;
-        if let Some(node) = self.input_node[input.0] {
-            self.buffers[node].copy_from_slice(values);
-        }
+        self.memory.write(self.inputs[input.0], |_, to| to.copy_from_slice(values));
         Ok(())
     }
 
     fn read(&self, input: InputId, values: &mut [f32]) -> Result<(), BackendError> {
         self.check(input, values.len())?;
-        match self.input_node[input.0] {
-            Some(node) => values.copy_from_slice(&self.buffers[node]),
-            None => values.fill(0.0),
-        }
+        values.copy_from_slice(self.memory.whole(self.inputs[input.0]));
         Ok(())
     }
 
@@ -187,38 +215,15 @@ impl Executable for Compiled {
                 next += 1;
             }
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut result = Ok(());
-        for i in 0..self.program.nodes.len() {
-            if matches!(self.program.nodes[i].op, Op::Input(_)) {
-                continue;
-            }
-            let mut out = std::mem::take(&mut self.buffers[i]);
-            result = self.compute(i, &mut out, &mut scratch);
-            self.buffers[i] = out;
-            if result.is_err() {
-                break;
-            }
+        for step in &mut self.steps {
+            step.run(&mut self.memory, &mut self.scratch)?;
         }
-        self.scratch = scratch;
-        result?;
-        for ((_, node), out) in self.program.outputs.iter().zip(outputs) {
+        for (from, out) in self.outputs.iter().zip(outputs) {
             out.clear();
-            out.extend_from_slice(&self.buffers[self.home[node.0]]);
+            out.extend_from_slice(self.memory.whole(*from));
         }
-        // All new values exist by now. Copies come first, while every value is still where it was computed.
-        for exchange in [false, true] {
-            for u in (0..self.program.updates.len()).filter(|u| self.exchange[*u] == exchange) {
-                let (input, node) = self.program.updates[u];
-                let (Some(to), from) = (self.input_node[input.0], self.home[node.0]) else { continue };
-                if exchange {
-                    self.buffers.swap(to, from);
-                } else if to != from {
-                    let mut target = std::mem::take(&mut self.buffers[to]);
-                    target.copy_from_slice(&self.buffers[from]);
-                    self.buffers[to] = target;
-                }
-            }
+        for (from, to) in &self.copies {
+            self.memory.write(*to, |memory, to| to.copy_from_slice(memory.whole(*from)));
         }
         Ok(())
     }

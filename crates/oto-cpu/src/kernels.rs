@@ -1,16 +1,94 @@
-//! Everything that is neither a matrix product nor a convolution, as loops over slices.
+//! Everything that is neither a matrix product, a convolution nor a quantile loss, as loops over slices.
 
+use crate::math;
+use crate::simd::{Isa, simd};
 use oto_graph::{Activation, BackendError, Binary, Unary};
 
-pub fn activate(y: &mut [f32], activation: Activation) {
-    match activation {
-        Activation::Identity => {}
-        Activation::Relu => y.iter_mut().for_each(|v| *v = v.max(0.0)),
-        Activation::Tanh => y.iter_mut().for_each(|v| *v = v.tanh()),
+/// Many numbers, or one for all places.
+#[derive(Clone, Copy)]
+pub enum Operand<'a> {
+    Each(&'a [f32]),
+    All(f32),
+}
+
+simd! { pub fn affine(x: &[f32], mul: f32, add: f32, out: &mut [f32]) = affine_loop }
+simd! { pub fn unary(op: Unary, x: &[f32], out: &mut [f32]) = unary_loop }
+simd! { pub fn binary(op: Binary, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) = binary_loop }
+simd! { pub fn activate(activation: Activation, y: &mut [f32]) = activate_loop }
+simd! { pub fn activation_grad(y: &[f32], g: &[f32], activation: Activation, out: &mut [f32]) = activation_grad_loop }
+simd! { pub fn log_softmax_grad(y: &[f32], g: &[f32], last: usize, out: &mut [f32]) = log_softmax_grad_loop }
+simd! { pub fn moment(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) = moment_loop }
+simd! {
+    pub fn adam_step(p: &[f32], m: &[f32], v: &[f32], scales: (f32, f32), epsilon: f32, out: &mut [f32]) = adam_step_loop
+}
+simd! { pub fn polyak(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) = polyak_loop }
+simd! {
+    /// [`moment`] twice, [`adam_step`] and [`polyak`] in one pass, in place.
+    pub fn optimise(state: Moments<'_>, g: &[f32], slow: Option<(&mut [f32], f32)>, constants: AdamConstants) = optimise_loop
+}
+
+#[inline(always)]
+fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32) {
+    out.iter_mut().zip(x).for_each(|(o, x)| *o = f(*x));
+}
+
+#[inline(always)]
+fn affine_loop<I: Isa>(x: &[f32], mul: f32, add: f32, out: &mut [f32]) {
+    map(x, out, |x| I::fma(x, mul, add));
+}
+
+#[inline(always)]
+fn unary_loop<I: Isa>(op: Unary, x: &[f32], out: &mut [f32]) {
+    match op {
+        Unary::Exp => map(x, out, math::exp::<I>),
+        Unary::Log => map(x, out, f32::ln),
+        Unary::Sqrt => map(x, out, f32::sqrt),
+        Unary::Square => map(x, out, |x| x * x),
+        Unary::Abs => map(x, out, f32::abs),
+        Unary::Relu => map(x, out, math::relu),
+        Unary::Tanh => map(x, out, math::tanh::<I>),
+        Unary::Recip => map(x, out, |x| 1.0 / x),
+        Unary::Softplus => map(x, out, |x| x.max(0.0) + math::exp::<I>(-x.abs()).ln_1p()),
+        Unary::Step => map(x, out, |x| if x > 0.0 { 1.0 } else { 0.0 }),
     }
 }
 
-pub fn activation_grad(y: &[f32], g: &[f32], activation: Activation, out: &mut [f32]) {
+#[inline(always)]
+fn zip(a: Operand<'_>, b: Operand<'_>, out: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    match (a, b) {
+        (Operand::Each(a), Operand::Each(b)) => {
+            out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (a, b))| *o = f(*a, *b));
+        }
+        (Operand::Each(a), Operand::All(b)) => map(a, out, |a| f(a, b)),
+        (Operand::All(a), Operand::Each(b)) => map(b, out, |b| f(a, b)),
+        (Operand::All(a), Operand::All(b)) => out.fill(f(a, b)),
+    }
+}
+
+#[inline(always)]
+fn binary_loop<I: Isa>(op: Binary, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    match op {
+        Binary::Add => zip(a, b, out, |a, b| a + b),
+        Binary::Sub => zip(a, b, out, |a, b| a - b),
+        Binary::Mul => zip(a, b, out, |a, b| a * b),
+        Binary::Div => zip(a, b, out, |a, b| a / b),
+        // Written so that NaN on either side comes out as NaN.
+        Binary::Max => zip(a, b, out, |a, b| if a > b || a.is_nan() { a } else { b }),
+        Binary::Min => zip(a, b, out, |a, b| if a < b || a.is_nan() { a } else { b }),
+    }
+}
+
+#[inline(always)]
+fn activate_loop<I: Isa>(activation: Activation, y: &mut [f32]) {
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => y.iter_mut().for_each(|v| *v = math::relu(*v)),
+        Activation::Tanh => y.iter_mut().for_each(|v| *v = math::tanh::<I>(*v)),
+    }
+}
+
+#[inline(always)]
+fn activation_grad_loop<I: Isa>(y: &[f32], g: &[f32], activation: Activation, out: &mut [f32]) {
     let each = out.iter_mut().zip(y.iter().zip(g));
     match activation {
         Activation::Identity => out.copy_from_slice(g),
@@ -19,101 +97,101 @@ pub fn activation_grad(y: &[f32], g: &[f32], activation: Activation, out: &mut [
     }
 }
 
-pub fn unary(op: Unary, x: &[f32], out: &mut [f32]) {
-    let map = |out: &mut [f32], f: fn(f32) -> f32| out.iter_mut().zip(x).for_each(|(o, x)| *o = f(*x));
-    match op {
-        Unary::Exp => map(out, f32::exp),
-        Unary::Log => map(out, f32::ln),
-        Unary::Sqrt => map(out, f32::sqrt),
-        Unary::Square => map(out, |x| x * x),
-        Unary::Abs => map(out, f32::abs),
-        Unary::Relu => map(out, |x| x.max(0.0)),
-        Unary::Tanh => map(out, f32::tanh),
-        Unary::Recip => map(out, f32::recip),
-        Unary::Softplus => map(out, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
-        Unary::Step => map(out, |x| if x > 0.0 { 1.0 } else { 0.0 }),
-    }
+/// How a broadcast repeats: each of `outer` pieces of `inner` numbers `times` times.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spread {
+    Regular {
+        outer: usize,
+        times: usize,
+        inner: usize,
+    },
+    /// For each place of the large shape the place of the small one.
+    Irregular(Vec<usize>),
 }
 
-pub fn binary(op: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
-    let zip = |out: &mut [f32], f: fn(f32, f32) -> f32| {
-        out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (a, b))| *o = f(*a, *b));
-    };
-    match op {
-        Binary::Add => zip(out, |a, b| a + b),
-        Binary::Sub => zip(out, |a, b| a - b),
-        Binary::Mul => zip(out, |a, b| a * b),
-        Binary::Div => zip(out, |a, b| a / b),
-        Binary::Max => zip(out, f32::max),
-        Binary::Min => zip(out, f32::min),
+impl Spread {
+    /// From `small` to `large`, as NumPy broadcasts.
+    pub fn new(small: &[usize], large: &[usize]) -> Self {
+        let mut padded = vec![1; large.len() - small.len()];
+        padded.extend(small);
+        let repeated = |axis: &usize| padded[*axis] != large[*axis];
+        let count = |axes: &[usize]| axes.iter().product::<usize>();
+        let Some(first) = (0..large.len()).find(repeated) else {
+            return Spread::Regular { outer: 1, times: 1, inner: count(large) };
+        };
+        let end = (0..large.len()).rfind(repeated).expect("one was found from the front") + 1;
+        if padded[first..end].iter().all(|s| *s == 1) {
+            let (outer, times, inner) =
+                (count(&large[..first]), count(&large[first..end]), count(&large[end..]));
+            return Spread::Regular { outer, times, inner };
+        }
+        let place = |i: usize| {
+            let (mut rest, mut from, mut stride) = (i, 0, 1);
+            for axis in (0..large.len()).rev() {
+                let at = rest % large[axis];
+                rest /= large[axis];
+                from += if padded[axis] == 1 { 0 } else { at * stride };
+                stride *= padded[axis];
+            }
+            from
+        };
+        Spread::Irregular((0..count(large)).map(place).collect())
     }
-}
 
-/// Calls `f` with every index of the large shape and the index of the small shape that it is broadcast from.
-fn broadcast_pairs(large: &[usize], small: &[usize], mut f: impl FnMut(usize, usize)) {
-    let extra = large.len() - small.len();
-    let count = large.iter().product();
-    for i in 0..count {
-        let (mut rest, mut from, mut stride) = (i, 0, 1);
-        for axis in (0..large.len()).rev() {
-            let at = rest % large[axis];
-            rest /= large[axis];
-            if axis >= extra {
-                let size = small[axis - extra];
-                from += if size == 1 { 0 } else { at * stride };
-                stride *= size;
+    /// Numbers in the small shape and in the large one; an irregular one is asked with its small length.
+    fn sizes(&self, small: usize) -> (usize, usize) {
+        match self {
+            Spread::Regular { outer, times, inner } => (outer * inner, outer * times * inner),
+            Spread::Irregular(places) => (small, places.len()),
+        }
+    }
+
+    /// Repeats `x`, as many rows as `out` has; a single row of `x` serves all.
+    pub fn broadcast(&self, x: &[f32], small: usize, out: &mut [f32]) {
+        let (small, large) = self.sizes(small);
+        let shared = x.len() == small;
+        for (r, out) in out.chunks_exact_mut(large).enumerate() {
+            let x = if shared { x } else { &x[r * small..(r + 1) * small] };
+            match self {
+                Spread::Regular { times: 1, .. } => out.copy_from_slice(x),
+                Spread::Regular { times, inner: 1, .. } => {
+                    out.chunks_exact_mut(*times).zip(x).for_each(|(out, x)| out.fill(*x));
+                }
+                Spread::Regular { times, inner, .. } => {
+                    for (out, x) in out.chunks_exact_mut(times * inner).zip(x.chunks_exact(*inner)) {
+                        out.chunks_exact_mut(*inner).for_each(|out| out.copy_from_slice(x));
+                    }
+                }
+                Spread::Irregular(places) => out.iter_mut().zip(places).for_each(|(o, p)| *o = x[*p]),
             }
         }
-        f(i, from);
     }
-}
 
-/// Whether `small` is `large` without some leading axes, its own leading ones aside.
-fn repeats_rows(large: &[usize], small: &[usize]) -> bool {
-    let small = &small[small.iter().take_while(|s| **s == 1).count()..];
-    large.ends_with(small)
-}
-
-/// Whether `small` is `large` with 1 along the last axis.
-fn repeats_last(large: &[usize], small: &[usize]) -> bool {
-    let (Some((_, rest)), Some((1, heads))) = (large.split_last(), small.split_last()) else { return false };
-    rest == heads
-}
-
-pub fn broadcast(x: &[f32], from: &[usize], shape: &[usize], out: &mut [f32]) {
-    if out.is_empty() {
-        return;
-    }
-    if x.len() == 1 {
-        out.fill(x[0]);
-    } else if repeats_rows(shape, from) {
-        out.chunks_exact_mut(x.len()).for_each(|row| row.copy_from_slice(x));
-    } else if repeats_last(shape, from) {
-        let last = shape[shape.len() - 1];
-        out.chunks_exact_mut(last).zip(x).for_each(|(row, x)| row.fill(*x));
-    } else {
-        broadcast_pairs(shape, from, |i, j| out[i] = x[j]);
-    }
-}
-
-pub fn sum_to(x: &[f32], from: &[usize], shape: &[usize], out: &mut [f32]) {
-    out.fill(0.0);
-    if out.len() == 1 {
-        out[0] = sum(x);
-    } else if repeats_rows(from, shape) {
-        for row in x.chunks_exact(out.len()) {
-            out.iter_mut().zip(row).for_each(|(o, x)| *o += x);
+    /// The adjoint: sums what [`Self::broadcast`] repeats.
+    pub fn sum(&self, x: &[f32], small: usize, out: &mut [f32]) {
+        let (small, large) = self.sizes(small);
+        for (out, x) in out.chunks_exact_mut(small).zip(x.chunks_exact(large)) {
+            match self {
+                Spread::Regular { times: 1, .. } => out.copy_from_slice(x),
+                Spread::Regular { times, inner: 1, .. } => {
+                    out.iter_mut().zip(x.chunks_exact(*times)).for_each(|(o, x)| *o = sum(x));
+                }
+                Spread::Regular { times, inner, .. } => {
+                    for (out, x) in out.chunks_exact_mut(*inner).zip(x.chunks_exact(times * inner)) {
+                        crate::matmul::sum_rows(x, out);
+                    }
+                }
+                Spread::Irregular(places) => {
+                    out.fill(0.0);
+                    x.iter().zip(places).for_each(|(x, p)| out[*p] += x);
+                }
+            }
         }
-    } else if repeats_last(from, shape) {
-        let last = from[from.len() - 1];
-        out.iter_mut().zip(x.chunks_exact(last)).for_each(|(o, row)| *o = sum(row));
-    } else {
-        broadcast_pairs(from, shape, |i, j| out[j] += x[i]);
     }
 }
 
 /// Eight running sums: faster than one, and closer to the true value.
-fn sum(x: &[f32]) -> f32 {
+pub fn sum(x: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];
     let chunks = x.chunks_exact(8);
     let rest: f32 = chunks.remainder().iter().sum();
@@ -137,7 +215,7 @@ fn log_sum_exp_row(row: &[f32]) -> f32 {
     if max.is_infinite() {
         return max;
     }
-    row.iter().map(|x| (x - max).exp()).sum::<f32>().ln() + max
+    row.iter().map(|x| math::exp::<crate::simd::Plain>(x - max)).sum::<f32>().ln() + max
 }
 
 pub fn log_sum_exp(x: &[f32], last: usize, out: &mut [f32]) {
@@ -151,16 +229,19 @@ pub fn log_softmax(x: &[f32], last: usize, out: &mut [f32]) {
     }
 }
 
-pub fn log_softmax_grad(y: &[f32], g: &[f32], last: usize, out: &mut [f32]) {
+#[inline(always)]
+fn log_softmax_grad_loop<I: Isa>(y: &[f32], g: &[f32], last: usize, out: &mut [f32]) {
     for ((row, y), g) in out.chunks_exact_mut(last).zip(y.chunks_exact(last)).zip(g.chunks_exact(last)) {
         let sum: f32 = g.iter().sum();
-        row.iter_mut().zip(y.iter().zip(g)).for_each(|(o, (y, g))| *o = g - y.exp() * sum);
+        row.iter_mut().zip(y.iter().zip(g)).for_each(|(o, (y, g))| *o = g - math::exp::<I>(*y) * sum);
     }
 }
 
 fn index(value: f32, below: usize) -> Result<usize, BackendError> {
-    match value >= 0.0 && value < below as f32 && value.fract() == 0.0 {
-        true => Ok(value as usize),
+    // What is no number becomes 0, and differs from it.
+    let whole = value as usize;
+    match whole < below && whole as f32 == value {
+        true => Ok(whole),
         false => Err(BackendError::Device(format!("index {value} is not a whole number below {below}"))),
     }
 }
@@ -203,65 +284,29 @@ pub fn rows(x: &[f32], count: usize, at: &[f32], out: &mut [f32]) -> Result<(), 
     Ok(())
 }
 
-pub fn add_rows(g: &[f32], count: usize, at: &[f32], out: &mut [f32]) -> Result<(), BackendError> {
+/// Rows of `g` added to the rows of the result that `at` names; `out` holds those from row `first` of `count` on.
+pub fn add_rows(
+    g: &[f32],
+    count: usize,
+    at: &[f32],
+    first: usize,
+    width: usize,
+    out: &mut [f32],
+) -> Result<(), BackendError> {
     out.fill(0.0);
-    let width = out.len() / count;
+    let rows = out.len() / width;
     for (g, i) in g.chunks_exact(width).zip(at) {
-        let from = index(*i, count)? * width;
-        out[from..from + width].iter_mut().zip(g).for_each(|(o, g)| *o += g);
+        let row = index(*i, count)?;
+        if (first..first + rows).contains(&row) {
+            let out = &mut out[(row - first) * width..][..width];
+            out.iter_mut().zip(g).for_each(|(o, g)| *o += g);
+        }
     }
     Ok(())
 }
 
-pub fn quantile_huber(theta: &[f32], target: &[f32], kappa: f32, out: &mut [f32]) {
-    let (n, m) = (theta.len() / out.len(), target.len() / out.len());
-    for ((out, theta), target) in out.iter_mut().zip(theta.chunks_exact(n)).zip(target.chunks_exact(m)) {
-        let mut total = 0.0;
-        for (i, theta) in theta.iter().enumerate() {
-            let tau = (i as f32 + 0.5) / n as f32;
-            total += lanes(target, |t| {
-                let d = t - theta;
-                let small = d.abs().min(kappa);
-                let weight = if d < 0.0 { 1.0 - tau } else { tau };
-                weight * small * (d.abs() - 0.5 * small)
-            });
-        }
-        *out = total / n as f32;
-    }
-}
-
-pub fn quantile_huber_grad(theta: &[f32], target: &[f32], samples: usize, kappa: f32, out: &mut [f32]) {
-    let (n, m) = (theta.len() / samples, target.len() / samples);
-    for ((out, theta), target) in
-        out.chunks_exact_mut(n).zip(theta.chunks_exact(n)).zip(target.chunks_exact(m))
-    {
-        for (i, (out, theta)) in out.iter_mut().zip(theta).enumerate() {
-            let tau = (i as f32 + 0.5) / n as f32;
-            let sum = lanes(target, |t| {
-                let d = t - theta;
-                let weight = if d < 0.0 { 1.0 - tau } else { tau };
-                weight * d.min(kappa).max(-kappa)
-            });
-            *out = -sum / n as f32;
-        }
-    }
-}
-
-/// Sum of `f` over `x` in eight lanes.
 #[inline(always)]
-fn lanes(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let chunks = x.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|x| f(*x)).sum();
-    for c in chunks {
-        for i in 0..8 {
-            sums[i] += f(c[i]);
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-pub fn moment(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) {
+fn moment_loop<I: Isa>(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) {
     let each = out.iter_mut().zip(m.iter().zip(g));
     match squared {
         false => each.for_each(|(o, (m, g))| *o = m * beta + g * take),
@@ -275,15 +320,97 @@ pub fn adam_scales(t: f32, lr: f32, beta1: f64, beta2: f64) -> (f32, f32) {
     ((lr / (1.0 - beta1.powf(t))) as f32, (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32)
 }
 
-pub fn adam_step(p: &[f32], m: &[f32], v: &[f32], (size, scale): (f32, f32), epsilon: f32, out: &mut [f32]) {
+#[inline(always)]
+fn adam_step_loop<I: Isa>(
+    p: &[f32],
+    m: &[f32],
+    v: &[f32],
+    (size, scale): (f32, f32),
+    epsilon: f32,
+    out: &mut [f32],
+) {
     let each = out.iter_mut().zip(p.iter().zip(m.iter().zip(v)));
     each.for_each(|(o, (p, (m, v)))| *o = p - size * m / (v.sqrt() * scale + epsilon));
 }
 
-pub fn polyak(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) {
-    match tau {
-        0.0 => out.copy_from_slice(target),
-        1.0 => out.copy_from_slice(p),
-        _ => out.iter_mut().zip(target.iter().zip(p)).for_each(|(o, (t, p))| *o = t + tau * (p - t)),
+#[inline(always)]
+fn polyak_loop<I: Isa>(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) {
+    out.iter_mut().zip(target.iter().zip(p)).for_each(|(o, (t, p))| *o = mixed(*t, *p, tau));
+}
+
+/// `t + tau (p - t)`; exactly p at 1, and t at 0 whatever p is.
+#[inline(always)]
+fn mixed(t: f32, p: f32, tau: f32) -> f32 {
+    let near = t + tau * (p - t);
+    let near = if tau == 0.0 { t } else { near };
+    if tau == 1.0 { p } else { near }
+}
+
+/// Parameters and their moments, changed in place.
+pub struct Moments<'a> {
+    pub p: &'a mut [f32],
+    pub m: &'a mut [f32],
+    pub v: &'a mut [f32],
+}
+
+/// What [`optimise`] needs beside its arrays; `scales` from [`adam_scales`].
+#[derive(Clone, Copy)]
+pub struct AdamConstants {
+    pub scales: (f32, f32),
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+}
+
+#[inline(always)]
+fn optimise_loop<I: Isa>(
+    state: Moments<'_>,
+    g: &[f32],
+    slow: Option<(&mut [f32], f32)>,
+    constants: AdamConstants,
+) {
+    let Moments { p, m, v } = state;
+    let AdamConstants { scales: (size, scale), beta1, beta2, epsilon } = constants;
+    let (b1, b2, take1, take2) = (beta1 as f32, beta2 as f32, (1.0 - beta1) as f32, (1.0 - beta2) as f32);
+    let epsilon = epsilon as f32;
+    let step = |p: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
+        *m = *m * b1 + g * take1;
+        *v = *v * b2 + g * g * take2;
+        *p -= size * *m / (v.sqrt() * scale + epsilon);
+    };
+    let each = p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g);
+    match slow {
+        None => each.for_each(|(((p, m), v), g)| step(p, m, v, *g)),
+        Some((slow, tau)) => each.zip(slow).for_each(|((((p, m), v), g), slow)| {
+            step(p, m, v, *g);
+            *slow = mixed(*slow, *p, tau);
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_and_irregular_spreads() {
+        assert_eq!(Spread::new(&[2, 1], &[2, 3]), Spread::Regular { outer: 2, times: 3, inner: 1 });
+        assert_eq!(Spread::new(&[3], &[2, 3]), Spread::Regular { outer: 1, times: 2, inner: 3 });
+        let odd = Spread::new(&[1, 2, 1], &[2, 2, 2]);
+        let mut out = [0.0; 8];
+        odd.broadcast(&[1.0, 2.0], 2, &mut out);
+        assert_eq!(out, [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0]);
+        let mut back = [0.0; 2];
+        odd.sum(&out, 2, &mut back);
+        assert_eq!(back, [4.0, 8.0]);
+    }
+
+    #[test]
+    fn nan_is_not_hidden() {
+        let mut out = [0.0; 2];
+        for op in [Binary::Max, Binary::Min] {
+            binary(op, Operand::Each(&[f32::NAN, 1.0]), Operand::Each(&[1.0, f32::NAN]), &mut out);
+            assert!(out.iter().all(|x| x.is_nan()), "{op:?}: {out:?}");
+        }
     }
 }

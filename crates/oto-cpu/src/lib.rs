@@ -1,11 +1,17 @@
-//! A program on one core: every node has its buffer from the start, so a step allocates nothing; loops are written so that
-//! the compiler turns them into SIMD (AVX2 where the processor has it, simd128 in wasm).
+//! A program on one core. The plan (`oto_graph::plan`) is turned into steps over memory that exists from the start, so that a
+//! step allocates nothing; kernels are plain loops that become SIMD (AVX2 where the processor has it, simd128 in wasm).
 //!
 //! It knows the same operations as the reference (`oto-candle`) and is held to it by tests on whole train steps.
 
 mod convolution;
 mod executable;
 mod kernels;
+mod lower;
+mod map;
+mod math;
 mod matmul;
+mod memory;
+mod quantile;
+mod simd;
 
 pub use executable::Cpu;

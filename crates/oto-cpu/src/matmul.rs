@@ -1,127 +1,230 @@
-//! Matrix products of the small sizes that students have: 4 x 16 tiles kept in registers, sides packed first where they
-//! are read transposed.
+//! Matrix products of the small sizes that students have. A tile of the result stays in registers while the sums run; what
+//! surrounds the product (bias, activation, the activation's derivative) happens when the tile is written.
 
-const ROWS: usize = 4;
-const COLUMNS: usize = 16;
-
-/// Room for packed sides; grows once.
-#[derive(Default)]
-pub struct Scratch {
-    a: Vec<f32>,
-    b: Vec<f32>,
-}
+use crate::math;
+use crate::simd::{Isa, simd};
+use oto_graph::Activation;
 
 /// One side of a product: row-major `[rows, columns]`, read transposed where `turned` says so.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
     /// The elements.
     pub values: &'a [f32],
-    /// As stored.
-    pub rows: usize,
-    /// As stored.
+    /// Length of a stored row.
     pub columns: usize,
     /// Whether it is read transposed.
     pub turned: bool,
 }
 
-/// `out = a b`, row-major.
-pub fn matmul(a: Side<'_>, b: Side<'_>, out: &mut [f32], scratch: &mut Scratch) {
-    let (m, k) = if a.turned { (a.columns, a.rows) } else { (a.rows, a.columns) };
-    let n = if b.turned { b.rows } else { b.columns };
-    let a = upright(a, &mut scratch.a);
-    let b = upright(b, &mut scratch.b);
-    debug_assert_eq!(out.len(), m * n);
-    dispatch(a, b, out, k, n);
+/// What happens to a sum before it is written.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    /// Added to each row, `[n]`.
+    pub bias: Option<&'a [f32]>,
+    /// What follows.
+    pub activation: Activation,
+    /// Times the derivative of the activation whose output this is, `[m, n]`.
+    pub derivative: Option<(Activation, &'a [f32])>,
 }
 
-fn upright<'s>(side: Side<'s>, scratch: &'s mut Vec<f32>) -> &'s [f32] {
-    if !side.turned {
-        return side.values;
-    }
-    scratch.resize(side.values.len(), 0.0);
-    transpose(side.values, side.rows, side.columns, scratch);
-    scratch
+/// Room for packed columns; grows once.
+pub type Scratch = Vec<f32>;
+
+simd! {
+    /// `out = finish(a b)`, row-major `[m, n]`; the sums have length `k`.
+    pub fn matmul(
+        a: Side<'_>, b: Side<'_>, finish: Finish<'_>, n: usize, k: usize, out: &mut [f32], scratch: &mut Scratch,
+    ) = product
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
-fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
-    for (c, to) in to.chunks_exact_mut(rows).enumerate() {
-        to.iter_mut().zip(from[c..].iter().step_by(columns)).for_each(|(t, f)| *t = *f);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn dispatch(a: &[f32], b: &[f32], out: &mut [f32], k: usize, n: usize) {
-    #[target_feature(enable = "avx2,fma")]
-    fn with_avx2(a: &[f32], b: &[f32], out: &mut [f32], k: usize, n: usize) {
-        product(a, b, out, k, n, f32::mul_add)
-    }
-    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        // SAFETY: the processor was just asked for both features.
-        #[allow(unsafe_code)]
-        unsafe {
-            with_avx2(a, b, out, k, n)
-        }
-    } else {
-        product(a, b, out, k, n, |a, b, c| a * b + c)
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn dispatch(a: &[f32], b: &[f32], out: &mut [f32], k: usize, n: usize) {
-    product(a, b, out, k, n, |a, b, c| a * b + c)
+simd! {
+    /// Sums of the rows of `x` `[rows, out.len()]`.
+    pub fn sum_rows(x: &[f32], out: &mut [f32]) = rows_summed
 }
 
 #[inline(always)]
-fn product(
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-    k: usize,
-    n: usize,
-    fma: impl Fn(f32, f32, f32) -> f32 + Copy,
-) {
-    let m = out.len() / n;
-    let mut i = 0;
-    while i + ROWS <= m {
-        tile_rows::<ROWS>(&a[i * k..], b, &mut out[i * n..(i + ROWS) * n], k, n, fma);
-        i += ROWS;
-    }
-    while i < m {
-        tile_rows::<1>(&a[i * k..], b, &mut out[i * n..(i + 1) * n], k, n, fma);
-        i += 1;
+fn rows_summed<I: Isa>(x: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for row in x.chunks_exact(out.len()) {
+        out.iter_mut().zip(row).for_each(|(o, x)| *o += x);
     }
 }
 
 #[inline(always)]
-fn tile_rows<const R: usize>(
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-    k: usize,
+fn product<I: Isa>(
+    a: Side<'_>,
+    b: Side<'_>,
+    finish: Finish<'_>,
     n: usize,
-    fma: impl Fn(f32, f32, f32) -> f32 + Copy,
+    k: usize,
+    out: &mut [f32],
+    scratch: &mut Scratch,
 ) {
     let mut j = 0;
-    while j + COLUMNS <= n {
-        let mut sums = [[0.0f32; COLUMNS]; R];
-        for p in 0..k {
-            let row: &[f32; COLUMNS] = b[p * n + j..p * n + j + COLUMNS].try_into().expect("sixteen columns");
+    // Wide panels first, then one that is narrower if that is enough; what is missing in it is filled up with zeros.
+    while j < n {
+        let left = n - j;
+        j += match left {
+            _ if left <= I::LANES => {
+                panel::<I, 1>(a, b, finish, Panel { j, width: left, n, k }, out, scratch)
+            }
+            _ if I::WIDE > 2 && left > 2 * I::LANES => {
+                panel::<I, 3>(a, b, finish, Panel { j, width: left.min(3 * I::LANES), n, k }, out, scratch)
+            }
+            _ => panel::<I, 2>(a, b, finish, Panel { j, width: left.min(2 * I::LANES), n, k }, out, scratch),
+        };
+    }
+}
+
+/// Columns `j..j + width` of the result.
+#[derive(Clone, Copy)]
+struct Panel {
+    j: usize,
+    width: usize,
+    n: usize,
+    k: usize,
+}
+
+/// A panel `V` registers wide.
+#[inline(always)]
+fn panel<I: Isa, const V: usize>(
+    a: Side<'_>,
+    b: Side<'_>,
+    finish: Finish<'_>,
+    at: Panel,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) -> usize {
+    let wide = V * I::LANES;
+    // Rows of the panel as the tile reads them: in place where they lie side by side, else packed.
+    let (columns, stride) = if !b.turned && at.width == wide {
+        (&b.values[at.j..], b.columns)
+    } else {
+        pack(b, at, wide, scratch);
+        (&scratch[..], wide)
+    };
+    let m = out.len() / at.n;
+    let mut i = 0;
+    while i < m {
+        let left = m - i;
+        i += match left {
+            _ if I::ROWS >= 8 && left >= 8 => tile::<I, V, 8>(a, columns, stride, finish, i, at, out),
+            // Two blocks of four are better than six and two.
+            _ if I::ROWS >= 6 && left >= 6 && left != 8 => {
+                tile::<I, V, 6>(a, columns, stride, finish, i, at, out)
+            }
+            4.. => tile::<I, V, 4>(a, columns, stride, finish, i, at, out),
+            2.. => tile::<I, V, 2>(a, columns, stride, finish, i, at, out),
+            _ => tile::<I, V, 1>(a, columns, stride, finish, i, at, out),
+        };
+    }
+    at.width
+}
+
+/// Columns of `b` as rows of `wide` numbers.
+#[inline(always)]
+fn pack(b: Side<'_>, at: Panel, wide: usize, scratch: &mut Scratch) {
+    let Panel { j, width, k, .. } = at;
+    if scratch.len() < k * wide {
+        scratch.resize(k * wide, 0.0);
+    }
+    let packed = &mut scratch[..k * wide];
+    if width < wide {
+        packed.fill(0.0);
+    }
+    if !b.turned {
+        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
+            row[..width].copy_from_slice(&b.values[p * b.columns + j..][..width]);
+        }
+        return;
+    }
+    // Four columns at a time: their rows are read side by side.
+    let columns = &b.values[j * k..(j + width) * k];
+    let mut c = 0;
+    while c + 4 <= width {
+        let [w, x, y, z] = std::array::from_fn(|i| &columns[(c + i) * k..(c + i + 1) * k]);
+        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
+            row[c..c + 4].copy_from_slice(&[w[p], x[p], y[p], z[p]]);
+        }
+        c += 4;
+    }
+    for c in c..width {
+        let from = &columns[c * k..(c + 1) * k];
+        packed[c..].iter_mut().step_by(wide).zip(from).for_each(|(to, x)| *to = *x);
+    }
+}
+
+/// `R` rows from row `i` of a panel.
+#[inline(always)]
+fn tile<I: Isa, const V: usize, const R: usize>(
+    a: Side<'_>,
+    columns: &[f32],
+    stride: usize,
+    finish: Finish<'_>,
+    i: usize,
+    at: Panel,
+    out: &mut [f32],
+) -> usize {
+    let Panel { j, width, n, k } = at;
+    let mut sums = [[I::splat(0.0); V]; R];
+    let (down, along) = if a.turned { (1, a.columns) } else { (a.columns, 1) };
+    // Checked here once, so that the loop need not: rows i..i + R, all k columns.
+    let a = &a.values[i * down..][..(R - 1) * down + (k - 1) * along + 1];
+    let columns = &columns[..(k - 1) * stride + V * I::LANES];
+    for p in 0..k {
+        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, p = k - 1 and v = V - 1.
+        #[allow(unsafe_code)]
+        unsafe {
+            let row: [I::Vector; V] =
+                std::array::from_fn(|v| I::load(columns.as_ptr().add(p * stride + v * I::LANES)));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = a[r * k + p];
-                for c in 0..COLUMNS {
-                    sums[c] = fma(x, row[c], sums[c]);
+                let x = I::splat(*a.get_unchecked(r * down + p * along));
+                for (sum, b) in sums.iter_mut().zip(row) {
+                    *sum = I::fma_each(x, b, *sum);
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            out[r * n + j..r * n + j + COLUMNS].copy_from_slice(sums);
-        }
-        j += COLUMNS;
     }
-    for r in 0..R {
-        for j in j..n {
-            out[r * n + j] = (0..k).fold(0.0, |sum, p| fma(a[r * k + p], b[p * n + j], sum));
+    for (r, sums) in sums.iter().enumerate() {
+        let from = (i + r) * n + j;
+        let out = &mut out[from..from + width];
+        if width == V * I::LANES {
+            stored::<I, V>(sums, out);
+        } else {
+            // Room for the widest row there is.
+            let mut row = [0.0f32; 32];
+            stored::<I, V>(sums, &mut row);
+            out.copy_from_slice(&row[..width]);
+        }
+        finished::<I>(out, finish, j, from);
+    }
+    R
+}
+
+#[inline(always)]
+fn stored<I: Isa, const V: usize>(sums: &[I::Vector; V], out: &mut [f32]) {
+    for (v, sum) in sums.iter().enumerate() {
+        I::store(*sum, &mut out[v * I::LANES..]);
+    }
+}
+
+/// What surrounds the product, for a piece of a row that begins at column `j` and place `from`.
+#[inline(always)]
+fn finished<I: Isa>(sums: &mut [f32], finish: Finish<'_>, j: usize, from: usize) {
+    if let Some(bias) = finish.bias {
+        sums.iter_mut().zip(&bias[j..]).for_each(|(s, b)| *s += b);
+    }
+    match finish.activation {
+        Activation::Identity => {}
+        Activation::Relu => sums.iter_mut().for_each(|s| *s = math::relu(*s)),
+        Activation::Tanh => sums.iter_mut().for_each(|s| *s = math::tanh::<I>(*s)),
+    }
+    if let Some((activation, y)) = finish.derivative {
+        let each = sums.iter_mut().zip(&y[from..]);
+        match activation {
+            Activation::Identity => {}
+            Activation::Relu => each.for_each(|(s, y)| *s = if *y > 0.0 { *s } else { 0.0 }),
+            Activation::Tanh => each.for_each(|(s, y)| *s *= 1.0 - y * y),
         }
     }
 }

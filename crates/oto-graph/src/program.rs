@@ -85,6 +85,31 @@ impl Program {
             .map(|(i, input)| (InputId(i), input))
     }
 
+    /// Drops the nodes that neither an output nor an update needs, and counts the rest anew.
+    pub(crate) fn without_unused(self) -> Program {
+        let mut needed = vec![false; self.nodes.len()];
+        let roots = self.updates.iter().map(|(_, n)| n).chain(self.outputs.iter().map(|(_, n)| n));
+        roots.for_each(|n| needed[n.0] = true);
+        // Walking backwards marks operands before they are visited, because operands always come first.
+        for (i, node) in self.nodes.iter().enumerate().rev() {
+            if needed[i] {
+                node.op.operands().for_each(|o| needed[o.0] = true);
+            }
+        }
+        let mut name = vec![NodeId(usize::MAX); self.nodes.len()];
+        let mut nodes = Vec::new();
+        for (i, node) in self.nodes.into_iter().enumerate().filter(|(i, _)| needed[*i]) {
+            name[i] = NodeId(nodes.len());
+            nodes.push(Node { op: node.op.renamed(&name), shape: node.shape });
+        }
+        Program {
+            nodes,
+            inputs: self.inputs,
+            updates: self.updates.into_iter().map(|(input, n)| (input, name[n.0])).collect(),
+            outputs: self.outputs.into_iter().map(|(s, n)| (s, name[n.0])).collect(),
+        }
+    }
+
     /// The node after which each node's value is needed no more.
     pub fn last_uses(&self) -> Vec<usize> {
         let mut last = (0..self.nodes.len()).collect::<Vec<_>>();

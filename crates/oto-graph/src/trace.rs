@@ -67,32 +67,18 @@ impl Trace {
     /// Ends the recording: nodes that neither an output nor an update needs are dropped.
     pub fn finish(&self, updates: &[(Tensor<'_>, Tensor<'_>)], outputs: &[(&str, Tensor<'_>)]) -> Program {
         let nodes = self.nodes.borrow();
-        let mut needed = vec![false; nodes.len()];
-        let roots = updates.iter().map(|(_, new)| new.id).chain(outputs.iter().map(|(_, t)| t.id));
-        roots.for_each(|id| needed[id.0] = true);
-        // Walking backwards marks operands before they are visited, because operands always come first.
-        for i in (0..nodes.len()).rev() {
-            if needed[i] {
-                nodes[i].op.operands().for_each(|o| needed[o.0] = true);
-            }
-        }
-        let mut name = vec![NodeId(usize::MAX); nodes.len()];
-        let mut kept = Vec::new();
-        for (i, node) in nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
-            name[i] = NodeId(kept.len());
-            kept.push(Node { op: node.op.clone().renamed(&name), shape: node.shape.clone() });
-        }
         let updates = updates.iter().map(|(old, new)| {
             let Op::Input(input) = nodes[old.id.0].op else { panic!("only an input can be updated") };
             assert_eq!(nodes[old.id.0].shape, nodes[new.id.0].shape, "an update keeps its input's shape");
-            (InputId(input), name[new.id.0])
+            (InputId(input), new.id)
         });
-        Program {
+        let program = Program {
             updates: updates.collect(),
-            outputs: outputs.iter().map(|(n, t)| (n.to_string(), name[t.id.0])).collect(),
-            nodes: kept,
+            outputs: outputs.iter().map(|(n, t)| (n.to_string(), t.id)).collect(),
+            nodes: nodes.clone(),
             inputs: self.inputs.borrow().clone(),
-        }
+        };
+        program.without_unused()
     }
 }
 

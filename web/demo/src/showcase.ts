@@ -59,7 +59,8 @@ export class Showcase {
       this.draw();
       if (this.#fallen || this.#steps >= MAX_STEPS) {
         await new Promise((resolve) => setTimeout(resolve, REST_MS));
-        if (this.#act !== undefined) this.#begin(this.#episode + 1);
+        // Nobody may see a new episode begin after asking for a still picture.
+        if (this.#act !== undefined && this.#animated) this.#begin(this.#episode + 1);
         last = performance.now();
         owed = 0;
       }

@@ -1,0 +1,194 @@
+//! One source for every instruction set: kernels are written over an [`Isa`], compiled once for each set, and the best that
+//! the processor has is chosen at run time. wasm has one set, chosen when it is compiled.
+//!
+//! Most kernels are plain loops that the compiler vectorises. Matrix products must keep their sums in registers, which it does
+//! not do by itself: they use the vectors here.
+
+#![allow(unsafe_code)]
+
+/// What differs between instruction sets.
+pub trait Isa: Copy {
+    /// A register of numbers.
+    type Vector: Copy;
+    /// Numbers in a register.
+    const LANES: usize;
+    /// Rows of a matrix product held in registers.
+    const ROWS: usize;
+    /// Registers beside each other in such a row.
+    const WIDE: usize;
+
+    /// `a * b + c`, in one rounding where that is one instruction.
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+    /// The same number in every lane.
+    fn splat(x: f32) -> Self::Vector;
+    /// The numbers from `x` on.
+    ///
+    /// # Safety
+    /// A register's worth of numbers must lie there.
+    unsafe fn load(x: *const f32) -> Self::Vector;
+    /// Writes the first numbers of `x`, which has as many.
+    fn store(v: Self::Vector, x: &mut [f32]);
+    /// `a * b + c` in every lane.
+    fn fma_each(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+}
+
+/// What every target has: 128-bit vectors.
+#[derive(Clone, Copy)]
+pub struct Plain;
+
+/// 256-bit vectors and joined products.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx2;
+
+/// 512-bit vectors.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx512;
+
+macro_rules! vectors {
+    (
+        $isa:ty, $vector:ty, lanes $lanes:literal, rows $rows:literal, wide $wide:literal,
+        fma $fma:expr, splat $splat:expr, load $load:expr, store $store:expr, each $each:expr
+    ) => {
+        impl Isa for $isa {
+            type Vector = $vector;
+            const LANES: usize = $lanes;
+            const ROWS: usize = $rows;
+            const WIDE: usize = $wide;
+            #[inline(always)]
+            fn fma(a: f32, b: f32, c: f32) -> f32 {
+                $fma(a, b, c)
+            }
+            // SAFETY of the four: only reached from functions compiled for this instruction set (`simd!`); lengths are checked.
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn splat(x: f32) -> $vector {
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            unsafe fn load(x: *const f32) -> $vector {
+                unsafe { $load(x.cast()) }
+            }
+            #[inline(always)]
+            fn store(v: $vector, x: &mut [f32]) {
+                let x = &mut x[..$lanes];
+                unsafe { $store(x.as_mut_ptr().cast(), v) }
+            }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn fma_each(a: $vector, b: $vector, c: $vector) -> $vector {
+                unsafe { $each(a, b, c) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Avx2, Avx512, Isa, Plain};
+    use std::arch::x86_64::*;
+
+    vectors! {
+        Plain, __m128, lanes 4, rows 4, wide 2,
+        fma |a, b, c| a * b + c, splat _mm_set1_ps, load _mm_loadu_ps, store _mm_storeu_ps,
+        each |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c)
+    }
+    vectors! {
+        Avx2, __m256, lanes 8, rows 6, wide 2,
+        fma f32::mul_add, splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, each _mm256_fmadd_ps
+    }
+    vectors! {
+        Avx512, __m512, lanes 16, rows 8, wide 2,
+        fma f32::mul_add, splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, each _mm512_fmadd_ps
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod wasm {
+    use super::{Isa, Plain};
+    use std::arch::wasm32::*;
+
+    vectors! {
+        Plain, v128, lanes 4, rows 4, wide 2,
+        fma |a, b, c| a * b + c, splat f32x4_splat, load v128_load, store v128_store,
+        each |a, b, c| f32x4_add(f32x4_mul(a, b), c)
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{Isa, Plain};
+    use std::arch::aarch64::*;
+
+    vectors! {
+        Plain, float32x4_t, lanes 4, rows 6, wide 3,
+        fma f32::mul_add, splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, each |a, b, c| vfmaq_f32(c, a, b)
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "wasm32", target_arch = "aarch64")))]
+mod other {
+    use super::{Isa, Plain};
+
+    vectors! {
+        Plain, [f32; 4], lanes 4, rows 4, wide 2,
+        fma |a, b, c| a * b + c, splat |x| [x; 4], load |x: *const [f32; 4]| *x, store |to: *mut [f32; 4], v| *to = v,
+        each |a: [f32; 4], b: [f32; 4], c: [f32; 4]| std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}
+
+/// Defines a function that runs `$inner::<Isa>` with the best instruction set.
+macro_rules! simd {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $inner:ident) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn with_avx512($($arg: $type),*) {
+                    $inner::<$crate::simd::Avx512>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn with_avx2($($arg: $type),*) {
+                    $inner::<$crate::simd::Avx2>($($arg),*)
+                }
+                // SAFETY: the processor was just asked.
+                #[allow(unsafe_code)]
+                match $crate::simd::level() {
+                    $crate::simd::Level::Avx512 => return unsafe { with_avx512($($arg),*) },
+                    $crate::simd::Level::Avx2 => return unsafe { with_avx2($($arg),*) },
+                    $crate::simd::Level::Plain => {}
+                }
+            }
+            $inner::<$crate::simd::Plain>($($arg),*)
+        }
+    };
+}
+pub(crate) use simd;
+
+/// The instruction sets of x86-64 that are told apart.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Avx512,
+    Avx2,
+    Plain,
+}
+
+/// The best set that this processor has.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn level() -> Level {
+    use std::is_x86_feature_detected as has;
+    let avx2 = has!("avx2") && has!("fma");
+    let avx512 = avx2 && has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq");
+    match (avx512, avx2) {
+        (true, _) => Level::Avx512,
+        (_, true) => Level::Avx2,
+        _ => Level::Plain,
+    }
+}

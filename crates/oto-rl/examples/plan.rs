@@ -1,0 +1,11 @@
+//! Prints the QR-DQN student's program and the plan that compiled backends run.
+
+use oto_graph::Plan;
+use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+
+fn main() {
+    let sizes = Sizes { observation: 4, actions: 2, teachers: 1 };
+    let config = QrDqnConfig { hidden: vec![64, 64], quantiles: 32, ..QrDqnConfig::default() };
+    let plan = Plan::new(&program(&config, sizes));
+    print!("{}\n{plan}", plan.program);
+}
