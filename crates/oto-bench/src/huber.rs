@@ -2,7 +2,7 @@
 //! sums for many.
 
 use crate::kernels::{Level, kernel, panel, panel_mut};
-use crate::vector::{Vector, load, splat, store};
+use crate::vector::{Vector, load, store};
 
 /// Room for sorted targets and their sums.
 #[derive(Clone, Debug, Default)]
@@ -78,12 +78,11 @@ fn pairs_body<V: Vector, const R: usize, const C: usize>(
 ) {
     let (theta, target) = (panel::<C>(theta), panel::<C>(target));
     let n = theta.len() as f32;
-    let (one, minus_one) = (V::splat(1.0), V::splat(-1.0));
-    let (zero, minus_half) = (V::splat(0.0), V::splat(-0.5));
+    let [zero, one, minus_one, minus_half] = [0.0, 1.0, -1.0, -0.5].map(V::splat);
+    let mut total = load::<V>(loss);
     for (i, (theta, grad)) in theta.iter().zip(panel_mut::<C>(grad)).enumerate() {
-        let tau = (i as f32 + 0.5) / n;
         let theta = load::<V>(theta);
-        let [mut slope, mut slope_above, mut huber, mut huber_above] = [splat::<V>(0.0); 4];
+        let [mut slope, mut slope_above, mut huber, mut huber_above] = [[zero; 2]; 4];
         for target in target {
             let target = load::<V>(target);
             for l in 0..2 {
@@ -96,20 +95,19 @@ fn pairs_body<V: Vector, const R: usize, const C: usize>(
                 huber_above[l] = p.mul_add(p.mul_add(minus_half, d), huber_above[l]);
             }
         }
-        let [slope, slope_above, huber, huber_above] =
-            [slope, slope_above, huber, huber_above].map(numbers::<V, C>);
-        for l in 0..C {
-            loss[l] += weighted(tau, huber_above[l], huber[l] - huber_above[l]) / n;
-            grad[l] = -weighted(tau, slope_above[l], slope[l] - slope_above[l]) / n;
+        let tau = (i as f32 + 0.5) / n;
+        let sides = |above: V, below: V, sum: V, scale: f32| {
+            let (up, down) = (V::splat(scale * tau / n), V::splat(scale * (1.0 - tau) / n));
+            up.mul_add(above, down.mul_add(below, sum))
+        };
+        let mut gradient = [zero; 2];
+        for l in 0..2 {
+            total[l] = sides(huber_above[l], huber[l].sub(huber_above[l]), total[l], 1.0);
+            gradient[l] = sides(slope_above[l], slope[l].sub(slope_above[l]), zero, -1.0);
         }
+        store(gradient, grad);
     }
-}
-
-#[inline(always)]
-fn numbers<V: Vector, const C: usize>(row: [V; 2]) -> [f32; C] {
-    let mut numbers = [0.0; C];
-    store(row, &mut numbers);
-    numbers
+    store(total, loss);
 }
 
 #[inline(always)]
