@@ -2,29 +2,50 @@
 //! sums for many.
 
 use crate::kernels::{Level, kernel, panel, panel_mut};
-use crate::vector::{Vector, load, splat, store};
-
-/// From this many quantiles on, sorting is faster than visiting every pair (measured with AVX2 and AVX-512).
-const SORTED_FROM: usize = 96;
+use crate::vector::{Vector, load, store};
 
 /// Room for sorted targets and their sums.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// `[power of two][C]`, ascending in each lane, infinities behind the targets.
+    /// `[targets][C]`, ascending in each lane.
     sorted: Vec<f32>,
-    /// `[targets + 1][C]`: sums of the smallest targets.
-    sums: Vec<f32>,
-    /// The same of their squares.
-    squares: Vec<f32>,
+    /// One lane's targets as ascending whole numbers, the largest ones behind them up to a power of two.
+    keys: Vec<i32>,
+    /// The smallest none, one, two, ... of them.
+    prefixes: Vec<Prefix>,
+    /// Pairs of rows to compare and exchange, in order: they sort any column.
+    network: Vec<(usize, usize)>,
 }
 
 impl Scratch {
     /// For `quantiles` targets of `lanes` samples.
     pub fn new(quantiles: usize, lanes: usize) -> Self {
-        let sums = vec![0.0; (quantiles + 1) * lanes];
-        let sorted = vec![0.0; (quantiles + 1).next_power_of_two() * lanes];
-        Self { sorted, squares: sums.clone(), sums }
+        Self {
+            sorted: vec![0.0; quantiles * lanes],
+            keys: vec![i32::MAX; (quantiles + 1).next_power_of_two()],
+            prefixes: vec![Prefix::default(); quantiles + 1],
+            network: network(quantiles),
+        }
     }
+}
+
+/// Batcher's odd-even merge sort of `n` rows (Knuth, volume 3, algorithm 5.2.2M): a network, so that lanes go in step.
+fn network(n: usize) -> Vec<(usize, usize)> {
+    let mut network = Vec::new();
+    let mut p = n.next_power_of_two() / 2;
+    let top = p;
+    while p > 0 {
+        let (mut q, mut r, mut d) = (top, 0, p);
+        loop {
+            network.extend((0..n.saturating_sub(d)).filter(|i| i & p == r).map(|i| (i, i + d)));
+            if q == p {
+                break;
+            }
+            (d, q, r) = (q - p, q / 2, p);
+        }
+        p /= 2;
+    }
+    network
 }
 
 /// theta and target `[N][C]`. Adds each sample's loss to `loss` `[C]`; `grad` `[N][C]` becomes the derivative towards theta.
@@ -36,7 +57,7 @@ pub fn quantile_huber(
     grad: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    if theta.len() / level.lanes() < SORTED_FROM {
+    if theta.len() / level.lanes() < level.sorts_from() {
         pairs(level, theta, target, loss, grad);
     } else {
         sorted(level, theta, target, loss, grad, scratch);
@@ -57,12 +78,11 @@ fn pairs_body<V: Vector, const R: usize, const C: usize>(
 ) {
     let (theta, target) = (panel::<C>(theta), panel::<C>(target));
     let n = theta.len() as f32;
-    let (one, minus_one) = (V::splat(1.0), V::splat(-1.0));
-    let (zero, minus_half) = (V::splat(0.0), V::splat(-0.5));
+    let [zero, one, minus_one, minus_half] = [0.0, 1.0, -1.0, -0.5].map(V::splat);
+    let mut total = load::<V>(loss);
     for (i, (theta, grad)) in theta.iter().zip(panel_mut::<C>(grad)).enumerate() {
-        let tau = (i as f32 + 0.5) / n;
         let theta = load::<V>(theta);
-        let [mut slope, mut slope_above, mut huber, mut huber_above] = [splat::<V>(0.0); 4];
+        let [mut slope, mut slope_above, mut huber, mut huber_above] = [[zero; 2]; 4];
         for target in target {
             let target = load::<V>(target);
             for l in 0..2 {
@@ -75,20 +95,19 @@ fn pairs_body<V: Vector, const R: usize, const C: usize>(
                 huber_above[l] = p.mul_add(p.mul_add(minus_half, d), huber_above[l]);
             }
         }
-        let [slope, slope_above, huber, huber_above] =
-            [slope, slope_above, huber, huber_above].map(numbers::<V, C>);
-        for l in 0..C {
-            loss[l] += weighted(tau, huber_above[l], huber[l] - huber_above[l]) / n;
-            grad[l] = -weighted(tau, slope_above[l], slope[l] - slope_above[l]) / n;
+        let tau = (i as f32 + 0.5) / n;
+        let sides = |above: V, below: V, sum: V, scale: f32| {
+            let (up, down) = (V::splat(scale * tau / n), V::splat(scale * (1.0 - tau) / n));
+            up.mul_add(above, down.mul_add(below, sum))
+        };
+        let mut gradient = [zero; 2];
+        for l in 0..2 {
+            total[l] = sides(huber_above[l], huber[l].sub(huber_above[l]), total[l], 1.0);
+            gradient[l] = sides(slope_above[l], slope[l].sub(slope_above[l]), zero, -1.0);
         }
+        store(gradient, grad);
     }
-}
-
-#[inline(always)]
-fn numbers<V: Vector, const C: usize>(row: [V; 2]) -> [f32; C] {
-    let mut numbers = [0.0; C];
-    store(row, &mut numbers);
-    numbers
+    store(total, loss);
 }
 
 #[inline(always)]
@@ -104,27 +123,16 @@ fn sorted_body<V: Vector, const R: usize, const C: usize>(
     grad: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (theta, target) = (panel::<C>(theta), panel::<C>(target));
-    let (sums, squares) = (panel_mut::<C>(&mut scratch.sums), panel_mut::<C>(&mut scratch.squares));
+    let (theta, grad) = (panel::<C>(theta), panel_mut::<C>(grad));
     let sorted = panel_mut::<C>(&mut scratch.sorted);
-    let middle = fill(target, sorted);
-    sort::<V, C>(sorted);
-    prefix_sums(&sorted[..target.len()], sums, squares);
-    let n = theta.len() as f32;
-    let mut total = [0.0f32; C];
-    for (i, (theta, grad)) in theta.iter().zip(panel_mut::<C>(grad)).enumerate() {
-        let tau = (i as f32 + 0.5) / n;
-        for l in 0..C {
-            let x = theta[l] - middle[l];
-            let near = Near::<C> { sorted, sums, squares, lane: l };
-            let (above, below, slope_above, slope_below) = near.sides(x, target.len());
-            total[l] += weighted(tau, above, below);
-            grad[l] = -weighted(tau, slope_above, slope_below) / n;
-        }
+    let middle = fill(panel::<C>(target), sorted);
+    for (low, high) in &scratch.network {
+        exchange::<V, C>(sorted, *low, *high);
     }
-    let loss = &mut panel_mut::<C>(loss)[0];
-    for l in 0..C {
-        loss[l] += total[l] / n;
+    for (lane, loss) in loss.iter_mut().enumerate().take(C) {
+        sums(sorted, lane, &mut scratch.keys, &mut scratch.prefixes);
+        let targets = Sorted { keys: &scratch.keys, prefixes: &scratch.prefixes };
+        *loss += targets.lane(theta, lane, middle[lane], grad);
     }
 }
 
@@ -140,35 +148,12 @@ fn fill<const C: usize>(target: &[[f32; C]], sorted: &mut [[f32; C]]) -> [f32; C
     for l in 0..C {
         middle[l] /= target.len() as f32;
     }
-    let (values, rest) = sorted.split_at_mut(target.len());
-    for (to, row) in values.iter_mut().zip(target) {
+    for (to, row) in sorted.iter_mut().zip(target) {
         for l in 0..C {
             to[l] = row[l] - middle[l];
         }
     }
-    rest.fill([f32::INFINITY; C]);
     middle
-}
-
-/// Batcher's odd-even merge sort of the rows, every lane on its own: a network, so that lanes go in step.
-#[inline(always)]
-fn sort<V: Vector, const C: usize>(rows: &mut [[f32; C]]) {
-    let n = rows.len();
-    let mut p = 1;
-    while p < n {
-        let mut k = p;
-        while k >= 1 {
-            for j in (k % p..n - k).step_by(2 * k) {
-                for i in j..j + k.min(n - j - k) {
-                    if i / (2 * p) == (i + k) / (2 * p) {
-                        exchange::<V, C>(rows, i, i + k);
-                    }
-                }
-            }
-            k /= 2;
-        }
-        p *= 2;
-    }
 }
 
 #[inline(always)]
@@ -178,57 +163,117 @@ fn exchange<V: Vector, const C: usize>(rows: &mut [[f32; C]], low: usize, high: 
     store([a[0].max(b[0]), a[1].max(b[1])], &mut rows[high]);
 }
 
+/// One lane's keys and sums.
 #[inline(always)]
-fn prefix_sums<const C: usize>(sorted: &[[f32; C]], sums: &mut [[f32; C]], squares: &mut [[f32; C]]) {
-    let [mut sum, mut square] = [[0.0f32; C]; 2];
-    for (i, row) in sorted.iter().enumerate() {
-        for l in 0..C {
-            sum[l] += row[l];
-            square[l] += row[l] * row[l];
-        }
-        sums[i + 1] = sum;
-        squares[i + 1] = square;
+fn sums<const C: usize>(sorted: &[[f32; C]], lane: usize, keys: &mut [i32], prefixes: &mut [Prefix]) {
+    let mut prefix = Prefix::default();
+    for ((row, key_here), here) in sorted.iter().zip(keys).zip(&mut prefixes[1..]) {
+        let t = row[lane];
+        *key_here = key(t);
+        prefix = Prefix { count: prefix.count + 1.0, sum: prefix.sum + t, square: prefix.square + t * t };
+        *here = prefix;
     }
 }
 
-/// One lane's sorted targets.
-struct Near<'a, const C: usize> {
-    sorted: &'a [[f32; C]],
-    sums: &'a [[f32; C]],
-    squares: &'a [[f32; C]],
-    lane: usize,
+/// A whole number for each float, in the same order: comparing whole numbers needs no branch.
+#[inline(always)]
+fn key(x: f32) -> i32 {
+    // Zeros of both signs are one number.
+    let bits = (x + 0.0).to_bits() as i32;
+    bits ^ ((bits >> 31) & i32::MAX)
 }
 
-impl<const C: usize> Near<'_, C> {
-    /// How many targets are below each of `x - 1`, `x` and `x + 1`: three searches side by side, without a branch.
+/// How many searches go side by side, so that none waits for its memory alone.
+const SEARCHES: usize = 8;
+
+/// One lane's sorted targets.
+struct Sorted<'a> {
+    keys: &'a [i32],
+    prefixes: &'a [Prefix],
+}
+
+impl Sorted<'_> {
+    /// One lane's loss; writes its column of `grad`.
     #[inline(always)]
-    fn ranks(&self, x: f32) -> [usize; 3] {
-        let bounds = [x - 1.0, x, x + 1.0];
-        let mut at = [0; 3];
-        let mut half = self.sorted.len() / 2;
+    fn lane<const C: usize>(
+        &self,
+        theta: &[[f32; C]],
+        lane: usize,
+        middle: f32,
+        grad: &mut [[f32; C]],
+    ) -> f32 {
+        let n = theta.len() as f32;
+        let mut total = 0.0;
+        for (block, (theta, grad)) in theta.chunks(SEARCHES).zip(grad.chunks_mut(SEARCHES)).enumerate() {
+            let mut x = [0.0; SEARCHES];
+            x.iter_mut().zip(theta).for_each(|(x, theta)| *x = theta[lane] - middle);
+            let [low, at, high] = [-1.0, 0.0, 1.0].map(|shift| self.ranks(x.map(|x| key(x + shift))));
+            for (i, grad) in grad.iter_mut().enumerate() {
+                let tau = ((block * SEARCHES + i) as f32 + 0.5) / n;
+                let sides = self.sides(x[i], [low[i], at[i], high[i]]);
+                total += weighted(tau, sides.above, sides.below);
+                grad[lane] = -weighted(tau, sides.slope_above, sides.slope_below) / n;
+            }
+        }
+        total / n
+    }
+
+    /// How many keys are below each bound.
+    #[inline(always)]
+    fn ranks(&self, bounds: [i32; SEARCHES]) -> [usize; SEARCHES] {
+        let mut at = [0; SEARCHES];
+        let mut half = self.keys.len() / 2;
         while half > 0 {
             for (at, bound) in at.iter_mut().zip(bounds) {
-                let below = self.sorted[*at + half - 1][self.lane] < bound;
-                *at += usize::from(below) * half;
+                *at += if self.keys[*at + half - 1] < bound { half } else { 0 };
             }
             half /= 2;
         }
         at
     }
 
-    /// Huber loss of the targets above and below `x`, then the slopes.
+    /// `ranks` of `x - 1`, `x` and `x + 1`.
     #[inline(always)]
-    fn sides(&self, x: f32, targets: usize) -> (f32, f32, f32, f32) {
-        let [low, middle, high] = self.ranks(x);
-        let sum = |i: usize| self.sums[i][self.lane];
-        let square = |i: usize| self.squares[i][self.lane];
-        // Sums of (t - x) and of its square over a range of targets.
-        let first = |a: usize, b: usize| sum(b) - sum(a) - (b - a) as f32 * x;
-        let second = |a: usize, b: usize| square(b) - square(a) - x * (sum(b) - sum(a) + first(a, b));
-        let (far_above, far_below) = ((targets - high) as f32, low as f32);
-        let above = 0.5 * second(middle, high) + first(high, targets) - 0.5 * far_above;
-        let below = 0.5 * second(low, middle) - first(0, low) - 0.5 * far_below;
-        (above, below, first(middle, high) + far_above, first(low, middle) - far_below)
+    fn sides(&self, x: f32, ranks: [usize; 3]) -> Sides {
+        let [low, middle, high] = ranks.map(|r| self.prefixes[r]);
+        let (none, all) = (self.prefixes[0], self.prefixes[self.prefixes.len() - 1]);
+        let far_above = all.count - high.count;
+        Sides {
+            above: 0.5 * (middle.second(high, x) - far_above) + high.first(all, x),
+            below: 0.5 * (low.second(middle, x) - low.count) - none.first(low, x),
+            slope_above: middle.first(high, x) + far_above,
+            slope_below: low.first(middle, x) - low.count,
+        }
+    }
+}
+
+/// Huber losses of the targets above and below theta, and their slopes.
+struct Sides {
+    above: f32,
+    below: f32,
+    slope_above: f32,
+    slope_below: f32,
+}
+
+/// How many of the smallest targets, their sum and the sum of their squares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prefix {
+    count: f32,
+    sum: f32,
+    square: f32,
+}
+
+impl Prefix {
+    /// Sum of `t - x` over the targets from here to `end`.
+    #[inline(always)]
+    fn first(self, end: Self, x: f32) -> f32 {
+        end.sum - self.sum - x * (end.count - self.count)
+    }
+
+    /// Sum of `(t - x)^2` over the same.
+    #[inline(always)]
+    fn second(self, end: Self, x: f32) -> f32 {
+        end.square - self.square - x * (end.sum - self.sum + self.first(end, x))
     }
 }
 

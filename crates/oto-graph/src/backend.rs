@@ -28,6 +28,9 @@ pub enum BackendError {
         /// How many came.
         got: usize,
     },
+    /// The device is gone, and the state with it.
+    #[error("the device was lost: {0}")]
+    Lost(String),
     /// The device's own failure, in its words.
     #[error("the backend failed: {0}")]
     Device(String),

@@ -276,6 +276,11 @@ impl Plan {
         (0..self.program.nodes.len()).filter(mine).map(NodeId).collect()
     }
 
+    /// The kernel that computes a node; none for inputs, constants and views.
+    pub fn kernel_of(&self, n: NodeId) -> Option<usize> {
+        self.kernel_of[n.0]
+    }
+
     /// The node whose memory a view looks at.
     pub fn root(&self, n: NodeId) -> NodeId {
         view(&self.program.nodes, n).root

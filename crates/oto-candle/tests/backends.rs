@@ -1,10 +1,12 @@
-//! oto-cpu holds to the reference: the same programs, the same numbers, step after step.
+//! The compiled backends hold to the reference: the same programs, the same numbers, step after step.
 
 use oto_candle::Candle;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+use oto_wgpu::{Gpu, Wgpu};
+use std::sync::{Arc, OnceLock};
 
 fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
     assert_eq!(a.len(), b.len(), "{what}");
@@ -13,8 +15,19 @@ fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
     }
 }
 
-fn pair(program: &Program, rng: &mut Rng) -> [Box<dyn Executable>; 2] {
-    let mut both = [Cpu.compile(program.clone()).unwrap(), Candle.compile(program.clone()).unwrap()];
+/// The device, the same for all tests of this process: a software one serves as well.
+fn gpu() -> Arc<Gpu> {
+    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| Gpu::wait().expect("a Vulkan driver, for instance Mesa's lavapipe")).clone()
+}
+
+/// The backends that are tried.
+fn backends() -> Vec<Box<dyn Backend>> {
+    vec![Box::new(Cpu), Box::new(Wgpu(gpu()))]
+}
+
+fn pair(backend: &dyn Backend, program: &Program, rng: &mut Rng) -> [Box<dyn Executable>; 2] {
+    let mut both = [backend.compile(program.clone()).unwrap(), Candle.compile(program.clone()).unwrap()];
     for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
         // Moments and counters start as zeros.
         let scale = if input.name.starts_with("adam") { 0.0 } else { 0.5 };
@@ -48,6 +61,12 @@ fn draw(name: &str, len: usize, sizes: Sizes, rng: &mut Rng) -> Vec<f32> {
 
 #[test]
 fn train_steps_agree_on_many_shapes() {
+    for backend in backends() {
+        train_steps(backend.as_ref());
+    }
+}
+
+fn train_steps(backend: &dyn Backend) {
     for (seed, hidden, quantiles, batch, actions, teachers, double) in [
         (1, vec![64, 64], 32, 64, 2, 1, false),
         (2, vec![17], 5, 7, 3, 2, true),
@@ -58,7 +77,7 @@ fn train_steps_agree_on_many_shapes() {
         let sizes = Sizes { observation: 4, actions, teachers };
         let program = program(&config, sizes);
         let rng = &mut Rng::new(seed);
-        let [mut ours, mut reference] = pair(&program, rng);
+        let [mut ours, mut reference] = pair(backend, &program, rng);
         let (mut a, mut b) = (outputs(&program), outputs(&program));
         for step in 0..60 {
             let data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
@@ -66,20 +85,24 @@ fn train_steps_agree_on_many_shapes() {
             ours.run(&data, &mut a).unwrap();
             reference.run(&data, &mut b).unwrap();
             for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
-                close(a, b, 1e-3, &format!("seed {seed}, step {step}, {name}"));
+                close(a, b, 1e-3, &format!("{}, seed {seed}, step {step}, {name}", backend.name()));
             }
         }
         for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
             let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
             ours.read(InputId(i), &mut a).unwrap();
             reference.read(InputId(i), &mut b).unwrap();
-            close(&a, &b, 2e-3, &format!("seed {seed}, {}", input.name));
+            close(&a, &b, 2e-3, &format!("{}, seed {seed}, {}", backend.name(), input.name));
         }
     }
 }
 
 /// Value and gradients of a formula on drawn inputs.
 fn check(shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
+    backends().iter().for_each(|b| check_one(b.as_ref(), shapes, &f));
+}
+
+fn check_one(backend: &dyn Backend, shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
     let t = Trace::new();
     let x = shapes.iter().enumerate().map(|(i, s)| t.data(format!("x{i}"), s)).collect::<Vec<_>>();
     let y = f(&x);
@@ -88,7 +111,7 @@ fn check(shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
     let named = names.iter().map(String::as_str).zip(gradients).chain([("y", y)]).collect::<Vec<_>>();
     let program = t.finish(&[], &named);
     let rng = &mut Rng::new(7);
-    let [mut ours, mut reference] = pair(&program, rng);
+    let [mut ours, mut reference] = pair(backend, &program, rng);
     let data =
         shapes.iter().map(|s| (0..s.iter().product()).map(|_| rng.normal() as f32).collect::<Vec<_>>());
     let data = data.collect::<Vec<_>>();
@@ -97,7 +120,7 @@ fn check(shapes: &[&[usize]], f: impl for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) {
     ours.run(&data, &mut a).unwrap();
     reference.run(&data, &mut b).unwrap();
     for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
-        close(a, b, 1e-4, name);
+        close(a, b, 1e-4, &format!("{} {name} of {shapes:?}", backend.name()));
     }
 }
 
@@ -119,11 +142,15 @@ fn operations_agree() {
 
 #[test]
 fn an_error_leaves_the_state_as_it_was() {
+    backends().iter().for_each(|b| refused(b.as_ref()));
+}
+
+fn refused(backend: &dyn Backend) {
     let config = QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 3, ..QrDqnConfig::default() };
     let sizes = Sizes { observation: 2, actions: 2, teachers: 0 };
     let program = program(&config, sizes);
     let rng = &mut Rng::new(5);
-    let [mut ours, _] = pair(&program, rng);
+    let [mut ours, _] = pair(backend, &program, rng);
     let id = program.input("q.0.weight").unwrap();
     let (mut before, mut after) = (vec![0.0; 16], vec![0.0; 16]);
     ours.read(id, &mut before).unwrap();

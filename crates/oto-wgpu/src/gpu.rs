@@ -1,0 +1,86 @@
+//! The device: asked for once, with what it says it can do; programs share it.
+
+use crate::wgsl::Limits;
+use std::sync::{Arc, Mutex};
+
+/// Why there is no device.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter at all: no WebGPU in this browser, no driver on this machine.
+    #[error("no GPU can be used here ({0}); choose the backend \"cpu\"")]
+    NoAdapter(String),
+    /// The adapter is there and gave no device.
+    #[error("the GPU {adapter} refused: {reason}; choose the backend \"cpu\"")]
+    Refused {
+        /// The adapter's name.
+        adapter: String,
+        /// In its words.
+        reason: String,
+    },
+}
+
+/// An open device.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: Limits,
+    name: String,
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    /// Asks for the fastest adapter and a device with all that it offers.
+    pub async fn request() -> Result<Arc<Self>, GpuError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::all() - wgpu::Backends::GL;
+        let instance = wgpu::Instance::new(descriptor);
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter =
+            instance.request_adapter(&options).await.map_err(|e| GpuError::NoAdapter(e.to_string()))?;
+        let info = adapter.get_info();
+        let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty());
+        let name = name.unwrap_or_else(|| format!("{:?}", info.backend));
+        let offered = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor { required_limits: offered.clone(), ..Default::default() };
+        let refused =
+            |e: wgpu::RequestDeviceError| GpuError::Refused { adapter: name.clone(), reason: e.to_string() };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(refused)?;
+        let limits = Limits {
+            threads: offered.max_compute_invocations_per_workgroup.min(offered.max_compute_workgroup_size_x),
+            workgroup_bytes: offered.max_compute_workgroup_storage_size,
+            groups: offered.max_compute_workgroups_per_dimension,
+            buffer_bytes: offered.max_buffer_size.min(offered.max_storage_buffer_binding_size.into()),
+        };
+        let lost = Arc::new(Mutex::new(None));
+        let told = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let message = if message.is_empty() { format!("{reason:?}") } else { message };
+            *told.lock().unwrap_or_else(|e| e.into_inner()) = Some(message);
+        });
+        Ok(Arc::new(Self { device, queue, limits, name, lost }))
+    }
+
+    /// [`Self::request`], waiting for the answer.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait() -> Result<Arc<Self>, GpuError> {
+        pollster::block_on(Self::request())
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Why the device is lost, if it is: programs on it will not run any more.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Gives the device up, as a driver's reset would.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+}

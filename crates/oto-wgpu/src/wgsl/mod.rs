@@ -1,0 +1,339 @@
+//! A plan as WGSL: one function for each kernel, written for its shapes, and an entry point that calls it.
+//!
+//! All state lies in one buffer, all values between kernels in another, what the caller gives in a third, so that every kernel
+//! has the same three bindings and a step needs one bind group. Shapes and places are literals in the text.
+
+mod dense;
+mod map;
+
+use oto_graph::plan::{Kernel, Plan, Storage};
+use oto_graph::{Activation, NodeId, Op};
+use std::fmt::Write;
+
+/// What one may count on everywhere (the lowest limits that WebGPU allows).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Threads of a workgroup.
+    pub threads: u32,
+    /// Bytes of memory that a workgroup shares.
+    pub workgroup_bytes: u32,
+    /// Workgroups of a dispatch.
+    pub groups: u32,
+    /// Bytes of a storage buffer.
+    pub buffer_bytes: u64,
+}
+
+/// A program's shader.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// The module's text.
+    pub text: String,
+    /// What is dispatched, in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Where each slot begins in its buffer; meaningless for tiles.
+    pub bases: Vec<usize>,
+    /// Numbers in the buffer of values between kernels; tiles that do not fit a workgroup's memory are at its end.
+    pub work: usize,
+}
+
+/// One entry point and how many workgroups of it run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispatch {
+    /// Entry point.
+    pub name: String,
+    /// Workgroups.
+    pub groups: u32,
+}
+
+/// Writes the shader of a plan; an error says which limit it would break.
+pub fn shader(plan: &Plan, limits: Limits) -> Result<Shader, String> {
+    let mut writer = Writer::new(plan, limits);
+    let mut dispatches = Vec::new();
+    for (k, kernel) in plan.kernels.iter().enumerate() {
+        let groups = match kernel {
+            Kernel::Map(m) => writer.map(k, m),
+            Kernel::Matmul(p) => writer.matmul(k, p),
+            Kernel::Conv(n) => writer.conv(k, *n),
+            Kernel::Reduce(n) => writer.reduce(k, *n),
+            Kernel::Optimise(o) => writer.optimise(k, o),
+        };
+        if groups > limits.groups as usize {
+            return Err(format!(
+                "kernel {k} needs {groups} workgroups, the device runs {} at once",
+                limits.groups
+            ));
+        }
+        dispatches.push(Dispatch { name: format!("k{k}"), groups: groups.max(1) as u32 });
+    }
+    if !plan.copies.is_empty() {
+        writer.copies();
+        dispatches.push(Dispatch { name: "copies".into(), groups: 1 });
+    }
+    let shared = 4 * (writer.shared + writer.threads);
+    if shared > limits.workgroup_bytes as usize {
+        return Err(format!(
+            "a workgroup would share {shared} bytes, the device has {}",
+            limits.workgroup_bytes
+        ));
+    }
+    for (what, len) in [("state", plan.total(Storage::State)), ("values", writer.work)] {
+        if 4 * len as u64 > limits.buffer_bytes {
+            return Err(format!(
+                "the {what} need {} bytes, a buffer of the device holds {}",
+                4 * len,
+                limits.buffer_bytes
+            ));
+        }
+    }
+    let text = writer.finish();
+    Ok(Shader { text, dispatches, bases: writer.bases, work: writer.work })
+}
+
+/// Where a row's numbers lie.
+enum Spot {
+    /// The same in every row.
+    Constant(f32),
+    /// In a buffer or in a workgroup's memory: name, first number, numbers from row to row.
+    Memory { name: String, base: usize, stride: usize },
+}
+
+struct Writer<'p> {
+    plan: &'p Plan,
+    limits: Limits,
+    bases: Vec<usize>,
+    work: usize,
+    /// Numbers of workgroup memory that the greediest kernel uses.
+    shared: usize,
+    threads: usize,
+    text: String,
+    indent: usize,
+}
+
+impl<'p> Writer<'p> {
+    fn new(plan: &'p Plan, limits: Limits) -> Self {
+        let mut next = [0usize; 3];
+        let bases = plan.slots.iter().map(|slot| {
+            let of = match slot.storage {
+                Storage::State => &mut next[0],
+                Storage::Data => &mut next[1],
+                Storage::Work => &mut next[2],
+                Storage::Tile => return 0,
+            };
+            let base = *of;
+            *of += slot.len.next_multiple_of(4);
+            base
+        });
+        let bases = bases.collect();
+        let threads = 64.min(limits.threads as usize);
+        Self { plan, limits, bases, work: next[2], shared: 0, threads, text: String::new(), indent: 0 }
+    }
+
+    fn line(&mut self, line: impl AsRef<str>) {
+        for line in line.as_ref().lines() {
+            let closes = line.starts_with('}');
+            self.indent -= usize::from(closes);
+            writeln!(self.text, "{}{line}", "  ".repeat(self.indent)).expect("a string takes all");
+            self.indent += usize::from(line.ends_with('{'));
+        }
+    }
+
+    fn op(&self, n: NodeId) -> &'p Op {
+        &self.plan.node(n).op
+    }
+
+    fn shape(&self, n: NodeId) -> &'p [usize] {
+        &self.plan.node(n).shape
+    }
+
+    fn len(&self, n: NodeId) -> usize {
+        self.plan.len(n)
+    }
+
+    /// Element `index` of a value in a buffer, or of a constant.
+    fn whole(&self, n: NodeId, index: &str) -> String {
+        if let Some(v) = self.plan.constant(n) {
+            return literal(v as f32);
+        }
+        let place = self.plan.place(n).expect("a value that another kernel reads has a place");
+        let name = buffer(self.plan.slots[place.slot].storage);
+        format!("{name}[{}u + {index}]", self.bases[place.slot] + place.offset)
+    }
+
+    /// Begins kernel `k` and its entry point.
+    fn begin(&mut self, name: &str, threads: usize) {
+        self.line(format!("@compute @workgroup_size({threads})"));
+        self.line(format!(
+            "fn {name}(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lid: u32) {{"
+        ));
+        self.line("let wid = group.x;");
+    }
+
+    fn end(&mut self) {
+        self.line("}");
+        self.line("");
+    }
+
+    fn barrier(&mut self) {
+        self.line("workgroupBarrier();");
+        self.line("storageBarrier();");
+    }
+
+    fn copies(&mut self) {
+        self.begin("copies", self.threads);
+        for (input, n) in &self.plan.copies {
+            let to = self.plan.input(*input);
+            let (base, len) = (self.bases[to.slot] + to.offset, self.len(*n));
+            let from = self.whole(*n, "i");
+            self.line(format!("for (var i = lid; i < {len}u; i += {}u) {{", self.threads));
+            self.line(format!("state[{base}u + i] = {from};"));
+            self.line("}");
+        }
+        self.end();
+    }
+
+    fn finish(&mut self) -> String {
+        let mut head = String::new();
+        let shared = self.shared.max(1);
+        for line in [
+            "@group(0) @binding(0) var<storage, read_write> state: array<f32>;",
+            "@group(0) @binding(1) var<storage, read_write> work: array<f32>;",
+            "@group(0) @binding(2) var<storage, read> data: array<f32>;",
+            &format!("var<workgroup> tile: array<f32, {shared}>;"),
+            &format!("var<workgroup> partial: array<f32, {}>;", self.threads),
+        ] {
+            writeln!(head, "{line}").expect("a string takes all");
+        }
+        head + &HELPERS.replace("HALF", &(self.threads / 2).to_string()) + &self.text
+    }
+}
+
+/// Functions that kernels share. Sums and maxima over a workgroup must be called by all of its threads.
+const HELPERS: &str = "
+fn sum_all(x: f32, lid: u32) -> f32 {
+  partial[lid] = x;
+  workgroupBarrier();
+  for (var s = HALFu; s > 0u; s = s >> 1u) {
+    if (lid < s) { partial[lid] += partial[lid + s]; }
+    workgroupBarrier();
+  }
+  let all = partial[0];
+  workgroupBarrier();
+  return all;
+}
+
+fn max_all(x: f32, lid: u32) -> f32 {
+  partial[lid] = x;
+  workgroupBarrier();
+  for (var s = HALFu; s > 0u; s = s >> 1u) {
+    if (lid < s) { partial[lid] = max(partial[lid], partial[lid + s]); }
+    workgroupBarrier();
+  }
+  let all = partial[0];
+  workgroupBarrier();
+  return all;
+}
+
+fn tanh_of(x: f32) -> f32 {
+  let e = exp(-2.0 * abs(x));
+  let far = (1.0 - e) / (1.0 + e);
+  let z = x * x;
+  let near = abs(x) * (1.0 + z * (-0.3333328 + z * (0.13331442 + z * (-0.053739716 + z * (0.020639089 - z * 0.0057049887)))));
+  return sign(x) * select(far, near, abs(x) < 0.625);
+}
+
+fn softplus_of(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  let small = e * (1.0 - e * (0.5 - e * 0.33333334));
+  return max(x, 0.0) + select(log(1.0 + e), small, e < 0.001);
+}
+
+// 1 - e^x for x <= 0.
+fn one_minus_exp(x: f32) -> f32 {
+  let small = -x * (1.0 + x * (0.5 + x * (0.16666667 + x * (0.041666668 + x * 0.008333334))));
+  return select(1.0 - exp(x), small, x > -0.1);
+}
+
+";
+
+fn buffer(storage: Storage) -> &'static str {
+    match storage {
+        Storage::State => "state",
+        Storage::Data => "data",
+        Storage::Work => "work",
+        Storage::Tile => "tile",
+    }
+}
+
+/// A number as WGSL takes it: browsers refuse what an f32 does not hold.
+fn literal(v: f32) -> String {
+    let v = if v.is_nan() { 0.0 } else { v.clamp(f32::MIN, f32::MAX) };
+    let v = if v.abs() < f32::MIN_POSITIVE { 0.0 } else { v };
+    format!("{v:?}f").replace("+", "")
+}
+
+/// `x` after an activation.
+fn activated(activation: Activation, x: &str) -> String {
+    match activation {
+        Activation::Identity => x.into(),
+        Activation::Relu => format!("max({x}, 0.0)"),
+        Activation::Tanh => format!("tanh_of({x})"),
+    }
+}
+
+/// The gradient `g` before the activation whose output is `y`.
+fn before(activation: Activation, y: &str, g: &str) -> String {
+    match activation {
+        Activation::Identity => g.into(),
+        Activation::Relu => format!("select(0.0, {g}, {y} > 0.0)"),
+        Activation::Tanh => format!("({g} * (1.0 - {y} * {y}))"),
+    }
+}
+
+/// Row-major strides.
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (0..shape.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * shape[i + 1];
+    }
+    strides
+}
+
+/// The sum of `index`'s coordinates in `shape`, each times its weight: how one shape's places are found in another.
+fn weighted(index: &str, shape: &[usize], weights: &[usize]) -> String {
+    let steps = strides(shape);
+    let term = |axis: usize| -> Option<String> {
+        let (size, step, weight) = (shape[axis], steps[axis], weights[axis]);
+        if size == 1 || weight == 0 {
+            return None;
+        }
+        let coordinate = match (step, axis == 0 || step * size == shape.iter().product()) {
+            (1, true) => index.to_string(),
+            (1, false) => format!("{index} % {size}u"),
+            (_, true) => format!("{index} / {step}u"),
+            (_, false) => format!("{index} / {step}u % {size}u"),
+        };
+        Some(if weight == 1 { format!("({coordinate})") } else { format!("({coordinate}) * {weight}u") })
+    };
+    let terms = (0..shape.len()).filter_map(term).collect::<Vec<_>>();
+    if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
+}
+
+/// The place in `small` that place `index` of `large` is broadcast from.
+fn broadcast_from(index: &str, small: &[usize], large: &[usize]) -> String {
+    let mut padded = vec![1; large.len() - small.len()];
+    padded.extend(small);
+    let weights = strides(&padded).into_iter().zip(&padded).map(|(w, s)| if *s == 1 { 0 } else { w });
+    weighted(index, large, &weights.collect::<Vec<_>>())
+}
+
+/// For a sum from `large` to `small`: the first of the places that place `o` sums, how many there are, and the distance of the
+/// r-th from the first.
+fn summed_from(large: &[usize], small: &[usize]) -> (String, usize, String) {
+    let mut padded = vec![1; large.len() - small.len()];
+    padded.extend(small);
+    let steps = strides(large);
+    let first = weighted("o", &padded, &steps);
+    let reduced = (0..large.len()).filter(|i| padded[*i] == 1 && large[*i] != 1);
+    let (sizes, weights): (Vec<_>, Vec<_>) = reduced.map(|i| (large[i], steps[i])).unzip();
+    (first, sizes.iter().product(), weighted("r", &sizes, &weights))
+}
