@@ -24,8 +24,9 @@ export interface Row {
   microseconds?: Summary;
   /** How many times as long as oto an update takes: the median of the ratios of repeats side by side. */
   ratio?: number;
-  /** Updates in one repeat. */
+  /** Updates in one repeat, and repeats. */
   updates?: number;
+  repeats?: number;
   /** Milliseconds from nothing to the first update done: code, compilation, kernels. */
   startMs?: number;
   /** The largest difference from oto. */
@@ -49,12 +50,17 @@ export type Progress = (what: string, done: number) => void;
 const REPEAT_MS = 150;
 /** A repeat of a slow peer may have a single update, a fast one's has this many at most. */
 const MOST_UPDATES = 4096;
+/** A peer that has taken so long leaves the later rounds to the others. */
+const MOST_MS = 20_000;
 
 interface Contender {
   row: Row;
   peer: RemotePeer;
   updates: number;
+  /** Microseconds for an update, round by round. */
   times: number[];
+  /** Milliseconds that all its rounds took. */
+  spent: number;
 }
 
 /** Measures all workloads of a plan, one after the other. */
@@ -120,7 +126,7 @@ async function prepare(
     }
     const updates = await fill(peer);
     row.updates = updates;
-    return { contender: { row, peer, updates, times: [] }, trail };
+    return { contender: { row, peer, updates, times: [], spent: 0 }, trail };
   } catch (error) {
     peer.dispose();
     throw error;
@@ -146,8 +152,11 @@ async function timeInTurns(contenders: Contender[], repeats: number, progress: P
     for (let i = 0; i < contenders.length; i++) {
       const contender = contenders[(i + round) % contenders.length]!;
       const { peer, row, updates, times } = contender;
+      if (contender.spent > MOST_MS) continue;
       try {
-        times.push(((await peer.step(updates)) * 1000) / updates);
+        const ms = await peer.step(updates);
+        contender.spent += ms;
+        times.push((ms * 1000) / updates);
       } catch (error) {
         row.failure = error instanceof Error ? error.message : String(error);
         peer.dispose();
@@ -157,6 +166,7 @@ async function timeInTurns(contenders: Contender[], repeats: number, progress: P
   }
   const base = contenders.find(({ row }) => row.peer === REFERENCE)?.times;
   for (const { row, times } of contenders) {
+    row.repeats = times.length;
     row.microseconds = summarise(times);
     if (base !== undefined) row.ratio = summarise(times.map((time, i) => time / base[i]!)).median;
   }
