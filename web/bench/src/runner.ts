@@ -152,22 +152,20 @@ async function timeInTurns(contenders: Contender[], repeats: number, progress: P
     for (let i = 0; i < contenders.length; i++) {
       const contender = contenders[(i + round) % contenders.length]!;
       const { peer, row, updates, times } = contender;
-      if (contender.spent > MOST_MS) continue;
+      if (row.failure !== undefined || contender.spent > MOST_MS) continue;
       try {
         const ms = await peer.step(updates);
         contender.spent += ms;
         times.push((ms * 1000) / updates);
       } catch (error) {
         row.failure = error instanceof Error ? error.message : String(error);
-        peer.dispose();
-        contenders.splice(contenders.indexOf(contender), 1);
       }
     }
   }
   const base = contenders.find(({ row }) => row.peer === REFERENCE)?.times;
-  for (const { row, times } of contenders) {
+  for (const { row, times } of contenders.filter(({ row }) => row.failure === undefined)) {
     row.repeats = times.length;
     row.microseconds = summarise(times);
-    if (base !== undefined) row.ratio = summarise(times.map((time, i) => time / base[i]!)).median;
+    if (base !== undefined) row.ratio = summarise(times.map((time, round) => time / base[round]!)).median;
   }
 }
