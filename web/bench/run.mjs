@@ -160,7 +160,8 @@ function markdown(head, rows) {
   return [line(head), rule, ...rows.map(line)].join('\n');
 }
 
-function printUpdates({ tables }) {
+function printUpdates({ tables, adapter }) {
+  console.log(adapter === null ? 'no WebGPU' : `WebGPU on ${adapter}`);
   for (const { name, rows } of tables) {
     const cells = rows.map(({ label, microseconds: us, ratio, startMs, difference, failure }) =>
       us === undefined

@@ -12,6 +12,8 @@ export interface Result {
   browser: string;
   cores: number;
   isolated: boolean;
+  /** What WebGPU runs on, as far as the browser tells; a software adapter says nothing about graphics cards. */
+  adapter: string | null;
   repeats: number;
   tables: Table[];
 }
@@ -50,7 +52,9 @@ function setUp(): void {
   boxes('shapes', 'shape', shapes.map((shape) => ({ value: shape, label: shape })), listed('shapes', SHAPES));
   boxes('shapes', 'distillation', [{ value: 'yes', label: 'distillation' }], query.get('distillation') === 'no' ? [] : ['yes']);
   const names = PEERS.map(({ name }) => name);
-  boxes('peers', 'peer', PEERS.map(({ name, label }) => ({ value: name, label })), listed('peers', names));
+  boxes('peers', 'peer', PEERS.map(({ name, label }) => ({ value: name, label })), [REFERENCE, ...listed('peers', names)]);
+  // The reference is always measured.
+  (document.querySelector(`input[value=${REFERENCE}]`) as HTMLInputElement).disabled = true;
   (form.elements.namedItem('repeats') as HTMLInputElement).value = query.get('repeats') ?? '15';
 }
 
@@ -83,9 +87,17 @@ async function run(): Promise<Result> {
     browser: navigator.userAgent,
     cores: navigator.hardwareConcurrency,
     isolated: crossOriginIsolated,
+    adapter: await adapter(),
     repeats: plan.repeats,
     tables,
   };
+}
+
+async function adapter(): Promise<string | null> {
+  const found = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  if (!found) return null;
+  const { vendor, architecture, description } = found.info;
+  return [vendor, architecture, description].filter((part) => part !== '').join(' ') || 'not told';
 }
 
 function cells(row: Row): string[] {
