@@ -228,3 +228,28 @@ fn chart(axis: &Axis, reports: &[Report]) -> Chart {
         y_range: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_is_in_the_report_or_absent_and_a_sweep_is_a_picture() {
+        let workload = Workload::new(Shape { hidden: 8, quantiles: 4, batch: 8 }, SEED);
+        let report = run(&workload, Choice::All, 1).unwrap();
+        for name in ["candle", "cpu", "webgpu", "fused"] {
+            let absent = report.absent.iter().any(|(n, _)| n == name);
+            assert!(report.median(name).is_some() != absent, "{name}");
+        }
+        let axis = &AXES[0];
+        let reports = vec![report; axis.values.len()];
+        let svg = chart(axis, &reports).svg().unwrap();
+        assert!(svg.contains("fused") && svg.contains("Speed of an update by hidden"));
+    }
+
+    #[test]
+    fn sizes_have_a_range() {
+        assert_eq!(size("64"), Ok(64));
+        assert!(size("0").is_err() && size("4097").is_err() && size("x").is_err());
+    }
+}
