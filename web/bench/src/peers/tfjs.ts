@@ -1,6 +1,6 @@
 // TensorFlow.js 4.22, as its manual would have it: tidy around a step, variables on the device, tf.train.adam, the fused
-// matrix product. Two gradients are written by hand because its own are far slower: that of a linear layer (its matrix
-// kernel is fast only for operands that lie as they are multiplied), and that of the quantile Huber loss.
+// matrix product. Two gradients are written by hand and spare it operations: that of a linear layer (its matrix kernel
+// is fast only for operands that lie as they are multiplied), and that of the quantile Huber loss.
 
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
