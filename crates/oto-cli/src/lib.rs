@@ -7,6 +7,8 @@ pub mod options;
 pub mod verify;
 
 #[cfg(feature = "native")]
+pub mod bench;
+#[cfg(feature = "native")]
 pub mod chart;
 #[cfg(feature = "native")]
 pub mod eval;

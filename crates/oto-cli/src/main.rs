@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use oto_cli::{eval, learn_command, report, serve, verify};
+use oto_cli::{bench, eval, learn_command, report, serve, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -23,6 +23,8 @@ enum Command {
     Eval(eval::EvalOptions),
     /// Run an experiment and write it up
     Report(report::ReportOptions),
+    /// Measure how fast updates are
+    Bench(bench::BenchOptions),
     /// Hold this build against reference data
     Verify(verify::VerifyOptions),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
         Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
         Command::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),
+        Command::Bench(options) => bench::bench(&options).map(|()| true).map_err(Into::into),
         Command::Verify(options) => Ok(verify::verify(&options)),
     };
     match result {

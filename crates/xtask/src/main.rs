@@ -1,8 +1,9 @@
-//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything, `wasm`
-//! and `site` are the build steps the two share.
+//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything,
+//! `bench-web` measures in a browser, `wasm` and `site` are the build steps they share.
 
 #![forbid(unsafe_code)]
 
+mod bench_web;
 mod chromium;
 mod debian;
 mod demo;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every check: format, lints, Rust, documentation, JavaScript, browser and WASI tests.
     Test(test::Options),
+    /// Measure oto and other libraries in Chromium.
+    BenchWeb(bench_web::Options),
     /// Build the packages of wasm-pack.toml, or only those named.
     Wasm {
         /// Names from wasm-pack.toml.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::BenchWeb(options) => bench_web::run(&options),
         Command::Wasm { names } => wasm::build(&names),
         Command::Site => site::build(),
         Command::Open { port } => demo::open_when_ready(port),

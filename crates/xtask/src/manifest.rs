@@ -25,8 +25,15 @@ pub struct Package {
     pub features: Vec<String>,
     pub artifact: String,
     pub out: PathBuf,
-    #[serde(default)]
-    pub test_only: bool,
+    pub only: Option<Only>,
+}
+
+/// The command that alone needs a package.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Only {
+    Test,
+    BenchWeb,
 }
 
 /// Where a package runs.

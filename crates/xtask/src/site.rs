@@ -18,12 +18,27 @@ fn build_scripts() -> Result<()> {
     step("demo", &["web/demo", "web/student", "web/package-lock.json"], "web/demo/dist")
 }
 
-/// `npm ci` in `web/`, when the lock file has changed.
+/// Builds `web/bench/dist`. The libraries it measures are its own: nobody else installs them.
+pub fn build_bench() -> Result<()> {
+    wasm::build(&["web".into(), "bench".into()])?;
+    install()?;
+    install_in("web/bench", "npm-bench")?;
+    step("student", &["web/student", "web/package-lock.json"], "web/student/dist")?;
+    step("bench", &["web/bench", "web/student", "web/package-lock.json"], "web/bench/dist")
+}
+
+/// The packages of `web/`.
 pub fn install() -> Result<()> {
-    let manifests = ["web/package-lock.json", "web/package.json"].map(Path::new);
-    let stamp = Stamp::of("npm", &manifests)?;
-    if !stamp.is_current(Path::new("web/node_modules")) {
-        shell::run(shell::npm(&["ci", "--no-audit", "--no-fund"]).current_dir(shell::root().join("web")))?;
+    install_in("web", "npm")
+}
+
+/// `npm ci` in a folder, when its lock file has changed.
+fn install_in(folder: &str, step: &str) -> Result<()> {
+    let folder = Path::new(folder);
+    let manifests = [folder.join("package-lock.json"), folder.join("package.json")];
+    let stamp = Stamp::of(step, &[&manifests[0], &manifests[1]])?;
+    if !stamp.is_current(&folder.join("node_modules")) {
+        shell::run(shell::npm(&["ci", "--no-audit", "--no-fund"]).current_dir(shell::root().join(folder)))?;
         stamp.record()?;
     }
     Ok(())

@@ -86,7 +86,7 @@ impl Stage {
             Self::Fmt => plain(&["fmt", "--all", "--check"]),
             Self::Build => {
                 site::build()?;
-                wasm::build(&[])?;
+                wasm::build_tested()?;
                 Ok((Totals::default(), true))
             }
             // The release profile throughout: build scripts, macros and dependencies are then shared with the demo.
@@ -115,7 +115,7 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
 
 fn rust_tests() -> Result<(Totals, bool)> {
     vulkan::find_or_install()?;
-    wasm::build(&[])?;
+    wasm::build_tested()?;
     // One build for all runners: cargo settles features for what it is asked to build, and another question would
     // compile the large dependencies again. The server is among what is built.
     shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;

@@ -1,6 +1,6 @@
 //! WebAssembly packages: cargo builds the module, wasm-bindgen writes the JavaScript beside it, we print the sizes.
 
-use crate::manifest::{self, Package, Target};
+use crate::manifest::{self, Only, Package, Target};
 use crate::shell;
 use crate::stamp::Stamp;
 use anyhow::{Context, Result, bail};
@@ -15,9 +15,14 @@ pub fn build(names: &[String]) -> Result<()> {
     build_all(manifest::packages(names)?)
 }
 
-/// Builds all packages but those that only tests need.
+/// Builds the packages that ship.
 pub fn build_shipped() -> Result<()> {
-    build_all(manifest::packages(&[])?.into_iter().filter(|package| !package.test_only))
+    build_all(manifest::packages(&[])?.into_iter().filter(|package| package.only.is_none()))
+}
+
+/// Builds the packages that ship and those of the tests.
+pub fn build_tested() -> Result<()> {
+    build_all(manifest::packages(&[])?.into_iter().filter(|package| package.only != Some(Only::BenchWeb)))
 }
 
 fn build_all(packages: impl IntoIterator<Item = Package>) -> Result<()> {

@@ -1,0 +1,133 @@
+//! `cargo bench -p oto-bench --bench update`: oto's backends, the step fused by hand and the peers, in one run.
+//!
+//! Options come after `--`: `--json FILE`, `--repeats N`, `--python PROGRAM` (one that has torch), `--compile` (torch.compile
+//! as well), `--burn PROGRAM`, `--only NAME` (workloads whose name contains it).
+
+use oto_bench::measure::{ByHand, Compiled, Contestant, Failure, Products};
+use oto_bench::peer::Peer;
+use oto_bench::report::{Entry, Report, measure};
+use oto_bench::workload::{Shape, Workload, distillation};
+use oto_graph::Backend;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const SHAPES: [(usize, usize); 3] = [(64, 32), (128, 51), (128, 200)];
+const BATCH: usize = 64;
+const SEED: u64 = 1;
+
+struct Options {
+    json: Option<PathBuf>,
+    repeats: u32,
+    python: String,
+    compile: bool,
+    burn: PathBuf,
+    only: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    // Test runners start every target; only `cargo bench` says so.
+    if !arguments.iter().any(|a| a == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    match options(&arguments).and_then(|o| run(&o)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(arguments: &[String]) -> Result<Options, Box<dyn std::error::Error>> {
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+    let mut options = Options {
+        json: None,
+        repeats: 30,
+        python: "python3".into(),
+        compile: false,
+        burn: peers.join("burn/target/release/oto-bench-burn"),
+        only: String::new(),
+    };
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let mut value = || rest.next().ok_or(format!("{name} needs a value"));
+        match name.as_str() {
+            "--bench" => {}
+            "--json" => options.json = Some(value()?.into()),
+            "--repeats" => options.repeats = value()?.parse()?,
+            "--python" => options.python = value()?.clone(),
+            "--compile" => options.compile = true,
+            "--burn" => options.burn = value()?.into(),
+            "--only" => options.only = value()?.clone(),
+            other => return Err(format!("no option {other}").into()),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let of = |(hidden, quantiles)| Workload::new(Shape { hidden, quantiles, batch: BATCH }, SEED);
+    let workloads = SHAPES.into_iter().map(of).chain([distillation(SEED)]);
+    let mut reports = Vec::new();
+    for workload in workloads.filter(|w| w.name().contains(&options.only)) {
+        let report = one(&workload, options)?;
+        println!("{report}");
+        reports.push(report);
+    }
+    if let Some(file) = &options.json {
+        let json = reports.iter().map(Report::to_json).collect::<Vec<_>>();
+        std::fs::write(file, serde_json::to_string_pretty(&json)? + "\n")?;
+    }
+    Ok(())
+}
+
+fn one(workload: &Workload, options: &Options) -> Result<Report, Failure> {
+    let backends: [(&str, &dyn Backend); 2] = [("candle", &oto_candle::Candle), ("cpu", &oto_cpu::Cpu)];
+    let mut entries = Vec::new();
+    for (name, backend) in backends {
+        let products = Box::new(Products::new(name, backend, workload)?);
+        entries.push(Entry {
+            contestant: Box::new(Compiled::new(name, backend, workload)?),
+            products: Some(products),
+        });
+    }
+    entries.push(Entry::whole(ByHand::new(workload)));
+    let mut absent = Vec::new();
+    for (name, command, install) in peers(options) {
+        match Peer::start(name, command, workload) {
+            Ok(peer) => {
+                eprintln!("{}: {}", peer.name(), peer.description);
+                entries.push(Entry::whole(peer));
+            }
+            Err(error) => absent.push((name.into(), format!("left out ({error}); {install}"))),
+        }
+    }
+    measure(workload, entries, absent, options.repeats)
+}
+
+/// Name, program and how to get it.
+fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
+    const TORCH: &str =
+        "python3 -m venv DIR && DIR/bin/pip install torch numpy, then --python DIR/bin/python";
+    const BURN: &str = "cargo build --release --manifest-path crates/oto-bench/peers/burn/Cargo.toml";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pytorch.py");
+    let torch = |flag: &[&str]| {
+        let mut command = Command::new(&options.python);
+        command.arg(&script).args(flag);
+        command
+    };
+    let burn = |backend: &str| {
+        let mut command = Command::new(&options.burn);
+        // One core for everyone.
+        command.arg(backend).env("RAYON_NUM_THREADS", "1");
+        command
+    };
+    let mut peers = vec![("pytorch", torch(&[]), TORCH)];
+    if options.compile {
+        peers.push(("pytorch-compile", torch(&["--compile"]), TORCH));
+    }
+    peers.push(("burn-flex", burn("flex"), BURN));
+    peers.push(("burn-ndarray", burn("ndarray"), BURN));
+    peers
+}

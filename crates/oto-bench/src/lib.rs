@@ -1,0 +1,12 @@
+//! What "fast" is measured with: one train step as numbers that every backend and every peer can run
+//! ([`workload`]), the same step written by hand as the limit ([`fused`]), the ruler ([`measure`], [`report`]) and contestants in other
+//! languages ([`peer`]).
+
+pub mod fused;
+mod huber;
+mod kernels;
+pub mod measure;
+pub mod peer;
+pub mod report;
+mod vector;
+pub mod workload;

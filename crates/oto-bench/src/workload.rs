@@ -1,0 +1,249 @@
+//! Train steps with all their numbers: the program, its initial state, one batch. Same seed, same numbers.
+
+use oto_env::rng::Rng;
+use oto_graph::{Activation, BackendError, Executable, Input, Program, Role, Trace};
+use oto_rl::optimiser::{Adam, initial_layer, mlp, mlp_parameters};
+use oto_rl::qrdqn::{self, QrDqnConfig, Sizes};
+use serde_json::{Value, json};
+
+/// Width of an observation, as CartPole's.
+pub const OBSERVATION: usize = 4;
+/// Number of actions, as CartPole's.
+pub const ACTIONS: usize = 2;
+/// Layer widths of the distillation step.
+pub const DISTILLATION: [usize; 4] = [8, 64, 64, 4];
+/// Rows in a batch of the distillation step.
+const DISTILLATION_BATCH: usize = 64;
+
+/// What varies between QR-DQN workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Width of both hidden layers.
+    pub hidden: usize,
+    /// Quantiles for each action.
+    pub quantiles: usize,
+    /// Transitions in an update.
+    pub batch: usize,
+}
+
+/// Which train step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// QR-DQN with one teacher's AIKD term, as [`oto_rl::qrdqn::program`] records it.
+    QrDqn(Shape),
+    /// A small network learns a larger one's soft answers: cross-entropy and Adam, nothing else.
+    Distillation,
+}
+
+/// A train step, the state it starts from and the batch it is given, again and again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Which step.
+    pub task: Task,
+    /// Initial values of every state input by name, in the program's order; the optimiser's are zeros.
+    pub state: Vec<(String, Vec<f32>)>,
+    /// The batch and the schedule's numbers by name, in the order of [`Program::data`].
+    pub data: Vec<(String, Vec<f32>)>,
+}
+
+/// Plain distillation with numbers drawn from `seed`.
+pub fn distillation(seed: u64) -> Workload {
+    Workload::draw(Task::Distillation, seed)
+}
+
+impl Workload {
+    /// A QR-DQN update with numbers drawn from `seed`.
+    pub fn new(shape: Shape, seed: u64) -> Self {
+        Self::draw(Task::QrDqn(shape), seed)
+    }
+
+    fn draw(task: Task, seed: u64) -> Self {
+        let rng = &mut Rng::new(seed);
+        let program = program(task);
+        let mut drawn = Vec::<(String, Vec<f32>)>::new();
+        for prefix in ["q", "target"] {
+            for (i, pair) in widths(task).windows(2).enumerate() {
+                let (weight, bias) = initial_layer(rng, pair[0], pair[1]);
+                drawn.push((format!("{prefix}.{i}.weight"), weight));
+                drawn.push((format!("{prefix}.{i}.bias"), bias));
+            }
+        }
+        let initial = |input: &Input| {
+            let found = drawn.iter().find(|(name, _)| *name == input.name);
+            let values = found.map_or_else(|| vec![0.0; input.len()], |(_, values)| values.clone());
+            (input.name.clone(), values)
+        };
+        let state = program.inputs.iter().filter(|i| i.role == Role::State).map(initial).collect();
+        let data = program.data().map(|(_, i)| (i.name.clone(), batch_values(i, rng))).collect();
+        Self { task, state, data }
+    }
+
+    /// The step, recorded anew.
+    pub fn program(&self) -> Program {
+        program(self.task)
+    }
+
+    /// Layer widths of the network, input first.
+    pub fn widths(&self) -> Vec<usize> {
+        widths(self.task)
+    }
+
+    /// Rows in a batch.
+    pub fn batch(&self) -> usize {
+        match self.task {
+            Task::QrDqn(shape) => shape.batch,
+            Task::Distillation => DISTILLATION_BATCH,
+        }
+    }
+
+    /// What tables call it.
+    pub fn name(&self) -> String {
+        match self.task {
+            Task::QrDqn(s) => {
+                format!("qr-dqn hidden {} quantiles {} batch {}", s.hidden, s.quantiles, s.batch)
+            }
+            Task::Distillation => "distillation".into(),
+        }
+    }
+
+    /// Puts an executable of [`Self::program`] at the start.
+    pub fn load(&self, executable: &mut dyn Executable) -> Result<(), BackendError> {
+        for (name, values) in &self.state {
+            let id = executable.program().input(name).ok_or_else(|| unknown(name))?;
+            executable.write(id, values)?;
+        }
+        Ok(())
+    }
+
+    /// The batch as [`Executable::run`] takes it.
+    pub fn slices(&self) -> Vec<&[f32]> {
+        self.data.iter().map(|(_, values)| values.as_slice()).collect()
+    }
+
+    /// One state or data input's values.
+    pub fn values(&self, name: &str) -> Option<&[f32]> {
+        self.state.iter().chain(&self.data).find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
+    }
+
+    /// Everything a peer needs: sizes, then state and data as lists of `{name, shape, values}` in the program's order.
+    pub fn to_json(&self) -> Value {
+        let program = self.program();
+        let tensors = |named: &[(String, Vec<f32>)]| {
+            let shape = |name: &str| program.input(name).map(|id| program.inputs[id.0].shape.clone());
+            let tensor = |(name, values): &(String, Vec<f32>)| json!({ "name": name, "shape": shape(name), "values": values });
+            named.iter().map(tensor).collect::<Vec<_>>()
+        };
+        let (task, quantiles) = match self.task {
+            Task::QrDqn(shape) => ("qr-dqn", shape.quantiles),
+            Task::Distillation => ("distillation", 0),
+        };
+        json!({
+            "task": task,
+            "name": self.name(),
+            "widths": self.widths(),
+            "batch": self.batch(),
+            "quantiles": quantiles,
+            "state": tensors(&self.state),
+            "data": tensors(&self.data),
+        })
+    }
+}
+
+fn unknown(name: &str) -> BackendError {
+    BackendError::Device(format!("the executable runs another program: it has no input {name:?}"))
+}
+
+fn widths(task: Task) -> Vec<usize> {
+    match task {
+        Task::QrDqn(s) => vec![OBSERVATION, s.hidden, s.hidden, ACTIONS * s.quantiles],
+        Task::Distillation => DISTILLATION.to_vec(),
+    }
+}
+
+fn program(task: Task) -> Program {
+    let Task::QrDqn(shape) = task else { return distillation_program() };
+    let config = QrDqnConfig {
+        hidden: vec![shape.hidden; 2],
+        quantiles: shape.quantiles,
+        batch_size: shape.batch,
+        ..QrDqnConfig::default()
+    };
+    qrdqn::program(&config, Sizes { observation: OBSERVATION, actions: ACTIONS, teachers: 1 })
+}
+
+/// Mean over the batch of the cross-entropy between given probabilities and the network's softmax.
+fn distillation_program() -> Program {
+    let t = &Trace::new();
+    let (inputs, classes) = (DISTILLATION[0], DISTILLATION[3]);
+    let params = mlp_parameters(t, "q.", &DISTILLATION);
+    let logits = mlp(&params, t.data("observation", &[DISTILLATION_BATCH, inputs]), Activation::Relu);
+    let soft = t.data("soft", &[DISTILLATION_BATCH, classes]);
+    let loss = -(soft * logits.log_softmax()).sum() * (1.0 / DISTILLATION_BATCH as f64);
+    let updates = Adam::default().step(t, &params, loss, t.data("lr", &[]));
+    t.finish(&updates, &[("loss", loss)])
+}
+
+/// Values for one data input: what replay and schedules would give.
+fn batch_values(input: &Input, rng: &mut Rng) -> Vec<f32> {
+    let n = input.len();
+    match input.name.as_str() {
+        "action" | "teacher_action" => (0..n).map(|_| rng.below(ACTIONS as u32) as f32).collect(),
+        // Three labels in four; an episode ends in one row of eight.
+        "mask" => (0..n).map(|i| if i % 4 == 3 { 0.0 } else { 1.0 }).collect(),
+        "discount" => (0..n).map(|i| if i % 8 == 5 { 0.0 } else { 0.99 }).collect(),
+        "perm" => {
+            let mut order = (0..n).map(|i| i as f32).collect::<Vec<_>>();
+            rng.shuffle(&mut order);
+            order
+        }
+        "soft" => {
+            let rows = (0..n / input.shape[1]).map(|_| distribution(input.shape[1], rng));
+            rows.flatten().collect()
+        }
+        "lr" => vec![1e-3],
+        "target_mix" => vec![0.005],
+        "alpha_aikd" | "alpha_task" => vec![1.0],
+        "delta" | "eta" => vec![0.5],
+        _ => (0..n).map(|_| rng.normal() as f32).collect(),
+    }
+}
+
+/// Softmax of normal numbers.
+fn distribution(classes: usize, rng: &mut Rng) -> Vec<f32> {
+    let weights = (0..classes).map(|_| rng.normal().exp()).collect::<Vec<_>>();
+    let sum = weights.iter().sum::<f64>();
+    weights.iter().map(|w| (w / sum) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_program_all_it_reads() {
+        let shape = Shape { hidden: 16, quantiles: 5, batch: 12 };
+        for workload in [Workload::new(shape, 3), distillation(3)] {
+            let program = workload.program();
+            let names = |role| {
+                let inputs = program.inputs.iter().filter(move |i| i.role == role);
+                inputs.map(|i| (i.name.clone(), i.len())).collect::<Vec<_>>()
+            };
+            let sizes =
+                |of: &[(String, Vec<f32>)]| of.iter().map(|(n, v)| (n.clone(), v.len())).collect::<Vec<_>>();
+            assert_eq!(sizes(&workload.state), names(Role::State));
+            assert_eq!(sizes(&workload.data), names(Role::Data));
+        }
+        assert_eq!(Workload::new(shape, 3), Workload::new(shape, 3));
+        assert_ne!(Workload::new(shape, 3), Workload::new(shape, 4));
+    }
+
+    #[test]
+    fn json_keeps_every_number() {
+        let workload = Workload::new(Shape { hidden: 8, quantiles: 4, batch: 8 }, 1);
+        let json: Value = serde_json::from_str(&workload.to_json().to_string()).unwrap();
+        let values = json["state"][0]["values"].as_array().unwrap();
+        let read = values.iter().map(|v| v.as_f64().unwrap() as f32).collect::<Vec<_>>();
+        assert_eq!(read, workload.state[0].1);
+        assert_eq!(json["widths"], json!([4, 8, 8, 8]));
+    }
+}
