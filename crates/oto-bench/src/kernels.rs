@@ -285,12 +285,19 @@ fn gradient_tiles<V: Vector, const R: usize, const C: usize>(
     o
 }
 
-/// The sum of a row.
+/// The sum of a row: halves added to each other, because a chain of additions waits for each one.
 #[inline(always)]
 fn total<V: Vector, const C: usize>(row: [V; 2]) -> f32 {
     let mut numbers = [0.0; C];
-    store(row, &mut numbers);
-    numbers.iter().sum()
+    row[0].add(row[1]).store(&mut numbers);
+    let mut width = V::LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            numbers[i] += numbers[i + width];
+        }
+    }
+    numbers[0]
 }
 
 /// The columns that are left, as sums along the samples.
