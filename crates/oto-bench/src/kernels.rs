@@ -455,8 +455,8 @@ fn multiply_add_loop_body<V: Vector, const R: usize, const C: usize>(rounds: u32
     let (keep, add) = (V::splat(keep), V::splat(add));
     let mut sums = [splat::<V>(0.0); R];
     for _ in 0..rounds {
-        for r in 0..R {
-            sums[r] = sums[r].map(|s| s.mul_add(keep, add));
+        for sums in &mut sums {
+            *sums = sums.map(|s| s.mul_add(keep, add));
         }
     }
     *out = sums.into_iter().map(total::<V, C>).sum();
