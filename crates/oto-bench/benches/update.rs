@@ -30,13 +30,27 @@ fn main() -> ExitCode {
     if !arguments.iter().any(|a| a == "--bench") {
         return ExitCode::SUCCESS;
     }
-    match options(&arguments).and_then(|o| run(&o)) {
+    // candle would take all cores; its threads are counted once, at the start of a process.
+    let run = match std::env::var_os(THREADS) {
+        Some(_) => options(&arguments).and_then(|o| run(&o)),
+        None => alone(&arguments),
+    };
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// How many threads rayon starts, in candle and in burn.
+const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// The same again in a process where everyone has one thread.
+fn alone(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let status = Command::new(std::env::current_exe()?).args(arguments).env(THREADS, "1").status()?;
+    if status.success() { Ok(()) } else { Err(format!("the measurement ended with {status}").into()) }
 }
 
 fn options(arguments: &[String]) -> Result<Options, Box<dyn std::error::Error>> {
@@ -119,8 +133,7 @@ fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
     };
     let burn = |backend: &str| {
         let mut command = Command::new(&options.burn);
-        // One core for everyone.
-        command.arg(backend).env("RAYON_NUM_THREADS", "1");
+        command.arg(backend);
         command
     };
     let mut peers = vec![("pytorch", torch(&[]), TORCH)];

@@ -145,9 +145,7 @@ fn fill<const C: usize>(target: &[[f32; C]], sorted: &mut [[f32; C]]) -> [f32; C
             middle[l] += row[l];
         }
     }
-    for l in 0..C {
-        middle[l] /= target.len() as f32;
-    }
+    middle.iter_mut().for_each(|m| *m /= target.len() as f32);
     for (to, row) in sorted.iter_mut().zip(target) {
         for l in 0..C {
             to[l] = row[l] - middle[l];
@@ -318,10 +316,10 @@ mod tests {
                     }
                     let lane =
                         |x: &[f32], l: usize| x[l..].iter().step_by(lanes).copied().collect::<Vec<_>>();
-                    for l in 0..lanes {
+                    for (l, got) in loss.iter().enumerate() {
                         let (expected, slopes) = reference(&lane(&theta, l), &lane(&target, l));
                         let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4 * (1.0 + b.abs());
-                        assert!(close(loss[l], expected), "{level:?} {n} {sorts}: {} {expected}", loss[l]);
+                        assert!(close(*got, expected), "{level:?} {n} {sorts}: {got} {expected}");
                         for (a, b) in lane(&grad, l).into_iter().zip(slopes) {
                             assert!(close(a, b), "{level:?} {n} {sorts}: {a} {b}");
                         }

@@ -285,12 +285,19 @@ fn gradient_tiles<V: Vector, const R: usize, const C: usize>(
     o
 }
 
-/// The sum of a row.
+/// The sum of a row: halves added to each other, because a chain of additions waits for each one.
 #[inline(always)]
 fn total<V: Vector, const C: usize>(row: [V; 2]) -> f32 {
     let mut numbers = [0.0; C];
-    store(row, &mut numbers);
-    numbers.iter().sum()
+    row[0].add(row[1]).store(&mut numbers);
+    let mut width = V::LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            numbers[i] += numbers[i + width];
+        }
+    }
+    numbers[0]
 }
 
 /// The columns that are left, as sums along the samples.
@@ -448,8 +455,8 @@ fn multiply_add_loop_body<V: Vector, const R: usize, const C: usize>(rounds: u32
     let (keep, add) = (V::splat(keep), V::splat(add));
     let mut sums = [splat::<V>(0.0); R];
     for _ in 0..rounds {
-        for r in 0..R {
-            sums[r] = sums[r].map(|s| s.mul_add(keep, add));
+        for sums in &mut sums {
+            *sums = sums.map(|s| s.mul_add(keep, add));
         }
     }
     *out = sums.into_iter().map(total::<V, C>).sum();
