@@ -23,7 +23,7 @@ fn gpu() -> Arc<Gpu> {
 
 /// The backends that are tried.
 fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(Cpu), Box::new(Wgpu { gpu: gpu(), fallback: || Box::new(Cpu) })]
+    vec![Box::new(Cpu), Box::new(Wgpu { gpu: gpu(), fallback: || Box::new(Cpu), now: oto_wgpu::now })]
 }
 
 fn pair(backend: &dyn Backend, program: &Program, rng: &mut Rng) -> [Box<dyn Executable>; 2] {

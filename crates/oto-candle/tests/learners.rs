@@ -20,7 +20,7 @@ fn schedule() -> Schedule {
 
 fn webgpu() -> Wgpu {
     let gpu = Gpu::wait().expect("a Vulkan driver, for instance Mesa's lavapipe");
-    Wgpu { gpu, fallback: || Box::new(Cpu) }
+    Wgpu { gpu, fallback: || Box::new(Cpu), now: oto_wgpu::now }
 }
 
 /// A batch of a made-up task: the reward is the first number of the state, the teacher goes where the second points.

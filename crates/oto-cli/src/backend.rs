@@ -35,7 +35,7 @@ pub fn choose(
 #[cfg(not(target_family = "wasm"))]
 fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
     let gpu = oto_wgpu::Gpu::wait().map_err(|e| BackendError::Device(e.to_string()))?;
-    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(oto_cpu::Cpu) }))
+    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(oto_cpu::Cpu), now: oto_wgpu::now }))
 }
 
 #[cfg(target_family = "wasm")]

@@ -48,7 +48,7 @@ fn unary_loop<I: Isa>(op: Unary, x: &[f32], out: &mut [f32]) {
         Unary::Relu => map(x, out, math::relu),
         Unary::Tanh => map(x, out, math::tanh::<I>),
         Unary::Recip => map(x, out, |x| 1.0 / x),
-        Unary::Softplus => map(x, out, |x| x.max(0.0) + math::exp::<I>(-x.abs()).ln_1p()),
+        Unary::Softplus => map(x, out, |x| math::relu(x) + math::exp::<I>(-x.abs()).ln_1p()),
         Unary::Step => map(x, out, |x| if x > 0.0 { 1.0 } else { 0.0 }),
     }
 }
@@ -199,8 +199,14 @@ pub fn sum(x: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
+/// As a comparison: `f32::max` is a call in wasm.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 pub fn max_last(x: &[f32], last: usize, out: &mut [f32]) {
-    let max = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, larger);
     out.iter_mut().zip(x.chunks_exact(last)).for_each(|(o, row)| *o = max(row));
 }
 
@@ -211,7 +217,7 @@ pub fn argmax_last(x: &[f32], last: usize, out: &mut [f32]) {
 }
 
 fn log_sum_exp_row(row: &[f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, larger);
     if max.is_infinite() {
         return max;
     }

@@ -171,19 +171,20 @@ fn tile<I: Isa, const V: usize, const R: usize>(
     // Checked here once, so that the loop need not: rows i..i + R, all k columns.
     let a = &a.values[i * down..][..(R - 1) * down + (k - 1) * along + 1];
     let columns = &columns[..(k - 1) * stride + V * I::LANES];
-    for p in 0..k {
-        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, p = k - 1 and v = V - 1.
+    let (mut a, mut columns) = (a.as_ptr(), columns.as_ptr());
+    for _ in 0..k {
+        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, the last round and v = V - 1.
         #[allow(unsafe_code)]
         unsafe {
-            let row: [I::Vector; V] =
-                std::array::from_fn(|v| I::load(columns.as_ptr().add(p * stride + v * I::LANES)));
+            let row: [I::Vector; V] = std::array::from_fn(|v| I::load(columns.add(v * I::LANES)));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = I::splat(*a.get_unchecked(r * down + p * along));
+                let x = I::splat(*a.add(r * down));
                 for (sum, b) in sums.iter_mut().zip(row) {
                     *sum = I::fma_each(x, b, *sum);
                 }
             }
         }
+        (a, columns) = (a.wrapping_add(along), columns.wrapping_add(stride));
     }
     for (r, sums) in sums.iter().enumerate() {
         let from = (i + r) * n + j;

@@ -886,13 +886,13 @@ impl<'p> Layout<'p> {
     /// Values that go from kernel to kernel share slots where their lives do not meet; single numbers have a place each.
     fn work(&mut self, kernels: &[Kernel], kernel_of: &[Option<usize>]) {
         let mut values = Vec::new();
-        for n in 0..self.program.nodes.len() {
+        for (n, node) in self.program.nodes.iter().enumerate() {
             let Some(k) = kernel_of[n].filter(|_| self.places[n].is_none()) else { continue };
             let in_place = matches!(kernels[k], Kernel::Optimise(_));
-            if in_place || !self.used_elsewhere[n] && !self.program.nodes[n].shape.is_empty() {
+            if in_place || !self.used_elsewhere[n] && !node.shape.is_empty() {
                 continue;
             }
-            if self.program.nodes[n].shape.is_empty() {
+            if node.shape.is_empty() {
                 self.places[n] = Some(Place { slot: SCALARS, offset: self.slots[SCALARS].len });
                 self.slots[SCALARS].len += 1;
             } else {

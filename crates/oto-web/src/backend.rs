@@ -43,7 +43,7 @@ pub async fn choose(config: &StudentConfig, sizes: Sizes) -> Result<Chosen, Core
 #[cfg(feature = "webgpu")]
 async fn webgpu() -> Result<Box<dyn Backend>, String> {
     let gpu = oto_wgpu::Gpu::request().await.map_err(|e| e.to_string())?;
-    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(Cpu) }))
+    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(Cpu), now: crate::host::now }))
 }
 
 #[cfg(feature = "webgpu")]

@@ -48,49 +48,58 @@ fn at_once(
     }
 }
 
-/// Keeps the device busy, and counts what it reports after its first report.
+/// Times ever more steps until they take long enough to be timed.
 async fn beside(
     executable: &mut dyn Executable,
     data: &[&[f32]],
     clock: &impl Clock,
 ) -> Result<f64, BackendError> {
     let began = clock.now();
-    let mut first: Option<(f64, u64)> = None;
-    loop {
+    // The first step compiles.
+    let mut steps = 1u64;
+    for round in 0.. {
+        let start = clock.now();
         let device = executable.device().expect("it was one");
-        while device.has_room() {
+        for _ in 0..steps {
             device.start(data)?;
         }
-        let steps = device.report()?.map(|r| r.steps);
-        let now = clock.now();
-        match (first, steps) {
-            (None, Some(steps)) => first = Some((now, steps)),
-            (Some((start, before)), Some(steps)) if now - start >= MOMENT => {
-                return Ok((steps - before) as f64 / (now - start) * 1000.0);
+        while executable.device().expect("it was one").behind() > 0 {
+            executable.device().expect("it was one").report()?;
+            if clock.now() - began > PATIENCE {
+                return Err(BackendError::Device(format!(
+                    "{steps} steps took longer than {:.0} s",
+                    PATIENCE / 1e3
+                )));
             }
-            _ => {}
+            clock.pause().await;
         }
-        if first.is_none() && now - began > PATIENCE || now - began > PATIENCE + 10.0 * MOMENT {
-            return Err(BackendError::Device(format!(
-                "no step was finished within {:.0} s",
-                PATIENCE / 1000.0
-            )));
+        let passed = clock.now() - start;
+        if round > 0 && (passed >= MOMENT / 2.0 || steps >= 1 << 16) {
+            return Ok(steps as f64 / passed * 1000.0);
         }
-        clock.pause().await;
+        steps *= if round > 0 { 2 } else { 1 };
     }
+    unreachable!("rounds do not end by themselves")
 }
 
 /// [`updates_per_second`], waiting for it.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn wait_for_updates_per_second(backend: &dyn Backend, program: &Program) -> Result<f64, BackendError> {
-    struct Native(std::time::Instant);
+    struct Native;
     impl Clock for Native {
         fn now(&self) -> f64 {
-            self.0.elapsed().as_secs_f64() * 1000.0
+            now()
         }
         async fn pause(&self) {
             std::thread::sleep(std::time::Duration::from_micros(50));
         }
     }
-    pollster::block_on(updates_per_second(backend, program, &Native(std::time::Instant::now())))
+    pollster::block_on(updates_per_second(backend, program, &Native))
+}
+
+/// Milliseconds since the first call.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn now() -> f64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64() * 1000.0
 }

@@ -8,6 +8,7 @@ use crate::readback::{Piece, Readback};
 use crate::wgsl::{Shader, shader};
 use oto_graph::plan::{Plan, Storage};
 use oto_graph::{Backend, BackendError, Device, Executable, InputId, Op, Program, Report, Role};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The backend named "webgpu".
@@ -16,6 +17,8 @@ pub struct Wgpu {
     pub gpu: Arc<Gpu>,
     /// Makes the backend that goes on if the device is lost.
     pub fallback: fn() -> Box<dyn Backend>,
+    /// Milliseconds since whenever.
+    pub now: fn() -> f64,
 }
 
 impl Backend for Wgpu {
@@ -29,12 +32,14 @@ impl Backend for Wgpu {
 
     fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError> {
         program.check()?;
-        Ok(Box::new(Compiled::new(self.gpu.clone(), program)?))
+        Ok(Box::new(Compiled::new(self.gpu.clone(), self.now, program)?))
     }
 }
 
-/// Steps that a submission holds at most. A page stays smooth because few of them are under way at a time.
+/// Steps that a submission holds at most.
 const STEPS: usize = 16;
+/// How long a submission may keep the device, in milliseconds: the page wants to be drawn, too.
+const SUBMISSION_MS: f64 = 8.0;
 /// Submissions under way at most.
 const SUBMISSIONS: usize = 2;
 
@@ -55,6 +60,11 @@ struct Compiled {
     staged: Vec<u8>,
     waiting: usize,
     started: u64,
+    /// Steps that a submission may hold now, by how long the last ones took.
+    allowed: usize,
+    /// Of each submission under way: steps done after it, steps in it, and when it was made.
+    submitted: VecDeque<(u64, usize, f64)>,
+    now: fn() -> f64,
     reports: Readback,
     watched: Vec<InputId>,
     report: Report,
@@ -65,7 +75,7 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(gpu: Arc<Gpu>, program: Program) -> Result<Self, BackendError> {
+    fn new(gpu: Arc<Gpu>, now: fn() -> f64, program: Program) -> Result<Self, BackendError> {
         let plan = Plan::new(&program);
         let shader = shader(&plan, gpu.limits).map_err(BackendError::Device)?;
         let device = &gpu.device;
@@ -120,6 +130,9 @@ impl Compiled {
             staged: Vec::with_capacity(4 * slot * STEPS),
             waiting: 0,
             started: 0,
+            allowed: 1,
+            submitted: VecDeque::new(),
+            now,
             reports: Readback::new(SUBMISSIONS + 1),
             watched: Vec::new(),
             report: Report::default(),
@@ -230,6 +243,7 @@ impl Compiled {
         gpu.queue.submit([encoder.finish()]);
         if copied {
             reports.map_newest();
+            self.submitted.push_back((self.started, self.waiting, (self.now)()));
         }
         self.reports = reports;
         self.staged.clear();
@@ -248,6 +262,7 @@ impl Compiled {
 
     fn take_report(&mut self) -> Result<bool, BackendError> {
         let Some((steps, values)) = self.reports.take_newest(&self.gpu)? else { return Ok(false) };
+        self.pace(steps);
         let outputs = self.output_pieces().map(|p| p.len).collect::<Vec<_>>();
         let count = outputs.iter().sum::<usize>();
         let watched = self.watched.iter().map(|i| self.program.inputs[i.0].len());
@@ -257,6 +272,19 @@ impl Compiled {
             state: Self::split(watched, &values[count..]),
         };
         Ok(true)
+    }
+
+    /// Lets submissions grow while they are short, by the time that the one just reported took.
+    fn pace(&mut self, reported: u64) {
+        let behind = self.submitted.len() > 1;
+        while let Some((after, steps, at)) = self.submitted.pop_front_if(|(after, ..)| *after <= reported) {
+            // The first one compiles; one that waited for another says nothing about itself.
+            if after == reported && steps > 0 && !behind && reported > 1 {
+                let each = ((self.now)() - at) / steps as f64;
+                let fits = (SUBMISSION_MS / each.max(1e-3)) as usize;
+                self.allowed = fits.clamp(1, (2 * self.allowed).min(STEPS));
+            }
+        }
     }
 
     fn take_snapshot(&mut self) -> Result<(), BackendError> {
@@ -381,12 +409,12 @@ impl Device for Compiled {
     }
 
     fn has_room(&self) -> bool {
-        self.waiting < STEPS
+        self.waiting < self.allowed
     }
 
     fn start(&mut self, data: &[&[f32]]) -> Result<(), BackendError> {
         self.gpu.alive()?;
-        if !self.has_room() {
+        if self.waiting == STEPS {
             self.submit();
         }
         self.stage(data)

@@ -7,8 +7,8 @@ mod gpu;
 mod readback;
 pub mod wgsl;
 
-#[cfg(not(target_arch = "wasm32"))]
-pub use choose::wait_for_updates_per_second;
 pub use choose::{Clock, updates_per_second};
+#[cfg(not(target_arch = "wasm32"))]
+pub use choose::{now, wait_for_updates_per_second};
 pub use executable::Wgpu;
 pub use gpu::{Gpu, GpuError};
