@@ -47,9 +47,14 @@ fn main() -> ExitCode {
 /// How many threads rayon starts, in candle and in burn.
 const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// The same again in a process where everyone has one thread.
+/// glibc would give every large tensor back to the system and fetch it anew; PyTorch's manual says to avoid that.
+const MALLOC: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "1073741824")];
+
+/// The same again in a process where everyone has one thread and keeps its memory.
 fn alone(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let status = Command::new(std::env::current_exe()?).args(arguments).env(THREADS, "1").status()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    let status = command.args(arguments).env(THREADS, "1").envs(MALLOC).status()?;
     if status.success() { Ok(()) } else { Err(format!("the measurement ended with {status}").into()) }
 }
 

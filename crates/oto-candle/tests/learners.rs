@@ -24,23 +24,23 @@ fn webgpu() -> Wgpu {
 }
 
 /// A batch of a made-up task: the reward is the first number of the state, the teacher goes where the second points.
+#[allow(clippy::field_reassign_with_default)]
 fn batch(rng: &mut Rng) -> Batch {
     let rows = config().batch_size;
     let observation = (0..rows * SIZES.observation).map(|_| rng.normal() as f32).collect::<Vec<_>>();
     let first = |i: usize, k: usize| observation[i * SIZES.observation + k];
     let mut order = (0..rows).collect::<Vec<_>>();
     rng.shuffle(&mut order);
-    Batch {
-        next_observation: (0..rows * SIZES.observation).map(|_| rng.normal() as f32).collect(),
-        action: (0..rows).map(|_| rng.below(2) as f32).collect(),
-        reward: (0..rows).map(|i| first(i, 0)).collect(),
-        discount: (0..rows).map(|_| if rng.below(10) == 0 { 0.0 } else { 0.9 }).collect(),
-        teacher_action: (0..rows).map(|i| if first(i, 1) > 0.0 { 1.0 } else { 0.0 }).collect(),
-        mask: (0..rows).map(|_| if rng.below(4) == 0 { 0.0 } else { 1.0 }).collect(),
-        perm: order.into_iter().map(|i| i as f32).collect(),
-        observation,
-        ..Batch::default()
-    }
+    let mut batch = Batch::default();
+    batch.next_observation = (0..rows * SIZES.observation).map(|_| rng.normal() as f32).collect();
+    batch.action = (0..rows).map(|_| rng.below(2) as f32).collect();
+    batch.reward = (0..rows).map(|i| first(i, 0)).collect();
+    batch.discount = (0..rows).map(|_| if rng.below(10) == 0 { 0.0 } else { 0.9 }).collect();
+    batch.teacher_action = (0..rows).map(|i| if first(i, 1) > 0.0 { 1.0 } else { 0.0 }).collect();
+    batch.mask = (0..rows).map(|_| if rng.below(4) == 0 { 0.0 } else { 1.0 }).collect();
+    batch.perm = order.into_iter().map(|i| i as f32).collect();
+    batch.observation = observation;
+    batch
 }
 
 /// Collects until nothing is on its way any more.
@@ -88,7 +88,9 @@ fn a_thousand_updates_give_the_same_curve() {
             }
         }
     }
-    assert!(reference[99].base < 0.5 * reference[0].base, "it learns: {reference:?}");
+    let mean = |part: &[LossParts]| part.iter().map(|l| l.task).sum::<f32>() / part.len() as f32;
+    let (early, late) = (mean(&reference[..10]), mean(&reference[90..]));
+    assert!(late < 0.9 * early, "it learns: {early} at first, {late} in the end");
 }
 
 #[test]

@@ -134,10 +134,10 @@ impl Network {
         let mut state = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             let outputs = layer.weight.val().dims()[1];
-            let weight = layer.weight.val().into_data().to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
+            let weight = layer.weight.val().into_data().try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
             state.push(json!({ "name": format!("{prefix}.{i}.weight"), "values": turned(&weight, outputs) }));
             if let Some(bias) = &layer.bias {
-                let bias = bias.val().into_data().to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
+                let bias = bias.val().into_data().try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
                 state.push(json!({ "name": format!("{prefix}.{i}.bias"), "values": bias }));
             }
         }
