@@ -1,7 +1,7 @@
 //! A compiled program: steps, memory, and one loop over them.
 
 use crate::convolution::{conv2d, conv2d_grad_input, conv2d_grad_weight};
-use crate::kernels::{self, AdamConstants, Moments, Spread};
+use crate::kernels::{self, AdamConstants, Spread};
 use crate::lower::lower;
 use crate::map::MapStep;
 use crate::matmul::{Finish, Scratch, Side, matmul, sum_rows};
@@ -182,8 +182,8 @@ impl OptimiseStep {
         let mut take = |slot: usize| std::mem::take(&mut memory.slots[slot]);
         let (mut p, mut m, mut v) = (take(o.p), take(o.m), take(o.v));
         let mut slow = target.map(&mut take);
-        let state = Moments { p: &mut p, m: &mut m, v: &mut v };
-        kernels::optimise(state, &memory.slots[o.g], slow.as_deref_mut().zip(tau), constants);
+        let copy = slow.as_deref_mut().unwrap_or_default();
+        kernels::optimise(&mut p, &mut m, &mut v, &memory.slots[o.g], copy, tau.unwrap_or(0.0), constants);
         let back = [(o.p, p), (o.m, m), (o.v, v)].into_iter().chain(target.zip(slow));
         back.for_each(|(slot, values)| memory.slots[slot] = values);
     }

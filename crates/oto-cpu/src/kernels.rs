@@ -23,8 +23,10 @@ simd! {
 }
 simd! { pub fn polyak(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) = polyak_loop }
 simd! {
-    /// [`moment`] twice, [`adam_step`] and [`polyak`] in one pass, in place.
-    pub fn optimise(state: Moments<'_>, g: &[f32], slow: Option<(&mut [f32], f32)>, constants: AdamConstants) = optimise_loop
+    /// [`moment`] twice, [`adam_step`] and [`polyak`] in one pass, in place. Without a slow copy `slow` is empty.
+    pub fn optimise(
+        p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], slow: &mut [f32], tau: f32, constants: AdamConstants,
+    ) = optimise_loop
 }
 
 #[inline(always)]
@@ -352,13 +354,6 @@ fn mixed(t: f32, p: f32, tau: f32) -> f32 {
     if tau == 1.0 { p } else { near }
 }
 
-/// Parameters and their moments, changed in place.
-pub struct Moments<'a> {
-    pub p: &'a mut [f32],
-    pub m: &'a mut [f32],
-    pub v: &'a mut [f32],
-}
-
 /// What [`optimise`] needs beside its arrays; `scales` from [`adam_scales`].
 #[derive(Clone, Copy)]
 pub struct AdamConstants {
@@ -368,30 +363,29 @@ pub struct AdamConstants {
     pub epsilon: f64,
 }
 
+/// Slices of its own as arguments, and plain loops: the compiler must see that nothing overlaps to vectorise this.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn optimise_loop<I: Isa>(
-    state: Moments<'_>,
+    p: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
     g: &[f32],
-    slow: Option<(&mut [f32], f32)>,
+    slow: &mut [f32],
+    tau: f32,
     constants: AdamConstants,
 ) {
-    let Moments { p, m, v } = state;
     let AdamConstants { scales: (size, scale), beta1, beta2, epsilon } = constants;
     let (b1, b2, take1, take2) = (beta1 as f32, beta2 as f32, (1.0 - beta1) as f32, (1.0 - beta2) as f32);
     let epsilon = epsilon as f32;
-    let step = |p: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
-        *m = *m * b1 + g * take1;
-        *v = *v * b2 + g * g * take2;
-        *p -= size * *m / (v.sqrt() * scale + epsilon);
-    };
-    let each = p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g);
-    match slow {
-        None => each.for_each(|(((p, m), v), g)| step(p, m, v, *g)),
-        Some((slow, tau)) => each.zip(slow).for_each(|((((p, m), v), g), slow)| {
-            step(p, m, v, *g);
-            *slow = mixed(*slow, *p, tau);
-        }),
+    let n = p.len();
+    let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+    for i in 0..n {
+        m[i] = m[i] * b1 + g[i] * take1;
+        v[i] = v[i] * b2 + g[i] * g[i] * take2;
+        p[i] -= size * m[i] / (v[i].sqrt() * scale + epsilon);
     }
+    slow.iter_mut().zip(p).for_each(|(slow, p)| *slow = mixed(*slow, *p, tau));
 }
 
 #[cfg(test)]

@@ -5,10 +5,19 @@
 //! of t and t^2: O((N + M) log M). Sorting is done for many samples at once, one in each SIMD lane, by a sorting network
 //! (Batcher's odd-even merge), which compares in the same order whatever the values are. For few targets all pairs are faster.
 
-use crate::simd::{Isa, simd};
+use crate::simd::{self, Isa, simd};
 
-/// From this many targets on, sorting wins (measured; see `benches/quantile.rs`).
-const SORTED_FROM: usize = 48;
+/// From this many targets on, sorting wins (measured, `cargo bench -p oto-bench`): the wider the registers, the later.
+fn sorted_from() -> usize {
+    match simd::lanes() {
+        16.. => 300,
+        8.. => 160,
+        _ => 64,
+    }
+}
+
+/// Lanes of the widest registers.
+const MOST_LANES: usize = 16;
 /// Samples sorted at once.
 const LANES: usize = 8;
 
@@ -16,6 +25,8 @@ const LANES: usize = 8;
 pub struct Quantile {
     /// Targets of a sample.
     m: usize,
+    /// One sample's quantiles, filled up to whole registers.
+    theta: Vec<f32>,
     /// The network: pairs of places whose numbers are put in order, first to last.
     network: Vec<(u32, u32)>,
     lanes: Vec<[f32; LANES]>,
@@ -28,10 +39,14 @@ pub struct Quantile {
 impl Quantile {
     /// For samples of `m` targets.
     pub fn new(m: usize) -> Self {
-        let sorts = m >= SORTED_FROM;
+        Self::with(m, m >= sorted_from())
+    }
+
+    fn with(m: usize, sorts: bool) -> Self {
         let size = if sorts { (m + 1).next_power_of_two() } else { 0 };
         Self {
             m,
+            theta: Vec::new(),
             network: if sorts { network(m) } else { Vec::new() },
             lanes: vec![[0.0; LANES]; if sorts { m } else { 0 }],
             sorted: vec![f32::INFINITY; size],
@@ -42,50 +57,65 @@ impl Quantile {
     /// theta `[B, N]`, target `[B, M]`; writes each sample's loss `[B]` and its derivative towards theta `[B, N]`.
     pub fn run(&mut self, theta: &[f32], target: &[f32], kappa: f32, loss: &mut [f32], grad: &mut [f32]) {
         match self.network.is_empty() {
-            true => pairs(theta, target, kappa, loss, grad),
+            true => pairs(self, theta, target, kappa, loss, grad),
             false => sorted(self, theta, target, kappa, loss, grad),
         }
     }
 }
 
-simd! { fn pairs(theta: &[f32], target: &[f32], kappa: f32, loss: &mut [f32], grad: &mut [f32]) = all_pairs }
+simd! {
+    fn pairs(room: &mut Quantile, theta: &[f32], target: &[f32], kappa: f32, loss: &mut [f32], grad: &mut [f32]) = all_pairs
+}
 simd! {
     fn sorted(room: &mut Quantile, theta: &[f32], target: &[f32], kappa: f32, loss: &mut [f32], grad: &mut [f32]) = by_sorting
 }
 
 #[inline(always)]
-fn all_pairs<I: Isa>(theta: &[f32], target: &[f32], kappa: f32, loss: &mut [f32], grad: &mut [f32]) {
-    let (n, m) = (grad.len() / loss.len(), target.len() / loss.len());
+fn all_pairs<I: Isa>(
+    room: &mut Quantile,
+    theta: &[f32],
+    target: &[f32],
+    kappa: f32,
+    loss: &mut [f32],
+    grad: &mut [f32],
+) {
+    let (n, m) = (grad.len() / loss.len(), room.m);
+    let share = 1.0 / n as f32;
+    // Quantiles in lanes, targets one after the other: nothing has to be summed across lanes.
+    let padded = n.next_multiple_of(I::LANES);
+    room.theta.resize(padded, 0.0);
+    let (zero, half) = (I::splat(0.0), I::splat(-0.5));
+    let (above, below) = (I::splat(kappa), I::splat(-kappa));
     let samples = theta.chunks_exact(n).zip(target.chunks_exact(m)).zip(grad.chunks_exact_mut(n));
     for (loss, ((theta, target), grad)) in loss.iter_mut().zip(samples) {
-        let (whole, rest) = target.as_chunks::<LANES>();
+        room.theta[..n].copy_from_slice(theta);
         let mut total = 0.0;
-        for (i, (theta, grad)) in theta.iter().zip(grad).enumerate() {
-            // Above and below theta: the loss, and the clamped difference, whose sum is the derivative.
-            let mut sums = [[0.0f32; LANES]; 4];
-            let mut add = |lane: usize, t: f32| {
-                let d = t - theta;
-                // A difference that is no number goes on as one, in one of the two.
-                let (up, down) = if d < 0.0 { (0.0, d) } else { (d, 0.0) };
-                let (near_up, near_down) =
-                    (if up > kappa { kappa } else { up }, if down < -kappa { -kappa } else { down });
-                sums[0][lane] = I::fma(near_up, I::fma(near_up, -0.5, up), sums[0][lane]);
-                sums[1][lane] = I::fma(near_down, I::fma(near_down, -0.5, down), sums[1][lane]);
-                sums[2][lane] += near_up;
-                sums[3][lane] += near_down;
-            };
-            for t in whole {
-                for lane in 0..LANES {
-                    add(lane, t[lane]);
-                }
+        for (group, theta) in room.theta.chunks_exact(I::LANES).enumerate() {
+            // SAFETY: the chunk has as many numbers as a register.
+            #[allow(unsafe_code)]
+            let theta = unsafe { I::load(theta.as_ptr()) };
+            // Above theta and below it: the losses, and the differences clamped, whose sums are the derivative.
+            let mut sums = [zero; 4];
+            for t in target {
+                let d = I::sub(I::splat(*t), theta);
+                let (up, down) = (I::max(d, zero), I::min(d, zero));
+                let (near_up, near_down) = (I::min(up, above), I::max(down, below));
+                sums[0] = I::fma_each(near_up, I::fma_each(near_up, half, up), sums[0]);
+                sums[1] = I::fma_each(near_down, I::fma_each(near_down, half, down), sums[1]);
+                sums[2] = I::add(sums[2], near_up);
+                sums[3] = I::add(sums[3], near_down);
             }
-            rest.iter().for_each(|t| add(0, *t));
-            let [up, down, near_up, near_down] = sums.map(|s| s.iter().sum::<f32>());
-            let tau = (i as f32 + 0.5) / n as f32;
-            total += tau * up + (1.0 - tau) * down;
-            *grad = -(tau * near_up + (1.0 - tau) * near_down) / n as f32;
+            let mut rows = [[0.0f32; MOST_LANES]; 4];
+            rows.iter_mut().zip(sums).for_each(|(row, sum)| I::store(sum, row));
+            let first = group * I::LANES;
+            let [up, down, near_up, near_down] = rows;
+            for (lane, grad) in grad[first..].iter_mut().take(I::LANES).enumerate() {
+                let tau = ((first + lane) as f32 + 0.5) * share;
+                total += tau * up[lane] + (1.0 - tau) * down[lane];
+                *grad = -(tau * near_up[lane] + (1.0 - tau) * near_down[lane]) * share;
+            }
         }
-        *loss = total / n as f32;
+        *loss = total * share;
     }
 }
 
@@ -221,7 +251,7 @@ mod tests {
                 let (mut target, theta) = (vec![1.0; 3 * m], vec![0.0; 6]);
                 target[m + 1] = bad;
                 let (mut loss, mut grad) = ([0.0; 3], [0.0; 6]);
-                Quantile::new(m).run(&theta, &target, 1.0, &mut loss, &mut grad);
+                Quantile::with(m, m > 4).run(&theta, &target, 1.0, &mut loss, &mut grad);
                 assert!(loss[0].is_finite() && !loss[1].is_finite() && loss[2].is_finite(), "{m}: {loss:?}");
             }
         }
@@ -264,8 +294,10 @@ mod tests {
             };
             let (theta, target) = (draw(samples * n), draw(samples * m));
             let (mut loss, mut grad) = (vec![0.0; samples], vec![0.0; samples * n]);
-            Quantile::new(m).run(&theta, &target, kappa, &mut loss, &mut grad);
-            for s in 0..samples {
+            for s in (0..samples).cycle().take(2 * samples) {
+                if s == 0 {
+                    Quantile::with(m, loss[0] == 0.0).run(&theta, &target, kappa, &mut loss, &mut grad);
+                }
                 let (wanted, slopes) = plain(&theta[s * n..][..n], &target[s * m..][..m], f64::from(kappa));
                 prop_assert!((f64::from(loss[s]) - wanted).abs() <= 1e-4 * (1e-3 + wanted), "{} {wanted}", loss[s]);
                 for (got, wanted) in grad[s * n..][..n].iter().zip(slopes) {

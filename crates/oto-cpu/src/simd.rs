@@ -2,7 +2,7 @@
 //! the processor has is chosen at run time. wasm has one set, chosen when it is compiled.
 //!
 //! Most kernels are plain loops that the compiler vectorises. Matrix products must keep their sums in registers, which it does
-//! not do by itself: they use the vectors here.
+//! not do by itself, and so must quantile losses: they use the vectors here.
 
 #![allow(unsafe_code)]
 
@@ -30,6 +30,14 @@ pub trait Isa: Copy {
     fn store(v: Self::Vector, x: &mut [f32]);
     /// `a * b + c` in every lane.
     fn fma_each(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a + b` in every lane.
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b` in every lane.
+    fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger in every lane; NaN in `a` stays.
+    fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The smaller in every lane; NaN in `a` stays.
+    fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 }
 
 /// What every target has: 128-bit vectors.
@@ -49,7 +57,8 @@ pub struct Avx512;
 macro_rules! vectors {
     (
         $isa:ty, $vector:ty, lanes $lanes:literal, rows $rows:literal, wide $wide:literal,
-        fma $fma:expr, splat $splat:expr, load $load:expr, store $store:expr, each $each:expr
+        fma $fma:expr, splat $splat:expr, load $load:expr, store $store:expr, each $each:expr,
+        add $add:expr, sub $sub:expr, max $max:expr, min $min:expr
     ) => {
         impl Isa for $isa {
             type Vector = $vector;
@@ -60,7 +69,7 @@ macro_rules! vectors {
             fn fma(a: f32, b: f32, c: f32) -> f32 {
                 $fma(a, b, c)
             }
-            // SAFETY of the four: only reached from functions compiled for this instruction set (`simd!`); lengths are checked.
+            // SAFETY of them all: only reached from functions compiled for this instruction set (`simd!`); lengths are checked.
             #[allow(unused_unsafe)]
             #[inline(always)]
             fn splat(x: f32) -> $vector {
@@ -80,6 +89,26 @@ macro_rules! vectors {
             fn fma_each(a: $vector, b: $vector, c: $vector) -> $vector {
                 unsafe { $each(a, b, c) }
             }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn add(a: $vector, b: $vector) -> $vector {
+                unsafe { $add(a, b) }
+            }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn sub(a: $vector, b: $vector) -> $vector {
+                unsafe { $sub(a, b) }
+            }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn max(a: $vector, b: $vector) -> $vector {
+                unsafe { $max(a, b) }
+            }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn min(a: $vector, b: $vector) -> $vector {
+                unsafe { $min(a, b) }
+            }
         }
     };
 }
@@ -92,15 +121,18 @@ mod x86 {
     vectors! {
         Plain, __m128, lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat _mm_set1_ps, load _mm_loadu_ps, store _mm_storeu_ps,
-        each |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c)
+        each |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c),
+        add _mm_add_ps, sub _mm_sub_ps, max |a, b| _mm_max_ps(b, a), min |a, b| _mm_min_ps(b, a)
     }
     vectors! {
         Avx2, __m256, lanes 8, rows 6, wide 2,
-        fma f32::mul_add, splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, each _mm256_fmadd_ps
+        fma f32::mul_add, splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, each _mm256_fmadd_ps,
+        add _mm256_add_ps, sub _mm256_sub_ps, max |a, b| _mm256_max_ps(b, a), min |a, b| _mm256_min_ps(b, a)
     }
     vectors! {
         Avx512, __m512, lanes 16, rows 8, wide 2,
-        fma f32::mul_add, splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, each _mm512_fmadd_ps
+        fma f32::mul_add, splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, each _mm512_fmadd_ps,
+        add _mm512_add_ps, sub _mm512_sub_ps, max |a, b| _mm512_max_ps(b, a), min |a, b| _mm512_min_ps(b, a)
     }
 }
 
@@ -112,7 +144,8 @@ mod wasm {
     vectors! {
         Plain, v128, lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat f32x4_splat, load v128_load, store v128_store,
-        each |a, b, c| f32x4_add(f32x4_mul(a, b), c)
+        each |a, b, c| f32x4_add(f32x4_mul(a, b), c),
+        add f32x4_add, sub f32x4_sub, max f32x4_pmax, min f32x4_pmin
     }
 }
 
@@ -123,7 +156,8 @@ mod neon {
 
     vectors! {
         Plain, float32x4_t, lanes 4, rows 6, wide 3,
-        fma f32::mul_add, splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, each |a, b, c| vfmaq_f32(c, a, b)
+        fma f32::mul_add, splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, each |a, b, c| vfmaq_f32(c, a, b),
+        add vaddq_f32, sub vsubq_f32, max vmaxq_f32, min vminq_f32
     }
 }
 
@@ -134,7 +168,11 @@ mod other {
     vectors! {
         Plain, [f32; 4], lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat |x| [x; 4], load |x: *const [f32; 4]| *x, store |to: *mut [f32; 4], v| *to = v,
-        each |a: [f32; 4], b: [f32; 4], c: [f32; 4]| std::array::from_fn(|i| a[i] * b[i] + c[i])
+        each |a: [f32; 4], b: [f32; 4], c: [f32; 4]| std::array::from_fn(|i| a[i] * b[i] + c[i]),
+        add |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| a[i] + b[i]),
+        sub |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| a[i] - b[i]),
+        max |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] }),
+        min |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] })
     }
 }
 
@@ -191,4 +229,15 @@ pub fn level() -> Level {
         (_, true) => Level::Avx2,
         _ => Level::Plain,
     }
+}
+
+/// Numbers in the registers that kernels use here.
+pub fn lanes() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        Level::Avx512 => return Avx512::LANES,
+        Level::Avx2 => return Avx2::LANES,
+        Level::Plain => {}
+    }
+    Plain::LANES
 }
