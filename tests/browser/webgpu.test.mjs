@@ -74,9 +74,11 @@ test('auto times both and takes the faster', async () => {
     SMALL,
   );
   assert.deepEqual(tried.map((each) => each.name), ['cpu', 'webgpu']);
-  for (const { updatesPerSecond, error } of tried) assert.ok(updatesPerSecond > 0, error);
-  const best = tried.toSorted((a, b) => b.updatesPerSecond - a.updatesPerSecond)[0];
-  assert.equal(name, best.name);
+  const [cpu, webgpu] = tried;
+  assert.ok(cpu.updatesPerSecond > 0, cpu.error);
+  // A software adapter may need longer for its first step than anyone wants to wait.
+  if (webgpu.updatesPerSecond === null) assert.match(webgpu.error, /took longer than/);
+  assert.equal(name, webgpu.updatesPerSecond > cpu.updatesPerSecond ? 'webgpu' : 'cpu');
 });
 
 test('without WebGPU, auto computes on the CPU and webgpu says why it cannot', async () => {

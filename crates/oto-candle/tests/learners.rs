@@ -88,9 +88,8 @@ fn a_thousand_updates_give_the_same_curve() {
             }
         }
     }
-    let mean = |part: &[LossParts]| part.iter().map(|l| l.task).sum::<f32>() / part.len() as f32;
-    let (early, late) = (mean(&reference[..10]), mean(&reference[90..]));
-    assert!(late < 0.9 * early, "it learns: {early} at first, {late} in the end");
+    let (first, last) = (reference[0].q, reference[99].q);
+    assert!((last - first).abs() > 0.1, "what is compared moves: Q was {first}, then {last}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `oto bench`: how fast this machine updates a student.
 
 use crate::chart::{Chart, ChartError, PALETTE, Series};
-use crate::learn::backend;
+use crate::backend::by_name;
 use clap::{Args, Subcommand, ValueEnum};
 use oto_bench::measure::{ByHand, Compiled, Failure, Products};
 use oto_bench::report::{Entry, Report, measure};
@@ -137,7 +137,7 @@ const SEED: u64 = 1;
 fn run(workload: &Workload, choice: Choice, repeats: u32) -> Result<Report, Failure> {
     let (mut entries, mut absent) = (Vec::new(), Vec::new());
     for name in choice.backends() {
-        match backend(name) {
+        match by_name(name) {
             Ok(backend) => entries.push(Entry {
                 contestant: Box::new(Compiled::new(name, backend.as_ref(), workload)?),
                 products: Some(Box::new(Products::new(name, backend.as_ref(), workload)?)),

@@ -5,7 +5,7 @@
 
 use crate::gpu::Gpu;
 use crate::readback::{Piece, Readback};
-use crate::wgsl::{Shader, shader};
+use crate::wgsl::{Dispatch, Shader, shader};
 use oto_graph::plan::{Plan, Storage};
 use oto_graph::{Backend, BackendError, Device, Executable, InputId, Op, Program, Report, Role};
 use std::collections::VecDeque;
@@ -81,27 +81,27 @@ impl Compiled {
         let device = &gpu.device;
         #[cfg(not(target_arch = "wasm32"))]
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: None,
-            source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
-        });
         let layout = bind_group_layout(device);
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: None,
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let pipeline = |name: &str| {
+        let pipeline = |dispatch: &Dispatch| {
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(&dispatch.name),
+                source: wgpu::ShaderSource::Wgsl(dispatch.text.as_str().into()),
+            });
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(name),
+                label: Some(&dispatch.name),
                 layout: Some(&pipeline_layout),
                 module: &module,
-                entry_point: Some(name),
+                entry_point: Some(&dispatch.name),
                 compilation_options: Default::default(),
                 cache: None,
             })
         };
-        let pipelines = shader.dispatches.iter().map(|d| pipeline(&d.name)).collect();
+        let pipelines = shader.dispatches.iter().map(pipeline).collect();
         let numbers = |storage| {
             let of = plan.slots.iter().filter(|s| s.storage == storage);
             of.map(|s| s.len.next_multiple_of(4)).sum::<usize>()

@@ -53,7 +53,7 @@ impl Gpu {
             threads: offered.max_compute_invocations_per_workgroup.min(offered.max_compute_workgroup_size_x),
             workgroup_bytes: offered.max_compute_workgroup_storage_size,
             groups: offered.max_compute_workgroups_per_dimension,
-            buffer_bytes: offered.max_buffer_size.min(offered.max_storage_buffer_binding_size.into()),
+            buffer_bytes: offered.max_buffer_size.min(offered.max_storage_buffer_binding_size),
         };
         let lost = Arc::new(Mutex::new(None));
         let told = lost.clone();

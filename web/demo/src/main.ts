@@ -17,6 +17,7 @@ const controls = byId<HTMLFormElement>('controls');
 const startButton = byId<HTMLButtonElement>('start');
 const resetButton = byId<HTMLButtonElement>('reset');
 const seedInput = byId<HTMLInputElement>('seed');
+const backendSelect = byId<HTMLSelectElement>('backend');
 const teacherSelect = byId<HTMLSelectElement>('teacher');
 const animateSwitch = byId<HTMLInputElement>('animate');
 const alertLine = byId('alert');
@@ -37,7 +38,7 @@ function enter(next: Phase): void {
   phase = next;
   startButton.textContent = { idle: 'Start', running: 'Pause', paused: 'Resume', ended: 'Start again' }[phase];
   resetButton.disabled = phase === 'idle';
-  seedInput.disabled = teacherSelect.disabled = phase === 'running' || phase === 'paused';
+  seedInput.disabled = teacherSelect.disabled = backendSelect.disabled = phase === 'running' || phase === 'paused';
 }
 
 async function begin(): Promise<void> {
@@ -60,7 +61,8 @@ async function begin(): Promise<void> {
 async function play(lane: Lane, current: number): Promise<void> {
   const policy = policies[teacherSelect.selectedIndex];
   const teachers = lane.name === 'taught' && policy !== undefined ? [teacherOptions(policy)] : [];
-  const student = await Student.create({ env: 'CartPole-v1', seed: seedInput.valueAsNumber, teachers });
+  const backend = backendSelect.value as 'cpu' | 'webgpu' | 'auto';
+  const student = await Student.create({ env: 'CartPole-v1', seed: seedInput.valueAsNumber, teachers, backend });
   if (current !== experiment) return student.dispose();
   students.set(lane.name, student);
   lane.begin(student);

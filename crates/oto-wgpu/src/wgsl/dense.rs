@@ -52,10 +52,10 @@ impl Writer<'_> {
             };
             let value = self.whole(from, &index);
             let mut inside = Vec::new();
-            if count % TILE != 0 {
+            if !count.is_multiple_of(TILE) {
                 inside.push(format!("{line} < {count}u"));
             }
-            if p.k % DEPTH != 0 {
+            if !p.k.is_multiple_of(DEPTH) {
                 inside.push(format!("{depth} < {}u", p.k));
             }
             let value = match inside.is_empty() {

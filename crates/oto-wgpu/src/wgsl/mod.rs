@@ -26,8 +26,6 @@ pub struct Limits {
 /// A program's shader.
 #[derive(Clone, Debug)]
 pub struct Shader {
-    /// The module's text.
-    pub text: String,
     /// What is dispatched, in order.
     pub dispatches: Vec<Dispatch>,
     /// Where each slot begins in its buffer; meaningless for tiles.
@@ -36,11 +34,14 @@ pub struct Shader {
     pub work: usize,
 }
 
-/// One entry point and how many workgroups of it run.
+/// One entry point, the text of its module, and how many workgroups of it run. A module each: browsers read a whole module for
+/// every pipeline that they make of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispatch {
     /// Entry point.
     pub name: String,
+    /// Its module, as WGSL.
+    pub text: String,
     /// Workgroups.
     pub groups: u32,
 }
@@ -63,11 +64,13 @@ pub fn shader(plan: &Plan, limits: Limits) -> Result<Shader, String> {
                 limits.groups
             ));
         }
-        dispatches.push(Dispatch { name: format!("k{k}"), groups: groups.max(1) as u32 });
+        let text = std::mem::take(&mut writer.text);
+        dispatches.push(Dispatch { name: format!("k{k}"), text, groups: groups.max(1) as u32 });
     }
     if !plan.copies.is_empty() {
         writer.copies();
-        dispatches.push(Dispatch { name: "copies".into(), groups: 1 });
+        let text = std::mem::take(&mut writer.text);
+        dispatches.push(Dispatch { name: "copies".into(), text, groups: 1 });
     }
     let shared = 4 * (writer.shared + writer.threads);
     if shared > limits.workgroup_bytes as usize {
@@ -85,8 +88,9 @@ pub fn shader(plan: &Plan, limits: Limits) -> Result<Shader, String> {
             ));
         }
     }
-    let text = writer.finish();
-    Ok(Shader { text, dispatches, bases: writer.bases, work: writer.work })
+    let head = writer.head();
+    dispatches.iter_mut().for_each(|d| d.text.insert_str(0, &head));
+    Ok(Shader { dispatches, bases: writer.bases, work: writer.work })
 }
 
 /// Where a row's numbers lie.
@@ -191,7 +195,7 @@ impl<'p> Writer<'p> {
         self.end();
     }
 
-    fn finish(&mut self) -> String {
+    fn head(&self) -> String {
         let mut head = String::new();
         let shared = self.shared.max(1);
         for line in [
@@ -203,7 +207,7 @@ impl<'p> Writer<'p> {
         ] {
             writeln!(head, "{line}").expect("a string takes all");
         }
-        head + &HELPERS.replace("HALF", &(self.threads / 2).to_string()) + &self.text
+        head + &HELPERS.replace("HALF", &(self.threads / 2).to_string())
     }
 }
 
