@@ -1,7 +1,7 @@
 //! `oto bench`: how fast this machine updates a student.
 
-use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::backend::by_name;
+use crate::chart::{Chart, ChartError, PALETTE, Series};
 use clap::{Args, Subcommand, ValueEnum};
 use oto_bench::measure::{ByHand, Compiled, Failure, Products};
 use oto_bench::report::{Entry, Report, measure};
