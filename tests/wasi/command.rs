@@ -144,7 +144,7 @@ fn what_cannot_be_done_is_said() {
     fails(&["--env", "CartPole-v9"], "CartPole-v9");
     fails(&["--env", "Pendulum-v1"], "discrete");
     fails(&["--set", "gamma=2"], "gamma");
-    fails(&["--backend", "webgpu"], "not available yet");
+    fails(&["--backend", "webgpu"], "not available here");
     fails(&["--out", "nowhere/run"], "nowhere/run");
     fails(&["--teacher", "http://127.0.0.1:1"], "http://127.0.0.1:1");
     fails(&["--no-such-flag"], "--no-such-flag");

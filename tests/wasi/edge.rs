@@ -157,7 +157,7 @@ fn a_configuration_that_does_not_fit_is_named() {
     fails(r#"{"student": {"gama": 1}}"#, "gama");
     fails(r#"{"student": {"gamma": "high"}}"#, "student.gamma");
     fails(r#"{"student": {"gamma": 2}}"#, "gamma");
-    fails(r#"{"student": {"backend": "webgpu"}}"#, "not available yet");
+    fails(r#"{"student": {"backend": "webgpu"}}"#, "not available here");
     fails(r#"{"pupil": {}}"#, "pupil");
     let address = r#"{"teachers": [{"url": "http://127.0.0.1:1", "policy": "p"}]}"#;
     assert!(matches!(Instance::new().create(address), Err(Error::Teacher(_))));

@@ -63,7 +63,7 @@ pub struct LearnOptions {
     /// Environment steps
     #[arg(long)]
     pub steps: Option<u64>,
-    /// What computes: cpu (webgpu and auto are not available yet)
+    /// What computes: cpu, webgpu, or auto for the faster of both
     #[arg(long)]
     pub backend: Option<String>,
     /// Settings as a JSON file (config.json of a run folder, or a part of it)

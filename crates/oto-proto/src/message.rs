@@ -4,8 +4,8 @@
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
 use crate::space::Space;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use thiserror::Error;
 
 /// The WebSocket subprotocol, and the value of the field `protocol` in `hello`.
@@ -334,22 +334,20 @@ pub enum MessageError {
 
 /// Reads only the type, so that the rest is parsed straight into the right message.
 #[derive(Deserialize)]
-struct Tag {
-    #[serde(rename = "type")]
-    tag: String,
+struct Tag<'a> {
+    #[serde(borrow, rename = "type")]
+    tag: Cow<'a, str>,
 }
 
-fn tag(text: &str) -> Result<String, MessageError> {
+fn tag(text: &str) -> Result<Cow<'_, str>, MessageError> {
     if text.len() > MAX_CONTROL_BYTES {
         return Err(MessageError::TooLarge(text.len()));
     }
-    Ok(parse::<Tag>(text)?.tag)
+    Ok(parse::<Tag<'_>>(text)?.tag)
 }
 
-/// By way of a tree: every reader of JSON in a page then shares one, which makes the page's engine much smaller.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, MessageError> {
-    let tree = serde_json::from_str::<serde_json::Value>(text);
-    tree.and_then(serde_json::from_value).map_err(|error| MessageError::Malformed(error.to_string()))
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
+    serde_json::from_str(text).map_err(|error| MessageError::Malformed(error.to_string()))
 }
 
 fn unknown(tag: &str) -> MessageError {

@@ -106,7 +106,7 @@ pub struct StudentConfig {
     pub seed: u64,
     /// Environment steps in all.
     pub steps: u64,
-    /// "cpu"; "webgpu" and "auto" are not available yet.
+    /// "cpu", "webgpu", or "auto" for the faster of both.
     pub backend: String,
     /// Network and optimiser.
     pub qrdqn: QrDqnConfig,

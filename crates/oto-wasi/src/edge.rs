@@ -88,6 +88,10 @@ fn refusal(link: &Link) -> Error {
 impl Edge {
     fn new(config: &str) -> Result<Self, Error> {
         let Configuration { student: mut config, mut teachers } = read(config)?;
+        if config.backend == "webgpu" {
+            let text = "backend is \"webgpu\", which is not available here: use \"cpu\" or \"auto\"";
+            return Err(Error::Configuration(text.into()));
+        }
         if teachers.is_empty() {
             config.stages = StagesConfig::SOLO;
         }
