@@ -60,12 +60,13 @@ afterEach(async () => {
   await page.close();
 });
 
-// A run that no test lives to see the end of: a small network takes tens of thousands of steps in a second.
+// A run, and a stage, that no test lives to see the end of: a small network takes tens of thousands of steps in a second.
 const taughtOptions = (more = {}) => ({
   env: 'CartPole-v1',
   algorithm: SMALL,
   seed: 3,
   steps: 1e9,
+  stages: { transfer: {} },
   teachers: [{ url: teachUrl(server), ...ADAPTED }],
   ...more,
 });
