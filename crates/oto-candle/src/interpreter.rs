@@ -31,7 +31,7 @@ pub struct Candle;
 
 impl Backend for Candle {
     fn name(&self) -> &str {
-        "cpu"
+        "candle"
     }
 
     fn compile(&self, program: Program) -> std::result::Result<Box<dyn Executable>, BackendError> {
@@ -63,8 +63,8 @@ pub fn evaluate(
             got: inputs.len(),
         });
     }
-    for (input, values) in program.inputs.iter().zip(inputs) {
-        check(input, values.len())?;
+    for (i, values) in inputs.iter().enumerate() {
+        program.check_size(InputId(i), values.len())?;
     }
     let run = || {
         let tensor = |(i, v): (&oto_graph::Input, &Vec<f64>)| {
@@ -77,13 +77,6 @@ pub fn evaluate(
         program.outputs.iter().map(read).collect::<Result<Vec<_>>>()
     };
     run().map_err(device)
-}
-
-fn check(input: &oto_graph::Input, got: usize) -> std::result::Result<(), BackendError> {
-    match input.len() {
-        expected if expected == got => Ok(()),
-        expected => Err(BackendError::Size { name: input.name.clone(), expected, got }),
-    }
 }
 
 struct Interpreter {
@@ -99,33 +92,24 @@ impl Executable for Interpreter {
     }
 
     fn write(&mut self, input: InputId, values: &[f32]) -> std::result::Result<(), BackendError> {
+        self.program.check_size(input, values.len())?;
         let spec = &self.program.inputs[input.0];
-        check(spec, values.len())?;
         self.state[input.0] =
             Some(Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?);
         Ok(())
     }
 
     fn read(&self, input: InputId, values: &mut [f32]) -> std::result::Result<(), BackendError> {
-        let spec = &self.program.inputs[input.0];
-        check(spec, values.len())?;
+        self.program.check_size(input, values.len())?;
         let tensor =
             self.state[input.0].as_ref().ok_or_else(|| BackendError::Device("data is not kept".into()))?;
         copy(tensor, values).map_err(device)
     }
 
     fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> std::result::Result<(), BackendError> {
-        let inputs = self.program.data().collect::<Vec<_>>();
-        for (what, expected, got) in [
-            ("data inputs", inputs.len(), data.len()),
-            ("outputs", self.program.outputs.len(), outputs.len()),
-        ] {
-            if expected != got {
-                return Err(BackendError::Count { what, expected, got });
-            }
-        }
-        for ((id, spec), values) in inputs.iter().zip(data) {
-            check(spec, values.len())?;
+        self.program.check_counts(data.len(), outputs.len())?;
+        for ((id, spec), values) in self.program.data().zip(data) {
+            self.program.check_size(id, values.len())?;
             let tensor = Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?;
             self.state[id.0] = Some(tensor);
         }

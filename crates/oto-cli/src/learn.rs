@@ -72,12 +72,9 @@ pub fn prepare(
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
     let world = World::built_in(&job.env)?;
-    let chosen = backend::choose(&job.student.backend, || {
-        let (observation, action) = world.spaces();
-        let sizes = sizes(observation, action, job.teachers.len());
-        let sizes = sizes.map_err(|e| BackendError::Device(e.to_string()))?;
-        Ok(program(&job.student.qrdqn, sizes))
-    })?;
+    let (observation, action) = world.spaces();
+    let sizes = sizes(observation, action, job.teachers.len())?;
+    let chosen = backend::choose(&job.student.backend, || program(&job.student.qrdqn, sizes))?;
     let mut driver = match wires {
         Some(wires) => Driver::with(wires),
         None => Driver::new(&job.teachers)?,

@@ -99,18 +99,6 @@ impl Compiled {
             program,
         }
     }
-
-    fn check(&self, input: InputId, got: usize) -> Result<(), BackendError> {
-        let spec = &self.program.inputs[input.0];
-        match spec.len() {
-            expected if expected == got => Ok(()),
-            expected => Err(BackendError::Size { name: spec.name.clone(), expected, got }),
-        }
-    }
-
-    fn count(what: &'static str, expected: usize, got: usize) -> Result<(), BackendError> {
-        if expected == got { Ok(()) } else { Err(BackendError::Count { what, expected, got }) }
-    }
 }
 
 impl Step {
@@ -195,20 +183,19 @@ impl Executable for Compiled {
     }
 
     fn write(&mut self, input: InputId, values: &[f32]) -> Result<(), BackendError> {
-        self.check(input, values.len())?;
+        self.program.check_size(input, values.len())?;
         self.memory.write(self.inputs[input.0], |_, to| to.copy_from_slice(values));
         Ok(())
     }
 
     fn read(&self, input: InputId, values: &mut [f32]) -> Result<(), BackendError> {
-        self.check(input, values.len())?;
+        self.program.check_size(input, values.len())?;
         values.copy_from_slice(self.memory.whole(self.inputs[input.0]));
         Ok(())
     }
 
     fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> Result<(), BackendError> {
-        Self::count("data inputs", self.program.data().count(), data.len())?;
-        Self::count("outputs", self.program.outputs.len(), outputs.len())?;
+        self.program.check_counts(data.len(), outputs.len())?;
         let mut next = 0;
         for i in 0..self.program.inputs.len() {
             if self.program.inputs[i].role == Role::Data {

@@ -250,7 +250,7 @@ fn index(value: f32, below: usize) -> Result<usize, BackendError> {
     let whole = value as usize;
     match whole < below && whole as f32 == value {
         true => Ok(whole),
-        false => Err(BackendError::Device(format!("index {value} is not a whole number below {below}"))),
+        false => Err(BackendError::Index { value, below }),
     }
 }
 

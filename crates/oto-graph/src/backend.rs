@@ -26,6 +26,14 @@ pub enum BackendError {
         /// How many came.
         got: usize,
     },
+    /// An index that names nothing.
+    #[error("index {value} is not a whole number below {below}")]
+    Index {
+        /// What came.
+        value: f32,
+        /// How many there are to choose among.
+        below: usize,
+    },
     /// Another number of data inputs or outputs than the program has.
     #[error("the program has {expected} {what}, {got} came")]
     Count {

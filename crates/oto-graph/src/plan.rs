@@ -183,11 +183,6 @@ impl Plan {
         self.node(n).shape.iter().product()
     }
 
-    /// Whether there is nothing to run.
-    pub fn is_empty(&self) -> bool {
-        self.kernels.is_empty()
-    }
-
     /// Where a node's value lies; nowhere for a constant.
     pub fn place(&self, n: NodeId) -> Option<Place> {
         self.places[n.0]

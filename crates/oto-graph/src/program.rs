@@ -76,6 +76,27 @@ impl Program {
         }
     }
 
+    /// Whether `got` numbers are what an input holds.
+    pub fn check_size(&self, input: InputId, got: usize) -> Result<(), BackendError> {
+        let spec = &self.inputs[input.0];
+        match spec.len() {
+            expected if expected == got => Ok(()),
+            expected => Err(BackendError::Size { name: spec.name.clone(), expected, got }),
+        }
+    }
+
+    /// Whether a run was given as many data inputs and outputs as there are.
+    pub fn check_counts(&self, data: usize, outputs: usize) -> Result<(), BackendError> {
+        let inputs = self.data().count();
+        for (what, expected, got) in [("data inputs", inputs, data), ("outputs", self.outputs.len(), outputs)]
+        {
+            if expected != got {
+                return Err(BackendError::Count { what, expected, got });
+            }
+        }
+        Ok(())
+    }
+
     /// The input of this name.
     pub fn input(&self, name: &str) -> Option<InputId> {
         self.inputs.iter().position(|i| i.name == name).map(InputId)

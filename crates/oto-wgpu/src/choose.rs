@@ -36,7 +36,11 @@ fn at_once(
     clock: &impl Clock,
 ) -> Result<f64, BackendError> {
     let mut outputs = vec![Vec::new(); executable.program().outputs.len()];
-    executable.run(data, &mut outputs)?;
+    // A browser compiles what runs often once more, and better.
+    let began = clock.now();
+    while clock.now() - began < MOMENT {
+        executable.run(data, &mut outputs)?;
+    }
     let (start, mut count) = (clock.now(), 0u64);
     loop {
         executable.run(data, &mut outputs)?;

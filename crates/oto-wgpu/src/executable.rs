@@ -152,14 +152,6 @@ impl Compiled {
         })
     }
 
-    fn check(&self, input: InputId, got: usize) -> Result<(), BackendError> {
-        let spec = &self.program.inputs[input.0];
-        match spec.len() {
-            expected if expected == got => Ok(()),
-            expected => Err(BackendError::Size { name: spec.name.clone(), expected, got }),
-        }
-    }
-
     /// Where an input's numbers begin in its buffer.
     fn place(&self, input: InputId) -> usize {
         let place = self.plan.input(input);
@@ -188,17 +180,13 @@ impl Compiled {
 
     /// Adds one step's data to what waits, with its indices checked.
     fn stage(&mut self, data: &[&[f32]]) -> Result<(), BackendError> {
-        let expected = self.program.data().count();
-        if expected != data.len() {
-            return Err(BackendError::Count { what: "data inputs", expected, got: data.len() });
-        }
+        self.program.check_counts(data.len(), self.program.outputs.len())?;
         for ((input, _), values) in self.program.data().zip(data) {
-            self.check(input, values.len())?;
+            self.program.check_size(input, values.len())?;
             for (_, below) in self.indices.iter().filter(|(i, _)| *i == input) {
                 let bad = values.iter().find(|v| v.fract() != 0.0 || !(0.0..*below as f32).contains(*v));
                 if let Some(bad) = bad {
-                    let text = format!("index {bad} is not a whole number below {below}");
-                    return Err(BackendError::Device(text));
+                    return Err(BackendError::Index { value: *bad, below: *below });
                 }
             }
         }
@@ -347,7 +335,7 @@ impl Executable for Compiled {
     }
 
     fn write(&mut self, input: InputId, values: &[f32]) -> Result<(), BackendError> {
-        self.check(input, values.len())?;
+        self.program.check_size(input, values.len())?;
         self.gpu.alive()?;
         self.submit();
         let (first, at) = (self.place(input), self.program.inputs[input.0].role);
@@ -360,7 +348,7 @@ impl Executable for Compiled {
     }
 
     fn read(&self, input: InputId, values: &mut [f32]) -> Result<(), BackendError> {
-        self.check(input, values.len())?;
+        self.program.check_size(input, values.len())?;
         if let Some(snapshot) = self.snapshot.as_ref().filter(|s| s.steps == self.started) {
             let which = self.states().position(|i| i == input);
             if let Some(which) = which {
@@ -381,10 +369,7 @@ impl Executable for Compiled {
     }
 
     fn run(&mut self, data: &[&[f32]], outputs: &mut [Vec<f32>]) -> Result<(), BackendError> {
-        let expected = self.program.outputs.len();
-        if expected != outputs.len() {
-            return Err(BackendError::Count { what: "outputs", expected, got: outputs.len() });
-        }
+        self.program.check_counts(data.len(), outputs.len())?;
         self.gpu.alive()?;
         self.submit();
         while self.reports.under_way() > 0 {

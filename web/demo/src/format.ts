@@ -23,11 +23,15 @@ export function bytes(value: number): string {
 
 const BACKENDS = { cpu: 'CPU', webgpu: 'WebGPU' };
 
+/** Why what was tried cannot be used, as long as it is. */
+export function backendTitle({ tried }: Backend): string {
+  return tried.flatMap(({ name, error }) => (error === null ? [] : [`${BACKENDS[name]}: ${error}`])).join('; ');
+}
+
 /** What runs the updates, and how fast what was tried is. */
 export function backend({ name, tried, lost }: Backend): string {
-  const rate = ({ updatesPerSecond, error }: Backend['tried'][number]) =>
-    updatesPerSecond === null ? `not usable: ${error}` : `${count(updatesPerSecond)}/s`;
-  const figures = tried.map((each) => `${BACKENDS[each.name]} ${rate(each)}`);
+  const rate = (perSecond: number | null) => (perSecond === null ? 'not usable' : `${count(perSecond)}/s`);
+  const figures = tried.map((each) => `${BACKENDS[each.name]} ${rate(each.updatesPerSecond)}`);
   if (lost !== null) figures.push(`WebGPU was lost: ${lost}`);
   return figures.length === 0 ? BACKENDS[name] : `${BACKENDS[name]} (${figures.join(', ')})`;
 }

@@ -2,7 +2,7 @@
 
 import type { Metrics, Student, TeacherMetrics } from 'oto-student';
 import { SOLVED, type LaneName } from './chart';
-import { backend, bytes, count, score } from './format';
+import { backend, backendTitle, bytes, count, score } from './format';
 import { Showcase } from './showcase';
 
 const TITLES: Record<LaneName, string> = { alone: 'Alone', taught: 'Taught' };
@@ -61,7 +61,7 @@ export class Lane {
     this.#set('step', count(metrics.step));
     this.#set('stepsPerSecond', count(metrics.stepsPerSecond));
     this.#set('updatesPerSecond', count(metrics.updatesPerSecond));
-    this.#set('backend', backend(metrics.backend));
+    this.#set('backend', backend(metrics.backend), backendTitle(metrics.backend));
     this.#set('labels', count(metrics.labels));
     const teacher = metrics.teachers[0];
     if (teacher !== undefined) this.#showTeacher(teacher, metrics.labels > this.#labels);
@@ -98,9 +98,10 @@ export class Lane {
     this.#set('link', text);
   }
 
-  #set(key: string, text: string): void {
-    const element = this.#root.querySelector(`[data-value="${key}"]`)!;
+  #set(key: string, text: string, title = ''): void {
+    const element = this.#root.querySelector<HTMLElement>(`[data-value="${key}"]`)!;
     if (element.textContent !== text) element.textContent = text;
+    if (element.title !== title) element.title = title;
   }
 }
 
