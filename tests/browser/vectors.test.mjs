@@ -1,4 +1,4 @@
-// The wire's vectors in WebAssembly, in a real browser.
+// The wire's vectors and the kernels in WebAssembly, in a real browser.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -49,3 +49,20 @@ test('a wrong vector is noticed', async () => {
   }, JSON.stringify(file));
   assert.match(outcome, /^refused: /);
 });
+
+for (const [module, file] of Object.entries({ fast: 'oto_web_checks_bg.wasm', plain: 'oto_web_checks_plain_bg.wasm' })) {
+  test(`products and losses in the ${module} module`, async () => {
+    const other = await browser.newPage();
+    try {
+      await other.goto(`${site.origin}/`);
+      const agreed = await other.evaluate(async (file) => {
+        const checks = await import('/checks/oto_web_checks.js');
+        await checks.default({ module_or_path: `/checks/${file}` });
+        return checks.run_products();
+      }, file);
+      assert.equal(agreed, 27);
+    } finally {
+      await other.close();
+    }
+  });
+}

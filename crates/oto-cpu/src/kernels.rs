@@ -317,9 +317,24 @@ pub fn add_rows(
 fn moment_loop<I: Isa>(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) {
     let each = out.iter_mut().zip(m.iter().zip(g));
     match squared {
-        false => each.for_each(|(o, (m, g))| *o = m * beta + g * take),
-        true => each.for_each(|(o, (m, g))| *o = m * beta + g * g * take),
+        false => each.for_each(|(o, (m, g))| *o = moved(*m, *g, beta, take)),
+        true => each.for_each(|(o, (m, g))| *o = moved(*m, square(*g), beta, take)),
     }
+}
+
+/// A moment's new value. It decays to 0, not to a number too small for the processor's fast path: a unit that gets no more
+/// gradients would slow down every later step.
+#[inline(always)]
+fn moved(m: f32, x: f32, beta: f32, take: f32) -> f32 {
+    let m = m * beta + x * take;
+    if m.abs() < f32::MIN_POSITIVE { 0.0 } else { m }
+}
+
+/// `g * g`, 0 where that has no fast path either.
+#[inline(always)]
+fn square(g: f32) -> f32 {
+    let g = if g.abs() < 1.1e-19 { 0.0 } else { g };
+    g * g
 }
 
 /// Step size and scale of the second moment at step `t` (Kingma and Ba 2015, algorithm 1).
@@ -381,8 +396,8 @@ fn optimise_loop<I: Isa>(
     let n = p.len();
     let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
     for i in 0..n {
-        m[i] = m[i] * b1 + g[i] * take1;
-        v[i] = v[i] * b2 + g[i] * g[i] * take2;
+        m[i] = moved(m[i], g[i], b1, take1);
+        v[i] = moved(v[i], square(g[i]), b2, take2);
         p[i] -= size * m[i] / (v[i].sqrt() * scale + epsilon);
     }
     slow.iter_mut().zip(p).for_each(|(slow, p)| *slow = mixed(*slow, *p, tau));

@@ -2,7 +2,7 @@
 //! surrounds the product (bias, activation, the activation's derivative) happens when the tile is written.
 
 use crate::math;
-use crate::simd::{Isa, simd};
+use crate::simd::{self, Isa, simd};
 use oto_graph::Activation;
 
 /// One side of a product: row-major `[rows, columns]`, read transposed where `turned` says so.
@@ -27,8 +27,12 @@ pub struct Finish<'a> {
     pub derivative: Option<(Activation, &'a [f32])>,
 }
 
-/// Room for packed columns; grows once.
-pub type Scratch = Vec<f32>;
+/// Room for packed lines; grows once.
+#[derive(Default)]
+pub struct Scratch {
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+}
 
 simd! {
     /// `out = finish(a b)`, row-major `[m, n]`; the sums have length `k`.
@@ -50,33 +54,32 @@ fn rows_summed<I: Isa>(x: &[f32], out: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-fn product<I: Isa>(
-    a: Side<'_>,
-    b: Side<'_>,
-    finish: Finish<'_>,
-    n: usize,
-    k: usize,
-    out: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let mut j = 0;
-    // Wide panels first, then one that is narrower if that is enough; what is missing in it is filled up with zeros.
-    while j < n {
-        let left = n - j;
-        j += match left {
-            _ if left <= I::LANES => {
-                panel::<I, 1>(a, b, finish, Panel { j, width: left, n, k }, out, scratch)
-            }
-            _ if I::WIDE > 2 && left > 2 * I::LANES => {
-                panel::<I, 3>(a, b, finish, Panel { j, width: left.min(3 * I::LANES), n, k }, out, scratch)
-            }
-            _ => panel::<I, 2>(a, b, finish, Panel { j, width: left.min(2 * I::LANES), n, k }, out, scratch),
-        };
+/// What the sums run along: rows of the left side, columns of the right one. One of the two distances is 1.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    values: &'a [f32],
+    /// From a line to the next.
+    down: usize,
+    /// From a number of a line to the next.
+    along: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn rows(Side { values, columns, turned }: Side<'a>) -> Self {
+        let (down, along) = if turned { (1, columns) } else { (columns, 1) };
+        Self { values, down, along }
+    }
+
+    fn columns(side: Side<'a>) -> Self {
+        Self::rows(Side { turned: !side.turned, ..side })
+    }
+
+    fn from(self, line: usize) -> Self {
+        Self { values: &self.values[line * self.down..], ..self }
     }
 }
 
-/// Columns `j..j + width` of the result.
+/// Columns `j..j + width` of the result, whose rows have `n` and whose sums `k` numbers.
 #[derive(Clone, Copy)]
 struct Panel {
     j: usize,
@@ -85,147 +88,295 @@ struct Panel {
     k: usize,
 }
 
-/// A panel `V` registers wide.
 #[inline(always)]
-fn panel<I: Isa, const V: usize>(
+fn product<I: Isa>(
     a: Side<'_>,
     b: Side<'_>,
     finish: Finish<'_>,
+    n: usize,
+    k: usize,
+    out: &mut [f32],
+    Scratch { rows, columns }: &mut Scratch,
+) {
+    let (mut a, b) = (Lines::rows(a), Lines::columns(b));
+    if I::PACKS {
+        let m = out.len() / n;
+        pack_rows::<I>(a, m, k, grown(rows, m * k));
+        // As tiles read them then: block by block, where a block begins after whole rows.
+        a = Lines { values: rows, down: k, along: 1 };
+    }
+    let mut j = 0;
+    // Wide panels first, then one that is narrower if that is enough; what is missing in it is filled up with zeros.
+    while j < n {
+        let left = n - j;
+        let at = |most: usize| Panel { j, width: left.min(most), n, k };
+        j += match left {
+            _ if left <= I::LANES => panel::<I, 1>(a, b, finish, at(left), out, columns),
+            _ if I::WIDE > 2 && left > 2 * I::LANES => {
+                panel::<I, 3>(a, b, finish, at(3 * I::LANES), out, columns)
+            }
+            _ => panel::<I, 2>(a, b, finish, at(2 * I::LANES), out, columns),
+        };
+    }
+}
+
+/// How many rows a tile takes where so many are left.
+#[inline(always)]
+fn height<I: Isa>(left: usize) -> usize {
+    match left {
+        8.. if I::ROWS >= 8 => 8,
+        // Two blocks of four are better than six and two.
+        6.. if I::ROWS >= 6 && left != 8 => 6,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// A panel `V` registers wide.
+#[inline(always)]
+fn panel<I: Isa, const V: usize>(
+    a: Lines<'_>,
+    b: Lines<'_>,
+    finish: Finish<'_>,
     at: Panel,
     out: &mut [f32],
-    scratch: &mut Scratch,
+    room: &mut Vec<f32>,
 ) -> usize {
     let wide = V * I::LANES;
-    // Rows of the panel as the tile reads them: in place where they lie side by side, else packed.
-    let (columns, stride) = if !b.turned && at.width == wide {
-        (&b.values[at.j..], b.columns)
+    let b = b.from(at.j);
+    // In place where a row of the panel lies side by side, else packed so.
+    let columns = if !I::PACKS && b.down == 1 && at.width == wide {
+        b
     } else {
-        pack(b, at, wide, scratch);
-        (&scratch[..], wide)
+        let room = grown(room, at.k * wide);
+        pack(b, at.width, wide, room);
+        Lines { values: room, down: 1, along: wide }
     };
     let m = out.len() / at.n;
     let mut i = 0;
     while i < m {
-        let left = m - i;
-        i += match left {
-            _ if I::ROWS >= 8 && left >= 8 => tile::<I, V, 8>(a, columns, stride, finish, i, at, out),
-            // Two blocks of four are better than six and two.
-            _ if I::ROWS >= 6 && left >= 6 && left != 8 => {
-                tile::<I, V, 6>(a, columns, stride, finish, i, at, out)
-            }
-            4.. => tile::<I, V, 4>(a, columns, stride, finish, i, at, out),
-            2.. => tile::<I, V, 2>(a, columns, stride, finish, i, at, out),
-            _ => tile::<I, V, 1>(a, columns, stride, finish, i, at, out),
+        i += match height::<I>(m - i) {
+            8 => tile::<I, V, 8>(a, columns, finish, i, at, out),
+            6 => tile::<I, V, 6>(a, columns, finish, i, at, out),
+            4 => tile::<I, V, 4>(a, columns, finish, i, at, out),
+            2 => tile::<I, V, 2>(a, columns, finish, i, at, out),
+            _ => tile::<I, V, 1>(a, columns, finish, i, at, out),
         };
     }
     at.width
 }
 
-/// Columns of `b` as rows of `wide` numbers.
+fn grown(room: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if room.len() < len {
+        room.resize(len, 0.0);
+    }
+    &mut room[..len]
+}
+
+/// All rows in the blocks that tiles take.
 #[inline(always)]
-fn pack(b: Side<'_>, at: Panel, wide: usize, scratch: &mut Scratch) {
-    let Panel { j, width, k, .. } = at;
-    if scratch.len() < k * wide {
-        scratch.resize(k * wide, 0.0);
+fn pack_rows<I: Isa>(a: Lines<'_>, m: usize, k: usize, room: &mut [f32]) {
+    let mut i = 0;
+    while i < m {
+        let count = height::<I>(m - i);
+        pack(a.from(i), count, count, &mut room[i * k..(i + count) * k]);
+        i += count;
     }
-    let packed = &mut scratch[..k * wide];
-    if width < wide {
-        packed.fill(0.0);
+}
+
+/// The first `count` lines side by side: one number of each, then the next of each, `wide` apart and filled up with zeros.
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+fn pack(lines: Lines<'_>, count: usize, wide: usize, room: &mut [f32]) {
+    let Lines { values, down, along } = lines;
+    if count < wide {
+        room.fill(0.0);
     }
-    if !b.turned {
-        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
-            row[..width].copy_from_slice(&b.values[p * b.columns + j..][..width]);
+    if down == 1 {
+        for (p, to) in room.chunks_exact_mut(wide).enumerate() {
+            let from = &values[p * along..][..count];
+            to.iter_mut().zip(from).for_each(|(to, x)| *to = *x);
         }
         return;
     }
-    // Four columns at a time: their rows are read side by side.
-    let columns = &b.values[j * k..(j + width) * k];
+    let k = room.len() / wide;
+    let line = |c: usize| &values[c * down..][..k];
     let mut c = 0;
-    while c + 4 <= width {
-        let [w, x, y, z] = std::array::from_fn(|i| &columns[(c + i) * k..(c + i + 1) * k]);
-        for (p, row) in packed.chunks_exact_mut(wide).enumerate() {
-            row[c..c + 4].copy_from_slice(&[w[p], x[p], y[p], z[p]]);
-        }
+    while c + 4 <= count {
+        transpose(std::array::from_fn(|i| line(c + i)), &mut room[c..], wide);
         c += 4;
     }
-    for c in c..width {
-        let from = &columns[c * k..(c + 1) * k];
-        packed[c..].iter_mut().step_by(wide).zip(from).for_each(|(to, x)| *to = *x);
+    for c in c..count {
+        room[c..].iter_mut().step_by(wide).zip(line(c)).for_each(|(to, x)| *to = *x);
+    }
+}
+
+/// Four lines side by side, `wide` apart.
+#[inline(always)]
+fn transpose(lines: [&[f32]; 4], room: &mut [f32], wide: usize) {
+    let k = lines[0].len();
+    assert!(lines.iter().all(|line| line.len() == k) && room.len() >= (k - 1) * wide + 4);
+    let squares = k / 4;
+    let (mut from, mut to) = (lines.map(<[f32]>::as_ptr), room.as_mut_ptr());
+    for _ in 0..squares {
+        // SAFETY: whole squares fit into both, as was just checked.
+        #[allow(unsafe_code)]
+        unsafe {
+            simd::transpose_square(from, to, wide)
+        };
+        from = from.map(|x| x.wrapping_add(4));
+        to = to.wrapping_add(4 * wide);
+    }
+    for p in 4 * squares..k {
+        room[p * wide..][..4].copy_from_slice(&lines.map(|line| line[p]));
     }
 }
 
 /// `R` rows from row `i` of a panel.
-#[inline(always)]
+///
+/// In wasm it is a function of its own: inside a large one a browser's compiler keeps the sums in memory.
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn tile<I: Isa, const V: usize, const R: usize>(
-    a: Side<'_>,
-    columns: &[f32],
-    stride: usize,
+    a: Lines<'_>,
+    columns: Lines<'_>,
     finish: Finish<'_>,
     i: usize,
     at: Panel,
     out: &mut [f32],
 ) -> usize {
     let Panel { j, width, n, k } = at;
-    let mut sums = [[I::splat(0.0); V]; R];
-    let (down, along) = if a.turned { (1, a.columns) } else { (a.columns, 1) };
-    // Checked here once, so that the loop need not: rows i..i + R, all k columns.
-    let a = &a.values[i * down..][..(R - 1) * down + (k - 1) * along + 1];
-    let columns = &columns[..(k - 1) * stride + V * I::LANES];
-    let (mut a, mut columns) = (a.as_ptr(), columns.as_ptr());
-    for _ in 0..k {
-        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, the last round and v = V - 1.
-        #[allow(unsafe_code)]
-        unsafe {
-            let row: [I::Vector; V] = std::array::from_fn(|v| I::load(columns.add(v * I::LANES)));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = I::splat(*a.add(r * down));
-                for (sum, b) in sums.iter_mut().zip(row) {
-                    *sum = I::fma_each(x, b, *sum);
-                }
-            }
-        }
-        (a, columns) = (a.wrapping_add(along), columns.wrapping_add(stride));
-    }
-    for (r, sums) in sums.iter().enumerate() {
+    let first = finish.bias.map_or([I::splat(0.0); V], |bias| registers::<I, V>(&bias[j..j + width]));
+    let sums = match I::PACKS {
+        true => sums_of_packed::<I, V, R>(first, &a.from(i).values[..R * k], columns.values),
+        false => sums_in_place::<I, V, R>(first, a.from(i), columns, k),
+    };
+    for (r, row) in sums.iter().enumerate() {
+        let mut row = *row;
         let from = (i + r) * n + j;
         let out = &mut out[from..from + width];
-        if width == V * I::LANES {
-            stored::<I, V>(sums, out);
-        } else {
-            // Room for the widest row there is.
-            let mut row = [0.0f32; 32];
-            stored::<I, V>(sums, &mut row);
-            out.copy_from_slice(&row[..width]);
+        if finish.activation == Activation::Relu {
+            row = row.map(|s| I::max(s, I::splat(0.0)));
         }
-        finished::<I>(out, finish, j, from);
+        if let Some((Activation::Relu, y)) = finish.derivative {
+            let y = registers::<I, V>(&y[from..from + width]);
+            row = std::array::from_fn(|v| I::where_positive(y[v], row[v]));
+        }
+        put::<I, V>(row, out);
+        if finish.activation == Activation::Tanh {
+            out.iter_mut().for_each(|s| *s = math::tanh::<I>(*s));
+        }
+        if let Some((Activation::Tanh, y)) = finish.derivative {
+            out.iter_mut().zip(&y[from..]).for_each(|(s, y)| *s *= 1.0 - y * y);
+        }
     }
     R
 }
 
+/// `first` plus the sums for the first `R` of `rows`.
 #[inline(always)]
-fn stored<I: Isa, const V: usize>(sums: &[I::Vector; V], out: &mut [f32]) {
-    for (v, sum) in sums.iter().enumerate() {
-        I::store(*sum, &mut out[v * I::LANES..]);
+fn sums_in_place<I: Isa, const V: usize, const R: usize>(
+    first: [I::Vector; V],
+    rows: Lines<'_>,
+    columns: Lines<'_>,
+    k: usize,
+) -> [[I::Vector; V]; R] {
+    let mut sums = [first; R];
+    let (down, along, stride) = (rows.down, rows.along, columns.along);
+    // Checked here once, so that the loop need not: rows i..i + R, all k columns.
+    let rows = &rows.values[..(R - 1) * down + (k - 1) * along + 1];
+    let columns = &columns.values[..(k - 1) * stride + V * I::LANES];
+    let (mut row, mut column) = (rows.as_ptr(), columns.as_ptr());
+    for _ in 0..k {
+        // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, the last round and v = V - 1.
+        #[allow(unsafe_code)]
+        unsafe {
+            multiply::<I, V, R>(&mut sums, column, |r| *row.add(r * down))
+        };
+        (row, column) = (row.wrapping_add(along), column.wrapping_add(stride));
     }
+    sums
 }
 
-/// What surrounds the product, for a piece of a row that begins at column `j` and place `from`.
+/// `first` plus the sums for a packed block of rows.
 #[inline(always)]
-fn finished<I: Isa>(sums: &mut [f32], finish: Finish<'_>, j: usize, from: usize) {
-    if let Some(bias) = finish.bias {
-        sums.iter_mut().zip(&bias[j..]).for_each(|(s, b)| *s += b);
+fn sums_of_packed<I: Isa, const V: usize, const R: usize>(
+    first: [I::Vector; V],
+    rows: &[f32],
+    columns: &[f32],
+) -> [[I::Vector; V]; R] {
+    let mut sums = [first; R];
+    let (mut row, mut column) = (rows.as_ptr().expose_provenance(), columns.as_ptr().expose_provenance());
+    for _ in 0..rows.len() / R {
+        // SAFETY: the chunk has as many numbers.
+        #[allow(unsafe_code)]
+        unsafe {
+            let at = std::ptr::with_exposed_provenance::<f32>(row);
+            multiply::<I, V, R>(&mut sums, std::ptr::with_exposed_provenance(column), |r| *at.add(r))
+        };
+        row += R * 4;
+        column += V * I::LANES * 4;
     }
-    match finish.activation {
-        Activation::Identity => {}
-        Activation::Relu => sums.iter_mut().for_each(|s| *s = math::relu(*s)),
-        Activation::Tanh => sums.iter_mut().for_each(|s| *s = math::tanh::<I>(*s)),
+    sums
+}
+
+/// Numbers in registers; where there are fewer, the rest is 0.
+#[inline(always)]
+fn registers<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
+    if x.len() < V * I::LANES {
+        return registers_of_few::<I, V>(x);
     }
-    if let Some((activation, y)) = finish.derivative {
-        let each = sums.iter_mut().zip(&y[from..]);
-        match activation {
-            Activation::Identity => {}
-            Activation::Relu => each.for_each(|(s, y)| *s = if *y > 0.0 { *s } else { 0.0 }),
-            Activation::Tanh => each.for_each(|(s, y)| *s *= 1.0 - y * y),
+    // SAFETY: `x` has as many numbers as the registers.
+    #[allow(unsafe_code)]
+    std::array::from_fn(|v| unsafe { I::load(x.as_ptr().add(v * I::LANES)) })
+}
+
+/// The other way: as many numbers as `out` has.
+#[inline(always)]
+fn put<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
+    if out.len() < V * I::LANES {
+        return put_few::<I, V>(row, out);
+    }
+    row.iter().enumerate().for_each(|(v, s)| I::store(*s, &mut out[v * I::LANES..]));
+}
+
+/// Room for the widest row of registers there is.
+const WIDEST: usize = 32;
+
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+fn registers_of_few<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
+    let mut room = [0.0f32; WIDEST];
+    room[..x.len()].copy_from_slice(x);
+    registers::<I, V>(&room)
+}
+
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+fn put_few<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
+    let mut room = [0.0f32; WIDEST];
+    put::<I, V>(row, &mut room);
+    out.copy_from_slice(&room[..out.len()]);
+}
+
+/// Adds the products of a row of `columns` with one number for each row of sums.
+///
+/// # Safety
+/// `V` registers' worth of numbers must lie at `columns`, and `x` must be sound for each row.
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn multiply<I: Isa, const V: usize, const R: usize>(
+    sums: &mut [[I::Vector; V]; R],
+    columns: *const f32,
+    x: impl Fn(usize) -> f32,
+) {
+    // SAFETY: the caller's.
+    let row: [I::Vector; V] = std::array::from_fn(|v| unsafe { I::load(columns.add(v * I::LANES)) });
+    for (r, sums) in sums.iter_mut().enumerate() {
+        let x = I::splat(x(r));
+        for (sum, b) in sums.iter_mut().zip(row) {
+            *sum = I::fma_each(x, b, *sum);
         }
     }
 }

@@ -16,6 +16,8 @@ pub trait Isa: Copy {
     const ROWS: usize;
     /// Registers beside each other in such a row.
     const WIDE: usize;
+    /// Whether products read their left side packed, too: wasm's addresses have constant offsets and no more.
+    const PACKS: bool = cfg!(target_arch = "wasm32");
 
     /// `a * b + c`, in one rounding where that is one instruction.
     fn fma(a: f32, b: f32, c: f32) -> f32;
@@ -38,6 +40,10 @@ pub trait Isa: Copy {
     fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The smaller in every lane; NaN in `a` stays.
     fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Without its sign, in every lane.
+    fn abs(x: Self::Vector) -> Self::Vector;
+    /// `x` in lanes where `y` is above 0, else 0.
+    fn where_positive(y: Self::Vector, x: Self::Vector) -> Self::Vector;
 }
 
 /// What every target has: 128-bit vectors.
@@ -58,7 +64,8 @@ macro_rules! vectors {
     (
         $isa:ty, $vector:ty, lanes $lanes:literal, rows $rows:literal, wide $wide:literal,
         fma $fma:expr, splat $splat:expr, load $load:expr, store $store:expr, each $each:expr,
-        add $add:expr, sub $sub:expr, max $max:expr, min $min:expr
+        add $add:expr, sub $sub:expr, max $max:expr, min $min:expr,
+        abs $abs:expr, positive $positive:expr
     ) => {
         impl Isa for $isa {
             type Vector = $vector;
@@ -109,6 +116,16 @@ macro_rules! vectors {
             fn min(a: $vector, b: $vector) -> $vector {
                 unsafe { $min(a, b) }
             }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn abs(x: $vector) -> $vector {
+                unsafe { $abs(x) }
+            }
+            #[allow(unused_unsafe)]
+            #[inline(always)]
+            fn where_positive(y: $vector, x: $vector) -> $vector {
+                unsafe { $positive(y, x) }
+            }
         }
     };
 }
@@ -122,17 +139,23 @@ mod x86 {
         Plain, __m128, lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat _mm_set1_ps, load _mm_loadu_ps, store _mm_storeu_ps,
         each |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c),
-        add _mm_add_ps, sub _mm_sub_ps, max |a, b| _mm_max_ps(b, a), min |a, b| _mm_min_ps(b, a)
+        add _mm_add_ps, sub _mm_sub_ps, max |a, b| _mm_max_ps(b, a), min |a, b| _mm_min_ps(b, a),
+        abs |x| _mm_andnot_ps(_mm_set1_ps(-0.0), x),
+        positive |y, x| _mm_and_ps(_mm_cmpgt_ps(y, _mm_setzero_ps()), x)
     }
     vectors! {
         Avx2, __m256, lanes 8, rows 6, wide 2,
         fma f32::mul_add, splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, each _mm256_fmadd_ps,
-        add _mm256_add_ps, sub _mm256_sub_ps, max |a, b| _mm256_max_ps(b, a), min |a, b| _mm256_min_ps(b, a)
+        add _mm256_add_ps, sub _mm256_sub_ps, max |a, b| _mm256_max_ps(b, a), min |a, b| _mm256_min_ps(b, a),
+        abs |x| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x),
+        positive |y, x| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x)
     }
     vectors! {
         Avx512, __m512, lanes 16, rows 8, wide 2,
         fma f32::mul_add, splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, each _mm512_fmadd_ps,
-        add _mm512_add_ps, sub _mm512_sub_ps, max |a, b| _mm512_max_ps(b, a), min |a, b| _mm512_min_ps(b, a)
+        add _mm512_add_ps, sub _mm512_sub_ps, max |a, b| _mm512_max_ps(b, a), min |a, b| _mm512_min_ps(b, a),
+        abs _mm512_abs_ps,
+        positive |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x)
     }
 }
 
@@ -141,11 +164,21 @@ mod wasm {
     use super::{Isa, Plain};
     use std::arch::wasm32::*;
 
+    #[cfg(target_feature = "relaxed-simd")]
+    use f32x4_relaxed_madd as multiply_add;
+
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    fn multiply_add(a: v128, b: v128, c: v128) -> v128 {
+        f32x4_add(f32x4_mul(a, b), c)
+    }
+
     vectors! {
         Plain, v128, lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat f32x4_splat, load v128_load, store v128_store,
-        each |a, b, c| f32x4_add(f32x4_mul(a, b), c),
-        add f32x4_add, sub f32x4_sub, max f32x4_pmax, min f32x4_pmin
+        each multiply_add,
+        add f32x4_add, sub f32x4_sub, max f32x4_pmax, min f32x4_pmin,
+        abs f32x4_abs,
+        positive |y, x| v128_and(f32x4_gt(y, f32x4_splat(0.0)), x)
     }
 }
 
@@ -157,7 +190,9 @@ mod neon {
     vectors! {
         Plain, float32x4_t, lanes 4, rows 6, wide 3,
         fma f32::mul_add, splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, each |a, b, c| vfmaq_f32(c, a, b),
-        add vaddq_f32, sub vsubq_f32, max vmaxq_f32, min vminq_f32
+        add vaddq_f32, sub vsubq_f32, max vmaxq_f32, min vminq_f32,
+        abs vabsq_f32,
+        positive |y, x| vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(y), vreinterpretq_u32_f32(x)))
     }
 }
 
@@ -172,7 +207,9 @@ mod other {
         add |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| a[i] + b[i]),
         sub |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| a[i] - b[i]),
         max |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] }),
-        min |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] })
+        min |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] }),
+        abs |x: [f32; 4]| x.map(f32::abs),
+        positive |y: [f32; 4], x: [f32; 4]| std::array::from_fn(|i| if y[i] > 0.0 { x[i] } else { 0.0 })
     }
 }
 
@@ -181,6 +218,8 @@ macro_rules! simd {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $inner:ident) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
+        // The smaller a function, the more of it a browser's compiler keeps in registers.
+        #[cfg_attr(target_arch = "wasm32", inline(never))]
         $vis fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
@@ -228,6 +267,33 @@ pub fn level() -> Level {
         (true, _) => Level::Avx512,
         (_, true) => Level::Avx2,
         _ => Level::Plain,
+    }
+}
+
+/// Four numbers from each of four places, turned over: the first of each, then the second of each, `wide` numbers further on.
+///
+/// # Safety
+/// Four numbers must lie at each place of `from`, and `3 * wide + 4` at `to`.
+#[allow(unsafe_code)]
+#[inline(always)]
+pub unsafe fn transpose_square(from: [*const f32; 4], to: *mut f32, wide: usize) {
+    // SAFETY of both: the caller's.
+    #[cfg(target_arch = "wasm32")]
+    unsafe {
+        use std::arch::wasm32::{i32x4_shuffle as shuffle, v128_load, v128_store};
+        let [a, b, c, d] = from.map(|x| v128_load(x.cast()));
+        let (ab, cd) = (shuffle::<0, 4, 1, 5>(a, b), shuffle::<0, 4, 1, 5>(c, d));
+        v128_store(to.cast(), shuffle::<0, 1, 4, 5>(ab, cd));
+        v128_store(to.add(wide).cast(), shuffle::<2, 3, 6, 7>(ab, cd));
+        let (ab, cd) = (shuffle::<2, 6, 3, 7>(a, b), shuffle::<2, 6, 3, 7>(c, d));
+        v128_store(to.add(2 * wide).cast(), shuffle::<0, 1, 4, 5>(ab, cd));
+        v128_store(to.add(3 * wide).cast(), shuffle::<2, 3, 6, 7>(ab, cd));
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    for p in 0..4 {
+        for (c, x) in from.iter().enumerate() {
+            unsafe { *to.add(p * wide + c) = *x.add(p) };
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! What the browser tests run inside WebAssembly: the wire's vectors. Never shipped.
+//! What the browser tests run inside WebAssembly: the wire's vectors, and the kernels. Never shipped.
 
 #![forbid(unsafe_code)]
+
+mod products;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -13,4 +15,13 @@ use wasm_bindgen::prelude::wasm_bindgen;
 pub fn run_vectors(json: &str) -> Result<String, String> {
     let summary = oto_proto::vectors::run(json).map_err(|error| error.to_string())?;
     Ok(format!("{} {}", summary.valid, summary.rejected))
+}
+
+/// Computes matrix products and quantile losses with oto's kernels; returns how many agree with plain loops.
+///
+/// # Errors
+/// The first that does not, in words.
+#[wasm_bindgen]
+pub fn run_products() -> Result<usize, String> {
+    products::check()
 }

@@ -8,6 +8,7 @@ mod chromium;
 mod debian;
 mod demo;
 mod manifest;
+mod relaxed;
 mod shell;
 mod site;
 mod stamp;

@@ -1,6 +1,7 @@
 //! WebAssembly packages: cargo builds the module, wasm-bindgen writes the JavaScript beside it, we print the sizes.
 
 use crate::manifest::{self, Only, Package, Target};
+use crate::relaxed;
 use crate::shell;
 use crate::stamp::Stamp;
 use anyhow::{Context, Result, bail};
@@ -44,13 +45,15 @@ fn build_package(package: &Package) -> Result<()> {
     let mut cargo = shell::cargo(&arguments);
     if package.target == Target::Web {
         // wasm-bindgen reads the section that names the features in use, and drops the names itself.
-        cargo.env(format!("CARGO_PROFILE_{}_STRIP", package.profile.to_uppercase()), "debuginfo");
+        let profile = package.profile.to_uppercase().replace('-', "_");
+        cargo.env(format!("CARGO_PROFILE_{profile}_STRIP"), "debuginfo");
     }
     shell::run(&mut cargo)?;
 
     let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
     let out = shell::root().join(&package.out);
-    let inputs = [&module, Path::new("wasm-pack.toml"), Path::new("crates/xtask/src/wasm.rs")];
+    let ours = ["wasm-pack.toml", "crates/xtask/src/wasm.rs", "crates/xtask/src/relaxed.rs"].map(Path::new);
+    let inputs = [&[module.as_path()], &ours[..]].concat();
     let stamp = Stamp::of(&format!("wasm-{}", package.name), &inputs)?;
     if !stamp.is_current(&package.out) {
         write_package(package, &module, &out)?;
@@ -65,14 +68,19 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
     }
     fs::create_dir_all(out)?;
     match package.target {
-        Target::Web => Bindgen::new()
-            .input_path(module)
-            .web(true)?
-            .typescript(true)
-            .omit_default_module_path(false)
-            .remove_name_section(true)
-            .remove_producers_section(true)
-            .generate(out),
+        Target::Web => {
+            // A profiler wants the names in what is only measured.
+            let names = package.only == Some(Only::BenchWeb);
+            Bindgen::new()
+                .input_path(module)
+                .web(true)?
+                .typescript(true)
+                .omit_default_module_path(false)
+                .remove_name_section(!names)
+                .remove_producers_section(true)
+                .generate(out)?;
+            relaxed::split(&out.join(package.artifact.replace(".wasm", "_bg.wasm")), names)
+        }
         Target::Wasip2 => {
             fs::copy(module, out.join(&package.artifact))?;
             Ok(())

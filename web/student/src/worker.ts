@@ -5,6 +5,7 @@ import init, { StudentCore } from '../wasm/oto_web.js';
 import type { EnvironmentAnswer, EnvironmentRequest } from './environment.js';
 import { ConfigError, toMessage, type ErrorMessage } from './errors.js';
 import { LinkDriver } from './link.js';
+import { moduleAddress } from './module.js';
 import { fromEngine, type Metrics } from './metrics.js';
 import type { Answer, Arguments, CallName, News, ToPage, ToWorker } from './protocol.js';
 
@@ -35,6 +36,9 @@ interface Waiting<T> {
 }
 
 const scope = globalThis as unknown as WorkerScope;
+/** On its way before the page asks for anything. */
+const ready = init({ module_or_path: moduleAddress() });
+ready.catch(() => {});
 let core: StudentCore | undefined;
 let links: LinkDriver[] = [];
 let run: Run | undefined;
@@ -48,7 +52,7 @@ let wake = (): void => {};
 
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
   async create(config) {
-    await init();
+    await ready;
     const created = await StudentCore.create(config);
     core = created;
     links = Array.from({ length: created.teachers() }, (_, teacher) => new LinkDriver(created, teacher, serveLinks));
