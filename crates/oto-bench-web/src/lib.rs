@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod candle;
+
+use candle::Autograd;
 use oto_bench::fused::Fused;
 use oto_bench::workload::{Shape, Workload, distillation};
 use oto_graph::{Backend, BackendError, Executable, InputId};
@@ -12,12 +15,33 @@ use wasm_bindgen::prelude::wasm_bindgen;
 const BATCH: usize = 64;
 
 /// The backend of this name. What a student could be given is here, candle beside it.
-fn backend(name: &str) -> Result<Box<dyn Backend>, BackendError> {
+async fn backend(name: &str) -> Result<Box<dyn Backend>, BackendError> {
     match name {
         "cpu" => Ok(Box::new(oto_cpu::Cpu)),
-        "candle" => Ok(Box::new(oto_candle::Candle)),
+        "webgpu" => webgpu().await,
+        "candle-kernels" => Ok(Box::new(oto_candle::Candle)),
         other => Err(BackendError::NotAvailable(other.into())),
     }
+}
+
+async fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
+    let gpu = oto_wgpu::Gpu::request().await.map_err(|e| BackendError::Device(e.to_string()))?;
+    Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(oto_cpu::Cpu), now }))
+}
+
+/// Milliseconds, as submits are paced by.
+fn now() -> f64 {
+    #[cfg(not(target_arch = "wasm32"))]
+    return oto_wgpu::now();
+    #[cfg(target_arch = "wasm32")]
+    performance_now()
+}
+
+#[cfg(target_arch = "wasm32")]
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
 }
 
 fn draw(kind: &str, hidden: usize, quantiles: usize, seed: u64) -> Result<Workload, String> {
@@ -44,6 +68,7 @@ pub fn workload(kind: &str, hidden: usize, quantiles: usize, seed: u32) -> Resul
 enum Runner {
     Program { executable: Box<dyn Executable>, outputs: Vec<Vec<f32>>, loss: usize },
     Fused(Box<Fused>),
+    Autograd(Box<Autograd>),
 }
 
 /// A workload under way.
@@ -52,46 +77,87 @@ pub struct Session {
     workload: Workload,
     runner: Runner,
     loss: f32,
+    /// Updates that were asked for and are not started yet.
+    waiting: u32,
 }
 
 #[wasm_bindgen]
 impl Session {
-    /// Prepares a workload for a backend's name or for `fused`, with the values that [`workload`] gives.
+    /// Prepares a workload for a backend's name, for `fused` or for `candle`, with the values that [`workload`] gives.
     ///
     /// # Errors
     /// An unknown name or kind, or a backend's own failure.
-    #[wasm_bindgen(constructor)]
-    pub fn new(
-        runner: &str,
-        kind: &str,
+    pub async fn create(
+        runner: String,
+        kind: String,
         hidden: usize,
         quantiles: usize,
         seed: u32,
     ) -> Result<Session, String> {
-        let workload = draw(kind, hidden, quantiles, seed.into())?;
-        let runner = match runner {
+        let workload = draw(&kind, hidden, quantiles, seed.into())?;
+        let runner = match runner.as_str() {
             "fused" => Runner::Fused(Box::new(Fused::new(&workload))),
-            name => compile(name, &workload).map_err(|error| error.to_string())?,
+            "candle" => Runner::Autograd(Box::new(Autograd::new(&workload).map_err(|e| e.to_string())?)),
+            name => compile(name, &workload).await.map_err(|error| error.to_string())?,
         };
-        Ok(Session { workload, runner, loss: f32::NAN })
+        Ok(Session { workload, runner, loss: f32::NAN, waiting: 0 })
     }
 
-    /// Makes updates without leaving WebAssembly.
+    /// Asks for updates, which [`Session::advance`] makes.
+    pub fn begin(&mut self, updates: u32) {
+        self.waiting += updates;
+    }
+
+    /// Makes what was asked for; whether all of it is done. A device works beside the caller, who may come again at any time.
     ///
     /// # Errors
     /// The backend's failure.
-    pub fn step(&mut self, updates: u32) -> Result<(), String> {
+    pub fn advance(&mut self) -> Result<bool, String> {
         let data = self.workload.slices();
-        for _ in 0..updates {
-            self.loss = match &mut self.runner {
-                Runner::Fused(fused) => fused.step(),
-                Runner::Program { executable, outputs, loss } => {
-                    executable.run(&data, outputs).map_err(|error| error.to_string())?;
-                    outputs[*loss][0]
+        match &mut self.runner {
+            Runner::Program { executable, outputs, loss } => {
+                if executable.device().is_some() {
+                    return self.advance_device().map_err(|error| error.to_string());
                 }
-            };
+                for _ in 0..self.waiting {
+                    executable.run(&data, outputs).map_err(|error| error.to_string())?;
+                    self.loss = outputs[*loss][0];
+                }
+            }
+            Runner::Fused(fused) => (0..self.waiting).for_each(|_| self.loss = fused.step()),
+            Runner::Autograd(autograd) => {
+                let mut step = || autograd.step()?.to_scalar::<f32>();
+                for _ in 0..self.waiting {
+                    self.loss = step().map_err(|error| error.to_string())?;
+                }
+            }
         }
-        Ok(())
+        self.waiting = 0;
+        Ok(true)
+    }
+
+    fn advance_device(&mut self) -> Result<bool, BackendError> {
+        let data = self.workload.slices();
+        let Runner::Program { executable, loss, .. } = &mut self.runner else { return Ok(true) };
+        let Some(device) = executable.device() else { return Ok(true) };
+        while self.waiting > 0 && device.has_room() {
+            device.start(&data)?;
+            self.waiting -= 1;
+        }
+        if let Some(report) = device.report()? {
+            self.loss = report.outputs[*loss][0];
+        }
+        Ok(self.waiting == 0 && device.behind() == 0)
+    }
+
+    /// Asks a device for its state; whether it has come. Nothing else has state that must be asked for.
+    ///
+    /// # Errors
+    /// The backend's failure.
+    pub fn settle(&mut self) -> Result<bool, String> {
+        let Runner::Program { executable, .. } = &mut self.runner else { return Ok(true) };
+        let Some(device) = executable.device() else { return Ok(true) };
+        device.snapshot().map(|snapshot| snapshot.is_some()).map_err(|error| error.to_string())
     }
 
     /// The loss of the last update; NaN before the first.
@@ -99,9 +165,12 @@ impl Session {
         self.loss
     }
 
-    /// Names of all state: parameters, moments, counters.
+    /// Names of the state that [`Session::parameter`] knows.
     pub fn names(&self) -> Vec<String> {
-        self.workload.state.iter().map(|(name, _)| name.clone()).collect()
+        match &self.runner {
+            Runner::Autograd(autograd) => autograd.parameters().map(|(name, _)| name.into()).collect(),
+            _ => self.workload.state.iter().map(|(name, _)| name.clone()).collect(),
+        }
     }
 
     /// State by name as it is now.
@@ -115,6 +184,10 @@ impl Session {
     fn read(&self, name: &str) -> Option<Vec<f32>> {
         match &self.runner {
             Runner::Fused(fused) => fused.params().into_iter().find(|(n, _)| n == name).map(|(_, v)| v),
+            Runner::Autograd(autograd) => {
+                let (_, tensor) = autograd.parameters().find(|(n, _)| *n == name)?;
+                tensor.flatten_all().and_then(|t| t.to_vec1()).ok()
+            }
             Runner::Program { executable, .. } => {
                 let InputId(input) = executable.program().input(name)?;
                 let mut values = vec![0.0; executable.program().inputs[input].len()];
@@ -125,12 +198,12 @@ impl Session {
     }
 }
 
-fn compile(name: &str, workload: &Workload) -> Result<Runner, BackendError> {
+async fn compile(name: &str, workload: &Workload) -> Result<Runner, BackendError> {
     let program = workload.program();
     let outputs = vec![Vec::new(); program.outputs.len()];
     let loss =
         program.output("loss").ok_or_else(|| BackendError::Device("the program has no loss".into()))?;
-    let mut executable = backend(name)?.compile(program)?;
+    let mut executable = backend(name).await?.compile(program)?;
     workload.load(executable.as_mut())?;
     Ok(Runner::Program { executable, outputs, loss })
 }
@@ -139,32 +212,42 @@ fn compile(name: &str, workload: &Workload) -> Result<Runner, BackendError> {
 mod tests {
     use super::*;
 
-    fn session(runner: &str) -> Session {
-        let mut session = Session::new(runner, "update", 16, 8, 1).unwrap();
-        session.step(3).unwrap();
+    fn create(runner: &str, kind: &str, hidden: usize) -> Result<Session, String> {
+        pollster::block_on(Session::create(runner.into(), kind.into(), hidden, 8, 1))
+    }
+
+    fn session(runner: &str, kind: &str) -> Session {
+        let mut session = create(runner, kind, 16).unwrap();
+        session.begin(3);
+        while !session.advance().unwrap() {}
+        while !session.settle().unwrap() {}
         session
     }
 
     #[test]
     fn every_runner_gives_the_same_loss_and_parameters() {
-        let reference = session("candle");
-        for other in ["cpu", "fused"] {
-            let other = session(other);
-            assert!((other.loss() - reference.loss()).abs() < 1e-4 * reference.loss().abs());
-            for name in &reference.names() {
-                let (ours, theirs) = (other.parameter(name).unwrap(), reference.parameter(name).unwrap());
-                let close = ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4);
-                assert!(close && ours.len() == theirs.len(), "{name}");
+        for kind in ["update", "distillation"] {
+            let reference = session("candle-kernels", kind);
+            for other in ["cpu", "webgpu", "fused", "candle"] {
+                let (name, other) = (other, session(other, kind));
+                let (ours, theirs) = (other.loss(), reference.loss());
+                assert!((ours - theirs).abs() < 1e-4 * theirs.abs(), "{name} {kind}: {ours} {theirs}");
+                for parameter in &other.names() {
+                    let ours = other.parameter(parameter).unwrap();
+                    let theirs = reference.parameter(parameter).unwrap();
+                    let close = ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4);
+                    assert!(close && ours.len() == theirs.len(), "{name} {kind} {parameter}");
+                }
             }
         }
     }
 
     #[test]
     fn names_that_nobody_knows_are_refused() {
-        assert!(Session::new("abacus", "update", 16, 8, 1).err().unwrap().contains("abacus"));
-        assert!(Session::new("cpu", "dinner", 16, 8, 1).is_err());
-        assert!(Session::new("cpu", "update", 0, 8, 1).is_err());
-        assert!(session("cpu").parameter("nothing").is_err());
+        assert!(create("abacus", "update", 16).err().unwrap().contains("abacus"));
+        assert!(create("cpu", "dinner", 16).is_err());
+        assert!(create("cpu", "update", 0).is_err());
+        assert!(session("cpu", "update").parameter("nothing").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::vector::{Vector, load, mul_add, splat, store};
 /// Which instructions the loops may use. Made by [`Level::best`] only, which asks the processor first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// What every processor of the target has (in wasm: simd128 if the build says so).
+    /// What every processor of the target has (in wasm: simd128 if the build says so, and relaxed multiply-adds).
     Plain,
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
@@ -103,8 +103,13 @@ macro_rules! kernel {
             fn avx512($($arg: $type),*) {
                 $body::<$crate::vector::Widest, { $crate::kernels::AVX512.0 }, { $crate::kernels::AVX512.1 }>($($arg),*)
             }
+            #[allow(clippy::too_many_arguments)]
+            #[cfg_attr(target_arch = "wasm32", target_feature(enable = "relaxed-simd"))]
+            fn plain($($arg: $type),*) {
+                $body::<$crate::vector::Narrow, { $crate::kernels::PLAIN.0 }, { $crate::kernels::PLAIN.1 }>($($arg),*)
+            }
             match level {
-                $crate::kernels::Level::Plain => $body::<$crate::vector::Narrow, { $crate::kernels::PLAIN.0 }, { $crate::kernels::PLAIN.1 }>($($arg),*),
+                $crate::kernels::Level::Plain => plain($($arg),*),
                 // SAFETY: this level exists only where the processor has these instructions.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
@@ -434,8 +439,11 @@ fn adam_body<V: Vector, const R: usize, const C: usize>(
 ) {
     let moments = m.iter_mut().zip(v);
     for ((p, (m, v)), g) in p.iter_mut().zip(moments).zip(g) {
-        *m = s.beta1 * *m + (1.0 - s.beta1) * g;
-        *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
+        // Numbers that are too small for the processor's fast path become 0.
+        let normal = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x };
+        let seen = if g.abs() < 1.1e-19 { 0.0 } else { *g };
+        *m = normal(s.beta1 * *m + (1.0 - s.beta1) * g);
+        *v = normal(s.beta2 * *v + (1.0 - s.beta2) * seen * seen);
         *p -= s.size * *m / (v.sqrt() * s.scale + s.epsilon);
     }
 }

@@ -125,7 +125,7 @@ mod wasm {
         f32x4_sub,
         f32x4_pmin,
         f32x4_pmax,
-        |a, b, c| f32x4_add(f32x4_mul(a, b), c)
+        f32x4_relaxed_madd
     );
 }
 

@@ -127,6 +127,7 @@ fn height<I: Isa>(left: usize) -> usize {
         8.. if I::ROWS >= 8 => 8,
         // Two blocks of four are better than six and two.
         6.. if I::ROWS >= 6 && left != 8 => 6,
+        5.. if I::ROWS == 5 => 5,
         4.. => 4,
         2.. => 2,
         _ => 1,
@@ -159,6 +160,7 @@ fn panel<I: Isa, const V: usize>(
         i += match height::<I>(m - i) {
             8 => tile::<I, V, 8>(a, columns, finish, i, at, out),
             6 => tile::<I, V, 6>(a, columns, finish, i, at, out),
+            5 => tile::<I, V, 5>(a, columns, finish, i, at, out),
             4 => tile::<I, V, 4>(a, columns, finish, i, at, out),
             2 => tile::<I, V, 2>(a, columns, finish, i, at, out),
             _ => tile::<I, V, 1>(a, columns, finish, i, at, out),
@@ -236,7 +238,7 @@ fn transpose(lines: [&[f32]; 4], room: &mut [f32], wide: usize) {
 /// `R` rows from row `i` of a panel.
 ///
 /// In wasm it is a function of its own: inside a large one a browser's compiler keeps the sums in memory.
-#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(target_arch = "wasm32", inline(never), target_feature(enable = "relaxed-simd"))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn tile<I: Isa, const V: usize, const R: usize>(
     a: Lines<'_>,

@@ -122,7 +122,7 @@ struct Sums {
 const MOST: usize = 32;
 
 /// For the first quantiles of `theta`, `G` registers of them; says how many.
-#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(target_arch = "wasm32", inline(never), target_feature(enable = "relaxed-simd"))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn pair_sums<I: Isa, const G: usize>(theta: &[f32], target: &[f32], kappa: f32, out: &mut Sums) -> usize {
     let theta = &theta[..G * I::LANES];

@@ -164,18 +164,10 @@ mod wasm {
     use super::{Isa, Plain};
     use std::arch::wasm32::*;
 
-    #[cfg(target_feature = "relaxed-simd")]
-    use f32x4_relaxed_madd as multiply_add;
-
-    #[cfg(not(target_feature = "relaxed-simd"))]
-    fn multiply_add(a: v128, b: v128, c: v128) -> v128 {
-        f32x4_add(f32x4_mul(a, b), c)
-    }
-
     vectors! {
-        Plain, v128, lanes 4, rows 4, wide 2,
+        Plain, v128, lanes 4, rows 5, wide 2,
         fma |a, b, c| a * b + c, splat f32x4_splat, load v128_load, store v128_store,
-        each multiply_add,
+        each f32x4_relaxed_madd,
         add f32x4_add, sub f32x4_sub, max f32x4_pmax, min f32x4_pmin,
         abs f32x4_abs,
         positive |y, x| v128_and(f32x4_gt(y, f32x4_splat(0.0)), x)

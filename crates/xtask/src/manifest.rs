@@ -21,8 +21,8 @@ pub struct Package {
     pub krate: String,
     pub target: Target,
     pub profile: String,
-    #[serde(default)]
-    pub features: Vec<String>,
+    /// Instead of the crate's default ones.
+    pub features: Option<Vec<String>>,
     pub artifact: String,
     pub out: PathBuf,
     pub only: Option<Only>,

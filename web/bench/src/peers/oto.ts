@@ -1,4 +1,4 @@
-// oto's own: the backend students train with, the loop fused by hand, and candle, all from one WebAssembly module.
+// oto's own backends, the loop fused by hand, and candle, all from one WebAssembly module.
 
 import init, { Session } from '../../wasm/oto_bench_web.js';
 import type { Peer } from '../peer';
@@ -15,11 +15,13 @@ export class OtoPeer implements Peer {
 
   async init({ kind, shape }: Workload): Promise<void> {
     await init();
-    this.#session = new Session(this.#runner, kind, shape.hidden, shape.quantiles, SEED);
+    this.#session = await Session.create(this.#runner, kind, shape.hidden, shape.quantiles, SEED);
   }
 
   async step(updates: number): Promise<void> {
-    this.#session!.step(updates);
+    const session = this.#session!;
+    session.begin(updates);
+    while (!session.advance()) await otherEvents();
   }
 
   async loss(): Promise<number> {
@@ -28,6 +30,17 @@ export class OtoPeer implements Peer {
 
   async parameters(): Promise<Map<string, Float32Array>> {
     const session = this.#session!;
+    while (!session.settle()) await otherEvents();
     return new Map(session.names().map((name) => [name, session.parameter(name)]));
   }
+}
+
+const channel = new MessageChannel();
+
+/** Lets the browser's own events come, sooner than a timer would. */
+function otherEvents(): Promise<void> {
+  return new Promise((resolve) => {
+    channel.port1.onmessage = () => resolve();
+    channel.port2.postMessage(null);
+  });
 }

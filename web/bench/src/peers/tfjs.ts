@@ -1,6 +1,6 @@
 // TensorFlow.js 4.22, as its manual would have it: tidy around a step, variables on the device, tf.train.adam, the fused
-// matrix product. Two gradients are written by hand and spare it operations: that of a linear layer (its matrix kernel
-// is fast only for operands that lie as they are multiplied), and that of the quantile Huber loss.
+// matrix product, gradients of its own making. Tuned, two gradients are written by hand and spare it operations: that of a
+// linear layer (its matrix kernel is fast only for operands that lie as they are multiplied), and the quantile Huber loss's.
 
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
@@ -18,6 +18,7 @@ interface Layer {
 
 export class TfjsPeer implements Peer {
   #device: string;
+  #parts: Parts;
   #variables = new Map<string, tf.Variable>();
   #optimiser: tf.AdamOptimizer | undefined;
   #update: (() => tf.Scalar) | undefined;
@@ -25,6 +26,7 @@ export class TfjsPeer implements Peer {
 
   constructor(device: string) {
     this.#device = device;
+    this.#parts = device.endsWith('tuned') ? TUNED : PLAIN;
   }
 
   async init(workload: Workload): Promise<void> {
@@ -36,8 +38,8 @@ export class TfjsPeer implements Peer {
     };
     this.#update =
       workload.kind === 'update'
-        ? qrdqnUpdate(workload, this.#optimiser, network('q.', true), network('target.', false))
-        : distillationUpdate(workload, this.#optimiser, network('q.', true));
+        ? qrdqnUpdate(this.#parts, workload, this.#optimiser, network('q.', true), network('target.', false))
+        : distillationUpdate(this.#parts, workload, this.#optimiser, network('q.', true));
   }
 
   async step(updates: number): Promise<void> {
@@ -108,8 +110,34 @@ function oneHot(index: tf.Tensor1D, count: number): tf.Tensor2D {
   return tf.cast(tf.oneHot(index, count) as tf.Tensor2D, 'float32');
 }
 
-/** `x weight + bias`, ReLU after it where `relu` is set; `x` is differentiated only where something depends on it. */
-function linear(x: tf.Tensor2D, { weight, bias }: Layer, relu: boolean, first: boolean): tf.Tensor2D {
+/** What can be written with or without gradients of our own. */
+interface Parts {
+  /** `x weight + bias`, ReLU after it where `relu` is set; `first` where nothing depends on `x`. */
+  linear(x: tf.Tensor2D, layer: Layer, relu: boolean, first: boolean): tf.Tensor2D;
+  /** Quantile Huber loss with kappa 1 of theta `[B, N]` against target `[B, M]`, mean over the batch. */
+  quantileHuber(theta: tf.Tensor2D, target: tf.Tensor2D): tf.Scalar;
+}
+
+const PLAIN: Parts = {
+  linear: (x, { weight, bias }, relu) =>
+    tf.fused.matMul({ a: x, b: weight as tf.Tensor2D, bias, activation: relu ? 'relu' : 'linear' }) as tf.Tensor2D,
+
+  quantileHuber(theta, target) {
+    const [, n] = theta.shape;
+    const difference = tf.sub(tf.expandDims(target, 1), tf.expandDims(theta, 2));
+    const size = tf.abs(difference);
+    const near = tf.minimum(size, 1);
+    const huber = tf.mul(near, tf.sub(size, tf.mul(near, 0.5)));
+    const tau = tf.reshape(tf.div(tf.add(tf.range(0, n), 0.5), n), [1, n, 1]);
+    const weight = tf.abs(tf.sub(tau, tf.step(tf.neg(difference))));
+    return tf.mean(tf.mean(tf.sum(tf.mul(huber, weight), 2), 1)) as tf.Scalar;
+  },
+};
+
+const TUNED: Parts = { linear: tunedLinear, quantileHuber: tunedQuantileHuber };
+
+/** `x` is differentiated only where something depends on it. */
+function tunedLinear(x: tf.Tensor2D, { weight, bias }: Layer, relu: boolean, first: boolean): tf.Tensor2D {
   const forward = (x: tf.Tensor2D, w: tf.Tensor2D, b: tf.Tensor1D) => {
     const y = tf.fused.matMul({ a: x, b: w, bias: b });
     return relu ? tf.relu(y) : y;
@@ -137,7 +165,7 @@ function linear(x: tf.Tensor2D, { weight, bias }: Layer, relu: boolean, first: b
   })(x, weight, bias) as tf.Tensor2D;
 }
 
-function forward(network: Layer[], x: tf.Tensor2D): tf.Tensor2D {
+function forward({ linear }: Parts, network: Layer[], x: tf.Tensor2D): tf.Tensor2D {
   return network.reduce((h, layer, i) => linear(h, layer, i + 1 < network.length, i === 0), x);
 }
 
@@ -149,11 +177,8 @@ function forwardOnly(network: Layer[], x: tf.Tensor2D): tf.Tensor2D {
   }, x);
 }
 
-/**
- * Quantile Huber loss with kappa 1 of theta `[B, N]` against target `[B, M]`, mean over the batch. Over the pairs of
- * quantiles only what does not depend on tau is computed; tau comes in after the sum over targets.
- */
-function quantileHuber(theta: tf.Tensor2D, target: tf.Tensor2D): tf.Scalar {
+/** Over the pairs of quantiles only what does not depend on tau is computed; tau comes in after the sum over targets. */
+function tunedQuantileHuber(theta: tf.Tensor2D, target: tf.Tensor2D): tf.Scalar {
   const [batch, n] = theta.shape;
   return tf.customGrad((given, save) => {
     const theta = given as tf.Tensor2D;
@@ -172,7 +197,13 @@ function quantileHuber(theta: tf.Tensor2D, target: tf.Tensor2D): tf.Scalar {
 }
 
 /** One update of QR-DQN with the teachers' term, as `oto_rl::qrdqn::program` records it. */
-function qrdqnUpdate(workload: Workload, optimiser: tf.AdamOptimizer, q: Layer[], target: Layer[]): () => tf.Scalar {
+function qrdqnUpdate(
+  parts: Parts,
+  workload: Workload,
+  optimiser: tf.AdamOptimizer,
+  q: Layer[],
+  target: Layer[],
+): () => tf.Scalar {
   const { quantiles } = workload.shape;
   const data = (name: string) => tensor(workload, name);
   const whole = (name: string) => tf.cast(tf.reshape(data(name), [-1]), 'int32') as tf.Tensor1D;
@@ -211,8 +242,8 @@ function qrdqnUpdate(workload: Workload, optimiser: tf.AdamOptimizer, q: Layer[]
   };
 
   const transferLoss = (given: ReturnType<typeof prepare>): tf.Scalar => {
-    const theta = cube(forward(q, observation));
-    const task = quantileHuber(pick(theta, given.chosen), given.bellman);
+    const theta = cube(forward(parts, q, observation));
+    const task = parts.quantileHuber(pick(theta, given.chosen), given.bellman);
     const values = tf.mean(theta, 2) as tf.Tensor2D;
     const ofTeacher = (x: tf.Tensor) => tf.sum(tf.mul(x, given.teacher), 1);
     const masked = (x: tf.Tensor) => tf.div(tf.sum(tf.mul(x, mask)), given.labels);
@@ -235,10 +266,15 @@ function qrdqnUpdate(workload: Workload, optimiser: tf.AdamOptimizer, q: Layer[]
 }
 
 /** One step of distillation: cross-entropy with the teacher's probabilities. */
-function distillationUpdate(workload: Workload, optimiser: tf.AdamOptimizer, student: Layer[]): () => tf.Scalar {
+function distillationUpdate(
+  parts: Parts,
+  workload: Workload,
+  optimiser: tf.AdamOptimizer,
+  student: Layer[],
+): () => tf.Scalar {
   const x = tensor(workload, 'observation') as tf.Tensor2D;
   const soft = tensor(workload, 'soft');
   const parameters = student.flatMap(({ weight, bias }) => [weight, bias]);
-  const crossEntropy = () => tf.neg(tf.mean(tf.sum(tf.mul(tf.logSoftmax(forward(student, x), 1), soft), 1))) as tf.Scalar;
+  const crossEntropy = () => tf.neg(tf.mean(tf.sum(tf.mul(tf.logSoftmax(forward(parts, student, x), 1), soft), 1))) as tf.Scalar;
   return () => optimiser.minimize(crossEntropy, true, parameters)!;
 }
