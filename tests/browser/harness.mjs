@@ -11,7 +11,7 @@ import { delimiter, extname, join, normalize, sep } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
+export const root = fileURLToPath(new URL('../../', import.meta.url));
 const { chromium } = createRequire(join(root, 'web/package.json'))('playwright-core');
 
 /** Nothing that the browser would do on its own account, above all no traffic but the tests'. */
@@ -57,20 +57,33 @@ async function stop(server) {
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
 
-/** Serves the npm package as published, the WebAssembly of the checks, and an empty page that imports the package. */
-export async function startPlainSite() {
+/** Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package. */
+export function startPlainSite() {
   const folders = { student: join(root, 'web/student'), checks: join(root, 'target/web-checks') };
   const page = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>plain</title>
     <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js"}}</script>
     <script type="module">import * as oto from 'oto-student'; window.oto = oto;</script>`;
+  return serve((path) => {
+    const [, folder, ...rest] = path.split('/');
+    return path === '/' ? page : readWithin(folders[folder], rest.join('/'));
+  });
+}
+
+/** Serves a folder as any web server would; `edits` change the text of single files on their way. */
+export function serveFolder(folder, edits = {}) {
+  return serve(async (path) => {
+    const body = await readWithin(folder, path === '/' ? 'index.html' : path);
+    return edits[path] === undefined ? body : edits[path](String(body));
+  });
+}
+
+/** Serves the body that `find` gives for a path; where it fails there is nothing. */
+async function serve(find) {
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, 'http://localhost').pathname;
-    const [, folder, ...rest] = path.split('/');
-    const file = folders[folder] && normalize(join(folders[folder], ...rest));
     try {
-      const body = path === '/' ? page : file?.startsWith(folders[folder] + sep) ? await readFile(file) : null;
-      if (body === null) throw new Error('not found');
-      response.writeHead(200, { 'content-type': TYPES[extname(path === '/' ? '.html' : path) || '.html'] ?? 'text/plain' });
+      const body = await find(path);
+      response.writeHead(200, { 'content-type': TYPES[extname(path) || '.html'] ?? 'text/plain' });
       response.end(body);
     } catch {
       response.writeHead(404).end();
@@ -82,6 +95,13 @@ export async function startPlainSite() {
     origin: `http://127.0.0.1:${server.address().port}`,
     stop: () => new Promise((done) => (server.close(done), server.closeAllConnections())),
   };
+}
+
+/** A file's bytes; it must lie in the folder. */
+async function readWithin(folder, path) {
+  const file = normalize(join(folder, path));
+  if (!file.startsWith(folder + sep)) throw new Error('not found');
+  return readFile(file);
 }
 
 /** A page on the plain site with the package loaded as `window.oto`. Errors that nobody caught fail the test. */

@@ -16,7 +16,7 @@ pub struct Side<'a> {
     pub turned: bool,
 }
 
-/// What happens to a sum before it is written.
+/// What happens to a sum: with ReLU before it is written, with tanh when all are.
 #[derive(Clone, Copy)]
 pub struct Finish<'a> {
     /// Added to each row, `[n]`.
@@ -117,6 +117,12 @@ fn product<I: Isa>(
             }
             _ => panel::<I, 2>(a, b, finish, at(2 * I::LANES), out, columns),
         };
+    }
+    if finish.activation == Activation::Tanh {
+        out.iter_mut().for_each(|s| *s = math::tanh::<I>(*s));
+    }
+    if let Some((Activation::Tanh, y)) = finish.derivative {
+        out.iter_mut().zip(y).for_each(|(s, y)| *s *= 1.0 - y * y);
     }
 }
 
@@ -266,12 +272,6 @@ fn tile<I: Isa, const V: usize, const R: usize>(
             row = std::array::from_fn(|v| I::where_positive(y[v], row[v]));
         }
         put::<I, V>(row, out);
-        if finish.activation == Activation::Tanh {
-            out.iter_mut().for_each(|s| *s = math::tanh::<I>(*s));
-        }
-        if let Some((Activation::Tanh, y)) = finish.derivative {
-            out.iter_mut().zip(&y[from..]).for_each(|(s, y)| *s *= 1.0 - y * y);
-        }
     }
     R
 }

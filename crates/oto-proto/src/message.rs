@@ -3,9 +3,11 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
+use crate::json::{self, JsonError};
 use crate::space::Space;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde_json::Value;
 use thiserror::Error;
 
 /// The WebSocket subprotocol, and the value of the field `protocol` in `hello`.
@@ -332,22 +334,31 @@ pub enum MessageError {
     Malformed(String),
 }
 
-/// Reads only the type, so that the rest is parsed straight into the right message.
-#[derive(Deserialize)]
-struct Tag<'a> {
-    #[serde(borrow, rename = "type")]
-    tag: Cow<'a, str>,
+/// A message before its type's form is looked at.
+struct Tagged {
+    tag: String,
+    content: Value,
 }
 
-fn tag(text: &str) -> Result<Cow<'_, str>, MessageError> {
-    if text.len() > MAX_CONTROL_BYTES {
-        return Err(MessageError::TooLarge(text.len()));
+impl Tagged {
+    fn read(text: &str) -> Result<Self, MessageError> {
+        if text.len() > MAX_CONTROL_BYTES {
+            return Err(MessageError::TooLarge(text.len()));
+        }
+        let content = json::parse(text).map_err(malformed)?;
+        match content.get("type") {
+            Some(Value::String(tag)) => Ok(Self { tag: tag.clone(), content }),
+            _ => Err(MessageError::Malformed("its `type` is missing or no text".into())),
+        }
     }
-    Ok(parse::<Tag<'_>>(text)?.tag)
+
+    fn message<T: DeserializeOwned>(&self) -> Result<T, MessageError> {
+        json::from_value(&self.content).map_err(malformed)
+    }
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
-    serde_json::from_str(text).map_err(|error| MessageError::Malformed(error.to_string()))
+fn malformed(error: JsonError) -> MessageError {
+    MessageError::Malformed(error.to_string())
 }
 
 fn unknown(tag: &str) -> MessageError {
@@ -364,9 +375,10 @@ impl ClientMessage {
     /// # Errors
     /// If it is too long, not JSON, of a type that students do not send, or not of its type's form.
     pub fn decode(text: &str) -> Result<Self, MessageError> {
-        match tag(text)?.as_ref() {
-            "hello" => Ok(ClientMessage::Hello(Box::new(parse(text)?))),
-            "stage" => Ok(ClientMessage::Stage(parse(text)?)),
+        let given = Tagged::read(text)?;
+        match given.tag.as_str() {
+            "hello" => Ok(ClientMessage::Hello(Box::new(given.message()?))),
+            "stage" => Ok(ClientMessage::Stage(given.message()?)),
             "bye" => Ok(ClientMessage::Bye),
             other => Err(unknown(other)),
         }
@@ -384,12 +396,13 @@ impl ServerMessage {
     /// # Errors
     /// If it is too long, not JSON, of a type that servers do not send, or not of its type's form.
     pub fn decode(text: &str) -> Result<Self, MessageError> {
-        match tag(text)?.as_ref() {
-            "welcome" => Ok(ServerMessage::Welcome(Box::new(parse(text)?))),
-            "published" => Ok(ServerMessage::Published(parse(text)?)),
-            "overloaded" => Ok(ServerMessage::Overloaded(parse(text)?)),
-            "restarting" => Ok(ServerMessage::Restarting(parse(text)?)),
-            "error" => Ok(ServerMessage::Error(parse(text)?)),
+        let given = Tagged::read(text)?;
+        match given.tag.as_str() {
+            "welcome" => Ok(ServerMessage::Welcome(Box::new(given.message()?))),
+            "published" => Ok(ServerMessage::Published(given.message()?)),
+            "overloaded" => Ok(ServerMessage::Overloaded(given.message()?)),
+            "restarting" => Ok(ServerMessage::Restarting(given.message()?)),
+            "error" => Ok(ServerMessage::Error(given.message()?)),
             other => Err(unknown(other)),
         }
     }

@@ -5,6 +5,7 @@ use crate::config::StudentConfig;
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
+use oto_proto::json;
 use oto_rl::qrdqn::NamedTensor;
 use oto_rl::replay::ReplayCounters;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -139,8 +140,7 @@ fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), Trai
     let entry = entry.ok_or_else(|| {
         TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
     })?;
-    let tree = serde_json::from_str::<serde_json::Value>(entry);
-    let Metadata { progress, extra } = tree.and_then(serde_json::from_value).map_err(broken)?;
+    let Metadata { progress, extra } = json::read(entry).map_err(broken)?;
     Ok((progress, extra))
 }
 

@@ -75,8 +75,7 @@ impl Guest for Component {
 
 /// The configuration, or where in it something does not fit.
 fn read(json: &str) -> Result<Configuration, Error> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
-        .map_err(|e| Error::Configuration(format!("{}: {}", e.path(), e.inner())))
+    oto_proto::json::read(json).map_err(|error| Error::Configuration(error.to_string()))
 }
 
 /// Why a teacher refused for good.

@@ -2,12 +2,12 @@
 
 use crate::error::CoreError;
 use oto_env::Space;
+use oto_proto::json::{self, JsonError};
 use oto_student::config::StudentConfig;
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{TeacherConfig, World};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Everything a student is made of.
@@ -48,10 +48,8 @@ pub enum EnvConfig {
 impl CoreConfig {
     /// Reads the JSON and names the place of a value that does not fit. What is left out is as the environment's preset
     /// says; without teachers the student learns alone, and a known pair of worlds has its adapter.
-    pub fn read(json: &str) -> Result<Self, CoreError> {
-        let given = serde_json::from_str(json);
-        let given = given.map_err(|e| CoreError::config("", format!("cannot be read: {e}")))?;
-        let Given { student, env, mut teachers } = deserialize(given)?;
+    pub fn read(text: &str) -> Result<Self, CoreError> {
+        let Given { student, env, mut teachers } = json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let mut preset = presets::student(id);
         if teachers.is_empty() {
@@ -64,7 +62,7 @@ impl CoreConfig {
         for (key, value) in student {
             settings[key] = value;
         }
-        Ok(Self { student: deserialize(settings)?, env, teachers })
+        Ok(Self { student: json::from_value(&settings).map_err(unread)?, env, teachers })
     }
 
     /// The world that `env` describes.
@@ -79,11 +77,8 @@ impl CoreConfig {
     }
 }
 
-fn deserialize<T: DeserializeOwned>(tree: Value) -> Result<T, CoreError> {
-    serde_path_to_error::deserialize(tree).map_err(|error| {
-        let field = error.path().to_string();
-        CoreError::config(&field, format!("cannot be read: {}", error.into_inner()))
-    })
+fn unread(error: JsonError) -> CoreError {
+    CoreError::config(&error.path, format!("cannot be read: {}", error.message))
 }
 
 #[cfg(test)]

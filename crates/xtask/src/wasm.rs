@@ -43,6 +43,7 @@ fn build_package(package: &Package) -> Result<()> {
         arguments.extend(["--no-default-features", "--features", features]);
     }
     let mut cargo = shell::cargo(&arguments);
+    cargo.arg("--config").arg(without_paths(triple));
     if package.target == Target::Web {
         // wasm-bindgen reads the section that names the features in use, and drops the names itself.
         let profile = package.profile.to_uppercase().replace('-', "_");
@@ -60,6 +61,16 @@ fn build_package(package: &Package) -> Result<()> {
         stamp.record()?;
     }
     print_sizes(&package.name, &out)
+}
+
+/// A panic names the file it happened in: what ships should not hold the paths of the machine that built it.
+fn without_paths(triple: &str) -> String {
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let from = [home.unwrap_or_default(), shell::root().display().to_string()];
+    let flags =
+        from.iter().filter(|from| !from.is_empty()).map(|from| format!("'--remap-path-prefix={from}=.'"));
+    format!("target.{triple}.rustflags=[{}]", flags.collect::<Vec<_>>().join(","))
 }
 
 fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
