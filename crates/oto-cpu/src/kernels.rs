@@ -1,7 +1,7 @@
 //! Everything that is neither a matrix product, a convolution nor a quantile loss, as loops over slices.
 
 use crate::math;
-use crate::simd::{Isa, simd};
+use crate::simd::{self, Isa, simd};
 use oto_graph::{Activation, BackendError, Binary, Unary};
 
 /// Many numbers, or one for all places.
@@ -155,13 +155,13 @@ impl Spread {
         for (r, out) in out.chunks_exact_mut(large).enumerate() {
             let x = if shared { x } else { &x[r * small..(r + 1) * small] };
             match self {
-                Spread::Regular { times: 1, .. } => out.copy_from_slice(x),
+                Spread::Regular { times: 1, .. } => simd::copy(x, out),
                 Spread::Regular { times, inner: 1, .. } => {
                     out.chunks_exact_mut(*times).zip(x).for_each(|(out, x)| out.fill(*x));
                 }
                 Spread::Regular { times, inner, .. } => {
                     for (out, x) in out.chunks_exact_mut(times * inner).zip(x.chunks_exact(*inner)) {
-                        out.chunks_exact_mut(*inner).for_each(|out| out.copy_from_slice(x));
+                        out.chunks_exact_mut(*inner).for_each(|out| simd::copy(x, out));
                     }
                 }
                 Spread::Irregular(places) => out.iter_mut().zip(places).for_each(|(o, p)| *o = x[*p]),
@@ -174,7 +174,7 @@ impl Spread {
         let (small, large) = self.sizes(small);
         for (out, x) in out.chunks_exact_mut(small).zip(x.chunks_exact(large)) {
             match self {
-                Spread::Regular { times: 1, .. } => out.copy_from_slice(x),
+                Spread::Regular { times: 1, .. } => simd::copy(x, out),
                 Spread::Regular { times, inner: 1, .. } => {
                     out.iter_mut().zip(x.chunks_exact(*times)).for_each(|(o, x)| *o = sum(x));
                 }
@@ -263,7 +263,7 @@ pub fn pick(
 ) -> Result<(), BackendError> {
     for ((out, x), i) in out.chunks_exact_mut(inner).zip(x.chunks_exact(choices * inner)).zip(at) {
         let from = index(*i, choices)? * inner;
-        out.copy_from_slice(&x[from..from + inner]);
+        simd::copy(&x[from..from + inner], out);
     }
     Ok(())
 }
@@ -278,7 +278,7 @@ pub fn unpick(
     out.fill(0.0);
     for ((out, g), i) in out.chunks_exact_mut(choices * inner).zip(g.chunks_exact(inner)).zip(at) {
         let from = index(*i, choices)? * inner;
-        out[from..from + inner].copy_from_slice(g);
+        simd::copy(g, &mut out[from..from + inner]);
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ pub fn rows(x: &[f32], count: usize, at: &[f32], out: &mut [f32]) -> Result<(), 
     let width = x.len() / count;
     for (out, i) in out.chunks_exact_mut(width).zip(at) {
         let from = index(*i, count)? * width;
-        out.copy_from_slice(&x[from..from + width]);
+        simd::copy(&x[from..from + width], out);
     }
     Ok(())
 }

@@ -203,8 +203,7 @@ fn pack(lines: Lines<'_>, count: usize, wide: usize, room: &mut [f32]) {
     }
     if down == 1 {
         for (p, to) in room.chunks_exact_mut(wide).enumerate() {
-            let from = &values[p * along..][..count];
-            to.iter_mut().zip(from).for_each(|(to, x)| *to = *x);
+            simd::copy(&values[p * along..][..count], &mut to[..count]);
         }
         return;
     }

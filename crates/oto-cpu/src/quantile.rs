@@ -85,7 +85,7 @@ fn all_pairs<I: Isa>(
     room.theta.resize(n.next_multiple_of(I::LANES), 0.0);
     let samples = theta.chunks_exact(n).zip(target.chunks_exact(m)).zip(grad.chunks_exact_mut(n));
     for (loss, ((theta, target), grad)) in loss.iter_mut().zip(samples) {
-        room.theta[..n].copy_from_slice(theta);
+        simd::copy(theta, &mut room.theta[..n]);
         let mut total = 0.0;
         let mut first = 0;
         while first < n {

@@ -289,6 +289,44 @@ pub unsafe fn transpose_square(from: [*const f32; 4], to: *mut f32, wide: usize)
     }
 }
 
+/// Copies a short row. A browser's own copy is a call out of the program, many times as long as this.
+#[inline(always)]
+pub fn copy(from: &[f32], to: &mut [f32]) {
+    #[cfg(target_arch = "wasm32")]
+    {
+        use std::arch::wasm32::{v128_load, v128_store};
+        let n = from.len();
+        assert_eq!(n, to.len());
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        let mut i = 0;
+        // SAFETY: all places are below n, which both have.
+        #[allow(unsafe_code)]
+        unsafe {
+            // Two registers a round: of a loop with one, the compiler would make the call.
+            while i + 8 <= n {
+                let (a, b) = (v128_load(from.add(i).cast()), v128_load(from.add(i + 4).cast()));
+                v128_store(to.add(i).cast(), a);
+                v128_store(to.add(i + 4).cast(), b);
+                i += 8;
+            }
+            if i + 4 <= n {
+                v128_store(to.add(i).cast(), v128_load(from.add(i).cast()));
+                i += 4;
+            }
+            if i + 2 <= n {
+                let (a, b) = (*from.add(i), *from.add(i + 1));
+                (*to.add(i), *to.add(i + 1)) = (a, b);
+                i += 2;
+            }
+            if i < n {
+                *to.add(i) = *from.add(i);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    to.copy_from_slice(from);
+}
+
 /// Numbers in the registers that kernels use here.
 pub fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
