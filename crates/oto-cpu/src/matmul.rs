@@ -79,6 +79,12 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// In place of a distance: lines lie in blocks, as [`pack_rows`] puts them.
+const PACKED: usize = 0;
+
+/// From a row to the next, in numbers (measured in Chromium).
+const NEAR: usize = 64;
+
 /// Columns `j..j + width` of the result, whose rows have `n` and whose sums `k` numbers.
 #[derive(Clone, Copy)]
 struct Panel {
@@ -99,11 +105,10 @@ fn product<I: Isa>(
     Scratch { rows, columns }: &mut Scratch,
 ) {
     let (mut a, b) = (Lines::rows(a), Lines::columns(b));
-    if I::PACKS {
+    if I::PACKS && a.down != 1 {
         let m = out.len() / n;
         pack_rows::<I>(a, m, k, grown(rows, m * k));
-        // As tiles read them then: block by block, where a block begins after whole rows.
-        a = Lines { values: rows, down: k, along: 1 };
+        a = Lines { values: rows, down: k, along: PACKED };
     }
     let mut j = 0;
     // Wide panels first, then one that is narrower if that is enough; what is missing in it is filled up with zeros.
@@ -152,8 +157,10 @@ fn panel<I: Isa, const V: usize>(
 ) -> usize {
     let wide = V * I::LANES;
     let b = b.from(at.j);
-    // In place where a row of the panel lies side by side, else packed so.
-    let columns = if !I::PACKS && b.down == 1 && at.width == wide {
+    // In place where a row of the panel lies side by side, else packed so. Narrow registers come by so often that rows far
+    // apart, which share few lines of the cache, are better packed, too.
+    let near = !I::PACKS || b.along <= NEAR;
+    let columns = if near && b.down == 1 && at.width == wide {
         b
     } else {
         let room = grown(room, at.k * wide);
@@ -256,7 +263,7 @@ fn tile<I: Isa, const V: usize, const R: usize>(
     let Panel { j, width, n, k } = at;
     let first = finish.bias.map_or([I::splat(0.0); V], |bias| registers::<I, V>(&bias[j..j + width]));
     let sums = match I::PACKS {
-        true => sums_of_packed::<I, V, R>(first, &a.from(i).values[..R * k], columns.values),
+        true => sums_side_by_side::<I, V, R>(first, a.from(i), columns, k),
         false => sums_in_place::<I, V, R>(first, a.from(i), columns, k),
     };
     for (r, row) in sums.iter().enumerate() {
@@ -300,24 +307,30 @@ fn sums_in_place<I: Isa, const V: usize, const R: usize>(
     sums
 }
 
-/// `first` plus the sums for a packed block of rows.
+/// The same where the rows' numbers lie side by side, because they are packed or because the matrix is read transposed.
 #[inline(always)]
-fn sums_of_packed<I: Isa, const V: usize, const R: usize>(
+fn sums_side_by_side<I: Isa, const V: usize, const R: usize>(
     first: [I::Vector; V],
-    rows: &[f32],
-    columns: &[f32],
+    rows: Lines<'_>,
+    columns: Lines<'_>,
+    k: usize,
 ) -> [[I::Vector; V]; R] {
     let mut sums = [first; R];
+    let (step, stride) = (if rows.along == PACKED { R } else { rows.along }, columns.along);
+    // Checked here once, so that the loop need not.
+    let rows = &rows.values[..(k - 1) * step + R];
+    let columns = &columns.values[..(k - 1) * stride + V * I::LANES];
+    // Counted as numbers, because of pointers the compiler forgets that these offsets are constants, which wasm has for free.
     let (mut row, mut column) = (rows.as_ptr().expose_provenance(), columns.as_ptr().expose_provenance());
-    for _ in 0..rows.len() / R {
-        // SAFETY: the chunk has as many numbers.
+    for _ in 0..k {
+        // SAFETY: both stretches reach as far as the last round reads.
         #[allow(unsafe_code)]
         unsafe {
             let at = std::ptr::with_exposed_provenance::<f32>(row);
             multiply::<I, V, R>(&mut sums, std::ptr::with_exposed_provenance(column), |r| *at.add(r))
         };
-        row += R * 4;
-        column += V * I::LANES * 4;
+        row += step * size_of::<f32>();
+        column += stride * size_of::<f32>();
     }
     sums
 }
