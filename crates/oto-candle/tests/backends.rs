@@ -164,3 +164,24 @@ fn refused(backend: &dyn Backend) {
     ours.read(id, &mut after).unwrap();
     assert_eq!(before, after);
 }
+
+#[test]
+fn what_is_no_number_stays_visible() {
+    let t = Trace::new();
+    let [x, weight, bias, floor] =
+        [("x", &[2, 3][..]), ("weight", &[9, 3]), ("bias", &[9]), ("floor", &[2, 9])]
+            .map(|(name, shape)| t.data(name, shape));
+    let hidden = x.linear(weight, bias, Activation::Relu);
+    let program = t.finish(&[], &[("hidden", hidden), ("bounded", hidden.maximum(floor).minimum(floor))]);
+    let numbers = [vec![f32::NAN, 1.0, 2.0, 3.0, 4.0, 5.0], vec![0.5; 27], vec![0.25; 9], vec![1.0; 18]];
+    let data = numbers.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    for backend in backends() {
+        let mut out = outputs(&program);
+        backend.compile(program.clone()).unwrap().run(&data, &mut out).unwrap();
+        for out in out {
+            let (first, second) = out.split_at(9);
+            assert!(first.iter().all(|x| x.is_nan()), "{}: {first:?}", backend.name());
+            assert!(second.iter().all(|x| x.is_finite()), "{}: {second:?}", backend.name());
+        }
+    }
+}

@@ -494,8 +494,8 @@ fn binary(op: Binary, a: &str, b: &str) -> String {
         Binary::Sub => format!("({a} - {b})"),
         Binary::Mul => format!("({a} * {b})"),
         Binary::Div => format!("({a} / {b})"),
-        Binary::Max => format!("max({a}, {b})"),
-        Binary::Min => format!("min({a}, {b})"),
+        Binary::Max => format!("larger({a}, {b})"),
+        Binary::Min => format!("smaller({a}, {b})"),
     }
 }
 

@@ -237,6 +237,19 @@ fn max_all(x: f32, lid: u32) -> f32 {
   return all;
 }
 
+// Comparisons instead of max and min: what is no number must stay so. (naga makes of a != a a comparison that is false for NaN.)
+fn relu_of(x: f32) -> f32 {
+  return select(x, 0.0, x < 0.0);
+}
+
+fn larger(a: f32, b: f32) -> f32 {
+  return select(b, a, a > b || !(a == a));
+}
+
+fn smaller(a: f32, b: f32) -> f32 {
+  return select(b, a, a < b || !(a == a));
+}
+
 fn tanh_of(x: f32) -> f32 {
   let e = exp(-2.0 * abs(x));
   let far = (1.0 - e) / (1.0 + e);
@@ -248,7 +261,7 @@ fn tanh_of(x: f32) -> f32 {
 fn softplus_of(x: f32) -> f32 {
   let e = exp(-abs(x));
   let small = e * (1.0 - e * (0.5 - e * 0.33333334));
-  return max(x, 0.0) + select(log(1.0 + e), small, e < 0.001);
+  return relu_of(x) + select(log(1.0 + e), small, e < 0.001);
 }
 
 // 1 - e^x for x <= 0.
@@ -279,7 +292,7 @@ fn literal(v: f32) -> String {
 fn activated(activation: Activation, x: &str) -> String {
     match activation {
         Activation::Identity => x.into(),
-        Activation::Relu => format!("max({x}, 0.0)"),
+        Activation::Relu => format!("relu_of({x})"),
         Activation::Tanh => format!("tanh_of({x})"),
     }
 }
