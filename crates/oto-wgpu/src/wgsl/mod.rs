@@ -207,20 +207,18 @@ impl<'p> Writer<'p> {
         ] {
             writeln!(head, "{line}").expect("a string takes all");
         }
-        head + &HELPERS.replace("HALF", &(self.threads / 2).to_string())
+        head + &HELPERS.replace("THREADS", &self.threads.to_string())
     }
 }
 
-/// Functions that kernels share. Sums and maxima over a workgroup must be called by all of its threads.
+/// Functions that kernels share. Sums and maxima over a workgroup must be called by all of its threads. Every thread adds all
+/// up by itself: two barriers instead of one for each halving.
 const HELPERS: &str = "
 fn sum_all(x: f32, lid: u32) -> f32 {
   partial[lid] = x;
   workgroupBarrier();
-  for (var s = HALFu; s > 0u; s = s >> 1u) {
-    if (lid < s) { partial[lid] += partial[lid + s]; }
-    workgroupBarrier();
-  }
-  let all = partial[0];
+  var all = 0.0;
+  for (var i = 0u; i < THREADSu; i++) { all += partial[i]; }
   workgroupBarrier();
   return all;
 }
@@ -228,11 +226,8 @@ fn sum_all(x: f32, lid: u32) -> f32 {
 fn max_all(x: f32, lid: u32) -> f32 {
   partial[lid] = x;
   workgroupBarrier();
-  for (var s = HALFu; s > 0u; s = s >> 1u) {
-    if (lid < s) { partial[lid] = max(partial[lid], partial[lid + s]); }
-    workgroupBarrier();
-  }
-  let all = partial[0];
+  var all = partial[0];
+  for (var i = 1u; i < THREADSu; i++) { all = max(all, partial[i]); }
   workgroupBarrier();
   return all;
 }
