@@ -23,6 +23,13 @@ struct Row<'m> {
     touched: Vec<Touch>,
 }
 
+impl Row<'_> {
+    /// Whether a slot lies in the workgroup's memory.
+    fn shared(&self, slot: usize) -> bool {
+        self.tiles.iter().any(|(s, tile)| *s == slot && matches!(tile, Tile::Shared(_)))
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Tile {
     Shared(usize),
@@ -189,13 +196,15 @@ impl Writer<'_> {
         let reads = self.op(n).operands().filter_map(slot).map(|slot| Touch { slot, wrote: false, across });
         let writes = [Some(n), also].into_iter().flatten().filter_map(slot);
         let touches = reads.chain(writes.map(|slot| Touch { slot, wrote: true, across })).collect::<Vec<_>>();
-        let conflict = |t: &Touch| {
-            let meets = |u: &Touch| t.slot == u.slot && (t.wrote || u.wrote) && (t.across || u.across);
-            row.touched.iter().any(meets)
-        };
-        if touches.iter().any(conflict) {
-            self.barrier();
-            row.touched.clear();
+        let meets = |t: &Touch, u: &Touch| t.slot == u.slot && (t.wrote || u.wrote) && (t.across || u.across);
+        // A barrier orders one kind of memory; it is dear where a processor plays the device.
+        for (kind, barrier) in [(true, "workgroupBarrier();"), (false, "storageBarrier();")] {
+            let conflict = |t: &Touch| row.shared(t.slot) == kind && row.touched.iter().any(|u| meets(t, u));
+            if touches.iter().any(conflict) {
+                self.line(barrier);
+                let kept = row.touched.iter().filter(|u| row.shared(u.slot) != kind).copied().collect();
+                row.touched = kept;
+            }
         }
         row.touched.extend(touches);
     }

@@ -177,11 +177,6 @@ impl<'p> Writer<'p> {
         self.line("");
     }
 
-    fn barrier(&mut self) {
-        self.line("workgroupBarrier();");
-        self.line("storageBarrier();");
-    }
-
     fn copies(&mut self) {
         self.begin("copies", self.threads);
         for (input, n) in &self.plan.copies {
