@@ -9,7 +9,8 @@ pub fn relu(x: f32) -> f32 {
     if 0.0 > x { 0.0 } else { x }
 }
 
-/// `e^x`, 0 below the smallest normal number: x is split into whole powers of two and a rest below ln(2)/2, whose power is a polynomial (Cephes' coefficients).
+/// `e^x`, 0 below the smallest normal number: x is split into whole powers of two and a rest below ln(2)/2, whose power is a
+/// polynomial (Cephes' coefficients).
 #[inline(always)]
 pub fn exp<I: Isa>(x: f32) -> f32 {
     // Beyond these the result is infinite, or so small that processors have no fast path for it: 0.

@@ -54,7 +54,8 @@ fn rows_summed<I: Isa>(x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// What the sums run along: rows of the left side, columns of the right one. One of the two distances is 1.
+/// What the sums run along: rows of the left side, columns of the right one. One of the two distances is 1, unless they are
+/// [`PACKED`].
 #[derive(Clone, Copy)]
 struct Lines<'a> {
     values: &'a [f32],
@@ -262,10 +263,7 @@ fn tile<I: Isa, const V: usize, const R: usize>(
 ) -> usize {
     let Panel { j, width, n, k } = at;
     let first = finish.bias.map_or([I::splat(0.0); V], |bias| registers::<I, V>(&bias[j..j + width]));
-    let sums = match I::PACKS {
-        true => sums_side_by_side::<I, V, R>(first, a.from(i), columns, k),
-        false => sums_in_place::<I, V, R>(first, a.from(i), columns, k),
-    };
+    let sums = sums::<I, V, R>(first, a.from(i), columns, k);
     for (r, row) in sums.iter().enumerate() {
         let mut row = *row;
         let from = (i + r) * n + j;
@@ -284,50 +282,27 @@ fn tile<I: Isa, const V: usize, const R: usize>(
 
 /// `first` plus the sums for the first `R` of `rows`.
 #[inline(always)]
-fn sums_in_place<I: Isa, const V: usize, const R: usize>(
+fn sums<I: Isa, const V: usize, const R: usize>(
     first: [I::Vector; V],
     rows: Lines<'_>,
     columns: Lines<'_>,
     k: usize,
 ) -> [[I::Vector; V]; R] {
     let mut sums = [first; R];
-    let (down, along, stride) = (rows.down, rows.along, columns.along);
-    // Checked here once, so that the loop need not: rows i..i + R, all k columns.
-    let rows = &rows.values[..(R - 1) * down + (k - 1) * along + 1];
+    // Packed or read transposed, rows lie side by side: in wasm a constant distance costs nothing.
+    let down = if I::PACKS { 1 } else { rows.down };
+    let (step, stride) = (if rows.along == PACKED { R } else { rows.along }, columns.along);
+    // Checked here once, so that the loop need not: R rows, all k columns.
+    let rows = &rows.values[..(R - 1) * down + (k - 1) * step + 1];
     let columns = &columns.values[..(k - 1) * stride + V * I::LANES];
-    let (mut row, mut column) = (rows.as_ptr(), columns.as_ptr());
+    // As numbers: of a pointer that advances by a variable the compiler forgets that its other offsets are constant.
+    let (mut row, mut column) = (rows.as_ptr().expose_provenance(), columns.as_ptr().expose_provenance());
     for _ in 0..k {
         // SAFETY: the largest index of each slice is the one checked above, with r = R - 1, the last round and v = V - 1.
         #[allow(unsafe_code)]
         unsafe {
-            multiply::<I, V, R>(&mut sums, column, |r| *row.add(r * down))
-        };
-        (row, column) = (row.wrapping_add(along), column.wrapping_add(stride));
-    }
-    sums
-}
-
-/// The same where the rows' numbers lie side by side, because they are packed or because the matrix is read transposed.
-#[inline(always)]
-fn sums_side_by_side<I: Isa, const V: usize, const R: usize>(
-    first: [I::Vector; V],
-    rows: Lines<'_>,
-    columns: Lines<'_>,
-    k: usize,
-) -> [[I::Vector; V]; R] {
-    let mut sums = [first; R];
-    let (step, stride) = (if rows.along == PACKED { R } else { rows.along }, columns.along);
-    // Checked here once, so that the loop need not.
-    let rows = &rows.values[..(k - 1) * step + R];
-    let columns = &columns.values[..(k - 1) * stride + V * I::LANES];
-    // Counted as numbers, because of pointers the compiler forgets that these offsets are constants, which wasm has for free.
-    let (mut row, mut column) = (rows.as_ptr().expose_provenance(), columns.as_ptr().expose_provenance());
-    for _ in 0..k {
-        // SAFETY: both stretches reach as far as the last round reads.
-        #[allow(unsafe_code)]
-        unsafe {
             let at = std::ptr::with_exposed_provenance::<f32>(row);
-            multiply::<I, V, R>(&mut sums, std::ptr::with_exposed_provenance(column), |r| *at.add(r))
+            multiply::<I, V, R>(&mut sums, std::ptr::with_exposed_provenance(column), |r| *at.add(r * down))
         };
         row += step * size_of::<f32>();
         column += stride * size_of::<f32>();

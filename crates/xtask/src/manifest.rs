@@ -21,8 +21,8 @@ pub struct Package {
     pub krate: String,
     pub target: Target,
     pub profile: String,
-    /// Instead of the crate's default ones.
-    pub features: Option<Vec<String>>,
+    #[serde(default)]
+    pub features: Vec<String>,
     pub artifact: String,
     pub out: PathBuf,
     pub only: Option<Only>,

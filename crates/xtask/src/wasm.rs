@@ -36,11 +36,11 @@ fn build_all(packages: impl IntoIterator<Item = Package>) -> Result<()> {
 fn build_package(package: &Package) -> Result<()> {
     add_target(package.target)?;
     let triple = package.target.triple();
-    let features = package.features.as_ref().map(|features| features.join(","));
+    let features = package.features.join(",");
     let mut arguments =
         vec!["build", "--package", &package.krate, "--target", triple, "--profile", &package.profile];
-    if let Some(features) = &features {
-        arguments.extend(["--no-default-features", "--features", features]);
+    if !features.is_empty() {
+        arguments.extend(["--features", &features]);
     }
     let mut cargo = shell::cargo(&arguments);
     cargo.arg("--config").arg(without_paths(triple));
