@@ -203,7 +203,9 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
         sum.map_or(t.constant(0.0, &[]), |s| s * (1.0 / sizes.teachers as f64))
     };
     let parts = [mean(|a| a.base.id()), mean(|a| a.rkd_d.id()), mean(|a| a.rkd_a.id())];
-    let outputs = [loss, task, parts[0], parts[1], parts[2], chosen.mean()];
+    // By rows first: a sum of all at once would be a kernel of its own.
+    let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
+    let outputs = [loss, task, parts[0], parts[1], parts[2], q];
     let named = OUTPUTS.into_iter().zip(outputs).collect::<Vec<_>>();
     t.finish(&updates, &named)
 }

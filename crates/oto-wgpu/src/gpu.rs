@@ -20,6 +20,10 @@ pub enum GpuError {
     },
 }
 
+/// Threads that keep a graphics card busy, and a processor that plays one.
+const BUSY_CARD: u32 = 4096;
+const BUSY_PROCESSOR: u32 = 64;
+
 /// An open device.
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
@@ -52,6 +56,7 @@ impl Gpu {
         let limits = Limits {
             threads: offered.max_compute_invocations_per_workgroup.min(offered.max_compute_workgroup_size_x),
             workgroup_bytes: offered.max_compute_workgroup_storage_size,
+            busy: if info.device_type == wgpu::DeviceType::Cpu { BUSY_PROCESSOR } else { BUSY_CARD },
             groups: offered.max_compute_workgroups_per_dimension,
             buffer_bytes: offered.max_buffer_size.min(offered.max_storage_buffer_binding_size),
         };

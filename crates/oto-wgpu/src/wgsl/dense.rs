@@ -1,149 +1,129 @@
-//! Kernels whose threads work together on one value: products, convolutions, sums across rows, the optimiser.
+//! Kernels over whole values: products, convolutions, sums across rows, the optimiser.
 
 use super::{Writer, activated, before, literal, summed_from};
 use oto_graph::plan::{Matmul, Optimise};
 use oto_graph::{NodeId, Op};
 
-/// Rows and columns of the result that a workgroup computes.
-const TILE: usize = 32;
-/// Terms of the sums that it holds at a time.
-const DEPTH: usize = 16;
-/// Workgroups that walk over a long array.
-const WALKERS: usize = 1024;
+/// Sides of the part of a product that a thread holds in variables.
+const SIDES: [usize; 4] = [8, 4, 2, 1];
+/// Parameters that a thread improves at most, where there are many.
+const PARAMETERS: usize = 64;
 
-impl Writer<'_> {
-    pub(super) fn matmul(&mut self, k: usize, p: &Matmul) -> usize {
-        let (down, across) = (p.m.div_ceil(TILE), p.n.div_ceil(TILE));
-        // Each thread holds a square of the result.
-        let side = (self.threads as f64).sqrt() as usize;
-        let each = TILE / side;
-        self.shared = self.shared.max(2 * TILE * DEPTH);
-        let b_base = TILE * DEPTH;
-        self.begin(&format!("k{k}"), self.threads);
-        self.line(format!("let row0 = wid / {across}u * {TILE}u;"));
-        self.line(format!("let col0 = wid % {across}u * {TILE}u;"));
-        self.line(format!("let r = lid / {side}u * {each}u;"));
-        self.line(format!("let c = lid % {side}u * {each}u;"));
-        for i in 0..each {
-            for j in 0..each {
-                self.line(format!("var s{i}{j} = 0.0;"));
-            }
-        }
-        if p.sums.is_some() {
-            self.line("var column = 0.0;");
-        }
-        self.line(format!("for (var k0 = 0u; k0 < {}u; k0 += {DEPTH}u) {{", p.k));
-        self.line(format!("for (var e = lid; e < {}u; e += {}u) {{", TILE * DEPTH, self.threads));
-        for (side, from, turned, count, origin, base) in
-            [("a", p.a, !p.ta, p.m, "row0", 0), ("b", p.b, p.tb, p.n, "col0", b_base)]
-        {
-            let columns = self.shape(from)[1];
-            // Neighbouring threads read neighbouring numbers: along the sum where the side is stored so.
-            let (line, depth) = match turned {
-                true => (format!("e / {DEPTH}u"), format!("e % {DEPTH}u")),
-                false => (format!("e % {TILE}u"), format!("e / {TILE}u")),
-            };
-            self.line(format!("let {side}_line = {line};"));
-            self.line(format!("let {side}_depth = {depth};"));
-            let (line, depth) = (format!("({origin} + {side}_line)"), format!("(k0 + {side}_depth)"));
-            let index = match turned {
-                true => format!("{line} * {columns}u + {depth}"),
-                false => format!("{depth} * {columns}u + {line}"),
-            };
-            let value = self.whole(from, &index);
-            let mut inside = Vec::new();
-            if !count.is_multiple_of(TILE) {
-                inside.push(format!("{line} < {count}u"));
-            }
-            if !p.k.is_multiple_of(DEPTH) {
-                inside.push(format!("{depth} < {}u", p.k));
-            }
-            let value = match inside.is_empty() {
-                true => value,
-                // `select` reads both sides, and robust access makes the read outside harmless.
-                false => format!("select(0.0, {value}, {})", inside.join(" && ")),
-            };
-            self.line(format!("tile[{base}u + {side}_depth * {TILE}u + {side}_line] = {value};"));
-        }
-        self.line("}");
-        self.line("workgroupBarrier();");
-        if p.sums.is_some() {
-            self.line(format!("if (lid < {TILE}u) {{"));
-            self.line(format!("for (var d = 0u; d < {DEPTH}u; d++) {{"));
-            self.line(format!("column += tile[d * {TILE}u + lid];"));
-            self.line("}");
-            self.line("}");
-        }
-        self.line(format!("for (var d = 0u; d < {DEPTH}u; d++) {{"));
-        for i in 0..each {
-            self.line(format!("let a{i} = tile[d * {TILE}u + r + {i}u];"));
-        }
-        for j in 0..each {
-            self.line(format!("let b{j} = tile[{b_base}u + d * {TILE}u + c + {j}u];"));
-        }
-        for i in 0..each {
-            for j in 0..each {
-                self.line(format!("s{i}{j} += a{i} * b{j};"));
-            }
-        }
-        self.line("}");
-        self.line("workgroupBarrier();");
-        self.line("}");
-        for i in 0..each {
-            for j in 0..each {
-                self.store_product(p, i, j);
-            }
-        }
-        if let Some(sums) = p.sums {
-            self.line(format!("if (lid < {TILE}u && col0 == 0u && row0 + lid < {}u) {{", p.m));
-            let to = self.whole(sums, "row0 + lid");
-            self.line(format!("{to} = column;"));
-            self.line("}");
-        }
-        self.end();
-        down * across
+/// How a product is cut: a thread holds so many rows and columns of the result.
+#[derive(Clone, Copy)]
+struct Cut {
+    rows: usize,
+    columns: usize,
+}
+
+impl Cut {
+    /// The largest that leaves work for `busy` threads: what a thread has loaded it uses for a whole row or column.
+    fn of(p: &Matmul, busy: usize) -> Self {
+        let cuts = SIDES.iter().flat_map(|rows| SIDES.map(|columns| Cut { rows: *rows, columns }));
+        let fits = cuts.filter(|c| c.rows == 1 && c.columns == 1 || c.threads(p) >= busy);
+        let size = |c: &Cut| (c.rows * c.columns, std::cmp::Reverse(c.rows + c.columns));
+        fits.max_by_key(size).expect("single numbers always fit")
     }
 
-    /// Writes what thread-local sum `i, j` becomes.
+    fn down(self, p: &Matmul) -> usize {
+        p.m.div_ceil(self.rows)
+    }
+
+    fn across(self, p: &Matmul) -> usize {
+        p.n.div_ceil(self.columns)
+    }
+
+    fn threads(self, p: &Matmul) -> usize {
+        self.down(p) * self.across(p)
+    }
+}
+
+impl Writer<'_> {
+    /// A thread's rows lie together; its columns lie apart, so that neighbouring threads read neighbouring columns.
+    pub(super) fn matmul(&mut self, p: &Matmul) {
+        let cut = Cut::of(p, self.limits.busy as usize);
+        let (across, total) = (cut.across(p), cut.threads(p));
+        self.begin();
+        self.line(format!("let id = wid * {}u + lid;", self.threads));
+        self.line(format!("if (id < {total}u) {{"));
+        let [a_width, b_width] = [p.a, p.b].map(|n| self.shape(n)[1]);
+        for i in 0..cut.rows {
+            let row = format!("id / {across}u * {}u + {i}u", cut.rows);
+            self.line(format!("let r{i} = {};", inside(&row, p.m, p.m.is_multiple_of(cut.rows))));
+            let start = if p.ta { format!("r{i}") } else { format!("r{i} * {a_width}u") };
+            self.line(format!("let from_a{i} = {start};"));
+        }
+        for j in 0..cut.columns {
+            let column = format!("id % {across}u + {}u", j * across);
+            self.line(format!("let c{j} = {};", inside(&column, p.n, (j + 1) * across <= p.n)));
+            let start = if p.tb { format!("c{j} * {b_width}u") } else { format!("c{j}") };
+            self.line(format!("let from_b{j} = {start};"));
+        }
+        for i in 0..cut.rows {
+            (0..cut.columns).for_each(|j| self.line(format!("var s{i}_{j} = 0.0;")));
+            if p.sums.is_some() {
+                self.line(format!("var sum{i} = 0.0;"));
+            }
+        }
+        self.count_to("d", p.k);
+        for (side, n, along, width, count) in
+            [("a", p.a, !p.ta, a_width, cut.rows), ("b", p.b, p.tb, b_width, cut.columns)]
+        {
+            let step = if along { "d".into() } else { format!("d * {width}u") };
+            self.line(format!("let at_{side} = {step};"));
+            for i in 0..count {
+                let value = self.whole(n, &format!("at_{side} + from_{side}{i}"));
+                self.line(format!("let {side}{i} = {value};"));
+            }
+        }
+        for i in 0..cut.rows {
+            (0..cut.columns).for_each(|j| self.line(format!("s{i}_{j} += a{i} * b{j};")));
+            if p.sums.is_some() {
+                self.line(format!("sum{i} += a{i};"));
+            }
+        }
+        self.line("}");
+        for i in 0..cut.rows {
+            for j in 0..cut.columns {
+                self.store_product(p, i, j);
+            }
+            if let Some(sums) = p.sums {
+                let to = self.whole(sums, &format!("r{i}"));
+                self.line(format!("if (id % {across}u == 0u) {{ {to} = sum{i}; }}"));
+            }
+        }
+        self.line("}");
+        self.end(total.div_ceil(self.threads));
+    }
+
+    /// Writes what sum `i, j` becomes. A row or column beyond the last is the last once more: the same number, written twice.
     fn store_product(&mut self, p: &Matmul, i: usize, j: usize) {
-        self.line(format!("if (row0 + r + {i}u < {}u && col0 + c + {j}u < {}u) {{", p.m, p.n));
-        self.line(format!("let at = (row0 + r + {i}u) * {}u + col0 + c + {j}u;", p.n));
-        let mut value = format!("s{i}{j}");
+        let at = format!("r{i} * {}u + c{j}", p.n);
+        let mut value = format!("s{i}_{j}");
         if let Some(bias) = p.bias {
-            value = format!("({value} + {})", self.whole(bias, &format!("col0 + c + {j}u")));
+            value = format!("({value} + {})", self.whole(bias, &format!("c{j}")));
         }
         value = activated(p.activation, &value);
         if let Some((activation, y)) = p.derivative {
-            value = before(activation, &self.whole(y, "at"), &value);
+            value = before(activation, &self.whole(y, &at), &value);
         }
-        let to = self.whole(p.out, "at");
+        let to = self.whole(p.out, &at);
         self.line(format!("{to} = {value};"));
-        self.line("}");
     }
 
-    /// Begins a walk over `len` numbers, `at` each; gives the workgroups that it takes.
-    fn walk(&mut self, k: usize, len: usize) -> usize {
-        let groups = len.div_ceil(self.threads).clamp(1, WALKERS);
-        self.begin(&format!("k{k}"), self.threads);
-        let (threads, step) = (self.threads, groups * self.threads);
-        self.line(format!("for (var at = wid * {threads}u + lid; at < {len}u; at += {step}u) {{"));
-        groups
-    }
-
-    fn end_walk(&mut self) {
-        self.line("}");
-        self.end();
-    }
-
-    pub(super) fn optimise(&mut self, k: usize, o: &Optimise) -> usize {
+    pub(super) fn optimise(&mut self, o: &Optimise) {
         let len = self.plan.slots[o.p].len;
-        let groups = self.walk(k, len);
+        self.begin();
+        let scales = self.adam_scales("", o.t, o.lr, o.beta1, o.beta2);
+        self.line(scales);
+        if let Some((_, tau)) = o.target {
+            self.line(format!("let tau = {};", self.number(tau)));
+        }
+        let groups = self.walk(len, (len / self.limits.busy as usize).clamp(1, PARAMETERS));
         let at = |slot: usize, buffer: &str| format!("{buffer}[{}u + at]", self.bases[slot]);
         let (p, m, v, g) = (at(o.p, "state"), at(o.m, "state"), at(o.v, "state"), at(o.g, "work"));
-        let slow = o.target.map(|(slot, tau)| (at(slot, "state"), self.number(tau)));
-        let scales = self.adam_scales("", o.t, o.lr, o.beta1, o.beta2);
+        let slow = o.target.map(|(slot, _)| at(slot, "state"));
         let number = |v: f64| literal(v as f32);
-        self.line(scales);
         self.line(format!("let g = {g};"));
         self.line(format!("let m = {m} * {} + g * {};", number(o.beta1), number(1.0 - o.beta1)));
         self.line(format!("let v = {v} * {} + g * g * {};", number(o.beta2), number(1.0 - o.beta2)));
@@ -151,11 +131,12 @@ impl Writer<'_> {
         self.line(format!("{m} = m;"));
         self.line(format!("{v} = v;"));
         self.line(format!("{p} = p;"));
-        if let Some((slow, tau)) = slow {
-            self.line(format!("{slow} = {slow} + {tau} * (p - {slow});"));
+        if let Some(slow) = slow {
+            self.line(format!("let slow = {slow};"));
+            self.line(format!("{slow} = slow + tau * (p - slow);"));
         }
-        self.end_walk();
-        groups
+        self.line("}");
+        self.end(groups);
     }
 
     /// Declares Adam's step size and the scale of the second moment (Kingma and Ba 2015, algorithm 1), `tag` in their names.
@@ -173,12 +154,12 @@ impl Writer<'_> {
     }
 
     /// A sum across rows: a workgroup for each place of the result.
-    pub(super) fn reduce(&mut self, k: usize, n: NodeId) -> usize {
+    pub(super) fn reduce(&mut self, n: NodeId) {
         let Op::SumTo(x) = *self.op(n) else { unreachable!("only sums are reduced") };
         let (first, count, far) = summed_from(self.shape(x), self.shape(n));
         let len = self.len(n);
-        let groups = len.min(WALKERS);
-        self.begin(&format!("k{k}"), self.threads);
+        let groups = len.min(super::WALKERS);
+        self.begin();
         self.line(format!("for (var o = wid; o < {len}u; o += {groups}u) {{"));
         self.line("var sum = 0.0;");
         self.line(format!("for (var r = lid; r < {count}u; r += {}u) {{", self.threads));
@@ -191,13 +172,13 @@ impl Writer<'_> {
         self.line(format!("{to} = all;"));
         self.line("}");
         self.line("}");
-        self.end();
-        groups
+        self.end(groups);
     }
 
     /// Convolutions written out: a thread for each number of the result.
-    pub(super) fn conv(&mut self, k: usize, n: NodeId) -> usize {
-        let groups = self.walk(k, self.len(n));
+    pub(super) fn conv(&mut self, n: NodeId) {
+        self.begin();
+        let groups = self.walk(self.len(n), 1);
         match *self.op(n) {
             Op::Conv2d { x, weight, bias, conv, activation } => {
                 self.coordinates(n);
@@ -256,8 +237,8 @@ impl Writer<'_> {
             }
             ref op => unreachable!("{op:?} is no convolution"),
         }
-        self.end_walk();
-        groups
+        self.line("}");
+        self.end(groups);
     }
 
     /// Declares i0 to i3, the coordinates of place `at`.
@@ -273,6 +254,11 @@ impl Writer<'_> {
         let to = self.whole(n, "at");
         self.line(format!("{to} = {value};"));
     }
+}
+
+/// `index`, or the last one below `count` where it may be beyond.
+fn inside(index: &str, count: usize, sure: bool) -> String {
+    if sure { index.into() } else { format!("min({index}, {}u)", count - 1) }
 }
 
 fn four(shape: &[usize]) -> [usize; 4] {

@@ -8,6 +8,8 @@ mod map;
 
 use oto_graph::plan::{Kernel, Plan, Storage};
 use oto_graph::{Activation, NodeId, Op};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What one may count on everywhere (the lowest limits that WebGPU allows).
@@ -17,6 +19,8 @@ pub struct Limits {
     pub threads: u32,
     /// Bytes of memory that a workgroup shares.
     pub workgroup_bytes: u32,
+    /// Threads that keep the device busy: a product is cut into so many pieces, if it has them.
+    pub busy: u32,
     /// Workgroups of a dispatch.
     pub groups: u32,
     /// Bytes of a storage buffer.
@@ -30,7 +34,7 @@ pub struct Shader {
     pub dispatches: Vec<Dispatch>,
     /// Where each slot begins in its buffer; meaningless for tiles.
     pub bases: Vec<usize>,
-    /// Numbers in the buffer of values between kernels; tiles that do not fit a workgroup's memory are at its end.
+    /// Numbers in the buffer of values between kernels; what the parts of a map hand on is at its end.
     pub work: usize,
 }
 
@@ -49,56 +53,22 @@ pub struct Dispatch {
 /// Writes the shader of a plan; an error says which limit it would break.
 pub fn shader(plan: &Plan, limits: Limits) -> Result<Shader, String> {
     let mut writer = Writer::new(plan, limits);
-    let mut dispatches = Vec::new();
     for (k, kernel) in plan.kernels.iter().enumerate() {
-        let groups = match kernel {
-            Kernel::Map(m) => writer.map(k, m),
-            Kernel::Matmul(p) => writer.matmul(k, p),
-            Kernel::Conv(n) => writer.conv(k, *n),
-            Kernel::Reduce(n) => writer.reduce(k, *n),
-            Kernel::Optimise(o) => writer.optimise(k, o),
-        };
-        if groups > limits.groups as usize {
-            return Err(format!(
-                "kernel {k} needs {groups} workgroups, the device runs {} at once",
-                limits.groups
-            ));
-        }
-        let text = std::mem::take(&mut writer.text);
-        dispatches.push(Dispatch { name: format!("k{k}"), text, groups: groups.max(1) as u32 });
-    }
-    if !plan.copies.is_empty() {
-        writer.copies();
-        let text = std::mem::take(&mut writer.text);
-        dispatches.push(Dispatch { name: "copies".into(), text, groups: 1 });
-    }
-    let shared = 4 * (writer.shared + writer.threads);
-    if shared > limits.workgroup_bytes as usize {
-        return Err(format!(
-            "a workgroup would share {shared} bytes, the device has {}",
-            limits.workgroup_bytes
-        ));
-    }
-    for (what, len) in [("state", plan.total(Storage::State)), ("values", writer.work)] {
-        if 4 * len as u64 > limits.buffer_bytes {
-            return Err(format!(
-                "the {what} need {} bytes, a buffer of the device holds {}",
-                4 * len,
-                limits.buffer_bytes
-            ));
+        writer.name = format!("k{k}");
+        match kernel {
+            Kernel::Map(m) => writer.map(m),
+            Kernel::Matmul(p) => writer.matmul(p),
+            Kernel::Conv(n) => writer.conv(*n),
+            Kernel::Reduce(n) => writer.reduce(*n),
+            Kernel::Optimise(o) => writer.optimise(o),
         }
     }
+    writer.copies();
+    writer.check()?;
     let head = writer.head();
+    let mut dispatches = writer.dispatches;
     dispatches.iter_mut().for_each(|d| d.text.insert_str(0, &head));
     Ok(Shader { dispatches, bases: writer.bases, work: writer.work })
-}
-
-/// Where a row's numbers lie.
-enum Spot {
-    /// The same in every row.
-    Constant(f32),
-    /// In a buffer or in a workgroup's memory: name, first number, numbers from row to row.
-    Memory { name: String, base: usize, stride: usize },
 }
 
 struct Writer<'p> {
@@ -106,12 +76,27 @@ struct Writer<'p> {
     limits: Limits,
     bases: Vec<usize>,
     work: usize,
-    /// Numbers of workgroup memory that the greediest kernel uses.
-    shared: usize,
+    /// Threads of a workgroup.
     threads: usize,
+    /// The kernel being written, what it has been so far, and its dispatches after those of the kernels before.
+    name: String,
     text: String,
     indent: usize,
+    dispatches: Vec<Dispatch>,
+    /// Single numbers that the function being written has in variables.
+    in_scope: Vec<NodeId>,
+    /// Lengths of rows whose start the part being written needs.
+    row_starts: RefCell<BTreeSet<usize>>,
+    /// What the part being written computes once for each row, in order.
+    shared: RefCell<Vec<String>>,
+    /// Rounds of the longest loop.
+    rounds: usize,
 }
+
+/// Some drivers end a loop silently after so many rounds.
+const ROUNDS: usize = 65_535;
+/// Workgroups that walk over a long array.
+const WALKERS: usize = 1024;
 
 impl<'p> Writer<'p> {
     fn new(plan: &'p Plan, limits: Limits) -> Self {
@@ -128,8 +113,53 @@ impl<'p> Writer<'p> {
             base
         });
         let bases = bases.collect();
-        let threads = 64.min(limits.threads as usize);
-        Self { plan, limits, bases, work: next[2], shared: 0, threads, text: String::new(), indent: 0 }
+        let threads = (limits.busy as usize / 4).clamp(16, 64).min(limits.threads as usize);
+        Self {
+            plan,
+            limits,
+            bases,
+            work: next[2],
+            threads,
+            name: String::new(),
+            text: String::new(),
+            indent: 0,
+            dispatches: Vec::new(),
+            in_scope: Vec::new(),
+            row_starts: RefCell::default(),
+            shared: RefCell::default(),
+            rounds: 0,
+        }
+    }
+
+    /// What the device would refuse, or do wrong.
+    fn check(&self) -> Result<(), String> {
+        let groups = self.dispatches.iter().map(|d| d.groups).max().unwrap_or(0);
+        if groups > self.limits.groups {
+            return Err(format!(
+                "a kernel needs {groups} workgroups, the device runs {} at once",
+                self.limits.groups
+            ));
+        }
+        let shared = 4 * self.threads;
+        if shared > self.limits.workgroup_bytes as usize {
+            return Err(format!(
+                "a workgroup would share {shared} bytes, the device has {}",
+                self.limits.workgroup_bytes
+            ));
+        }
+        if self.rounds >= ROUNDS {
+            return Err(format!("a sum of {} numbers is too long for some devices", self.rounds));
+        }
+        for (what, len) in [("state", self.plan.total(Storage::State)), ("values", self.work)] {
+            if 4 * len as u64 > self.limits.buffer_bytes {
+                return Err(format!(
+                    "the {what} need {} bytes, a buffer of the device holds {}",
+                    4 * len,
+                    self.limits.buffer_bytes
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn line(&mut self, line: impl AsRef<str>) {
@@ -163,22 +193,51 @@ impl<'p> Writer<'p> {
         format!("{name}[{}u + {index}]", self.bases[place.slot] + place.offset)
     }
 
-    /// Begins kernel `k` and its entry point.
-    fn begin(&mut self, name: &str, threads: usize) {
-        self.line(format!("@compute @workgroup_size({threads})"));
+    /// Begins a dispatch of the kernel being written.
+    fn begin(&mut self) {
+        let earlier =
+            self.dispatches.iter().rev().take_while(|d| d.name.split('_').next() == Some(&self.name));
+        let name = match earlier.count() {
+            0 => self.name.clone(),
+            n => format!("{}_{n}", self.name),
+        };
+        self.line(format!("@compute @workgroup_size({})", self.threads));
         self.line(format!(
             "fn {name}(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lid: u32) {{"
         ));
         self.line("let wid = group.x;");
+        self.dispatches.push(Dispatch { name, text: String::new(), groups: 0 });
     }
 
-    fn end(&mut self) {
+    /// Ends it: so many workgroups run it.
+    fn end(&mut self, groups: usize) {
         self.line("}");
-        self.line("");
+        let dispatch = self.dispatches.last_mut().expect("a dispatch was begun");
+        dispatch.text = std::mem::take(&mut self.text);
+        dispatch.groups = groups.try_into().unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Begins a walk over `len` numbers, `at` each, some `each` of them for a thread; gives the workgroups that it takes.
+    fn walk(&mut self, len: usize, each: usize) -> usize {
+        let groups = len.div_ceil(self.threads * each).clamp(1, WALKERS);
+        let (threads, step) = (self.threads, groups * self.threads);
+        self.line(format!("for (var at = wid * {threads}u + lid; at < {len}u; at += {step}u) {{"));
+        self.rounds = self.rounds.max(len.div_ceil(step));
+        groups
+    }
+
+    /// Begins a loop over the numbers below `count`.
+    fn count_to(&mut self, variable: &str, count: usize) {
+        self.line(format!("for (var {variable} = 0u; {variable} < {count}u; {variable}++) {{"));
+        self.rounds = self.rounds.max(count);
     }
 
     fn copies(&mut self) {
-        self.begin("copies", self.threads);
+        if self.plan.copies.is_empty() {
+            return;
+        }
+        self.name = "copies".into();
+        self.begin();
         for (input, n) in &self.plan.copies {
             let to = self.plan.input(*input);
             let (base, len) = (self.bases[to.slot] + to.offset, self.len(*n));
@@ -187,26 +246,28 @@ impl<'p> Writer<'p> {
             self.line(format!("state[{base}u + i] = {from};"));
             self.line("}");
         }
-        self.end();
+        self.end(1);
     }
 
     fn head(&self) -> String {
-        let mut head = String::new();
-        let shared = self.shared.max(1);
-        for line in [
-            "@group(0) @binding(0) var<storage, read_write> state: array<f32>;",
-            "@group(0) @binding(1) var<storage, read_write> work: array<f32>;",
-            "@group(0) @binding(2) var<storage, read> data: array<f32>;",
-            &format!("var<workgroup> tile: array<f32, {shared}>;"),
-            &format!("var<workgroup> partial: array<f32, {}>;", self.threads),
-        ] {
-            writeln!(head, "{line}").expect("a string takes all");
-        }
-        head + &HELPERS.replace("THREADS", &self.threads.to_string())
+        let total = |storage: Storage| {
+            let of = self.plan.slots.iter().filter(|s| s.storage == storage);
+            of.map(|s| s.len.next_multiple_of(4)).sum::<usize>().max(4)
+        };
+        let (state, work, data) = (total(Storage::State), self.work.max(4), total(Storage::Data));
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> state: array<f32, {state}>;
+@group(0) @binding(1) var<storage, read_write> work: array<f32, {work}>;
+@group(0) @binding(2) var<storage, read> data: array<f32, {data}>;
+var<workgroup> partial: array<f32, {}>;
+{}",
+            self.threads,
+            HELPERS.replace("THREADS", &self.threads.to_string())
+        )
     }
 }
 
-/// Functions that kernels share. Sums and maxima over a workgroup must be called by all of its threads. Every thread adds all
+/// Functions that kernels share. A sum over a workgroup must be called by all of its threads. Every thread adds all
 /// up by itself: two barriers instead of one for each halving.
 const HELPERS: &str = "
 fn sum_all(x: f32, lid: u32) -> f32 {
@@ -214,15 +275,6 @@ fn sum_all(x: f32, lid: u32) -> f32 {
   workgroupBarrier();
   var all = 0.0;
   for (var i = 0u; i < THREADSu; i++) { all += partial[i]; }
-  workgroupBarrier();
-  return all;
-}
-
-fn max_all(x: f32, lid: u32) -> f32 {
-  partial[lid] = x;
-  workgroupBarrier();
-  var all = partial[0];
-  for (var i = 1u; i < THREADSu; i++) { all = max(all, partial[i]); }
   workgroupBarrier();
   return all;
 }
