@@ -8,7 +8,14 @@ use crate::compare::{Outcome, Worst};
 use crate::read::Cases;
 use crate::term::{Term, TermError};
 use oto_candle::{Precision, evaluate};
-use oto_graph::{Tensor, Trace, grad};
+use oto_graph::{Activation, Tensor, Trace, grad};
+use oto_rl::losses::actor_critic::{
+    GaeStep, critic, gae, ppo_clip, sac_actor, soft_target, squashed_gaussian,
+};
+use oto_rl::losses::distillation::temperature_kl;
+use oto_rl::losses::offline::{
+    cal_ql, cql_continuous, cql_discrete, half_squared_error, td3_bc, td3_bc_scale,
+};
 use oto_rl::losses::{
     Aikd, AikdWeights, Labels, aikd, aikd_base, aikd_base_sampled, q_values, quantile_huber, rkd_a,
     rkd_d_continuous, rkd_d_discrete, transfer,
@@ -41,6 +48,15 @@ fn term(name: &str) -> Option<Record> {
         "aikd_multi_teacher" => record_aikd_multi_teacher,
         "aikd_multi_masked" => record_aikd_multi_masked,
         "aikd_full_continuous" => record_aikd_full_continuous,
+        "cql_discrete" => record_cql_discrete,
+        "cql_continuous" => record_cql_continuous,
+        "sac_critic" => record_sac_critic,
+        "sac_actor" => record_sac_actor,
+        "squashed_gaussian" => record_squashed_gaussian,
+        "ppo_clip" => record_ppo_clip,
+        "temperature_kl" => record_temperature_kl,
+        "td3bc_actor" => record_td3_bc,
+        "calql" => record_cal_ql,
         _ => return None,
     })
 }
@@ -57,20 +73,51 @@ pub(crate) fn losses(text: &[u8]) -> Result<Cases, String> {
 fn check(name: &str, index: usize, case: &Value) -> Cases {
     let name: String = name.chars().take(64).collect();
     let whole = |outcome| vec![(format!("{name}[{index}]"), outcome)];
+    if name == "gae" {
+        let compared = advantages(&mut Term::new(&Trace::new(), case));
+        return vec![(format!("{name}[{index}] float64"), compared.unwrap_or_else(refused))];
+    }
     let Some(record) = term(&name) else {
         return whole(Outcome::Unsupported(format!("this build has no term {name}")));
     };
     let trace = Trace::new();
     let mut term = Term::new(&trace, case);
-    match record(&mut term) {
-        Ok(()) => {}
-        Err(TermError::Unsupported(reason)) => return whole(Outcome::Unsupported(reason)),
-        Err(TermError::Failed(reason)) => return whole(Outcome::Failed(reason)),
+    if let Err(error) = record(&mut term) {
+        return whole(refused(error));
     }
     let compare = |(precision, label, tolerance)| {
         (format!("{name}[{index}] {label}"), compare(&term, precision, tolerance))
     };
     PRECISIONS.map(compare).into()
+}
+
+fn refused(error: TermError) -> Outcome {
+    match error {
+        TermError::Unsupported(reason) => Outcome::Unsupported(reason),
+        TermError::Failed(reason) => Outcome::Failed(reason),
+    }
+}
+
+/// Advantages are not differentiated: plain numbers, in float64.
+fn advantages(term: &mut Term<'_, '_>) -> Result<Outcome, TermError> {
+    let mut column = |key| term.numbers(key, "T");
+    let (reward, value, next_value) = (column("reward")?, column("value")?, column("next_value")?);
+    let (terminated, truncated) = (column("terminated")?, column("truncated")?);
+    let (expected, returns) = (column("advantage")?, column("returns")?);
+    let step = |i: usize| GaeStep {
+        reward: reward[i],
+        value: value[i],
+        next_value: next_value[i],
+        terminated: terminated[i] != 0.0,
+        truncated: truncated[i] != 0.0,
+    };
+    let steps = (0..reward.len()).map(step).collect::<Vec<_>>();
+    let mut got = vec![0.0; steps.len()];
+    gae(&steps, term.value("gamma")?, term.value("lam")?, &mut got);
+    let mut worst = Worst::default();
+    worst.numbers(got.iter().copied(), &expected, 1e-9, || "advantage".into());
+    worst.numbers(got.iter().zip(&value).map(|(a, v)| a + v), &returns, 1e-9, || "returns".into());
+    Ok(Outcome::Compared(worst))
 }
 
 fn compare(term: &Term<'_, '_>, precision: Precision, tolerance: f64) -> Outcome {
@@ -183,6 +230,154 @@ fn record_aikd_full_continuous(term: &mut Term<'_, '_>) -> Result<(), TermError>
     term.expect("grads.q_teacher_action", gradient(loss, q_teacher))?;
     term.expect("grads.q_data", gradient(loss, q_data))?;
     term.expect("grads.student_action", gradient(loss, student))
+}
+
+fn record_cql_discrete(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let q = term.input("scalar.q", "BA")?;
+    let action = term.index("action", "B", 'A')?;
+    let alpha = term.input("alpha", "")?;
+    let theta = term.input("quantile.theta", "BAN")?;
+    let scalar = half_squared_error(q.pick(action), term.input("scalar.td_target", "B")?);
+    let quantile = quantile_huber(theta.pick(action), term.input("quantile.target", "BM")?);
+    let kinds =
+        [("scalar", q, q, scalar, "grad_q"), ("quantile", theta, q_values(theta), quantile, "grad_theta")];
+    for (kind, leaf, q, task, grad) in kinds {
+        let regulariser = cql_discrete(q, action);
+        let loss = alpha * regulariser + task;
+        term.expect(&format!("{kind}.regulariser"), regulariser)?;
+        term.expect(&format!("{kind}.task"), task)?;
+        term.expect(&format!("{kind}.loss"), loss)?;
+        term.expect(&format!("{kind}.{grad}"), gradient(loss, leaf))?;
+    }
+    Ok(())
+}
+
+fn record_cql_continuous(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (uniform, current, next) =
+        (term.input("q_uniform", "BM")?, term.input("q_current", "BM")?, term.input("q_next", "BM")?);
+    let log_current = term.input("log_prob_current", "BM")?;
+    let log_next = term.input("log_prob_next", "BM")?;
+    let log_uniform = term.input("log_uniform_density", "")?;
+    let data = term.input("q_data", "B")?;
+    let density = log_uniform.broadcast(&uniform.shape());
+    let groups = [(uniform, density), (current, log_current), (next, log_next)];
+    let code = cql_continuous(&groups, data);
+    let count = 2 * uniform.size(1);
+    let paper = cql_continuous(&groups[..2], data) + -(count as f64).ln();
+    for (kind, loss, leaves) in [("official_code", code, 3), ("paper_appendix", paper, 2)] {
+        term.expect(&format!("{kind}.loss"), loss)?;
+        for (name, leaf) in
+            ["q_uniform", "q_current", "q_next"].into_iter().zip([uniform, current, next]).take(leaves)
+        {
+            term.expect(&format!("{kind}.grads.{name}"), gradient(loss, leaf))?;
+        }
+        term.expect(&format!("{kind}.grads.q_data"), gradient(loss, data))?;
+    }
+    Ok(())
+}
+
+/// Row `i` of `[K, B]`.
+fn row<'t>(x: Tensor<'t>, i: usize) -> Tensor<'t> {
+    x.rows(x.trace().constant(i as f64, &[1])).reshape(&[x.size(1)])
+}
+
+fn record_sac_critic(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let q = term.input("q", "KB")?;
+    let (reward, terminated) = (term.input("reward", "B")?, term.mask("terminated", "B")?);
+    let (next_q, next_log_prob) = (term.input("min_q_next", "B")?, term.input("log_prob_next", "B")?);
+    let (gamma, alpha) = (term.input("gamma", "")?, term.input("alpha", "")?);
+    let discount = gamma * (-terminated + 1.0);
+    let target = soft_target(reward, discount, next_q, next_log_prob, alpha);
+    let each = (0..q.size(0)).map(|i| critic(row(q, i), target)).collect::<Vec<_>>();
+    term.expect("target", target)?;
+    for (i, loss) in each.iter().enumerate() {
+        term.expect(&format!("loss_each.{i}"), *loss)?;
+    }
+    let Some(loss) = each.into_iter().reduce(|a, b| a + b) else {
+        return Err(TermError::Failed("q holds no critic".into()));
+    };
+    term.expect("loss", loss)?;
+    term.expect("grad_q", gradient(loss, q))
+}
+
+fn record_sac_actor(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (q, log_prob, alpha) =
+        (term.input("q", "KB")?, term.input("log_prob", "B")?, term.input("alpha", "")?);
+    let Some(min) = (0..q.size(0)).map(|i| row(q, i)).reduce(Tensor::minimum) else {
+        return Err(TermError::Failed("q holds no critic".into()));
+    };
+    let loss = sac_actor(min, log_prob, alpha);
+    term.expect("loss", loss)?;
+    term.expect("grads.q", gradient(loss, q))?;
+    term.expect("grads.log_prob", gradient(loss, log_prob))
+}
+
+fn record_squashed_gaussian(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (mean, log_std) = (term.input("mean", "BD")?, term.input("log_std", "BD")?);
+    let squashed = squashed_gaussian(mean, log_std, term.input("noise", "BD")?);
+    let probe = squashed.log_prob.mean() + squashed.action.sum_last().mean();
+    term.expect("action", squashed.action)?;
+    term.expect("log_prob", squashed.log_prob)?;
+    term.expect("loss", probe)?;
+    term.expect("grads.mean", gradient(probe, mean))?;
+    term.expect("grads.log_std", gradient(probe, log_std))
+}
+
+fn record_ppo_clip(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (new, old) = (term.input("log_prob_new", "B")?, term.input("log_prob_old", "B")?);
+    let clip = term.value("clip")?;
+    let loss = ppo_clip(new, old, term.input("advantage", "B")?, clip);
+    term.expect("ratio", (new - old).exp())?;
+    term.expect("loss", loss)?;
+    term.expect("grad_log_prob_new", gradient(loss, new))
+}
+
+fn record_temperature_kl(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (teacher, student) = (term.input("z_teacher", "BA")?, term.input("z_student", "BA")?);
+    let tau = term.value("tau")?;
+    let (weight, bias) = (term.input("eq3.W", "AA")?, term.input("eq3.b", "A")?);
+    let aligned = teacher.linear(weight, bias, Activation::Identity);
+    term.expect("eq3.aligned", aligned)?;
+    for (equation, teacher) in [("eq2", teacher), ("eq3", aligned)] {
+        let each = temperature_kl(teacher, student, tau);
+        term.expect(&format!("{equation}.per_step"), each)?;
+        term.expect(&format!("{equation}.loss_sum"), each.sum())?;
+        term.expect(&format!("{equation}.loss_mean"), each.mean())?;
+        term.expect(&format!("{equation}.grad_z_student_of_sum"), gradient(each.sum(), student))?;
+    }
+    Ok(())
+}
+
+fn record_td3_bc(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (q_pi, q_data) = (term.input("q_pi", "B")?, term.input("q_data", "B")?);
+    let (pi, action) = (term.input("pi", "BD")?, term.input("action", "BD")?);
+    let alpha = term.value("alpha")?;
+    let variants = [
+        ("printed", q_data, "loss_mean_over_dims", "grads_mean_over_dims"),
+        ("official_code", q_pi, "loss", "grads"),
+    ];
+    for (variant, scaled_by, loss_name, grads) in variants {
+        let lambda = td3_bc_scale(scaled_by, alpha);
+        let loss = td3_bc(q_pi, pi, action, lambda);
+        term.expect(&format!("{variant}.lam"), lambda)?;
+        term.expect(&format!("{variant}.{loss_name}"), loss)?;
+        term.expect(&format!("{variant}.{grads}.q_pi"), gradient(loss, q_pi))?;
+        term.expect(&format!("{variant}.{grads}.pi"), gradient(loss, pi))?;
+    }
+    Ok(())
+}
+
+fn record_cal_ql(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (q_pi, q_mu) = (term.input("q_pi", "BM")?, term.input("q_mu", "B")?);
+    let (q_data, target) = (term.input("q_data", "B")?, term.input("td_target", "B")?);
+    let alpha = term.input("alpha", "")?;
+    let (regulariser, task) = (cal_ql(q_pi, q_mu, q_data), half_squared_error(q_data, target));
+    let loss = alpha * regulariser + task;
+    term.expect("regulariser", regulariser)?;
+    term.expect("task", task)?;
+    term.expect("loss", loss)?;
+    term.expect("grads.q_pi", gradient(loss, q_pi))?;
+    term.expect("grads.q_data", gradient(loss, q_data))
 }
 
 /// What all four cases of a quantile student under the AIKD loss have in common.

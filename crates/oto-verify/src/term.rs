@@ -59,6 +59,11 @@ impl<'t, 'j> Term<'t, 'j> {
         Ok(self.data(key, &array.shape, array.values))
     }
 
+    /// Numbers that are not part of the program.
+    pub fn numbers(&mut self, key: &str, axes: &str) -> Result<Vec<f64>, TermError> {
+        Ok(self.shaped(key, axes)?.values)
+    }
+
     /// An input of whole numbers below the length of axis `below`.
     pub fn index(&mut self, key: &str, axes: &str, below: char) -> Result<Tensor<'t>, TermError> {
         let array = self.indices(key, axes, below)?;

@@ -59,20 +59,15 @@ fn environments_agree() {
 #[test]
 fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
     let report = verify_files(&[fixture("losses.json.gz")]);
-    let statuses = [Status::OutOfTolerance, Status::Failed].map(|status| report.count(status));
-    assert_eq!(statuses, [0, 0], "{report}");
-    for term in ["quantile_huber", "aikd_base", "rkd_d_discrete", "rkd_d_continuous", "rkd_a_discrete"]
-        .into_iter()
-        .chain(["rkd_a_continuous", "aikd_full", "aikd_multi_teacher", "aikd_masked", "aikd_multi_masked"])
-        .chain(["aikd_full_continuous"])
-    {
-        for case in 0..3 {
-            for (precision, tolerance) in [("float64", 1e-9), ("float32", 1e-4)] {
-                let name = format!("{term}[{case}] {precision}");
-                let row = report.rows.iter().find(|row| row.case == name).expect(&name);
-                assert_eq!((row.status, row.tolerance), (Status::Ok, Some(tolerance)), "{row}");
-            }
-        }
+    // 21 terms with three cases each; advantages are plain numbers in one precision.
+    assert_eq!(
+        (report.rows.len(), report.count(Status::Ok)),
+        (20 * 3 * 2 + 3, report.rows.len()),
+        "{report}"
+    );
+    for row in &report.rows {
+        let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
+        assert_eq!(row.tolerance, Some(tolerance), "{row}");
     }
     let unknown = json!({"kind": "losses", "cases": {"no_such_term": [{"loss": 1.0}]}});
     let rows = check_json(&unknown);

@@ -6,6 +6,10 @@
 //! Where OTO leaves a choice: a quantile student's Q(s, a) is the mean of its quantiles; a teacher answers one action a
 //! state; an average over no labels is 0; a pair of states counts only if both are labelled.
 
+pub mod actor_critic;
+pub mod distillation;
+pub mod offline;
+
 use oto_graph::Tensor;
 
 /// The weights of OTO eq. 13, each a number `[]`.

@@ -1,0 +1,49 @@
+//! Losses for learning from a dataset alone, and for going on from there: conservative Q-learning (Kumar et al. 2020; OTO
+//! eq. 6 and 7), TD3+BC (Fujimoto and Gu 2021) and calibrated Q-learning (Nakamoto et al. 2023).
+
+use super::aikd_base;
+use oto_graph::Tensor;
+
+/// CQL's regulariser for discrete actions (OTO eq. 7): mean of `log sum_a exp Q(s, a) - Q(s, a in the data)`; q `[B, A]`.
+pub fn cql_discrete<'t>(q: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+    aikd_base(q, action).mean()
+}
+
+/// Half the mean squared error against a target `[B]`, as OTO eq. 6 writes the task.
+pub fn half_squared_error<'t>(q: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
+    (q - target).square().mean() * 0.5
+}
+
+/// CQL(H)'s regulariser for continuous actions: mean of `log sum_m exp(q_m - log mu_m) - Q(s, a in the data)` over all groups
+/// of sampled actions, each `[B, M]` with the log density it was drawn with. The authors' code draws from a uniform, the
+/// policy now and the policy at the next state, and does not divide by the count; the paper's appendix F has the first two and
+/// divides, which is a difference of `log` of the count.
+pub fn cql_continuous<'t>(groups: &[(Tensor<'t>, Tensor<'t>)], q_data: Tensor<'t>) -> Tensor<'t> {
+    let each = groups.iter().map(|(q, log_mu)| (*q - *log_mu).logsumexp());
+    let all = each.reduce(log_add_exp).expect("at least one group of actions");
+    (all - q_data).mean()
+}
+
+/// `log(e^a + e^b)` without an exponential that could overflow.
+fn log_add_exp<'t>(a: Tensor<'t>, b: Tensor<'t>) -> Tensor<'t> {
+    a.maximum(b) + (-(a - b).abs()).softplus()
+}
+
+/// TD3+BC's loss of the actor: `-lambda mean Q(s, pi(s)) + mean (pi(s) - a)^2`, the square a mean over the action's
+/// dimensions; lambda is [`td3_bc_scale`]. q_pi `[B]`, pi and action `[B, D]`.
+pub fn td3_bc<'t>(q_pi: Tensor<'t>, pi: Tensor<'t>, action: Tensor<'t>, lambda: Tensor<'t>) -> Tensor<'t> {
+    (pi - action).square().mean() - lambda * q_pi.mean()
+}
+
+/// TD3+BC's lambda, `alpha / mean |Q|`, a constant for the gradient. The paper prints it over the data's actions, the
+/// authors' code takes the policy's.
+pub fn td3_bc_scale<'t>(q: Tensor<'t>, alpha: f64) -> Tensor<'t> {
+    q.stop_gradient().abs().mean().recip() * alpha
+}
+
+/// Cal-QL's regulariser: `mean max(Q(s, pi(s)), V_mu(s)) - mean Q(s, a in the data)`: CQL pushes down only what is above the
+/// value `[B]` of the policy that made the data. q_pi `[B, M]`.
+pub fn cal_ql<'t>(q_pi: Tensor<'t>, value_mu: Tensor<'t>, q_data: Tensor<'t>) -> Tensor<'t> {
+    let column = value_mu.reshape(&[value_mu.size(0), 1]);
+    q_pi.maximum(column).mean() - q_data.mean()
+}
