@@ -2,7 +2,6 @@
 
 use crate::rng::Rng;
 use crate::{EnvError, Space};
-use serde::{Deserialize, Serialize};
 
 /// What an agent does in one step, borrowed from whoever decided it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,8 +31,7 @@ impl Step {
 }
 
 /// Where an environment stands in its episode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Created, never reset.
     New,
@@ -43,8 +41,10 @@ pub enum Phase {
     Ended,
 }
 
+oto_json::json_names! { Phase { New = "new", Running = "running", Ended = "ended" } }
+
 /// All an environment needs to go on exactly where it was: feed it to [`Environment::restore`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// The environment's id; restoring into another one is refused.
     pub id: String,
@@ -57,6 +57,8 @@ pub struct Snapshot {
     /// The generator that the next `reset(None)` draws from.
     pub rng: Rng,
 }
+
+oto_json::json_object! { Snapshot: open { id, state, elapsed_steps, phase, rng } }
 
 /// A world to act in. Spaces, seeds, termination and truncation mean what they mean in Gymnasium.
 pub trait Environment: Send {

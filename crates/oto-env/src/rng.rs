@@ -5,17 +5,30 @@
 //! Algorithms for Random Number Generation" (2014); NumPy's documentation of `SeedSequence`, whose hash is O'Neill's
 //! "Developing a seed_seq Alternative" (2015).
 
-use serde::{Deserialize, Serialize};
+use oto_json::{At, Failure, FromJson, ToJson, Writer};
 
 const MULTIPLIER: u128 = 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645;
 
 /// A seeded generator with 128 bits of state: the same numbers on every platform.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[u64; 4]", into = "[u64; 4]")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng {
     state: u128,
     increment: u128,
 }
+
+impl ToJson for Rng {
+    fn write(&self, out: &mut Writer) {
+        <[u64; 4]>::from(self.clone()).write(out);
+    }
+}
+
+impl FromJson for Rng {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        <[u64; 4]>::from_json(at).map(Self::from)
+    }
+}
+
+oto_json::json_serde! { Rng }
 
 impl Rng {
     /// A generator in the state of `numpy.random.default_rng(seed)`.

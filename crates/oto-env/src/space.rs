@@ -1,7 +1,7 @@
 //! What observations and actions look like, as in Gymnasium: `Discrete` and one-dimensional `Box`.
 
 use crate::{Action, EnvError};
-use serde::{Deserialize, Serialize};
+use oto_json::{At, Failure, FromJson, ToJson, Writer};
 
 /// The most components a [`Space::Box`] may have (a 210 x 160 RGB image has 100,800).
 pub const MAX_WIDTH: usize = 1 << 20;
@@ -12,8 +12,7 @@ pub const MAX_ACTIONS: u32 = 1 << 16;
 ///
 /// In JSON: `{"kind":"discrete","n":2}` or `{"kind":"box","low":[-1.0,null],"high":[1.0,null]}`; `null` is a bound at
 /// infinity. Whoever reads a space from outside calls [`Space::validate`] before using it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Space {
     /// One of `n` choices, numbered from 0.
     Discrete {
@@ -23,10 +22,8 @@ pub enum Space {
     /// A vector of float32 with an inclusive range for each component.
     Box {
         /// The smallest value of each component, or minus infinity.
-        #[serde(with = "lower_bounds")]
         low: Vec<f32>,
         /// The largest value of each component, or infinity.
-        #[serde(with = "upper_bounds")]
         high: Vec<f32>,
     },
 }
@@ -142,34 +139,45 @@ impl Space {
     }
 }
 
-mod lower_bounds {
-    use super::{Deserialize, Serialize};
-
-    pub fn serialize<S: serde::Serializer>(bounds: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-        let bounds: Vec<_> =
-            bounds.iter().map(|&bound| (bound != f32::NEG_INFINITY).then_some(bound)).collect();
-        bounds.serialize(serializer)
+impl ToJson for Space {
+    fn write(&self, out: &mut Writer) {
+        let finite = |bounds: &[f32]| -> Vec<Option<f32>> {
+            bounds.iter().map(|&bound| (!bound.is_infinite()).then_some(bound)).collect()
+        };
+        out.open('{');
+        match self {
+            Space::Discrete { n } => {
+                out.field("kind", "discrete");
+                out.field("n", n);
+            }
+            Space::Box { low, high } => {
+                out.field("kind", "box");
+                out.field("low", &finite(low));
+                out.field("high", &finite(high));
+            }
+        }
+        out.close('}');
     }
+}
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        let bounds = Vec::<Option<f32>>::deserialize(deserializer)?;
-        Ok(bounds.into_iter().map(|bound| bound.unwrap_or(f32::NEG_INFINITY)).collect())
+impl FromJson for Space {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        let fields = at.fields()?;
+        let bounds = |name, infinity: f32| -> Result<Vec<f32>, Failure> {
+            let bounds: Vec<Option<f32>> = fields.get(name)?;
+            Ok(bounds.into_iter().map(|bound| bound.unwrap_or(infinity)).collect())
+        };
+        match fields.tag("kind", &["discrete", "box"])? {
+            0 => Ok(Space::Discrete { n: fields.get("n")? }),
+            _ => Ok(Space::Box {
+                low: bounds("low", f32::NEG_INFINITY)?,
+                high: bounds("high", f32::INFINITY)?,
+            }),
+        }
     }
 }
 
-mod upper_bounds {
-    use super::{Deserialize, Serialize};
-
-    pub fn serialize<S: serde::Serializer>(bounds: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-        let bounds: Vec<_> = bounds.iter().map(|&bound| (bound != f32::INFINITY).then_some(bound)).collect();
-        bounds.serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        let bounds = Vec::<Option<f32>>::deserialize(deserializer)?;
-        Ok(bounds.into_iter().map(|bound| bound.unwrap_or(f32::INFINITY)).collect())
-    }
-}
+oto_json::json_serde! { Space }
 
 #[cfg(test)]
 mod tests {

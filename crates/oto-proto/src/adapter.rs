@@ -8,37 +8,36 @@
 
 use crate::message::ErrorCode;
 use crate::space::{Action, Space};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Both maps of a connection. What is absent is the identity.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Adapter {
     /// From the student's observation to the teacher's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observation: Option<ObservationMap>,
     /// From the teacher's action to the student's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<ActionMap>,
 }
 
+oto_json::json_object! { Adapter: open { observation omit none, action omit none } }
+
 /// A re-ordering followed by a scale and an offset for each component of the teacher's observation.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservationMap {
     /// For each component of the teacher, the student's component it is taken from. May leave out and repeat.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permutation: Option<Vec<usize>>,
     /// One factor for each component of the teacher.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Vec<f32>>,
     /// One summand for each component of the teacher.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Vec<f32>>,
 }
 
+oto_json::json_object! {
+    ObservationMap: open { permutation omit none, scale omit none, offset omit none }
+}
+
 /// From the teacher's action to the student's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ActionMap {
     /// As it is; a vector is clipped to the student's box.
     #[default]
@@ -46,19 +45,15 @@ pub enum ActionMap {
     /// Continuous to discrete: below zero one choice, otherwise the other.
     Sign {
         /// The component of the teacher's action that is looked at.
-        #[serde(default)]
         component: usize,
         /// The student's action where the component is below zero.
-        #[serde(default)]
         negative: u32,
         /// The student's action otherwise.
-        #[serde(default = "one")]
         positive: u32,
     },
     /// Continuous to discrete: the number of thresholds that the component reaches, so 0 below all of them.
     Threshold {
         /// The component of the teacher's action that is looked at.
-        #[serde(default)]
         component: usize,
         /// Thresholds, strictly ascending.
         at: Vec<f32>,
@@ -82,8 +77,15 @@ pub enum ActionMap {
     },
 }
 
-fn one() -> u32 {
-    1
+oto_json::json_tagged! {
+    ActionMap by "kind" {
+        Identity = "identity" {},
+        Sign = "sign" { component = 0, negative = 0, positive = 1 },
+        Threshold = "threshold" { component = 0, at },
+        Affine = "affine" { scale, offset },
+        Table = "table" { map },
+        Levels = "levels" { values },
+    }
 }
 
 /// Why an adapter was refused, or why it could not map a row.

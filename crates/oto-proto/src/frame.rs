@@ -15,15 +15,13 @@
 use crate::half;
 use crate::message::ErrorCode;
 use crate::space::{Action, Space, SpaceError};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The length of the header of every binary frame, in bytes.
 pub const HEADER_BYTES: usize = 16;
 
 /// What a binary frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// States of the student, asking for actions.
@@ -56,8 +54,7 @@ impl Kind {
 }
 
 /// The type of one number of the payload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Dtype {
     /// IEEE 754 single precision.
@@ -70,6 +67,8 @@ pub enum Dtype {
     /// The index of a discrete action among more than 256.
     U16 = 4,
 }
+
+oto_json::json_names! { Dtype { F32 = "f32", F16 = "f16", U8 = "u8", U16 = "u16" } }
 
 impl Dtype {
     /// The number of bytes of one number.
@@ -291,13 +290,15 @@ fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError>
 }
 
 /// How a state component that travels as a byte becomes a number: `byte * scale[i] + offset[i]` in single precision.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Quantization {
     /// One factor for each component, finite and not zero.
     pub scale: Vec<f32>,
     /// One summand for each component, finite.
     pub offset: Vec<f32>,
 }
+
+oto_json::json_object! { Quantization: open { scale, offset } }
 
 /// Why states or actions cannot travel as asked.
 #[derive(Clone, Debug, PartialEq, Error)]

@@ -6,7 +6,6 @@
 //! - [`space`]: what observations and actions look like, as JSON.
 //! - [`frame`]: binary frames, batches of states up and batches of actions down.
 //! - [`message`]: JSON control messages, error codes and close codes.
-//! - [`json`]: how all JSON is read.
 //! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
 //! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
 //! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
@@ -15,7 +14,6 @@
 pub mod adapter;
 pub mod frame;
 mod half;
-pub mod json;
 pub mod message;
 pub mod space;
 pub mod vectors;

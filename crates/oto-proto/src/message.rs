@@ -3,11 +3,8 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
-use crate::json::{self, JsonError};
 use crate::space::Space;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use oto_json::{FromJson, Json, JsonError, Object, Writer};
 use thiserror::Error;
 
 /// The WebSocket subprotocol, and the value of the field `protocol` in `hello`.
@@ -18,8 +15,7 @@ pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// What a student says.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClientMessage {
     /// The first message of every connection.
     Hello(Box<Hello>),
@@ -30,8 +26,7 @@ pub enum ClientMessage {
 }
 
 /// What a server says.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ServerMessage {
     /// The answer to `hello`: states may be sent.
     Welcome(Box<Welcome>),
@@ -46,7 +41,7 @@ pub enum ServerMessage {
 }
 
 /// The student's introduction.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hello {
     /// Always [`PROTOCOL`].
     pub protocol: String,
@@ -59,32 +54,28 @@ pub struct Hello {
     /// The student's action space.
     pub action: Space,
     /// How both are mapped to the teacher's; none where they fit as they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
     /// How states travel.
-    #[serde(default)]
     pub dtype: Dtype,
     /// How actions travel; see [`ActionFormat::new`] for what is chosen without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action_dtype: Option<Dtype>,
     /// What the bytes of `u8` states mean.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
     /// What the student asks for beyond sending states; by default only actions.
-    #[serde(default = "only_actions")]
     pub grants: Vec<Grant>,
     /// The stage the student is in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
 }
 
-fn only_actions() -> Vec<Grant> {
-    vec![Grant::Actions]
+oto_json::json_object! {
+    Hello: open {
+        protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
+        quantization omit none, grants = vec![Grant::Actions], stage omit none
+    }
 }
 
 /// Something a connection may carry, if the server grants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// The teacher's actions for the student's states.
     Actions,
@@ -100,9 +91,15 @@ pub enum Grant {
     PeerLogits,
 }
 
+oto_json::json_names! {
+    Grant {
+        Actions = "actions", Label = "label", Submit = "submit", Weights = "weights", Transitions = "transitions",
+        PeerLogits = "peer_logits"
+    }
+}
+
 /// Where a student stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Alone, before any teacher.
     Offline,
@@ -112,8 +109,10 @@ pub enum Stage {
     Online,
 }
 
+oto_json::json_names! { Stage { Offline = "offline", Transfer = "transfer", Online = "online" } }
+
 /// The student entered a stage. An event for the server to show; it changes nothing there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageEvent {
     /// The stage entered.
     pub stage: Stage,
@@ -121,8 +120,10 @@ pub struct StageEvent {
     pub step: u64,
 }
 
+oto_json::json_object! { StageEvent: open { stage, step } }
+
 /// The server's answer to `hello`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Welcome {
     /// The name of the policy, as asked for.
     pub policy: String,
@@ -146,44 +147,56 @@ pub struct Welcome {
     pub teacher: TeacherInfo,
 }
 
+oto_json::json_object! {
+    Welcome: open {
+        policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, teacher
+    }
+}
+
 /// What a server tells about a policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TeacherInfo {
     /// The teacher's own observation space.
     pub observation: Space,
     /// The teacher's own action space.
     pub action: Space,
     /// One or two sentences for people.
-    #[serde(default)]
     pub description: String,
 }
 
+oto_json::json_object! { TeacherInfo: open { observation, action, description = String::new() } }
+
 /// The policy has a new version; labels from older ones stay valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The new version.
     pub version: u32,
 }
 
+oto_json::json_object! { Published: open { version } }
+
 /// The server has too much to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded {
     /// The request that was dropped and may be sent again; none if it is a plea only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<u32>,
     /// When to send again, in milliseconds from now.
     pub retry_ms: u32,
 }
 
+oto_json::json_object! { Overloaded: open { request omit none, retry_ms } }
+
 /// The server goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restarting {
     /// When to connect again, in milliseconds from now.
     pub retry_ms: u32,
 }
 
+oto_json::json_object! { Restarting: open { retry_ms } }
+
 /// A refusal: of one request, or of the connection if it names none.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct ErrorMessage {
     /// For programs.
@@ -191,13 +204,13 @@ pub struct ErrorMessage {
     /// For people: what was expected and what came.
     pub message: String,
     /// The request that was refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<u32>,
 }
 
+oto_json::json_object! { ErrorMessage: open { code, message, request omit none } }
+
 /// The kinds of refusal. Each has a WebSocket close code, for when the connection ends with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// Not a message or frame of this protocol, or not one for this moment.
     BadMessage,
@@ -229,6 +242,15 @@ pub enum ErrorCode {
     OutOfRange,
     /// A fault of the server itself.
     Internal,
+}
+
+oto_json::json_names! {
+    ErrorCode {
+        BadMessage = "bad_message", WrongProtocol = "wrong_protocol", UnknownPolicy = "unknown_policy",
+        SpaceMismatch = "space_mismatch", BadAdapter = "bad_adapter", BadShape = "bad_shape", BadDtype = "bad_dtype",
+        NotFinite = "not_finite", TooLarge = "too_large", NotSupported = "not_supported", Forbidden = "forbidden",
+        Timeout = "timeout", PolicyFailed = "policy_failed", OutOfRange = "out_of_range", Internal = "internal"
+    }
 }
 
 /// The close code that follows `restarting`.
@@ -337,7 +359,7 @@ pub enum MessageError {
 /// A message before its type's form is looked at.
 struct Tagged {
     tag: String,
-    content: Value,
+    content: Json,
 }
 
 impl Tagged {
@@ -345,15 +367,15 @@ impl Tagged {
         if text.len() > MAX_CONTROL_BYTES {
             return Err(MessageError::TooLarge(text.len()));
         }
-        let content = json::parse(text).map_err(malformed)?;
+        let content = oto_json::parse(text).map_err(malformed)?;
         match content.get("type") {
-            Some(Value::String(tag)) => Ok(Self { tag: tag.clone(), content }),
+            Some(Json::Text(tag)) => Ok(Self { tag: tag.clone(), content }),
             _ => Err(MessageError::Malformed("its `type` is missing or no text".into())),
         }
     }
 
-    fn message<T: DeserializeOwned>(&self) -> Result<T, MessageError> {
-        json::from_value(&self.content).map_err(malformed)
+    fn message<T: FromJson>(&self) -> Result<T, MessageError> {
+        oto_json::from_tree(&self.content).map_err(malformed)
     }
 }
 
@@ -365,8 +387,14 @@ fn unknown(tag: &str) -> MessageError {
     MessageError::UnknownType(tag.chars().take(64).collect())
 }
 
-fn to_json(message: &impl Serialize) -> String {
-    serde_json::to_string(message).expect("messages hold no maps and no foreign serialisers")
+/// A message's text: its type, then its fields.
+fn tagged(tag: &str, content: Option<&dyn Object>) -> String {
+    Writer::object(|out| {
+        out.field("type", tag);
+        if let Some(content) = content {
+            content.write_fields(out);
+        }
+    })
 }
 
 impl ClientMessage {
@@ -386,7 +414,11 @@ impl ClientMessage {
 
     /// Writes the message as a text frame.
     pub fn encode(&self) -> String {
-        to_json(self)
+        match self {
+            ClientMessage::Hello(hello) => tagged("hello", Some(&**hello)),
+            ClientMessage::Stage(event) => tagged("stage", Some(event)),
+            ClientMessage::Bye => tagged("bye", None),
+        }
     }
 }
 
@@ -409,7 +441,14 @@ impl ServerMessage {
 
     /// Writes the message as a text frame.
     pub fn encode(&self) -> String {
-        to_json(self)
+        let (tag, content): (_, &dyn Object) = match self {
+            ServerMessage::Welcome(welcome) => ("welcome", &**welcome),
+            ServerMessage::Published(published) => ("published", published),
+            ServerMessage::Overloaded(overloaded) => ("overloaded", overloaded),
+            ServerMessage::Restarting(restarting) => ("restarting", restarting),
+            ServerMessage::Error(error) => ("error", error),
+        };
+        tagged(tag, Some(content))
     }
 }
 

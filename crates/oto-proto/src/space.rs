@@ -1,7 +1,7 @@
 //! Spaces as they travel in JSON: `{"kind":"discrete","n":2}` or `{"kind":"box","low":[-1,null],"high":[1,null]}`,
 //! where `null` says that a component has no bound on that side.
 
-use serde::{Deserialize, Serialize};
+use oto_json::{At, Failure, FromJson, ToJson, Writer};
 use thiserror::Error;
 
 /// The largest number of components of a box.
@@ -10,8 +10,7 @@ pub const MAX_WIDTH: usize = 65_536;
 pub const MAX_DISCRETE: u32 = 65_536;
 
 /// The shape and bounds of an observation or of an action.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "RawSpace", into = "RawSpace")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Space {
     /// One of `n` choices, numbered from 0.
     Discrete {
@@ -63,17 +62,6 @@ pub enum SpaceError {
         /// Its upper bound.
         high: f32,
     },
-    /// A bound in JSON is too large for 32 bits.
-    #[error("component {0} of a box has a bound beyond the range of f32; write null where there is no bound")]
-    Infinite(usize),
-    /// A field that this kind of space needs is absent.
-    #[error("a {kind} space needs the field \"{field}\"")]
-    Missing {
-        /// The kind of space.
-        kind: &'static str,
-        /// The absent field.
-        field: &'static str,
-    },
 }
 
 impl Space {
@@ -123,64 +111,41 @@ impl std::fmt::Display for Space {
     }
 }
 
-/// [`Space`] as it is written in JSON.
-#[derive(Serialize, Deserialize)]
-struct RawSpace {
-    kind: RawKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    n: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    low: Option<Vec<Option<f32>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    high: Option<Vec<Option<f32>>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RawKind {
-    Discrete,
-    Box,
-}
-
-impl TryFrom<RawSpace> for Space {
-    type Error = SpaceError;
-
-    fn try_from(raw: RawSpace) -> Result<Self, SpaceError> {
-        let space = match raw.kind {
-            RawKind::Discrete => {
-                Space::Discrete { n: raw.n.ok_or(SpaceError::Missing { kind: "discrete", field: "n" })? }
-            }
-            RawKind::Box => Space::Box {
-                low: bounds(raw.low, "low", f32::NEG_INFINITY)?,
-                high: bounds(raw.high, "high", f32::INFINITY)?,
-            },
+impl ToJson for Space {
+    fn write(&self, out: &mut Writer) {
+        let finite = |bounds: &[f32]| -> Vec<Option<f32>> {
+            bounds.iter().map(|b| b.is_finite().then_some(*b)).collect()
         };
-        space.check()?;
+        out.open('{');
+        match self {
+            Space::Discrete { n } => {
+                out.field("kind", "discrete");
+                out.field("n", n);
+            }
+            Space::Box { low, high } => {
+                out.field("kind", "box");
+                out.field("low", &finite(low));
+                out.field("high", &finite(high));
+            }
+        }
+        out.close('}');
+    }
+}
+
+impl FromJson for Space {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        let fields = at.fields()?;
+        let bounds = |name, unbounded: f32| -> Result<Vec<f32>, Failure> {
+            let bounds: Vec<Option<f32>> = fields.get(name)?;
+            Ok(bounds.into_iter().map(|bound| bound.unwrap_or(unbounded)).collect())
+        };
+        let space = match fields.tag("kind", &["discrete", "box"])? {
+            0 => Space::Discrete { n: fields.get("n")? },
+            _ => Space::Box { low: bounds("low", f32::NEG_INFINITY)?, high: bounds("high", f32::INFINITY)? },
+        };
+        space.check().map_err(|error| at.wrong(&error))?;
         Ok(space)
     }
 }
 
-fn bounds(
-    raw: Option<Vec<Option<f32>>>,
-    field: &'static str,
-    unbounded: f32,
-) -> Result<Vec<f32>, SpaceError> {
-    let raw = raw.ok_or(SpaceError::Missing { kind: "box", field })?;
-    if let Some(component) = raw.iter().position(|bound| bound.is_some_and(|b| !b.is_finite())) {
-        return Err(SpaceError::Infinite(component));
-    }
-    Ok(raw.into_iter().map(|bound| bound.unwrap_or(unbounded)).collect())
-}
-
-impl From<Space> for RawSpace {
-    fn from(space: Space) -> Self {
-        let finite =
-            |bounds: Vec<f32>| Some(bounds.into_iter().map(|b| b.is_finite().then_some(b)).collect());
-        match space {
-            Space::Discrete { n } => RawSpace { kind: RawKind::Discrete, n: Some(n), low: None, high: None },
-            Space::Box { low, high } => {
-                RawSpace { kind: RawKind::Box, n: None, low: finite(low), high: finite(high) }
-            }
-        }
-    }
-}
+oto_json::json_serde! { Space }

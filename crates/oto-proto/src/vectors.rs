@@ -6,6 +6,7 @@ use crate::adapter::{Adapter, Plan};
 use crate::frame::{ActionFormat, Dtype, FrameError, Header, Ids, Quantization, StateFormat};
 use crate::message::{ClientMessage, ErrorCode, MessageError, ServerMessage};
 use crate::space::{Action, Space};
+use oto_json::Json;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
@@ -315,8 +316,7 @@ struct AdapterCase {
     name: String,
     student: Spaces,
     teacher: Spaces,
-    #[serde(default)]
-    adapter: Adapter,
+    adapter: Option<Json>,
     #[serde(default)]
     observations: Vec<RowCase>,
     #[serde(default)]
@@ -347,6 +347,14 @@ impl RowCase {
     }
 }
 
+impl AdapterCase {
+    /// What cannot be read is as bad as what does not fit.
+    fn adapter(&self) -> Result<Adapter, ErrorCode> {
+        let none = Json::Object(Vec::new());
+        oto_json::from_tree(self.adapter.as_ref().unwrap_or(&none)).map_err(|_| ErrorCode::BadAdapter)
+    }
+}
+
 impl Case for AdapterCase {
     fn name(&self) -> &str {
         &self.name
@@ -354,8 +362,11 @@ impl Case for AdapterCase {
 
     fn check(&self) -> Result<Verdict, String> {
         let (student, teacher) = (&self.student, &self.teacher);
-        let plan =
-            self.adapter.check(&student.observation, &student.action, &teacher.observation, &teacher.action);
+        let plan = self.adapter().and_then(|adapter| {
+            let plan =
+                adapter.check(&student.observation, &student.action, &teacher.observation, &teacher.action);
+            plan.map_err(|error| error.code())
+        });
         match (plan, self.reject) {
             (Ok(plan), None) => {
                 self.observations.iter().try_for_each(|row| check_observation(&plan, row))?;
@@ -363,7 +374,7 @@ impl Case for AdapterCase {
                 Ok(Verdict::Valid)
             }
             (plan, reject) => {
-                same("refusal", reject, plan.err().map(|error| error.code()))?;
+                same("refusal", reject, plan.err())?;
                 Ok(Verdict::Rejected)
             }
         }

@@ -3,8 +3,7 @@
 //! Training never happens here; it happens in a program run by a backend, which hands new weights over.
 
 /// What follows a layer's affine map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
     Identity,
@@ -13,6 +12,8 @@ pub enum Activation {
     /// Hyperbolic tangent.
     Tanh,
 }
+
+oto_json::json_names! { Activation { Identity = "identity", Relu = "relu", Tanh = "tanh" } }
 
 impl Activation {
     fn apply(self, x: &mut [f32]) {

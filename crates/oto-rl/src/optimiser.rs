@@ -4,8 +4,7 @@ use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace, grad};
 
 /// Adam's constants (Kingma and Ba 2015, section 2).
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Decay of the gradient's average.
     pub beta1: f64,
@@ -14,6 +13,8 @@ pub struct Adam {
     /// Keeps the division finite.
     pub epsilon: f64,
 }
+
+oto_json::json_object! { Adam: settings { beta1, beta2, epsilon } }
 
 impl Default for Adam {
     fn default() -> Self {

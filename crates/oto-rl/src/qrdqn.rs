@@ -10,8 +10,7 @@ use oto_graph::{
 };
 
 /// What a QR-DQN student is made of. Defaults are chosen by measurement on CartPole (docs/results.md).
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QrDqnConfig {
     /// Widths of the hidden layers, ReLU after each.
     pub hidden: Vec<usize>,
@@ -26,6 +25,10 @@ pub struct QrDqnConfig {
     pub act_with_target: bool,
     /// The optimiser's constants.
     pub adam: Adam,
+}
+
+oto_json::json_object! {
+    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, adam }
 }
 
 impl Default for QrDqnConfig {
@@ -59,7 +62,7 @@ pub struct Schedule {
 }
 
 /// What an update reports; parts of the teachers' term are means over teachers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossParts {
     /// OTO eq. 14.
     pub loss: f32,
@@ -74,6 +77,8 @@ pub struct LossParts {
     /// Mean of Q(s, a) over the batch.
     pub q: f32,
 }
+
+oto_json::json_object! { LossParts: open { loss, task, base, rkd_d, rkd_a, q } }
 
 /// Why an update failed.
 #[derive(Debug, thiserror::Error)]

@@ -283,13 +283,15 @@ impl Replay {
 }
 
 /// What of a buffer is counted in whole numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayCounters {
     /// How many transitions were ever stored.
     pub next: SlotId,
     /// The policy version of each label.
     pub version: Vec<u32>,
 }
+
+oto_json::json_object! { ReplayCounters: open { next, version } }
 
 #[cfg(test)]
 mod tests {

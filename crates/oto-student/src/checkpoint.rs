@@ -2,29 +2,27 @@
 //! everything that is not a tensor. Loading one goes on exactly where it was saved.
 
 use crate::config::StudentConfig;
+use crate::safetensors::{self, File};
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
-use oto_proto::json;
+use oto_json::{FromJson, Json, ToJson, Writer};
 use oto_rl::qrdqn::NamedTensor;
 use oto_rl::replay::ReplayCounters;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::HashMap;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
 const FORMAT: &str = "oto.checkpoint.v1";
 
 /// All that a checkpoint holds beside tensors.
-#[derive(Serialize, Deserialize)]
-struct Metadata<E> {
+struct Metadata {
     progress: Progress,
-    extra: E,
+    extra: Json,
 }
 
+oto_json::json_object! { Metadata: open { progress, extra } }
+
 /// What of a trainer is no tensor.
-#[derive(Serialize, Deserialize)]
 struct Progress {
     config: StudentConfig,
     stages: Stages,
@@ -42,8 +40,15 @@ struct Progress {
     replay: Option<ReplayCounters>,
 }
 
+oto_json::json_object! {
+    Progress: open {
+        config, stages, explore, draw, running, action, steps, started, settled, updates, episodes, episode_return,
+        episode_length, replay
+    }
+}
+
 /// A trainer as a safetensors file; `extra` is the owner's own metadata, such as where its environment stands.
-pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Result<Vec<u8>, TrainError> {
+pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Result<Vec<u8>, TrainError> {
     let (counters, arrays) = trainer.replay.save();
     let progress = Progress {
         config: trainer.config.clone(),
@@ -68,23 +73,20 @@ pub fn save<E: Serialize>(trainer: &Trainer, with_replay: bool, extra: &E) -> Re
     if with_replay {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
     }
-    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-    let raw = tensors.into_iter().map(|t| (t.name, t.shape, bytes(&t.values))).collect::<Vec<_>>();
-    let view = |(name, shape, bytes)| {
-        Ok((name, TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(broken)?))
-    };
-    let views =
-        raw.iter().map(|(n, s, b)| view((n, s, b.as_slice()))).collect::<Result<Vec<_>, TrainError>>()?;
-    let metadata = serde_json::to_string(&Metadata { progress, extra }).map_err(broken)?;
-    safetensors::serialize(views, Some(HashMap::from([(FORMAT.to_string(), metadata)]))).map_err(broken)
+    let metadata = Writer::object(|out| {
+        out.field("progress", &progress);
+        out.field("extra", extra);
+    });
+    Ok(safetensors::write(FORMAT, &metadata, &tensors))
 }
 
 /// Puts a saved state into a trainer made for the same configuration and spaces; nothing changes on an error. Gives
 /// the owner's metadata. A file saved without replay leaves the buffer as it is.
-pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainError> {
-    let (progress, extra) = read_metadata::<E>(file)?;
-    let tensors = SafeTensors::deserialize(file).map_err(broken)?;
-    let values = |name: &str| floats(&tensors, name);
+pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainError> {
+    let file = File::read(file).map_err(broken)?;
+    let Metadata { progress, extra } = metadata(&file)?;
+    let extra = oto_json::from_tree(&extra).map_err(broken)?;
+    let values = |name: &str| file.floats(name);
     if progress.config.qrdqn != trainer.config.qrdqn {
         return Err(TrainError::Checkpoint(format!(
             "it holds a network of {}, this student has {}",
@@ -114,34 +116,26 @@ pub fn load<E: DeserializeOwned>(trainer: &mut Trainer, file: &[u8]) -> Result<E
 
 /// How many environment steps a checkpoint's run had taken.
 pub fn steps(file: &[u8]) -> Result<u64, TrainError> {
-    Ok(read_metadata::<serde::de::IgnoredAny>(file)?.0.steps)
+    Ok(metadata(&File::read(file).map_err(broken)?)?.progress.steps)
 }
 
 /// Puts a saved network and its optimiser into a trainer of the same sizes; nothing else changes.
 pub fn load_weights(trainer: &mut Trainer, file: &[u8]) -> Result<(), TrainError> {
-    let (progress, _) = read_metadata::<serde::de::IgnoredAny>(file)?;
-    let tensors = SafeTensors::deserialize(file).map_err(broken)?;
-    Ok(trainer.learner.restore(progress.updates, |name| floats(&tensors, name))?)
-}
-
-fn floats(tensors: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
-    let view = tensors.tensor(name).ok().filter(|t| t.dtype() == Dtype::F32)?;
-    Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    let file = File::read(file).map_err(broken)?;
+    let progress = metadata(&file)?.progress;
+    Ok(trainer.learner.restore(progress.updates, |name| file.floats(name))?)
 }
 
 /// The configuration a checkpoint was trained with.
 pub fn config(file: &[u8]) -> Result<StudentConfig, TrainError> {
-    Ok(read_metadata::<serde::de::IgnoredAny>(file)?.0.config)
+    Ok(metadata(&File::read(file).map_err(broken)?)?.progress.config)
 }
 
-fn read_metadata<E: DeserializeOwned>(file: &[u8]) -> Result<(Progress, E), TrainError> {
-    let (_, header) = SafeTensors::read_metadata(file).map_err(broken)?;
-    let entry = header.metadata().as_ref().and_then(|m| m.get(FORMAT));
-    let entry = entry.ok_or_else(|| {
+fn metadata(file: &File<'_>) -> Result<Metadata, TrainError> {
+    let entry = file.text(FORMAT).ok_or_else(|| {
         TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
     })?;
-    let Metadata { progress, extra } = json::read(entry).map_err(broken)?;
-    Ok((progress, extra))
+    oto_json::read(entry).map_err(broken)
 }
 
 fn describe(config: &StudentConfig) -> String {

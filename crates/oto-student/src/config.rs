@@ -2,11 +2,9 @@
 
 use crate::stage::StagesConfig;
 use oto_rl::qrdqn::QrDqnConfig;
-use serde::{Deserialize, Serialize};
 
 /// A number that moves from `start` to `end` over `steps` environment steps, then stays.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Linear {
     /// At step 0.
     pub start: f64,
@@ -15,6 +13,8 @@ pub struct Linear {
     /// How long the way is.
     pub steps: u64,
 }
+
+oto_json::json_object! { Linear: closed { start, end, steps } }
 
 impl Linear {
     /// The same number for ever.
@@ -32,8 +32,7 @@ impl Linear {
 }
 
 /// The weights of OTO eq. 13 during the Transfer stage; outside it `alpha_aikd` is 0 and `alpha_task` 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TransferConfig {
     /// The whole teacher term, over the steps of the stage.
     pub alpha_aikd: Linear,
@@ -46,6 +45,8 @@ pub struct TransferConfig {
     /// Learning rate over the steps of the stage; the run's own where there is none.
     pub learning_rate: Option<Linear>,
 }
+
+oto_json::json_object! { TransferConfig: settings { alpha_aikd, delta, eta, alpha_task, learning_rate } }
 
 impl Default for TransferConfig {
     fn default() -> Self {
@@ -60,8 +61,7 @@ impl Default for TransferConfig {
 }
 
 /// How time passes between acting, learning and being taught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// Labels enter a fixed number of steps after their request: same seed, same curve.
     Lockstep,
@@ -69,15 +69,18 @@ pub enum Clock {
     Async,
 }
 
+oto_json::json_names! { Clock { Lockstep = "lockstep", Async = "async" } }
+
 /// When greedy evaluation episodes are played, in an environment of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvaluationConfig {
     /// Every so many environment steps; 0 never.
     pub every: u64,
     /// How many episodes are averaged.
     pub episodes: u32,
 }
+
+oto_json::json_object! { EvaluationConfig: settings { every, episodes } }
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
@@ -87,8 +90,7 @@ impl Default for EvaluationConfig {
 
 /// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate
 /// and `target_tau` by `factor` (down to `floor` of them), every other one divides them again (up to 1).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settle {
     /// Mean return of an evaluation that is good.
     pub at_return: f64,
@@ -98,9 +100,10 @@ pub struct Settle {
     pub floor: f64,
 }
 
+oto_json::json_object! { Settle: closed { at_return, factor, floor } }
+
 /// One training run of a QR-DQN student. Defaults are chosen by measurement on CartPole (docs/results.md).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StudentConfig {
     /// Draws parameters, exploration, batches and the environment's episodes.
     pub seed: u64,
@@ -125,7 +128,6 @@ pub struct StudentConfig {
     /// Learning rate over environment steps.
     pub learning_rate: Linear,
     /// Slows learning down where evaluations are good.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub settle: Option<Settle>,
     /// Share of random actions over environment steps.
     pub epsilon: Linear,
@@ -145,6 +147,13 @@ pub struct StudentConfig {
     pub request_batch: usize,
     /// Lockstep: labels enter so many environment steps after their request.
     pub label_lag: u64,
+}
+
+oto_json::json_object! {
+    StudentConfig: settings {
+        seed, steps, backend, qrdqn, gamma, n_step, buffer, learning_starts, train_every, updates, learning_rate,
+        settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, clock, request_batch, label_lag
+    }
 }
 
 impl Default for StudentConfig {

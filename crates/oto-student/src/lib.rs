@@ -6,6 +6,7 @@ pub mod config;
 pub mod drive;
 pub mod link;
 pub mod presets;
+mod safetensors;
 pub mod stage;
 pub mod student;
 pub mod trainer;

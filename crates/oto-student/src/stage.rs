@@ -1,11 +1,9 @@
 //! Offline, Transfer, Online: the stages of OTO's Algorithm 2 and what ends each.
 
 use crate::config::ConfigError;
-use serde::{Deserialize, Serialize};
 
 /// A stage of the student's own round (OTO, Algorithm 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Training alone, before any teacher.
     Offline,
@@ -15,29 +13,29 @@ pub enum Stage {
     Online,
 }
 
+oto_json::json_names! { Stage { Offline = "offline", Transfer = "transfer", Online = "online" } }
+
 /// What ends a stage: whichever comes first; nothing set, and it never ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ending {
     /// After so many environment steps in the stage.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// After so many seconds in the stage.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Once a greedy evaluation reaches this mean return.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub return_at_least: Option<f64>,
     /// Once it is clear that it leads nowhere.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub give_up: Option<GiveUp>,
+}
+
+oto_json::json_object! {
+    Ending: settings { steps omit none, seconds omit none, return_at_least omit none, give_up omit none }
 }
 
 /// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: a teacher who does not
 /// bring the student there, or drags it back from there, is not worth following. What it taught is forgotten: the student
 /// starts over with fresh parameters and schedules, and keeps its transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GiveUp {
     /// Environment steps since the stage began, or since the last evaluation that was good enough.
     pub after_steps: u64,
@@ -45,9 +43,10 @@ pub struct GiveUp {
     pub below_return: f64,
 }
 
+oto_json::json_object! { GiveUp: closed { after_steps, below_return } }
+
 /// Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StagesConfig {
     /// Optional training before the teachers.
     pub offline: Option<Ending>,
@@ -56,9 +55,10 @@ pub struct StagesConfig {
     /// Training after them.
     pub online: Option<Ending>,
     /// Start over when the last stage ends, instead of ending the run.
-    #[serde(rename = "loop")]
     pub repeat: bool,
 }
+
+oto_json::json_object! { StagesConfig: settings { offline, transfer, online, repeat as "loop" } }
 
 impl Default for StagesConfig {
     fn default() -> Self {
@@ -116,7 +116,7 @@ impl StagesConfig {
 const ORDER: [Stage; 3] = [Stage::Offline, Stage::Transfer, Stage::Online];
 
 /// Where a student stands in its round.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stages {
     config: StagesConfig,
     stage: Stage,
@@ -130,6 +130,8 @@ pub struct Stages {
     rounds: u64,
     done: bool,
 }
+
+oto_json::json_object! { Stages: open { config, stage, steps, seconds, fruitless, rounds, done } }
 
 /// What [`Stages::advance`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

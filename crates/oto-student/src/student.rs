@@ -23,22 +23,22 @@ const ASYNC_DELAY_MS: u64 = 20;
 const MAX_EVENTS: usize = 65_536;
 
 /// A teacher to be taught by: where it is and how it is asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TeacherConfig {
     /// `ws://` or `wss://` address of the teacher server's link.
     pub url: String,
     /// The policy's name there.
     pub policy: String,
     /// How spaces are mapped, where they differ.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
     /// How states travel.
-    #[serde(default)]
     pub dtype: Dtype,
     /// What the bytes of `u8` states mean.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+}
+
+oto_json::json_object! {
+    TeacherConfig: closed { url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none }
 }
 
 /// Where a student acts.
@@ -133,7 +133,7 @@ pub enum Event {
 }
 
 /// How a run stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Environment steps so far.
     pub step: u64,
@@ -167,6 +167,13 @@ pub struct Metrics {
     pub teachers: Vec<LinkStatus>,
 }
 
+oto_json::json_object! {
+    Metrics: written {
+        step, steps, updates, episodes, stage, rounds, done, epsilon, last_episode, last_evaluation, loss, backend, labels,
+        transitions_sent, teachers
+    }
+}
+
 struct Teacher {
     link: Link,
     /// Lockstep: requests whose labels have not entered, oldest first.
@@ -175,15 +182,21 @@ struct Teacher {
     offered: (SlotId, u64),
 }
 
-/// Consecutive slots whose labels enter at a step.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+/// A request of lockstep and what became of it.
 struct Request {
+    due: Due,
+    ticket: Ticket,
+}
+
+/// Consecutive slots whose labels enter at a step.
+#[derive(Clone, Copy)]
+struct Due {
     enters: u64,
     first: SlotId,
     count: u64,
-    #[serde(skip)]
-    ticket: Option<Ticket>,
 }
+
+oto_json::json_object! { Due: open { enters, first, count } }
 
 /// A training run.
 pub struct Student {
@@ -204,16 +217,21 @@ pub struct Student {
 }
 
 /// What a checkpoint keeps beside the trainer.
-#[derive(Serialize, Deserialize)]
 struct Extra {
     seeded: bool,
     pending: Option<u32>,
     labels: u64,
     worlds: Option<(Snapshot, Snapshot)>,
-    requests: Vec<Vec<Request>>,
+    requests: Vec<Vec<Due>>,
     offered: Vec<(SlotId, u64)>,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
+}
+
+oto_json::json_object! {
+    Extra: open {
+        seeded, pending, labels, worlds, requests, offered, last_episode, last_evaluation
+    }
 }
 
 impl Student {
@@ -474,7 +492,7 @@ impl Student {
                 World::Inside { train, evaluate } => Some((train.save(), evaluate.save())),
                 World::Outside { .. } => None,
             },
-            requests: self.teachers.iter().map(|t| t.requests.iter().copied().collect()).collect(),
+            requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
             offered: self.teachers.iter().map(|t| t.offered).collect(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
@@ -549,15 +567,15 @@ impl Teacher {
     fn request(&mut self, enters: u64, now_ms: u64) {
         let (first, count) = std::mem::take(&mut self.offered);
         if let Some(ticket) = self.link.request_now(now_ms) {
-            self.requests.push_back(Request { enters, first, count, ticket: Some(ticket) });
+            self.requests.push_back(Request { due: Due { enters, first, count }, ticket });
         }
     }
 
     /// Labels of requests that are due; false if one is still on its way over a connection that lives. A teacher that is
     /// not there is not waited for.
     fn take_due(&mut self, step: u64, put: &mut impl FnMut(SlotId, oto_proto::Action<'_>, u32)) -> bool {
-        while let Some(request) = self.requests.front().filter(|r| r.enters <= step) {
-            let taken = request.ticket.map_or(Taken::Lost, |ticket| self.link.take_labels(ticket, &mut *put));
+        while let Some(request) = self.requests.front().filter(|r| r.due.enters <= step) {
+            let taken = self.link.take_labels(request.ticket, &mut *put);
             if taken == Taken::Waiting {
                 let alive = [LinkState::Connecting, LinkState::Greeting, LinkState::Ready];
                 return !alive.contains(&self.link.state());
@@ -615,5 +633,25 @@ fn wire_stage(stage: Stage) -> oto_proto::Stage {
         Stage::Offline => oto_proto::Stage::Offline,
         Stage::Transfer => oto_proto::Stage::Transfer,
         Stage::Online => oto_proto::Stage::Online,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_and_comes_back() {
+        let episode = Episode { score: -1.5, length: 9 };
+        for (event, text) in [
+            (Event::Episode { step: 7, episode }, r#"{"event":"episode","step":7,"return":-1.5,"length":9}"#),
+            (
+                Event::Stage { step: 8, stage: Stage::Online },
+                r#"{"event":"stage","step":8,"stage":"online"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&event).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Event>(text).unwrap(), event);
+        }
     }
 }

@@ -78,7 +78,7 @@ pub struct Trainer {
 }
 
 /// What runs the updates.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BackendStatus {
     /// "cpu", "webgpu" or "candle".
     pub name: String,
@@ -88,8 +88,10 @@ pub struct BackendStatus {
     pub lost: Option<String>,
 }
 
+oto_json::json_object! { BackendStatus: written { name, tried, lost } }
+
 /// A backend that was timed on the real program, or why it could not be.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tried {
     /// "cpu" or "webgpu".
     pub name: String,
@@ -99,15 +101,18 @@ pub struct Tried {
     pub error: Option<String>,
 }
 
+oto_json::json_object! { Tried: written { name, updates_per_second, error } }
+
 /// A finished training episode.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Episode {
     /// Undiscounted return.
-    #[serde(rename = "return")]
     pub score: f64,
     /// Steps.
     pub length: u64,
 }
+
+oto_json::json_object! { Episode: open { score as "return", length } }
 
 impl Trainer {
     /// A new student for these spaces; `teachers` is how many may label its states.

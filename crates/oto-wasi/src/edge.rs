@@ -12,7 +12,6 @@ use oto_student::link::{Link, LinkState};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{Need, Student, TeacherConfig, World};
-use serde::Deserialize;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -22,12 +21,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// What `create` reads.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
 struct Configuration {
     student: StudentConfig,
     teachers: Vec<TeacherConfig>,
 }
+
+oto_json::json_object! { Configuration: settings { student, teachers } }
 
 /// A student, and the wires to its teachers.
 struct Edge {
@@ -75,7 +75,7 @@ impl Guest for Component {
 
 /// The configuration, or where in it something does not fit.
 fn read(json: &str) -> Result<Configuration, Error> {
-    oto_proto::json::read(json).map_err(|error| Error::Configuration(error.to_string()))
+    oto_json::read(json).map_err(|error| Error::Configuration(error.to_string()))
 }
 
 /// Why a teacher refused for good.

@@ -2,13 +2,11 @@
 
 use crate::error::CoreError;
 use oto_env::Space;
-use oto_proto::json::{self, JsonError};
+use oto_json::{At, Failure, FromJson, Json, JsonError};
 use oto_student::config::StudentConfig;
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{TeacherConfig, World};
-use serde::Deserialize;
-use serde_json::{Map, Value};
 
 /// Everything a student is made of.
 #[derive(Debug)]
@@ -22,17 +20,14 @@ pub struct CoreConfig {
 }
 
 /// The same as `web/student/src/options.ts` writes it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Given {
-    student: Map<String, Value>,
+    student: Vec<(String, Json)>,
     env: EnvConfig,
     teachers: Vec<TeacherConfig>,
 }
 
 /// A built-in environment, or the spaces of one that lives on the page.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub enum EnvConfig {
     /// By its id, as in `CartPole-v1`.
     BuiltIn(String),
@@ -45,11 +40,35 @@ pub enum EnvConfig {
     },
 }
 
+impl FromJson for Given {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        let fields = at.fields()?;
+        fields.only(&["student", "env", "teachers"])?;
+        let student = match fields.get("student")? {
+            Json::Object(settings) => settings,
+            _ => return Err(at.wrong(&"expected `student` to be an object")),
+        };
+        Ok(Self { student, env: fields.get("env")?, teachers: fields.get("teachers")? })
+    }
+}
+
+impl FromJson for EnvConfig {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        match at.value {
+            Json::Text(id) => Ok(Self::BuiltIn(id.clone())),
+            _ => {
+                let fields = at.fields()?;
+                Ok(Self::Page { observation: fields.get("observation")?, action: fields.get("action")? })
+            }
+        }
+    }
+}
+
 impl CoreConfig {
     /// Reads the JSON and names the place of a value that does not fit. What is left out is as the environment's preset
     /// says; without teachers the student learns alone, and a known pair of worlds has its adapter.
     pub fn read(text: &str) -> Result<Self, CoreError> {
-        let Given { student, env, mut teachers } = json::read(text).map_err(unread)?;
+        let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let mut preset = presets::student(id);
         if teachers.is_empty() {
@@ -58,11 +77,11 @@ impl CoreConfig {
         for teacher in &mut teachers {
             teacher.adapter = teacher.adapter.take().or_else(|| presets::adapter(id, &teacher.policy));
         }
-        let mut settings = serde_json::to_value(preset).expect("a configuration is numbers, texts and lists");
+        let mut settings = oto_json::parse(&oto_json::write(&preset)).map_err(unread)?;
         for (key, value) in student {
-            settings[key] = value;
+            settings.set(key, value);
         }
-        Ok(Self { student: json::from_value(&settings).map_err(unread)?, env, teachers })
+        Ok(Self { student: oto_json::from_tree(&settings).map_err(unread)?, env, teachers })
     }
 
     /// The world that `env` describes.
@@ -119,7 +138,7 @@ mod tests {
     fn a_value_that_does_not_fit_is_named() {
         let (field, message) = fails(r#"{"student":{"gamma":"high"},"env":"CartPole-v1","teachers":[]}"#);
         assert_eq!(field, "gamma");
-        assert!(message.contains("expected f64"), "{message}");
+        assert!(message.contains("expected a number, got \"high\""), "{message}");
         let (field, _) =
             fails(r#"{"student":{"qrdqn":{"hidden":[64,-1]}},"env":"CartPole-v1","teachers":[]}"#);
         assert_eq!(field, "qrdqn.hidden[1]");

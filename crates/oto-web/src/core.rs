@@ -7,6 +7,7 @@ use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
 use oto_env::Step;
+use oto_json::Writer;
 use oto_student::link::{Event, Link, Output};
 use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
 use oto_student::trainer::{TrainError, sizes};
@@ -38,8 +39,10 @@ impl StudentCore {
         let config = CoreConfig::read(config)?;
         let world = config.world()?;
         let (observation, action) = world.spaces();
-        let spaces =
-            serde_json::json!({ "observation_space": observation, "action_space": action }).to_string();
+        let spaces = Writer::object(|out| {
+            out.field("observation_space", observation);
+            out.field("action_space", action);
+        });
         let outside = matches!(world, World::Outside { .. });
         let sizes = sizes(observation, action, config.teachers.len())?;
         let chosen = backend::choose(&config.student, sizes).await?;
@@ -101,15 +104,23 @@ impl StudentCore {
     /// What is asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time only) or
     /// `{"kind":"step","action":0}`.
     pub fn environment_request(&mut self) -> Result<String, JsValue> {
-        let request = match self.student.need(host::now_ms()).map_err(CoreError::from)? {
-            Need::Reset(Some(seed)) => serde_json::json!({ "kind": "reset", "seed": seed }),
-            Need::Reset(None) => serde_json::json!({ "kind": "reset" }),
-            Need::Step(action) => serde_json::json!({ "kind": "step", "action": action }),
-            Need::Wait | Need::Nothing => {
-                return Err(CoreError::worker("the environment is not needed now").into());
+        let need = self.student.need(host::now_ms()).map_err(CoreError::from)?;
+        if matches!(need, Need::Wait | Need::Nothing) {
+            return Err(CoreError::worker("the environment is not needed now").into());
+        }
+        Ok(Writer::object(|out| match need {
+            Need::Step(action) => {
+                out.field("kind", "step");
+                out.field("action", &action);
             }
-        };
-        Ok(request.to_string())
+            Need::Reset(seed) => {
+                out.field("kind", "reset");
+                if let Some(seed) = seed {
+                    out.field("seed", &seed);
+                }
+            }
+            Need::Wait | Need::Nothing => {}
+        }))
     }
 
     /// The answer of the page's environment to that request; after a reset only the observation counts.
@@ -222,7 +233,7 @@ impl StudentCore {
         self.reporter.collect(&mut self.student);
         self.student.evaluate(episodes).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
-        Ok(serde_json::to_string(&line).expect("an evaluation holds numbers only"))
+        Ok(oto_json::write(&line))
     }
 
     /// Whether updates are on their way: what they bring comes with the worker's other events.

@@ -2,12 +2,10 @@
 //! classes.
 
 use oto_student::trainer::TrainError;
-use serde::Serialize;
 use wasm_bindgen::JsValue;
 
 /// Which class an error becomes on the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A setting out of its range.
     Config,
@@ -22,7 +20,7 @@ pub enum Kind {
 }
 
 /// An error on its way to the page.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CoreError {
     /// Its class.
     pub kind: Kind,

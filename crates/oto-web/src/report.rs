@@ -1,8 +1,8 @@
 //! Metrics for the page: how the run stands, how fast it goes, and what happened since they were taken last.
 
 use crate::host;
-use oto_student::student::{Event, Metrics, Student};
-use serde::Serialize;
+use oto_json::{Object, Writer};
+use oto_student::student::{Event, Student};
 use std::collections::VecDeque;
 
 /// Rates are measured over at least this long, in milliseconds.
@@ -11,19 +11,20 @@ const RATE_MS: f64 = 500.0;
 const MAX_KEPT: usize = 1_000;
 
 /// A finished training episode.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpisodeLine {
     /// The environment step at which it ended.
     pub step: u64,
     /// Its undiscounted return.
-    #[serde(rename = "return")]
     pub score: f64,
     /// Its number of steps.
     pub length: u64,
 }
 
+oto_json::json_object! { EpisodeLine: written { step, score as "return", length } }
+
 /// Greedy episodes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvaluationLine {
     /// The environment step of training at which they were played.
     pub step: u64,
@@ -37,16 +38,7 @@ pub struct EvaluationLine {
     pub episodes: u32,
 }
 
-/// What `metrics()` gives to the page as JSON.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    metrics: Metrics,
-    steps_per_second: f64,
-    updates_per_second: f64,
-    new_episodes: &'a VecDeque<EpisodeLine>,
-    new_evaluations: &'a VecDeque<EvaluationLine>,
-}
+oto_json::json_object! { EvaluationLine: written { step, mean, min, max, episodes } }
 
 /// Collects a student's events and measures its speed.
 #[derive(Default)]
@@ -86,14 +78,13 @@ impl Reporter {
         self.collect(student);
         let metrics = student.metrics(host::now_ms());
         self.measure(host::now(), metrics.step, metrics.updates);
-        let report = Report {
-            metrics,
-            steps_per_second: self.steps_per_second,
-            updates_per_second: self.updates_per_second,
-            new_episodes: &self.episodes,
-            new_evaluations: &self.evaluations,
-        };
-        let json = serde_json::to_string(&report).expect("a report holds numbers, texts and lists only");
+        let json = Writer::object(|out| {
+            metrics.write_fields(out);
+            out.field("steps_per_second", &self.steps_per_second);
+            out.field("updates_per_second", &self.updates_per_second);
+            out.field("new_episodes", &self.episodes);
+            out.field("new_evaluations", &self.evaluations);
+        });
         self.episodes.clear();
         self.evaluations.clear();
         json

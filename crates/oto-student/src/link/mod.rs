@@ -38,7 +38,6 @@ use oto_proto::{
     Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space, Welcome,
 };
 use queue::{Pending, Request, Requests, Status};
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Close code of a connection that ends as agreed (RFC 6455).
@@ -133,8 +132,7 @@ pub enum Output {
 }
 
 /// Where a link stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Switched off.
     Off,
@@ -148,6 +146,12 @@ pub enum LinkState {
     Ready,
     /// The teacher refused for good; connecting again needs [`Link::connect`].
     Failed,
+}
+
+oto_json::json_names! {
+    LinkState {
+        Off = "off", Waiting = "waiting", Connecting = "connecting", Greeting = "greeting", Ready = "ready", Failed = "failed"
+    }
 }
 
 /// What [`Link::take_labels`] found.

@@ -1,10 +1,9 @@
 //! What a link counts and shows.
 
 use super::LinkState;
-use serde::Serialize;
 
 /// Counters of a link since it was made. Bytes are those of this protocol's own messages, WebSocket framing aside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LinkStats {
     /// Attempts to connect.
     pub connects: u64,
@@ -42,8 +41,15 @@ pub struct LinkStats {
     pub rtt_mean_ms: f64,
 }
 
+oto_json::json_object! {
+    LinkStats: written {
+        connects, welcomes, reconnects, requests, states_sent, states_dropped, labels_received, bytes_up, bytes_down,
+        payload_up, payload_down, timeouts, overloaded, refused, rejected, rtt_ms, rtt_mean_ms
+    }
+}
+
 /// Messages of a server that did not count, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
     /// Control messages that could not be read, contradicted the handshake or came at the wrong moment.
     pub control: u64,
@@ -59,6 +65,10 @@ pub struct Rejected {
     pub stale: u64,
     /// Answers with actions that do not exist, are not finite or leave the student's space.
     pub action: u64,
+}
+
+oto_json::json_object! {
+    Rejected: written { control, frame, unknown_request, policy, count, stale, action }
 }
 
 impl Rejected {
@@ -77,7 +87,7 @@ impl LinkStats {
 }
 
 /// Everything a page shows about a link.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkStatus {
     /// Where it stands.
     pub state: LinkState,
@@ -95,4 +105,8 @@ pub struct LinkStatus {
     pub waiting: usize,
     /// Counters.
     pub stats: LinkStats,
+}
+
+oto_json::json_object! {
+    LinkStatus: written { state, policy, version, retry_in_ms, problem, pending, waiting, stats }
 }
