@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -10,6 +11,7 @@ import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
+import { gzipSync } from 'node:zlib';
 import { launch, root, serveFolder } from './harness.mjs';
 
 const STUDENT = join(root, 'web/student');
@@ -26,7 +28,8 @@ document.body.append(', trained');
 `;
 
 /** What the published types must let through, and what they must refuse; types that are not found would be `any`. */
-const TYPES = `import { Student, type Environment, type Metrics, type StudentOptions } from 'oto-student';
+const TYPES = `import { Student as CpuStudent } from 'oto-student/cpu';
+import { Student, type Environment, type Metrics, type StudentOptions } from 'oto-student';
 
 const env: Environment = {
   observationSpace: { kind: 'box', low: [-1, null], high: [1, null] },
@@ -36,6 +39,7 @@ const env: Environment = {
 };
 export const options: StudentOptions = { env, algorithm: { hidden: [16], epsilon: { start: 1, end: 0, steps: 9 } } };
 export const file = async (student: Student): Promise<Blob> => new Blob([await student.save()]);
+export const either = (small: boolean): Promise<Student> => (small ? CpuStudent : Student).create({ env });
 export const loss = (metrics: Metrics): number | undefined => metrics.loss?.loss;
 // @ts-expect-error There is no such environment.
 export const environment: StudentOptions = { env: 'CartPole' };
@@ -52,9 +56,28 @@ const page = (script) => `<!doctype html>
 </html>
 `;
 
-const PLAIN = page(`
-    <script type="importmap">{ "imports": { "oto-student": "/node_modules/oto-student/dist/index.js" } }</script>
-    <script type="module">${MAIN}</script>`);
+/** The same program with the smaller entrance. */
+const onCpu = (program) => program.replace("'oto-student'", "'oto-student/cpu'");
+
+const plainPage = (program) =>
+  page(`
+    <script type="importmap">
+      { "imports": { "oto-student": "/node_modules/oto-student/dist/index.js", "oto-student/cpu": "/node_modules/oto-student/dist/cpu.js" } }
+    </script>
+    <script type="module">${program}</script>`);
+
+/** A page that asks the smaller entrance for what it does not have. */
+const REFUSED = `import { ConfigError, Student } from 'oto-student/cpu';
+
+const refused = await Student.create({ env: 'CartPole-v1', backend: 'webgpu' }).catch((error) => error);
+const auto = await Student.create({ env: 'CartPole-v1', backend: 'auto' });
+document.body.textContent = JSON.stringify({
+  known: refused instanceof ConfigError && auto instanceof Student,
+  field: refused.field,
+  message: refused.message,
+});
+auto.dispose();
+`;
 
 const APP = {
   'package.json': JSON.stringify({ name: 'app', private: true, type: 'module' }),
@@ -73,7 +96,11 @@ const APP = {
   'index.html': page('<script type="module" src="/src/main.ts"></script>'),
   'src/main.ts': MAIN,
   'src/types.ts': TYPES,
-  'plain.html': PLAIN,
+  'plain.html': plainPage(MAIN),
+  'cpu.html': plainPage(onCpu(MAIN)),
+  'refused.html': plainPage(REFUSED),
+  'cpu/index.html': page('<script type="module" src="../src/cpu.ts"></script>'),
+  'src/cpu.ts': onCpu(MAIN),
 };
 
 let folder, app, pack, browser;
@@ -81,7 +108,7 @@ let folder, app, pack, browser;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'oto-package-'));
   app = join(folder, 'app');
-  await mkdir(join(app, 'src'), { recursive: true });
+  await Promise.all(['src', 'cpu'].map((name) => mkdir(join(app, name), { recursive: true })));
   await Promise.all(Object.entries(APP).map(([name, text]) => writeFile(join(app, name), text)));
   const said = await run('npm', ['pack', '--json', '--pack-destination', folder], STUDENT);
   [pack] = Object.values(JSON.parse(said));
@@ -154,14 +181,15 @@ test('the tarball holds what a page needs and nothing else', async () => {
   const sources = (await readdir(join(STUDENT, 'src'))).map((name) => basename(name, '.ts'));
   const expected = [
     ...['LICENSE-APACHE', 'LICENSE-MIT', 'README.md', 'package.json'],
-    ...['_bg.wasm', '_plain_bg.wasm', '_bg.wasm.d.ts', '.d.ts', '.js'].map((end) => `wasm/oto_web${end}`),
+    ...['_bg.wasm', '_plain_bg.wasm', '_bg.wasm.d.ts', '.d.ts', '.js'].flatMap((end) => [`wasm/oto_web${end}`, `wasm-cpu/oto_cpu${end}`]),
     ...sources.flatMap((name) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((end) => `dist/${name}${end}`)),
     ...sources.map((name) => `src/${name}.ts`),
   ];
   assert.deepEqual([...sizes.keys()].sort(), expected.sort());
   const large = [...sizes.keys()].filter((name) => sizes.get(name) > 100_000).sort();
-  assert.deepEqual(large, ['wasm/oto_web_bg.wasm', 'wasm/oto_web_plain_bg.wasm']);
-  assert.ok(pack.size < 1_000_000, `${pack.size} bytes`);
+  const modules = ['wasm-cpu/oto_cpu_bg.wasm', 'wasm-cpu/oto_cpu_plain_bg.wasm', 'wasm/oto_web_bg.wasm', 'wasm/oto_web_plain_bg.wasm'];
+  assert.deepEqual(large, modules);
+  assert.ok(pack.size < 1_100_000, `${pack.size} bytes`);
 });
 
 test('its package.json says what it is, and its licences are those of the project', async () => {
@@ -171,7 +199,7 @@ test('its package.json says what it is, and its licences are those of the projec
   assert.equal(license, 'MIT OR Apache-2.0');
   assert.ok(keywords.length > 0 && description.length > 0);
   assert.equal(dependencies, undefined);
-  for (const target of Object.values(exports['.'])) await readFile(join(installed, target));
+  for (const target of Object.values(exports).flatMap(Object.values)) await readFile(join(installed, target));
   for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {
     assert.equal(await readFile(join(installed, name), 'utf8'), await readFile(join(root, name), 'utf8'));
   }
@@ -202,15 +230,54 @@ test('a Vite application without a setting, on the development server', async ()
   }
 });
 
+test('a page downloads no more than the manual says', async () => {
+  const manual = await readFile(join(STUDENT, 'README.md'), 'utf8');
+  const kib = (file) => gzipSync(readFileSync(join(STUDENT, file)), { level: 9 }).length / 1024;
+  const names = { 'oto-student': 'wasm/oto_web', 'oto-student/cpu': 'wasm-cpu/oto_cpu' };
+  for (const [entrance, module] of Object.entries(names)) {
+    const [, said] = new RegExp(`\\| \`${entrance}\` \\|.* (\\d+) KiB \\|`).exec(manual) ?? assert.fail(entrance);
+    const sizes = ['_bg.wasm', '_plain_bg.wasm'].map((end) => kib(module + end) + kib(`${module}.js`));
+    assert.ok(sizes.every((size) => size <= Number(said) && size > Number(said) - 10), `${entrance}: ${sizes}, said ${said}`);
+  }
+});
+
 test('a page with an import map', async () => {
   const loaded = await withSite(app, {}, (origin) => trainIn(`${origin}/plain.html`));
   assert.deepEqual(loaded, ['oto_web_bg.wasm']);
 });
 
+test('the entrance without WebGPU loads the small module alone', async () => {
+  const withMap = await withSite(app, {}, (origin) => trainIn(`${origin}/cpu.html`));
+  assert.deepEqual(withMap, ['oto_cpu_bg.wasm']);
+  await tool('vite', 'build', 'cpu', '--outDir', '../dist-cpu');
+  const built = await readdir(join(app, 'dist-cpu'), { recursive: true });
+  const modules = built.filter((name) => name.endsWith('.wasm')).map((name) => moduleName(`http://app/${name}`));
+  assert.deepEqual(modules.sort(), ['oto_cpu_bg.wasm', 'oto_cpu_plain_bg.wasm']);
+  const bundled = await withSite(join(app, 'dist-cpu'), {}, (origin) => trainIn(`${origin}/`));
+  assert.deepEqual(bundled, ['oto_cpu_bg.wasm']);
+});
+
+test('the entrance without WebGPU says so when it is asked for it', async () => {
+  const text = await withSite(app, {}, async (origin) => {
+    const opened = await browser.newPage();
+    await opened.goto(`${origin}/refused.html`);
+    await opened.waitForFunction(() => document.body?.textContent.startsWith('{'), null, { timeout: 60_000 });
+    const said = await opened.evaluate(() => document.body.textContent);
+    await opened.close();
+    return said;
+  });
+  const { known, field, message } = JSON.parse(text);
+  assert.deepEqual([known, field], [true, 'backend']);
+  assert.match(message, /^backend is "webgpu": oto-student\/cpu computes on the CPU alone; import Student from "oto-student"/);
+});
+
 test('a browser without relaxed SIMD loads the plain module', async () => {
   // The worker asks the browser when it starts, after its imports; this is the answer of an older one.
   const older = (text) => `WebAssembly.validate = () => false;\n${text}`;
-  const edits = { '/node_modules/oto-student/dist/worker.js': older };
-  const loaded = await withSite(app, edits, (origin) => trainIn(`${origin}/plain.html`));
-  assert.deepEqual(loaded, ['oto_web_plain_bg.wasm']);
+  const pages = { plain: ['worker', 'oto_web_plain_bg.wasm'], cpu: ['worker-cpu', 'oto_cpu_plain_bg.wasm'] };
+  for (const [name, [worker, module]] of Object.entries(pages)) {
+    const edits = { [`/node_modules/oto-student/dist/${worker}.js`]: older };
+    const loaded = await withSite(app, edits, (origin) => trainIn(`${origin}/${name}.html`));
+    assert.deepEqual(loaded, [module]);
+  }
 });

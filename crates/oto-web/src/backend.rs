@@ -20,7 +20,8 @@ pub struct Chosen {
 pub async fn choose(config: &StudentConfig, _: Sizes) -> Result<Chosen, CoreError> {
     match config.backend.as_str() {
         "webgpu" => {
-            Err(CoreError::config("backend", "is \"webgpu\": this build computes on the CPU only".into()))
+            let message = "is \"webgpu\": oto-student/cpu computes on the CPU alone; import Student from \"oto-student\"";
+            Err(CoreError::config("backend", message.into()))
         }
         _ => Ok(Chosen { backend: Box::new(Cpu), tried: Vec::new() }),
     }

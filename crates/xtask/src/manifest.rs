@@ -24,6 +24,7 @@ pub struct Package {
     #[serde(default)]
     pub features: Vec<String>,
     pub artifact: String,
+    pub module: Option<String>,
     pub out: PathBuf,
     pub only: Option<Only>,
 }

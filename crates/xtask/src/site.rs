@@ -5,9 +5,12 @@ use crate::{shell, stamp::Stamp, wasm};
 use anyhow::Result;
 use std::path::Path;
 
+/// The WebAssembly packages of the npm package.
+const STUDENT: [&str; 2] = ["web", "web-cpu"];
+
 /// Builds the web packages of wasm-pack.toml, then `web/student/dist`, then `web/demo/dist`.
 pub fn build() -> Result<()> {
-    wasm::build(&["web".into()])?;
+    wasm::build(&STUDENT.map(String::from))?;
     build_scripts()
 }
 
@@ -20,7 +23,8 @@ fn build_scripts() -> Result<()> {
 
 /// Builds `web/bench/dist`. The libraries it measures are its own: nobody else installs them.
 pub fn build_bench() -> Result<()> {
-    wasm::build(&["web".into(), "bench".into()])?;
+    wasm::build(&STUDENT.map(String::from))?;
+    wasm::build(&["bench".into()])?;
     install()?;
     install_in("web/bench", "npm-bench")?;
     step("student", &["web/student", "web/package-lock.json"], "web/student/dist")?;

@@ -80,17 +80,19 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out)?;
     match package.target {
         Target::Web => {
+            let name = package.module.as_deref().unwrap_or(package.artifact.trim_end_matches(".wasm"));
             // A profiler wants the names in what is only measured.
             let names = package.only == Some(Only::BenchWeb);
             Bindgen::new()
                 .input_path(module)
+                .out_name(name)
                 .web(true)?
                 .typescript(true)
                 .omit_default_module_path(false)
                 .remove_name_section(!names)
                 .remove_producers_section(true)
                 .generate(out)?;
-            relaxed::split(&out.join(package.artifact.replace(".wasm", "_bg.wasm")), names)
+            relaxed::split(&out.join(format!("{name}_bg.wasm")), names)
         }
         Target::Wasip2 => {
             fs::copy(module, out.join(&package.artifact))?;

@@ -24,9 +24,9 @@ export class WorkerClient {
   /** What the environment threw last, with the cause that cannot cross to the worker and back. */
   #environmentError: EnvironmentError | undefined;
 
-  constructor(env: Environment | undefined) {
+  constructor(worker: Worker, env: Environment | undefined) {
     this.#env = env;
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+    this.#worker = worker;
     this.#worker.onmessage = ({ data }: MessageEvent<ToPage>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();

@@ -15,39 +15,25 @@ export interface TrainOptions {
   interval?: number;
 }
 
-/**
- * An agent that learns in a worker of its own, so that the page is never blocked.
- *
- * ```ts
- * const student = await Student.create({ env: 'CartPole-v1', seed: 1 });
- * for await (const m of student.train({ steps: 10_000 })) console.log(m.step, m.lastEvaluation);
- * const action = await student.act([0, 0, 0.05, 0]);
- * student.dispose();
- * ```
- */
-export class Student {
+/** A student and its worker; `index.ts` and `cpu.ts` say which worker. */
+export class WorkerStudent {
   /** The spaces of the student's environment. */
   readonly spaces: Spaces;
   #worker: WorkerClient;
 
-  private constructor(worker: WorkerClient, spaces: Spaces) {
+  protected constructor(worker: WorkerClient, spaces: Spaces) {
     this.#worker = worker;
     this.spaces = spaces;
   }
 
-  /**
-   * Starts a worker with a new student in it.
-   *
-   * @throws {ConfigError} an option that is unknown or out of its range, by name
-   * @throws {WorkerError} the worker or its WebAssembly could not be loaded
-   */
-  static async create(options: StudentOptions): Promise<Student> {
+  /** What `create` does, with the worker that `start` starts. */
+  protected static async createOn(start: () => Worker, options: StudentOptions): Promise<WorkerStudent> {
     const env = typeof options?.env === 'object' && options.env !== null ? options.env : undefined;
     if (env !== undefined) checkEnvironment(env);
     const config = toConfig(options);
-    const worker = new WorkerClient(env);
+    const worker = new WorkerClient(start(), env);
     try {
-      return new Student(worker, await worker.call('create', config));
+      return new this(worker, await worker.call('create', config));
     } catch (error) {
       worker.dispose();
       throw error;

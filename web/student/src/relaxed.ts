@@ -1,5 +1,4 @@
-// Which of the package's two modules a browser can load: with relaxed SIMD, whose multiply-add makes updates twice as fast,
-// or without.
+// Whether this browser has relaxed SIMD, whose multiply-add makes updates twice as fast; an engine is there with and without.
 
 /** The smallest module that has a relaxed multiply-add. */
 const RELAXED = Uint8Array.of(
@@ -11,9 +10,5 @@ const RELAXED = Uint8Array.of(
   ...[10, 19, 1, 17, 0, 0x41, 0, 0xfd, 15, 0x41, 0, 0xfd, 15, 0x41, 0, 0xfd, 15, 0xfd, 0x85, 2, 0x0b],
 );
 
-/** Where the module lies that is best here. */
-export function moduleAddress(): URL {
-  return WebAssembly.validate(RELAXED)
-    ? new URL('../wasm/oto_web_bg.wasm', import.meta.url)
-    : new URL('../wasm/oto_web_plain_bg.wasm', import.meta.url);
-}
+/** Whether a module with relaxed SIMD can be loaded here. */
+export const hasRelaxedSimd = (): boolean => WebAssembly.validate(RELAXED);
