@@ -3,12 +3,11 @@
 use crate::backend;
 use crate::options::Job;
 use oto_graph::BackendError;
-use oto_rl::qrdqn::program;
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::LinkState;
 use oto_student::link::tungstenite::AddressError;
 use oto_student::student::{Event, Metrics, Student, Tick, World};
-use oto_student::trainer::{TrainError, sizes};
+use oto_student::trainer::{TrainError, program};
 use std::time::{Duration, Instant};
 
 /// Why a run could not be made or finished.
@@ -73,8 +72,8 @@ pub fn prepare(
 ) -> Result<(Student, Driver), RunError> {
     let world = World::built_in(&job.env)?;
     let (observation, action) = world.spaces();
-    let sizes = sizes(observation, action, job.teachers.len())?;
-    let chosen = backend::choose(&job.student.backend, || program(&job.student.qrdqn, sizes))?;
+    let program = program(&job.student, observation, action, job.teachers.len())?;
+    let chosen = backend::choose(&job.student.backend, || program)?;
     let mut driver = match wires {
         Some(wires) => Driver::with(wires),
         None => Driver::new(&job.teachers)?,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use oto_proto::{Adapter, Dtype};
-use oto_student::config::{Clock, Linear, StudentConfig};
+use oto_student::config::{Algorithm, Clock, Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::{Ending, GiveUp, StagesConfig};
 use oto_student::student::TeacherConfig;
@@ -41,9 +41,9 @@ pub struct LearnOptions {
     /// Environment to learn in
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
-    /// Algorithm of the student
-    #[arg(long, default_value = "qr-dqn", value_parser = ["qr-dqn"])]
-    pub algorithm: String,
+    /// Algorithm of the student; without it: what the environment's actions need
+    #[arg(long, value_parser = ["qrdqn", "sac"])]
+    pub algorithm: Option<String>,
     /// Address of a teacher server (ws://host:port); repeat for several teachers, none learns alone
     #[arg(long, value_name = "URL")]
     pub teacher: Vec<String>,
@@ -145,6 +145,11 @@ impl LearnOptions {
         let put = |to: &mut f64, from: Option<f64>| *to = from.unwrap_or(*to);
         s.seed = self.seed.unwrap_or(s.seed);
         s.steps = self.steps.unwrap_or(s.steps);
+        match self.algorithm.as_deref() {
+            Some("sac") => s.algorithm = Algorithm::Sac,
+            Some(_) => s.algorithm = Algorithm::QrDqn,
+            None => {}
+        }
         s.backend = self.backend.clone().unwrap_or(std::mem::take(&mut s.backend));
         s.transfer.alpha_aikd = self.alpha_aikd.map_or(s.transfer.alpha_aikd, Linear::constant);
         put(&mut s.transfer.delta, self.delta);

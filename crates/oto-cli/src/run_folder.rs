@@ -711,8 +711,8 @@ mod tests {
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
         let entries = header["__metadata__"].as_object().unwrap();
-        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v1"]);
-        let metadata = serde_json::from_str(entries["oto.checkpoint.v1"].as_str().unwrap()).unwrap();
+        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v2"]);
+        let metadata = serde_json::from_str(entries["oto.checkpoint.v2"].as_str().unwrap()).unwrap();
         assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata), None);
     }
 

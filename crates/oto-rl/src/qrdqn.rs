@@ -1,13 +1,12 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
+use crate::engine::{Engine, LearnError, LossParts, Schedule};
 use crate::losses::{self, AikdWeights, Labels};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
-use oto_graph::{
-    Activation, Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace,
-};
+use oto_graph::{Activation, Backend, Program, Tensor, Trace};
 
 /// What a QR-DQN student is made of. Defaults are chosen by measurement on CartPole (docs/results.md).
 #[derive(Clone, Debug, PartialEq)]
@@ -42,84 +41,6 @@ impl Default for QrDqnConfig {
             adam: Adam::default(),
         }
     }
-}
-
-/// The numbers that schedules set anew for every update.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Schedule {
-    /// Learning rate.
-    pub lr: f32,
-    /// Share of the parameters that the target network takes over: 1 replaces it, 0 leaves it.
-    pub target_mix: f32,
-    /// OTO eq. 13.
-    pub alpha_aikd: f32,
-    /// OTO eq. 13.
-    pub delta: f32,
-    /// OTO eq. 13.
-    pub eta: f32,
-    /// OTO eq. 13.
-    pub alpha_task: f32,
-}
-
-/// What an update reports; parts of the teachers' term are means over teachers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossParts {
-    /// OTO eq. 14.
-    pub loss: f32,
-    /// The quantile Huber loss.
-    pub task: f32,
-    /// OTO eq. 10.
-    pub base: f32,
-    /// OTO eq. 11.
-    pub rkd_d: f32,
-    /// OTO eq. 12.
-    pub rkd_a: f32,
-    /// Mean of Q(s, a) over the batch.
-    pub q: f32,
-}
-
-oto_json::json_object! { LossParts: open { loss, task, base, rkd_d, rkd_a, q } }
-
-/// Why an update failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LearnError {
-    /// The backend's failure.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The loss is no number any more.
-    #[error(
-        "update {update}: the loss is {loss}, not a finite number; lower the learning rate or check the rewards"
-    )]
-    Diverged {
-        /// Which update.
-        update: u64,
-        /// What the loss became.
-        loss: f32,
-    },
-    /// Parameters that do not fit this network.
-    #[error("parameter {name}: {expected} numbers needed, {}", match got { Some(n) => format!("{n} came"), None => "none came".into() })]
-    Parameter {
-        /// Its name.
-        name: String,
-        /// How many numbers it has.
-        expected: usize,
-        /// How many came.
-        got: Option<usize>,
-    },
-    /// A parameter that is not a finite number.
-    #[error("parameter {0} holds a value that is not a finite number")]
-    NotFinite(String),
-}
-
-/// A piece of a learner's state, as checkpoints hold it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// PyTorch-like name.
-    pub name: String,
-    /// Shape; empty for one number.
-    pub shape: Vec<usize>,
-    /// Row-major elements.
-    pub values: Vec<f32>,
 }
 
 /// The sizes a program is recorded for.
@@ -203,20 +124,10 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
         let new = updates.iter().find(|(old, _)| old.id() == p.id()).expect("every parameter is updated").1;
         updates.push((*target, target.polyak(new, mix)));
     }
-    let mean = |part: fn(&losses::Aikd<'_>) -> NodeId| {
-        let sum = aikd.iter().map(|a| t.at(part(a))).reduce(|a, b| a + b);
-        sum.map_or(t.constant(0.0, &[]), |s| s * (1.0 / sizes.teachers as f64))
-    };
-    let parts = [mean(|a| a.base.id()), mean(|a| a.rkd_d.id()), mean(|a| a.rkd_a.id())];
     // By rows first: a sum of all at once would be a kernel of its own.
     let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
-    let outputs = [loss, task, parts[0], parts[1], parts[2], q];
-    let named = OUTPUTS.into_iter().zip(outputs).collect::<Vec<_>>();
-    t.finish(&updates, &named)
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, q))
 }
-
-/// The outputs, in the order of [`LossParts`].
-const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
 
 fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
     let mut widths = vec![sizes.observation];
@@ -226,34 +137,14 @@ fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
 }
 
 /// A QR-DQN student: owns its parameters, improves them, acts with them.
-///
-/// Where the executable runs beside this thread, updates are only started here: their losses and the weights to act with come
-/// with [`Self::collect`]. If its device is lost, the fallback goes on from the last snapshot.
 pub struct QrDqn {
     config: QrDqnConfig,
     sizes: Sizes,
-    backend: String,
-    executable: Box<dyn Executable>,
-    fallback: Option<Box<dyn Backend>>,
-    outputs: Vec<Vec<f32>>,
-    updates: u64,
-    /// Updates that this executable was given, and how many of them were there when its state was last put: reports of those
-    /// are of another life.
-    given: u64,
-    put_at: u64,
-    /// What is added to the executable's count to get the student's.
-    offset: i64,
-    last_loss: Option<LossParts>,
-    /// All state as it was once, in the program's order, and the updates made by then: what a lost device is replaced from.
-    kept: (u64, Vec<Vec<f32>>),
-    lost: Option<String>,
+    engine: Engine,
     /// Acts: the network with its last layer averaged over quantiles, which gives Q-values directly.
     actor: Mlp,
     scratch: Vec<f32>,
 }
-
-/// A device is asked for all its state every so many updates.
-const SNAPSHOT_EVERY: u64 = 200;
 
 impl QrDqn {
     /// A student with parameters drawn from `rng`; its target network starts as a copy.
@@ -263,7 +154,8 @@ impl QrDqn {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let mut executable = backend.compile(program(config, sizes))?;
+        let acting = if config.act_with_target { "target." } else { "q." };
+        let engine = Engine::new(program(config, sizes), acting, backend)?;
         let widths = widths(config, sizes);
         let layer = |pair: &[usize]| Layer {
             weight: vec![0.0; pair[1] * pair[0]],
@@ -276,27 +168,7 @@ impl QrDqn {
         last.weight.truncate(sizes.actions * widths[widths.len() - 2]);
         last.bias.truncate(sizes.actions);
         let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
-        let acting = acting(config, executable.program());
-        if let Some(device) = executable.device() {
-            device.watch(&acting);
-        }
-        let mut student = Self {
-            config: config.clone(),
-            sizes,
-            backend: backend.name().to_string(),
-            executable,
-            fallback: backend.fallback(),
-            outputs: vec![Vec::new(); OUTPUTS.len()],
-            updates: 0,
-            given: 0,
-            put_at: 0,
-            offset: 0,
-            last_loss: None,
-            kept: (0, Vec::new()),
-            lost: None,
-            actor,
-            scratch: Vec::new(),
-        };
+        let mut student = Self { config: config.clone(), sizes, engine, actor, scratch: Vec::new() };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -305,7 +177,7 @@ impl QrDqn {
     pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let layers = widths(&self.config, self.sizes);
         let layers = layers.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
-        let value = |input: &Input| {
+        self.engine.start(|input| {
             let mut parts = input.name.split('.');
             let (network, layer, part) = (parts.next(), parts.next(), parts.next());
             match (network, layer.and_then(|l| l.parse::<usize>().ok()), part) {
@@ -313,19 +185,8 @@ impl QrDqn {
                 (Some("q" | "target"), Some(layer), Some("bias")) => layers[layer].1.clone(),
                 _ => vec![0.0; input.len()],
             }
-        };
-        let state = states(self.executable.program()).map(|(_, input)| value(input)).collect();
-        self.put(state)
-    }
-
-    /// Replaces all state, given in the program's order.
-    fn put(&mut self, state: Vec<Vec<f32>>) -> Result<(), LearnError> {
-        let ids = states(self.executable.program()).map(|(id, _)| id).collect::<Vec<_>>();
-        ids.iter().zip(&state).try_for_each(|(id, values)| self.executable.write(*id, values))?;
-        self.hand_over(&state);
-        self.kept = (self.updates, state);
-        (self.put_at, self.offset) = (self.given, self.updates as i64 - self.given as i64);
-        Ok(())
+        })?;
+        self.hand_over()
     }
 
     /// The sizes it was made for.
@@ -333,34 +194,14 @@ impl QrDqn {
         self.sizes
     }
 
-    /// How many updates it has made.
-    pub fn updates(&self) -> u64 {
-        self.updates
+    /// The program's state and the backend that runs it.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
-    /// The backend that runs the updates now.
-    pub fn backend(&self) -> &str {
-        &self.backend
-    }
-
-    /// Why the backend before this one was left: its device was lost.
-    pub fn lost(&self) -> Option<&str> {
-        self.lost.as_deref()
-    }
-
-    /// The newest loss that is known.
-    pub fn last_loss(&self) -> Option<LossParts> {
-        self.last_loss
-    }
-
-    /// Updates that were started and whose weights are not here yet.
-    pub fn behind(&mut self) -> u64 {
-        self.executable.device().map_or(0, |d| d.behind())
-    }
-
-    /// Whether one more update can be started now.
-    pub fn has_room(&mut self) -> bool {
-        self.executable.device().is_none_or(|d| d.has_room())
+    /// The same, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// One update from a batch. New weights act from now on, or once [`Self::collect`] has them.
@@ -368,7 +209,7 @@ impl QrDqn {
         let one = std::slice::from_ref;
         let mut data: [&[f32]; 14] = [&[]; 14];
         let mut count = 0;
-        for (_, input) in self.executable.program().data() {
+        for (_, input) in self.engine.program().data() {
             data[count] = match input.name.as_str() {
                 "observation" => &batch.observation,
                 "next_observation" => &batch.next_observation,
@@ -388,90 +229,19 @@ impl QrDqn {
             };
             count += 1;
         }
-        let data = &data[..count];
-        match self.step(data) {
-            Err(LearnError::Backend(BackendError::Lost(reason))) => {
-                self.fall_back(reason)?;
-                self.step(data)
-            }
-            other => other,
+        match self.engine.update(&data[..count])? {
+            true => self.hand_over(),
+            false => Ok(()),
         }
-    }
-
-    fn step(&mut self, data: &[&[f32]]) -> Result<(), LearnError> {
-        if let Some(device) = self.executable.device() {
-            device.start(data)?;
-            (self.updates, self.given) = (self.updates + 1, self.given + 1);
-            return Ok(());
-        }
-        self.executable.run(data, &mut self.outputs)?;
-        self.updates += 1;
-        let outputs = std::mem::take(&mut self.outputs);
-        let known = self.learned(&outputs);
-        self.outputs = outputs;
-        known?;
-        self.hand_over_read()
     }
 
     /// Takes over what a device has finished since the last call; true if it brought new weights.
     pub fn collect(&mut self) -> Result<bool, LearnError> {
-        match self.collect_reports() {
-            Err(LearnError::Backend(BackendError::Lost(reason))) => {
-                self.fall_back(reason)?;
-                Ok(true)
-            }
-            other => other,
+        let news = self.engine.collect()?;
+        if news {
+            self.hand_over()?;
         }
-    }
-
-    fn collect_reports(&mut self) -> Result<bool, LearnError> {
-        let (offset, put_at) = (self.offset, self.put_at);
-        let due = self.updates >= self.kept.0 + SNAPSHOT_EVERY;
-        let Some(device) = self.executable.device() else { return Ok(false) };
-        if due && let Some(snapshot) = device.snapshot()? {
-            let at = (offset + snapshot.steps as i64) as u64;
-            if snapshot.steps > put_at && at > self.kept.0 {
-                self.kept = (at, snapshot.state.clone());
-            }
-        }
-        let Some(report) = device.report()?.filter(|r| r.steps > put_at).cloned() else { return Ok(false) };
-        self.learned(&report.outputs)?;
-        self.fill_actor(&report.state);
-        Ok(true)
-    }
-
-    /// Brings everything home that [`Self::state`] needs; false while a device is still at it.
-    pub fn settle(&mut self) -> Result<bool, LearnError> {
-        self.collect()?;
-        let given = self.given;
-        let Some(device) = self.executable.device() else { return Ok(true) };
-        Ok(device.snapshot()?.is_some_and(|s| s.steps == given))
-    }
-
-    /// The device is gone: its last snapshot goes on elsewhere, and the updates since are to be made again.
-    fn fall_back(&mut self, reason: String) -> Result<(), LearnError> {
-        let Some(backend) = self.fallback.take() else { return Err(BackendError::Lost(reason).into()) };
-        let (offset, put_at) = (self.offset, self.put_at);
-        if let Some(snapshot) = self.executable.device().and_then(|d| d.last_snapshot())
-            && snapshot.steps > put_at
-        {
-            self.kept = ((offset + snapshot.steps as i64) as u64, snapshot.state.clone());
-        }
-        self.executable = backend.compile(program(&self.config, self.sizes))?;
-        (self.backend, self.lost, self.given) = (backend.name().to_string(), Some(reason), 0);
-        let (updates, state) = std::mem::take(&mut self.kept);
-        self.updates = updates;
-        self.put(state)
-    }
-
-    /// Keeps the loss of the last update.
-    fn learned(&mut self, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
-        let [loss, task, base, rkd_d, rkd_a, q] = std::array::from_fn(|i| outputs[i][0]);
-        if !loss.is_finite() {
-            return Err(LearnError::Diverged { update: self.updates, loss });
-        }
-        self.last_loss = Some(LossParts { loss, task, base, rkd_d, rkd_a, q });
-        Ok(())
+        Ok(news)
     }
 
     /// Q-values `[actions]` of one observation.
@@ -491,98 +261,31 @@ impl QrDqn {
         &self.actor
     }
 
-    /// Copies the acting network into the actor, its last layer averaged over quantiles, out of all state.
-    fn hand_over(&mut self, state: &[Vec<f32>]) {
-        let acting = acting(&self.config, self.executable.program());
-        let of_state = states(self.executable.program()).zip(state);
-        let acting =
-            of_state.filter(|((id, _), _)| acting.contains(id)).map(|(_, v)| v.clone()).collect::<Vec<_>>();
-        self.fill_actor(&acting);
-    }
-
-    /// The same from the executable's own state, without an allocation.
-    fn hand_over_read(&mut self) -> Result<(), LearnError> {
-        let (program, scratch) = (self.executable.program(), &mut self.scratch);
-        let prefix = acting_prefix(&self.config);
-        let ids = (0..program.inputs.len()).filter(|i| program.inputs[*i].name.starts_with(prefix));
-        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-        for (id, part) in ids.zip(parts) {
-            let len = program.inputs[id].len();
-            if len == part.len() {
-                self.executable.read(InputId(id), part)?;
-                continue;
-            }
-            scratch.resize(len, 0.0);
-            self.executable.read(InputId(id), scratch)?;
-            average(scratch, self.config.quantiles, self.sizes.actions, part);
-        }
-        Ok(())
-    }
-
-    /// The same from the acting network's parameters.
-    fn fill_actor(&mut self, parameters: &[Vec<f32>]) {
-        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-        for (values, part) in parameters.iter().zip(parts) {
-            if values.len() == part.len() {
-                part.copy_from_slice(values);
-            } else {
-                average(values, self.config.quantiles, self.sizes.actions, part);
-            }
-        }
-    }
-
-    /// All state by name and shape: parameters, target network, optimiser. On a device, once [`Self::settle`] says so.
-    pub fn state(&self) -> Result<Vec<NamedTensor>, LearnError> {
-        let read = |(id, input): (InputId, &Input)| {
-            let mut values = vec![0.0; input.len()];
-            self.executable.read(id, &mut values)?;
-            Ok(NamedTensor { name: input.name.clone(), shape: input.shape.clone(), values })
-        };
-        states(self.executable.program()).map(read).collect()
-    }
-
-    /// Puts state back that `tensor` finds by name. Nothing changes unless every tensor is there, fits and is finite.
+    /// Puts state back, see [`Engine::restore`].
     pub fn restore(
         &mut self,
         updates: u64,
-        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<(), LearnError> {
-        let mut found = Vec::new();
-        for (_, input) in states(self.executable.program()) {
-            let values = tensor(&input.name);
-            let got = values.as_ref().map(Vec::len);
-            match values.filter(|v| v.len() == input.len()) {
-                Some(v) if v.iter().all(|x| x.is_finite()) => found.push(v),
-                Some(_) => return Err(LearnError::NotFinite(input.name.clone())),
-                None => {
-                    return Err(LearnError::Parameter {
-                        name: input.name.clone(),
-                        expected: input.len(),
-                        got,
-                    });
-                }
-            }
-        }
-        self.updates = updates;
-        self.put(found)
+        self.engine.restore(updates, tensor)?;
+        self.hand_over()
     }
-}
 
-/// A program's state inputs, in its order.
-fn states(program: &Program) -> impl Iterator<Item = (InputId, &Input)> {
-    let all = program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
-    all.map(|(i, input)| (InputId(i), input))
-}
-
-/// What the names of the parameters that act begin with.
-fn acting_prefix(config: &QrDqnConfig) -> &'static str {
-    if config.act_with_target { "target." } else { "q." }
-}
-
-/// The parameters that act, first layer to last.
-fn acting(config: &QrDqnConfig, program: &Program) -> Vec<InputId> {
-    let mine = states(program).filter(|(_, i)| i.name.starts_with(acting_prefix(config)));
-    mine.map(|(id, _)| id).collect()
+    /// Copies the acting network into the actor, its last layer averaged over quantiles.
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
+        for (i, part) in parts.enumerate() {
+            let len = self.engine.acting_len(i);
+            if len == part.len() {
+                self.engine.acting(i, part)?;
+                continue;
+            }
+            self.scratch.resize(len, 0.0);
+            self.engine.acting(i, &mut self.scratch)?;
+            average(&self.scratch, self.config.quantiles, self.sizes.actions, part);
+        }
+        Ok(())
+    }
 }
 
 /// Rows `[actions * quantiles, width]` averaged over quantiles into `[actions, width]`.

@@ -6,14 +6,16 @@ use std::collections::VecDeque;
 /// A transition's number: how many were stored before it. A slot's place is used again, its number never.
 pub type SlotId = u64;
 
-/// Which states a label can name: a transition's first observation.
-const NO_LABEL: f32 = -1.0;
+/// The first number of a label that is not there: no index of an action, no component from -1 to 1.
+const NO_LABEL: f32 = -2.0;
 
-/// What the buffer holds of a discrete-action environment.
+/// A ring of transitions. Labels are of a transition's first observation; they and actions are plain numbers, one for a
+/// discrete action, one for each component of a continuous one.
 #[derive(Clone, Debug)]
 pub struct Replay {
     capacity: usize,
     width: usize,
+    action_width: usize,
     teachers: usize,
     n_step: usize,
     gamma: f32,
@@ -24,7 +26,7 @@ pub struct Replay {
     action: Vec<f32>,
     reward: Vec<f32>,
     discount: Vec<f32>,
-    /// `[teachers, capacity]`; `NO_LABEL` where there is none.
+    /// `[capacity, teachers, action_width]`; `NO_LABEL` where there is none.
     label: Vec<f32>,
     /// The policy version that gave each label.
     version: Vec<u32>,
@@ -36,8 +38,8 @@ pub struct Replay {
 
 #[derive(Clone, Debug)]
 struct Pending {
-    observation: Vec<f32>,
-    action: f32,
+    /// The observation, then the action.
+    numbers: Vec<f32>,
     reward: f32,
 }
 
@@ -50,13 +52,13 @@ pub struct Batch {
     pub observation: Vec<f32>,
     /// `[B, width]`.
     pub next_observation: Vec<f32>,
-    /// `[B]`.
+    /// `[B, action_width]`.
     pub action: Vec<f32>,
     /// `[B]`: the sum of n discounted rewards.
     pub reward: Vec<f32>,
     /// `[B]`: gamma^n, 0 where the episode terminated.
     pub discount: Vec<f32>,
-    /// `[teachers, B]`: actions, 0 where there is no label.
+    /// `[teachers, B, action_width]`: actions, 0 where there is no label.
     pub teacher_action: Vec<f32>,
     /// `[teachers, B]`: 1 where there is a label.
     pub mask: Vec<f32>,
@@ -70,13 +72,20 @@ pub struct Batch {
 pub type ReplayArrays = Vec<(&'static str, Vec<f32>)>;
 
 impl Replay {
-    /// An empty buffer of `capacity` transitions with observations of `width` numbers and labels of `teachers` teachers;
-    /// rewards are summed over `n_step` steps, discounted by `gamma`.
-    pub fn new(capacity: usize, width: usize, teachers: usize, n_step: usize, gamma: f64) -> Self {
+    /// An empty buffer of `capacity` transitions with observations of `width` and actions of `action_width` numbers and
+    /// labels of `teachers` teachers; rewards are summed over `n_step` steps, discounted by `gamma`.
+    pub fn new(
+        capacity: usize,
+        [width, action_width]: [usize; 2],
+        teachers: usize,
+        n_step: usize,
+        gamma: f64,
+    ) -> Self {
         let (capacity, n_step) = (capacity.max(1), n_step.max(1));
         Self {
             capacity,
             width,
+            action_width,
             teachers,
             n_step,
             gamma: gamma as f32,
@@ -96,12 +105,12 @@ impl Replay {
 
     /// How many transitions can be drawn.
     pub fn len(&self) -> usize {
-        self.action.len()
+        self.reward.len()
     }
 
     /// Whether none can.
     pub fn is_empty(&self) -> bool {
-        self.action.is_empty()
+        self.reward.is_empty()
     }
 
     /// Stores one step of an episode; `done` ends it (terminated or truncated). Calls `stored` with each new slot, whose
@@ -110,7 +119,7 @@ impl Replay {
     pub fn push(
         &mut self,
         observation: &[f32],
-        action: u32,
+        action: &[f32],
         reward: f32,
         next_observation: &[f32],
         terminated: bool,
@@ -120,7 +129,8 @@ impl Replay {
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(observation);
-        self.pending.push_back(Pending { observation: kept, action: action as f32, reward });
+        kept.extend_from_slice(action);
+        self.pending.push_back(Pending { numbers: kept, reward });
         let done = terminated || truncated;
         while self.pending.len() >= self.n_step || (done && !self.pending.is_empty()) {
             let steps = self.pending.len().min(self.n_step);
@@ -129,8 +139,8 @@ impl Replay {
             let discount = if terminated { 0.0 } else { self.gamma.powi(steps as i32) };
             let first = self.pending.pop_front().expect("just seen");
             let slot = self.store(&first, reward, discount, next_observation);
-            stored(slot, &first.observation);
-            self.spare.push(first.observation);
+            stored(slot, &first.numbers[..self.width]);
+            self.spare.push(first.numbers);
         }
     }
 
@@ -138,35 +148,39 @@ impl Replay {
         let slot = self.next;
         self.next += 1;
         let at = (slot % self.capacity as u64) as usize;
-        if self.action.len() == at {
-            self.observation.extend_from_slice(&first.observation);
+        let (observation, action) = first.numbers.split_at(self.width);
+        let label = self.teachers * self.action_width;
+        if self.reward.len() == at {
+            self.observation.extend_from_slice(observation);
             self.next_observation.extend_from_slice(next_observation);
-            self.action.push(first.action);
+            self.action.extend_from_slice(action);
             self.reward.push(reward);
             self.discount.push(discount);
-            self.label.extend(std::iter::repeat_n(NO_LABEL, self.teachers));
+            self.label.extend(std::iter::repeat_n(NO_LABEL, label));
             self.version.extend(std::iter::repeat_n(0, self.teachers));
             return slot;
         }
         let row = at * self.width..(at + 1) * self.width;
-        self.observation[row.clone()].copy_from_slice(&first.observation);
+        self.observation[row.clone()].copy_from_slice(observation);
         self.next_observation[row].copy_from_slice(next_observation);
-        (self.action[at], self.reward[at], self.discount[at]) = (first.action, reward, discount);
-        self.label[at * self.teachers..(at + 1) * self.teachers].fill(NO_LABEL);
+        self.action[at * self.action_width..][..self.action_width].copy_from_slice(action);
+        (self.reward[at], self.discount[at]) = (reward, discount);
+        self.label[at * label..(at + 1) * label].fill(NO_LABEL);
         slot
     }
 
     /// Where a slot lies, unless it has been overwritten or never was.
     fn place(&self, slot: SlotId) -> Option<usize> {
-        let held = slot < self.next && self.next - slot <= self.action.len() as u64;
+        let held = slot < self.next && self.next - slot <= self.len() as u64;
         held.then_some((slot % self.capacity as u64) as usize)
     }
 
     /// Stores a teacher's answer beside its transition; false if that transition is no longer here.
-    pub fn label(&mut self, slot: SlotId, teacher: usize, action: u32, version: u32) -> bool {
+    pub fn label(&mut self, slot: SlotId, teacher: usize, action: &[f32], version: u32) -> bool {
         let Some(at) = self.place(slot).filter(|_| teacher < self.teachers) else { return false };
-        self.label[at * self.teachers + teacher] = action as f32;
-        self.version[at * self.teachers + teacher] = version;
+        let at = at * self.teachers + teacher;
+        self.label[at * self.action_width..][..self.action_width].copy_from_slice(action);
+        self.version[at] = version;
         true
     }
 
@@ -179,12 +193,13 @@ impl Replay {
     /// The version that labelled a slot, if it is labelled.
     pub fn label_version(&self, slot: SlotId, teacher: usize) -> Option<u32> {
         let at = self.place(slot).filter(|_| teacher < self.teachers)? * self.teachers + teacher;
-        (self.label[at] != NO_LABEL).then(|| self.version[at])
+        (self.label[at * self.action_width] != NO_LABEL).then(|| self.version[at])
     }
 
     /// How many of the transitions held are labelled by `teacher`.
     pub fn labelled(&self, teacher: usize) -> usize {
-        self.label.iter().skip(teacher).step_by(self.teachers.max(1)).filter(|l| **l != NO_LABEL).count()
+        let firsts = self.label.iter().step_by(self.action_width).skip(teacher).step_by(self.teachers.max(1));
+        firsts.filter(|l| **l != NO_LABEL).count()
     }
 
     /// Draws `size` transitions, uniformly with replacement, and a permutation of them.
@@ -194,26 +209,30 @@ impl Replay {
     pub fn sample(&self, rng: &mut Rng, size: usize, batch: &mut Batch) {
         let Batch { slots, observation, next_observation, action, reward, discount, .. } = batch;
         slots.clear();
-        slots.extend((0..size).map(|_| rng.below(self.action.len() as u32) as usize));
-        let rows = |from: &[f32], to: &mut Vec<f32>| {
+        slots.extend((0..size).map(|_| rng.below(self.len() as u32) as usize));
+        let rows = |from: &[f32], width: usize, to: &mut Vec<f32>| {
             to.clear();
-            slots.iter().for_each(|s| to.extend_from_slice(&from[s * self.width..(s + 1) * self.width]));
+            slots.iter().for_each(|s| to.extend_from_slice(&from[s * width..(s + 1) * width]));
         };
-        rows(&self.observation, observation);
-        rows(&self.next_observation, next_observation);
+        rows(&self.observation, self.width, observation);
+        rows(&self.next_observation, self.width, next_observation);
+        rows(&self.action, self.action_width, action);
         let column = |from: &[f32], to: &mut Vec<f32>| {
             to.clear();
             to.extend(slots.iter().map(|s| from[*s]));
         };
-        column(&self.action, action);
         column(&self.reward, reward);
         column(&self.discount, discount);
         batch.teacher_action.clear();
         batch.mask.clear();
         for teacher in 0..self.teachers {
-            let labels = batch.slots.iter().map(|s| self.label[s * self.teachers + teacher]);
-            batch.teacher_action.extend(labels.clone().map(|l| l.max(0.0)));
-            batch.mask.extend(labels.map(|l| if l == NO_LABEL { 0.0 } else { 1.0 }));
+            for slot in &batch.slots {
+                let at = (slot * self.teachers + teacher) * self.action_width;
+                let label = &self.label[at..at + self.action_width];
+                let there = label[0] != NO_LABEL;
+                batch.teacher_action.extend(label.iter().map(|l| if there { *l } else { 0.0 }));
+                batch.mask.push(if there { 1.0 } else { 0.0 });
+            }
         }
         batch.order.clear();
         batch.order.extend(0..size);
@@ -224,14 +243,13 @@ impl Replay {
 
     /// Ends the running episode without a last step, when an environment is reset early.
     pub fn forget_pending(&mut self) {
-        self.spare.extend(self.pending.drain(..).map(|p| p.observation));
+        self.spare.extend(self.pending.drain(..).map(|p| p.numbers));
     }
 
     /// The buffer's contents for a checkpoint; counters and versions are exact up to 2^24, far beyond a buffer's size.
     pub fn save(&self) -> (ReplayCounters, ReplayArrays) {
         let counters = ReplayCounters { next: self.next, version: self.version.clone() };
-        let pending =
-            self.pending.iter().flat_map(|p| p.observation.iter().copied().chain([p.action, p.reward]));
+        let pending = self.pending.iter().flat_map(|p| p.numbers.iter().copied().chain([p.reward]));
         let arrays = vec![
             ("replay.observation", self.observation.clone()),
             ("replay.next_observation", self.next_observation.clone()),
@@ -262,20 +280,18 @@ impl Replay {
             new.next = counters.next;
             let pending = array("replay.pending")?;
             new.pending.clear();
-            for p in pending.chunks(self.width + 2) {
-                let observation = p.get(..self.width)?.to_vec();
-                new.pending.push_back(Pending {
-                    observation,
-                    action: *p.get(self.width)?,
-                    reward: *p.get(self.width + 1)?,
-                });
+            let numbers = self.width + self.action_width;
+            for p in pending.chunks(numbers + 1) {
+                new.pending
+                    .push_back(Pending { numbers: p.get(..numbers)?.to_vec(), reward: *p.get(numbers)? });
             }
-            let n = new.action.len();
+            let n = new.reward.len();
             let filled = n as u64 == new.next.min(self.capacity as u64);
             let rows =
                 new.observation.len() == n * self.width && new.next_observation.len() == n * self.width;
-            let columns = new.reward.len() == n && new.discount.len() == n;
-            let labels = new.label.len() == n * self.teachers && new.version.len() == n * self.teachers;
+            let columns = new.action.len() == n * self.action_width && new.discount.len() == n;
+            let labels = new.label.len() == n * self.teachers * self.action_width
+                && new.version.len() == n * self.teachers;
             (filled && rows && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
         };
         take().map(|new| *self = new).is_some()
@@ -300,13 +316,13 @@ mod tests {
     fn push(r: &mut Replay, x: f32, reward: f32, end: Option<bool>) -> Vec<SlotId> {
         let mut slots = Vec::new();
         let (terminated, truncated) = (end == Some(true), end == Some(false));
-        r.push(&[x], 1, reward, &[x + 1.0], terminated, truncated, |s, _| slots.push(s));
+        r.push(&[x], &[1.0], reward, &[x + 1.0], terminated, truncated, |s, _| slots.push(s));
         slots
     }
 
     #[test]
     fn three_step_returns_end_with_the_episode() {
-        let mut r = Replay::new(10, 1, 1, 3, 0.5);
+        let mut r = Replay::new(10, [1, 1], 1, 3, 0.5);
         assert!(push(&mut r, 0.0, 1.0, None).is_empty());
         assert!(push(&mut r, 1.0, 2.0, None).is_empty());
         assert_eq!(push(&mut r, 2.0, 4.0, None), [0]);
@@ -320,12 +336,12 @@ mod tests {
 
     #[test]
     fn labels_follow_slots_not_places() {
-        let mut r = Replay::new(2, 1, 2, 1, 0.99);
+        let mut r = Replay::new(2, [1, 1], 2, 1, 0.99);
         (0..3).for_each(|i| assert_eq!(push(&mut r, i as f32, 1.0, None), [i]));
-        assert!(!r.label(0, 0, 1, 7), "overwritten");
-        assert!(!r.label(3, 0, 1, 7), "not there yet");
-        assert!(!r.label(2, 2, 1, 7), "no such teacher");
-        assert!(r.label(2, 1, 1, 7));
+        assert!(!r.label(0, 0, &[1.0], 7), "overwritten");
+        assert!(!r.label(3, 0, &[1.0], 7), "not there yet");
+        assert!(!r.label(2, 2, &[1.0], 7), "no such teacher");
+        assert!(r.label(2, 1, &[1.0], 7));
         assert_eq!((r.labelled(0), r.labelled(1)), (0, 1));
         assert_eq!((r.label_version(2, 1), r.label_version(1, 1)), (Some(7), None));
         push(&mut r, 3.0, 1.0, None);
@@ -334,19 +350,37 @@ mod tests {
     }
 
     #[test]
+    fn actions_and_labels_may_be_vectors() {
+        let mut r = Replay::new(4, [1, 2], 2, 1, 0.9);
+        (0..4).for_each(|i| r.push(&[i as f32], &[0.5, -1.0], 0.0, &[0.0], false, false, |_, _| {}));
+        assert!(r.label(2, 1, &[-1.0, 0.25], 3));
+        assert_eq!((r.labelled(0), r.labelled(1)), (0, 1));
+        let mut batch = Batch::default();
+        r.sample(&mut Rng::new(1), 64, &mut batch);
+        assert_eq!((batch.action.len(), batch.teacher_action.len(), batch.mask.len()), (128, 256, 128));
+        for (i, slot) in batch.slots.iter().enumerate() {
+            let label = if *slot == 2 { ([-1.0, 0.25], 1.0) } else { ([0.0, 0.0], 0.0) };
+            assert_eq!(
+                (&batch.teacher_action[128 + 2 * i..][..2], batch.mask[64 + i]),
+                (&label.0[..], label.1)
+            );
+        }
+    }
+
+    #[test]
     fn restore_is_exact_and_refuses_misfits() {
-        let mut r = Replay::new(3, 1, 1, 2, 0.9);
+        let mut r = Replay::new(3, [1, 1], 1, 2, 0.9);
         (0..5).for_each(|i| drop(push(&mut r, i as f32, 1.0, None)));
-        r.label(3, 0, 1, 2);
+        r.label(3, 0, &[1.0], 2);
         let (counters, arrays) = r.save();
         let array = |name: &str| arrays.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
-        let mut back = Replay::new(3, 1, 1, 2, 0.9);
+        let mut back = Replay::new(3, [1, 1], 1, 2, 0.9);
         assert!(back.restore(&counters, array));
         let (saved, restored) = (r.save(), back.save());
         assert_eq!(restored.0, saved.0);
         assert_eq!(restored.1, saved.1);
-        assert!(!Replay::new(3, 2, 1, 2, 0.9).restore(&counters, array));
-        assert!(!Replay::new(2, 1, 1, 2, 0.9).restore(&counters, array));
-        assert!(!Replay::new(3, 1, 1, 2, 0.9).restore(&counters, |_| None));
+        assert!(!Replay::new(3, [2, 1], 1, 2, 0.9).restore(&counters, array));
+        assert!(!Replay::new(2, [1, 1], 1, 2, 0.9).restore(&counters, array));
+        assert!(!Replay::new(3, [1, 1], 1, 2, 0.9).restore(&counters, |_| None));
     }
 }

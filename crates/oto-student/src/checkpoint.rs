@@ -1,18 +1,18 @@
 //! Checkpoints: one safetensors file holds parameters, optimiser and (unless left out) replay, and in its metadata
 //! everything that is not a tensor. Loading one goes on exactly where it was saved.
 
-use crate::config::StudentConfig;
+use crate::config::{Algorithm, StudentConfig};
 use crate::safetensors::{self, File};
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
 use oto_json::{FromJson, Json, ToJson, Writer};
-use oto_rl::qrdqn::NamedTensor;
+use oto_rl::engine::NamedTensor;
 use oto_rl::replay::ReplayCounters;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
-const FORMAT: &str = "oto.checkpoint.v1";
+const FORMAT: &str = "oto.checkpoint.v2";
 
 /// All that a checkpoint holds beside tensors.
 struct Metadata {
@@ -29,7 +29,7 @@ struct Progress {
     explore: Rng,
     draw: Rng,
     running: bool,
-    action: u32,
+    action: Vec<f32>,
     steps: u64,
     started: u64,
     settled: f64,
@@ -56,17 +56,17 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         explore: trainer.explore.clone(),
         draw: trainer.draw.clone(),
         running: trainer.running,
-        action: trainer.action,
+        action: trainer.action.clone(),
         steps: trainer.steps,
         started: trainer.started,
         settled: trainer.settled,
-        updates: trainer.learner.updates(),
+        updates: trainer.learner.engine().updates(),
         episodes: trainer.episodes,
         episode_return: trainer.episode_return,
         episode_length: trainer.episode_length,
         replay: with_replay.then_some(counters),
     };
-    let mut tensors = trainer.learner.state()?;
+    let mut tensors = trainer.learner.engine().state()?;
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
@@ -87,12 +87,19 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
     let Metadata { progress, extra } = metadata(&file)?;
     let extra = oto_json::from_tree(&extra).map_err(broken)?;
     let values = |name: &str| file.floats(name);
-    if progress.config.qrdqn != trainer.config.qrdqn {
+    let same = match trainer.config.algorithm {
+        Algorithm::QrDqn => progress.config.qrdqn == trainer.config.qrdqn,
+        Algorithm::Sac => progress.config.sac == trainer.config.sac,
+    };
+    if !same || progress.config.algorithm != trainer.config.algorithm {
         return Err(TrainError::Checkpoint(format!(
             "it holds a network of {}, this student has {}",
             describe(&progress.config),
             describe(&trainer.config)
         )));
+    }
+    if progress.action.len() != trainer.action.len() {
+        return Err(TrainError::Checkpoint("its action is of another width".into()));
     }
     let observation = values("observation").filter(|o| o.len() == trainer.observation.len());
     let observation =
@@ -139,10 +146,13 @@ fn metadata(file: &File<'_>) -> Result<Metadata, TrainError> {
 }
 
 fn describe(config: &StudentConfig) -> String {
-    format!(
-        "hidden {:?}, {} quantiles, batch {}",
-        config.qrdqn.hidden, config.qrdqn.quantiles, config.qrdqn.batch_size
-    )
+    let (q, sac) = (&config.qrdqn, &config.sac);
+    match config.algorithm {
+        Algorithm::QrDqn => {
+            format!("qrdqn: hidden {:?}, {} quantiles, batch {}", q.hidden, q.quantiles, q.batch_size)
+        }
+        Algorithm::Sac => format!("sac: hidden {:?}, batch {}", sac.hidden, sac.batch_size),
+    }
 }
 
 fn broken(e: impl std::fmt::Display) -> TrainError {

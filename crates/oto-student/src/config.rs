@@ -2,6 +2,7 @@
 
 use crate::stage::StagesConfig;
 use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::sac::SacConfig;
 
 /// A number that moves from `start` to `end` over `steps` environment steps, then stays.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +72,27 @@ pub enum Clock {
 
 oto_json::json_names! { Clock { Lockstep = "lockstep", Async = "async" } }
 
+/// What learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Quantile regression (Dabney et al. 2018) for discrete actions; with one quantile a DQN.
+    QrDqn,
+    /// Soft actor-critic (Haarnoja et al. 2018) for continuous actions.
+    Sac,
+}
+
+oto_json::json_names! { Algorithm { QrDqn = "qrdqn", Sac = "sac" } }
+
+impl Algorithm {
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::QrDqn => "qrdqn",
+            Algorithm::Sac => "sac",
+        }
+    }
+}
+
 /// When greedy evaluation episodes are played, in an environment of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvaluationConfig {
@@ -102,7 +124,8 @@ pub struct Settle {
 
 oto_json::json_object! { Settle: closed { at_return, factor, floor } }
 
-/// One training run of a QR-DQN student. Defaults are chosen by measurement on CartPole (docs/results.md).
+/// One training run. Defaults are a QR-DQN student's, chosen by measurement on CartPole (docs/results.md);
+/// [`crate::presets`] has those of other environments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudentConfig {
     /// Draws parameters, exploration, batches and the environment's episodes.
@@ -111,8 +134,12 @@ pub struct StudentConfig {
     pub steps: u64,
     /// "cpu", "webgpu", or "auto" for the faster of both.
     pub backend: String,
-    /// Network and optimiser.
+    /// What learns: "qrdqn" or "sac".
+    pub algorithm: Algorithm,
+    /// Network and optimiser of a QR-DQN student.
     pub qrdqn: QrDqnConfig,
+    /// Networks and optimiser of a SAC student.
+    pub sac: SacConfig,
     /// Discount factor.
     pub gamma: f64,
     /// Rewards summed before the bootstrap.
@@ -151,7 +178,7 @@ pub struct StudentConfig {
 
 oto_json::json_object! {
     StudentConfig: settings {
-        seed, steps, backend, qrdqn, gamma, n_step, buffer, learning_starts, train_every, updates, learning_rate,
+        seed, steps, backend, algorithm, qrdqn, sac, gamma, n_step, buffer, learning_starts, train_every, updates, learning_rate,
         settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, clock, request_batch, label_lag
     }
 }
@@ -162,7 +189,9 @@ impl Default for StudentConfig {
             seed: 0,
             steps: 50_000,
             backend: "cpu".into(),
+            algorithm: Algorithm::QrDqn,
             qrdqn: QrDqnConfig::default(),
+            sac: SacConfig::default(),
             gamma: 0.99,
             n_step: 1,
             buffer: 50_000,
@@ -214,9 +243,32 @@ impl StudentConfig {
         }
         whole("qrdqn.quantiles", q.quantiles as u64, 1, 1024, "1 to 1024 quantiles")?;
         whole("qrdqn.batch_size", q.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
-        real("qrdqn.adam.beta1", q.adam.beta1, 0.0, 0.999_999, "at least 0 and below 1")?;
-        real("qrdqn.adam.beta2", q.adam.beta2, 0.0, 0.999_999_9, "at least 0 and below 1")?;
-        real("qrdqn.adam.epsilon", q.adam.epsilon, 1e-16, 1.0, "1e-16 to 1")?;
+        let sac = &self.sac;
+        whole("sac.hidden (layers)", sac.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;
+        for width in &sac.hidden {
+            whole("sac.hidden", *width as u64, 1, 4096, "widths from 1 to 4096")?;
+        }
+        whole("sac.batch_size", sac.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
+        whole("sac.samples", sac.samples as u64, 1, 256, "1 to 256 actions a state")?;
+        real("sac.initial_alpha", sac.initial_alpha, 1e-6, 1e3, "1e-6 to 1000")?;
+        for (name, adam) in [("qrdqn", q.adam), ("sac", sac.adam)] {
+            let field = |qrdqn, sac| if name == "sac" { sac } else { qrdqn };
+            real(
+                field("qrdqn.adam.beta1", "sac.adam.beta1"),
+                adam.beta1,
+                0.0,
+                0.999_999,
+                "at least 0 and below 1",
+            )?;
+            real(
+                field("qrdqn.adam.beta2", "sac.adam.beta2"),
+                adam.beta2,
+                0.0,
+                0.999_999_9,
+                "at least 0 and below 1",
+            )?;
+            real(field("qrdqn.adam.epsilon", "sac.adam.epsilon"), adam.epsilon, 1e-16, 1.0, "1e-16 to 1")?;
+        }
         whole("steps", self.steps, 1, u64::MAX, "at least one step")?;
         real("gamma", self.gamma, 0.0, 1.0, "a discount from 0 to 1")?;
         whole("n_step", self.n_step as u64, 1, 1024, "1 to 1024 steps")?;

@@ -1,6 +1,6 @@
 //! What faces offer without being told: teacher addresses made whole, and the adapters of known pairs of worlds.
 
-use crate::config::{Settle, StudentConfig};
+use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 
@@ -39,9 +39,32 @@ pub fn solved_return(environment: &str) -> Option<f64> {
     }
 }
 
+/// Environments whose actions are continuous.
+const CONTINUOUS: [&str; 3] = ["Pendulum-", "InvertedPendulum-", "MountainCarContinuous-"];
+
+/// The default student for continuous actions: SAC with the settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share 0.005, 100 random actions at the
+/// start, an update a step.
+pub fn continuous() -> StudentConfig {
+    StudentConfig {
+        algorithm: Algorithm::Sac,
+        steps: 20_000,
+        buffer: 1_000_000,
+        learning_starts: 100,
+        learning_rate: Linear::constant(3e-4),
+        epsilon: Linear { start: 1.0, end: 0.0, steps: 100 },
+        target_tau: 0.005,
+        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
+        ..StudentConfig::default()
+    }
+}
+
 /// The default student for an environment: where it is known what solved means, the student settles there, and
 /// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
+    if CONTINUOUS.iter().any(|e| environment.starts_with(e)) {
+        return continuous();
+    }
     let mut config = StudentConfig::default();
     if let Some(solved) = solved_return(environment) {
         config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.001 });

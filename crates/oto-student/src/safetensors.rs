@@ -3,7 +3,7 @@
 //! its JSON by serde, which costs a page more than all checkpoints do.
 
 use oto_json::{Json, Writer};
-use oto_rl::qrdqn::NamedTensor;
+use oto_rl::engine::NamedTensor;
 
 /// The header's longest length in bytes, as in the library.
 const MAX_HEADER: u64 = 100_000_000;

@@ -12,7 +12,7 @@ use crate::trainer::{BackendStatus, Episode, TrainError, Trainer};
 use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
-use oto_rl::qrdqn::LossParts;
+use oto_rl::engine::LossParts;
 use oto_rl::replay::SlotId;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -79,8 +79,8 @@ impl World {
 pub enum Need {
     /// A reset of the environment, the very first one with a seed; answer with [`Student::began`].
     Reset(Option<u64>),
-    /// This action in the environment; answer with [`Student::stepped`].
-    Step(u32),
+    /// [`Student::action`] in the environment; answer with [`Student::stepped`].
+    Step,
     /// A pause (lockstep): labels that are due or updates are on their way. Carry the links' messages, then ask again.
     Wait,
     /// Nothing: the run is over.
@@ -205,8 +205,8 @@ pub struct Student {
     teachers: Vec<Teacher>,
     observation: Vec<f32>,
     seeded: bool,
-    /// The action that was given out and not yet answered.
-    pending: Option<u32>,
+    /// An action was given out and is not yet answered.
+    pending: bool,
     last_ms: Option<u64>,
     /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
     stored: Vec<SlotId>,
@@ -219,7 +219,7 @@ pub struct Student {
 /// What a checkpoint keeps beside the trainer.
 struct Extra {
     seeded: bool,
-    pending: Option<u32>,
+    pending: bool,
     labels: u64,
     worlds: Option<(Snapshot, Snapshot)>,
     requests: Vec<Vec<Due>>,
@@ -255,7 +255,7 @@ impl Student {
             teachers,
             observation: vec![0.0; width],
             seeded: false,
-            pending: None,
+            pending: false,
             last_ms: None,
             stored: Vec::new(),
             labels: 0,
@@ -271,20 +271,26 @@ impl Student {
             return Ok(Need::Nothing);
         }
         self.trainer.learner().collect()?;
-        let behind = self.trainer.config().clock == Clock::Lockstep && self.trainer.learner().behind() > 0;
+        let behind = self.trainer.config().clock == Clock::Lockstep
+            && self.trainer.learner().engine_mut().behind() > 0;
         if behind || !self.take_labels(now_ms) {
             return Ok(Need::Wait);
         }
-        if let Some(action) = self.pending {
-            return Ok(Need::Step(action));
+        if self.pending {
+            return Ok(Need::Step);
         }
         if !self.trainer.running() {
             let seed = (!self.seeded).then_some(self.trainer.config().seed);
             return Ok(Need::Reset(seed));
         }
-        let action = self.trainer.act()?;
-        self.pending = Some(action);
-        Ok(Need::Step(action))
+        self.trainer.act()?;
+        self.pending = true;
+        Ok(Need::Step)
+    }
+
+    /// The action that [`Need::Step`] is about, in the environment's units.
+    pub fn action(&mut self) -> Action<'_> {
+        self.trainer.action()
     }
 
     /// The environment was reset: its first observation.
@@ -296,13 +302,13 @@ impl Student {
 
     /// The environment took the step that was needed: what it gave. Learns, and evaluates where that is due.
     pub fn stepped(&mut self, step: Step, observation: &[f32], now_ms: u64) -> Result<(), TrainError> {
-        if self.pending.is_none() {
+        if !self.pending {
             return Err(TrainError::NotBegun);
         }
         self.stored.clear();
         let stored = &mut self.stored;
         let episode = self.trainer.observe(step, observation, |slot, _| stored.push(slot))?;
-        self.pending = None;
+        self.pending = false;
         if let Some(episode) = episode {
             self.last_episode = Some(episode);
             self.event(Event::Episode { step: self.trainer.steps(), episode });
@@ -324,7 +330,7 @@ impl Student {
     /// The environment failed: the episode is given up, and a reset is needed next. What it gave before stays.
     pub fn give_up_episode(&mut self) {
         self.trainer.running = false;
-        self.pending = None;
+        self.pending = false;
     }
 
     /// One environment step in a built-in environment.
@@ -342,8 +348,8 @@ impl Student {
                     self.trainer.begin(&self.observation)?;
                     self.seeded = true;
                 }
-                Need::Step(action) => {
-                    let step = train.step(Action::Discrete(action), &mut self.observation)?;
+                Need::Step => {
+                    let step = train.step(self.trainer.action(), &mut self.observation)?;
                     let observation = std::mem::take(&mut self.observation);
                     let result = self.stepped(step, &observation, now_ms);
                     self.observation = observation;
@@ -376,11 +382,11 @@ impl Student {
         let mut ready = true;
         for (i, t) in self.teachers.iter_mut().enumerate() {
             let mut put = |slot, action: oto_proto::Action<'_>, version| {
-                if let oto_proto::Action::Discrete(action) = action
-                    && trainer.label(slot, i, action, version)
-                {
-                    *labels += 1;
-                }
+                let action = match action {
+                    oto_proto::Action::Discrete(index) => Action::Discrete(index),
+                    oto_proto::Action::Continuous(values) => Action::Continuous(values),
+                };
+                *labels += u64::from(trainer.label(slot, i, action, version));
             };
             match clock {
                 Clock::Async => t.link.drain_labels(&mut put),
@@ -408,13 +414,15 @@ impl Student {
         };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         let mut observation = vec![0.0; self.trainer.observation().len()];
+        let mut next = observation.clone();
         let first = (self.last_evaluation.is_none()).then_some(self.trainer.config().seed ^ EVALUATION_SEED);
         for episode in 0..episodes {
             evaluate.reset(first.filter(|_| episode == 0), &mut observation)?;
             let mut score = 0.0;
             loop {
                 let action = self.trainer.greedy(&observation)?;
-                let step = evaluate.step(Action::Discrete(action), &mut observation)?;
+                let step = evaluate.step(action, &mut next)?;
+                std::mem::swap(&mut observation, &mut next);
                 score += step.reward;
                 if step.done() {
                     break;
@@ -516,7 +524,7 @@ impl Student {
             // The episode that ran cannot be continued in an environment that was not saved.
             self.trainer.running = false;
         }
-        self.pending = extra.pending.filter(|_| self.trainer.running);
+        self.pending = extra.pending && self.trainer.running;
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);

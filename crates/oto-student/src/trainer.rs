@@ -1,13 +1,18 @@
 //! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
-use crate::config::{Clock, ConfigError, StudentConfig};
+use crate::config::{Algorithm, Clock, ConfigError, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
+use oto_env::Action;
 use oto_env::rng::Rng;
 use oto_env::{Space, Step};
 use oto_graph::Backend;
-use oto_rl::qrdqn::{LearnError, LossParts, QrDqn, Schedule, Sizes};
+use oto_graph::Program;
+use oto_rl::agent::Agent;
+use oto_rl::engine::{LearnError, LossParts, Schedule};
+use oto_rl::qrdqn::{self, QrDqn};
 use oto_rl::replay::{Batch, Replay, SlotId};
+use oto_rl::sac::{self, Sac};
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +56,12 @@ pub enum TrainError {
     Checkpoint(String),
 }
 
-/// Trains one QR-DQN student.
+/// Trains one student.
 pub struct Trainer {
     pub(crate) config: StudentConfig,
-    pub(crate) learner: QrDqn,
+    pub(crate) learner: Agent,
+    /// The environment's actions, in its units.
+    space: Space,
     pub(crate) replay: Replay,
     pub(crate) stages: Stages,
     /// Draws exploration.
@@ -64,7 +71,11 @@ pub struct Trainer {
     batch: Batch,
     pub(crate) observation: Vec<f32>,
     pub(crate) running: bool,
-    pub(crate) action: u32,
+    /// The last action, as the learner has it: an index, or components from -1 to 1.
+    pub(crate) action: Vec<f32>,
+    /// The same in the environment's units, and a teacher's answer in the learner's.
+    units: Vec<f32>,
+    label: Vec<f32>,
     pub(crate) steps: u64,
     /// The step at which parameters were last drawn: schedules count from it.
     pub(crate) started: u64,
@@ -124,20 +135,27 @@ impl Trainer {
         backend: &dyn Backend,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        let sizes = sizes(observation, action, teachers)?;
+        let sizes = sizes(config, observation, action, teachers)?;
         let mut rng = Rng::new(config.seed);
-        let learner = QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?;
+        let learner = match sizes {
+            Sizes::QrDqn(sizes) => Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?),
+            Sizes::Sac(sizes) => Agent::Sac(Sac::new(&config.sac, sizes, backend, &mut rng)?),
+        };
+        let (width, numbers) = (observation.width(), learner.action_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
-            replay: Replay::new(config.buffer, sizes.observation, teachers, config.n_step, config.gamma),
+            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma),
             stages: Stages::new(config.stages),
             learner,
             explore,
             draw,
             batch: Batch::default(),
-            observation: vec![0.0; sizes.observation],
+            observation: vec![0.0; width],
+            space: action.clone(),
             running: false,
-            action: 0,
+            action: vec![0.0; numbers],
+            units: vec![0.0; numbers],
+            label: Vec::with_capacity(numbers),
             steps: 0,
             started: 0,
             settled: 1.0,
@@ -159,17 +177,19 @@ impl Trainer {
         Ok(())
     }
 
-    /// The action for the current observation: epsilon-greedy. Calling it again draws again.
-    pub fn act(&mut self) -> Result<u32, TrainError> {
+    /// Chooses the action for the current observation, see [`Self::action`]. Calling it again draws again.
+    pub fn act(&mut self) -> Result<(), TrainError> {
         if !self.running {
             return Err(TrainError::NotBegun);
         }
-        let random = self.explore.f64() < self.epsilon();
-        self.action = match random {
-            true => self.explore.below(self.learner.sizes().actions as u32),
-            false => self.learner.act(&self.observation),
-        };
-        Ok(self.action)
+        let epsilon = self.epsilon();
+        self.learner.explore(&self.observation, epsilon, &mut self.explore, &mut self.action);
+        Ok(())
+    }
+
+    /// The action chosen last, in the environment's units.
+    pub fn action(&mut self) -> Action<'_> {
+        in_units(&self.space, &self.action, &mut self.units)
     }
 
     /// What the environment answered to the last action. Stores the transition (each stored state is shown to `stored` with its slot),
@@ -190,7 +210,7 @@ impl Trainer {
         }
         self.replay.push(
             &self.observation,
-            self.action,
+            &self.action,
             reward,
             next,
             step.terminated,
@@ -210,7 +230,7 @@ impl Trainer {
         if self.steps >= self.config.learning_starts && self.steps.is_multiple_of(self.config.train_every) {
             for _ in 0..self.config.updates {
                 // Beside the clock a device may fall behind; then updates are left out rather than waited for.
-                if self.config.clock == Clock::Lockstep || self.learner.has_room() {
+                if self.config.clock == Clock::Lockstep || self.learner.engine_mut().has_room() {
                     self.update()?;
                 }
             }
@@ -243,9 +263,20 @@ impl Trainer {
         self.config.epsilon.at(self.steps - self.started)
     }
 
-    /// A teacher's answer for a stored state; false if the state has left the buffer.
-    pub fn label(&mut self, slot: SlotId, teacher: usize, action: u32, version: u32) -> bool {
-        (action as usize) < self.learner.sizes().actions && self.replay.label(slot, teacher, action, version)
+    /// A teacher's answer for a stored state, in the environment's units; false if the state has left the buffer.
+    pub fn label(&mut self, slot: SlotId, teacher: usize, action: Action<'_>, version: u32) -> bool {
+        self.label.clear();
+        match (&self.space, action) {
+            (Space::Discrete { .. }, Action::Discrete(index)) => self.label.push(index as f32),
+            (Space::Box { low, high }, Action::Continuous(values)) => {
+                let ranges = values.iter().zip(low).zip(high);
+                // A number that rounding put beyond its range is at its end.
+                let scaled = ranges.map(|((v, low), high)| 2.0 * (v - low) / (high - low) - 1.0);
+                self.label.extend(scaled.map(|v| v.clamp(-1.0, 1.0)));
+            }
+            _ => return false,
+        }
+        self.learner.accepts(&self.label) && self.replay.label(slot, teacher, &self.label, version)
     }
 
     fn update(&mut self) -> Result<(), TrainError> {
@@ -254,7 +285,8 @@ impl Trainer {
         }
         let (c, t) = (&self.config, &self.config.transfer);
         let taught = self.stages.stage() == Stage::Transfer;
-        let due = |n: u64| if (self.learner.updates() + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
+        let updates = self.learner.engine_mut().updates();
+        let due = |n: u64| if (updates + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
         let lr = match t.learning_rate.filter(|_| taught) {
             Some(rate) => rate.at(self.stages.steps()),
             None => c.learning_rate.at(self.steps - self.started),
@@ -271,8 +303,12 @@ impl Trainer {
             eta: t.eta as f32,
             alpha_task: if taught { t.alpha_task as f32 } else { 1.0 },
         };
-        self.replay.sample(&mut self.draw, c.qrdqn.batch_size, &mut self.batch);
-        Ok(self.learner.update(&self.batch, &schedule)?)
+        let size = match c.algorithm {
+            Algorithm::QrDqn => c.qrdqn.batch_size,
+            Algorithm::Sac => c.sac.batch_size,
+        };
+        self.replay.sample(&mut self.draw, size, &mut self.batch);
+        Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
     }
 
     fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
@@ -286,10 +322,13 @@ impl Trainer {
         }
     }
 
-    /// The greedy action for any observation.
-    pub fn greedy(&mut self, observation: &[f32]) -> Result<u32, TrainError> {
+    /// The best action for any observation, in the environment's units.
+    pub fn greedy(&mut self, observation: &[f32]) -> Result<Action<'_>, TrainError> {
         self.check(observation)?;
-        Ok(self.learner.act(observation))
+        self.label.clear();
+        self.label.resize(self.learner.action_width(), 0.0);
+        self.learner.act(observation, &mut self.label);
+        Ok(in_units(&self.space, &self.label, &mut self.units))
     }
 
     /// Whether an episode is running; otherwise the environment is to be reset and [`Self::begin`] called.
@@ -314,7 +353,7 @@ impl Trainer {
 
     /// Updates so far.
     pub fn updates(&self) -> u64 {
-        self.learner.updates()
+        self.learner.engine().updates()
     }
 
     /// Where the student stands in its round.
@@ -324,15 +363,15 @@ impl Trainer {
 
     /// The parts of the last update's loss.
     pub fn last_loss(&self) -> Option<LossParts> {
-        self.learner.last_loss()
+        self.learner.engine().last_loss()
     }
 
     /// What runs the updates.
     pub fn backend_status(&self) -> BackendStatus {
         BackendStatus {
-            name: self.learner.backend().into(),
+            name: self.learner.engine().backend().into(),
             tried: self.tried.clone(),
-            lost: self.learner.lost().map(Into::into),
+            lost: self.learner.engine().lost().map(Into::into),
         }
     }
 
@@ -341,8 +380,8 @@ impl Trainer {
         &self.replay
     }
 
-    /// The network that acts.
-    pub fn learner(&mut self) -> &mut QrDqn {
+    /// The algorithm.
+    pub fn learner(&mut self) -> &mut Agent {
         &mut self.learner
     }
 
@@ -352,20 +391,66 @@ impl Trainer {
     }
 }
 
-/// The sizes of a network between these spaces, or why QR-DQN cannot be one.
-pub fn sizes(observation: &Space, action: &Space, teachers: usize) -> Result<Sizes, TrainError> {
+/// An action as the environment takes it: components from -1 to 1 are spread over the box.
+fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'u> {
+    let Space::Box { low, high } = space else { return Action::Discrete(action[0] as u32) };
+    for (((u, a), low), high) in units.iter_mut().zip(action).zip(low).zip(high) {
+        *u = (low + (a + 1.0) * 0.5 * (high - low)).clamp(*low, *high);
+    }
+    Action::Continuous(units)
+}
+
+/// What an algorithm's networks are sized for.
+enum Sizes {
+    QrDqn(qrdqn::Sizes),
+    Sac(sac::Sizes),
+}
+
+/// One update of the configuration's algorithm between these spaces.
+pub fn program(
+    config: &StudentConfig,
+    observation: &Space,
+    action: &Space,
+    teachers: usize,
+) -> Result<Program, TrainError> {
+    Ok(match sizes(config, observation, action, teachers)? {
+        Sizes::QrDqn(sizes) => qrdqn::program(&config.qrdqn, sizes),
+        Sizes::Sac(sizes) => sac::program(&config.sac, sizes),
+    })
+}
+
+/// The sizes of networks between these spaces, or why the algorithm has none.
+fn sizes(
+    config: &StudentConfig,
+    observation: &Space,
+    action: &Space,
+    teachers: usize,
+) -> Result<Sizes, TrainError> {
     for (which, space) in [("observation", observation), ("action", action)] {
         space.validate().map_err(|e| TrainError::Space(format!("the {which} space: {e}")))?;
     }
-    match (observation, action) {
-        (Space::Box { low, .. }, Space::Discrete { n }) => {
-            Ok(Sizes { observation: low.len(), actions: *n as usize, teachers })
+    let refused = |reason: &str| Err(TrainError::Space(format!("{}: {reason}", config.algorithm.name())));
+    let Space::Box { low, .. } = observation else {
+        return refused("sees a box of numbers, not a discrete observation");
+    };
+    let observation = low.len();
+    match (config.algorithm, action) {
+        (Algorithm::QrDqn, Space::Discrete { n }) => {
+            Ok(Sizes::QrDqn(qrdqn::Sizes { observation, actions: *n as usize, teachers }))
         }
-        (Space::Discrete { .. }, _) => {
-            Err(TrainError::Space("QR-DQN sees a box of numbers, not a discrete observation".into()))
+        (Algorithm::QrDqn, Space::Box { .. }) => refused(
+            "chooses among discrete actions, this environment's are continuous; set algorithm to \"sac\"",
+        ),
+        (Algorithm::Sac, Space::Box { low, high }) => {
+            match low.iter().zip(high).find(|(l, h)| !(l.is_finite() && h.is_finite() && l < h)) {
+                Some((l, h)) => refused(&format!(
+                    "needs a finite range for each component of an action, one has {l} to {h}"
+                )),
+                None => Ok(Sizes::Sac(sac::Sizes { observation, action: low.len(), teachers })),
+            }
         }
-        (_, Space::Box { .. }) => Err(TrainError::Space(
-            "QR-DQN chooses among discrete actions; this environment's are continuous".into(),
-        )),
+        (Algorithm::Sac, Space::Discrete { .. }) => {
+            refused("gives continuous actions, this environment's are discrete; set algorithm to \"qrdqn\"")
+        }
     }
 }

@@ -215,7 +215,7 @@ fn record_aikd_full_continuous(term: &mut Term<'_, '_>) -> Result<(), TermError>
     let (student, teacher) = (term.input("student_action", "BD")?, term.input("teacher_action", "BD")?);
     let perm = term.index("perm", "B", 'B')?;
     let weights = weights(term)?;
-    let base = aikd_base_sampled(q_samples, log_mu, q_teacher).mean();
+    let base = aikd_base_sampled(&[(q_samples, log_mu)], q_teacher).mean();
     let rkd_d = rkd_d_continuous(student, teacher).mean();
     let rkd_a = rkd_a(student, teacher, perm).mean();
     let total = weights.delta * base + weights.eta * (rkd_d + rkd_a);

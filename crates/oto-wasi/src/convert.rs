@@ -2,7 +2,7 @@
 
 use crate::bindings::exports::oto::edge::learner as wit;
 use crate::bindings::oto::edge::types;
-use oto_env::Space;
+use oto_env::{Action, Space};
 use oto_student::link::tungstenite::AddressError;
 use oto_student::link::{LinkState, LinkStatus};
 use oto_student::stage::Stage;
@@ -14,6 +14,14 @@ pub fn space(space: types::Space) -> Space {
     match space {
         types::Space::Discrete(n) => Space::Discrete { n },
         types::Space::Box(types::Bounds { low, high }) => Space::Box { low, high },
+    }
+}
+
+/// An action as the host takes it.
+pub fn action(action: Action<'_>) -> types::Action {
+    match action {
+        Action::Discrete(index) => types::Action::Discrete(index),
+        Action::Continuous(values) => types::Action::Box(values.to_vec()),
     }
 }
 

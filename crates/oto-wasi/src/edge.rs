@@ -61,7 +61,7 @@ impl Guest for Component {
     }
 
     fn act(observation: Vec<f32>) -> Result<Action, Error> {
-        with(|edge| Ok(Action::Discrete(edge.student.trainer().greedy(&observation)?)))
+        with(|edge| Ok(convert::action(edge.student.trainer().greedy(&observation)?)))
     }
 
     fn save(replay: bool) -> Result<Vec<u8>, Error> {
@@ -120,7 +120,7 @@ impl Edge {
                     let observation = environment::reset(seed).map_err(Error::Environment)?;
                     self.student.began(&observation)?;
                 }
-                Need::Step(action) => self.step(action)?,
+                Need::Step => self.step()?,
                 Need::Wait => std::thread::sleep(PAUSE),
                 Need::Nothing => break,
             }
@@ -129,8 +129,9 @@ impl Edge {
     }
 
     /// One step in the host's environment. If it fails, or answers what cannot be learnt from, its episode is given up.
-    fn step(&mut self, action: u32) -> Result<(), Error> {
-        let taken = environment::step(&Action::Discrete(action)).map_err(Error::Environment).and_then(|t| {
+    fn step(&mut self) -> Result<(), Error> {
+        let action = convert::action(self.student.action());
+        let taken = environment::step(&action).map_err(Error::Environment).and_then(|t| {
             let step = Step { reward: t.reward, terminated: t.terminated, truncated: t.truncated };
             Ok(self.student.stepped(step, &t.observation, self.driver.now_ms())?)
         });

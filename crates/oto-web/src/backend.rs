@@ -2,8 +2,7 @@
 
 use crate::error::CoreError;
 use oto_cpu::Cpu;
-use oto_graph::Backend;
-use oto_rl::qrdqn::Sizes;
+use oto_graph::{Backend, Program};
 use oto_student::config::StudentConfig;
 use oto_student::trainer::Tried;
 
@@ -17,7 +16,7 @@ pub struct Chosen {
 
 /// The backend that a configuration asks for.
 #[cfg(not(feature = "webgpu"))]
-pub async fn choose(config: &StudentConfig, _: Sizes) -> Result<Chosen, CoreError> {
+pub async fn choose(config: &StudentConfig, _: Program) -> Result<Chosen, CoreError> {
     match config.backend.as_str() {
         "webgpu" => {
             let message = "is \"webgpu\": oto-student/cpu computes on the CPU alone; import Student from \"oto-student\"";
@@ -29,14 +28,14 @@ pub async fn choose(config: &StudentConfig, _: Sizes) -> Result<Chosen, CoreErro
 
 /// The backend that a configuration asks for.
 #[cfg(feature = "webgpu")]
-pub async fn choose(config: &StudentConfig, sizes: Sizes) -> Result<Chosen, CoreError> {
+pub async fn choose(config: &StudentConfig, program: Program) -> Result<Chosen, CoreError> {
     match config.backend.as_str() {
         "webgpu" => {
             let backend =
                 webgpu().await.map_err(|e| CoreError::config("backend", format!("is \"webgpu\": {e}")))?;
             Ok(Chosen { backend, tried: Vec::new() })
         }
-        "auto" => Ok(fastest(config, sizes).await),
+        "auto" => Ok(fastest(program).await),
         _ => Ok(Chosen { backend: Box::new(Cpu), tried: Vec::new() }),
     }
 }
@@ -63,8 +62,7 @@ impl oto_wgpu::Clock for PageClock {
 
 /// The faster one; the CPU where there is no other.
 #[cfg(feature = "webgpu")]
-async fn fastest(config: &StudentConfig, sizes: Sizes) -> Chosen {
-    let program = oto_rl::qrdqn::program(&config.qrdqn, sizes);
+async fn fastest(program: Program) -> Chosen {
     let cpu: Box<dyn Backend> = Box::new(Cpu);
     let ours =
         oto_wgpu::updates_per_second(cpu.as_ref(), &program, &PageClock).await.map_err(|e| e.to_string());

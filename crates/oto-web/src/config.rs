@@ -70,7 +70,10 @@ impl CoreConfig {
     pub fn read(text: &str) -> Result<Self, CoreError> {
         let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
-        let mut preset = presets::student(id);
+        let mut preset = match &env {
+            EnvConfig::Page { action: Space::Box { .. }, .. } => presets::continuous(),
+            _ => presets::student(id),
+        };
         if teachers.is_empty() {
             preset.stages = StagesConfig::SOLO;
         }

@@ -6,11 +6,11 @@ use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
-use oto_env::Step;
+use oto_env::{Action, Step};
 use oto_json::Writer;
 use oto_student::link::{Event, Link, Output};
 use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
-use oto_student::trainer::{TrainError, sizes};
+use oto_student::trainer::{TrainError, program};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -44,8 +44,8 @@ impl StudentCore {
             out.field("action_space", action);
         });
         let outside = matches!(world, World::Outside { .. });
-        let sizes = sizes(observation, action, config.teachers.len())?;
-        let chosen = backend::choose(&config.student, sizes).await?;
+        let program = program(&config.student, observation, action, config.teachers.len())?;
+        let chosen = backend::choose(&config.student, program).await?;
         let mut student =
             Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
         student.trainer().tried = chosen.tried;
@@ -95,23 +95,26 @@ impl StudentCore {
 
     fn need(&mut self) -> Result<Option<&'static str>, CoreError> {
         Ok(Some(match self.student.need(host::now_ms())? {
-            Need::Reset(_) | Need::Step(_) => "environment",
+            Need::Reset(_) | Need::Step => "environment",
             Need::Wait => "wait",
             Need::Nothing => "end",
         }))
     }
 
     /// What is asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time only) or
-    /// `{"kind":"step","action":0}`.
+    /// `{"kind":"step","action":0}`; a continuous action is a list of numbers.
     pub fn environment_request(&mut self) -> Result<String, JsValue> {
         let need = self.student.need(host::now_ms()).map_err(CoreError::from)?;
         if matches!(need, Need::Wait | Need::Nothing) {
             return Err(CoreError::worker("the environment is not needed now").into());
         }
         Ok(Writer::object(|out| match need {
-            Need::Step(action) => {
+            Need::Step => {
                 out.field("kind", "step");
-                out.field("action", &action);
+                match self.student.action() {
+                    Action::Discrete(index) => out.field("action", &index),
+                    Action::Continuous(values) => out.field("action", &values.to_vec()),
+                }
             }
             Need::Reset(seed) => {
                 out.field("kind", "reset");
@@ -219,9 +222,12 @@ impl StudentCore {
         self.reporter.take(&mut self.student)
     }
 
-    /// The greedy action for an observation.
-    pub fn act(&mut self, observation: &[f32]) -> Result<u32, JsValue> {
-        Ok(self.student.trainer().greedy(observation).map_err(CoreError::from)?)
+    /// The greedy action for an observation: a number for a discrete action, a `Float32Array` for another.
+    pub fn act(&mut self, observation: &[f32]) -> Result<JsValue, JsValue> {
+        Ok(match self.student.trainer().greedy(observation).map_err(CoreError::from)? {
+            Action::Discrete(index) => index.into(),
+            Action::Continuous(values) => js_sys::Float32Array::from(values).into(),
+        })
     }
 
     /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
@@ -238,7 +244,7 @@ impl StudentCore {
 
     /// Whether updates are on their way: what they bring comes with the worker's other events.
     pub fn learning(&mut self) -> bool {
-        self.student.trainer().learner().behind() > 0
+        self.student.trainer().learner().engine_mut().behind() > 0
     }
 
     /// Brings home what a device holds; true once [`Self::save`] has all it needs.

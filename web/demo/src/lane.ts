@@ -38,7 +38,7 @@ export class Lane {
   /** Puts a student on the stage. */
   begin(student: Student): void {
     this.#switch.disabled = false;
-    this.showcase.show((observation) => student.act(observation));
+    this.showcase.show(async (observation) => (await student.act(observation)) as number);
   }
 
   /** Empties the stage. */

@@ -41,13 +41,14 @@ export interface StepResult {
   truncated?: boolean;
 }
 
-/** An action: an index into a discrete space, from 0. */
-export type Action = number;
+/** An action: an index into a discrete space, from 0, or a number for each component of a box. */
+export type Action = number | ArrayLike<number>;
 
 /** An environment written in JavaScript. Its functions may be asynchronous. */
 export interface Environment {
   observationSpace: BoxSpace;
-  actionSpace: DiscreteSpace;
+  /** A box must have finite bounds. */
+  actionSpace: DiscreteSpace | BoxSpace;
   /** Begins an episode and returns its first observation. `seed` is given for the first episode only. */
   reset(seed?: number): ArrayLike<number> | Promise<ArrayLike<number>>;
   /** Takes one step. */
@@ -92,9 +93,6 @@ export function checkEnvironment(env: Environment): void {
     throw new ConfigError('env.observationSpace must be a box: {kind: "box", low: [...], high: [...]}', 'env.observationSpace');
   }
   checkSpace('env.actionSpace', env.actionSpace);
-  if (env.actionSpace.kind !== 'discrete') {
-    throw new ConfigError('env.actionSpace must be discrete: {kind: "discrete", n}', 'env.actionSpace');
-  }
   for (const name of ['reset', 'step'] as const) {
     if (typeof env[name] !== 'function') {
       throw new ConfigError(`env.${name} must be a function, it is ${show(env[name])}`, `env.${name}`);

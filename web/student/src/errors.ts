@@ -94,11 +94,11 @@ function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
   return { kind: 'config', message: `${name} ${words}`, field: name };
 }
 
-/** Where in the options a setting of the engine is: `qrdqn.batch_size` is `algorithm.batchSize`. */
+/** Where in the options a setting of the engine is: `qrdqn.batch_size` and `sac.batch_size` are `algorithm.batchSize`. */
 function optionName(field: string): string {
   const name = camelCase(field);
   if (name === 'requestBatch' || name === 'labelLag') return `transfer.${name}`;
-  if (name.startsWith('qrdqn.')) return name.replace('qrdqn', 'algorithm');
-  const isOption = /^(seed|steps|backend|clock|env|teachers|transfer|stages|evaluation)\b/.test(name);
+  if (/^(qrdqn|sac)\./.test(name)) return name.replace(/^\w+/, 'algorithm');
+  const isOption = /^(algorithm|seed|steps|backend|clock|env|teachers|transfer|stages|evaluation)\b/.test(name);
   return isOption ? name : `algorithm.${name}`;
 }

@@ -6,19 +6,32 @@ import { ConfigError } from './errors.js';
 /** A number, or one that moves from `start` to `end` over `steps` environment steps. */
 export type Schedule = number | { start: number; end: number; steps: number };
 
-/** QR-DQN's settings; what is left out has the engine's default. */
-export interface QrDqnOptions {
+/** QR-DQN's settings, for discrete actions; what is left out has the engine's default. */
+export interface QrDqnOptions extends LearningOptions {
   name?: 'qr-dqn';
-  /** Widths of the hidden layers. */
-  hidden?: number[];
   /** Quantiles for each action. */
   quantiles?: number;
-  /** Transitions in an update. */
-  batchSize?: number;
   /** Let the online network choose the next action. */
   double?: boolean;
   /** Act with the target network, which averages the online one over time. */
   actWithTarget?: boolean;
+}
+
+/** Soft actor-critic's settings, for continuous actions; what is left out has the engine's default. */
+export interface SacOptions extends LearningOptions {
+  name: 'sac';
+  /** Temperature at the start. */
+  initialAlpha?: number;
+  /** Actions drawn for each state in the teachers' term, from a uniform and from the policy each. */
+  samples?: number;
+}
+
+/** What every algorithm is told. */
+export interface LearningOptions {
+  /** Widths of the hidden layers. */
+  hidden?: number[];
+  /** Transitions in an update. */
+  batchSize?: number;
   adam?: { beta1?: number; beta2?: number; epsilon?: number };
   /** Discount factor. */
   gamma?: number;
@@ -112,7 +125,8 @@ export interface TeacherOptions {
 export interface StudentOptions {
   /** A built-in environment by name, or one of the page's own. */
   env: EnvironmentName | Environment;
-  algorithm?: 'qr-dqn' | QrDqnOptions;
+  /** Left out: QR-DQN for discrete actions, soft actor-critic for continuous ones. */
+  algorithm?: 'qr-dqn' | 'sac' | QrDqnOptions | SacOptions;
   teachers?: TeacherOptions[];
   transfer?: TransferOptions;
   /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
@@ -131,8 +145,11 @@ export interface StudentOptions {
 
 const KNOWN = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
 
-/** The settings of QR-DQN's network and optimiser; the engine keeps them together, apart from the training loop's. */
-const NETWORK = ['hidden', 'quantiles', 'batchSize', 'double', 'actWithTarget', 'adam'];
+/** The settings of networks and optimiser; the engine keeps an algorithm's together, apart from the training loop's. */
+const NETWORK = ['hidden', 'quantiles', 'batchSize', 'double', 'actWithTarget', 'initialAlpha', 'samples', 'adam'];
+
+/** What the engine calls the algorithms. */
+const ALGORITHMS: Record<string, string> = { 'qr-dqn': 'qrdqn', sac: 'sac' };
 
 /** Settings that may be a plain number instead of a schedule. */
 const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
@@ -146,12 +163,12 @@ export function toConfig(options: StudentOptions): string {
   for (const key of Object.keys(options)) {
     if (!KNOWN.includes(key)) throw new ConfigError(`${key} is no option; there are ${KNOWN.join(', ')}`, key);
   }
-  const { env, algorithm = {}, teachers = [], transfer = {}, stages, ...rest } = options;
+  const { env, algorithm, teachers = [], transfer = {}, stages, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
   const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
   const student = {
     ...rest,
-    ...toAlgorithm(algorithm),
+    ...(algorithm === undefined ? {} : toAlgorithm(algorithm)),
     transfer: weights,
     stages,
     requestBatch,
@@ -163,7 +180,7 @@ export function toConfig(options: StudentOptions): string {
 function toEnvironment(env: StudentOptions['env'] | undefined): unknown {
   if (typeof env === 'string') return env;
   const { observationSpace, actionSpace } = checkObject('env', env as Environment);
-  return { observation: toSpace(observationSpace), action: actionSpace };
+  return { observation: toSpace(observationSpace), action: actionSpace?.kind === 'box' ? toSpace(actionSpace) : actionSpace };
 }
 
 /** JSON has no infinity; null stands for it. */
@@ -172,12 +189,13 @@ function toSpace({ kind, low, high }: BoxSpace): BoxSpace {
   return { kind, low: low.map(bound), high: high.map(bound) };
 }
 
-function toAlgorithm(algorithm: 'qr-dqn' | QrDqnOptions): object {
+function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): object {
   const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
-  if (name !== 'qr-dqn') throw new ConfigError(`algorithm must be "qr-dqn", it is ${JSON.stringify(name)}`, 'algorithm');
+  const engine = ALGORITHMS[name];
+  if (engine === undefined) throw new ConfigError(`algorithm must be "qr-dqn" or "sac", it is ${JSON.stringify(name)}`, 'algorithm');
   const entries = Object.entries(settings);
   const inNetwork = ([key]: [string, unknown]) => NETWORK.includes(key);
-  return { qrdqn: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(entries.filter((e) => !inNetwork(e))) };
+  return { algorithm: engine, [engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(entries.filter((e) => !inNetwork(e))) };
 }
 
 /** Settings in the engine's spelling. JSON would turn NaN and infinity into null without a word; here they are refused. */

@@ -100,7 +100,7 @@ export class WorkerStudent {
   }
 
   /**
-   * The greedy action for an observation.
+   * The greedy action for an observation: a number where actions are discrete, otherwise one for each component.
    *
    * @throws {EnvironmentError} an observation of another length, or with a number that is not finite
    */

@@ -111,8 +111,18 @@ pub fn transfer<'t>(teachers: &[Aikd<'t>], task: Tensor<'t>, weights: AikdWeight
     }
 }
 
-/// OTO eq. 10 with sampled actions, for each state, `[B]`: `logsumexp_m(q_m - log mu_m) - log M - Q(s, teacher's a)`;
-/// q and log_mu `[B, M]`, teacher_q `[B]`. The sum over actions becomes an importance-weighted mean.
-pub fn aikd_base_sampled<'t>(q: Tensor<'t>, log_mu: Tensor<'t>, teacher_q: Tensor<'t>) -> Tensor<'t> {
-    (q - log_mu).logsumexp() + -(q.size(1) as f64).ln() - teacher_q
+/// OTO eq. 10 with sampled actions, for each state, `[B]`: `logsumexp_m(q_m - log mu_m) - log M - Q(s, teacher's a)`, where
+/// the sum over actions becomes an importance-weighted mean. Groups of actions may be drawn differently: each is q and
+/// log_mu `[B, M]`; teacher_q `[B]`.
+pub fn aikd_base_sampled<'t>(groups: &[(Tensor<'t>, Tensor<'t>)], teacher_q: Tensor<'t>) -> Tensor<'t> {
+    let count = groups.iter().map(|(q, _)| q.size(1)).sum::<usize>();
+    log_sum_exp(groups) + -(count as f64).ln() - teacher_q
+}
+
+/// For each state, `[B]`, the logarithm of the sum of `e^q / mu` over the actions of all groups, each q and log mu `[B, M]`.
+pub fn log_sum_exp<'t>(groups: &[(Tensor<'t>, Tensor<'t>)]) -> Tensor<'t> {
+    // log(e^a + e^b) without an exponential that could overflow.
+    let add = |a: Tensor<'t>, b: Tensor<'t>| a.maximum(b) + (-(a - b).abs()).softplus();
+    let each = groups.iter().map(|(q, log_mu)| (*q - *log_mu).logsumexp());
+    each.reduce(add).expect("at least one group of actions")
 }

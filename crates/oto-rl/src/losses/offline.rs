@@ -1,7 +1,7 @@
 //! Losses for learning from a dataset alone, and for going on from there: conservative Q-learning (Kumar et al. 2020; OTO
 //! eq. 6 and 7), TD3+BC (Fujimoto and Gu 2021) and calibrated Q-learning (Nakamoto et al. 2023).
 
-use super::aikd_base;
+use super::{aikd_base, log_sum_exp};
 use oto_graph::Tensor;
 
 /// CQL's regulariser for discrete actions (OTO eq. 7): mean of `log sum_a exp Q(s, a) - Q(s, a in the data)`; q `[B, A]`.
@@ -19,14 +19,7 @@ pub fn half_squared_error<'t>(q: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
 /// policy now and the policy at the next state, and does not divide by the count; the paper's appendix F has the first two and
 /// divides, which is a difference of `log` of the count.
 pub fn cql_continuous<'t>(groups: &[(Tensor<'t>, Tensor<'t>)], q_data: Tensor<'t>) -> Tensor<'t> {
-    let each = groups.iter().map(|(q, log_mu)| (*q - *log_mu).logsumexp());
-    let all = each.reduce(log_add_exp).expect("at least one group of actions");
-    (all - q_data).mean()
-}
-
-/// `log(e^a + e^b)` without an exponential that could overflow.
-fn log_add_exp<'t>(a: Tensor<'t>, b: Tensor<'t>) -> Tensor<'t> {
-    a.maximum(b) + (-(a - b).abs()).softplus()
+    (log_sum_exp(groups) - q_data).mean()
 }
 
 /// TD3+BC's loss of the actor: `-lambda mean Q(s, pi(s)) + mean (pi(s) - a)^2`, the square a mean over the action's

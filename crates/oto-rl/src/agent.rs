@@ -1,0 +1,115 @@
+//! A student's algorithm behind one face: acts, improves, keeps its state. Actions are plain numbers here: the index of a
+//! discrete action, or a vector whose components go from -1 to 1.
+
+use crate::engine::{Engine, LearnError, Schedule};
+use crate::qrdqn::QrDqn;
+use crate::replay::Batch;
+use crate::sac::Sac;
+use oto_env::rng::Rng;
+
+/// The algorithms there are.
+pub enum Agent {
+    /// Discrete actions by quantile regression.
+    QrDqn(QrDqn),
+    /// Continuous actions by soft actor-critic.
+    Sac(Sac),
+}
+
+impl Agent {
+    /// The program's state and the backend that runs it.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        match self {
+            Agent::QrDqn(agent) => agent.engine_mut(),
+            Agent::Sac(agent) => agent.engine_mut(),
+        }
+    }
+
+    /// The same, to look at.
+    pub fn engine(&self) -> &Engine {
+        match self {
+            Agent::QrDqn(agent) => agent.engine(),
+            Agent::Sac(agent) => agent.engine(),
+        }
+    }
+
+    /// How many numbers an action has.
+    pub fn action_width(&self) -> usize {
+        match self {
+            Agent::QrDqn(_) => 1,
+            Agent::Sac(agent) => agent.sizes().action,
+        }
+    }
+
+    /// Whether a teacher's answer is an action of this agent.
+    pub fn accepts(&self, action: &[f32]) -> bool {
+        match self {
+            Agent::QrDqn(agent) => {
+                matches!(action, [a] if a.fract() == 0.0 && (0.0..agent.sizes().actions as f32).contains(a))
+            }
+            Agent::Sac(agent) => {
+                action.len() == agent.sizes().action && action.iter().all(|a| (-1.0..=1.0).contains(a))
+            }
+        }
+    }
+
+    /// The best action it knows, `[action_width]`.
+    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        match self {
+            Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
+            Agent::Sac(agent) => agent.act(observation, action),
+        }
+    }
+
+    /// An action to learn from: with probability `epsilon` any, otherwise the algorithm's own.
+    pub fn explore(&mut self, observation: &[f32], epsilon: f64, rng: &mut Rng, action: &mut [f32]) {
+        let random = rng.f64() < epsilon;
+        match self {
+            Agent::QrDqn(agent) if random => action[0] = rng.below(agent.sizes().actions as u32) as f32,
+            Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
+            Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
+            Agent::Sac(agent) => agent.sample(observation, rng, action),
+        }
+    }
+
+    /// One update from a batch; `rng` draws what the algorithm draws for it.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+        match self {
+            Agent::QrDqn(agent) => agent.update(batch, schedule),
+            Agent::Sac(agent) => agent.update(batch, schedule, rng),
+        }
+    }
+
+    /// Takes over what a device has finished since the last call; true if it brought new weights.
+    pub fn collect(&mut self) -> Result<bool, LearnError> {
+        match self {
+            Agent::QrDqn(agent) => agent.collect(),
+            Agent::Sac(agent) => agent.collect(),
+        }
+    }
+
+    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
+    pub fn settle(&mut self) -> Result<bool, LearnError> {
+        self.collect()?;
+        self.engine_mut().settled()
+    }
+
+    /// Draws new parameters; the optimiser forgets. The count of updates goes on.
+    pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        match self {
+            Agent::QrDqn(agent) => agent.start_over(rng),
+            Agent::Sac(agent) => agent.start_over(rng),
+        }
+    }
+
+    /// Puts state back, see [`Engine::restore`].
+    pub fn restore(
+        &mut self,
+        updates: u64,
+        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), LearnError> {
+        match self {
+            Agent::QrDqn(agent) => agent.restore(updates, tensor),
+            Agent::Sac(agent) => agent.restore(updates, tensor),
+        }
+    }
+}

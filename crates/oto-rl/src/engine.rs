@@ -1,0 +1,356 @@
+//! What every learner shares: a program's state on a backend, updates that may run beside this thread, and what goes on when
+//! a device is lost. An algorithm brings the program, and takes the weights it acts with.
+
+use crate::losses::Aikd;
+use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
+
+/// The numbers that schedules set anew for every update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Learning rate.
+    pub lr: f32,
+    /// Share of the parameters that the target network takes over: 1 replaces it, 0 leaves it.
+    pub target_mix: f32,
+    /// OTO eq. 13.
+    pub alpha_aikd: f32,
+    /// OTO eq. 13.
+    pub delta: f32,
+    /// OTO eq. 13.
+    pub eta: f32,
+    /// OTO eq. 13.
+    pub alpha_task: f32,
+}
+
+/// What an update reports; parts of the teachers' term are means over teachers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossParts {
+    /// OTO eq. 14.
+    pub loss: f32,
+    /// The quantile Huber loss.
+    pub task: f32,
+    /// OTO eq. 10.
+    pub base: f32,
+    /// OTO eq. 11.
+    pub rkd_d: f32,
+    /// OTO eq. 12.
+    pub rkd_a: f32,
+    /// Mean of Q(s, a) over the batch.
+    pub q: f32,
+}
+
+oto_json::json_object! { LossParts: open { loss, task, base, rkd_d, rkd_a, q } }
+
+/// Why an update failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The backend's failure.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The loss is no number any more.
+    #[error(
+        "update {update}: the loss is {loss}, not a finite number; lower the learning rate or check the rewards"
+    )]
+    Diverged {
+        /// Which update.
+        update: u64,
+        /// What the loss became.
+        loss: f32,
+    },
+    /// Parameters that do not fit this network.
+    #[error("parameter {name}: {expected} numbers needed, {}", match got { Some(n) => format!("{n} came"), None => "none came".into() })]
+    Parameter {
+        /// Its name.
+        name: String,
+        /// How many numbers it has.
+        expected: usize,
+        /// How many came.
+        got: Option<usize>,
+    },
+    /// A parameter that is not a finite number.
+    #[error("parameter {0} holds a value that is not a finite number")]
+    NotFinite(String),
+}
+
+/// A piece of a learner's state, as checkpoints hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// PyTorch-like name.
+    pub name: String,
+    /// Shape; empty for one number.
+    pub shape: Vec<usize>,
+    /// Row-major elements.
+    pub values: Vec<f32>,
+}
+
+/// The outputs of every program, in the order of [`LossParts`].
+const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
+
+impl LossParts {
+    /// A program's outputs; parts of the teachers' term are means over teachers.
+    pub fn outputs<'t>(
+        t: &'t Trace,
+        loss: Tensor<'t>,
+        task: Tensor<'t>,
+        teachers: &[Aikd<'t>],
+        q: Tensor<'t>,
+    ) -> Vec<(&'static str, Tensor<'t>)> {
+        let mean = |part: fn(&Aikd<'_>) -> NodeId| {
+            let sum = teachers.iter().map(|a| t.at(part(a))).reduce(|a, b| a + b);
+            sum.map_or(t.constant(0.0, &[]), |s| s * (1.0 / teachers.len() as f64))
+        };
+        let parts = [mean(|a| a.base.id()), mean(|a| a.rkd_d.id()), mean(|a| a.rkd_a.id())];
+        OUTPUTS.into_iter().zip([loss, task, parts[0], parts[1], parts[2], q]).collect()
+    }
+}
+
+/// A compiled program and its state.
+///
+/// Where the executable runs beside this thread, updates are only started here: their losses and the weights to act with come
+/// with [`Self::collect`]. If its device is lost, the fallback goes on from the last snapshot.
+pub struct Engine {
+    backend: String,
+    executable: Box<dyn Executable>,
+    fallback: Option<Box<dyn Backend>>,
+    outputs: Vec<Vec<f32>>,
+    updates: u64,
+    /// Updates that this executable was given, and how many of them were there when its state was last put: reports of those
+    /// are of another life.
+    given: u64,
+    put_at: u64,
+    /// What is added to the executable's count to get the student's.
+    offset: i64,
+    last_loss: Option<LossParts>,
+    /// All state as it was once, in the program's order, and the updates made by then: what a lost device is replaced from.
+    kept: (u64, Vec<Vec<f32>>),
+    lost: Option<String>,
+    /// The parameters that act, first layer to last.
+    acting: Vec<InputId>,
+    /// Their newest values, where the executable runs beside this thread.
+    arrived: Vec<Vec<f32>>,
+}
+
+/// A device is asked for all its state every so many updates.
+const SNAPSHOT_EVERY: u64 = 200;
+
+impl Engine {
+    /// Compiles `program`, whose parameters with names that begin with `acting` act; its state is zeros.
+    pub fn new(program: Program, acting: &str, backend: &dyn Backend) -> Result<Self, LearnError> {
+        let mut executable = backend.compile(program)?;
+        let acts = |(id, input): (InputId, &Input)| input.name.starts_with(acting).then_some(id);
+        let acting = states(executable.program()).filter_map(acts).collect::<Vec<_>>();
+        if let Some(device) = executable.device() {
+            device.watch(&acting);
+        }
+        Ok(Self {
+            backend: backend.name().to_string(),
+            executable,
+            fallback: backend.fallback(),
+            outputs: vec![Vec::new(); OUTPUTS.len()],
+            updates: 0,
+            given: 0,
+            put_at: 0,
+            offset: 0,
+            last_loss: None,
+            kept: (0, Vec::new()),
+            lost: None,
+            acting,
+            arrived: Vec::new(),
+        })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        self.executable.program()
+    }
+
+    /// Replaces all state: a value for each state input.
+    pub fn start(&mut self, value: impl FnMut(&Input) -> Vec<f32>) -> Result<(), LearnError> {
+        let state = states(self.program()).map(|(_, input)| input).map(value).collect();
+        self.put(state)
+    }
+
+    /// Replaces all state, given in the program's order.
+    fn put(&mut self, state: Vec<Vec<f32>>) -> Result<(), LearnError> {
+        let ids = states(self.executable.program()).map(|(id, _)| id).collect::<Vec<_>>();
+        ids.iter().zip(&state).try_for_each(|(id, values)| self.executable.write(*id, values))?;
+        if self.executable.device().is_some() {
+            let value = |id: &InputId| ids.iter().position(|i| i == id).map(|i| state[i].clone());
+            self.arrived = self.acting.iter().filter_map(value).collect();
+        }
+        self.kept = (self.updates, state);
+        (self.put_at, self.offset) = (self.given, self.updates as i64 - self.given as i64);
+        Ok(())
+    }
+
+    /// How many updates it has made.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The backend that runs the updates now.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    /// Why the backend before this one was left: its device was lost.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// The newest loss that is known.
+    pub fn last_loss(&self) -> Option<LossParts> {
+        self.last_loss
+    }
+
+    /// Updates that were started and whose weights are not here yet.
+    pub fn behind(&mut self) -> u64 {
+        self.executable.device().map_or(0, |d| d.behind())
+    }
+
+    /// Whether one more update can be started now.
+    pub fn has_room(&mut self) -> bool {
+        self.executable.device().is_none_or(|d| d.has_room())
+    }
+
+    /// One update; `data` holds a slice for each data input in the program's order. True if new weights can be read.
+    pub fn update(&mut self, data: &[&[f32]]) -> Result<bool, LearnError> {
+        match self.step(data) {
+            Err(LearnError::Backend(BackendError::Lost(reason))) => {
+                self.fall_back(reason)?;
+                self.step(data)?;
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
+    fn step(&mut self, data: &[&[f32]]) -> Result<bool, LearnError> {
+        if let Some(device) = self.executable.device() {
+            device.start(data)?;
+            (self.updates, self.given) = (self.updates + 1, self.given + 1);
+            return Ok(false);
+        }
+        self.executable.run(data, &mut self.outputs)?;
+        self.updates += 1;
+        let outputs = std::mem::take(&mut self.outputs);
+        let known = self.learned(&outputs);
+        self.outputs = outputs;
+        known.map(|()| true)
+    }
+
+    /// Takes over what a device has finished since the last call; true if new weights can be read.
+    pub fn collect(&mut self) -> Result<bool, LearnError> {
+        match self.collect_reports() {
+            Err(LearnError::Backend(BackendError::Lost(reason))) => {
+                self.fall_back(reason)?;
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
+    fn collect_reports(&mut self) -> Result<bool, LearnError> {
+        let (offset, put_at) = (self.offset, self.put_at);
+        let due = self.updates >= self.kept.0 + SNAPSHOT_EVERY;
+        let Some(device) = self.executable.device() else { return Ok(false) };
+        if due && let Some(snapshot) = device.snapshot()? {
+            let at = (offset + snapshot.steps as i64) as u64;
+            if snapshot.steps > put_at && at > self.kept.0 {
+                self.kept = (at, snapshot.state.clone());
+            }
+        }
+        let Some(report) = device.report()?.filter(|r| r.steps > put_at).cloned() else { return Ok(false) };
+        self.learned(&report.outputs)?;
+        self.arrived = report.state;
+        Ok(true)
+    }
+
+    /// Whether [`Self::state`] has everything; asks a device for it.
+    pub fn settled(&mut self) -> Result<bool, LearnError> {
+        let given = self.given;
+        let Some(device) = self.executable.device() else { return Ok(true) };
+        Ok(device.snapshot()?.is_some_and(|s| s.steps == given))
+    }
+
+    /// The device is gone: its last snapshot goes on elsewhere, and the updates since are to be made again.
+    fn fall_back(&mut self, reason: String) -> Result<(), LearnError> {
+        let Some(backend) = self.fallback.take() else { return Err(BackendError::Lost(reason).into()) };
+        let (offset, put_at) = (self.offset, self.put_at);
+        if let Some(snapshot) = self.executable.device().and_then(|d| d.last_snapshot())
+            && snapshot.steps > put_at
+        {
+            self.kept = ((offset + snapshot.steps as i64) as u64, snapshot.state.clone());
+        }
+        self.executable = backend.compile(self.executable.program().clone())?;
+        (self.backend, self.lost, self.given) = (backend.name().to_string(), Some(reason), 0);
+        let (updates, state) = std::mem::take(&mut self.kept);
+        self.updates = updates;
+        self.put(state)
+    }
+
+    /// Keeps the loss of the last update.
+    fn learned(&mut self, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
+        let [loss, task, base, rkd_d, rkd_a, q] = std::array::from_fn(|i| outputs[i][0]);
+        if !loss.is_finite() {
+            return Err(LearnError::Diverged { update: self.updates, loss });
+        }
+        self.last_loss = Some(LossParts { loss, task, base, rkd_d, rkd_a, q });
+        Ok(())
+    }
+
+    /// How many numbers acting parameter `i` has.
+    pub fn acting_len(&self, i: usize) -> usize {
+        self.program().inputs[self.acting[i].0].len()
+    }
+
+    /// The newest values of acting parameter `i`, in the program's order.
+    pub fn acting(&mut self, i: usize, values: &mut [f32]) -> Result<(), LearnError> {
+        if self.executable.device().is_some() {
+            values.copy_from_slice(&self.arrived[i]);
+            return Ok(());
+        }
+        Ok(self.executable.read(self.acting[i], values)?)
+    }
+
+    /// All state by name and shape: parameters, target network, optimiser. On a device, once [`Self::settled`] says so.
+    pub fn state(&self) -> Result<Vec<NamedTensor>, LearnError> {
+        let read = |(id, input): (InputId, &Input)| {
+            let mut values = vec![0.0; input.len()];
+            self.executable.read(id, &mut values)?;
+            Ok(NamedTensor { name: input.name.clone(), shape: input.shape.clone(), values })
+        };
+        states(self.program()).map(read).collect()
+    }
+
+    /// Puts state back that `tensor` finds by name. Nothing changes unless every tensor is there, fits and is finite.
+    pub fn restore(
+        &mut self,
+        updates: u64,
+        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), LearnError> {
+        let mut found = Vec::new();
+        for (_, input) in states(self.program()) {
+            let values = tensor(&input.name);
+            let got = values.as_ref().map(Vec::len);
+            match values.filter(|v| v.len() == input.len()) {
+                Some(v) if v.iter().all(|x| x.is_finite()) => found.push(v),
+                Some(_) => return Err(LearnError::NotFinite(input.name.clone())),
+                None => {
+                    return Err(LearnError::Parameter {
+                        name: input.name.clone(),
+                        expected: input.len(),
+                        got,
+                    });
+                }
+            }
+        }
+        self.updates = updates;
+        self.put(found)
+    }
+}
+
+/// A program's state inputs, in its order.
+fn states(program: &Program) -> impl Iterator<Item = (InputId, &Input)> {
+    let all = program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
+    all.map(|(i, input)| (InputId(i), input))
+}
