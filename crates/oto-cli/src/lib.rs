@@ -19,3 +19,5 @@ pub mod report;
 pub mod run_folder;
 #[cfg(feature = "native")]
 pub mod serve;
+#[cfg(feature = "native")]
+pub mod sweep;

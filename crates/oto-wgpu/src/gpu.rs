@@ -1,7 +1,7 @@
 //! The device: asked for once, with what it says it can do; programs share it.
 
 use crate::wgsl::Limits;
-use oto_graph::BackendError;
+use oto_graph::{Adapter, BackendError};
 use std::sync::{Arc, Mutex};
 
 /// Why there is no device.
@@ -20,12 +20,23 @@ pub enum GpuError {
     },
 }
 
+/// In words; a page is not told.
+fn kind(device: wgpu::DeviceType) -> &'static str {
+    match device {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "unknown kind",
+    }
+}
+
 /// An open device.
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) limits: Limits,
-    name: String,
+    adapter: Adapter,
     lost: Arc<Mutex<Option<String>>>,
 }
 
@@ -42,8 +53,8 @@ impl Gpu {
         let adapter =
             instance.request_adapter(&options).await.map_err(|e| GpuError::NoAdapter(e.to_string()))?;
         let info = adapter.get_info();
-        let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty());
-        let name = name.unwrap_or_else(|| format!("{:?}", info.backend));
+        let api = info.backend.to_str();
+        let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_else(|| api.into());
         let offered = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor { required_limits: offered.clone(), ..Default::default() };
         let refused =
@@ -61,7 +72,8 @@ impl Gpu {
             let message = if message.is_empty() { format!("{reason:?}") } else { message };
             *told.lock().unwrap_or_else(|e| e.into_inner()) = Some(message);
         });
-        Ok(Arc::new(Self { device, queue, limits, name, lost }))
+        let adapter = Adapter { name, kind: kind(info.device_type), api };
+        Ok(Arc::new(Self { device, queue, limits, adapter, lost }))
     }
 
     /// [`Self::request`], waiting for the answer.
@@ -70,9 +82,9 @@ impl Gpu {
         pollster::block_on(Self::request())
     }
 
-    /// The adapter's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What it is.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
     }
 
     /// Why the device is lost, if it is: programs on it will not run any more.
