@@ -114,12 +114,31 @@ fn a_lost_device_is_replaced_from_its_last_snapshot() {
         }
     }
     assert_eq!(student.backend(), "cpu");
-    assert!(student.lost().is_some(), "the page is told");
+    let told = student.lost().unwrap();
+    assert!(told.starts_with("the device of the backend \"webgpu\" was lost ("), "{told}");
+    assert!(told.ends_with("); \"cpu\" goes on from update 450"), "{told}");
     assert_eq!(student.updates(), 450, "the newest snapshot was the newest state");
     assert_eq!(student.state().unwrap(), before);
     assert_eq!(student.q_values(&[0.1, 0.2, 0.3, 0.4]), q);
     student.update(&batch(rng), &schedule()).unwrap();
     assert_eq!(student.updates(), 451);
+}
+
+#[test]
+fn a_lost_device_takes_no_state_with_it_that_is_put_later() {
+    let backend = webgpu();
+    let rng = &mut Rng::new(14);
+    let mut here = QrDqn::new(&config(), SIZES, &Cpu, rng).unwrap();
+    let mut there = QrDqn::new(&config(), SIZES, &backend, rng).unwrap();
+    here.update(&batch(rng), &schedule()).unwrap();
+    let state = here.state().unwrap();
+    backend.gpu.destroy();
+    there.collect().unwrap();
+    let find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
+    there.restore(here.updates(), find).unwrap();
+    while !there.settle().unwrap() {}
+    assert_eq!((there.backend(), there.updates()), ("cpu", 1));
+    assert_eq!(there.state().unwrap(), state);
 }
 
 #[test]

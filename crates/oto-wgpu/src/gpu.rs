@@ -31,6 +31,13 @@ fn kind(device: wgpu::DeviceType) -> &'static str {
     }
 }
 
+/// What a browser's error says, without the wrapping and the stack that come with it.
+fn in_words(error: &str) -> String {
+    let thrown = error.strip_prefix("JsValue(").and_then(|e| e.strip_suffix(')'));
+    let first = thrown.unwrap_or(error).lines().next().unwrap_or_default();
+    first.trim_end_matches('.').into()
+}
+
 /// An open device.
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
@@ -57,8 +64,10 @@ impl Gpu {
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_else(|| api.into());
         let offered = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor { required_limits: offered.clone(), ..Default::default() };
-        let refused =
-            |e: wgpu::RequestDeviceError| GpuError::Refused { adapter: name.clone(), reason: e.to_string() };
+        let refused = |e: wgpu::RequestDeviceError| GpuError::Refused {
+            adapter: name.clone(),
+            reason: in_words(&e.to_string()),
+        };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(refused)?;
         let limits = Limits {
             threads: offered.max_compute_invocations_per_workgroup.min(offered.max_compute_workgroup_size_x),
@@ -69,7 +78,7 @@ impl Gpu {
         let lost = Arc::new(Mutex::new(None));
         let told = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            let message = if message.is_empty() { format!("{reason:?}") } else { message };
+            let message = if message.is_empty() { format!("{reason:?}") } else { in_words(&message) };
             *told.lock().unwrap_or_else(|e| e.into_inner()) = Some(message);
         });
         let adapter = Adapter { name, kind: kind(info.device_type), api };
@@ -96,9 +105,9 @@ impl Gpu {
         self.lost().map_or(Ok(()), |reason| Err(BackendError::Lost(reason)))
     }
 
-    /// The error to tell: what happened, or that the device is lost, which explains it.
-    pub(crate) fn failed(&self, what: String) -> BackendError {
-        self.alive().err().unwrap_or(BackendError::Device(what))
+    /// The error to tell where memory cannot be read: the device is lost. A page may learn that before it is told why.
+    pub(crate) fn unreadable(&self) -> BackendError {
+        self.alive().err().unwrap_or_else(|| BackendError::Lost("its memory could not be read".into()))
     }
 
     /// Lets callbacks run whose work is done; in a page they run by themselves.
@@ -108,11 +117,23 @@ impl Gpu {
 
     pub(crate) fn wait_for_work(&self) -> Result<(), BackendError> {
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        waited.map(|_| ()).map_err(|e| self.failed(e.to_string()))
+        waited.map(|_| ()).map_err(|_| self.unreadable())
     }
 
     /// Gives the device up, as a driver's reset would.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn errors_of_a_browser_are_one_line() {
+        assert_eq!(in_words("JsValue(OperationError: too busy\nundefined)"), "OperationError: too busy");
+        assert_eq!(in_words("Device was destroyed."), "Device was destroyed");
+        assert_eq!(in_words(""), "");
     }
 }
