@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod learn;
 pub mod options;
+#[cfg(feature = "reference")]
 pub mod verify;
 
 #[cfg(feature = "native")]
