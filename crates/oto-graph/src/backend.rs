@@ -66,7 +66,7 @@ pub struct Adapter {
 
 impl fmt::Display for Adapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {})", self.name, self.kind, self.api)
+        write!(f, "{}, {}, {}", self.name, self.kind, self.api)
     }
 }
 
