@@ -15,16 +15,25 @@ after(async () => {
   await site?.stop();
 });
 
-/** Runs `f` in a page of `browser` that has the package as `oto`. */
-async function inPage(browser, f, argument) {
+/** Runs `f` in a page of `browser` that has the package as `oto`; `during` meets the page meanwhile. */
+async function inPage(browser, f, argument, { worker, during } = {}) {
   const page = await openPlainPage(browser, site);
+  if (worker !== undefined) await runFirst(page, worker);
   try {
-    const result = await page.evaluate(f, argument);
+    const [result] = await Promise.all([page.evaluate(f, argument), during?.(page)]);
     assert.deepEqual(page.faults, []);
     return result;
   } finally {
     await page.close();
   }
+}
+
+/** Lets students' workers run `script` before their own. */
+async function runFirst(page, script) {
+  await page.route('**/dist/worker.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${script};\n${await response.text()}` });
+  });
 }
 
 const SMALL = { env: 'CartPole-v1', algorithm: { hidden: [16, 16], quantiles: 8, batchSize: 32 }, evaluation: { every: 0 }, seed: 5 };
@@ -81,23 +90,111 @@ test('auto times both and takes the faster', async () => {
   assert.equal(name, webgpu.updatesPerSecond > cpu.updatesPerSecond ? 'webgpu' : 'cpu');
 });
 
-test('without WebGPU, auto computes on the CPU and webgpu says why it cannot', async () => {
-  const { backend, failure } = await inPage(
-    plain,
-    async (options) => {
-      const student = await oto.Student.create({ ...options, backend: 'auto' });
-      const { backend } = await student.metrics();
-      await student.dispose();
-      const failure = await oto.Student.create({ ...options, backend: 'webgpu' }).then(
-        () => 'it was created',
-        ({ name, message, field }) => ({ name, message, field }),
-      );
-      return { backend, failure };
-    },
-    SMALL,
-  );
-  assert.equal(backend.name, 'cpu');
-  assert.match(backend.tried[1].error, /no GPU can be used here/);
-  assert.equal(failure.field, 'backend');
-  assert.match(failure.message, /^backend is "webgpu": no GPU can be used here .*choose the backend "cpu"/);
-});
+// What a browser may lack or refuse, and what is said of it.
+const REFUSALS = [
+  { what: 'no WebGPU at all', worker: '', browser: () => plain, reason: /no GPU can be used here/ },
+  {
+    what: 'no navigator.gpu',
+    worker: `Object.defineProperty(WorkerNavigator.prototype, 'gpu', { value: undefined })`,
+    browser: () => gpu,
+    reason: /no GPU can be used here/,
+  },
+  {
+    what: 'no adapter',
+    worker: 'GPU.prototype.requestAdapter = async () => null',
+    browser: () => gpu,
+    reason: /no GPU can be used here/,
+  },
+  {
+    what: 'no device',
+    worker: `GPUAdapter.prototype.requestDevice = async () => { throw new DOMException('too busy', 'OperationError') }`,
+    browser: () => gpu,
+    reason: /the GPU .* refused: .*too busy/,
+  },
+];
+
+for (const { what, worker, browser, reason } of REFUSALS) {
+  test(`with ${what}, auto learns on the CPU and webgpu says why it cannot`, async () => {
+    const { last, failure } = await inPage(
+      browser(),
+      async (options) => {
+        const student = await oto.Student.create({ ...options, backend: 'auto' });
+        let last;
+        for await (const metrics of student.train({ steps: 300, interval: 20 })) last = metrics;
+        student.dispose();
+        const failure = await oto.Student.create({ ...options, backend: 'webgpu' }).then(
+          () => 'it was created',
+          ({ name, message, field }) => ({ name, message, field }),
+        );
+        return { last, failure };
+      },
+      SMALL,
+      { worker },
+    );
+    assert.equal(last.backend.name, 'cpu');
+    assert.equal(last.backend.lost, null, 'what was never there is not lost');
+    assert.ok(last.updates > 150, `${last.updates} updates`);
+    const [cpu, webgpu] = last.backend.tried;
+    assert.ok(cpu.updatesPerSecond > 0, cpu.error);
+    assert.match(webgpu.error, reason);
+    assert.equal(failure.name, 'ConfigError');
+    assert.equal(failure.field, 'backend');
+    assert.match(failure.message, reason);
+    assert.match(failure.message, /^backend is "webgpu": .*; choose the backend "cpu"$/);
+  });
+}
+
+/** Keeps the devices that a worker opens, so that one can be taken away. */
+const KEEP_DEVICES = `
+  globalThis.devices = [];
+  const { requestDevice } = GPUAdapter.prototype;
+  GPUAdapter.prototype.requestDevice = async function (...args) {
+    const device = await requestDevice.apply(this, args);
+    devices.push(device);
+    return device;
+  }`;
+
+for (const clock of ['lockstep', 'async']) {
+  test(`a device lost in the middle of training (${clock}): the CPU goes on with all that was seen`, async () => {
+    const { before, after, last, header, action } = await inPage(
+      gpu,
+      async (options) => {
+        const student = await oto.Student.create({ ...options, backend: 'webgpu', steps: 1e9 });
+        let before, after, last;
+        for await (last of student.train({ interval: 20 })) {
+          if (last.loss !== null && last.updates > 100) before ??= last;
+          window.learnt = before !== undefined;
+          if (last.backend.name === 'cpu') after ??= last;
+          if (after !== undefined && last.updates > before.updates + 500) break;
+        }
+        last = await student.metrics();
+        const action = await student.act([0.01, 0.02, 0.03, 0.04]);
+        const file = await student.save({ replay: true });
+        student.dispose();
+        const length = Number(new DataView(file.buffer).getBigUint64(0, true));
+        const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
+        return { before, after, last, header, action };
+      },
+      { ...SMALL, clock },
+      {
+        worker: KEEP_DEVICES,
+        during: async (page) => {
+          await page.waitForFunction(() => window.learnt);
+          const [worker] = page.workers();
+          await worker.evaluate(() => devices.forEach((device) => device.destroy()));
+        },
+      },
+    );
+    assert.equal(before.backend.name, 'webgpu');
+    assert.equal(before.backend.lost, null);
+    const told = /^the device of the backend "webgpu" was lost \([^()]+\); "cpu" goes on from update (\d+)$/;
+    assert.match(after.backend.lost, told);
+    assert.ok(Number(told.exec(after.backend.lost)[1]) <= after.updates);
+    assert.ok(after.step >= before.step, 'no step is taken back');
+    assert.equal(last.backend.lost, after.backend.lost);
+    assert.ok(Number.isFinite(last.loss.loss));
+    assert.ok(action === 0 || action === 1);
+    // Every transition since the first step, as many as are ever kept.
+    assert.deepEqual(header['replay.reward'].shape, [Math.min(last.step, 50_000)]);
+  });
+}

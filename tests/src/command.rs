@@ -1,5 +1,6 @@
-//! A WASI host for the command component: wasmtime, with as much of the machine as a test grants.
+//! A WASI host for the command components: wasmtime, with as much of the machine as a test grants.
 
+use crate::component::{self, VERIFY};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ const LONGEST_OUTPUT: usize = 1 << 24;
 
 /// A run of the command: its arguments and what it is granted.
 pub struct Run {
+    artifact: &'static str,
     arguments: Vec<String>,
     network: bool,
     folders: Vec<(PathBuf, bool)>,
@@ -40,8 +42,17 @@ pub struct Ended {
 impl Run {
     /// With these arguments, after the program's name, and nothing granted.
     pub fn new(arguments: &[&str]) -> Self {
-        let arguments = ["oto-wasi"].iter().chain(arguments).map(|a| a.to_string()).collect();
-        Self { arguments, network: false, folders: Vec::new() }
+        Self::of("oto-wasi.wasm", arguments)
+    }
+
+    /// The self-check instead.
+    pub fn verify(arguments: &[&str]) -> Self {
+        Self::of(VERIFY, arguments)
+    }
+
+    fn of(artifact: &'static str, arguments: &[&str]) -> Self {
+        let arguments = [artifact].iter().chain(arguments).map(|a| a.to_string()).collect();
+        Self { artifact, arguments, network: false, folders: Vec::new() }
     }
 
     /// Grants TCP to addresses of this machine.
@@ -64,7 +75,7 @@ impl Run {
 
     /// Starts it, once it is compiled.
     pub fn start(self) -> Running {
-        compiled();
+        compiled(self.artifact);
         let (out, err) = (MemoryOutputPipe::new(LONGEST_OUTPUT), MemoryOutputPipe::new(LONGEST_OUTPUT));
         let (to_out, to_err) = (out.clone(), err.clone());
         let thread =
@@ -107,14 +118,16 @@ impl WasiView for Host {
 }
 
 /// The component, compiled once for all tests of a process.
-fn compiled() -> &'static (Engine, Component) {
-    static COMPILED: OnceLock<(Engine, Component)> = OnceLock::new();
-    COMPILED.get_or_init(|| crate::component::compiled("oto-wasi.wasm"))
+fn compiled(artifact: &str) -> &'static (Engine, Component) {
+    static STUDENT: OnceLock<(Engine, Component)> = OnceLock::new();
+    static CHECK: OnceLock<(Engine, Component)> = OnceLock::new();
+    let place = if artifact == VERIFY { &CHECK } else { &STUDENT };
+    place.get_or_init(|| component::compiled(artifact))
 }
 
 /// True if the command ended with success.
 fn execute(run: &Run, out: MemoryOutputPipe, err: MemoryOutputPipe) -> wasmtime::Result<bool> {
-    let (engine, component) = compiled();
+    let (engine, component) = compiled(run.artifact);
     let mut wasi = WasiCtx::builder();
     wasi.args(&run.arguments).stdout(out).stderr(err);
     if run.network {

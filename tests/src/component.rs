@@ -23,16 +23,25 @@ pub fn compiled(artifact: &str) -> (Engine, Component) {
     (engine, component)
 }
 
-/// Path of a component by its file name: `oto-wasi.wasm`, the command, or `oto_edge.wasm`, the world `oto:edge/student`.
+/// The self-check's file name.
+pub const VERIFY: &str = "oto-verify.wasm";
+
+/// Path of a component by its file name: `oto-wasi.wasm`, the command, `oto_edge.wasm`, the world `oto:edge/student`, or
+/// [`VERIFY`].
 ///
 /// # Panics
 /// If cargo cannot build it.
 pub fn path(artifact: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(build).join(artifact)
+    static SHIPPED: OnceLock<PathBuf> = OnceLock::new();
+    static CHECK: OnceLock<PathBuf> = OnceLock::new();
+    let folder = match artifact {
+        VERIFY => CHECK.get_or_init(|| build(&["--bin", "oto-verify", "--features", "verify"])),
+        _ => SHIPPED.get_or_init(|| build(&[])),
+    };
+    folder.join(artifact)
 }
 
-fn build() -> PathBuf {
+fn build(more: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(crate::root());
     cargo.args([
@@ -45,6 +54,7 @@ fn build() -> PathBuf {
         "--profile",
         "wasm",
     ]);
+    cargo.args(more);
     // Set by the cargo around us for this package alone; a build script that watches one would run again.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST")) {

@@ -161,9 +161,8 @@ fn the_reference_data_hold_in_wasm() {
         .collect::<Vec<_>>();
     files.sort();
     assert!(files.len() >= 8, "{files:?}");
-    let arguments =
-        ["verify", "--json"].into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>();
-    let ended = Run::new(&arguments).read(&fixtures).end();
+    let arguments = ["--json"].into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>();
+    let ended = Run::verify(&arguments).read(&fixtures).end();
     succeeded(&ended);
     let report: Value = serde_json::from_str(&ended.out).unwrap();
     assert!(report.to_string().matches("\"ok\"").count() > 50, "{report}");
@@ -179,7 +178,7 @@ fn damaged_reference_data_do_not_hold() {
     .unwrap();
     std::fs::write(files.join("other.json"), "{\"kind\": \"weather\"}").unwrap();
     for file in ["half.json.gz", "other.json", "absent.json"] {
-        let ended = Run::new(&["verify", &format!("damaged/{file}")]).read(&files).end();
+        let ended = Run::verify(&[&format!("damaged/{file}")]).read(&files).end();
         assert!(!ended.success, "{file}: {}", ended.out);
         assert!(ended.out.contains(file), "{}", ended.out);
     }

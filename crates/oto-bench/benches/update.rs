@@ -3,13 +3,14 @@
 //! Options come after `--`: `--json FILE`, `--repeats N`, `--python PROGRAM` (one that has torch), `--compile` (torch.compile
 //! as well), `--burn PROGRAM`, `--only NAME` (workloads whose name contains it).
 
-use oto_bench::measure::{ByHand, Compiled, Contestant, Failure, Products};
+use oto_bench::measure::{ByHand, Contestant, Failure};
 use oto_bench::peer::Peer;
 use oto_bench::report::{Entry, Report, measure};
 use oto_bench::workload::{Shape, Workload, distillation};
-use oto_graph::Backend;
+use oto_wgpu::{Gpu, GpuError, Wgpu};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 const SHAPES: [(usize, usize); 3] = [(64, 32), (128, 51), (128, 200)];
 const BATCH: usize = 64;
@@ -88,9 +89,10 @@ fn options(arguments: &[String]) -> Result<Options, Box<dyn std::error::Error>> 
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let of = |(hidden, quantiles)| Workload::new(Shape { hidden, quantiles, batch: BATCH }, SEED);
     let workloads = SHAPES.into_iter().map(of).chain([distillation(SEED)]);
+    let webgpu = webgpu();
     let mut reports = Vec::new();
     for workload in workloads.filter(|w| w.name().contains(&options.only)) {
-        let report = one(&workload, options)?;
+        let report = one(&workload, webgpu.as_ref(), options)?;
         println!("{report}");
         reports.push(report);
     }
@@ -101,18 +103,22 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn one(workload: &Workload, options: &Options) -> Result<Report, Failure> {
-    let backends: [(&str, &dyn Backend); 2] = [("candle", &oto_candle::Candle), ("cpu", &oto_cpu::Cpu)];
-    let mut entries = Vec::new();
-    for (name, backend) in backends {
-        let products = Box::new(Products::new(name, backend, workload)?);
-        entries.push(Entry {
-            contestant: Box::new(Compiled::new(name, backend, workload)?),
-            products: Some(products),
-        });
-    }
-    entries.push(Entry::whole(ByHand::new(workload)));
+/// The device is opened once for all workloads.
+fn webgpu() -> Result<Wgpu, GpuError> {
+    Ok(Wgpu { gpu: Gpu::wait()?, fallback: || Box::new(oto_cpu::Cpu), now: oto_wgpu::now })
+}
+
+fn one(workload: &Workload, webgpu: Result<&Wgpu, &GpuError>, options: &Options) -> Result<Report, Failure> {
     let mut absent = Vec::new();
+    let mut entries = vec![
+        Entry::of("candle", &oto_candle::Candle, workload)?,
+        Entry::of("cpu", &oto_cpu::Cpu, workload)?,
+        Entry::whole(ByHand::new(workload)),
+    ];
+    match webgpu {
+        Ok(backend) => entries.push(Entry::of("webgpu", backend, workload)?),
+        Err(error) => absent.push(("webgpu".into(), format!("left out ({error})"))),
+    }
     for (name, command, install) in peers(options) {
         match Peer::start(name, command, workload) {
             Ok(peer) => {
@@ -122,7 +128,7 @@ fn one(workload: &Workload, options: &Options) -> Result<Report, Failure> {
             Err(error) => absent.push((name.into(), format!("left out ({error}); {install}"))),
         }
     }
-    measure(workload, entries, absent, options.repeats)
+    measure(workload, entries, absent, options.repeats, Duration::MAX)
 }
 
 /// Name, program and how to get it.
@@ -147,5 +153,6 @@ fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
     }
     peers.push(("burn-flex", burn("flex"), BURN));
     peers.push(("burn-ndarray", burn("ndarray"), BURN));
+    peers.push(("burn-wgpu", burn("wgpu"), BURN));
     peers
 }

@@ -106,8 +106,14 @@ pub struct Compiled {
 impl Compiled {
     /// `workload` on `backend`, called `name`.
     pub fn new(name: &str, backend: &dyn Backend, workload: &Workload) -> Result<Self, Failure> {
-        let executable = backend.compile(workload.program())?;
+        let mut executable = backend.compile(workload.program())?;
         let outputs = vec![Vec::new(); executable.program().outputs.len()];
+        let inputs = executable.program().inputs.iter().enumerate();
+        let acting = inputs.filter(|(_, i)| i.role == Role::State && i.name.starts_with("q."));
+        let acting = acting.map(|(i, _)| InputId(i)).collect::<Vec<_>>();
+        if let Some(device) = executable.device() {
+            device.watch(&acting);
+        }
         Ok(Self { name: name.into(), executable, workload: workload.clone(), outputs })
     }
 }
@@ -133,12 +139,39 @@ impl Contestant for Compiled {
 
     fn run(&mut self, updates: u32) -> Result<Duration, Failure> {
         let data = self.workload.slices();
-        let start = Instant::now();
-        for _ in 0..updates {
-            self.executable.run(&data, &mut self.outputs)?;
-        }
-        Ok(start.elapsed())
+        steps(self.executable.as_mut(), &data, &mut self.outputs, updates)
     }
+}
+
+/// How long this thread lets a device work before it asks again.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Makes steps as training does, and times them. On a device they are queued while it has room; what a student learns of
+/// them, the losses and the weights to act with, comes with the reports, and nothing else is read back.
+fn steps(
+    executable: &mut dyn Executable,
+    data: &[&[f32]],
+    outputs: &mut [Vec<f32>],
+    count: u32,
+) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    let Some(device) = executable.device() else {
+        for _ in 0..count {
+            executable.run(data, outputs)?;
+        }
+        return Ok(start.elapsed());
+    };
+    let mut started = 0;
+    while started < count || device.behind() > 0 {
+        while started < count && device.has_room() {
+            device.start(data)?;
+            started += 1;
+        }
+        if device.report()?.is_none() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    Ok(start.elapsed())
 }
 
 /// The step fused by hand.
@@ -178,6 +211,8 @@ impl Contestant for ByHand {
 /// Seconds per update: the median of all blocks, and the tenths at both ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
+    /// How many there were.
+    pub blocks: u32,
     /// The middle.
     pub median: f64,
     /// One block in ten was faster.
@@ -194,15 +229,24 @@ impl Spread {
             let (low, high) = (seconds[place.floor() as usize], seconds[place.ceil() as usize]);
             low + (high - low) * place.fract()
         };
-        Self { median: at(0.5), p10: at(0.1), p90: at(0.9) }
+        Self { blocks: seconds.len() as u32, median: at(0.5), p10: at(0.1), p90: at(0.9) }
     }
 }
 
-/// Times all contestants in turn, `repeats` blocks each (at least one); every one is warm before the first block.
-pub fn interleave(contestants: &mut [Box<dyn Contestant>], repeats: u32) -> Result<Vec<Spread>, Failure> {
+/// Times all contestants in turn, `repeats` blocks each, or what begins within `limit`; at least one. Every contestant is warm
+/// before the first block.
+pub fn interleave(
+    contestants: &mut [Box<dyn Contestant>],
+    repeats: u32,
+    limit: Duration,
+) -> Result<Vec<Spread>, Failure> {
+    let start = Instant::now();
     let blocks = contestants.iter_mut().map(|c| block(c.as_mut())).collect::<Result<Vec<_>, _>>()?;
     let mut seconds = vec![Vec::new(); contestants.len()];
-    for _ in 0..repeats.max(1) {
+    for round in 0..repeats.max(1) {
+        if round > 0 && start.elapsed() >= limit {
+            break;
+        }
         for ((contestant, updates), seconds) in contestants.iter_mut().zip(&blocks).zip(&mut seconds) {
             seconds.push(contestant.run(*updates)?.as_secs_f64() / f64::from(*updates));
         }
@@ -273,6 +317,11 @@ impl Products {
             let values = (0..input.len()).map(|j| (j % 7) as f32 * 0.1 - 0.3).collect::<Vec<_>>();
             executable.write(InputId(i), &values)?;
         }
+        // A report that brings nothing could come before the work is done.
+        let last = inputs.iter().rposition(|i| i.role == Role::State).map(InputId);
+        if let Some(device) = executable.device() {
+            device.watch(last.as_slice());
+        }
         Ok(Self { name: name.into(), executable })
     }
 }
@@ -287,11 +336,7 @@ impl Contestant for Products {
     }
 
     fn run(&mut self, updates: u32) -> Result<Duration, Failure> {
-        let start = Instant::now();
-        for _ in 0..updates {
-            self.executable.run(&[], &mut [])?;
-        }
-        Ok(start.elapsed())
+        steps(self.executable.as_mut(), &[], &mut [], updates)
     }
 }
 
@@ -355,9 +400,11 @@ mod tests {
                 outcome.agrees("it", &reference).unwrap();
                 assert_eq!(outcome.state.len(), workload.state.len());
             }
-            for spread in interleave(&mut contestants, 2).unwrap() {
+            for spread in interleave(&mut contestants, 2, Duration::MAX).unwrap() {
+                assert_eq!(spread.blocks, 2);
                 assert!(spread.p10 > 0.0 && spread.p10 <= spread.median && spread.median <= spread.p90);
             }
+            assert_eq!(interleave(&mut contestants, 9, Duration::ZERO).unwrap()[0].blocks, 1);
         }
     }
 

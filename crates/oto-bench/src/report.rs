@@ -1,9 +1,11 @@
 //! What a measurement found, as a table and as JSON.
 
-use crate::measure::{self, Contestant, Failure, Peak, Spread, interleave};
+use crate::measure::{self, Compiled, Contestant, Failure, Peak, Products, Spread, interleave};
 use crate::workload::Workload;
+use oto_graph::{Adapter, Backend};
 use serde_json::{Value, json};
 use std::fmt;
+use std::time::Duration;
 
 /// Someone to be measured.
 pub struct Entry {
@@ -11,12 +13,23 @@ pub struct Entry {
     pub contestant: Box<dyn Contestant>,
     /// Its matrix products alone, where they can be had.
     pub products: Option<Box<dyn Contestant>>,
+    /// What it runs on, if not the processor.
+    pub adapter: Option<Adapter>,
 }
 
 impl Entry {
+    /// `workload` on one of oto's backends, called `name`.
+    pub fn of(name: &str, backend: &dyn Backend, workload: &Workload) -> Result<Self, Failure> {
+        Ok(Self {
+            contestant: Box::new(Compiled::new(name, backend, workload)?),
+            products: Some(Box::new(Products::new(name, backend, workload)?)),
+            adapter: backend.adapter().cloned(),
+        })
+    }
+
     /// A contestant whose matrix products cannot be had alone.
     pub fn whole(contestant: impl Contestant + 'static) -> Self {
-        Self { contestant: Box::new(contestant), products: None }
+        Self { contestant: Box::new(contestant), products: None, adapter: None }
     }
 }
 
@@ -29,6 +42,8 @@ pub struct Row {
     pub update: Spread,
     /// Its matrix products alone.
     pub products: Option<Spread>,
+    /// What it ran on, if not the processor.
+    pub adapter: Option<Adapter>,
 }
 
 /// One workload's measurement.
@@ -42,41 +57,40 @@ pub struct Report {
     pub processor: String,
     /// What one core there reaches, the widest instructions last.
     pub peaks: Vec<Peak>,
-    /// Blocks of updates for each contestant.
-    pub repeats: u32,
     /// The contestants, the reference first.
     pub rows: Vec<Row>,
     /// Who did not take part, and why.
     pub absent: Vec<(String, String)>,
 }
 
-/// Holds all entries against the first, then times them in turn.
+/// Holds all entries against the first, then times them in turn: `repeats` blocks each, or what begins within `limit`.
 pub fn measure(
     workload: &Workload,
     mut entries: Vec<Entry>,
     absent: Vec<(String, String)>,
     repeats: u32,
+    limit: Duration,
 ) -> Result<Report, Failure> {
     let mut reference = None;
     for entry in &mut entries {
         let outcome = entry.contestant.check()?;
         outcome.agrees(entry.contestant.name(), reference.get_or_insert_with(|| outcome.clone()))?;
     }
-    let with_products = entries.iter().map(|e| e.products.is_some()).collect::<Vec<_>>();
+    let kinds = entries.iter().map(|e| (e.products.is_some(), e.adapter.clone())).collect::<Vec<_>>();
     let mut all =
         entries.into_iter().flat_map(|e| [Some(e.contestant), e.products]).flatten().collect::<Vec<_>>();
     let peaks = measure::peaks();
-    let mut spreads = interleave(&mut all, repeats)?.into_iter();
+    let mut spreads = interleave(&mut all, repeats, limit)?.into_iter();
     let mut names = all.iter().map(|c| c.name().to_string());
     let mut rows = Vec::new();
-    for with_products in with_products {
+    for (with_products, adapter) in kinds {
         let (Some(name), Some(update)) = (names.next(), spreads.next()) else { break };
         let products = if with_products { names.next().and(spreads.next()) } else { None };
-        rows.push(Row { name, update, products });
+        rows.push(Row { name, update, products, adapter });
     }
     let operations = measure::matrix_operations(&workload.program());
     let (workload, processor) = (workload.name(), measure::processor());
-    Ok(Report { workload, operations, processor, peaks, repeats, rows, absent })
+    Ok(Report { workload, operations, processor, peaks, rows, absent })
 }
 
 impl Report {
@@ -85,14 +99,18 @@ impl Report {
         self.rows.iter().find(|r| r.name == name).map(|r| r.update.median)
     }
 
-    fn peak(&self) -> f64 {
-        self.peaks.iter().map(|p| p.per_second).fold(0.0, f64::max)
+    /// The share of a core's peak that a row's products reach; a device has another peak, which nobody measured.
+    fn share_of_peak(&self, row: &Row) -> Option<f64> {
+        let peak = self.peaks.iter().map(|p| p.per_second).fold(0.0, f64::max);
+        let products = row.products.filter(|_| row.adapter.is_none())?;
+        Some(self.operations / products.median / peak)
     }
 
     /// Everything, in microseconds and GFLOP/s.
     pub fn to_json(&self) -> Value {
         let micro = |s: f64| s * 1e6;
-        let spread = |s: &Spread| json!({ "median_us": micro(s.median), "p10_us": micro(s.p10), "p90_us": micro(s.p90) });
+        let spread = |s: &Spread| json!({ "blocks": s.blocks, "median_us": micro(s.median), "p10_us": micro(s.p10), "p90_us": micro(s.p90) });
+        let adapter = |a: &Adapter| json!({ "name": a.name, "kind": a.kind, "api": a.api });
         let row = |r: &Row| {
             let speedup = |name: &str| self.median(name).map(|m| m / r.update.median);
             let rate = |s: &Spread| self.operations / s.median;
@@ -105,7 +123,8 @@ impl Report {
                 "gflops": rate(&r.update) / 1e9,
                 "products": r.products.as_ref().map(spread),
                 "products_gflops": r.products.as_ref().map(|p| rate(p) / 1e9),
-                "products_share_of_peak": r.products.as_ref().map(|p| rate(p) / self.peak()),
+                "products_share_of_peak": self.share_of_peak(r),
+                "adapter": r.adapter.as_ref().map(adapter),
             })
         };
         let peak = |p: &Peak| json!({ "instructions": p.instructions, "gflops": p.per_second / 1e9 });
@@ -115,7 +134,6 @@ impl Report {
             "matrix_operations": self.operations,
             "processor": self.processor,
             "peak": self.peaks.iter().map(peak).collect::<Vec<_>>(),
-            "repeats": self.repeats,
             "results": self.rows.iter().map(row).collect::<Vec<_>>(),
             "absent": self.absent.iter().map(absent).collect::<Vec<_>>(),
         })
@@ -147,11 +165,14 @@ impl fmt::Display for Report {
                 speedup("fused"),
                 format!("{:.1}", self.operations / update.median / 1e9),
                 products.map_or("-".into(), |p| format!("{:.1}", p / 1e9)),
-                products.map_or("-".into(), |p| format!("{:.0} %", 100.0 * p / self.peak())),
+                self.share_of_peak(row).map_or("-".into(), |share| format!("{:.0} %", 100.0 * share)),
             ];
             write!(f, "{:<16}", row.name)?;
             cells.iter().try_for_each(|c| write!(f, "{c:>11}"))?;
             writeln!(f)?;
+        }
+        for row in &self.rows {
+            row.adapter.iter().try_for_each(|adapter| writeln!(f, "{}: on {adapter}", row.name))?;
         }
         self.absent.iter().try_for_each(|(name, why)| writeln!(f, "{name}: {why}"))
     }
@@ -160,7 +181,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{ByHand, Compiled, Products};
+    use crate::measure::ByHand;
     use crate::workload::Shape;
     use oto_candle::Candle;
     use oto_cpu::Cpu;
@@ -168,13 +189,12 @@ mod tests {
     #[test]
     fn a_measurement_has_a_row_for_each() {
         let workload = Workload::new(Shape { hidden: 16, quantiles: 8, batch: 16 }, 1);
-        let cpu = Entry {
-            contestant: Box::new(Compiled::new("cpu", &Cpu, &workload).unwrap()),
-            products: Some(Box::new(Products::new("cpu", &Cpu, &workload).unwrap())),
-        };
+        let cpu = Entry::of("cpu", &Cpu, &workload).unwrap();
         let candle = Entry::whole(Compiled::new("candle", &Candle, &workload).unwrap());
         let entries = vec![candle, cpu, Entry::whole(ByHand::new(&workload))];
-        let report = measure(&workload, entries, vec![("webgpu".into(), "not here".into())], 1).unwrap();
+        let report =
+            measure(&workload, entries, vec![("webgpu".into(), "not here".into())], 1, Duration::MAX)
+                .unwrap();
         let json = report.to_json();
         assert_eq!(json["results"][0]["speedup_against_candle"], 1.0);
         assert!(json["results"][1]["products_share_of_peak"].as_f64().unwrap() > 0.0);

@@ -184,12 +184,30 @@ fn a_lost_device_is_replaced_from_its_last_snapshot() {
         }
     }
     assert_eq!(student.engine().backend(), "cpu");
-    assert!(student.engine().lost().is_some(), "the page is told");
+    let told = student.engine().lost().unwrap();
+    assert!(told.starts_with("the device of the backend \"webgpu\" was lost ("), "{told}");
+    assert!(told.ends_with("); \"cpu\" goes on from update 450"), "{told}");
     assert_eq!(student.engine().updates(), 450, "the newest snapshot was the newest state");
     assert_eq!(student.engine().state().unwrap(), before);
     assert_eq!(values(&mut student, &observation), q);
     student.update(&batch(rng), &schedule(), &mut Rng::new(0)).unwrap();
     assert_eq!(student.engine().updates(), 451);
+}
+
+#[test]
+fn a_lost_device_takes_no_state_with_it_that_is_put_later() {
+    let backend = webgpu();
+    let rng = &mut Rng::new(14);
+    let (mut here, mut there) = (qrdqn(&Cpu, rng), qrdqn(&backend, rng));
+    here.update(&batch(rng), &schedule(), &mut Rng::new(0)).unwrap();
+    let state = here.engine().state().unwrap();
+    backend.gpu.destroy();
+    there.collect().unwrap();
+    let find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
+    there.restore(here.engine().updates(), find).unwrap();
+    while !there.settle().unwrap() {}
+    assert_eq!((there.engine().backend(), there.engine().updates()), ("cpu", 1));
+    assert_eq!(there.engine().state().unwrap(), state);
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub struct Chosen {
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
     match name {
         "cpu" => Ok(Box::new(oto_cpu::Cpu)),
+        #[cfg(feature = "reference")]
         "candle" => Ok(Box::new(oto_candle::Candle)),
         "webgpu" => webgpu(),
         other => Err(BackendError::NotAvailable(other.to_string())),

@@ -1,14 +1,15 @@
-//! `oto bench`: how fast this machine updates a student.
+//! `oto bench`: how fast this machine updates a student, on each of its backends.
 
 use crate::backend::by_name;
-use crate::chart::{Chart, ChartError, PALETTE, Series};
+use crate::chart::ChartError;
+use crate::sweep::{SweepOptions, sweep};
 use clap::{Args, Subcommand, ValueEnum};
-use oto_bench::measure::{ByHand, Compiled, Failure, Products};
+use oto_bench::measure::{ByHand, Failure};
 use oto_bench::report::{Entry, Report, measure};
 use oto_bench::workload::{Shape, Workload, distillation};
-use oto_graph::BackendError;
-use serde_json::json;
-use std::path::{Path, PathBuf};
+use oto_graph::{Backend, BackendError};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
@@ -51,30 +52,21 @@ struct UpdateOptions {
     json: bool,
 }
 
-/// Many sizes.
-#[derive(Args, Clone, Debug)]
-struct SweepOptions {
-    /// What computes; candle and the step fused by hand are always there to compare with
-    #[arg(long, value_enum, default_value_t = Choice::All)]
-    backend: Choice,
-    /// Blocks of updates for each backend and size
-    #[arg(long, default_value_t = 10)]
-    repeats: u32,
-    /// Folder for sweep.json and a picture of each axis
-    #[arg(long, default_value = "runs/bench")]
-    out: PathBuf,
-}
-
+/// Which of oto's backends.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+pub enum Choice {
+    /// Those that are here.
     All,
+    /// The CPU.
     Cpu,
+    /// The reference alone.
     Candle,
+    /// The graphics device; an error where there is none.
     Webgpu,
 }
 
 impl Choice {
-    /// Names for [`backend`]: candle first, which all others are held against.
+    /// Names for [`by_name`]: candle first, which all others are held against.
     fn backends(self) -> &'static [&'static str] {
         match self {
             Choice::All => &["candle", "cpu", "webgpu"],
@@ -99,6 +91,9 @@ pub enum BenchError {
     /// A backend failed or computes something else.
     #[error(transparent)]
     Measure(#[from] Failure),
+    /// A backend is not here.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A file that cannot be written.
     #[error("{}: {error}", path.display())]
     File {
@@ -123,7 +118,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), BenchError> {
 fn update(options: &UpdateOptions) -> Result<(), BenchError> {
     let shape = Shape { hidden: options.hidden, quantiles: options.quantiles, batch: options.batch };
     let workload = if options.distillation { distillation(SEED) } else { Workload::new(shape, SEED) };
-    let report = run(&workload, options.backend, options.repeats)?;
+    let report = Backends::open(options.backend)?.measure(&workload, options.repeats, Duration::MAX)?;
     match options.json {
         true => println!("{:#}", report.to_json()),
         false => print!("{report}"),
@@ -132,100 +127,45 @@ fn update(options: &UpdateOptions) -> Result<(), BenchError> {
 }
 
 /// The numbers do not matter for the time, but everyone should have the same.
-const SEED: u64 = 1;
+pub const SEED: u64 = 1;
 
-fn run(workload: &Workload, choice: Choice, repeats: u32) -> Result<Report, Failure> {
-    let (mut entries, mut absent) = (Vec::new(), Vec::new());
-    for name in choice.backends() {
-        match by_name(name) {
-            Ok(backend) => entries.push(Entry {
-                contestant: Box::new(Compiled::new(name, backend.as_ref(), workload)?),
-                products: Some(Box::new(Products::new(name, backend.as_ref(), workload)?)),
-            }),
-            Err(error @ BackendError::NotAvailable(_)) => absent.push((name.to_string(), error.to_string())),
-            Err(error) => return Err(error.into()),
+/// Backends that are opened once and measured on many workloads.
+pub struct Backends {
+    here: Vec<(&'static str, Box<dyn Backend>)>,
+    absent: Vec<(String, String)>,
+    /// Whether one that cannot do it is left out with its reason, and not an error.
+    lenient: bool,
+}
+
+impl Backends {
+    /// Opens what was chosen. Where that is all of them, those that are not here are left out.
+    pub fn open(choice: Choice) -> Result<Self, BackendError> {
+        let mut all = Self { here: Vec::new(), absent: Vec::new(), lenient: choice == Choice::All };
+        for name in choice.backends() {
+            match by_name(name) {
+                Ok(backend) => all.here.push((name, backend)),
+                Err(error) if all.lenient => all.absent.push((name.to_string(), error.to_string())),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(all)
     }
-    entries.push(Entry::whole(ByHand::new(workload)));
-    measure(workload, entries, absent, repeats)
-}
 
-/// What a sweep varies: its name, its values, and the shape for each.
-struct Axis {
-    name: &'static str,
-    values: &'static [usize],
-    shape: fn(usize) -> Shape,
-}
-
-const AXES: [Axis; 3] = [
-    Axis {
-        name: "hidden",
-        values: &[32, 64, 128, 256, 512],
-        shape: |hidden| Shape { hidden, quantiles: 32, batch: 64 },
-    },
-    Axis {
-        name: "quantiles",
-        values: &[8, 16, 32, 51, 100, 200, 400],
-        shape: |quantiles| Shape { hidden: 64, quantiles, batch: 64 },
-    },
-    Axis {
-        name: "batch",
-        values: &[16, 32, 64, 128, 256, 512, 1024],
-        shape: |batch| Shape { hidden: 64, quantiles: 32, batch },
-    },
-];
-
-fn sweep(options: &SweepOptions) -> Result<(), BenchError> {
-    std::fs::create_dir_all(&options.out)
-        .map_err(|error| BenchError::File { path: options.out.clone(), error })?;
-    let mut points = Vec::new();
-    for axis in &AXES {
-        let mut reports = Vec::new();
-        for value in axis.values {
-            let workload = Workload::new((axis.shape)(*value), SEED);
-            let report = run(&workload, options.backend, options.repeats)?;
-            println!("{report}");
-            points.push(json!({ "axis": axis.name, "value": value, "report": report.to_json() }));
-            reports.push(report);
+    /// Times one workload on each, and the step fused by hand: `repeats` blocks, or what begins within `limit`.
+    pub fn measure(&self, workload: &Workload, repeats: u32, limit: Duration) -> Result<Report, Failure> {
+        let (mut entries, mut absent) = (Vec::new(), self.absent.clone());
+        for (name, backend) in &self.here {
+            match Entry::of(name, backend.as_ref(), workload) {
+                Ok(entry) => entries.push(entry),
+                // A device has limits of its own.
+                Err(error) if self.lenient && backend.adapter().is_some() => {
+                    absent.push((name.to_string(), error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let picture = chart(axis, &reports).svg()?;
-        write(&options.out, &format!("sweep-{}.svg", axis.name), &picture)?;
-    }
-    write(&options.out, "sweep.json", &format!("{:#}\n", json!(points)))
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<(), BenchError> {
-    let path = folder.join(name);
-    std::fs::write(&path, text).map_err(|error| BenchError::File { path, error })
-}
-
-/// How many times faster than candle everyone is along an axis; the band goes from a tenth of the blocks to the other.
-fn chart(axis: &Axis, reports: &[Report]) -> Chart {
-    let names = reports.first().map(|r| r.rows.iter().skip(1).map(|row| row.name.as_str()));
-    let series = |(i, name): (usize, &str)| {
-        let rows = reports
-            .iter()
-            .filter_map(|r| Some((r.median("candle")?, r.rows.iter().find(|w| w.name == name)?)));
-        let of = |pick: fn(&oto_bench::measure::Spread) -> f64| {
-            rows.clone().map(|(candle, row)| candle / pick(&row.update)).collect::<Vec<_>>()
-        };
-        Series {
-            name: name.to_string(),
-            colour: PALETTE[i % PALETTE.len()],
-            x: axis.values.iter().map(|v| *v as f64).collect(),
-            mid: of(|s| s.median),
-            band: Some((of(|s| s.p90), of(|s| s.p10))),
-        }
-    };
-    let processor = reports.first().map_or("", |r| r.processor.as_str());
-    Chart {
-        title: format!("Speed of an update by {}", axis.name),
-        subtitle: format!("{processor}, one core; median of blocks, band from p10 to p90"),
-        x_label: axis.name.to_string(),
-        y_label: "times as fast as candle".into(),
-        series: names.into_iter().flatten().enumerate().map(series).collect(),
-        marks: vec![(1.0, "candle".into())],
-        y_range: None,
+        entries.push(Entry::whole(ByHand::new(workload)));
+        measure(workload, entries, absent, repeats, limit)
     }
 }
 
@@ -234,17 +174,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everyone_is_in_the_report_or_absent_and_a_sweep_is_a_picture() {
+    fn everyone_is_in_the_report_or_absent() {
         let workload = Workload::new(Shape { hidden: 8, quantiles: 4, batch: 8 }, SEED);
-        let report = run(&workload, Choice::All, 1).unwrap();
+        let report = Backends::open(Choice::All).unwrap().measure(&workload, 1, Duration::MAX).unwrap();
         for name in ["candle", "cpu", "webgpu", "fused"] {
             let absent = report.absent.iter().any(|(n, _)| n == name);
             assert!(report.median(name).is_some() != absent, "{name}");
         }
-        let axis = &AXES[0];
-        let reports = vec![report; axis.values.len()];
-        let svg = chart(axis, &reports).svg().unwrap();
-        assert!(svg.contains("fused") && svg.contains("Speed of an update by hidden"));
+        let webgpu = report.rows.iter().find(|row| row.name == "webgpu");
+        assert!(webgpu.is_none_or(|row| row.adapter.as_ref().is_some_and(|a| !a.name.is_empty())));
     }
 
     #[test]

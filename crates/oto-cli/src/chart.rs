@@ -6,6 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Colours that people with any colour vision tell apart on white, best first (Okabe and Ito, "Color Universal Design",
@@ -52,6 +53,8 @@ pub struct Chart {
     pub marks: Vec<(f64, String)>,
     /// The vertical axis; without it, what the numbers need.
     pub y_range: Option<(f64, f64)>,
+    /// Both axes by factors, and every point a dot; numbers that are not above 0 are gaps.
+    pub logarithmic: bool,
 }
 
 /// Why a chart cannot be drawn.
@@ -85,7 +88,8 @@ pub enum ChartError {
 impl Chart {
     /// The chart as an SVG document.
     pub fn svg(&self) -> Result<String, ChartError> {
-        let layout = Layout::new(self)?;
+        let scaled = self.scaled();
+        let layout = Layout::new(&scaled)?;
         let (width, height) = layout.size();
         let mut document = String::new();
         let area = SVGBackend::with_string(&mut document, (width, height)).into_drawing_area();
@@ -97,7 +101,8 @@ impl Chart {
 
     /// The chart as a PNG file, two pixels a unit.
     pub fn png(&self) -> Result<Vec<u8>, ChartError> {
-        let layout = Layout::new(self)?;
+        let scaled = self.scaled();
+        let layout = Layout::new(&scaled)?;
         let (width, height) = layout.size();
         let mut fine = vec![0; (width * height * 3) as usize];
         let area = BitMapBackend::with_buffer(&mut fine, (width, height)).into_drawing_area();
@@ -110,6 +115,22 @@ impl Chart {
         writer.write_image_data(&halved(&fine, width as usize)).map_err(failed)?;
         writer.finish().map_err(failed)?;
         Ok(file)
+    }
+
+    /// The chart with the numbers that are drawn: on axes by factors, powers of ten.
+    fn scaled(&self) -> Cow<'_, Self> {
+        if !self.logarithmic {
+            return Cow::Borrowed(self);
+        }
+        let powers = |values: &[f64]| values.iter().map(|v| v.log10()).collect::<Vec<_>>();
+        let mut chart = self.clone();
+        for series in &mut chart.series {
+            (series.x, series.mid) = (powers(&series.x), powers(&series.mid));
+            series.band = series.band.take().map(|(low, high)| (powers(&low), powers(&high)));
+        }
+        chart.marks.iter_mut().for_each(|(value, _)| *value = value.log10());
+        chart.y_range = chart.y_range.map(|(low, high)| (low.log10(), high.log10()));
+        Cow::Owned(chart)
     }
 }
 
@@ -169,8 +190,10 @@ const LABEL: Type = Type { size: 12.5, bold: false, colour: QUIET };
 impl<'a> Layout<'a> {
     fn new(chart: &'a Chart) -> Result<Self, ChartError> {
         chart.series.iter().try_for_each(check)?;
-        let x = Axis::new(x_range(chart), 8.0);
-        let y = Axis::new(y_range(chart)?, 6.0);
+        let (x, y) = match chart.logarithmic {
+            true => (Axis::of_points(chart), Axis::by_factors(y_range(chart)?)),
+            false => (Axis::new(x_range(chart), 8.0), Axis::new(y_range(chart)?, 6.0)),
+        };
         let left = MARGIN + widest(&y.ticks)? + 10.0;
         let marks = widest(&chart.marks)?.min(WIDTH / 4.0);
         let right = WIDTH - MARGIN - if marks > 0.0 { marks + 8.0 } else { 14.0 };
@@ -282,6 +305,9 @@ impl<'a> Layout<'a> {
                 [point] => canvas.dot(point, colour, 3.5)?,
                 _ => canvas.line(&points, colour, 2.25)?,
             }
+            if self.chart.logarithmic {
+                points.iter().try_for_each(|point| canvas.dot(*point, colour, 3.5))?;
+            }
         }
         Ok(())
     }
@@ -307,6 +333,33 @@ impl Axis {
             ((range.start / step - 1e-9).ceil() as i64, (range.end / step + 1e-9).floor() as i64);
         let ticks = (first..=last).map(|i| (i as f64 * step, number(i as f64 * step, digits))).collect();
         Self { range, ticks }
+    }
+
+    /// Powers of ten, with their doubles and fives where there is room for them.
+    fn by_factors(range: Range<f64>) -> Self {
+        let steps = if range.end - range.start > 3.0 { &[1.0][..] } else { &[1.0, 2.0, 5.0] };
+        let powers = range.start.floor() as i32..=range.end.ceil() as i32;
+        let sparse = ((range.end - range.start) / 12.0).ceil().max(1.0) as usize;
+        let all =
+            powers.step_by(sparse).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+        let within = all.filter(|value| range.contains(&value.log10()));
+        let ticks = within.map(|value| (value.log10(), factor(value))).collect();
+        Self { range, ticks }
+    }
+
+    /// The points themselves, of the first curve; by factors where they are too many to be read.
+    fn of_points(chart: &Chart) -> Self {
+        let extent = wide(extent(chart.series.iter().flat_map(|s| s.x.iter().copied())).unwrap_or(0.0..1.0));
+        let pad = 0.03 * (extent.end - extent.start);
+        let range = extent.start - pad..extent.end + pad;
+        let points = chart.series.first().map_or(&[][..], |s| &s.x);
+        match points.len() {
+            1..=12 => {
+                let near = points.iter().filter(|x| range.contains(*x));
+                Self { ticks: near.map(|x| (*x, factor(10f64.powf(*x)))).collect(), range }
+            }
+            _ => Self::by_factors(range),
+        }
     }
 }
 
@@ -475,7 +528,7 @@ fn y_range(chart: &Chart) -> Result<Range<f64>, ChartError> {
     let values = curves.chain(bands).copied().chain(chart.marks.iter().map(|(v, _)| *v));
     let extent = wide(extent(values).unwrap_or(0.0..1.0));
     let pad = 0.03 * (extent.end - extent.start);
-    let from_zero = extent.start >= 0.0 && extent.start < 0.4 * extent.end;
+    let from_zero = !chart.logarithmic && extent.start >= 0.0 && extent.start < 0.4 * extent.end;
     Ok(if from_zero { 0.0 } else { extent.start - pad }..extent.end + pad)
 }
 
@@ -553,6 +606,14 @@ fn number(value: f64, digits: usize) -> String {
         out.push(c);
     }
     out
+}
+
+/// A number on an axis by factors.
+fn factor(value: f64) -> String {
+    match value {
+        1e-6..=LIMIT => number(value, (-value.log10() - 1e-9).ceil().max(0.0) as usize),
+        _ => format!("{:.0e}", value.min(f64::MAX)),
+    }
 }
 
 fn fine((x, y): (f64, f64)) -> (i32, i32) {
@@ -643,6 +704,10 @@ mod tests {
         for c in charts.iter().step_by(40) {
             c.png().unwrap();
         }
+        for c in charts {
+            let svg = Chart { logarithmic: true, ..c }.svg().unwrap();
+            assert!(svg.len() < 100_000 && !svg.contains("NaN") && !svg.contains("inf"));
+        }
     }
 
     #[test]
@@ -694,6 +759,21 @@ mod tests {
         let shown = [(0.0, 0), (50_000.0, 0), (-1_234_567.25, 2), (999.0, 0), (-0.001, 1), (0.25, 2)];
         let texts = shown.map(|(value, digits)| number(value, digits));
         assert_eq!(texts, ["0", "50,000", "−1,234,567.25", "999", "0.0", "0.25"]);
+    }
+
+    #[test]
+    fn axes_by_factors_tell_their_points_and_round_numbers() {
+        let points = series(vec![32.0, 64.0, 512.0], vec![90.0, 200.0, 9_000.0]);
+        let chart = Chart { logarithmic: true, ..chart(vec![points]) };
+        let scaled = chart.scaled();
+        let layout = Layout::new(&scaled).unwrap();
+        let labels = |axis: &Axis| axis.ticks.iter().map(|t| t.1.clone()).collect::<Vec<_>>();
+        assert_eq!(labels(&layout.x), ["32", "64", "512"]);
+        assert_eq!(labels(&layout.y), ["100", "200", "500", "1,000", "2,000", "5,000", "10,000"]);
+        // A doubling is as wide everywhere.
+        let place = |value: f64| layout.x(value.log10());
+        assert!((place(128.0) - place(64.0) - (place(64.0) - place(32.0))).abs() < 1e-9);
+        assert_eq!(chart.svg().unwrap().matches("<circle").count(), 3);
     }
 
     #[test]

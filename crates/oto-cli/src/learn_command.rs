@@ -155,6 +155,7 @@ fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommand
         }],
         marks: Vec::new(),
         y_range: None,
+        logarithmic: false,
     };
     let write = |name: &str, bytes: &[u8]| {
         let path = out.join(name);

@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod learn;
 pub mod options;
+#[cfg(feature = "reference")]
 pub mod verify;
 
 #[cfg(feature = "native")]
@@ -19,3 +20,5 @@ pub mod report;
 pub mod run_folder;
 #[cfg(feature = "native")]
 pub mod serve;
+#[cfg(feature = "native")]
+pub mod sweep;

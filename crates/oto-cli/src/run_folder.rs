@@ -238,6 +238,7 @@ impl RunFolder {
             series: curves(&self.path.join(LINES))?,
             marks: marks.to_vec(),
             y_range: None,
+            logarithmic: false,
         };
         let drawing = |path: &Path| {
             let path = path.to_path_buf();

@@ -1,6 +1,7 @@
 //! What a backend promises.
 
 use crate::{InputId, Program};
+use std::fmt;
 
 /// Why a program could not be compiled or run.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +53,32 @@ pub enum BackendError {
     Device(String),
 }
 
+/// What a backend computes on, where it is not this processor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// In its driver's words.
+    pub name: String,
+    /// Which kind of hardware: "software" for a processor that plays a GPU.
+    pub kind: &'static str,
+    /// The interface it is reached by, for instance "vulkan".
+    pub api: &'static str,
+}
+
+impl fmt::Display for Adapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}", self.name, self.kind, self.api)
+    }
+}
+
 /// Turns programs into something that runs.
 pub trait Backend {
     /// The name users choose it by.
     fn name(&self) -> &str;
+
+    /// What it computes on, if not this processor.
+    fn adapter(&self) -> Option<&Adapter> {
+        None
+    }
 
     /// What goes on in its place if its device is lost.
     fn fallback(&self) -> Option<Box<dyn Backend>> {

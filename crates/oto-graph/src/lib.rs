@@ -14,7 +14,7 @@ mod simplify;
 mod trace;
 
 pub use autodiff::grad;
-pub use backend::{Backend, BackendError, Device, Executable, Report};
+pub use backend::{Adapter, Backend, BackendError, Device, Executable, Report};
 pub use op::{Activation, Binary, Conv, Op, Unary};
 pub use plan::Plan;
 pub use program::{Input, InputId, Node, NodeId, Program, Role};

@@ -8,7 +8,8 @@ use oto_proto::{MAX_DISCRETE, MAX_WIDTH, Space};
 pub(crate) enum ActionShape {
     /// A preference for each of so many choices.
     Choices(usize),
-    /// The index of a choice; how many there are is not to be seen.
+    /// The index of a choice; how many there are is not to be seen. Only ONNX graphs answer so.
+    #[cfg_attr(not(feature = "onnx"), allow(dead_code))]
     Index,
     /// So many numbers.
     Numbers(usize),

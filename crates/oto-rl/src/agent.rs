@@ -89,8 +89,10 @@ impl Agent {
 
     /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
     pub fn settle(&mut self) -> Result<bool, LearnError> {
-        self.collect()?;
-        self.engine_mut().settled()
+        match self {
+            Agent::QrDqn(agent) => agent.settle(),
+            Agent::Sac(agent) => agent.settle(),
+        }
     }
 
     /// Draws new parameters; the optimiser forgets. The count of updates goes on.

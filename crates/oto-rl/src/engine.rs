@@ -171,15 +171,26 @@ impl Engine {
 
     /// Replaces all state, given in the program's order.
     fn put(&mut self, state: Vec<Vec<f32>>) -> Result<(), LearnError> {
-        let ids = states(self.executable.program()).map(|(id, _)| id).collect::<Vec<_>>();
-        ids.iter().zip(&state).try_for_each(|(id, values)| self.executable.write(*id, values))?;
+        match self.write(&state) {
+            Err(BackendError::Lost(reason)) => {
+                self.leave(reason)?;
+                self.write(&state)?;
+            }
+            other => other?,
+        }
         if self.executable.device().is_some() {
-            let value = |id: &InputId| ids.iter().position(|i| i == id).map(|i| state[i].clone());
-            self.arrived = self.acting.iter().filter_map(value).collect();
+            let of_state = states(self.executable.program()).zip(&state);
+            let acting = of_state.filter(|((id, _), _)| self.acting.contains(id));
+            self.arrived = acting.map(|(_, values)| values.clone()).collect();
         }
         self.kept = (self.updates, state);
         (self.put_at, self.offset) = (self.given, self.updates as i64 - self.given as i64);
         Ok(())
+    }
+
+    fn write(&mut self, state: &[Vec<f32>]) -> Result<(), BackendError> {
+        let ids = states(self.executable.program()).map(|(id, _)| id).collect::<Vec<_>>();
+        ids.iter().zip(state).try_for_each(|(id, values)| self.executable.write(*id, values))
     }
 
     /// How many updates it has made.
@@ -192,7 +203,7 @@ impl Engine {
         &self.backend
     }
 
-    /// Why the backend before this one was left: its device was lost.
+    /// In a sentence: which backend was left because its device was lost, why, and what goes on from where.
     pub fn lost(&self) -> Option<&str> {
         self.lost.as_deref()
     }
@@ -269,23 +280,37 @@ impl Engine {
     pub fn settled(&mut self) -> Result<bool, LearnError> {
         let given = self.given;
         let Some(device) = self.executable.device() else { return Ok(true) };
-        Ok(device.snapshot()?.is_some_and(|s| s.steps == given))
+        match device.snapshot() {
+            Ok(snapshot) => Ok(snapshot.is_some_and(|s| s.steps == given)),
+            Err(BackendError::Lost(reason)) => self.fall_back(reason).map(|()| true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The device is gone: its last snapshot goes on elsewhere, and the updates since are to be made again.
     fn fall_back(&mut self, reason: String) -> Result<(), LearnError> {
-        let Some(backend) = self.fallback.take() else { return Err(BackendError::Lost(reason).into()) };
         let (offset, put_at) = (self.offset, self.put_at);
         if let Some(snapshot) = self.executable.device().and_then(|d| d.last_snapshot())
             && snapshot.steps > put_at
         {
             self.kept = ((offset + snapshot.steps as i64) as u64, snapshot.state.clone());
         }
-        self.executable = backend.compile(self.executable.program().clone())?;
-        (self.backend, self.lost, self.given) = (backend.name().to_string(), Some(reason), 0);
         let (updates, state) = std::mem::take(&mut self.kept);
         self.updates = updates;
+        self.leave(reason)?;
         self.put(state)
+    }
+
+    /// Takes the fallback in place of a backend whose device is gone; its state is to be put.
+    fn leave(&mut self, reason: String) -> Result<(), LearnError> {
+        let Some(backend) = self.fallback.take() else { return Err(BackendError::Lost(reason).into()) };
+        self.executable = backend.compile(self.executable.program().clone())?;
+        let (left, now, updates) = (&self.backend, backend.name(), self.updates);
+        self.lost = Some(format!(
+            "the device of the backend \"{left}\" was lost ({reason}); \"{now}\" goes on from update {updates}"
+        ));
+        (self.backend, self.given) = (now.into(), 0);
+        Ok(())
     }
 
     /// Keeps the loss of the last update.

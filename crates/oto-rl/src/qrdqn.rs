@@ -261,6 +261,16 @@ impl QrDqn {
         &self.actor
     }
 
+    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
+    pub fn settle(&mut self) -> Result<bool, LearnError> {
+        self.collect()?;
+        let settled = self.engine.settled()?;
+        if settled {
+            self.hand_over()?;
+        }
+        Ok(settled)
+    }
+
     /// Puts state back, see [`Engine::restore`].
     pub fn restore(
         &mut self,

@@ -397,6 +397,16 @@ impl Sac {
         }
     }
 
+    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
+    pub fn settle(&mut self) -> Result<bool, LearnError> {
+        self.collect()?;
+        let settled = self.engine.settled()?;
+        if settled {
+            self.hand_over()?;
+        }
+        Ok(settled)
+    }
+
     /// Puts state back, see [`Engine::restore`].
     pub fn restore(
         &mut self,

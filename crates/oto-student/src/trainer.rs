@@ -95,7 +95,7 @@ pub struct BackendStatus {
     pub name: String,
     /// What was tried before one was chosen; empty where one was asked for by name.
     pub tried: Vec<Tried>,
-    /// Why another one was left: its device was lost.
+    /// In a sentence: another one's device was lost, why, and what goes on from which update.
     pub lost: Option<String>,
 }
 

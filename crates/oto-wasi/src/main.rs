@@ -1,9 +1,8 @@
-//! The student as a command for WASI hosts: the flags of `oto learn`, or `verify FILE...`.
+//! The student as a command for WASI hosts: the flags of `oto learn`. The self-check is a command of its own (`verify.rs`).
 //!
 //! ```text
 //! wasmtime run -S inherit-network oto-wasi.wasm --teacher ws://127.0.0.1:8080 --env CartPole-v1 --steps 10000
 //! wasmtime run -S inherit-network --dir runs oto-wasi.wasm --teacher ws://127.0.0.1:8080 --out runs/first
-//! wasmtime run --dir tests/fixtures oto-wasi.wasm verify tests/fixtures/losses.json.gz
 //! ```
 //!
 //! What the host does not grant is not there: without `-S inherit-network` the teacher is absent and the student learns
@@ -12,35 +11,20 @@
 
 mod learn;
 
-use clap::{Parser, Subcommand};
-use oto_cli::verify::{self, VerifyOptions};
+use clap::Parser;
 use std::process::ExitCode;
 
 /// Reinforcement learning on a WASI host, taught over a WebSocket
 #[derive(Parser)]
-#[command(name = "oto-wasi", version, args_conflicts_with_subcommands = true)]
+#[command(name = "oto-wasi", version)]
 struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
     #[command(flatten)]
     learn: learn::LearnCommand,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Hold this build against reference data
-    Verify(VerifyOptions),
-}
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match &cli.command {
-        Some(Command::Verify(options)) => Ok(verify::verify(options)),
-        None => learn::learn(&cli.learn).map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match learn::learn(&Cli::parse().learn) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("oto-wasi: {error}");
             ExitCode::from(2)

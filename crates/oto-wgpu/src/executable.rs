@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::readback::{Piece, Readback};
 use crate::wgsl::{Dispatch, Shader, shader};
 use oto_graph::plan::{Plan, Storage};
-use oto_graph::{Backend, BackendError, Device, Executable, InputId, Op, Program, Report, Role};
+use oto_graph::{Adapter, Backend, BackendError, Device, Executable, InputId, Op, Program, Report, Role};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ pub struct Wgpu {
 impl Backend for Wgpu {
     fn name(&self) -> &str {
         "webgpu"
+    }
+
+    fn adapter(&self) -> Option<&Adapter> {
+        Some(self.gpu.adapter())
     }
 
     fn fallback(&self) -> Option<Box<dyn Backend>> {

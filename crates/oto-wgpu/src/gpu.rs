@@ -1,7 +1,7 @@
 //! The device: asked for once, with what it says it can do; programs share it.
 
 use crate::wgsl::Limits;
-use oto_graph::BackendError;
+use oto_graph::{Adapter, BackendError};
 use std::sync::{Arc, Mutex};
 
 /// Why there is no device.
@@ -24,12 +24,30 @@ pub enum GpuError {
 const BUSY_CARD: u32 = 4096;
 const BUSY_PROCESSOR: u32 = 64;
 
+/// In words; a page is not told.
+fn kind(device: wgpu::DeviceType) -> &'static str {
+    match device {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "unknown kind",
+    }
+}
+
+/// What a browser's error says, without the wrapping and the stack that come with it.
+fn in_words(error: &str) -> String {
+    let thrown = error.strip_prefix("JsValue(").and_then(|e| e.strip_suffix(')'));
+    let first = thrown.unwrap_or(error).lines().next().unwrap_or_default();
+    first.trim_end_matches('.').into()
+}
+
 /// An open device.
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) limits: Limits,
-    name: String,
+    adapter: Adapter,
     lost: Arc<Mutex<Option<String>>>,
 }
 
@@ -46,12 +64,14 @@ impl Gpu {
         let adapter =
             instance.request_adapter(&options).await.map_err(|e| GpuError::NoAdapter(e.to_string()))?;
         let info = adapter.get_info();
-        let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty());
-        let name = name.unwrap_or_else(|| format!("{:?}", info.backend));
+        let api = info.backend.to_str();
+        let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_else(|| api.into());
         let offered = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor { required_limits: offered.clone(), ..Default::default() };
-        let refused =
-            |e: wgpu::RequestDeviceError| GpuError::Refused { adapter: name.clone(), reason: e.to_string() };
+        let refused = |e: wgpu::RequestDeviceError| GpuError::Refused {
+            adapter: name.clone(),
+            reason: in_words(&e.to_string()),
+        };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(refused)?;
         let limits = Limits {
             threads: offered.max_compute_invocations_per_workgroup.min(offered.max_compute_workgroup_size_x),
@@ -63,10 +83,11 @@ impl Gpu {
         let lost = Arc::new(Mutex::new(None));
         let told = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            let message = if message.is_empty() { format!("{reason:?}") } else { message };
+            let message = if message.is_empty() { format!("{reason:?}") } else { in_words(&message) };
             *told.lock().unwrap_or_else(|e| e.into_inner()) = Some(message);
         });
-        Ok(Arc::new(Self { device, queue, limits, name, lost }))
+        let adapter = Adapter { name, kind: kind(info.device_type), api };
+        Ok(Arc::new(Self { device, queue, limits, adapter, lost }))
     }
 
     /// [`Self::request`], waiting for the answer.
@@ -75,9 +96,9 @@ impl Gpu {
         pollster::block_on(Self::request())
     }
 
-    /// The adapter's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What it is.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
     }
 
     /// Why the device is lost, if it is: programs on it will not run any more.
@@ -89,9 +110,9 @@ impl Gpu {
         self.lost().map_or(Ok(()), |reason| Err(BackendError::Lost(reason)))
     }
 
-    /// The error to tell: what happened, or that the device is lost, which explains it.
-    pub(crate) fn failed(&self, what: String) -> BackendError {
-        self.alive().err().unwrap_or(BackendError::Device(what))
+    /// The error to tell where memory cannot be read: the device is lost. A page may learn that before it is told why.
+    pub(crate) fn unreadable(&self) -> BackendError {
+        self.alive().err().unwrap_or_else(|| BackendError::Lost("its memory could not be read".into()))
     }
 
     /// Lets callbacks run whose work is done; in a page they run by themselves.
@@ -101,11 +122,23 @@ impl Gpu {
 
     pub(crate) fn wait_for_work(&self) -> Result<(), BackendError> {
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        waited.map(|_| ()).map_err(|e| self.failed(e.to_string()))
+        waited.map(|_| ()).map_err(|_| self.unreadable())
     }
 
     /// Gives the device up, as a driver's reset would.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn errors_of_a_browser_are_one_line() {
+        assert_eq!(in_words("JsValue(OperationError: too busy\nundefined)"), "OperationError: too busy");
+        assert_eq!(in_words("Device was destroyed."), "Device was destroyed");
+        assert_eq!(in_words(""), "");
     }
 }

@@ -95,10 +95,10 @@ impl Readback {
         {
             let busy = self.busy.pop_front().expect("it was just looked at");
             if told == FAILED {
-                return Err(gpu.failed("its memory could not be read".into()));
+                return Err(gpu.unreadable());
             }
             let slice = busy.buffer.slice(..4 * busy.len.max(1) as u64);
-            let view = slice.get_mapped_range().map_err(|e| gpu.failed(e.to_string()))?;
+            let view = slice.get_mapped_range().map_err(|_| gpu.unreadable())?;
             let (words, _) = view.as_chunks::<4>();
             newest = Some((busy.steps, words[..busy.len].iter().map(|w| f32::from_le_bytes(*w)).collect()));
             drop(view);
@@ -112,6 +112,9 @@ impl Readback {
     pub fn wait(&mut self, gpu: &Gpu) -> Result<(u64, Vec<f32>), BackendError> {
         gpu.wait_for_work()?;
         let newest = self.take_newest(gpu)?;
-        newest.ok_or_else(|| gpu.failed("a page cannot wait for its GPU: results come later".into()))
+        newest.ok_or_else(|| {
+            let later = "a page cannot wait for its GPU: results come later".into();
+            gpu.alive().err().unwrap_or(BackendError::Device(later))
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check in order, each with its duration, all of them even when one fails, then the totals.
 
+use crate::manifest::Target;
 use crate::totals::Totals;
 use crate::{chromium, debian, demo, shell, site, vulkan, wasm};
 use anyhow::{Context, Result, bail};
@@ -23,7 +24,7 @@ enum Stage {
     Fmt,
     /// The packages of wasm-pack.toml and the site.
     Build,
-    /// cargo clippy on everything, warnings denied.
+    /// cargo clippy on everything, natively and for WebAssembly, warnings denied.
     Clippy,
     /// Unit, property, fixture, server and WASI tests.
     Rust,
@@ -91,7 +92,8 @@ impl Stage {
             }
             // The release profile throughout: build scripts, macros and dependencies are then shared with the demo.
             Self::Clippy => {
-                plain(&["clippy", "--workspace", "--all-targets", "--release", "--", "--deny", "warnings"])
+                plain(&["clippy", "--workspace", "--all-targets", "--release", "--", "--deny", "warnings"])?;
+                clippy_wasm()
             }
             Self::Rust => rust_tests(),
             Self::Doc => documentation(),
@@ -99,6 +101,18 @@ impl Stage {
             Self::Browser => browser_tests(),
         }
     }
+}
+
+/// Lints of the lines that only a WebAssembly target compiles.
+fn clippy_wasm() -> Result<(Totals, bool)> {
+    let web = ["--package", "oto-web", "--package", "oto-bench-web", "--features", "oto-web/webgpu"];
+    let wasi = ["--package", "oto-wasi", "--features", "oto-wasi/verify"];
+    for (target, packages) in [(Target::Web, &web[..]), (Target::Wasip2, &wasi)] {
+        wasm::add_target(target)?;
+        let mut clippy = shell::cargo(&["clippy", "--release", "--target", target.triple()]);
+        shell::run(clippy.args(packages).args(["--", "--deny", "warnings"]))?;
+    }
+    Ok((Totals::default(), true))
 }
 
 /// A cargo command that counts no tests.

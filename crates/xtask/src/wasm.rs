@@ -102,7 +102,7 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
 }
 
 /// Installs the standard library of a target when this toolchain lacks it.
-fn add_target(target: Target) -> Result<()> {
+pub fn add_target(target: Target) -> Result<()> {
     let triple = target.triple();
     let library = shell::output("rustc", &["--print", "target-libdir", "--target", triple]);
     if library.is_some_and(|folder| Path::new(&folder).exists()) {

@@ -32,6 +32,6 @@ export function backendTitle({ tried }: Backend): string {
 export function backend({ name, tried, lost }: Backend): string {
   const rate = (perSecond: number | null) => (perSecond === null ? 'not usable' : `${count(perSecond)}/s`);
   const figures = tried.map((each) => `${BACKENDS[each.name]} ${rate(each.updatesPerSecond)}`);
-  if (lost !== null) figures.push(`WebGPU was lost: ${lost}`);
+  if (lost !== null) figures.push(lost);
   return figures.length === 0 ? BACKENDS[name] : `${BACKENDS[name]} (${figures.join(', ')})`;
 }

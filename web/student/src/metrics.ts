@@ -91,7 +91,7 @@ export interface Backend {
   name: 'cpu' | 'webgpu';
   /** What `auto` chose from; empty where a backend was asked for by name. */
   tried: TriedBackend[];
-  /** Why another one was left: its device was lost. */
+  /** In a sentence: another one's device was lost, why, and what goes on from which update. */
   lost: string | null;
 }
 

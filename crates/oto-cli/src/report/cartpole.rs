@@ -153,6 +153,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
             series: series.collect(),
             marks: vec![(SOLVED, "solved: 475".into())],
             y_range: Some((0.0, 510.0)),
+            logarithmic: false,
         };
         write::chart(&options.out, file, &chart)?;
     }
