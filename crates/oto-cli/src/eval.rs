@@ -1,24 +1,34 @@
-//! `oto eval`: plays a checkpoint's greedy policy.
+//! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
+//! section VI-B play along, and the best plan of each episode is the bound.
 
-use crate::learn::RunError;
 use clap::Args;
+use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
+use oto_env::rng::Rng;
+use oto_env::{Action, EnvError, Space, make, make_classic};
+use oto_policy::{Policy, PolicyError, load_file};
 use oto_student::checkpoint;
-use oto_student::student::{Event, Student, World};
+use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
+use oto_student::student::{Student, World};
 use oto_student::trainer::TrainError;
-use std::path::PathBuf;
+use serde::Serialize;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What the gap to the bound is measured from: cell selection as it is done.
+const BASELINE: &str = "LTE";
 
 /// What to play.
 #[derive(Args, Clone, Debug)]
 pub struct EvalOptions {
-    /// Checkpoint, or run folder that holds one
-    pub checkpoint: PathBuf,
+    /// Checkpoints, run folders that hold one, and models (ONNX, safetensors, ...); the others are compared with the first
+    pub policies: Vec<PathBuf>,
     /// Environment to play in
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// How many episodes
     #[arg(long, default_value_t = 100)]
     pub episodes: u32,
-    /// Seed of the first episode's initial state
+    /// Seed of the first episode; the next ones count on
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Print a JSON object
@@ -26,32 +36,233 @@ pub struct EvalOptions {
     pub json: bool,
 }
 
+/// Why nothing could be played or compared.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A file could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint that cannot be played here.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A model that cannot be played.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A model for other actions.
+    #[error("expected a policy with the environment's actions, got one with {0}")]
+    Actions(oto_proto::Space),
+    /// The environment refuses.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// Returns that cannot be compared.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// There is nothing to play.
+    #[error("expected a checkpoint, a run folder or a model to play in {0}")]
+    Nothing(String),
+}
+
+/// The returns of one policy, one for each seed.
+struct Played {
+    name: String,
+    returns: Vec<f64>,
+}
+
+/// What is told about one policy.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    mean: Interval,
+    min: f64,
+    max: f64,
+    /// How much more it returns than the first policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    difference: Option<Interval>,
+    /// The share of the gap between the baseline and the bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_closed: Option<Interval>,
+}
+
+/// An estimate, and where it lies with a confidence of 95%.
+#[derive(Serialize)]
+struct Interval {
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl From<Estimate> for Interval {
+    fn from(Estimate { value, low, high }: Estimate) -> Self {
+        Self { value, low, high }
+    }
+}
+
+impl std::fmt::Display for Interval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} [{:.2}, {:.2}]", self.value, self.low, self.high)
+    }
+}
+
 /// Plays and prints.
-pub fn eval(options: &EvalOptions) -> Result<(), RunError> {
-    let path = match options.checkpoint.is_dir() {
-        true => options.checkpoint.join("checkpoint.safetensors"),
-        false => options.checkpoint.clone(),
-    };
-    let unreadable = |e| TrainError::Checkpoint(format!("{}: {e}", path.display()));
-    let file = std::fs::read(&path).map_err(unreadable)?;
-    let mut config = checkpoint::config(&file)?;
-    config.seed = options.seed;
-    let world = World::built_in(&options.env)?;
-    let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0)?;
-    student.load_weights(&file)?;
-    student.evaluate(options.episodes.max(1))?;
-    while let Some(event) = student.next_event() {
-        let Event::Evaluation { mean, min, max, episodes, .. } = event else { continue };
-        match options.json {
-            true => println!(
-                "{}",
-                serde_json::json!({ "env": options.env, "episodes": episodes, "mean": mean, "min": min, "max": max })
-            ),
-            false => println!(
-                "{}: return {mean:.2} on average of {episodes} episodes ({min:.1} to {max:.1})",
-                options.env
-            ),
+pub fn eval(options: &EvalOptions) -> Result<(), EvalError> {
+    let env = &options.env;
+    let seeds = options.seed..options.seed.saturating_add(u64::from(options.episodes.max(1)));
+    let mut played = Vec::new();
+    for path in &options.policies {
+        let returns = play_file(path, env, seeds.clone())?;
+        played.push(Played { name: path.display().to_string(), returns });
+    }
+    let bound = match Radio::of(env) {
+        Ok(_) => {
+            played.extend(play_rules(env, seeds.clone())?);
+            Some(bound(env, seeds)?)
         }
+        Err(_) => None,
+    };
+    let rows = compare(&played, bound.as_ref())?;
+    if rows.is_empty() {
+        return Err(EvalError::Nothing(env.clone()));
+    }
+    if options.json {
+        println!(
+            "{}",
+            serde_json::json!({ "env": env, "episodes": played[0].returns.len(), "policies": rows })
+        );
+    } else {
+        print(env, &rows);
     }
     Ok(())
+}
+
+fn print(env: &str, rows: &[Row]) {
+    println!("{env}: mean return with its 95% confidence interval, smallest and largest");
+    for Row { name, mean, min, max, difference, gap_closed } in rows {
+        let difference = difference.as_ref().map_or(String::new(), |d| format!(", {d} more than the first"));
+        let gap = gap_closed.as_ref().map_or(String::new(), |g| format!(", {g} of the gap to the bound"));
+        println!("{name:>24}: {mean} ({min:.1} to {max:.1}){difference}{gap}");
+    }
+}
+
+fn compare(played: &[Played], bound: Option<&Played>) -> Result<Vec<Row>, EvaluationError> {
+    let baseline = played.iter().find(|played| played.name == BASELINE);
+    let row = |(index, Played { name, returns }): (usize, &Played)| {
+        let gap = match (baseline, bound) {
+            (Some(baseline), Some(bound)) => gap_closed(returns, &baseline.returns, &bound.returns, 0),
+            _ => Err(EvaluationError::Empty),
+        };
+        let other = (index > 0).then(|| difference(returns, &played[0].returns, 0)).transpose()?;
+        Ok(Row {
+            name: name.clone(),
+            mean: mean_return(returns, 0)?.into(),
+            min: returns.iter().copied().fold(f64::INFINITY, f64::min),
+            max: returns.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            difference: other.map(Into::into),
+            // Where there is no gap, as in an episode or two there may be none, there is no share of it.
+            gap_closed: gap.ok().map(Into::into),
+        })
+    };
+    played.iter().chain(bound).enumerate().map(row).collect()
+}
+
+/// Plays a checkpoint, the one in a run folder, or a model.
+fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
+    let path = if path.is_dir() { path.join("checkpoint.safetensors") } else { path.to_owned() };
+    let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
+    match checkpoint::config(&file) {
+        Ok(config) => {
+            let mut student = Student::new(&config, World::built_in(env)?, &[], &oto_cpu::Cpu, 0)?;
+            student.load_weights(&file)?;
+            play_student(&mut student, env, seeds)
+        }
+        Err(_) => play_model(&mut *load_file(&path)?.policy, env, seeds),
+    }
+}
+
+fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
+    returns(&mut *make(env)?, seeds, |world, observation| {
+        let action = student.trainer().greedy(observation)?;
+        Ok(world.step(action, observation)?)
+    })
+}
+
+fn play_model(policy: &mut dyn Policy, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
+    let mut world = make(env)?;
+    let fits = match (world.action_space(), policy.action_space()) {
+        (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
+        (space @ Space::Box { .. }, oto_proto::Space::Box { low, .. }) => low.len() == space.width(),
+        _ => false,
+    };
+    if !fits {
+        return Err(EvalError::Actions(policy.action_space().clone()));
+    }
+    let mut row = Vec::new();
+    returns(&mut *world, seeds, |world, observation| {
+        policy.act(observation, 1, &mut row)?;
+        let action = match world.action_space() {
+            Space::Discrete { .. } => Action::Discrete(row[0] as u32),
+            Space::Box { .. } => Action::Continuous(&row),
+        };
+        Ok(world.step(action, observation)?)
+    })
+}
+
+fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, EvalError> {
+    let mut world = make_classic(env)?;
+    let play = |(name, rule): (&str, Rule)| {
+        let mut rng = Rng::new(seeds.start);
+        let returns = returns::<_, EnvError>(&mut *world, seeds.clone(), |world, observation| {
+            let action = rule.action(&Reception::of(world)?, &mut rng);
+            world.step(Action::Discrete(action), observation)
+        });
+        Ok(Played { name: name.into(), returns: returns? })
+    };
+    Rule::ALL.into_iter().map(play).collect()
+}
+
+fn bound(env: &str, seeds: Range<u64>) -> Result<Played, EvalError> {
+    let mut world = make_classic(env)?;
+    let mut observation = vec![0.0; world.observation_space().width()];
+    let plan = |seed| {
+        world.reset(Some(seed), &mut observation)?;
+        Ok::<_, EnvError>(best_plan(&mut *world)?.value)
+    };
+    let returns = seeds.map(plan).collect::<Result<_, _>>()?;
+    Ok(Played { name: "best plan".into(), returns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEACHERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/teachers");
+
+    #[test]
+    fn models_play_in_their_environments_and_not_in_others() {
+        let path = |name| Path::new(TEACHERS).join(name);
+        assert_eq!(play_file(&path("ppo_cartpole_v1.onnx"), "CartPole-v1", 5..8).unwrap(), [500.0; 3]);
+        assert_eq!(
+            play_file(&path("sac_inverted_pendulum_v5.json"), "InvertedPendulum-v5", 0..1).unwrap(),
+            [1000.0]
+        );
+        let other = play_file(&path("sac_inverted_pendulum_v5.onnx"), "CartPole-v1", 0..1);
+        assert!(matches!(other, Err(EvalError::Actions(_))), "{other:?}");
+        assert!(matches!(play_file(Path::new("none"), "CartPole-v1", 0..1), Err(EvalError::Read { .. })));
+    }
+
+    #[test]
+    fn rules_are_compared_with_the_best_plan() {
+        let env = "MobileCell-5G-v0";
+        let (rules, bound) = (play_rules(env, 0..20).unwrap(), bound(env, 0..20).unwrap());
+        let rows = compare(&rules, Some(&bound)).unwrap();
+        let share =
+            |name: &str| rows.iter().find(|row| row.name == name).unwrap().gap_closed.as_ref().unwrap().value;
+        assert_eq!((rows.len(), share("LTE"), share("best plan")), (7, 0.0, 1.0));
+        assert!(share("Fixed") < 0.0 && share("Full") > 0.9);
+        assert!(rows[0].difference.is_none() && rows[1].difference.as_ref().unwrap().value > 0.0);
+    }
 }

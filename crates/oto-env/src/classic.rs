@@ -39,7 +39,13 @@ pub(crate) struct Transition<const N: usize> {
 pub(crate) trait Dynamics<const N: usize>: Send {
     fn observation_space() -> Space;
     fn action_space() -> Space;
+    /// The generator of a seed.
+    fn generator(seed: u64) -> Rng {
+        Rng::new(seed)
+    }
     fn initial_state(rng: &mut Rng) -> [f64; N];
+    /// Draws what a step needs into the state; most environments draw at the beginning of an episode only.
+    fn draw(_state: &mut [f64; N], _rng: &mut Rng) {}
     /// `action` is the choice of a discrete space or the one component of a box, finite but not clipped; `first` says that
     /// the episode begins with this step.
     fn step(state: &[f64; N], action: f64, first: bool) -> Transition<N>;
@@ -70,7 +76,7 @@ impl<D: Dynamics<N>, const N: usize> Classic<D, N> {
             state: [0.0; N],
             elapsed_steps: 0,
             phase: Phase::New,
-            rng: Rng::new(0),
+            rng: D::generator(0),
             dynamics: PhantomData,
         }
     }
@@ -112,7 +118,7 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
         self.check_observation(observation)?;
         if let Some(seed) = seed {
-            self.rng = Rng::new(seed);
+            self.rng = D::generator(seed);
         }
         self.state = D::initial_state(&mut self.rng);
         self.elapsed_steps = 0;
@@ -133,11 +139,14 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
             Action::Discrete(choice) => f64::from(choice),
             Action::Continuous(vector) => f64::from(vector[0]),
         };
-        let Transition { state, reward, terminated } = D::step(&self.state, action, self.elapsed_steps == 0);
+        let (mut drawn, mut rng) = (self.state, self.rng.clone());
+        D::draw(&mut drawn, &mut rng);
+        let Transition { state, reward, terminated } = D::step(&drawn, action, self.elapsed_steps == 0);
         if !(reward.is_finite() && state.iter().all(|component| component.is_finite())) {
             return Err(EnvError::Diverged { id: self.id.into() });
         }
         self.state = state;
+        self.rng = rng;
         self.elapsed_steps = self.elapsed_steps.saturating_add(1);
         let step = Step { reward, terminated, truncated: self.elapsed_steps >= self.max_episode_steps };
         if step.done() {

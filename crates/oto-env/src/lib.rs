@@ -1,8 +1,8 @@
 //! Environments and spaces: deterministic, pure, no input or output.
 //!
 //! [`Environment`] is the seam every environment stands behind: the built-in ones that [`make`] gives by id, and those a
-//! host brings (a JavaScript object, a WIT import). The built-in ones follow Gymnasium 1.4 to the last rule: same
-//! spaces, same initial states for a seed, same dynamics, termination and time limits.
+//! host brings (a JavaScript object, a WIT import). The built-in ones follow Gymnasium 1.4, and [`mobile_cell`] mobile-env
+//! 2.1, to the last rule: same spaces, same initial states for a seed, same dynamics, termination and time limits.
 #![forbid(unsafe_code)]
 
 mod acrobot;
@@ -11,6 +11,7 @@ mod classic;
 mod environment;
 mod error;
 mod inverted_pendulum;
+pub mod mobile_cell;
 mod mountain_car;
 mod mountain_car_continuous;
 mod pendulum;

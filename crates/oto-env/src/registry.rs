@@ -4,6 +4,7 @@ use crate::acrobot::Acrobot;
 use crate::cartpole::CartPole;
 use crate::classic::{Classic, ClassicEnvironment};
 use crate::inverted_pendulum::InvertedPendulum;
+use crate::mobile_cell::{self, FifthGeneration, Lte};
 use crate::mountain_car::MountainCar;
 use crate::mountain_car_continuous::MountainCarContinuous;
 use crate::pendulum::Pendulum;
@@ -18,6 +19,8 @@ pub const IDS: &[&str] = &[
     "Acrobot-v1",
     "Pendulum-v1",
     "InvertedPendulum-v5",
+    mobile_cell::LTE.id,
+    mobile_cell::NR.id,
 ];
 
 /// A built-in environment, not yet reset.
@@ -43,6 +46,8 @@ pub fn make_classic(id: &str) -> Result<Box<dyn ClassicEnvironment>, EnvError> {
         "Acrobot-v1" => Box::new(Classic::<Acrobot, 4>::new("Acrobot-v1", 500)),
         "Pendulum-v1" => Box::new(Classic::<Pendulum, 2>::new("Pendulum-v1", 200)),
         "InvertedPendulum-v5" => Box::new(Classic::<InvertedPendulum, 4>::new("InvertedPendulum-v5", 1000)),
+        _ if id == mobile_cell::LTE.id => mobile_cell::make::<Lte>(),
+        _ if id == mobile_cell::NR.id => mobile_cell::make::<FifthGeneration>(),
         _ => return Err(EnvError::UnknownId { id: id.chars().take(64).collect(), known: IDS.join(", ") }),
     })
 }

@@ -90,6 +90,12 @@ fn sac_pendulum() {
 }
 
 #[test]
+fn ppo_mobile_lte() {
+    let loaded = check("teacher_ppo_mobile_lte", "teacher_ppo_mobile_lte.onnx");
+    assert_eq!(*loaded.policy.action_space(), Space::Discrete { n: 8 });
+}
+
+#[test]
 fn rows_beyond_one_run_are_answered_in_order() {
     let rows = 2 * oto_policy::ROWS_PER_RUN + 7;
     let observations: Vec<f32> = (0..4 * rows).map(|i| (i as f32 * 0.37).sin()).collect();

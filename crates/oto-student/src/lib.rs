@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod drive;
+pub mod evaluation;
 pub mod link;
 pub mod presets;
 mod safetensors;

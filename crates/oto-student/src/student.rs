@@ -6,6 +6,7 @@
 
 use crate::checkpoint;
 use crate::config::{Clock, StudentConfig};
+use crate::evaluation::play;
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
 use crate::stage::{Change, Stage};
 use crate::trainer::{BackendStatus, Episode, TrainError, Trainer};
@@ -414,20 +415,13 @@ impl Student {
         };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         let mut observation = vec![0.0; self.trainer.observation().len()];
-        let mut next = observation.clone();
         let first = (self.last_evaluation.is_none()).then_some(self.trainer.config().seed ^ EVALUATION_SEED);
         for episode in 0..episodes {
-            evaluate.reset(first.filter(|_| episode == 0), &mut observation)?;
-            let mut score = 0.0;
-            loop {
-                let action = self.trainer.greedy(&observation)?;
-                let step = evaluate.step(action, &mut next)?;
-                std::mem::swap(&mut observation, &mut next);
-                score += step.reward;
-                if step.done() {
-                    break;
-                }
-            }
+            let seed = first.filter(|_| episode == 0);
+            let score = play(&mut **evaluate, seed, &mut observation, |world, observation| {
+                let action = self.trainer.greedy(observation)?;
+                Ok::<_, TrainError>(world.step(action, observation)?)
+            })?;
             (sum, min, max) = (sum + score, f64::min(min, score), f64::max(max, score));
         }
         let mean = sum / f64::from(episodes.max(1));

@@ -6,9 +6,9 @@ use oto_env::{Action, ClassicEnvironment, EnvError, Space, make_classic};
 use serde::Deserialize;
 
 /// Where the library computes in float64.
-const EXACT: f64 = 1e-9;
+pub(crate) const EXACT: f64 = 1e-9;
 /// Where the library itself computes in float32: observations, and two environments' states and rewards.
-const ROUNDED: f64 = 1e-6;
+pub(crate) const ROUNDED: f64 = 1e-6;
 const ROUNDED_ENVIRONMENTS: [&str; 2] = ["MountainCarContinuous-v0", "Pendulum-v1"];
 
 #[derive(Deserialize)]
@@ -158,14 +158,14 @@ fn compare_resets(environment: &mut dyn ClassicEnvironment, case: &ResetSeed) ->
     Ok(worst)
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| format!("not a file of this kind: {error}"))
 }
 
-fn same_length(name: &str, expected: usize, got: usize) -> Result<(), String> {
+pub(crate) fn same_length(name: &str, expected: usize, got: usize) -> Result<(), String> {
     if expected == got { Ok(()) } else { Err(format!("expected {name} of length {expected}, got {got}")) }
 }
 
-fn wide(observation: &[f32]) -> impl Iterator<Item = f64> {
+pub(crate) fn wide(observation: &[f32]) -> impl Iterator<Item = f64> {
     observation.iter().copied().map(f64::from)
 }

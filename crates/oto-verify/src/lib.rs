@@ -2,11 +2,11 @@
 //!
 //! A file is JSON, plain or gzipped, and says in `kind` what it is:
 //!
-//! - `env_trajectories`, `env_reset_seeds` (Gymnasium): one step from every recorded state; initial states of seeds;
+//! - `env_trajectories`, `env_reset_seeds` (Gymnasium), `mobile_env_trajectories` (mobile-env): one step from every
+//!   recorded state; initial states of seeds;
 //! - `losses` (torch): values, parts and gradients of the terms that this build trains with;
 //! - `policy`: the model beside a teacher's metadata has the checksum they give, and loads;
-//! - `policy_golden`: the outputs of the model that the file names, and of the same policy in other formats beside it;
-//! - `mobile_env_trajectories`: known, and named as unsupported.
+//! - `policy_golden`: the outputs of the model that the file names, and of the same policy in other formats beside it.
 //!
 //! [`verify`] works on bytes, so that a build without a file system can check itself; [`verify_files`] reads files. The
 //! report's JSON form is described by `schema/report.schema.json`.
@@ -16,6 +16,7 @@ mod array;
 mod compare;
 mod environments;
 mod losses;
+mod mobile_cell;
 mod policies;
 mod read;
 mod report;

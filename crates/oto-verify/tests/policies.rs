@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const TEACHERS: [&str; 4] = [
+const TEACHERS: [&str; 5] = [
     "teacher_sac_inverted_pendulum_v5",
     "teacher_ppo_cartpole_v1",
     "teacher_ppo_cartpole_v1_early",
     "teacher_sac_pendulum_v1",
+    "teacher_ppo_mobile_lte",
 ];
 
 fn fixture(name: &str) -> PathBuf {

@@ -49,6 +49,8 @@ fn environments_agree() {
         ("env_pendulum_v1.json.gz", 10),
         ("env_invertedpendulum_v5.json.gz", 10),
         ("env_reset_seeds.json", 55),
+        ("mobile_env_lte.json.gz", 5),
+        ("mobile_env_5g.json.gz", 5),
     ] {
         let report = verify_files(&[fixture(name)]);
         assert!(report.passed() && report.count(Status::Ok) == cases, "{report}");
@@ -106,6 +108,20 @@ fn a_changed_number_is_found() {
         "observations[9][1]",
     );
     change("env_pendulum_v1.json.gz", "/episodes/2/rewards/4", 1e-5, "Pendulum-v1 episode 2", "rewards[4]");
+    change(
+        "mobile_env_lte.json.gz",
+        "/episodes/1/steps/50/reward",
+        1e-8,
+        "MobileCell-LTE-v0 episode 1",
+        "steps[50].reward",
+    );
+    change(
+        "mobile_env_5g.json.gz",
+        "/episodes/2/initial/position/1",
+        1e-6,
+        "MobileCell-5G-v0 episode 2",
+        "initial.position[1]",
+    );
     change("env_reset_seeds.json", "/cases/2/state/0", 1e-8, "CartPole-v1 seed 2", "state[0]");
     change("losses.json.gz", "/cases/aikd_full/1/loss", 1e-7, "aikd_full[1] float64", "loss");
     change(
@@ -153,7 +169,7 @@ fn files_of_no_known_kind_fail() {
 #[test]
 fn what_this_build_does_not_have_is_unsupported_and_no_failure() {
     for file in [
-        json!({"kind": "mobile_env_trajectories", "env": "mobile-env", "episodes": []}),
+        json!({"kind": "mobile_env_trajectories", "config": {"variant": "6g"}, "episodes": []}),
         json!({"kind": "env_trajectories", "env": "Walker2d-v5", "episodes": []}),
     ] {
         let rows = check_json(&file);

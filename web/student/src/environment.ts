@@ -11,7 +11,9 @@ export type EnvironmentName =
   | 'MountainCarContinuous-v0'
   | 'Acrobot-v1'
   | 'Pendulum-v1'
-  | 'InvertedPendulum-v5';
+  | 'InvertedPendulum-v5'
+  | 'MobileCell-LTE-v0'
+  | 'MobileCell-5G-v0';
 
 /** One of `n` choices, counted from 0. */
 export interface DiscreteSpace {
