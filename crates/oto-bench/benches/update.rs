@@ -136,6 +136,8 @@ fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
     const TORCH: &str =
         "python3 -m venv DIR && DIR/bin/pip install torch numpy, then --python DIR/bin/python";
     const BURN: &str = "cargo build --release --manifest-path crates/oto-bench/peers/burn/Cargo.toml";
+    const BURN_WGPU: &str =
+        "cargo build --release --features wgpu --manifest-path crates/oto-bench/peers/burn/Cargo.toml";
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pytorch.py");
     let torch = |flag: &[&str]| {
         let mut command = Command::new(&options.python);
@@ -153,6 +155,6 @@ fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
     }
     peers.push(("burn-flex", burn("flex"), BURN));
     peers.push(("burn-ndarray", burn("ndarray"), BURN));
-    peers.push(("burn-wgpu", burn("wgpu"), BURN));
+    peers.push(("burn-wgpu", burn("wgpu"), BURN_WGPU));
     peers
 }

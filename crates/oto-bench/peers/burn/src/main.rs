@@ -1,5 +1,5 @@
 //! oto-bench's workloads on burn. Questions and answers are lines of JSON (crates/oto-bench/src/peer.rs); the only
-//! argument is the backend: `flex` or `ndarray`.
+//! argument is the backend: `flex`, `ndarray`, or `wgpu` where it is built in.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -18,7 +18,9 @@ fn main() -> Result<(), Error> {
     let device = match backend.as_str() {
         "flex" => Device::flex(),
         "ndarray" => Device::ndarray(),
-        other => return Err(format!("no backend {other:?}: flex or ndarray").into()),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        other => return Err(format!("no backend {other:?}: flex, ndarray, or wgpu with that feature").into()),
     };
     let mut bench = None;
     for line in std::io::stdin().lock().lines() {
@@ -47,6 +49,8 @@ fn answer(
         for _ in 0..updates {
             bench.student.update(&bench.task);
         }
+        // Updates on a device are done when it says so.
+        device.sync()?;
         return Ok(json!({ "seconds": start.elapsed().as_secs_f64() }));
     }
     bench.student = Student::new(&bench.workload, device)?;
