@@ -335,6 +335,42 @@ test('an environment of the page', async () => {
   assert.ok(result.same);
 });
 
+test('continuous actions, built in and of the page', async () => {
+  const result = await page.evaluate(async () => {
+    const algorithm = { name: 'sac', hidden: [16, 16], batchSize: 16, learningStarts: 20 };
+    // The reward is highest where both components of the action are the position.
+    const actions = [];
+    const env = {
+      observationSpace: { kind: 'box', low: [-1], high: [1] },
+      actionSpace: { kind: 'box', low: [-2, 0], high: [2, 1] },
+      reset: () => [(env.position = 0.5)],
+      step(action) {
+        actions.push(action);
+        const reward = -Math.abs(action[0] - env.position) - Math.abs(action[1] - env.position);
+        env.position = -env.position;
+        return { observation: [env.position], reward, terminated: false, truncated: actions.length % 20 === 0 };
+      },
+    };
+    const own = await oto.Student.create({ env, algorithm, seed: 1 });
+    const metrics = await trainAll(own, { steps: 120 });
+    const action = Array.from(await own.act([0.5]));
+    own.dispose();
+    const pendulum = await oto.Student.create({ env: 'Pendulum-v1', algorithm, steps: 260, evaluation: { every: 0 } });
+    const swung = await trainAll(pendulum, {});
+    const torque = Array.from(await pendulum.act([1, 0, 0]));
+    const evaluation = await pendulum.evaluate({ episodes: 1 });
+    pendulum.dispose();
+    return { actions, action, updates: metrics.updates, swung, torque, evaluation };
+  });
+  assert.equal(result.actions.length, 120);
+  for (const [a, b] of [...result.actions, result.action]) assert.ok(a >= -2 && a <= 2 && b >= 0 && b <= 1, `${a} ${b}`);
+  assert.ok(new Set(result.actions.map(String)).size > 100, 'drawn, not chosen');
+  assert.equal(result.updates, 101);
+  assert.equal(result.swung.episodes, 1);
+  assert.ok(Number.isFinite(result.swung.loss.loss) && Math.abs(result.torque[0]) <= 2 && result.torque.length === 1);
+  assert.ok(result.evaluation.mean < 0);
+});
+
 test('an environment that breaks its contract is named, and training can begin again', async () => {
   const result = await page.evaluate(async (algorithm) => {
     const good = { observation: [0, 0], reward: 0, terminated: false, truncated: false };
@@ -399,7 +435,8 @@ test('options that cannot be used are named as the page wrote them', async () =>
     backend: { env: 'CartPole-v1', backend: 'tpu' },
     env: { env: 'Cartpole' },
     none: {},
-    continuous: { env: 'Pendulum-v1' },
+    continuous: { env: 'Pendulum-v1', algorithm: 'qr-dqn' },
+    discrete: { env: 'CartPole-v1', algorithm: 'sac' },
     misspelt: { env: 'CartPole-v1', algorithm: { gama: 0.9 } },
     range: { env: 'CartPole-v1', algorithm: { gamma: 1.5 } },
     type: { env: 'CartPole-v1', algorithm: { batchSize: 'many' } },
@@ -421,6 +458,8 @@ test('options that cannot be used are named as the page wrote them', async () =>
   for (const [name, { kind, message }] of Object.entries(failures)) assert.equal(kind, 'ConfigError', `${name}: ${message}`);
   assert.match(failures.backend.message, /backend is "tpu": "cpu", "webgpu" or "auto"/);
   assert.match(failures.env.message, /CartPole-v1/);
+  assert.match(failures.continuous.message, /qrdqn: chooses among discrete actions/);
+  assert.match(failures.discrete.message, /sac: gives continuous actions/);
   assert.match(failures.misspelt.message, /gama/);
   assert.match(failures.range.message, /^algorithm\.gamma is 1\.5/);
   assert.equal(failures.range.field, 'algorithm.gamma');

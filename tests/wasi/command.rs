@@ -142,7 +142,8 @@ fn what_cannot_be_done_is_said() {
     };
     fails(&["--teacher", &url, "--policy", "nobody"], "nobody");
     fails(&["--env", "CartPole-v9"], "CartPole-v9");
-    fails(&["--env", "Pendulum-v1"], "discrete");
+    fails(&["--env", "Pendulum-v1", "--algorithm", "qrdqn"], "discrete");
+    fails(&["--env", "CartPole-v1", "--algorithm", "sac"], "continuous");
     fails(&["--set", "gamma=2"], "gamma");
     fails(&["--backend", "webgpu"], "not available here");
     fails(&["--out", "nowhere/run"], "nowhere/run");

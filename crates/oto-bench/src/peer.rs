@@ -96,7 +96,8 @@ impl Contestant for Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        drop(self.questions.take());
+        // Its input ends, and so does it.
+        self.questions = None;
         // Whether it ended well does not matter any more.
         let _ = self.process.wait();
     }

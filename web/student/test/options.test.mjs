@@ -10,7 +10,7 @@ const config = (options) => JSON.parse(toConfig({ env: 'CartPole-v1', ...options
 
 test('what is left out stays out', () => {
   assert.deepEqual(config({}), {
-    student: { qrdqn: {}, transfer: {} },
+    student: { transfer: {} },
     env: 'CartPole-v1',
     teachers: [],
   });
@@ -29,6 +29,7 @@ test('settings get the engine’s spelling and place', () => {
     seed: 7,
     clock: 'async',
     evaluation: { every: 10 },
+    algorithm: 'qrdqn',
     qrdqn: { hidden: [8], batch_size: 4, adam: { beta1: 0.5 } },
     n_step: 3,
     learning_rate: { start: 0.1, end: 0.1, steps: 0 },
