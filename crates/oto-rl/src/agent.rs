@@ -1,7 +1,7 @@
 //! A student's algorithm behind one face: acts, improves, keeps its state. Actions are plain numbers here: the index of a
 //! discrete action, or a vector whose components go from -1 to 1.
 
-use crate::engine::{Engine, LearnError, Schedule};
+use crate::engine::{Engine, LearnError, Learner, Schedule};
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
@@ -16,20 +16,28 @@ pub enum Agent {
 }
 
 impl Agent {
-    /// The program's state and the backend that runs it.
-    pub fn engine_mut(&mut self) -> &mut Engine {
+    fn learner(&self) -> &dyn Learner {
         match self {
-            Agent::QrDqn(agent) => agent.engine_mut(),
-            Agent::Sac(agent) => agent.engine_mut(),
+            Agent::QrDqn(agent) => agent,
+            Agent::Sac(agent) => agent,
         }
     }
 
-    /// The same, to look at.
-    pub fn engine(&self) -> &Engine {
+    fn learner_mut(&mut self) -> &mut dyn Learner {
         match self {
-            Agent::QrDqn(agent) => agent.engine(),
-            Agent::Sac(agent) => agent.engine(),
+            Agent::QrDqn(agent) => agent,
+            Agent::Sac(agent) => agent,
         }
+    }
+
+    /// The program's state and the backend that runs it.
+    pub fn engine(&self) -> &Engine {
+        self.learner().engine()
+    }
+
+    /// The same, to change.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        self.learner_mut().engine_mut()
     }
 
     /// How many numbers an action has.
@@ -79,39 +87,27 @@ impl Agent {
         }
     }
 
-    /// Takes over what a device has finished since the last call; true if it brought new weights.
+    /// See [`Learner::collect`].
     pub fn collect(&mut self) -> Result<bool, LearnError> {
-        match self {
-            Agent::QrDqn(agent) => agent.collect(),
-            Agent::Sac(agent) => agent.collect(),
-        }
+        self.learner_mut().collect()
     }
 
-    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
+    /// See [`Learner::settle`].
     pub fn settle(&mut self) -> Result<bool, LearnError> {
-        match self {
-            Agent::QrDqn(agent) => agent.settle(),
-            Agent::Sac(agent) => agent.settle(),
-        }
+        self.learner_mut().settle()
     }
 
-    /// Draws new parameters; the optimiser forgets. The count of updates goes on.
+    /// See [`Learner::start_over`].
     pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        match self {
-            Agent::QrDqn(agent) => agent.start_over(rng),
-            Agent::Sac(agent) => agent.start_over(rng),
-        }
+        self.learner_mut().start_over(rng)
     }
 
-    /// Puts state back, see [`Engine::restore`].
+    /// See [`Engine::restore`].
     pub fn restore(
         &mut self,
         updates: u64,
-        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<(), LearnError> {
-        match self {
-            Agent::QrDqn(agent) => agent.restore(updates, tensor),
-            Agent::Sac(agent) => agent.restore(updates, tensor),
-        }
+        self.learner_mut().restore(updates, &mut tensor)
     }
 }

@@ -2,6 +2,7 @@
 //! a device is lost. An algorithm brings the program, and takes the weights it acts with.
 
 use crate::losses::Aikd;
+use oto_env::rng::Rng;
 use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
 
 /// The numbers that schedules set anew for every update.
@@ -19,6 +20,22 @@ pub struct Schedule {
     pub eta: f32,
     /// OTO eq. 13.
     pub alpha_task: f32,
+}
+
+impl Schedule {
+    /// The number that a program calls so.
+    pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
+        let number = match name {
+            "lr" => &self.lr,
+            "target_mix" => &self.target_mix,
+            "alpha_aikd" => &self.alpha_aikd,
+            "delta" => &self.delta,
+            "eta" => &self.eta,
+            "alpha_task" => &self.alpha_task,
+            _ => return None,
+        };
+        Some(std::slice::from_ref(number))
+    }
 }
 
 /// What an update reports; parts of the teachers' term are means over teachers.
@@ -371,6 +388,50 @@ impl Engine {
         }
         self.updates = updates;
         self.put(found)
+    }
+}
+
+/// What every algorithm does alike with its [`Engine`].
+pub trait Learner {
+    /// The program's state and the backend that runs it.
+    fn engine(&self) -> &Engine;
+
+    /// The same, to change.
+    fn engine_mut(&mut self) -> &mut Engine;
+
+    /// Copies the newest weights into what acts.
+    fn hand_over(&mut self) -> Result<(), LearnError>;
+
+    /// Draws new parameters; target networks become copies, the optimiser forgets. The count of updates goes on.
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError>;
+
+    /// Takes over what a device has finished since the last call; true if it brought new weights.
+    fn collect(&mut self) -> Result<bool, LearnError> {
+        let news = self.engine_mut().collect()?;
+        if news {
+            self.hand_over()?;
+        }
+        Ok(news)
+    }
+
+    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
+    fn settle(&mut self) -> Result<bool, LearnError> {
+        self.collect()?;
+        let settled = self.engine_mut().settled()?;
+        if settled {
+            self.hand_over()?;
+        }
+        Ok(settled)
+    }
+
+    /// Puts state back, see [`Engine::restore`].
+    fn restore(
+        &mut self,
+        updates: u64,
+        tensor: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), LearnError> {
+        self.engine_mut().restore(updates, tensor)?;
+        self.hand_over()
     }
 }
 

@@ -1,6 +1,6 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
-use crate::engine::{Engine, LearnError, LossParts, Schedule};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::{self, AikdWeights, Labels};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
@@ -173,75 +173,24 @@ impl QrDqn {
         Ok(student)
     }
 
-    /// Draws new parameters; the target network becomes a copy, the optimiser forgets. The count of updates goes on.
-    pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let layers = widths(&self.config, self.sizes);
-        let layers = layers.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
-        self.engine.start(|input| {
-            let mut parts = input.name.split('.');
-            let (network, layer, part) = (parts.next(), parts.next(), parts.next());
-            match (network, layer.and_then(|l| l.parse::<usize>().ok()), part) {
-                (Some("q" | "target"), Some(layer), Some("weight")) => layers[layer].0.clone(),
-                (Some("q" | "target"), Some(layer), Some("bias")) => layers[layer].1.clone(),
-                _ => vec![0.0; input.len()],
-            }
-        })?;
-        self.hand_over()
-    }
-
     /// The sizes it was made for.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }
 
-    /// The program's state and the backend that runs it.
-    pub fn engine_mut(&mut self) -> &mut Engine {
-        &mut self.engine
-    }
-
-    /// The same, to look at.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    /// One update from a batch. New weights act from now on, or once [`Self::collect`] has them.
-    pub fn update(&mut self, batch: &Batch, s: &Schedule) -> Result<(), LearnError> {
-        let one = std::slice::from_ref;
+    /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
         let mut data: [&[f32]; 14] = [&[]; 14];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
-            data[count] = match input.name.as_str() {
-                "observation" => &batch.observation,
-                "next_observation" => &batch.next_observation,
-                "action" => &batch.action,
-                "reward" => &batch.reward,
-                "discount" => &batch.discount,
-                "teacher_action" => &batch.teacher_action,
-                "mask" => &batch.mask,
-                "perm" => &batch.perm,
-                "lr" => one(&s.lr),
-                "target_mix" => one(&s.target_mix),
-                "alpha_aikd" => one(&s.alpha_aikd),
-                "delta" => one(&s.delta),
-                "eta" => one(&s.eta),
-                "alpha_task" => one(&s.alpha_task),
-                other => unreachable!("the program above has no input {other}"),
-            };
+            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
+            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
             count += 1;
         }
         match self.engine.update(&data[..count])? {
             true => self.hand_over(),
             false => Ok(()),
         }
-    }
-
-    /// Takes over what a device has finished since the last call; true if it brought new weights.
-    pub fn collect(&mut self) -> Result<bool, LearnError> {
-        let news = self.engine.collect()?;
-        if news {
-            self.hand_over()?;
-        }
-        Ok(news)
     }
 
     /// Q-values `[actions]` of one observation.
@@ -260,25 +209,15 @@ impl QrDqn {
     pub fn actor(&self) -> &Mlp {
         &self.actor
     }
+}
 
-    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
-    pub fn settle(&mut self) -> Result<bool, LearnError> {
-        self.collect()?;
-        let settled = self.engine.settled()?;
-        if settled {
-            self.hand_over()?;
-        }
-        Ok(settled)
+impl Learner for QrDqn {
+    fn engine(&self) -> &Engine {
+        &self.engine
     }
 
-    /// Puts state back, see [`Engine::restore`].
-    pub fn restore(
-        &mut self,
-        updates: u64,
-        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
-    ) -> Result<(), LearnError> {
-        self.engine.restore(updates, tensor)?;
-        self.hand_over()
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
     /// Copies the acting network into the actor, its last layer averaged over quantiles.
@@ -295,6 +234,21 @@ impl QrDqn {
             average(&self.scratch, self.config.quantiles, self.sizes.actions, part);
         }
         Ok(())
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let layers = widths(&self.config, self.sizes);
+        let layers = layers.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
+        self.engine.start(|input| {
+            let mut parts = input.name.split('.');
+            let (network, layer, part) = (parts.next(), parts.next(), parts.next());
+            match (network, layer.and_then(|l| l.parse::<usize>().ok()), part) {
+                (Some("q" | "target"), Some(layer), Some("weight")) => layers[layer].0.clone(),
+                (Some("q" | "target"), Some(layer), Some("bias")) => layers[layer].1.clone(),
+                _ => vec![0.0; input.len()],
+            }
+        })?;
+        self.hand_over()
     }
 }
 

@@ -68,6 +68,23 @@ pub struct Batch {
     order: Vec<usize>,
 }
 
+impl Batch {
+    /// The numbers that a program calls so.
+    pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
+        Some(match name {
+            "observation" => &self.observation,
+            "next_observation" => &self.next_observation,
+            "action" => &self.action,
+            "reward" => &self.reward,
+            "discount" => &self.discount,
+            "teacher_action" => &self.teacher_action,
+            "mask" => &self.mask,
+            "perm" => &self.perm,
+            _ => return None,
+        })
+    }
+}
+
 /// Everything of a buffer that a checkpoint keeps, by name.
 pub type ReplayArrays = Vec<(&'static str, Vec<f32>)>;
 

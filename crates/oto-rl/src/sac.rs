@@ -3,7 +3,7 @@
 //!
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
-use crate::engine::{Engine, LearnError, LossParts, Schedule};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::actor_critic::{critic, sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::{self, Aikd, AikdWeights};
 use crate::mlp::{self, Layer, Mlp};
@@ -271,8 +271,74 @@ impl Sac {
         Ok(student)
     }
 
-    /// Draws new parameters; the target critics become copies, the optimiser forgets. The count of updates goes on.
-    pub fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+    /// The sizes it was made for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// One update from a batch; `rng` draws the actions it compares. New weights act from now on, or once
+    /// [`Learner::collect`] has them.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+        for (name, values) in &mut self.noise {
+            match *name {
+                "uniform" => values.iter_mut().for_each(|v| *v = rng.uniform(-1.0, 1.0) as f32),
+                _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
+            }
+        }
+        let mut data: [&[f32]; 18] = [&[]; 18];
+        let mut count = 0;
+        for (_, input) in self.engine.program().data() {
+            let drawn =
+                || self.noise.iter().find(|(name, _)| *name == input.name).map(|(_, values)| &values[..]);
+            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name)).or_else(drawn);
+            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
+            count += 1;
+        }
+        match self.engine.update(&data[..count])? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    /// The action without noise, `[D]`, each component from -1 to 1.
+    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        let out = self.actor.forward(observation);
+        action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
+    }
+
+    /// An action drawn from the policy, `[D]`.
+    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        let (mean, log_std) = self.actor.forward(observation).split_at(action.len());
+        for ((a, mean), log_std) in action.iter_mut().zip(mean).zip(log_std) {
+            let std = log_std.clamp(LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
+            *a = (mean + std * rng.normal() as f32).tanh();
+        }
+    }
+}
+
+impl Learner for Sac {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Copies the policy's parameters into the actor, whose last layer holds both heads, one below the other.
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let (heads, trunk) = self.actor.layers_mut().split_last_mut().expect("a network has a last layer");
+        let trunk = trunk.iter_mut().flat_map(|l| [&mut l.weight[..], &mut l.bias[..]]);
+        let (weights, biases) = (heads.weight.len() / 2, heads.bias.len() / 2);
+        let (mean_weight, std_weight) = heads.weight.split_at_mut(weights);
+        let (mean_bias, std_bias) = heads.bias.split_at_mut(biases);
+        for (i, part) in trunk.chain([mean_weight, mean_bias, std_weight, std_bias]).enumerate() {
+            self.engine.acting(i, part)?;
+        }
+        Ok(())
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut drawn: Vec<(String, Vec<f32>)> = Vec::new();
         let (hidden, sizes) = (&self.config.hidden, self.sizes);
         let mut draw = |prefix: &str, inputs: usize, outputs: usize, rng: &mut Rng| {
@@ -315,118 +381,5 @@ impl Sac {
             }
         })?;
         self.hand_over()
-    }
-
-    /// The sizes it was made for.
-    pub fn sizes(&self) -> Sizes {
-        self.sizes
-    }
-
-    /// The program's state and the backend that runs it.
-    pub fn engine_mut(&mut self) -> &mut Engine {
-        &mut self.engine
-    }
-
-    /// The same, to look at.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    /// One update from a batch; `rng` draws the actions it compares. New weights act from now on, or once
-    /// [`Self::collect`] has them.
-    pub fn update(&mut self, batch: &Batch, s: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
-        for (name, values) in &mut self.noise {
-            match *name {
-                "uniform" => values.iter_mut().for_each(|v| *v = rng.uniform(-1.0, 1.0) as f32),
-                _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
-            }
-        }
-        let one = std::slice::from_ref;
-        let mut data: [&[f32]; 18] = [&[]; 18];
-        let mut count = 0;
-        for (_, input) in self.engine.program().data() {
-            data[count] = match input.name.as_str() {
-                "observation" => &batch.observation,
-                "next_observation" => &batch.next_observation,
-                "action" => &batch.action,
-                "reward" => &batch.reward,
-                "discount" => &batch.discount,
-                "teacher_action" => &batch.teacher_action,
-                "mask" => &batch.mask,
-                "perm" => &batch.perm,
-                "lr" => one(&s.lr),
-                "target_mix" => one(&s.target_mix),
-                "alpha_aikd" => one(&s.alpha_aikd),
-                "delta" => one(&s.delta),
-                "eta" => one(&s.eta),
-                "alpha_task" => one(&s.alpha_task),
-                drawn => {
-                    let found = self.noise.iter().find(|(name, _)| *name == drawn);
-                    &found.unwrap_or_else(|| unreachable!("the program above has no input {drawn}")).1
-                }
-            };
-            count += 1;
-        }
-        match self.engine.update(&data[..count])? {
-            true => self.hand_over(),
-            false => Ok(()),
-        }
-    }
-
-    /// Takes over what a device has finished since the last call; true if it brought new weights.
-    pub fn collect(&mut self) -> Result<bool, LearnError> {
-        let news = self.engine.collect()?;
-        if news {
-            self.hand_over()?;
-        }
-        Ok(news)
-    }
-
-    /// The action without noise, `[D]`, each component from -1 to 1.
-    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
-        let out = self.actor.forward(observation);
-        action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
-    }
-
-    /// An action drawn from the policy, `[D]`.
-    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
-        let (mean, log_std) = self.actor.forward(observation).split_at(action.len());
-        for ((a, mean), log_std) in action.iter_mut().zip(mean).zip(log_std) {
-            let std = log_std.clamp(LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
-            *a = (mean + std * rng.normal() as f32).tanh();
-        }
-    }
-
-    /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
-    pub fn settle(&mut self) -> Result<bool, LearnError> {
-        self.collect()?;
-        let settled = self.engine.settled()?;
-        if settled {
-            self.hand_over()?;
-        }
-        Ok(settled)
-    }
-
-    /// Puts state back, see [`Engine::restore`].
-    pub fn restore(
-        &mut self,
-        updates: u64,
-        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
-    ) -> Result<(), LearnError> {
-        self.engine.restore(updates, tensor)?;
-        self.hand_over()
-    }
-
-    /// Copies the policy's parameters into the actor, whose last layer holds both heads, one below the other.
-    fn hand_over(&mut self) -> Result<(), LearnError> {
-        let (heads, trunk) = self.actor.layers_mut().split_last_mut().expect("a network has a last layer");
-        let trunk = trunk.iter_mut().flat_map(|l| [&mut l.weight[..], &mut l.bias[..]]);
-        let (weights, biases) = (heads.weight.len() / 2, heads.bias.len() / 2);
-        let (mean_weight, std_weight) = heads.weight.split_at_mut(weights);
-        let (mean_bias, std_bias) = heads.bias.split_at_mut(biases);
-        for (i, part) in trunk.chain([mean_weight, mean_bias, std_weight, std_bias]).enumerate() {
-            self.engine.acting(i, part)?;
-        }
-        Ok(())
     }
 }
