@@ -68,9 +68,9 @@ pub enum EvalError {
 }
 
 /// The returns of one policy, one for each seed.
-struct Played {
-    name: String,
-    returns: Vec<f64>,
+pub(crate) struct Played {
+    pub name: String,
+    pub returns: Vec<f64>,
 }
 
 /// What is told about one policy.
@@ -190,7 +190,11 @@ fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<V
     })
 }
 
-fn play_model(policy: &mut dyn Policy, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
+pub(crate) fn play_model(
+    policy: &mut dyn Policy,
+    env: &str,
+    seeds: Range<u64>,
+) -> Result<Vec<f64>, EvalError> {
     let mut world = make(env)?;
     let fits = match (world.action_space(), policy.action_space()) {
         (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
@@ -211,7 +215,7 @@ fn play_model(policy: &mut dyn Policy, env: &str, seeds: Range<u64>) -> Result<V
     })
 }
 
-fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, EvalError> {
+pub(crate) fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, EvalError> {
     let mut world = make_classic(env)?;
     let play = |(name, rule): (&str, Rule)| {
         let mut rng = Rng::new(seeds.start);
@@ -224,7 +228,7 @@ fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, EvalError> {
     Rule::ALL.into_iter().map(play).collect()
 }
 
-fn bound(env: &str, seeds: Range<u64>) -> Result<Played, EvalError> {
+pub(crate) fn bound(env: &str, seeds: Range<u64>) -> Result<Played, EvalError> {
     let mut world = make_classic(env)?;
     let mut observation = vec![0.0; world.observation_space().width()];
     let plan = |seed| {

@@ -3,6 +3,7 @@
 use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
+use oto_rl::qrdqn::QrDqnConfig;
 
 /// Where a teacher server answers students.
 pub const TEACH_PATH: &str = "/v1/teach";
@@ -59,11 +60,34 @@ pub fn continuous() -> StudentConfig {
     }
 }
 
+/// The default student for cell selection. What a step returns depends on little but the connections of the next few, hence
+/// the small gamma; choices differ little, hence a learning rate that falls far (docs/results.md).
+fn cell_selection() -> StudentConfig {
+    let learning_rate = Linear { start: 3e-3, end: 3e-5, steps: 18_000 };
+    let default = StudentConfig::default();
+    StudentConfig {
+        steps: 20_000,
+        qrdqn: QrDqnConfig { hidden: vec![128, 128], ..default.qrdqn },
+        gamma: 0.5,
+        learning_rate,
+        transfer: TransferConfig {
+            alpha_aikd: Linear { start: 1.0, end: 0.01, steps: 2_000 },
+            learning_rate: None,
+            ..TransferConfig::default()
+        },
+        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
+        ..default
+    }
+}
+
 /// The default student for an environment: where it is known what solved means, the student settles there, and
 /// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
     if CONTINUOUS.iter().any(|e| environment.starts_with(e)) {
         return continuous();
+    }
+    if environment.starts_with("MobileCell-") {
+        return cell_selection();
     }
     let mut config = StudentConfig::default();
     if let Some(solved) = solved_return(environment) {

@@ -96,7 +96,7 @@ fn solo(student: StudentConfig) -> Job {
 }
 
 fn arms() -> Vec<Arm> {
-    let arm = |name, title, job, teachers| Arm { name, title, job, teachers };
+    let arm = |name, title, job, teachers| Arm { name, title, before: None, job, test: None, teachers };
     vec![
         arm("taught", "taught by InvertedPendulum's SAC", taught(EXPERT), |_| Ok(vec![bundled(EXPERT)?])),
         arm("solo", "alone, same student", solo(alone()), |_| Ok(Vec::new())),
@@ -108,7 +108,7 @@ fn arms() -> Vec<Arm> {
 }
 
 /// A bundled teacher behind the codec.
-fn bundled(name: &str) -> Result<MemoryTeacher, PolicyError> {
+pub(super) fn bundled(name: &str) -> Result<MemoryTeacher, PolicyError> {
     let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
     let mut policy: Box<dyn Policy> = found.expect("the names above are bundled").policy;
     let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
@@ -241,13 +241,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         paired = paired,
         each = each,
     );
-    write::file(&options.out.join("results.md"), text.as_bytes())?;
-    let data = serde_json::json!({
-        "experiment": "cartpole",
-        "arms": arms.iter().zip(&runs).map(|(a, r)| serde_json::json!({ "name": a.name, "title": a.title, "job": a.job, "runs": r })).collect::<Vec<_>>(),
-    });
-    write::file(&options.out.join("results/cartpole.json"), data.to_string().as_bytes())?;
-    write::file(&options.out.join("results/cartpole.csv"), csv(&arms, &runs).as_bytes())?;
+    write::section(&options.out, "cartpole", &text)?;
+    write::runs(&options.out, "cartpole", &arms, &runs)?;
     println!(
         "taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}",
         options.out.join("results.md").display()
@@ -255,7 +250,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     Ok(())
 }
 
-fn curve(title: &str, colour: (u8, u8, u8), runs: &[Finished]) -> Series {
+/// Mean over runs with its bootstrap band.
+pub(super) fn curve(title: &str, colour: (u8, u8, u8), runs: &[Finished]) -> Series {
     let steps = runs.first().map_or(&[][..], |r| &r.steps);
     let column = |i: usize| runs.iter().filter_map(|r| r.returns.get(i).copied()).collect::<Vec<_>>();
     let columns = (0..steps.len()).map(column).collect::<Vec<_>>();
@@ -267,16 +263,4 @@ fn curve(title: &str, colour: (u8, u8, u8), runs: &[Finished]) -> Series {
         mid: columns.iter().map(|c| mean(c)).collect(),
         band: Some(band),
     }
-}
-
-fn csv(arms: &[Arm], runs: &[Vec<Finished>]) -> String {
-    let mut text = String::from("arm,seed,step,return\n");
-    for (arm, runs) in arms.iter().zip(runs) {
-        for r in runs {
-            for (step, score) in r.steps.iter().zip(&r.returns) {
-                text.push_str(&format!("{},{},{step},{score}\n", arm.name, r.seed));
-            }
-        }
-    }
-    text
 }

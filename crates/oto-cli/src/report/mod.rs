@@ -4,6 +4,7 @@
 //! second one is quick. Teachers sit in this process behind the real codec, so that bytes on the wire are counted.
 
 mod cartpole;
+mod cell;
 mod runs;
 mod statistics;
 mod write;
@@ -36,6 +37,8 @@ pub struct ReportOptions {
 pub enum Experiment {
     /// CartPole taught by InvertedPendulum's SAC agent, against learning alone and against bad teachers
     Cartpole,
+    /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
+    Cell,
 }
 
 /// Why a report could not be made.
@@ -51,6 +54,12 @@ pub enum ReportError {
         /// What happened.
         error: Box<RunError>,
     },
+    /// A policy could not be played.
+    #[error(transparent)]
+    Eval(#[from] Box<crate::eval::EvalError>),
+    /// Returns that cannot be compared.
+    #[error(transparent)]
+    Evaluation(#[from] oto_student::evaluation::EvaluationError),
     /// A bundled teacher cannot be used.
     #[error(transparent)]
     Policy(#[from] oto_policy::PolicyError),
@@ -67,9 +76,16 @@ pub enum ReportError {
     },
 }
 
+impl From<crate::eval::EvalError> for ReportError {
+    fn from(error: crate::eval::EvalError) -> Self {
+        Self::Eval(Box::new(error))
+    }
+}
+
 /// Makes the report.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     match options.experiment {
         Experiment::Cartpole => cartpole::report(options),
+        Experiment::Cell => cell::report(options),
     }
 }

@@ -5,9 +5,12 @@ use crate::learn::{self, Observer, RunError};
 use crate::options::Job;
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_student::drive::Wire;
+use oto_student::evaluation;
 use oto_student::link::memory::{Memory, MemoryTeacher};
-use oto_student::student::{Event, Metrics};
+use oto_student::student::{Event, Metrics, Student};
+use oto_student::trainer::TrainError;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,8 +25,12 @@ pub struct Arm {
     pub name: &'static str,
     /// For legends.
     pub title: &'static str,
+    /// Another run, whose student this one begins with.
+    pub before: Option<Job>,
     /// The run; its seed is set for each run.
     pub job: Job,
+    /// Plays the trained student in episodes of these seeds, in this environment.
+    pub test: Option<(&'static str, Range<u64>)>,
     /// Makes the teachers of a seed.
     pub teachers: fn(u64) -> Result<Vec<MemoryTeacher>, oto_policy::PolicyError>,
 }
@@ -49,6 +56,9 @@ pub struct Finished {
     pub transitions_sent: u64,
     /// When the Transfer stage ended, if it did.
     pub transfer_ended: Option<u64>,
+    /// Returns in the episodes of [`Arm::test`].
+    #[serde(default)]
+    pub tested: Vec<f64>,
     /// How long the run took, evaluations included.
     pub seconds: f64,
 }
@@ -107,21 +117,46 @@ pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<V
 }
 
 fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
-    let mut job = arm.job.clone();
-    job.student.seed = seed;
-    let path = cache.join(format!("{}-{:016x}", arm.name, fingerprint(&job))).join(format!("{seed}.json"));
+    let seeded = |job: &Job| {
+        let mut job = job.clone();
+        job.student.seed = seed;
+        job
+    };
+    let path = cache.join(format!("{}-{:016x}", arm.name, fingerprint(arm))).join(format!("{seed}.json"));
     if let Some(finished) = read(&path) {
         return Ok(finished);
     }
     let failed = |error: RunError| ReportError::Run { arm: arm.name.into(), seed, error: Box::new(error) };
     let wires = (arm.teachers)(seed)?.into_iter().map(|t| Wire::Memory(Box::new(Memory::new(t)))).collect();
     let start = Instant::now();
-    let (mut student, mut driver) = learn::prepare(&job, Some(wires), None).map_err(failed)?;
+    let (mut student, mut driver) = learn::prepare(&seeded(&arm.job), Some(wires), None).map_err(failed)?;
+    if let Some(before) = &arm.before {
+        let weights = trained(&seeded(before)).map_err(failed)?;
+        student.load_weights(&weights).map_err(|e| failed(e.into()))?;
+    }
     let mut curve = Curve::default();
     let metrics = learn::run(&mut student, &mut driver, &mut curve).map_err(failed)?;
-    let finished = curve.finish(seed, &metrics, start.elapsed().as_secs_f64());
+    let seconds = start.elapsed().as_secs_f64();
+    let tested = arm.test.clone().map(|(env, seeds)| test(&mut student, env, seeds));
+    let tested = tested.transpose().map_err(|e| failed(e.into()))?.unwrap_or_default();
+    let finished = Finished { tested, ..curve.finish(seed, &metrics, seconds) };
     write(&path, &finished)?;
     Ok(finished)
+}
+
+/// Makes a run alone and gives its checkpoint.
+fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
+    let (mut student, mut driver) = learn::prepare(job, Some(Vec::new()), None)?;
+    learn::run(&mut student, &mut driver, &mut Curve::default())?;
+    Ok(student.save(false)?)
+}
+
+/// The student's returns, without exploring, in the episodes of these seeds.
+fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, TrainError> {
+    evaluation::returns(&mut *oto_env::make(env)?, seeds, |world, observation| {
+        let action = student.trainer().greedy(observation)?;
+        Ok(world.step(action, observation)?)
+    })
 }
 
 fn read(path: &PathBuf) -> Option<Finished> {
@@ -137,11 +172,20 @@ fn write(path: &Path, finished: &Finished) -> Result<(), ReportError> {
     std::fs::write(&part, json).and_then(|()| std::fs::rename(&part, path)).map_err(file)
 }
 
-/// FNV-1a of the configuration without its seed: the same on every machine.
-fn fingerprint(job: &Job) -> u64 {
-    let mut job = job.clone();
-    job.student.seed = 0;
-    let text = format!("{FORMAT} {}", serde_json::to_string(&job).unwrap_or_default());
+/// FNV-1a of what the runs of an arm are made of, seeds left out: the same on every machine.
+fn fingerprint(arm: &Arm) -> u64 {
+    let text_of = |job: &Job| {
+        let mut job = job.clone();
+        job.student.seed = 0;
+        serde_json::to_string(&job).unwrap_or_default()
+    };
+    let mut text = format!("{FORMAT} {}", text_of(&arm.job));
+    if let Some(before) = &arm.before {
+        text += &text_of(before);
+    }
+    if let Some(test) = &arm.test {
+        text += &format!("{test:?}");
+    }
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -165,6 +209,7 @@ impl Curve {
             bytes_down: sum(|s| s.bytes_down),
             transitions_sent: m.transitions_sent,
             transfer_ended: self.transfer_ended,
+            tested: Vec::new(),
             seconds,
         }
     }

@@ -1,6 +1,7 @@
 //! What a report leaves behind: Markdown tables, figures, files.
 
 use super::ReportError;
+use super::runs::{Arm, Finished};
 use crate::chart::Chart;
 use std::fmt;
 use std::path::Path;
@@ -53,6 +54,43 @@ pub fn chart(out: &Path, name: &str, chart: &Chart) -> Result<(), ReportError> {
     file(&out.join(format!("results/{name}.png")), &chart.png()?)
 }
 
+/// Puts an experiment's text into `results.md` below `out`, in the place of what it wrote there before, or at the end.
+pub fn section(out: &Path, experiment: &str, text: &str) -> Result<(), ReportError> {
+    let path = out.join("results.md");
+    let old = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => include_str!("head.md").into(),
+        read => read.map_err(|error| ReportError::File { path: path.clone(), error })?,
+    };
+    file(&path, with_section(&old, experiment, text).as_bytes())
+}
+
+/// A section stands between two comments, which a reader does not see.
+fn with_section(old: &str, experiment: &str, text: &str) -> String {
+    let (begin, end) = (format!("<!-- begin {experiment} -->\n"), format!("<!-- end {experiment} -->\n"));
+    let new = format!("{begin}{text}{end}");
+    match (old.find(&begin), old.find(&end)) {
+        (Some(from), Some(to)) if from < to => [&old[..from], &new, &old[to + end.len()..]].concat(),
+        _ => format!("{}\n\n{new}", old.trim_end()),
+    }
+}
+
+/// Configurations and runs as JSON, curves as CSV.
+pub fn runs(out: &Path, name: &str, arms: &[Arm], runs: &[Vec<Finished>]) -> Result<(), ReportError> {
+    let arm = |(a, runs): (&Arm, &Vec<Finished>)| serde_json::json!({ "name": a.name, "title": a.title, "before": a.before, "job": a.job, "runs": runs });
+    let arms_json = arms.iter().zip(runs).map(arm).collect::<Vec<_>>();
+    let json = serde_json::json!({ "experiment": name, "arms": arms_json });
+    file(&out.join(format!("results/{name}.json")), json.to_string().as_bytes())?;
+    let mut csv = String::from("arm,seed,step,return\n");
+    for (arm, runs) in arms.iter().zip(runs) {
+        for r in runs {
+            for (step, score) in r.steps.iter().zip(&r.returns) {
+                csv.push_str(&format!("{},{},{step},{score}\n", arm.name, r.seed));
+            }
+        }
+    }
+    file(&out.join(format!("results/{name}.csv")), csv.as_bytes())
+}
+
 /// A file, its folder made where it is missing.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let failed = |error| ReportError::File { path: path.to_path_buf(), error };
@@ -63,6 +101,16 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_is_replaced_where_it_stands() {
+        let one = with_section("# Results\n", "a", "first\n");
+        let two = with_section(&one, "b", "second\n");
+        let three = with_section(&two, "a", "third\n");
+        assert!(two.starts_with(&one) && two.contains("second"));
+        assert!(three.find("third") < three.find("second") && !three.contains("first"));
+        assert_eq!(with_section(&three, "a", "third\n"), three);
+    }
 
     #[test]
     fn numbers_and_tables_read_well() {
