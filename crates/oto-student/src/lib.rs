@@ -11,3 +11,5 @@ mod safetensors;
 pub mod stage;
 pub mod student;
 pub mod trainer;
+pub mod watch;
+pub mod yardstick;

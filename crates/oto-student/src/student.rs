@@ -415,7 +415,7 @@ impl Student {
         };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         let mut observation = vec![0.0; self.trainer.observation().len()];
-        let first = (self.last_evaluation.is_none()).then_some(self.trainer.config().seed ^ EVALUATION_SEED);
+        let first = (self.last_evaluation.is_none()).then_some(evaluation_seed(self.trainer.config().seed));
         for episode in 0..episodes {
             let seed = first.filter(|_| episode == 0);
             let score = play(&mut **evaluate, seed, &mut observation, |world, observation| {
@@ -540,7 +540,9 @@ impl Student {
 }
 
 /// Evaluation episodes begin from other states than training episodes of the same seed.
-const EVALUATION_SEED: u64 = 0x5eed_0000_e7a1;
+pub(crate) fn evaluation_seed(seed: u64) -> u64 {
+    seed ^ 0x5eed_0000_e7a1
+}
 
 impl Teacher {
     fn offer(&mut self, slot: SlotId, state: Option<&[f32]>, batch: usize, enters: u64, now_ms: u64) {

@@ -1,7 +1,7 @@
 //! The class that a page's worker drives (`web/student/src/worker.ts`): one student, its links, its clock.
 
 use crate::backend;
-use crate::config::CoreConfig;
+use crate::config::{CoreConfig, EnvConfig};
 use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
@@ -9,8 +9,10 @@ use js_sys::Uint8Array;
 use oto_env::{Action, Step};
 use oto_json::Writer;
 use oto_student::link::{Event, Link, Output};
-use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
+use oto_student::student::{Need, Student, TeacherConfig, Tick};
 use oto_student::trainer::{TrainError, program};
+use oto_student::watch::Watch;
+use oto_student::yardstick::Yardsticks;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -23,7 +25,9 @@ pub struct StudentCore {
     reporter: Reporter,
     /// Train until this environment step.
     until: u64,
-    outside: bool,
+    /// The environment's id, if it is a built-in one.
+    built_in: Option<String>,
+    watch: Option<Watch>,
 }
 
 #[wasm_bindgen]
@@ -43,14 +47,19 @@ impl StudentCore {
             out.field("observation_space", observation);
             out.field("action_space", action);
         });
-        let outside = matches!(world, World::Outside { .. });
         let program = program(&config.student, observation, action, config.teachers.len())?;
         let chosen = backend::choose(&config.student, program).await?;
         let mut student =
             Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
         student.trainer().tried = chosen.tried;
-        let reporter = Reporter::default();
-        Ok(Self { student, teachers: config.teachers, spaces, reporter, until: 0, outside })
+        let built_in = match config.env {
+            EnvConfig::BuiltIn(id) => Some(id),
+            EnvConfig::Page { .. } => None,
+        };
+        let yardsticks = built_in.as_ref().and_then(|id| Yardsticks::of(id, config.student.seed));
+        let mut reporter = Reporter::default();
+        reporter.yardsticks = yardsticks;
+        Ok(Self { student, teachers: config.teachers, spaces, reporter, until: 0, built_in, watch: None })
     }
 
     /// The spaces of the student's environment, as JSON.
@@ -77,7 +86,7 @@ impl StudentCore {
             if self.student.trainer().steps() >= self.until {
                 return Ok("end".into());
             }
-            let stopped = if self.outside { self.need()? } else { self.tick()? };
+            let stopped = if self.built_in.is_some() { self.tick()? } else { self.need()? };
             if let Some(stopped) = stopped {
                 return Ok(stopped.into());
             }
@@ -232,7 +241,7 @@ impl StudentCore {
 
     /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
     pub fn evaluate(&mut self, episodes: u32) -> Result<String, JsValue> {
-        if self.outside {
+        if self.built_in.is_none() {
             let message = "is the page's own: play its episodes with act()".into();
             return Err(CoreError::config("env", message).into());
         }
@@ -240,6 +249,24 @@ impl StudentCore {
         self.student.evaluate(episodes).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
         Ok(oto_json::write(&line))
+    }
+
+    /// Greedy play to look at, in an environment of its own: with a seed the first moment of the seed's episode, without
+    /// one the next step; a [`Scene`](oto_student::watch::Scene) as JSON.
+    pub fn watch(&mut self, seed: Option<f64>) -> Result<String, JsValue> {
+        if let Some(seed) = seed {
+            let Some(id) = &self.built_in else {
+                let message = "is the page's own: play its episodes with act()".into();
+                return Err(CoreError::config("env", message).into());
+            };
+            let watch = Watch::begin(id, seed as u64).map_err(TrainError::from).map_err(CoreError::from)?;
+            self.watch = Some(watch);
+        } else {
+            let watch =
+                self.watch.as_mut().ok_or(CoreError::worker("an episode to watch begins with a seed"))?;
+            watch.step(self.student.trainer()).map_err(CoreError::from)?;
+        }
+        Ok(self.watch.as_ref().map_or(String::new(), |watch| oto_json::write(watch.scene())))
     }
 
     /// Whether updates are on their way: what they bring comes with the worker's other events.
@@ -260,6 +287,8 @@ impl StudentCore {
 
     /// Goes on from a file of [`Self::save`].
     pub fn load(&mut self, file: &[u8]) -> Result<(), JsValue> {
+        // The file's evaluations go on elsewhere in their row of episodes.
+        self.reporter.yardsticks = None;
         Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
     }
 }

@@ -3,6 +3,7 @@
 use crate::host;
 use oto_json::{Object, Writer};
 use oto_student::student::{Event, Student};
+use oto_student::yardstick::{Yardstick, Yardsticks};
 use std::collections::VecDeque;
 
 /// Rates are measured over at least this long, in milliseconds.
@@ -24,7 +25,7 @@ pub struct EpisodeLine {
 oto_json::json_object! { EpisodeLine: written { step, score as "return", length } }
 
 /// Greedy episodes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EvaluationLine {
     /// The environment step of training at which they were played.
     pub step: u64,
@@ -36,13 +37,17 @@ pub struct EvaluationLine {
     pub max: f64,
     /// How many.
     pub episodes: u32,
+    /// What others return in these episodes, where that is known.
+    pub yardsticks: Vec<Yardstick>,
 }
 
-oto_json::json_object! { EvaluationLine: written { step, mean, min, max, episodes } }
+oto_json::json_object! { EvaluationLine: written { step, mean, min, max, episodes, yardsticks } }
 
 /// Collects a student's events and measures its speed.
 #[derive(Default)]
 pub struct Reporter {
+    /// Plays along with the evaluations, where it can.
+    pub yardsticks: Option<Yardsticks>,
     episodes: VecDeque<EpisodeLine>,
     evaluations: VecDeque<EvaluationLine>,
     /// When the rates were measured last, and the steps and updates until then.
@@ -62,8 +67,10 @@ impl Reporter {
                     keep(&mut self.episodes, line);
                 }
                 Event::Evaluation { step, mean, min, max, episodes } => {
-                    let line = EvaluationLine { step, mean, min, max, episodes };
-                    keep(&mut self.evaluations, line);
+                    let along = self.yardsticks.as_mut().and_then(|along| along.next(episodes).ok());
+                    let yardsticks = along.map_or(Vec::new(), Vec::from);
+                    let line = EvaluationLine { step, mean, min, max, episodes, yardsticks };
+                    keep(&mut self.evaluations, line.clone());
                     newest = Some(line);
                 }
                 // The stage now is among the metrics.

@@ -12,9 +12,11 @@
 //! are those of OTO, section VI-B (Zeng et al., TPDS 2024): LTE band 33 and 5G band n77 with six times the speed.
 //! `reset(seed)` draws what a new mobile-env with `"seed": seed` in its configuration draws.
 
+mod map;
 mod oracle;
 mod rules;
 
+pub use map::{CellMap, MapStation};
 pub use oracle::{Plan, best_plan};
 pub use rules::Rule;
 
@@ -93,15 +95,26 @@ impl Radio {
     /// Path loss after Okumura and Hata for a city of small or medium size. Distances are between positions cut to whole
     /// numbers and are put in as metres, where the model has kilometres: both as in mobile-env.
     pub fn snr(&self, [x, y]: [f64; 2]) -> [f64; STATIONS] {
-        let log_frequency = self.frequency.log10();
-        let correction = 0.8 + (1.1 * log_frequency - 0.7) * DEVICE_HEIGHT - 1.56 * log_frequency;
-        let at_one = 69.55 - correction + 26.16 * log_frequency - 13.82 * STATION_HEIGHT.log10();
-        let per_decade = 44.9 - 6.55 * STATION_HEIGHT.log10();
+        let (at_one, per_decade) = self.path_loss();
         STATION_POSITIONS.map(|[station_x, station_y]| {
             let (dx, dy) = (x.trunc() - station_x, y.trunc() - station_y);
             let loss = at_one + per_decade * ((dx * dx + dy * dy).sqrt() + 1e-16).log10();
             10f64.powf((TRANSMIT_POWER_DBM - loss) / 10.0) / NOISE
         })
+    }
+
+    /// The distance in metres at which a station's signal-to-noise ratio is `snr`.
+    pub fn distance(&self, snr: f64) -> f64 {
+        let (at_one, per_decade) = self.path_loss();
+        10f64.powf((TRANSMIT_POWER_DBM - 10.0 * (snr * NOISE).log10() - at_one) / per_decade)
+    }
+
+    /// The path loss in dB at a distance of one, and what is added for ten times the distance.
+    fn path_loss(&self) -> (f64, f64) {
+        let log_frequency = self.frequency.log10();
+        let correction = 0.8 + (1.1 * log_frequency - 0.7) * DEVICE_HEIGHT - 1.56 * log_frequency;
+        let at_one = 69.55 - correction + 26.16 * log_frequency - 13.82 * STATION_HEIGHT.log10();
+        (at_one, 44.9 - 6.55 * STATION_HEIGHT.log10())
     }
 
     /// The data rate of one connection in bit/s, after Shannon; 0 below the threshold.
@@ -290,6 +303,7 @@ mod tests {
             let [x, y] = STATION_POSITIONS[1];
             assert!(radio.snr([x, y - inside])[1] > SNR_THRESHOLD);
             assert!(radio.snr([x, y - outside])[1] <= SNR_THRESHOLD);
+            assert!((inside..outside).contains(&radio.distance(SNR_THRESHOLD)));
         }
     }
 
