@@ -1,33 +1,42 @@
-// The learning curves: greedy evaluations as thick lines with points, training returns as thin ones.
+// The learning curves: greedy evaluations as thick lines with points, training returns as thin ones, and what the
+// evaluations are compared with as dashed ones.
 
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import type { Metrics } from 'oto-student';
+import { signed } from './format';
+import type { World } from './worlds';
 
 export type LaneName = 'alone' | 'taught';
-
-/** What counts as solved. */
-export const SOLVED = 475;
 
 /** Episodes in a point of a training curve. */
 const WINDOW = 10;
 
+/** Dashes of the first yardstick, the second, and so on. */
+const DASHES = [[2, 5], [9, 5]];
+
+/** Points of a curve, by steps. */
+type Points = [steps: number[], means: number[]];
+
 /** One student's points. */
 interface Curve {
-  evaluations: [steps: number[], means: number[]];
-  training: [steps: number[], means: number[]];
+  evaluations: Points;
+  training: Points;
   recent: number[];
 }
 
 /** Both students' curves in one chart. */
 export class Chart {
   #host: HTMLElement;
+  #world: World;
   #plot: uPlot;
   #curves = { alone: emptyCurve(), taught: emptyCurve() };
+  #yardsticks = new Map<string, Points>();
   #drawing = 0;
 
-  constructor(host: HTMLElement) {
+  constructor(host: HTMLElement, world: World) {
     this.#host = host;
+    this.#world = world;
     this.#plot = this.#build();
     new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(host);
   }
@@ -35,28 +44,40 @@ export class Chart {
   /** Adds what a student reported. */
   add(lane: LaneName, { newEpisodes, newEvaluations }: Metrics): void {
     const curve = this.#curves[lane];
-    for (const evaluation of newEvaluations) {
-      curve.evaluations[0].push(evaluation.step);
-      curve.evaluations[1].push(evaluation.mean);
+    for (const { step, mean, yardsticks } of newEvaluations) {
+      addPoint(curve.evaluations, step, mean);
+      for (const yardstick of yardsticks) this.#addYardstick(yardstick.name, step, yardstick.mean);
     }
     for (const episode of newEpisodes) {
       curve.recent.push(episode.return);
       if (curve.recent.length < WINDOW) continue;
-      curve.training[0].push(episode.step);
-      curve.training[1].push(curve.recent.reduce((sum, value) => sum + value) / WINDOW);
+      addPoint(curve.training, episode.step, curve.recent.reduce((sum, value) => sum + value) / WINDOW);
       curve.recent.shift();
     }
     this.#redraw();
   }
 
-  /** Forgets everything. */
-  clear(): void {
+  /** Both students' evaluations are of the same episodes, so that one of them is enough. */
+  #addYardstick(name: string, step: number, mean: number): void {
+    if (!this.#yardsticks.has(name)) {
+      this.#yardsticks.set(name, [[], []]);
+      this.restyle();
+    }
+    const points = this.#yardsticks.get(name)!;
+    if (step > (points[0].at(-1) ?? -1)) addPoint(points, step, mean);
+  }
+
+  /** Forgets everything, and shows this world from now on. */
+  clear(world: World): void {
+    this.#world = world;
     this.#curves = { alone: emptyCurve(), taught: emptyCurve() };
-    this.#redraw();
+    this.#yardsticks.clear();
+    this.restyle();
   }
 
   /** Takes over the colours of the page, which follow its theme. */
   restyle(): void {
+    cancelAnimationFrame(this.#drawing);
     this.#plot.destroy();
     this.#plot = this.#build();
   }
@@ -69,7 +90,7 @@ export class Chart {
 
   #data(): uPlot.AlignedData {
     const { alone, taught } = this.#curves;
-    return uPlot.join([alone.training, taught.training, alone.evaluations, taught.evaluations]);
+    return uPlot.join([alone.training, taught.training, ...this.#yardsticks.values(), alone.evaluations, taught.evaluations]);
   }
 
   #size(): { width: number; height: number } {
@@ -82,6 +103,7 @@ export class Chart {
     const colour = (name: string) => style.getPropertyValue(name);
     const font = `12px ${colour('--mono')}`;
     const axis = { stroke: colour('--muted'), font, ticks: { show: false }, grid: { stroke: colour('--line'), width: 1 } };
+    const { low, high, steps } = this.#world.axis;
     const curve = (label: string, stroke: string, thick: boolean): uPlot.Series => ({
       label,
       stroke: colour(stroke) + (thick ? '' : '80'),
@@ -89,24 +111,34 @@ export class Chart {
       spanGaps: true,
       points: thick ? { show: true, size: this.#host.clientWidth < 500 ? 4 : 7, fill: colour('--panel'), width: 2 } : { show: false },
     });
+    const yardsticks = [...this.#yardsticks.keys()].map((label, index): uPlot.Series => ({
+      label,
+      stroke: colour('--text'),
+      width: 1.5,
+      dash: DASHES[index % DASHES.length]!,
+      spanGaps: true,
+      points: { show: false },
+    }));
+    const mark = (plot: uPlot) => drawMark(plot, this.#world.mark, colour('--muted'), font);
     return new uPlot(
       {
         ...this.#size(),
         legend: { show: false },
         cursor: { y: false, points: { show: false } },
-        scales: { x: { time: false, range: (_, __, max) => [0, Math.max(2000, max ?? 0)] }, y: { range: [0, 525] } },
+        scales: { x: { time: false, range: (_, __, max) => [0, Math.max(steps, max ?? 0)] }, y: { range: [low, high] } },
         axes: [
           { ...axis, values: (_, steps) => steps.map(shortNumber), space: 70 },
-          { ...axis, size: 44, splits: [0, 100, 200, 300, 400, 500] },
+          { ...axis, size: 56, values: (_, returns) => returns.map((value) => signed(value, 0)) },
         ],
         series: [
           {},
           curve('alone, training', '--alone', false),
           curve('taught, training', '--taught', false),
+          ...yardsticks,
           curve('alone, greedy', '--alone', true),
           curve('taught, greedy', '--taught', true),
         ],
-        hooks: { drawAxes: [(plot) => drawSolvedLine(plot, colour('--muted'), font)] },
+        hooks: { drawAxes: [mark] },
       },
       this.#data(),
       this.#host,
@@ -118,9 +150,15 @@ function emptyCurve(): Curve {
   return { evaluations: [[], []], training: [[], []], recent: [] };
 }
 
-function drawSolvedLine(plot: uPlot, colour: string, font: string): void {
+function addPoint([steps, means]: Points, step: number, mean: number): void {
+  steps.push(step);
+  means.push(mean);
+}
+
+function drawMark(plot: uPlot, mark: World['mark'], colour: string, font: string): void {
+  if (mark === undefined) return;
   const { ctx, bbox } = plot;
-  const y = plot.valToPos(SOLVED, 'y', true);
+  const y = plot.valToPos(mark.at, 'y', true);
   ctx.save();
   ctx.strokeStyle = ctx.fillStyle = colour;
   ctx.lineWidth = devicePixelRatio;
@@ -131,7 +169,7 @@ function drawSolvedLine(plot: uPlot, colour: string, font: string): void {
   ctx.stroke();
   ctx.font = font.replace('12px', `${12 * devicePixelRatio}px`);
   ctx.textAlign = 'left';
-  ctx.fillText(`solved at ${SOLVED}`, bbox.left + 6 * devicePixelRatio, y + 16 * devicePixelRatio);
+  ctx.fillText(mark.text, bbox.left + 6 * devicePixelRatio, y + 16 * devicePixelRatio);
   ctx.restore();
 }
 

@@ -11,7 +11,18 @@ export function count(value: number): string {
 
 /** A return: one decimal while it is short. */
 export function score(value: number): string {
-  return value.toFixed(Math.abs(value) < 100 ? 1 : 0);
+  return signed(value, Math.abs(value) < 100 ? 1 : 0);
+}
+
+/** A number with its sign; a hyphen would be read as a dash. */
+export function signed(value: number, digits: number): string {
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(text) !== 0 ? `−${text}` : text;
+}
+
+/** An angle in radians, as degrees. */
+export function degrees(angle: number): string {
+  return `${signed((angle * 180) / Math.PI, 1)}°`;
 }
 
 /** A number of bytes in the unit that fits. */

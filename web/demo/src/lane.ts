@@ -1,61 +1,80 @@
-// One student's half of the stage: its cart, its numbers, and the cable to its teacher.
+// One student's half of the stage: its picture, its numbers, and the cable to its teacher.
 
-import type { Metrics, Student, TeacherMetrics } from 'oto-student';
-import { SOLVED, type LaneName } from './chart';
+import type { Metrics, Scene, Student, TeacherMetrics } from 'oto-student';
+import type { LaneName } from './chart';
 import { backend, backendTitle, bytes, count, score } from './format';
 import { Showcase } from './showcase';
+import type { World } from './worlds';
 
 const TITLES: Record<LaneName, string> = { alone: 'Alone', taught: 'Taught' };
 
 /** A lane's elements, and what they show. */
 export class Lane {
-  /** The step of the first evaluation that counts as solved. */
-  solvedAt: number | undefined;
+  /** The step of the first evaluation that reached what counts as done. */
+  doneAt: number | undefined;
   readonly name: LaneName;
   readonly showcase: Showcase;
   readonly #root: HTMLElement;
+  readonly #canvas: HTMLCanvasElement;
   readonly #switch: HTMLInputElement;
+  #world: World;
   #labels = 0;
 
   /** Fills `root` from the page's template; `onSwitch` is told when the visitor cuts or mends the cable. */
-  constructor(root: HTMLElement, onSwitch: (connected: boolean) => void) {
+  constructor(root: HTMLElement, world: World, onSwitch: (connected: boolean) => void) {
     this.name = root.dataset['lane'] as LaneName;
     this.#root = root;
+    this.#world = world;
     const template = document.querySelector<HTMLTemplateElement>('#lane')!;
     root.append(template.content.cloneNode(true));
     const title = root.querySelector('h2')!;
     title.id = `${this.name}-title`;
     title.textContent = TITLES[this.name];
-    const canvas = root.querySelector('canvas')!;
-    canvas.setAttribute('aria-label', `The cart of the student ${this.name === 'taught' ? 'with a teacher' : 'alone'}`);
-    this.showcase = new Showcase(canvas);
+    this.#canvas = root.querySelector('canvas')!;
+    const moment = root.querySelector('.moment')!;
+    moment.id = `${this.name}-moment`;
+    this.#canvas.setAttribute('aria-describedby', moment.id);
+    this.showcase = new Showcase(this.#canvas, world.view, (episode) => this.#showMoment(episode));
     this.#switch = root.querySelector<HTMLInputElement>('.cable input')!;
     this.#switch.addEventListener('change', () => onSwitch(this.#switch.checked));
     if (this.name === 'alone') this.#switch.closest('label')!.remove();
-    this.clear();
+    this.setUp(world);
   }
 
   /** Puts a student on the stage. */
   begin(student: Student): void {
     this.#switch.disabled = false;
-    this.showcase.show(async (observation) => (await student.act(observation)) as number);
+    this.showcase.show((seed) => student.watch(seed));
   }
 
-  /** Empties the stage. */
+  /** Shows the first moment of the first episode. */
+  async rehearse(student: Student): Promise<void> {
+    await this.showcase.rehearse((seed) => student.watch(seed));
+  }
+
+  /** Sets the stage up for a world. */
+  setUp(world: World): void {
+    this.#world = world;
+    this.#canvas.setAttribute('aria-label', `The ${world.view.name} of the student ${this.name === 'taught' ? 'with a teacher' : 'alone'}`);
+    this.showcase.setUp(world.view);
+    this.clear();
+  }
+
+  /** Empties the stage; the picture stays. */
   clear(): void {
-    this.solvedAt = undefined;
+    this.doneAt = undefined;
     this.#labels = 0;
     this.#switch.checked = true;
     this.#switch.disabled = true;
     this.showcase.show(undefined);
-    const empty = { score: '–', solved: 'not solved yet', stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', backend: '–' };
+    const empty = { score: '–', compared: '', done: this.#world.before, stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', backend: '–' };
     const wire = { labels: '0', bytesUp: '0 B', bytesDown: '0 B', version: '–', reconnects: '–' };
     for (const [key, text] of Object.entries({ ...empty, ...wire })) this.#set(key, text);
     this.#showLink('off', this.name === 'alone' ? 'No teacher' : 'Teacher not asked yet');
-    delete this.#root.dataset['solved'];
+    delete this.#root.dataset['done'];
   }
 
-  /** Shows what a student reported; true when this report is the one that solves the task. */
+  /** Shows what a student reported; true when this report is the one that reaches what counts as done. */
   update(metrics: Metrics): boolean {
     this.#set('stage', metrics.stage);
     this.#set('step', count(metrics.step));
@@ -67,12 +86,15 @@ export class Lane {
     if (teacher !== undefined) this.#showTeacher(teacher, metrics.labels > this.#labels);
     this.#labels = metrics.labels;
     const latest = metrics.newEvaluations.at(-1);
-    if (latest !== undefined) this.#set('score', score(latest.mean));
-    const first = metrics.newEvaluations.find((evaluation) => evaluation.mean >= SOLVED);
-    if (first === undefined || this.solvedAt !== undefined) return false;
-    this.solvedAt = first.step;
-    this.#set('solved', `solved after ${count(first.step)} steps`);
-    this.#root.dataset['solved'] = '';
+    if (latest !== undefined) {
+      this.#set('score', score(latest.mean));
+      this.#set('compared', latest.yardsticks.map(({ name, mean }) => `${name} ${score(mean)}`).join(' · '));
+    }
+    const first = metrics.newEvaluations.find((evaluation) => this.#world.reached(evaluation));
+    if (first === undefined || this.doneAt !== undefined) return false;
+    this.doneAt = first.step;
+    this.#set('done', `${this.#world.done} after ${count(first.step)} steps`);
+    this.#root.dataset['done'] = '';
     return true;
   }
 
@@ -83,6 +105,20 @@ export class Lane {
     this.#set('stage', how);
     this.#set('stepsPerSecond', '0');
     this.#set('updatesPerSecond', '0');
+  }
+
+  /** The moment that the picture shows, in numbers. */
+  #showMoment(episode: Scene[]): void {
+    const list = this.#root.querySelector('.moment')!;
+    const last = episode.at(-1);
+    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ...this.#world.view.figures(episode)];
+    while (list.children.length > figures.length) list.lastElementChild!.remove();
+    figures.forEach(([label, value], index) => {
+      if (list.children[index] === undefined) list.append(pair());
+      const [dt, dd] = list.children[index]!.children;
+      if (dt!.textContent !== label) dt!.textContent = label!;
+      if (dd!.textContent !== value) dd!.textContent = value!;
+    });
   }
 
   #showTeacher(teacher: TeacherMetrics, flowing: boolean): void {
@@ -103,6 +139,13 @@ export class Lane {
     if (element.textContent !== text) element.textContent = text;
     if (element.title !== title) element.title = title;
   }
+}
+
+/** An empty entry of a list of numbers. */
+function pair(): HTMLElement {
+  const entry = document.createElement('div');
+  entry.append(document.createElement('dt'), document.createElement('dd'));
+  return entry;
 }
 
 function linkText({ state, retryInMs, problem }: TeacherMetrics, connected: boolean): string {

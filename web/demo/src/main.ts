@@ -5,10 +5,12 @@ import '@fontsource-variable/jetbrains-mono/wght.css';
 import './style.css';
 import { Student } from 'oto-student';
 import { Chart, type LaneName } from './chart';
-import { count, score } from './format';
+import { count } from './format';
 import { Lane } from './lane';
-import { fetchTeachers, teacherOptions, type Policy } from './teachers';
+import { EvaluationTable } from './table';
+import { fetchPolicies, teacherOptions, teachersOf, type Policy, type ServedPolicy } from './teachers';
 import { setUpTheme } from './theme';
+import { toAddress, world, worldOfAddress, type World, type WorldName } from './worlds';
 
 type Phase = 'idle' | 'running' | 'paused' | 'ended';
 
@@ -22,13 +24,17 @@ const teacherSelect = byId<HTMLSelectElement>('teacher');
 const animateSwitch = byId<HTMLInputElement>('animate');
 const alertLine = byId('alert');
 const verdict = byId('verdict');
-const table = byId<HTMLTableSectionElement>('table');
+const worldChoices = [...document.querySelectorAll<HTMLInputElement>('#worlds input')];
 
-const chart = new Chart(byId('chart'));
+let chosen: World = world(worldOfAddress());
+const table = new EvaluationTable(byId<HTMLTableElement>('table'));
+const chart = new Chart(byId('chart'), chosen);
 const students = new Map<LaneName, Student>();
 const lanes = [...document.querySelectorAll<HTMLElement>('.lane')].map(
-  (root) => new Lane(root, (connected) => void switchCable(root.dataset['lane'] as LaneName, connected)),
+  (root) => new Lane(root, chosen, (connected) => void switchCable(root.dataset['lane'] as LaneName, connected)),
 );
+/** What the server offers; nothing until it has answered. */
+let served: ServedPolicy[] | undefined;
 let policies: Policy[] = [];
 let phase: Phase = 'idle';
 /** Counts experiments, so that what an old one still says is not shown in a new one. */
@@ -62,7 +68,7 @@ async function play(lane: Lane, current: number): Promise<void> {
   const policy = policies[teacherSelect.selectedIndex];
   const teachers = lane.name === 'taught' && policy !== undefined ? [teacherOptions(policy)] : [];
   const backend = backendSelect.value as 'cpu' | 'webgpu' | 'auto';
-  const student = await Student.create({ env: 'CartPole-v1', seed: seedInput.valueAsNumber, teachers, backend });
+  const student = await Student.create({ ...chosen.student, seed: seedInput.valueAsNumber, teachers, backend });
   if (current !== experiment) return student.dispose();
   students.set(lane.name, student);
   lane.begin(student);
@@ -70,7 +76,7 @@ async function play(lane: Lane, current: number): Promise<void> {
   for await (const metrics of student.train()) {
     if (current !== experiment) return;
     chart.add(lane.name, metrics);
-    for (const { step, mean } of metrics.newEvaluations) addRow(lane.name, step, mean);
+    for (const evaluation of metrics.newEvaluations) table.add(lane.name, evaluation);
     if (lane.update(metrics)) announce();
   }
   lane.end('finished');
@@ -87,11 +93,52 @@ function reset(): void {
   for (const student of students.values()) student.dispose();
   students.clear();
   lanes.forEach((lane) => lane.clear());
-  chart.clear();
-  table.replaceChildren();
+  chart.clear(chosen);
+  table.clear();
   alertLine.hidden = true;
-  verdict.textContent = 'Press Start, and watch who balances first.';
+  verdict.textContent = chosen.invitation;
   enter('idle');
+}
+
+/** Shows a world; an experiment in the old one ends, and one that was running starts again in the new one. */
+function enterWorld(name: WorldName): void {
+  const running = phase === 'running';
+  chosen = world(name);
+  document.documentElement.dataset['world'] = name;
+  for (const choice of worldChoices) choice.checked = choice.value === name;
+  byId('title').textContent = chosen.title;
+  byId('pitch').textContent = chosen.pitch;
+  byId('notes').textContent = chosen.notes;
+  showKey();
+  lanes.forEach((lane) => lane.setUp(chosen));
+  reset();
+  offerTeachers();
+  if (running) void begin();
+  else void rehearse();
+}
+
+/** What the marks of the pictures mean. */
+function showKey(): void {
+  const entries = chosen.key.map(([mark, text]) => {
+    const entry = document.createElement('li');
+    entry.className = mark;
+    entry.textContent = text;
+    return entry;
+  });
+  const key = byId('key');
+  key.replaceChildren(...entries);
+  key.hidden = entries.length === 0;
+}
+
+/** Shows the first moment of the first episode, by a student that nobody trains; it also fetches what Start needs. */
+async function rehearse(): Promise<void> {
+  try {
+    const student = await Student.create(chosen.student);
+    await Promise.all(lanes.map((lane) => lane.rehearse(student)));
+    student.dispose();
+  } catch {
+    // Start meets the same failure, and reports it.
+  }
 }
 
 async function pauseOrResume(): Promise<void> {
@@ -107,42 +154,35 @@ async function switchCable(lane: LaneName, connected: boolean): Promise<void> {
 
 /** Puts into words who has solved the task, and by how much the teacher helped. */
 function announce(): void {
-  const solved = (name: LaneName) => lanes.find((lane) => lane.name === name)?.solvedAt;
-  const [alone, taught] = [solved('alone'), solved('taught')];
+  const done = (name: LaneName) => lanes.find((lane) => lane.name === name)?.doneAt;
+  const [alone, taught] = [done('alone'), done('taught')];
   if (alone !== undefined && taught !== undefined) {
     const ratio = (alone / taught).toFixed(1);
     verdict.textContent = `Taught: ${count(taught)} steps. Alone: ${count(alone)} steps, ${ratio} times as many.`;
   } else if (taught !== undefined) {
-    verdict.textContent = `The taught student balances after ${count(taught)} steps. The other is still at it.`;
+    verdict.textContent = `The taught student ${chosen.does} after ${count(taught)} steps. The other is still at it.`;
   } else if (alone !== undefined) {
-    verdict.textContent = `The student alone balances after ${count(alone)} steps, before the taught one.`;
+    verdict.textContent = `The student alone ${chosen.does} after ${count(alone)} steps, before the taught one.`;
   }
 }
 
-/** Enters one evaluation into the table, which is ordered by steps. */
-function addRow(lane: LaneName, step: number, mean: number): void {
-  const rows = [...table.rows];
-  let row = rows.find((candidate) => candidate.dataset['step'] === String(step));
-  if (row === undefined) {
-    row = document.createElement('tr');
-    row.dataset['step'] = String(step);
-    row.innerHTML = '<th scope="row"></th><td>–</td><td>–</td>';
-    row.cells[0]!.textContent = count(step);
-    table.insertBefore(row, rows.find((candidate) => Number(candidate.dataset['step']) > step) ?? null);
-  }
-  row.cells[lane === 'alone' ? 1 : 2]!.textContent = score(mean);
+/** Lists who can teach in this world; before the server has answered there is nobody to list. */
+function offerTeachers(): void {
+  if (served === undefined) return;
+  policies = teachersOf(chosen, served);
+  teacherSelect.replaceChildren(...policies.map(({ title, name }) => new Option(title, name)));
 }
 
 async function loadTeachers(): Promise<void> {
   try {
-    policies = await fetchTeachers();
-    teacherSelect.replaceChildren(...policies.map(({ title, name }) => new Option(title, name)));
+    served = await fetchPolicies();
+    offerTeachers();
   } catch (error) {
     teacherSelect.replaceChildren(new Option('No teacher here'));
     alertLine.hidden = false;
     alertLine.textContent = `The server's teachers could not be listed (${error instanceof Error ? error.message : error}). Both students will learn alone.`;
   }
-  teacherSelect.disabled = false;
+  teacherSelect.disabled = phase === 'running' || phase === 'paused';
 }
 
 controls.addEventListener('submit', (event) => {
@@ -161,5 +201,11 @@ setUpTheme(byId<HTMLButtonElement>('theme'), () => {
   chart.restyle();
   lanes.forEach((lane) => lane.showcase.draw());
 });
-enter('idle');
+for (const choice of worldChoices) {
+  choice.addEventListener('change', () => {
+    toAddress(choice.value as WorldName);
+    enterWorld(choice.value as WorldName);
+  });
+}
+enterWorld(worldOfAddress());
 void loadTeachers();

@@ -1,34 +1,37 @@
-// Who can teach: the policies of the server that this page came from, as far as they fit CartPole.
+// Who can teach: the policies of the server that this page came from, as far as they fit the world.
 
 import type { TeacherOptions } from 'oto-student';
+import type { World } from './worlds';
 
 /** What `GET /policies` tells about one policy, as far as this page needs it. */
-interface ServedPolicy {
+export interface ServedPolicy {
   name: string;
   env?: string;
   algorithm?: string;
   evaluation?: { mean_return?: number };
 }
 
-/** A policy that can teach CartPole. */
+/** A policy that can teach in a world. */
 export interface Policy {
   name: string;
   /** What the visitor chooses by. */
   title: string;
-  /** Whether it was trained in another simulator. */
-  foreign: boolean;
 }
 
 /** Every server has this baseline: even useless answers must not keep a student from learning. */
-const RANDOM: Policy = { name: 'scripted:random', title: 'Uniformly random answers', foreign: false };
+const RANDOM: Policy = { name: 'scripted:random', title: 'Uniformly random answers' };
 
-/** The policies that fit CartPole, the one from another simulator first. */
-export async function fetchTeachers(): Promise<Policy[]> {
+/** What the server has. */
+export async function fetchPolicies(): Promise<ServedPolicy[]> {
   const response = await fetch(new URL('policies', document.baseURI));
   if (!response.ok) throw new Error(`/policies answered ${response.status}`);
-  const policies = ((await response.json()) as ServedPolicy[]).flatMap(toPolicy);
-  policies.sort((a, b) => Number(b.foreign) - Number(a.foreign));
-  return [...policies, RANDOM];
+  return (await response.json()) as ServedPolicy[];
+}
+
+/** Those that fit a world, in the world's order. The engine knows how their observations and actions relate to its own. */
+export function teachersOf(world: World, served: ServedPolicy[]): Policy[] {
+  const fitting = world.teachers.flatMap((beginning) => served.filter(({ env = '' }) => env.startsWith(beginning)));
+  return [...fitting.map(toPolicy), RANDOM];
 }
 
 /** How a student reaches this policy. */
@@ -38,11 +41,9 @@ export function teacherOptions({ name }: Policy): TeacherOptions {
   return { url: url.href, policy: name };
 }
 
-function toPolicy({ name, env = '', algorithm, evaluation }: ServedPolicy): Policy[] {
+function toPolicy({ name, env = '', algorithm, evaluation }: ServedPolicy): Policy {
   const score = evaluation?.mean_return;
-  const scored = score === undefined ? '' : `, return ${score.toFixed(0)}`;
+  const scored = score === undefined ? '' : `, return ${score.toFixed(0).replace('-', '−')}`;
   const title = algorithm === undefined ? name : `${algorithm.replace('stable-baselines3 ', '')} of ${env}${scored}`;
-  // The engine knows how InvertedPendulum's observations and actions relate to CartPole's.
-  const foreign = env.startsWith('InvertedPendulum');
-  return foreign || env.startsWith('CartPole') ? [{ name, title, foreign }] : [];
+  return { name, title };
 }

@@ -3,5 +3,6 @@
 export type { TrainOptions } from './student.js';
 export type { StudentOptions, QrDqnOptions, SacOptions, LearningOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
 export type { Action, BoxSpace, DiscreteSpace, Environment, EnvironmentName, Space, StepResult } from './environment.js';
-export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend } from './metrics.js';
+export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend, Yardstick } from './metrics.js';
+export type { CellMap, MapStation, Scene } from './scene.js';
 export { CheckpointError, ConfigError, EnvironmentError, OtoError, TrainingError, WorkerError } from './errors.js';

@@ -23,6 +23,17 @@ export interface Evaluation {
   max: number;
   /** How many episodes. */
   episodes: number;
+  /**
+   * What others return in these very episodes, for comparison. Only cell selection has them: the strongest station, which is
+   * how cell selection is done, and the best plan, above which nobody can be.
+   */
+  yardsticks: Yardstick[];
+}
+
+/** What somebody returns, on average over episodes. */
+export interface Yardstick {
+  name: string;
+  mean: number;
 }
 
 /**

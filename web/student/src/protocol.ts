@@ -4,6 +4,7 @@
 import type { Action, EnvironmentAnswer, EnvironmentRequest, Space } from './environment.js';
 import type { ErrorMessage } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
+import type { Scene } from './scene.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
@@ -19,6 +20,8 @@ export interface Calls {
   metrics(): Metrics;
   act(observation: Float32Array): Action;
   evaluate(episodes: number): Evaluation;
+  /** With a seed the first moment of its episode, without one the next step. */
+  watch(seed: number | null): Scene;
   save(replay: boolean): Uint8Array<ArrayBuffer>;
   load(bytes: Uint8Array): void;
 }

@@ -102,6 +102,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
   evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),
+  watch: (seed) => fromEngine(engine().watch(seed ?? undefined)),
   async save(replay) {
     while (!engine().settle()) await otherEvents();
     return engine().save(replay) as Uint8Array<ArrayBuffer>;

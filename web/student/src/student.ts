@@ -5,6 +5,7 @@ import { ConfigError, OtoError } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
 import { toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
+import type { Scene } from './scene.js';
 import { WorkerClient } from './client.js';
 
 /** What `train` does. */
@@ -118,6 +119,20 @@ export class WorkerStudent {
       throw new ConfigError(`episodes must be a whole number from 1 to 10000, it is ${episodes}`, 'episodes');
     }
     return this.#worker.call('evaluate', episodes);
+  }
+
+  /**
+   * Greedy play to look at, in another copy of the built-in environment: with a seed the first moment of that seed's
+   * episode, without one the next step. Training goes on meanwhile.
+   *
+   * @throws {ConfigError} the environment is the page's own, of which there is no second copy
+   * @throws {EnvironmentError} the episode is over
+   */
+  async watch(seed?: number): Promise<Scene> {
+    if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0)) {
+      throw new ConfigError(`seed must be a whole number from 0, it is ${seed}`, 'seed');
+    }
+    return this.#worker.call('watch', seed ?? null);
   }
 
   /**
