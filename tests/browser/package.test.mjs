@@ -29,7 +29,7 @@ document.body.append(', trained');
 
 /** What the published types must let through, and what they must refuse; types that are not found would be `any`. */
 const TYPES = `import { Student as CpuStudent } from 'oto-student/cpu';
-import { Student, type Environment, type Metrics, type StudentOptions } from 'oto-student';
+import { Student, type Environment, type Metrics, type Scene, type StudentOptions } from 'oto-student';
 
 const env: Environment = {
   observationSpace: { kind: 'box', low: [-1, null], high: [1, null] },
@@ -40,6 +40,7 @@ const env: Environment = {
 export const options: StudentOptions = { env, algorithm: { hidden: [16], epsilon: { start: 1, end: 0, steps: 9 } } };
 export const file = async (student: Student): Promise<Blob> => new Blob([await student.save()]);
 export const either = (small: boolean): Promise<Student> => (small ? CpuStudent : Student).create({ env });
+export const play = async (student: Student): Promise<Scene> => student.watch((await student.watch(1)).step);
 export const loss = (metrics: Metrics): number | undefined => metrics.loss?.loss;
 // @ts-expect-error There is no such environment.
 export const environment: StudentOptions = { env: 'CartPole' };

@@ -28,25 +28,28 @@ afterEach(async () => {
   await page.close();
 });
 
-async function open(options) {
+/** Opens the page in a world; without one the page chooses. */
+async function open(options, world) {
   const opened = await browser.newPage(options);
   opened.faults = [];
   opened.on('pageerror', (error) => opened.faults.push(String(error)));
   opened.on('console', (message) => message.type() === 'error' && opened.faults.push(message.text()));
-  await opened.goto(server.origin);
+  await opened.goto(world === undefined ? server.origin : `${server.origin}/?world=${world}`);
   await opened.waitForFunction(() => document.querySelector('#teacher').options.length > 1);
   return opened;
 }
 
 const shown = (lane, value) => page.locator(`[data-lane=${lane}] [data-value=${value}]`).textContent();
 
-/** A number that a lane shows, without its separators. */
-const number = async (lane, value) => Number((await shown(lane, value)).replaceAll(',', ''));
+/** A number as the page writes it: without its separators, with its minus sign. */
+const toNumber = (text) => Number(text.replaceAll(',', '').replace('−', '-'));
+
+const number = async (lane, value) => toNumber(await shown(lane, value));
 
 /** Waits until a lane's number exceeds a bound. */
 async function exceeds(lane, value, bound) {
   await page.waitForFunction(
-    ([selector, least]) => Number(document.querySelector(selector).textContent.replaceAll(',', '')) > least,
+    ([selector, least]) => Number(document.querySelector(selector).textContent.replaceAll(',', '').replace('−', '-')) > least,
     [`[data-lane=${lane}] [data-value=${value}]`, bound],
     { timeout: 60_000 },
   );
@@ -76,9 +79,88 @@ test('both students learn, and only one is taught', async () => {
   assert.equal(await shown('taught', 'version'), '1');
   assert.equal(await shown('taught', 'link'), 'Teacher answers');
   assert.ok((await number('taught', 'updatesPerSecond')) > 0);
-  assert.ok((await page.locator('#table tr').count()) > 0, 'the evaluation at step 500 is in the table');
+  assert.ok((await page.locator('#table tbody tr').count()) > 0, 'the evaluation at step 500 is in the table');
   assert.ok(Number(await shown('alone', 'score')) > 0);
   assert.deepEqual(await violations(), []);
+});
+
+/** What a world shows, and a return that nobody has who has not learnt. */
+const WORLDS = {
+  cartpole: { env: 'CartPole', learnt: 100, moment: { Step: /^\d+ of 500$/, Pole: /^−?\d+\.\d°$/, Cart: /^−?\d\.\d\d m$/, Push: /^(left|right)$/ } },
+  pendulum: { env: 'Pendulum', learnt: -800, moment: { Step: /^\d+ of 200$/, 'From upright': /^−?\d+\.\d°$/, Turning: /^−?\d+ °\/s$/, Torque: /^−?\d\.\d\d N m$/ } },
+  cell: {
+    env: 'MobileCell',
+    learnt: 20,
+    moment: { Step: /^\d+ of 100$/, 'Utility now': /^−?\d\.\d\d$/, 'Mean so far': /^−?\d\.\d\d$/, Connected: /^[0-7] of [0-7] in range$/, 'Strongest signal': /^−?\d+\.\d dB$/ },
+  },
+};
+
+/** The numbers below a lane's picture, by their labels. */
+const moment = (lane) => page.locator(`[data-lane=${lane}] .moment`).evaluate((list) => Object.fromEntries([...list.children].map(({ children: [label, value] }) => [label.textContent, value.textContent])));
+
+/** How many colours a lane's picture has. */
+const colours = (lane) => page.locator(`[data-lane=${lane}] canvas`).evaluate((canvas) => {
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+});
+
+for (const [world, { env, learnt, moment: expected }] of Object.entries(WORLDS)) {
+  test(`${world}: the picture is there before the start, and the taught student learns`, async () => {
+    await page.close();
+    page = await open({}, world);
+    assert.ok(await page.getByRole('radio', { checked: true }).evaluate((choice, name) => choice.value === name, world));
+    assert.match(await page.locator('#teacher option').first().textContent(), new RegExp(env === 'CartPole' ? 'InvertedPendulum' : env));
+    await says('[data-lane=taught] .moment', '^Step0 of');
+    for (const lane of ['alone', 'taught']) assert.ok((await colours(lane)) > 8, `the picture of ${lane} is blank`);
+
+    await page.click('#start');
+    await exceeds('taught', 'score', learnt);
+    await page.waitForFunction(() => [...document.querySelectorAll('.moment')].every((list) => !/Step0 of/.test(list.textContent)));
+    for (const lane of ['alone', 'taught']) {
+      const figures = await moment(lane);
+      assert.deepEqual(Object.keys(figures), Object.keys(expected));
+      for (const [label, pattern] of Object.entries(expected)) assert.match(figures[label], pattern, `${lane}, ${label}`);
+    }
+    assert.deepEqual(await violations(), []);
+  });
+}
+
+test('nobody is above the best plan, which is of the same episodes', async () => {
+  await page.close();
+  page = await open({}, 'cell');
+  await page.click('#start');
+  await exceeds('taught', 'score', 40);
+  const [titles, ...rows] = await page.locator('#table tr').evaluateAll((rows) => rows.map(({ cells }) => [...cells].map((cell) => cell.textContent)));
+  assert.deepEqual(titles, ['Environment steps', 'Alone', 'Taught', 'Strongest station', 'Best plan']);
+  for (const [step, ...returns] of rows) {
+    const [alone, taught, strongest, best] = returns.map((text) => (text === '–' ? undefined : toNumber(text)));
+    for (const other of [alone, taught, strongest]) assert.ok(other === undefined || other <= best, `step ${step}: ${returns}`);
+  }
+  assert.match(await shown('taught', 'compared'), /^strongest station −?[\d.]+ · best plan [\d.]+$/);
+});
+
+test('another world ends the experiment, and begins it anew there', async () => {
+  await page.click('#start');
+  await exceeds('alone', 'step', 600);
+  await page.getByRole('radio', { name: 'Cell selection' }).check();
+  assert.equal(new URL(page.url()).search, '?world=cell');
+  assert.match(await page.locator('h1').textContent(), /seven stations/);
+  assert.equal(await page.locator('#start').textContent(), 'Pause');
+  assert.equal(await page.locator('#teacher').inputValue(), 'ppo_mobile_lte');
+  await exceeds('taught', 'labels', 20);
+  assert.match(await shown('taught', 'score'), /^(–|−?\d+(\.\d)?)$/);
+  assert.equal(page.workers().length, 2, 'the old students are gone');
+
+  // By keyboard, and while nothing runs: the new world waits for Start.
+  await page.click('#start');
+  await page.getByRole('radio', { checked: true }).press('ArrowLeft');
+  assert.equal(new URL(page.url()).search, '?world=pendulum');
+  assert.equal(await page.locator('#start').textContent(), 'Start');
+  assert.equal(await number('taught', 'step'), 0);
+  await says('[data-lane=alone] .moment', '^Step0 of 200');
+
+  await page.goto(`${server.origin}/?world=chess`);
+  assert.match(await page.locator('h1').textContent(), /one pole/);
 });
 
 test('the carts move by themselves, and stand still on request', async () => {
@@ -124,7 +206,7 @@ test('pause, resume and reset, by keyboard', async () => {
   await page.click('#reset');
   assert.equal(await start.textContent(), 'Start');
   assert.equal(await number('alone', 'step'), 0);
-  assert.equal(await page.locator('#table tr').count(), 0);
+  assert.equal(await page.locator('#table tbody tr').count(), 0);
 });
 
 test('another teacher and another seed can be chosen; a bad seed is refused', async () => {
@@ -150,14 +232,18 @@ test('without its list of teachers the page says so, and both learn alone', asyn
   page.faults = page.faults.filter((fault) => !fault.includes('Failed to load resource'));
 });
 
-test('the page fits a phone in both themes, and is accessible', async () => {
+test('the page fits a phone in both themes and all worlds, and is accessible', async () => {
   await page.close();
   page = await open({ viewport: { width: 390, height: 844 }, colorScheme: 'dark', reducedMotion: 'reduce' });
   assert.ok(!(await page.locator('#animate').isChecked()), 'reduced motion starts without animation');
   for (const theme of ['dark', 'light']) {
     assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), theme);
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
-    assert.deepEqual(await violations(), [], theme);
+    for (const world of ['Pendulum', 'Cell selection', 'CartPole']) {
+      await page.getByRole('radio', { name: world }).check();
+      await says('[data-lane=alone] .moment', '^Step0 of');
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, world);
+      assert.deepEqual(await violations(), [], `${world}, ${theme}`);
+    }
     await page.click('#theme');
   }
   await page.reload();

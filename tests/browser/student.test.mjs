@@ -71,6 +71,41 @@ const taughtOptions = (more = {}) => ({
   ...more,
 });
 
+test('play can be watched in a built-in environment while training goes on', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const student = await oto.Student.create({ env: 'MobileCell-5G-v0', algorithm, seed: 1, evaluation: { every: 100, episodes: 2 } });
+    const early = await failure(student.watch());
+    const episode = [await student.watch(5)];
+    const training = trainAll(student, { steps: 200 });
+    while (!episode.at(-1).over) episode.push(await student.watch());
+    const late = await failure(student.watch());
+    const again = await student.watch(5);
+    const { newEvaluations } = await training;
+    const bad = await failure(student.watch(-1));
+    student.dispose();
+    const env = { observationSpace: { kind: 'box', low: [0], high: [1] }, actionSpace: { kind: 'discrete', n: 2 }, reset: () => [0], step: () => ({ observation: [0], reward: 0, terminated: false }) };
+    const own = await oto.Student.create({ env, algorithm });
+    const page = await failure(own.watch(1));
+    own.dispose();
+    return { early, episode, late, again, newEvaluations, bad, page };
+  }, SMALL);
+  const { episode, newEvaluations } = result;
+  assert.deepEqual(result.again, episode[0]);
+  assert.deepEqual(episode.map(({ step }) => step), Array.from({ length: 101 }, (_, step) => step));
+  assert.deepEqual([episode[0].limit, episode[0].action, episode[0].return], [100, [], 0]);
+  const sum = episode.reduce((sum, { reward }) => sum + reward, 0);
+  assert.ok(Math.abs(sum - episode.at(-1).return) < 1e-9);
+  for (const { map, state, reward, step } of episode) {
+    assert.deepEqual(map.position, state.slice(0, 2));
+    assert.equal(map.stations.length, 7);
+    if (step > 0) assert.equal(map.utility, reward);
+  }
+  assert.deepEqual(newEvaluations.map(({ yardsticks }) => yardsticks.map(({ name }) => name)), Array(2).fill(['strongest station', 'best plan']));
+  for (const { mean, yardsticks: [, best] } of newEvaluations) assert.ok(mean <= best.mean);
+  assert.deepEqual([result.early.kind, result.late.kind, result.bad.kind, result.bad.field], ['WorkerError', 'EnvironmentError', 'ConfigError', 'seed']);
+  assert.deepEqual([result.page.kind, result.page.field], ['ConfigError', 'env']);
+});
+
 test('a student learns alone, and the same seed gives the same student', async () => {
   const result = await page.evaluate(async (algorithm) => {
     const runs = [];

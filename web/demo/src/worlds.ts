@@ -81,10 +81,7 @@ export const WORLDS = {
     pitch:
       'Both learn in this tab, from the same seed, to swing a pendulum up and hold it there with a motor too weak to lift it in one go. Actions are torques, the students soft actor-critics; the teacher answers with torques of its own.',
     invitation: 'Press Start, and watch who swings up first.',
-    key: [
-      ['arrow', 'torque on the rod'],
-      ['bar', 'torque of each step'],
-    ],
+    key: [['arrow', 'torque on the rod: the longer, the larger']],
     notes:
       'The pendulums show each student’s greedy policy at real speed. A return is minus the cost of 200 steps, of which angle, speed and torque have a part: 0 would be upright and still from the start. From −200 on average the pendulum swings up at once and stays up.',
   },
