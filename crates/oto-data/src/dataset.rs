@@ -40,10 +40,10 @@ pub struct Episode {
     pub actions: Vec<f32>,
     /// `[T]`.
     pub rewards: Vec<f64>,
-    /// `[T]`: whether the step ended the episode inside the task. Only the last one can.
+    /// `[T]`: whether the step ended the episode inside the task.
     pub terminated: Vec<bool>,
-    /// `[T]`: whether the step was the last one for another reason, such as a time limit. Neither flag is set at the end of
-    /// an episode whose recording was cut off.
+    /// `[T]`: whether the step was the last one for another reason: a time limit, or the recording was cut off. The last
+    /// step has one of the flags, no other step has.
     pub truncated: Vec<bool>,
     /// The seed that its environment was reset with, if it is known.
     pub seed: Option<u64>,
@@ -191,10 +191,11 @@ impl Dataset {
             check_inside(number, "observation", &self.observation, &episode.observations)?;
         }
         check_inside(number, "action", &self.action, &episode.actions)?;
-        let inside = episode.terminated.iter().zip(&episode.truncated).take(steps - 1);
-        match inside.into_iter().position(|(terminated, truncated)| *terminated || *truncated) {
+        let ends = episode.terminated.iter().zip(&episode.truncated);
+        match ends.into_iter().position(|(terminated, truncated)| *terminated || *truncated) {
+            Some(row) if row + 1 == steps => Ok(()),
             Some(row) => Err(DataError::EndInside { episode: number, row, rest: steps - 1 - row }),
-            None => Ok(()),
+            None => Err(DataError::NoEnd { episode: number }),
         }
     }
 }

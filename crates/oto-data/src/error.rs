@@ -1,6 +1,7 @@
 //! What can be wrong with a dataset: what was expected, what came, and where.
 
-use oto_env::SpaceError;
+use oto_env::{EnvError, SpaceError};
+use std::path::PathBuf;
 
 /// Why a dataset is refused. Episodes and rows are counted from 0; a row is a step of its episode.
 #[derive(Debug, thiserror::Error)]
@@ -82,4 +83,95 @@ pub enum DataError {
         /// How many rows follow.
         rest: usize,
     },
+    /// An episode whose last step is neither terminated nor truncated.
+    #[error("episode {episode} has no end: its last row is neither terminated nor truncated")]
+    NoEnd {
+        /// Which episode.
+        episode: usize,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// There is a dataset already, and none is overwritten.
+    #[error("{path} exists already", path = path.display())]
+    Exists {
+        /// The file that is in the way.
+        path: PathBuf,
+    },
+    /// Something in the file is not HDF5, or not as HDF5 says.
+    #[error("{what}: {reason}")]
+    Hdf5 {
+        /// The path inside the file.
+        what: String,
+        /// What the reader of HDF5 said.
+        reason: String,
+    },
+    /// An HDF5 file with something else in it.
+    #[error(
+        "expected groups episode_0, episode_1, ... as Minari writes them, or observations, actions, rewards, terminals \
+         and timeouts as D4RL does; the file has {0}"
+    )]
+    Foreign(String),
+    /// More than a dataset may have, or more than a file of this size can hold.
+    #[error("{what}: {found} {unit}, at most {max} are read")]
+    TooLarge {
+        /// The path inside the file, or the file.
+        what: String,
+        /// How many there are, or are said to be.
+        found: u64,
+        /// How many are allowed.
+        max: u64,
+        /// What is counted.
+        unit: &'static str,
+    },
+    /// An array of the wrong shape.
+    #[error("{what}: expected {expected}, the shape is {got:?}")]
+    Shape {
+        /// The path inside the file.
+        what: String,
+        /// The shape that belongs there, in words.
+        expected: String,
+        /// The shape that came.
+        got: Vec<u64>,
+    },
+    /// An array of the wrong type.
+    #[error("{what}: expected {expected}, got {got}")]
+    Type {
+        /// The path inside the file.
+        what: String,
+        /// What belongs there.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// The JSON beside the episodes is not what it should be.
+    #[error("metadata: {0}")]
+    Metadata(String),
+    /// The metadata and the file do not belong together.
+    #[error("the metadata tell of {expected} {what}, the file has {got}")]
+    Count {
+        /// `episodes` or `steps`.
+        what: &'static str,
+        /// What the metadata say.
+        expected: u64,
+        /// What there is.
+        got: u64,
+    },
+    /// A dataset of a kind that no learner here takes.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A name that Minari would refuse.
+    #[error("expected a name such as CartPole/expert-v0 (letters, digits, '-', '_', a version), got {0:?}")]
+    Id(String),
+    /// Exploration that does not fit the actions.
+    #[error("{0}")]
+    Exploration(String),
+    /// The environment that episodes are recorded in refuses.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
 }
