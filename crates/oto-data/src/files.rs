@@ -84,19 +84,32 @@ fn read(hdf5: Vec<u8>, metadata: Option<&str>) -> Result<Dataset, DataError> {
 /// If the dataset is not fine ([`Dataset::check`]), its name is none that Minari takes, there is one already, or a file
 /// cannot be written.
 pub fn write_folder(dataset: &Dataset, folder: &Path) -> Result<(), DataError> {
+    check_target(folder, dataset.metadata.id.as_deref())?;
     dataset.check()?;
     let hdf5 = minari::write(dataset)?;
-    let metadata = minari::write_metadata(dataset, hdf5.len())?;
+    let metadata = minari::write_metadata(dataset, hdf5.len());
     let data = folder.join("data");
-    for name in ["main_data.hdf5", "metadata.json"] {
-        if data.join(name).exists() {
-            return Err(DataError::Exists { path: data.join(name) });
-        }
-    }
     fs::create_dir_all(&data).map_err(|source| DataError::File { path: data.clone(), source })?;
     // Nobody takes a folder without metadata for a dataset, so they come last.
     write_whole(&data.join("main_data.hdf5"), &hdf5)?;
     write_whole(&data.join("metadata.json"), metadata.as_bytes())
+}
+
+/// Checks before anything is played that [`write_folder`] will not refuse its folder or its name.
+///
+/// # Errors
+/// [`DataError::Exists`], [`DataError::Id`].
+pub fn check_target(folder: &Path, id: Option<&str>) -> Result<(), DataError> {
+    id.map_or(Ok(()), minari::check_id)?;
+    let data = folder.join("data");
+    match ["main_data.hdf5", "metadata.json"]
+        .map(|name| data.join(name))
+        .into_iter()
+        .find(|path| path.exists())
+    {
+        Some(path) => Err(DataError::Exists { path }),
+        None => Ok(()),
+    }
 }
 
 /// Writes a file that is there as a whole or not at all.

@@ -10,7 +10,8 @@
 //!   - D4RL's: columns `observations`, `actions`, `rewards`, `terminals`, `timeouts` and perhaps `next_observations` of all
 //!     steps; episodes end at terminals and timeouts. [D4RL's files][d4rl], [its `qlearning_dataset`][qlearning].
 //! - [`write_folder`] writes Minari's layout, which Python's `minari` loads.
-//! - [`Recorder`] records what somebody plays, [`collect()`] plays a policy and records it.
+//! - [`Recorder`] records what somebody plays, [`Recorded`] what is played in an environment; [`collect()`] plays a policy
+//!   and records it.
 //!
 //! Observations and actions are flat: a box of any shape becomes a vector, in row-major order. Dictionaries and tuples are
 //! refused. HDF5 itself is read and written by `hdf5-pure`, in WebAssembly too.
@@ -29,12 +30,14 @@ mod files;
 mod gymnasium;
 mod hdf5;
 mod minari;
+mod recorded;
 mod recorder;
 mod summary;
 
 pub use collect::{Collect, collect};
 pub use dataset::{Dataset, Episode, Metadata, Transition};
 pub use error::DataError;
-pub use files::{MAX_FILE, read_bytes, read_file, write_folder};
+pub use files::{MAX_FILE, check_target, read_bytes, read_file, write_folder};
+pub use recorded::Recorded;
 pub use recorder::Recorder;
 pub use summary::Summary;

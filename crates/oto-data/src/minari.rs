@@ -248,13 +248,9 @@ fn compress(array: &mut hdf5_pure::DatasetBuilder, shape: &[usize], size: usize)
 }
 
 /// The text of `metadata.json`, for an HDF5 file of so many bytes.
-///
-/// # Errors
-/// [`DataError::Id`] if the dataset has a name that Minari would not take.
-pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize) -> Result<String, DataError> {
+pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize) -> String {
     let Metadata { id, environment, algorithm, description } = &dataset.metadata;
     let id = id.as_deref().unwrap_or("oto/recorded-v0");
-    check_id(id)?;
     let mut json = json!({
         "total_episodes": dataset.episodes.len(),
         "total_steps": dataset.len(),
@@ -277,7 +273,7 @@ pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize) -> Result<String, 
             json[name] = Value::String(text);
         }
     }
-    Ok(json.to_string())
+    json.to_string()
 }
 
 /// Minari's `DATASET_ID_RE`, with the version that it goes on to need.

@@ -32,8 +32,13 @@ impl Recorder {
 
     /// An episode begins with this observation `[observation width]`. One that was running is truncated where it is.
     pub fn reset(&mut self, observation: &[f32], seed: Option<u64>) {
-        self.close();
+        self.cut();
         self.episode = Some(Episode { observations: observation.to_vec(), seed, ..Episode::default() });
+    }
+
+    /// Whether an episode is running.
+    pub fn running(&self) -> bool {
+        self.episode.is_some()
     }
 
     /// One step of the running episode: what was done, what it gave, and the observation `[observation width]` after it.
@@ -65,7 +70,7 @@ impl Recorder {
         episode.truncated.push(step.truncated);
         self.steps += 1;
         if step.done() {
-            self.close();
+            self.cut();
         }
         Ok(())
     }
@@ -75,12 +80,13 @@ impl Recorder {
     /// # Errors
     /// What [`Dataset::check`] finds.
     pub fn finish(mut self) -> Result<Dataset, DataError> {
-        self.close();
+        self.cut();
         self.dataset.check()?;
         Ok(self.dataset)
     }
 
-    fn close(&mut self) {
+    /// The running episode, if there is one, ends here: truncated, unless its last step has ended it.
+    pub fn cut(&mut self) {
         let Some(mut episode) = self.episode.take() else { return };
         let (terminated, Some(truncated)) = (episode.terminated.last(), episode.truncated.last_mut()) else {
             return;
