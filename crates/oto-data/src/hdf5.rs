@@ -29,8 +29,14 @@ pub(crate) struct Array<T> {
 
 impl Reader {
     pub fn new(bytes: Vec<u8>) -> Result<Self, DataError> {
-        let limit = (bytes.len() as u64).saturating_mul(EXPANSION).saturating_add(SLACK).min(MAX_NUMBERS * 8);
+        let length = bytes.len() as u64;
+        let limit = length.saturating_mul(EXPANSION).saturating_add(SLACK).min(MAX_NUMBERS * 8);
         let file = File::from_bytes(bytes).map_err(|error| failure("the file", error))?;
+        let end = file.superblock().eof_address;
+        if end > length {
+            let reason = format!("it is cut off after {length} bytes, it had {end}");
+            return Err(DataError::Hdf5 { what: "the file".into(), reason });
+        }
         Ok(Self { file, limit, left: limit })
     }
 

@@ -99,7 +99,8 @@ fn read_episode(
 ) -> Result<Episode, DataError> {
     let path = |name: &str| format!("episode_{number}/{name}");
     let attributes = group.attrs().map_err(|error| failure(&format!("episode_{number}"), error))?;
-    let seed = attributes.get("seed").and_then(|seed| seed.as_u64().or(u64::try_from(seed.as_i64()?).ok()));
+    let seed = attributes.get("seed");
+    let seed = seed.and_then(|seed| seed.as_u64().or_else(|| u64::try_from(seed.as_i64()?).ok()));
 
     let rewards = reader.doubles(group, "rewards", &path("rewards"))?;
     let steps = rewards.rows;

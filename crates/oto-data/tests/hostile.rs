@@ -106,7 +106,7 @@ fn metadata_that_do_not_belong_are_refused() {
     assert!(matches!(with("\\\"Discrete\\\"", "\\\"Dict\\\""), DataError::Unsupported(_)));
     assert!(matches!(with("\\\"n\\\": 2", "\\\"n\\\": 0"), DataError::Space { what: "action", .. }));
     assert!(matches!(with("\\\"n\\\": 2", "\\\"n\\\": 1"), DataError::Outside { what: "action", .. }));
-    assert!(matches!(with("4.800000190734863, ", ""), DataError::Space { what: "observation", .. }));
+    assert!(matches!(with("-4.800000190734863, ", ""), DataError::Space { what: "observation", .. }));
     assert!(matches!(with("{", "[{"), DataError::Metadata(_)));
 }
 
@@ -130,14 +130,6 @@ fn sizes_and_links_that_lie_are_refused() {
     assert!(matches!(error, DataError::TooLarge { unit: "bytes", .. }), "{error:?}");
     let error = read_file(&fixture("cyclic.hdf5")).unwrap_err();
     assert!(matches!(error, DataError::Hdf5 { .. }), "{error:?}");
-    // Compression cannot explain a chunk of a gigabyte either.
-    let small = vec![0.0; 3];
-    let file = episode("rewards", |array| {
-        array.with_f64_data(&small).with_shape(&[3]).with_maxshape(&[hdf5_pure::MaxExtent::Unlimited]);
-        array.with_chunks(&[1 << 27]).with_deflate(4);
-    });
-    let error = read_bytes(file, None).unwrap_err();
-    assert!(matches!(error, DataError::TooLarge { unit: "bytes", .. }), "{error:?}");
 }
 
 #[test]
