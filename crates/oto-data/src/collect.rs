@@ -120,7 +120,10 @@ mod tests {
             &mut *world,
             options,
             Metadata::default(),
-            |_, row| Ok::<_, DataError>(row.push(action)),
+            |_, row| {
+                row.push(action);
+                Ok::<_, DataError>(())
+            },
             |steps| {
                 assert_eq!(steps, last + 1);
                 last = steps;

@@ -91,7 +91,10 @@ fn bounds(what: &str, json: &Value, out: &mut Vec<f32>) -> Result<(), DataError>
         _ => None,
     };
     match bound {
-        Some(bound) => Ok(out.push(bound as f32)),
+        Some(bound) => {
+            out.push(bound as f32);
+            Ok(())
+        }
         None => Err(DataError::Metadata(format!("{what}: expected bounds of a box, got {json}"))),
     }
 }

@@ -18,12 +18,15 @@ fn metadata() -> String {
     String::from_utf8(bytes("cartpole_expert/data/metadata.json")).unwrap()
 }
 
+/// What writes an array.
+type Write<'a> = &'a dyn Fn(&mut hdf5_pure::DatasetBuilder);
+
 /// A Minari file with one episode of three steps, but for what `change` writes under one of the names.
 fn episode(name: &str, change: impl FnOnce(&mut hdf5_pure::DatasetBuilder)) -> Vec<u8> {
     let mut file = FileBuilder::new();
     let mut group = file.create_group("episode_0");
     group.set_attr("id", AttrValue::I64(0));
-    let whole: [(&str, &dyn Fn(&mut hdf5_pure::DatasetBuilder)); 5] = [
+    let whole: [(&str, Write<'_>); 5] = [
         ("observations", &|array| _ = array.with_f32_data(&[0.5; 8]).with_shape(&[4, 2])),
         ("actions", &|array| _ = array.with_i64_data(&[0, 1, 2])),
         ("rewards", &|array| _ = array.with_f64_data(&[1.0; 3])),
