@@ -75,6 +75,10 @@ pub enum LearnCommandError {
 
 /// Trains as the flags say.
 pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
+    if let Some(folder) = &command.record {
+        // Before a run folder is overwritten.
+        check_target(folder, None)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // A second handler in one process would be refused; then the first one does the same.
@@ -181,7 +185,7 @@ fn one(
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
-    let (world, recorder) = world(job, command.record.as_deref())?;
+    let (world, recorder) = world(job, command.record.is_some())?;
     let (mut student, mut driver) = learn::prepare_in(world, job, None, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
@@ -210,15 +214,14 @@ fn one(
     Ok(console.evaluations)
 }
 
-/// The run's world, and what records its steps, if they go into a folder.
-fn world(
-    job: &Job,
-    record: Option<&Path>,
-) -> Result<(World, Option<Arc<Mutex<Recorder>>>), LearnCommandError> {
-    let Some(folder) = record else {
+/// What records a run's steps.
+type Record = Arc<Mutex<Recorder>>;
+
+/// The run's world, and what records its steps, if they are to be recorded.
+fn world(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
+    if !record {
         return Ok((World::built_in(&job.env).map_err(RunError::Train)?, None));
-    };
-    check_target(folder, None)?;
+    }
     let make = || oto_env::make(&job.env).map_err(DataError::from);
     let train = make()?;
     let metadata = Metadata {
