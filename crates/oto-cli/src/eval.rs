@@ -5,10 +5,10 @@ use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make, make_classic};
-use oto_policy::{Policy, PolicyError, load_file};
+use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, World};
+use oto_student::student::{Student, World, wire_space};
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
@@ -20,7 +20,7 @@ const BASELINE: &str = "LTE";
 /// What to play.
 #[derive(Args, Clone, Debug)]
 pub struct EvalOptions {
-    /// Checkpoints, run folders that hold one, and models (ONNX, safetensors, ...); the others are compared with the first
+    /// Checkpoints, run folders that hold one, models (ONNX, safetensors, ...), scripted:random; the others are compared with the first
     pub policies: Vec<PathBuf>,
     /// Environment to play in
     #[arg(long, default_value = "CartPole-v1")]
@@ -169,17 +169,52 @@ fn compare(played: &[Played], bound: Option<&Played>) -> Result<Vec<Row>, Evalua
     played.iter().chain(bound).enumerate().map(row).collect()
 }
 
-/// Plays a checkpoint, the one in a run folder, or a model.
-fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
-    let path = if path.is_dir() { path.join("checkpoint.safetensors") } else { path.to_owned() };
-    let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
-    match checkpoint::config(&file) {
-        Ok(config) => {
-            let mut student = Student::new(&config, World::built_in(env)?, &[], &oto_cpu::Cpu, 0)?;
-            student.load_weights(&file)?;
-            play_student(&mut student, env, seeds)
+/// A policy for one environment.
+pub(crate) enum Player {
+    /// Out of a checkpoint: its greedy policy.
+    Student(Box<Student>),
+    /// Made elsewhere, or scripted.
+    Model(Box<dyn Policy>),
+}
+
+impl Player {
+    /// A checkpoint, the one in a run folder, a model, or `scripted:NAME`.
+    pub fn load(path: &Path, env: &str) -> Result<Self, EvalError> {
+        let world = make(env)?;
+        if let Some(name) = path.to_str().filter(|name| name.starts_with(scripted::PREFIX)) {
+            let [observation, action] = [world.observation_space(), world.action_space()].map(wire_space);
+            return Ok(Self::Model(scripted(name, observation, action)?));
         }
-        Err(_) => play_model(&mut *load_file(&path)?.policy, env, seeds),
+        let path = if path.is_dir() { path.join("checkpoint.safetensors") } else { path.to_owned() };
+        let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
+        let Ok(config) = checkpoint::config(&file) else {
+            let policy = load_file(&path)?.policy;
+            check_actions(&*policy, world.action_space())?;
+            return Ok(Self::Model(policy));
+        };
+        let mut student = Student::new(&config, World::built_in(env)?, &[], &oto_cpu::Cpu, 0)?;
+        student.load_weights(&file)?;
+        Ok(Self::Student(Box::new(student)))
+    }
+
+    /// Answers an observation with an action `[action width]` in the environment's units, an index as a number.
+    pub fn act(&mut self, observation: &[f32], row: &mut Vec<f32>) -> Result<(), EvalError> {
+        row.clear();
+        match self {
+            Self::Student(student) => match student.trainer().greedy(observation)? {
+                Action::Discrete(choice) => row.push(choice as f32),
+                Action::Continuous(vector) => row.extend_from_slice(vector),
+            },
+            Self::Model(policy) => policy.act(observation, 1, row)?,
+        }
+        Ok(())
+    }
+}
+
+fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
+    match Player::load(path, env)? {
+        Player::Student(mut student) => play_student(&mut student, env, seeds),
+        Player::Model(mut policy) => play_model(&mut *policy, env, seeds),
     }
 }
 
@@ -190,20 +225,23 @@ fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<V
     })
 }
 
+/// Whether a policy answers with actions of this environment.
+fn check_actions(policy: &dyn Policy, space: &Space) -> Result<(), EvalError> {
+    let fits = match (space, policy.action_space()) {
+        (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
+        (space @ Space::Box { .. }, oto_proto::Space::Box { low, .. }) => low.len() == space.width(),
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(EvalError::Actions(policy.action_space().clone())) }
+}
+
 pub(crate) fn play_model(
     policy: &mut dyn Policy,
     env: &str,
     seeds: Range<u64>,
 ) -> Result<Vec<f64>, EvalError> {
     let mut world = make(env)?;
-    let fits = match (world.action_space(), policy.action_space()) {
-        (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
-        (space @ Space::Box { .. }, oto_proto::Space::Box { low, .. }) => low.len() == space.width(),
-        _ => false,
-    };
-    if !fits {
-        return Err(EvalError::Actions(policy.action_space().clone()));
-    }
+    check_actions(policy, world.action_space())?;
     let mut row = Vec::new();
     returns(&mut *world, seeds, |world, observation| {
         policy.act(observation, 1, &mut row)?;

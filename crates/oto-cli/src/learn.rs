@@ -70,7 +70,16 @@ pub fn prepare(
     wires: Option<Vec<Wire>>,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
-    let world = World::built_in(&job.env)?;
+    prepare_in(World::built_in(&job.env)?, job, wires, resume)
+}
+
+/// [`prepare`] in a world of the caller's.
+pub fn prepare_in(
+    world: World,
+    job: &Job,
+    wires: Option<Vec<Wire>>,
+    resume: Option<&[u8]>,
+) -> Result<(Student, Driver), RunError> {
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = backend::choose(&job.student.backend, || program)?;

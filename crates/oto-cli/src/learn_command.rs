@@ -6,12 +6,13 @@ use crate::options::{Job, LearnOptions, OptionsError};
 use crate::run_folder::{FolderError, RunFolder};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_student::checkpoint;
-use oto_student::student::{Event, Metrics, Student};
+use oto_student::student::{Event, Metrics, Student, World};
 use oto_student::trainer::TrainError;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Training, its output and its place.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +34,9 @@ pub struct LearnCommand {
     /// Go on with the run in this folder, to --steps if given
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
     resume: Option<PathBuf>,
+    /// Write the steps of the run as a dataset in Minari's layout into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
+    record: Option<PathBuf>,
     /// Print every event as a line of JSON instead of a progress bar
     #[arg(long)]
     json: bool,
@@ -56,6 +60,9 @@ pub enum LearnCommandError {
     /// The curve of many runs.
     #[error(transparent)]
     Chart(#[from] ChartError),
+    /// The dataset it records.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A file of its own.
     #[error("{}: {error}", path.display())]
     File {
@@ -68,6 +75,10 @@ pub enum LearnCommandError {
 
 /// Trains as the flags say.
 pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
+    if let Some(folder) = &command.record {
+        // Before a run folder is overwritten.
+        check_target(folder, None)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // A second handler in one process would be refused; then the first one does the same.
@@ -174,7 +185,8 @@ fn one(
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
-    let (mut student, mut driver) = learn::prepare(job, None, resume)?;
+    let (world, recorder) = world(job, command.record.is_some())?;
+    let (mut student, mut driver) = learn::prepare_in(world, job, None, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -188,6 +200,10 @@ fn one(
         Console { folder, bar, json: command.json, stop: stop.clone(), evaluations: Vec::new(), name };
     let metrics = learn::run(&mut student, &mut driver, &mut console)?;
     console.bar.finish_and_clear();
+    if let (Some(folder), Some(recorder)) = (&command.record, recorder) {
+        let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        write_folder(&recorder.finish()?, folder)?;
+    }
     console.folder.draw_curve(&console.name, &curve_subtitle(job), &[])?;
     if !command.json {
         let last =
@@ -196,6 +212,28 @@ fn one(
         println!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
     }
     Ok(console.evaluations)
+}
+
+/// What records a run's steps.
+type Record = Arc<Mutex<Recorder>>;
+
+/// The run's world, and what records its steps, if they are to be recorded.
+fn world(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
+    if !record {
+        return Ok((World::built_in(&job.env).map_err(RunError::Train)?, None));
+    }
+    let make = || oto_env::make(&job.env).map_err(DataError::from);
+    let train = make()?;
+    let metadata = Metadata {
+        environment: Some(job.env.clone()),
+        algorithm: Some("oto learn".into()),
+        description: Some(format!("{} steps of learning, seed {}", job.student.steps, job.student.seed)),
+        ..Metadata::default()
+    };
+    let spaces = (train.observation_space().clone(), train.action_space().clone());
+    let recorder = Arc::new(Mutex::new(Recorder::new(spaces.0, spaces.1, metadata)));
+    let train = Box::new(Recorded::new(train, recorder.clone()));
+    Ok((World::Inside { train, evaluate: make()? }, Some(recorder)))
 }
 
 fn curve_subtitle(job: &Job) -> String {

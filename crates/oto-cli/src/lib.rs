@@ -12,6 +12,8 @@ pub mod bench;
 #[cfg(feature = "native")]
 pub mod chart;
 #[cfg(feature = "native")]
+pub mod dataset;
+#[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod learn_command;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use oto_cli::{bench, eval, learn_command, report, serve, verify};
+use oto_cli::{bench, dataset, eval, learn_command, report, serve, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -21,6 +21,9 @@ enum Command {
     Learn(Box<learn_command::LearnCommand>),
     /// Play a checkpoint's greedy policy
     Eval(eval::EvalOptions),
+    /// Look into datasets, and make them
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
     /// Run an experiment and write it up
     Report(report::ReportOptions),
     /// Measure how fast updates are
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
         Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
         Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
+        Command::Dataset(command) => dataset::dataset(&command).map(|()| true).map_err(Into::into),
         Command::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),
         Command::Bench(options) => bench::bench(&options).map(|()| true).map_err(Into::into),
         Command::Verify(options) => Ok(verify::verify(&options)),

@@ -625,7 +625,8 @@ fn teacher(
     Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0) })
 }
 
-fn wire_space(space: &Space) -> oto_proto::Space {
+/// A space as the wire has it.
+pub fn wire_space(space: &Space) -> oto_proto::Space {
     match space {
         Space::Discrete { n } => oto_proto::Space::Discrete { n: *n },
         Space::Box { low, high } => oto_proto::Space::Box { low: low.clone(), high: high.clone() },

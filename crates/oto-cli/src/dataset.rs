@@ -1,0 +1,234 @@
+//! `oto dataset`: what is in a dataset, and datasets of what a policy plays.
+
+use crate::eval::{EvalError, Player};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use oto_data::{
+    Collect, DataError, Dataset, Metadata, Summary, check_target, collect, read_file, write_folder,
+};
+use oto_env::Action;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum DatasetCommand {
+    /// Tell what is in a dataset: Minari's folder, or an HDF5 file in Minari's or D4RL's layout
+    Info(InfoOptions),
+    /// Play a policy and write down its episodes in Minari's layout
+    Collect(CollectOptions),
+}
+
+/// Which dataset.
+#[derive(Args, Clone, Debug)]
+pub struct InfoOptions {
+    /// Folder or file
+    pub path: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to play, how long, and where to keep it.
+#[derive(Args, Clone, Debug)]
+pub struct CollectOptions {
+    /// Checkpoint, run folder that holds one, model (ONNX, safetensors, ...), or scripted:random
+    #[arg(long)]
+    pub policy: PathBuf,
+    /// Environment to play in
+    #[arg(long, default_value = "CartPole-v1")]
+    pub env: String,
+    /// At least so many steps; the last episode is played to its end
+    #[arg(long, default_value_t = 10_000)]
+    pub steps: usize,
+    /// Seed of the first episode; the next ones count on
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Standard deviation of normal noise on continuous actions, in the environment's units
+    #[arg(long, default_value_t = 0.0)]
+    pub noise: f64,
+    /// Probability of a random action
+    #[arg(long, default_value_t = 0.0)]
+    pub epsilon: f64,
+    /// Folder to write, which Minari finds at MINARI_DATASETS_PATH/ID
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Name of the dataset, such as CartPole/expert-v0
+    #[arg(long)]
+    pub id: Option<String>,
+}
+
+/// Why there is no dataset to tell of.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// It cannot be read, written or recorded.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The policy cannot be played.
+    #[error(transparent)]
+    Policy(#[from] EvalError),
+}
+
+/// Does it, and prints what came of it.
+pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
+    match command {
+        DatasetCommand::Info(options) => {
+            let dataset = read_file(&options.path)?;
+            if options.json { print_json(&dataset) } else { print(&dataset) }
+        }
+        DatasetCommand::Collect(options) => {
+            check_target(&options.out, options.id.as_deref())?;
+            let dataset = play(options)?;
+            write_folder(&dataset, &options.out)?;
+            print(&dataset);
+        }
+    }
+    Ok(())
+}
+
+fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
+    let CollectOptions { policy, env, steps, seed, noise, epsilon, .. } = options;
+    let mut player = Player::load(policy, env)?;
+    let mut world = oto_env::make(env).map_err(DataError::from)?;
+    let name = policy.file_name().unwrap_or(policy.as_os_str()).to_string_lossy();
+    let exploration = format!("noise {noise}, epsilon {epsilon}");
+    let metadata = Metadata {
+        id: options.id.clone(),
+        environment: Some(env.clone()),
+        algorithm: Some(name.clone().into()),
+        description: Some(format!("{name} in {env}, {exploration}, first seed {seed}")),
+    };
+    let bar = ProgressBar::new(*steps as u64);
+    let template = "{bar:24} {pos}/{len} steps  {per_sec}  {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let how = Collect { steps: *steps, seed: *seed, epsilon: *epsilon, noise: *noise };
+    let dataset = collect(
+        &mut *world,
+        &how,
+        metadata,
+        |observation, row| Ok::<_, DatasetError>(player.act(observation, row)?),
+        |done| bar.set_position(done as u64),
+    );
+    bar.finish_and_clear();
+    dataset
+}
+
+fn print(dataset: &Dataset) {
+    // A checked dataset has a transition.
+    let Some(summary) = Summary::of(dataset) else { return };
+    let Metadata { id, environment, algorithm, description } = &dataset.metadata;
+    for (name, text) in
+        [("name", id), ("environment", environment), ("played by", algorithm), ("description", description)]
+    {
+        if let Some(text) = text {
+            println!("{name:>12}: {text}");
+        }
+    }
+    let Summary { transitions, episodes, mean_return, std_return, min_return, max_return, .. } = summary;
+    println!("{:>12}: {transitions} in {episodes} episodes", "transitions");
+    println!("{:>12}: {mean_return:.2} +- {std_return:.2} ({min_return} to {max_return})", "return");
+    println!("{:>12}: {}", "observation", summary.observation);
+    println!("{:>12}: {}", "action", summary.action);
+    let first = summary.first;
+    println!(
+        "{:>12}: {:?}, {:?} gives {} and {:?}",
+        "first", first.observation, first.action, first.reward, first.next_observation
+    );
+}
+
+fn print_json(dataset: &Dataset) {
+    let Some(summary) = Summary::of(dataset) else { return };
+    let action = match summary.first.action {
+        Action::Discrete(choice) => json!(choice),
+        Action::Continuous(vector) => json!(vector),
+    };
+    let Metadata { id, environment, algorithm, description } = &dataset.metadata;
+    let object = json!({
+        "id": id,
+        "environment": environment,
+        "algorithm": algorithm,
+        "description": description,
+        "transitions": summary.transitions,
+        "episodes": summary.episodes,
+        "mean_return": summary.mean_return,
+        "std_return": summary.std_return,
+        "min_return": summary.min_return,
+        "max_return": summary.max_return,
+        "observation_space": dataset.observation,
+        "action_space": dataset.action,
+        "first_transition": {
+            "observation": summary.first.observation,
+            "action": action,
+            "reward": summary.first.reward,
+            "next_observation": summary.first.next_observation,
+            "terminated": summary.first.terminated,
+            "truncated": summary.first.truncated,
+        },
+    });
+    println!("{object}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn options(policy: &str, env: &str, name: &str) -> CollectOptions {
+        let out = std::env::temp_dir().join(format!("oto-dataset-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&out);
+        CollectOptions {
+            policy: policy.into(),
+            env: env.into(),
+            steps: 700,
+            seed: 3,
+            noise: 0.0,
+            epsilon: 0.0,
+            out,
+            id: Some(format!("oto/{name}-v0")),
+        }
+    }
+
+    #[test]
+    fn what_a_policy_plays_is_written_and_read() {
+        let teachers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../server/teachers");
+        let expert = teachers.join("ppo_cartpole_v1.onnx");
+        let expert = options(expert.to_str().unwrap(), "CartPole-v1", "expert");
+        let random = options("scripted:random", "Pendulum-v1", "random");
+        for options in [&expert, &random] {
+            dataset(&DatasetCommand::Collect(options.clone())).unwrap();
+            let json = true;
+            dataset(&DatasetCommand::Info(InfoOptions { path: options.out.clone(), json })).unwrap();
+        }
+        let [played, drawn] = [&expert, &random].map(|options| {
+            let dataset = read_file(&options.out).unwrap();
+            std::fs::remove_dir_all(&options.out).unwrap();
+            let world = oto_env::make(&options.env).unwrap();
+            dataset.fits(world.observation_space(), world.action_space()).unwrap();
+            dataset
+        });
+        assert_eq!(played.returns(), [500.0, 500.0]);
+        assert_eq!(played.episodes[1].seed, Some(4));
+        assert_eq!((drawn.len(), drawn.episodes.len()), (800, 4));
+        assert_eq!(drawn.metadata.algorithm.as_deref(), Some("scripted:random"));
+    }
+
+    #[test]
+    fn what_cannot_be_played_or_read_is_refused() {
+        let refused = |options: CollectOptions| play(&options).unwrap_err();
+        let base = options("scripted:random", "CartPole-v1", "refused");
+        assert!(matches!(
+            refused(CollectOptions { noise: 0.1, ..base.clone() }),
+            DatasetError::Data(DataError::Exploration(_))
+        ));
+        assert!(matches!(
+            refused(CollectOptions { env: "Go".into(), ..base.clone() }),
+            DatasetError::Policy(_)
+        ));
+        assert!(matches!(
+            refused(CollectOptions { policy: "none".into(), ..base }),
+            DatasetError::Policy(EvalError::Read { .. })
+        ));
+        let info = dataset(&DatasetCommand::Info(InfoOptions { path: "none".into(), json: false }));
+        assert!(matches!(info, Err(DatasetError::Data(DataError::File { .. }))));
+    }
+}

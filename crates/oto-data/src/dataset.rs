@@ -1,0 +1,274 @@
+//! Episodes in memory, and what has to hold for them.
+
+use crate::DataError;
+use oto_env::{Action, Space};
+
+/// Episodes of one environment.
+///
+/// In a checked dataset every number is finite, every action lies in `action`, and the arrays of an episode belong together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// What observations look like.
+    pub observation: Space,
+    /// What actions look like. Where a file does not tell, a box without bounds.
+    pub action: Space,
+    /// The episodes, in the order they were played.
+    pub episodes: Vec<Episode>,
+    /// Where the episodes come from.
+    pub metadata: Metadata,
+}
+
+/// Where a dataset comes from, as far as its file tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    /// The dataset's name, such as `CartPole/expert-v0`.
+    pub id: Option<String>,
+    /// The environment's id, such as `CartPole-v1`.
+    pub environment: Option<String>,
+    /// Who played.
+    pub algorithm: Option<String>,
+    /// A sentence about it.
+    pub description: Option<String>,
+}
+
+/// One episode of `T` steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Episode {
+    /// `[T + 1, observation width]`: before each step, and after the last.
+    pub observations: Vec<f32>,
+    /// `[T, action width]`, in the environment's units; a discrete action is its index as a number.
+    pub actions: Vec<f32>,
+    /// `[T]`.
+    pub rewards: Vec<f64>,
+    /// `[T]`: whether the step ended the episode inside the task.
+    pub terminated: Vec<bool>,
+    /// `[T]`: whether the step was the last one for another reason: a time limit, or the recording was cut off. The last
+    /// step has one of the flags, no other step has.
+    pub truncated: Vec<bool>,
+    /// The seed that its environment was reset with, if it is known.
+    pub seed: Option<u64>,
+}
+
+/// One step, borrowed from its episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transition<'a> {
+    /// `[observation width]`, before the step.
+    pub observation: &'a [f32],
+    /// What was done, in the environment's units.
+    pub action: Action<'a>,
+    /// What it gave.
+    pub reward: f64,
+    /// `[observation width]`, after the step.
+    pub next_observation: &'a [f32],
+    /// The episode ended inside the task: no value lies beyond.
+    pub terminated: bool,
+    /// The episode was cut: `next_observation` goes on having a value.
+    pub truncated: bool,
+}
+
+impl Episode {
+    /// How many steps it has.
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+
+    /// The sum of its rewards, not discounted.
+    pub fn total_reward(&self) -> f64 {
+        self.rewards.iter().sum()
+    }
+}
+
+impl Dataset {
+    /// How many transitions there are.
+    pub fn len(&self) -> usize {
+        self.episodes.iter().map(Episode::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every episode's return, not discounted, in the order of `episodes`.
+    pub fn returns(&self) -> Vec<f64> {
+        self.episodes.iter().map(Episode::total_reward).collect()
+    }
+
+    /// All steps, episode by episode.
+    pub fn transitions(&self) -> impl Iterator<Item = Transition<'_>> {
+        self.episodes.iter().flat_map(|episode| self.transitions_of(episode))
+    }
+
+    /// The steps of one of this dataset's episodes.
+    pub fn transitions_of<'a>(&'a self, episode: &'a Episode) -> impl Iterator<Item = Transition<'a>> {
+        let observations = episode.observations.chunks_exact(self.observation.width().max(1));
+        let actions = episode.actions.chunks_exact(self.action.width().max(1));
+        let ends = episode.terminated.iter().zip(&episode.truncated);
+        observations.clone().zip(observations.skip(1)).zip(actions).zip(&episode.rewards).zip(ends).map(
+            |((((observation, next_observation), action), &reward), (&terminated, &truncated))| Transition {
+                observation,
+                action: element(&self.action, action),
+                reward,
+                next_observation,
+                terminated,
+                truncated,
+            },
+        )
+    }
+
+    /// Checks that a learner can take it as it is: valid spaces, at least one episode, each with a step, arrays of
+    /// lengths that agree, finite numbers, actions and discrete observations inside their spaces, ends at ends.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its episode and row.
+    pub fn check(&self) -> Result<(), DataError> {
+        for (what, space) in [("observation", &self.observation), ("action", &self.action)] {
+            space.validate().map_err(|source| DataError::Space { what, source })?;
+        }
+        if self.episodes.is_empty() {
+            return Err(DataError::Empty);
+        }
+        self.episodes.iter().enumerate().try_for_each(|(number, episode)| self.check_episode(number, episode))
+    }
+
+    /// [`Dataset::check`], and that it is a dataset for an environment with these spaces: the same kind and size, the
+    /// bounds of actions equal where the dataset knows them, and every action in the environment's space. Bounds of
+    /// observations may differ; environments of one name have declared them differently over time.
+    ///
+    /// # Errors
+    /// [`DataError::SpaceMismatch`], [`DataError::Outside`], and everything [`Dataset::check`] finds.
+    pub fn fits(&self, observation: &Space, action: &Space) -> Result<(), DataError> {
+        self.check()?;
+        let mismatch = |what, expected: &Space, got: &Space| DataError::SpaceMismatch {
+            what,
+            expected: in_words(expected),
+            got: in_words(got),
+        };
+        if !same_size(observation, &self.observation) {
+            return Err(mismatch("observation", observation, &self.observation));
+        }
+        if !same_size(action, &self.action) || !same_bounds(action, &self.action) {
+            return Err(mismatch("action", action, &self.action));
+        }
+        for (number, episode) in self.episodes.iter().enumerate() {
+            check_inside(number, "action", action, &episode.actions)?;
+        }
+        Ok(())
+    }
+
+    fn check_episode(&self, number: usize, episode: &Episode) -> Result<(), DataError> {
+        let steps = episode.len();
+        if steps == 0 {
+            return Err(DataError::EmptyEpisode { episode: number });
+        }
+        let lengths = [
+            (
+                "observations",
+                (steps + 1).saturating_mul(self.observation.width()),
+                episode.observations.len(),
+            ),
+            ("actions", steps.saturating_mul(self.action.width()), episode.actions.len()),
+            ("terminations", steps, episode.terminated.len()),
+            ("truncations", steps, episode.truncated.len()),
+        ];
+        for (what, expected, got) in lengths {
+            if expected != got {
+                return Err(DataError::Length { episode: number, steps, what, expected, got });
+            }
+        }
+        check_finite(number, "observation", &episode.observations, self.observation.width())?;
+        check_finite(number, "action", &episode.actions, self.action.width())?;
+        if let Some(row) = episode.rewards.iter().position(|reward| !reward.is_finite()) {
+            let value = episode.rewards[row];
+            return Err(DataError::NotFinite { episode: number, row, what: "the reward".into(), value });
+        }
+        if let Space::Discrete { .. } = self.observation {
+            check_inside(number, "observation", &self.observation, &episode.observations)?;
+        }
+        check_inside(number, "action", &self.action, &episode.actions)?;
+        let ends = episode.terminated.iter().zip(&episode.truncated);
+        match ends.into_iter().position(|(terminated, truncated)| *terminated || *truncated) {
+            Some(row) if row + 1 == steps => Ok(()),
+            Some(row) => Err(DataError::EndInside { episode: number, row, rest: steps - 1 - row }),
+            None => Err(DataError::NoEnd { episode: number }),
+        }
+    }
+}
+
+/// A row of numbers as an element of `space`.
+fn element<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
+    match space {
+        Space::Discrete { .. } => Action::Discrete(row[0] as u32),
+        Space::Box { .. } => Action::Continuous(row),
+    }
+}
+
+fn check_finite(episode: usize, what: &str, rows: &[f32], width: usize) -> Result<(), DataError> {
+    match rows.iter().position(|number| !number.is_finite()) {
+        Some(at) => Err(DataError::NotFinite {
+            episode,
+            row: at / width,
+            what: format!("component {} of the {what}", at % width),
+            value: rows[at].into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_inside(episode: usize, what: &'static str, space: &Space, rows: &[f32]) -> Result<(), DataError> {
+    let inside = |row: &[f32]| match space {
+        Space::Discrete { n } => row[0] >= 0.0 && row[0] < *n as f32 && row[0].fract() == 0.0,
+        Space::Box { .. } => space.contains(Action::Continuous(row)),
+    };
+    match rows.chunks_exact(space.width()).position(|row| !inside(row)) {
+        Some(row) => Err(DataError::Outside {
+            episode,
+            row,
+            what,
+            got: rows[row * space.width()..].iter().take(space.width().min(8)).copied().collect(),
+            space: in_words(space),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn same_size(expected: &Space, got: &Space) -> bool {
+    match (expected, got) {
+        (Space::Discrete { n: expected }, Space::Discrete { n: got }) => expected == got,
+        (Space::Box { .. }, Space::Box { .. }) => expected.width() == got.width(),
+        _ => false,
+    }
+}
+
+/// Whether the bounds that `got` knows are those of `expected`.
+fn same_bounds(expected: &Space, got: &Space) -> bool {
+    let (Space::Box { low, high }, Space::Box { low: got_low, high: got_high }) = (expected, got) else {
+        return true;
+    };
+    let agree = |(expected, got): (&f32, &f32)| got.is_infinite() || expected == got;
+    low.iter().zip(got_low).all(agree) && high.iter().zip(got_high).all(agree)
+}
+
+/// A space as errors and reports name it: `one of 2 choices`, `1 number from -3 to 3`, `4 numbers`.
+pub(crate) fn in_words(space: &Space) -> String {
+    let (low, high) = match space {
+        Space::Discrete { n } => return format!("one of {n} choices"),
+        Space::Box { low, high } => (low, high),
+    };
+    let numbers = if low.len() == 1 { "1 number".into() } else { format!("{} numbers", low.len()) };
+    let same = |bounds: &[f32]| bounds.iter().all(|bound| *bound == bounds[0]);
+    match (low.first(), high.first()) {
+        (Some(first), Some(last)) if same(low) && same(high) && (first.is_finite() || last.is_finite()) => {
+            format!("{numbers} from {first} to {last}")
+        }
+        _ if low.iter().chain(high).any(|bound| bound.is_finite()) => {
+            format!("{numbers} with a range for each")
+        }
+        _ => numbers,
+    }
+}

@@ -1,0 +1,176 @@
+//! Datasets that Minari, h5py and D4RL's users wrote: read as they are, written so that nothing is lost.
+
+use oto_data::{DataError, Dataset, Episode, Metadata, Summary, read_bytes, read_file, write_folder};
+use oto_env::{Action, Environment, Space};
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A folder that is not there yet.
+fn fresh(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+/// Plays an episode again from its seed: the recorded steps are what the environment does. Roundings grow with every step,
+/// and a pendulum pushed hard makes them grow faster than a cart: a hundred steps are compared.
+fn replay(world: &mut dyn Environment, dataset: &Dataset, episode: &Episode) {
+    let mut seen = vec![0.0; world.observation_space().width()];
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));
+    world.reset(episode.seed, &mut seen).unwrap();
+    for (row, transition) in dataset.transitions_of(episode).enumerate().take(100) {
+        assert!(close(&seen, transition.observation), "row {row}: {seen:?} {transition:?}");
+        let step = world.step(transition.action, &mut seen).unwrap();
+        assert!(close(&seen, transition.next_observation), "row {row}: {seen:?} {transition:?}");
+        let expected = (transition.reward, transition.terminated, transition.truncated);
+        assert_eq!((step.reward, step.terminated, step.truncated), expected, "row {row}");
+    }
+}
+
+#[test]
+fn minaris_episodes_are_those_of_the_environment() {
+    for (name, id, episodes, steps) in [
+        ("cartpole_random", "CartPole-v1", 12, 322),
+        ("cartpole_expert", "CartPole-v1", 1, 500),
+        ("cartpole_resizable", "CartPole-v1", 3, 49),
+        ("inverted_pendulum_medium", "InvertedPendulum-v5", 2, 658),
+    ] {
+        let dataset = read_file(&fixture(name)).unwrap();
+        assert_eq!((dataset.episodes.len(), dataset.len()), (episodes, steps), "{name}");
+        assert_eq!(dataset.metadata.environment.as_deref(), Some(id));
+        let mut world = oto_env::make(id).unwrap();
+        dataset.fits(world.observation_space(), world.action_space()).unwrap();
+        for episode in &dataset.episodes {
+            assert!(episode.seed.is_some(), "{name}");
+            replay(&mut *world, &dataset, episode);
+        }
+    }
+}
+
+#[test]
+fn what_minari_tells_is_kept() {
+    let dataset = read_file(&fixture("cartpole_random")).unwrap();
+    assert_eq!(dataset.metadata.id.as_deref(), Some("CartPole/random-v0"));
+    assert_eq!(dataset.metadata.algorithm.as_deref(), Some("uniform random actions"));
+    assert_eq!(dataset.action, Space::Discrete { n: 2 });
+    let Space::Box { low, high } = &dataset.observation else { panic!("{:?}", dataset.observation) };
+    assert_eq!((low[0], low[1], high[2]), (-4.8, f32::NEG_INFINITY, 0.418_879_03));
+    let summary = Summary::of(&dataset).unwrap();
+    assert_eq!((summary.min_return, summary.max_return), (10.0, 75.0));
+    assert!((summary.mean_return - 26.833_333_333).abs() < 1e-6);
+    assert!((summary.std_return - 17.803_713_72).abs() < 1e-6);
+    assert_eq!(summary.first.action, Action::Discrete(1));
+    assert_eq!(summary.first.observation, [0.009_641_292_5, 0.010_226_438, 0.017_419_059, 0.032_549_31]);
+    assert_eq!(summary.first.next_observation, [0.009_845_821, 0.205_094_32, 0.018_070_046, -0.254_587_23]);
+}
+
+/// The file alone shows its spaces, the `data` folder is as good as the one around it.
+#[test]
+fn a_dataset_has_several_addresses() {
+    let folder = fixture("inverted_pendulum_medium");
+    let whole = read_file(&folder).unwrap();
+    assert_eq!(read_file(&folder.join("data")).unwrap(), whole);
+    assert_eq!(read_file(&folder.join("data/main_data.hdf5")).unwrap(), whole);
+    let alone = read_bytes(std::fs::read(folder.join("data/main_data.hdf5")).unwrap(), None).unwrap();
+    assert_eq!(alone.episodes, whole.episodes);
+    assert_eq!(alone.action, Space::uniform(1, f32::NEG_INFINITY, f32::INFINITY));
+    alone.fits(&whole.observation, &whole.action).unwrap();
+    let choices = std::fs::read(fixture("cartpole_random/data/main_data.hdf5")).unwrap();
+    assert_eq!(read_bytes(choices, None).unwrap().action, Space::Discrete { n: 2 });
+}
+
+/// What D4RL's `qlearning_dataset` made of the same columns: reward, terminal, first number before and after.
+const QLEARNING: [(f64, bool, f32, f32); 13] = [
+    (0.0, false, 0.001_928_258_6, 0.011_691_884),
+    (1.0, false, 0.011_691_884, 0.010_949_235),
+    (2.0, false, 0.010_949_235, 0.005_320_778),
+    (3.0, false, 0.005_320_778, 0.007_208_275),
+    (4.0, true, 0.007_208_275, -0.009_536_542),
+    (10.0, false, -0.009_536_542, -0.005_318_390_7),
+    (11.0, false, -0.005_318_390_7, -0.008_389_263),
+    (12.0, false, -0.008_389_263, -0.019_674_933),
+    (30.0, false, 0.042_547_725, 0.037_363_91),
+    (31.0, false, 0.037_363_91, 0.024_519_987),
+    (32.0, true, 0.024_519_987, -0.044_134_98),
+    (40.0, false, -0.044_134_98, -0.053_247_083),
+    (41.0, false, -0.053_247_083, -0.067_743_234),
+];
+
+#[test]
+fn d4rls_columns_give_the_transitions_of_qlearning_dataset() {
+    let dataset = read_file(&fixture("d4rl.hdf5")).unwrap();
+    let lengths: Vec<usize> = dataset.episodes.iter().map(Episode::len).collect();
+    assert_eq!(lengths, [5, 3, 3, 2]);
+    assert_eq!(dataset.len(), QLEARNING.len());
+    for (transition, expected) in dataset.transitions().zip(QLEARNING) {
+        let (reward, terminal, before, after) = expected;
+        assert_eq!((transition.reward, transition.terminated), (reward, terminal));
+        assert!((transition.observation[0] - before).abs() < 1e-8, "{transition:?} {expected:?}");
+        assert!((transition.next_observation[0] - after).abs() < 1e-8, "{transition:?} {expected:?}");
+    }
+    let world = oto_env::make("InvertedPendulum-v5").unwrap();
+    dataset.fits(world.observation_space(), world.action_space()).unwrap();
+}
+
+#[test]
+fn where_d4rl_has_next_observations_no_step_is_lost() {
+    let dataset = read_file(&fixture("d4rl_next.hdf5")).unwrap();
+    let lengths: Vec<usize> = dataset.episodes.iter().map(Episode::len).collect();
+    assert_eq!(lengths, [5, 4, 1, 3, 3]);
+    let ends: Vec<bool> =
+        dataset.episodes.iter().map(|episode| *episode.terminated.last().unwrap()).collect();
+    assert_eq!(ends, [true, false, false, true, false]);
+    // The columns are cut out of one episode, of which the other fixture has all.
+    let source = &read_file(&fixture("inverted_pendulum_medium")).unwrap().episodes[0];
+    assert_eq!(dataset.episodes[0].observations, source.observations[..6 * 4]);
+    assert_eq!(dataset.episodes[1].observations, source.observations[10 * 4..15 * 4]);
+    assert_eq!(dataset.episodes[1].actions, source.actions[10..14]);
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let choices = Dataset {
+        observation: Space::Discrete { n: 500 },
+        action: Space::uniform(2, -1.0, f32::INFINITY),
+        episodes: (0..3)
+            .map(|i| Episode {
+                observations: (0..=200 * i + 1).map(|step| (step % 500) as f32).collect(),
+                actions: (0..2 * (200 * i + 1)).map(|number| number as f32 * 0.1 - 1.0).collect(),
+                rewards: (0..200 * i + 1).map(|step| f64::from(step) / 3.0).collect(),
+                terminated: vec![false; 200 * i as usize + 1],
+                truncated: (0..200 * i + 1).map(|step| step == 200 * i).collect(),
+                seed: (i == 1).then_some(u64::MAX),
+            })
+            .collect(),
+        metadata: Metadata {
+            id: Some("oto/taxi-v3".into()),
+            environment: Some("MobileCell-5G-v0".into()),
+            algorithm: Some("\"quoted\" Infinity \\ \n".into()),
+            description: Some("für die Prüfung".into()),
+        },
+    };
+    let fixtures = ["cartpole_random", "cartpole_resizable", "inverted_pendulum_medium"]
+        .map(|name| read_file(&fixture(name)).unwrap());
+    for (number, dataset) in fixtures.into_iter().chain([choices]).enumerate() {
+        let folder = fresh(&format!("round-trip-{number}"));
+        write_folder(&dataset, &folder).unwrap();
+        assert_eq!(read_file(&folder).unwrap(), dataset);
+        let again = write_folder(&dataset, &folder);
+        assert!(matches!(again, Err(DataError::Exists { .. })), "{again:?}");
+    }
+}
+
+#[test]
+fn names_that_minari_refuses_are_not_written() {
+    let mut dataset = read_file(&fixture("cartpole_expert")).unwrap();
+    for id in ["", "x", "x-v", "x-v-1", "x-v1.0", "../x-v0", "a b-v0", "/x-v0", "a/x-v0", "oto//x-v0"] {
+        dataset.metadata.id = Some(id.into());
+        let folder = fresh("refused");
+        let written = write_folder(&dataset, &folder);
+        assert!(matches!(written, Err(DataError::Id(_))), "{id}: {written:?}");
+        assert!(!folder.exists());
+    }
+}

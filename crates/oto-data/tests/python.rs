@@ -1,0 +1,76 @@
+//! Python's minari loads what is written here, and what it writes is read. Skipped, and said so, where there is no Python
+//! with `minari`, `h5py` and `pillow`; `OTO_PYTHON` names another interpreter than `python3`.
+
+use oto_data::{Dataset, read_file, write_folder};
+use oto_env::Space;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn minari_reads_what_is_written_and_the_reverse() {
+    let python = std::env::var("OTO_PYTHON").unwrap_or("python3".into());
+    let there = Command::new(&python).args(["-c", "import minari, h5py, PIL"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: {python} has no minari (pip install minari h5py pillow)");
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("minari");
+    let _ = std::fs::remove_dir_all(&root);
+    let written = ["cartpole_random", "inverted_pendulum_medium"].map(|name| {
+        let mut dataset = read_file(&here.join("fixtures").join(name)).unwrap();
+        dataset.metadata.id = Some(format!("oto/{name}-v0"));
+        write_folder(&dataset, &root.join(format!("oto/{name}-v0"))).unwrap();
+        dataset
+    });
+
+    let output = Command::new(&python)
+        .arg(here.join("python.py"))
+        .arg("oto/theirs-v0")
+        .args(written.each_ref().map(|dataset| dataset.metadata.id.clone().unwrap()))
+        .env("MINARI_DATASETS_PATH", &root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (seen, dataset) in lines.iter().zip(&written) {
+        compare(seen, dataset);
+    }
+
+    let theirs = read_file(&root.join("oto/theirs-v0")).unwrap();
+    assert_eq!((theirs.len(), theirs.observation.width()), (2041, 6));
+    assert_eq!(theirs.action, Space::Discrete { n: 3 });
+    for (episode, sums) in theirs.episodes.iter().zip(lines[2].as_array().unwrap()) {
+        assert!((episode.total_reward() - sums[0].as_f64().unwrap()).abs() < 1e-9);
+        // Their first choice is -1.
+        let actions = episode.actions.iter().map(|&action| f64::from(action) - 1.0).sum::<f64>();
+        assert_eq!(actions, sums[1].as_f64().unwrap());
+    }
+}
+
+/// Every number that Python saw is the one that was written.
+fn compare(seen: &Value, dataset: &Dataset) {
+    let numbers = |value: &Value| -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    };
+    let flags = |value: &Value| -> Vec<bool> {
+        value.as_array().unwrap().iter().map(|flag| flag.as_bool().unwrap()).collect()
+    };
+    let wide = |numbers: &[f32]| -> Vec<f64> { numbers.iter().map(|&number| number.into()).collect() };
+    assert_eq!(seen["id"].as_str(), dataset.metadata.id.as_deref());
+    assert_eq!(seen["environment"].as_str(), dataset.metadata.environment.as_deref());
+    assert_eq!(seen["steps"].as_u64(), Some(dataset.len() as u64));
+    assert_eq!(numbers(&seen["observation"]), [dataset.observation.width() as f64]);
+    let episodes = seen["episodes"].as_array().unwrap();
+    assert_eq!(episodes.len(), dataset.episodes.len());
+    for (seen, episode) in episodes.iter().zip(&dataset.episodes) {
+        assert_eq!(numbers(&seen["observations"]), wide(&episode.observations));
+        assert_eq!(numbers(&seen["actions"]), wide(&episode.actions));
+        assert_eq!(numbers(&seen["rewards"]), episode.rewards);
+        assert_eq!(flags(&seen["terminated"]), episode.terminated);
+        assert_eq!(flags(&seen["truncated"]), episode.truncated);
+        assert_eq!(seen["seed"].as_u64(), episode.seed);
+    }
+}
