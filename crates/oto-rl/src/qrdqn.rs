@@ -1,7 +1,7 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
-use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
-use crate::losses::{self, AikdWeights, Labels};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses::{self, Labels};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
 use crate::replay::Batch;
@@ -109,12 +109,7 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let chosen = theta.pick(row("action"));
     let task = losses::quantile_huber(chosen, target.stop_gradient());
 
-    let weights = AikdWeights {
-        alpha_aikd: scalar("alpha_aikd"),
-        delta: scalar("delta"),
-        eta: scalar("eta"),
-        alpha_task: scalar("alpha_task"),
-    };
+    let weights = aikd_weights(t, sizes.teachers);
     let aikd = teachers(t, losses::q_values(theta), sizes.teachers, weights.delta, weights.eta);
     let loss = losses::transfer(&aikd, task, weights);
 
@@ -126,7 +121,7 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     }
     // By rows first: a sum of all at once would be a kernel of its own.
     let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, q))
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
 fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
@@ -180,7 +175,7 @@ impl QrDqn {
 
     /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
-        let mut data: [&[f32]; 14] = [&[]; 14];
+        let mut data: [&[f32]; 15] = [&[]; 15];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
             let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));

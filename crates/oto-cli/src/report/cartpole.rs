@@ -86,6 +86,7 @@ fn taught(policy: &str) -> Job {
         adapter: presets::adapter(ENVIRONMENT, policy),
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     };
     let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
     Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher] }

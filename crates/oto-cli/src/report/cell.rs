@@ -38,6 +38,7 @@ fn taught() -> Job {
         adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     };
     Job { student: presets::student(NR), teachers: vec![teacher], ..alone(NR) }
 }
