@@ -253,8 +253,7 @@ impl Student {
         for (i, t) in teachers.iter().enumerate() {
             trainer.set_teacher_weight(i, t.weight)?;
         }
-        let link =
-            |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, action, &trainer, now_ms);
+        let link = |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, &trainer, now_ms);
         let teachers = teachers.iter().enumerate().map(link).collect::<Result<_, _>>()?;
         let width = observation.width();
         Ok(Self {
@@ -610,7 +609,6 @@ fn teacher(
     teacher: &TeacherConfig,
     index: usize,
     observation: &Space,
-    action: &Space,
     trainer: &Trainer,
     now_ms: u64,
 ) -> Result<Teacher, TrainError> {
@@ -619,7 +617,7 @@ fn teacher(
         policy: teacher.policy.clone(),
         student: format!("oto-{}", config.seed),
         observation: wire_space(observation),
-        action: wire_space(action),
+        action: wire_space(&trainer.answers()),
         adapter: teacher.adapter.clone(),
         dtype: teacher.dtype,
         action_dtype: None,

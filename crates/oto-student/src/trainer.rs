@@ -148,7 +148,8 @@ impl Trainer {
         let (width, numbers) = (observation.width(), learner.action_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
-            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma),
+            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
+                .with_labels_of(learner.label_width()),
             stages: Stages::new(config.stages),
             learner,
             explore,
@@ -269,10 +270,28 @@ impl Trainer {
         self.config.epsilon.at(self.steps - self.started)
     }
 
+    /// What teachers are to answer with: actions of the environment, unless the student learns from what they think
+    /// ([`oto_rl::qrdqn::Teaching::Thoughts`]).
+    pub fn answers(&self) -> Space {
+        match &self.space {
+            Space::Discrete { n } if self.config.taught_by_thoughts() => {
+                let bounds = |probability: f32, value: f32| {
+                    (0..*n).map(|_| probability).chain([value]).collect::<Vec<_>>()
+                };
+                Space::Box { low: bounds(0.0, f32::MIN), high: bounds(1.0, f32::MAX) }
+            }
+            space => space.clone(),
+        }
+    }
+
     /// A teacher's answer for a stored state, in the environment's units; false if the state has left the buffer.
     pub fn label(&mut self, slot: SlotId, teacher: usize, action: Action<'_>, version: u32) -> bool {
         self.label.clear();
         match (&self.space, action) {
+            _ if self.config.taught_by_thoughts() => match action {
+                Action::Continuous(values) => self.label.extend_from_slice(values),
+                Action::Discrete(_) => return false,
+            },
             (Space::Discrete { .. }, Action::Discrete(index)) => self.label.push(index as f32),
             (Space::Box { low, high }, Action::Continuous(values)) => {
                 let ranges = values.iter().zip(low).zip(high);
