@@ -17,8 +17,16 @@ fn config() -> QrDqnConfig {
     QrDqnConfig { hidden: vec![32, 32], quantiles: 16, batch_size: 32, ..QrDqnConfig::default() }
 }
 
-fn schedule() -> Schedule {
-    Schedule { lr: 1e-3, target_mix: 0.01, alpha_aikd: 1.0, delta: 0.5, eta: 0.5, alpha_task: 1.0 }
+fn schedule() -> Schedule<'static> {
+    Schedule {
+        lr: 1e-3,
+        target_mix: 0.01,
+        alpha_aikd: 1.0,
+        delta: 0.5,
+        eta: 0.5,
+        alpha_task: 1.0,
+        share: &[1.0],
+    }
 }
 
 fn webgpu() -> Wgpu {

@@ -54,6 +54,9 @@ pub struct LearnOptions {
     /// Without it: the known one for the pair, if there is one
     #[arg(long, value_name = "JSON")]
     pub adapter: Vec<String>,
+    /// How much each --teacher counts beside the others; 1 where none is given
+    #[arg(long, value_name = "NUMBER")]
+    pub weight: Vec<f64>,
     /// How states travel
     #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
     pub dtype: String,
@@ -184,8 +187,17 @@ impl LearnOptions {
                 Some(given) => Some(adapter(given)?),
             };
             let dtype = if self.dtype == "f16" { Dtype::F16 } else { Dtype::F32 };
-            Ok(TeacherConfig { url: presets::teacher_url(url), policy, adapter, dtype, quantization: None })
+            let weight = self.weight.get(i).copied().unwrap_or(1.0);
+            let url = presets::teacher_url(url);
+            Ok(TeacherConfig { url, policy, adapter, dtype, quantization: None, weight })
         };
+        if let Some(w) = self.weight.iter().find(|w| !(0.0..=1e6).contains(*w)) {
+            return Err(OptionsError::Flag(format!("--weight {w}: a weight from 0 to 1e6 is needed")));
+        }
+        if self.weight.len() > self.teacher.len() {
+            let (weights, teachers) = (self.weight.len(), self.teacher.len());
+            return Err(OptionsError::Flag(format!("{weights} --weight for {teachers} --teacher")));
+        }
         self.teacher.iter().enumerate().map(|(i, url)| of(i, url)).collect()
     }
 }
@@ -295,6 +307,12 @@ mod tests {
     }
 
     #[test]
+    fn teachers_weigh_what_is_said_and_1_otherwise() {
+        let job = job(&["--teacher", "a:1", "--teacher", "b:1", "--weight", "0.5"]).unwrap();
+        assert_eq!(job.teachers.iter().map(|t| t.weight).collect::<Vec<_>>(), [0.5, 1.0]);
+    }
+
+    #[test]
     fn without_a_teacher_the_student_is_alone() {
         assert_eq!(job(&[]).unwrap().student.stages, StagesConfig::SOLO);
     }
@@ -307,6 +325,8 @@ mod tests {
         assert!(fails(&["--backend", "tpu"]).contains("\"cpu\", \"webgpu\" or \"auto\""));
         assert!(fails(&["--transfer", "stepz=1"]).contains("stepz=1"));
         assert!(fails(&["--teacher", "a:1", "--adapter", "{"]).contains("--adapter"));
+        assert!(fails(&["--teacher", "a:1", "--weight", "NaN"]).contains("--weight NaN"));
+        assert!(fails(&["--teacher", "a:1", "--weight", "1", "--weight", "2"]).contains("2 --weight for 1"));
         assert!(fails(&["--config", "/nowhere/x.json"]).contains("/nowhere/x.json"));
     }
 }

@@ -69,21 +69,28 @@ macro_rules! bundled {
     };
 }
 
+/// Name, model and metadata of each.
+const FILES: &[(&str, &[u8], &[u8])] = &bundled![
+    "ppo_cartpole_v1",
+    "ppo_cartpole_v1_early",
+    "ppo_mobile_lte",
+    "sac_inverted_pendulum_v5",
+    "sac_pendulum_v1"
+];
+
+/// How many bytes the model of a bundled teacher has.
+pub fn bundled_bytes(name: &str) -> Option<usize> {
+    FILES.iter().find(|(n, ..)| *n == name).map(|(_, model, _)| model.len())
+}
+
 /// The teachers that come with the program.
 pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
-    let files = bundled![
-        "ppo_cartpole_v1",
-        "ppo_cartpole_v1_early",
-        "ppo_mobile_lte",
-        "sac_inverted_pendulum_v5",
-        "sac_pendulum_v1"
-    ];
-    let loaded = files.into_iter().map(|(name, model, metadata)| {
+    let loaded = FILES.iter().map(|(name, model, metadata)| {
         let mut metadata = Metadata::read(metadata)?;
         let policy = load(model, &metadata)?;
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
-        Ok(Loaded { name: name.into(), metadata, policy })
+        Ok(Loaded { name: (*name).into(), metadata, policy })
     });
     loaded.collect()
 }

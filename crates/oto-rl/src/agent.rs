@@ -48,9 +48,23 @@ impl Agent {
         }
     }
 
-    /// Whether a teacher's answer is an action of this agent.
+    /// How many numbers a teacher's answer has.
+    pub fn label_width(&self) -> usize {
+        match self {
+            Agent::QrDqn(agent) => agent.label_width(),
+            Agent::Sac(_) => self.action_width(),
+        }
+    }
+
+    /// Whether a teacher's answer is an action of this agent, or what else it learns from.
     pub fn accepts(&self, action: &[f32]) -> bool {
         match self {
+            Agent::QrDqn(agent) if agent.label_width() > 1 => {
+                let probabilities = &action[..action.len().saturating_sub(1)];
+                action.len() == agent.label_width()
+                    && action.iter().all(|x| x.is_finite())
+                    && probabilities.iter().all(|p| (0.0..=1.0).contains(p))
+            }
             Agent::QrDqn(agent) => {
                 matches!(action, [a] if a.fract() == 0.0 && (0.0..agent.sizes().actions as f32).contains(a))
             }

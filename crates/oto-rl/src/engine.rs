@@ -1,13 +1,13 @@
 //! What every learner shares: a program's state on a backend, updates that may run beside this thread, and what goes on when
 //! a device is lost. An algorithm brings the program, and takes the weights it acts with.
 
-use crate::losses::Aikd;
+use crate::losses::{self, Aikd, AikdWeights};
 use oto_env::rng::Rng;
 use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
 
 /// The numbers that schedules set anew for every update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Schedule {
+pub struct Schedule<'a> {
     /// Learning rate.
     pub lr: f32,
     /// Share of the parameters that the target network takes over: 1 replaces it, 0 leaves it.
@@ -20,9 +20,11 @@ pub struct Schedule {
     pub eta: f32,
     /// OTO eq. 13.
     pub alpha_task: f32,
+    /// Each teacher's part in OTO eq. 14's mean; see [`losses::shares`].
+    pub share: &'a [f32],
 }
 
-impl Schedule {
+impl Schedule<'_> {
     /// The number that a program calls so.
     pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
         let number = match name {
@@ -32,13 +34,26 @@ impl Schedule {
             "delta" => &self.delta,
             "eta" => &self.eta,
             "alpha_task" => &self.alpha_task,
+            "share" => return Some(self.share),
             _ => return None,
         };
         Some(std::slice::from_ref(number))
     }
 }
 
-/// What an update reports; parts of the teachers' term are means over teachers.
+/// Records the numbers of a [`Schedule`] that weigh the losses of a student with so many teachers.
+pub(crate) fn aikd_weights<'t>(t: &'t Trace, teachers: usize) -> AikdWeights<'t> {
+    let scalar = |name: &str| t.data(name, &[]);
+    AikdWeights {
+        alpha_aikd: scalar("alpha_aikd"),
+        delta: scalar("delta"),
+        eta: scalar("eta"),
+        alpha_task: scalar("alpha_task"),
+        share: if teachers == 0 { t.constant(0.0, &[1]) } else { t.data("share", &[teachers]) },
+    }
+}
+
+/// What an update reports; parts of the teachers' term are means over teachers, as in OTO eq. 14.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossParts {
     /// OTO eq. 14.
@@ -103,17 +118,18 @@ pub struct NamedTensor {
 const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
 
 impl LossParts {
-    /// A program's outputs; parts of the teachers' term are means over teachers.
+    /// A program's outputs; parts of the teachers' term are means over teachers, each with its `share` `[N]`.
     pub fn outputs<'t>(
         t: &'t Trace,
         loss: Tensor<'t>,
         task: Tensor<'t>,
         teachers: &[Aikd<'t>],
+        share: Tensor<'t>,
         q: Tensor<'t>,
     ) -> Vec<(&'static str, Tensor<'t>)> {
         let mean = |part: fn(&Aikd<'_>) -> NodeId| {
-            let sum = teachers.iter().map(|a| t.at(part(a))).reduce(|a, b| a + b);
-            sum.map_or(t.constant(0.0, &[]), |s| s * (1.0 / teachers.len() as f64))
+            let each = teachers.iter().map(|a| t.at(part(a)));
+            losses::over_teachers(each, share).unwrap_or_else(|| t.constant(0.0, &[]))
         };
         let parts = [mean(|a| a.base.id()), mean(|a| a.rkd_d.id()), mean(|a| a.rkd_a.id())];
         OUTPUTS.into_iter().zip([loss, task, parts[0], parts[1], parts[2], q]).collect()

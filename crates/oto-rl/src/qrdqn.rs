@@ -1,12 +1,26 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
-use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
-use crate::losses::{self, AikdWeights, Labels};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses::distillation::{Thoughts, policy_and_value};
+use crate::losses::{self, Labels};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
+
+/// What teachers answer, and the loss that makes use of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Teaching {
+    /// An action: AIKD.
+    #[default]
+    Actions,
+    /// A probability for each of the student's actions, then the state's value: policy distillation and value matching, for
+    /// comparison ([`losses::distillation`]).
+    Thoughts,
+}
+
+oto_json::json_names! { Teaching { Actions = "actions", Thoughts = "thoughts" } }
 
 /// What a QR-DQN student is made of. Defaults are chosen by measurement on CartPole (docs/results.md).
 #[derive(Clone, Debug, PartialEq)]
@@ -22,12 +36,14 @@ pub struct QrDqnConfig {
     /// Act with the target network, which averages the online one over time where it follows slowly, instead of the
     /// online network.
     pub act_with_target: bool,
+    /// What teachers answer.
+    pub teaching: Teaching,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
 oto_json::json_object! {
-    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, adam }
+    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, teaching, adam }
 }
 
 impl Default for QrDqnConfig {
@@ -38,6 +54,7 @@ impl Default for QrDqnConfig {
             batch_size: 64,
             double: false,
             act_with_target: true,
+            teaching: Teaching::Actions,
             adam: Adam::default(),
         }
     }
@@ -77,18 +94,33 @@ fn teachers<'t>(
     t: &'t Trace,
     q: Tensor<'t>,
     count: usize,
+    teaching: Teaching,
     delta: Tensor<'t>,
     eta: Tensor<'t>,
 ) -> Vec<losses::Aikd<'t>> {
     if count == 0 {
         return Vec::new();
     }
-    let batch = q.size(0);
-    let (actions, masks) = (t.data("teacher_action", &[count, batch]), t.data("mask", &[count, batch]));
-    let perm = t.data("perm", &[batch]);
-    let row = |x: Tensor<'t>, i: usize| x.rows(t.constant(i as f64, &[1])).reshape(&[batch]);
-    let labels = |i| Labels { action: row(actions, i), mask: row(masks, i) };
-    (0..count).map(|i| losses::aikd(q, labels(i), perm, delta, eta)).collect()
+    let (batch, classes) = (q.size(0), q.size(1));
+    let masks = t.data("mask", &[count, batch]);
+    let of = |x: Tensor<'t>, i: usize, shape: &[usize]| x.rows(t.constant(i as f64, &[1])).reshape(shape);
+    match teaching {
+        Teaching::Actions => {
+            let (actions, perm) = (t.data("teacher_action", &[count, batch]), t.data("perm", &[batch]));
+            let labels = |i| Labels { action: of(actions, i, &[batch]), mask: of(masks, i, &[batch]) };
+            (0..count).map(|i| losses::aikd(q, labels(i), perm, delta, eta)).collect()
+        }
+        Teaching::Thoughts => {
+            let answers = t.data("teacher_action", &[count, batch, classes + 1]);
+            let thoughts = |i| {
+                let answer = of(answers, i, &[batch, classes + 1]);
+                let column = |c: usize| answer.pick(t.constant(c as f64, &[batch]));
+                let policy = (0..classes).map(column).collect();
+                Thoughts { policy, value: column(classes), mask: of(masks, i, &[batch]) }
+            };
+            (0..count).map(|i| policy_and_value(q, thoughts(i), delta, eta)).collect()
+        }
+    }
 }
 
 /// Records one update: state and batch in, new state and [`LossParts`] out.
@@ -109,13 +141,9 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let chosen = theta.pick(row("action"));
     let task = losses::quantile_huber(chosen, target.stop_gradient());
 
-    let weights = AikdWeights {
-        alpha_aikd: scalar("alpha_aikd"),
-        delta: scalar("delta"),
-        eta: scalar("eta"),
-        alpha_task: scalar("alpha_task"),
-    };
-    let aikd = teachers(t, losses::q_values(theta), sizes.teachers, weights.delta, weights.eta);
+    let weights = aikd_weights(t, sizes.teachers);
+    let aikd =
+        teachers(t, losses::q_values(theta), sizes.teachers, config.teaching, weights.delta, weights.eta);
     let loss = losses::transfer(&aikd, task, weights);
 
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
@@ -126,7 +154,7 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     }
     // By rows first: a sum of all at once would be a kernel of its own.
     let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, q))
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
 fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
@@ -173,6 +201,14 @@ impl QrDqn {
         Ok(student)
     }
 
+    /// How many numbers a teacher's answer has.
+    pub fn label_width(&self) -> usize {
+        match self.config.teaching {
+            Teaching::Actions => 1,
+            Teaching::Thoughts => self.sizes.actions + 1,
+        }
+    }
+
     /// The sizes it was made for.
     pub fn sizes(&self) -> Sizes {
         self.sizes
@@ -180,7 +216,7 @@ impl QrDqn {
 
     /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
-        let mut data: [&[f32]; 14] = [&[]; 14];
+        let mut data: [&[f32]; 15] = [&[]; 15];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
             let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));

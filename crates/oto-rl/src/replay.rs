@@ -6,16 +6,17 @@ use std::collections::VecDeque;
 /// A transition's number: how many were stored before it. A slot's place is used again, its number never.
 pub type SlotId = u64;
 
-/// The first number of a label that is not there: no index of an action, no component from -1 to 1.
+/// The first number of a label that is not there: no index of an action, no component from -1 to 1, no probability.
 const NO_LABEL: f32 = -2.0;
 
 /// A ring of transitions. Labels are of a transition's first observation; they and actions are plain numbers, one for a
-/// discrete action, one for each component of a continuous one.
+/// discrete action, one for each component of a continuous one. Labels may be wider than actions.
 #[derive(Clone, Debug)]
 pub struct Replay {
     capacity: usize,
     width: usize,
     action_width: usize,
+    label_width: usize,
     teachers: usize,
     n_step: usize,
     gamma: f32,
@@ -26,7 +27,7 @@ pub struct Replay {
     action: Vec<f32>,
     reward: Vec<f32>,
     discount: Vec<f32>,
-    /// `[capacity, teachers, action_width]`; `NO_LABEL` where there is none.
+    /// `[capacity, teachers, label_width]`; `NO_LABEL` where there is none.
     label: Vec<f32>,
     /// The policy version that gave each label.
     version: Vec<u32>,
@@ -58,7 +59,7 @@ pub struct Batch {
     pub reward: Vec<f32>,
     /// `[B]`: gamma^n, 0 where the episode terminated.
     pub discount: Vec<f32>,
-    /// `[teachers, B, action_width]`: actions, 0 where there is no label.
+    /// `[teachers, B, label_width]`: answers, 0 where there is no label.
     pub teacher_action: Vec<f32>,
     /// `[teachers, B]`: 1 where there is a label.
     pub mask: Vec<f32>,
@@ -103,6 +104,7 @@ impl Replay {
             capacity,
             width,
             action_width,
+            label_width: action_width,
             teachers,
             n_step,
             gamma: gamma as f32,
@@ -118,6 +120,11 @@ impl Replay {
             pending: VecDeque::with_capacity(n_step),
             spare: Vec::new(),
         }
+    }
+
+    /// The same buffer, still empty, with labels of so many numbers instead of an action's.
+    pub fn with_labels_of(self, label_width: usize) -> Self {
+        Self { label_width, ..self }
     }
 
     /// How many transitions can be drawn.
@@ -166,7 +173,7 @@ impl Replay {
         self.next += 1;
         let at = (slot % self.capacity as u64) as usize;
         let (observation, action) = first.numbers.split_at(self.width);
-        let label = self.teachers * self.action_width;
+        let label = self.teachers * self.label_width;
         if self.reward.len() == at {
             self.observation.extend_from_slice(observation);
             self.next_observation.extend_from_slice(next_observation);
@@ -196,7 +203,7 @@ impl Replay {
     pub fn label(&mut self, slot: SlotId, teacher: usize, action: &[f32], version: u32) -> bool {
         let Some(at) = self.place(slot).filter(|_| teacher < self.teachers) else { return false };
         let at = at * self.teachers + teacher;
-        self.label[at * self.action_width..][..self.action_width].copy_from_slice(action);
+        self.label[at * self.label_width..][..self.label_width].copy_from_slice(action);
         self.version[at] = version;
         true
     }
@@ -210,12 +217,12 @@ impl Replay {
     /// The version that labelled a slot, if it is labelled.
     pub fn label_version(&self, slot: SlotId, teacher: usize) -> Option<u32> {
         let at = self.place(slot).filter(|_| teacher < self.teachers)? * self.teachers + teacher;
-        (self.label[at * self.action_width] != NO_LABEL).then(|| self.version[at])
+        (self.label[at * self.label_width] != NO_LABEL).then(|| self.version[at])
     }
 
     /// How many of the transitions held are labelled by `teacher`.
     pub fn labelled(&self, teacher: usize) -> usize {
-        let firsts = self.label.iter().step_by(self.action_width).skip(teacher).step_by(self.teachers.max(1));
+        let firsts = self.label.iter().step_by(self.label_width).skip(teacher).step_by(self.teachers.max(1));
         firsts.filter(|l| **l != NO_LABEL).count()
     }
 
@@ -244,8 +251,8 @@ impl Replay {
         batch.mask.clear();
         for teacher in 0..self.teachers {
             for slot in &batch.slots {
-                let at = (slot * self.teachers + teacher) * self.action_width;
-                let label = &self.label[at..at + self.action_width];
+                let at = (slot * self.teachers + teacher) * self.label_width;
+                let label = &self.label[at..at + self.label_width];
                 let there = label[0] != NO_LABEL;
                 batch.teacher_action.extend(label.iter().map(|l| if there { *l } else { 0.0 }));
                 batch.mask.push(if there { 1.0 } else { 0.0 });
@@ -307,7 +314,7 @@ impl Replay {
             let rows =
                 new.observation.len() == n * self.width && new.next_observation.len() == n * self.width;
             let columns = new.action.len() == n * self.action_width && new.discount.len() == n;
-            let labels = new.label.len() == n * self.teachers * self.action_width
+            let labels = new.label.len() == n * self.teachers * self.label_width
                 && new.version.len() == n * self.teachers;
             (filled && rows && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
         };
@@ -382,6 +389,20 @@ mod tests {
                 (&label.0[..], label.1)
             );
         }
+    }
+
+    #[test]
+    fn labels_may_be_wider_than_actions() {
+        let mut r = Replay::new(2, [1, 1], 1, 1, 0.9).with_labels_of(3);
+        (0..3).for_each(|i| drop(push(&mut r, i as f32, 1.0, None)));
+        assert!(r.label(2, 0, &[0.25, 0.75, 99.0], 1));
+        let mut batch = Batch::default();
+        r.sample(&mut Rng::new(1), 32, &mut batch);
+        for (i, slot) in batch.slots.iter().enumerate() {
+            let expected = if *slot == 0 { [0.25, 0.75, 99.0] } else { [0.0; 3] };
+            assert_eq!(batch.teacher_action[3 * i..][..3], expected);
+        }
+        assert_eq!((r.labelled(0), r.action.len()), (1, 2));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
-use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{critic, sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::{self, Aikd, AikdWeights};
 use crate::mlp::{self, Layer, Mlp};
@@ -160,12 +160,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let entropy = -(width as f64);
     let task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
-    let weights = AikdWeights {
-        alpha_aikd: scalar("alpha_aikd"),
-        delta: scalar("delta"),
-        eta: scalar("eta"),
-        alpha_task: scalar("alpha_task"),
-    };
+    let weights = aikd_weights(t, sizes.teachers);
     let aikd = match sizes.teachers {
         0 => Vec::new(),
         count => {
@@ -188,7 +183,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
         updates.push((*target, target.polyak(new, mix)));
     }
     let q = (values[0] + values[1]).mean() * 0.5;
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, q))
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
 /// The actor's trunk and its two heads.
@@ -285,7 +280,7 @@ impl Sac {
                 _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
             }
         }
-        let mut data: [&[f32]; 18] = [&[]; 18];
+        let mut data: [&[f32]; 19] = [&[]; 19];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
             let drawn =

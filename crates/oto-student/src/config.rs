@@ -1,7 +1,7 @@
 //! What a training run is made of: one plain structure, read by every face from JSON, flags or a JavaScript object.
 
 use crate::stage::StagesConfig;
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::qrdqn::{QrDqnConfig, Teaching};
 use oto_rl::sac::SacConfig;
 
 /// A number that moves from `start` to `end` over `steps` environment steps, then stays.
@@ -226,6 +226,11 @@ pub struct ConfigError {
 }
 
 impl StudentConfig {
+    /// Whether teachers answer with what they think instead of what they would do.
+    pub(crate) fn taught_by_thoughts(&self) -> bool {
+        self.algorithm == Algorithm::QrDqn && self.qrdqn.teaching == Teaching::Thoughts
+    }
+
     /// Checks every setting before anything is built from it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let whole = |field, got: u64, from: u64, to: u64, expected| match (from..=to).contains(&got) {

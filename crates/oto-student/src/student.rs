@@ -36,10 +36,13 @@ pub struct TeacherConfig {
     pub dtype: Dtype,
     /// What the bytes of `u8` states mean.
     pub quantization: Option<Quantization>,
+    /// How much it counts beside the other teachers (OTO eq. 14); 0 leaves it unasked. Only ratios matter: what all teachers
+    /// count together is `transfer.alpha_aikd`.
+    pub weight: f64,
 }
 
 oto_json::json_object! {
-    TeacherConfig: closed { url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none }
+    TeacherConfig: closed { url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none, weight = 1.0 }
 }
 
 /// Where a student acts.
@@ -225,13 +228,14 @@ struct Extra {
     worlds: Option<(Snapshot, Snapshot)>,
     requests: Vec<Vec<Due>>,
     offered: Vec<(SlotId, u64)>,
+    weights: Vec<f64>,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
 }
 
 oto_json::json_object! {
     Extra: open {
-        seeded, pending, labels, worlds, requests, offered, last_episode, last_evaluation
+        seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation
     }
 }
 
@@ -245,9 +249,11 @@ impl Student {
         now_ms: u64,
     ) -> Result<Self, TrainError> {
         let (observation, action) = world.spaces();
-        let trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
-        let link =
-            |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, action, &trainer, now_ms);
+        let mut trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
+        for (i, t) in teachers.iter().enumerate() {
+            trainer.set_teacher_weight(i, t.weight)?;
+        }
+        let link = |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, &trainer, now_ms);
         let teachers = teachers.iter().enumerate().map(link).collect::<Result<_, _>>()?;
         let width = observation.width();
         Ok(Self {
@@ -360,10 +366,17 @@ impl Student {
         }
     }
 
-    /// Offers the last step's states to every teacher and makes the requests that are full.
+    /// How much a teacher counts from now on, see [`TeacherConfig::weight`]: 0 switches it off, it is asked no more and its
+    /// labels rest; a weight above 0 switches it on again.
+    pub fn set_teacher_weight(&mut self, teacher: usize, weight: f64) -> Result<(), TrainError> {
+        self.trainer.set_teacher_weight(teacher, weight)
+    }
+
+    /// Offers the last step's states to every teacher that counts and makes the requests that are full.
     fn ask(&mut self, now_ms: u64) {
         let (config, replay, step) = (self.trainer.config(), self.trainer.replay(), self.trainer.steps());
-        for t in &mut self.teachers {
+        let asked = self.teachers.iter_mut().zip(self.trainer.teacher_weights()).filter(|(_, w)| **w > 0.0);
+        for (t, _) in asked {
             for slot in &self.stored {
                 t.offer(
                     *slot,
@@ -496,6 +509,7 @@ impl Student {
             },
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
             offered: self.teachers.iter().map(|t| t.offered).collect(),
+            weights: self.trainer.teacher_weights().to_vec(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
         };
@@ -522,6 +536,9 @@ impl Student {
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
+        for (i, weight) in extra.weights.iter().enumerate().take(self.teachers.len()) {
+            self.trainer.set_teacher_weight(i, *weight)?;
+        }
         let replay = self.trainer.replay();
         for (t, (requests, offered)) in
             self.teachers.iter_mut().zip(extra.requests.into_iter().zip(extra.offered))
@@ -576,13 +593,12 @@ impl Teacher {
     }
 
     /// Labels of requests that are due; false if one is still on its way over a connection that lives. A teacher that is
-    /// not there is not waited for.
+    /// not there, or there and silent, is not waited for.
     fn take_due(&mut self, step: u64, put: &mut impl FnMut(SlotId, oto_proto::Action<'_>, u32)) -> bool {
         while let Some(request) = self.requests.front().filter(|r| r.due.enters <= step) {
             let taken = self.link.take_labels(request.ticket, &mut *put);
             if taken == Taken::Waiting {
-                let alive = [LinkState::Connecting, LinkState::Greeting, LinkState::Ready];
-                return !alive.contains(&self.link.state());
+                return !self.link.promises_labels();
             }
             self.requests.pop_front();
         }
@@ -595,7 +611,6 @@ fn teacher(
     teacher: &TeacherConfig,
     index: usize,
     observation: &Space,
-    action: &Space,
     trainer: &Trainer,
     now_ms: u64,
 ) -> Result<Teacher, TrainError> {
@@ -604,7 +619,7 @@ fn teacher(
         policy: teacher.policy.clone(),
         student: format!("oto-{}", config.seed),
         observation: wire_space(observation),
-        action: wire_space(action),
+        action: wire_space(&trainer.answers()),
         adapter: teacher.adapter.clone(),
         dtype: teacher.dtype,
         action_dtype: None,

@@ -10,6 +10,7 @@ use oto_graph::Backend;
 use oto_graph::Program;
 use oto_rl::agent::Agent;
 use oto_rl::engine::{LearnError, LossParts, Schedule};
+use oto_rl::losses;
 use oto_rl::qrdqn::{self, QrDqn};
 use oto_rl::replay::{Batch, Replay, SlotId};
 use oto_rl::sac::{self, Sac};
@@ -76,6 +77,9 @@ pub struct Trainer {
     /// The same in the environment's units, and a teacher's answer in the learner's.
     units: Vec<f32>,
     label: Vec<f32>,
+    /// Each teacher's weight, and its part in OTO eq. 14's mean.
+    weights: Vec<f64>,
+    shares: Vec<f32>,
     pub(crate) steps: u64,
     /// The step at which parameters were last drawn: schedules count from it.
     pub(crate) started: u64,
@@ -144,7 +148,8 @@ impl Trainer {
         let (width, numbers) = (observation.width(), learner.action_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
-            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma),
+            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
+                .with_labels_of(learner.label_width()),
             stages: Stages::new(config.stages),
             learner,
             explore,
@@ -156,6 +161,8 @@ impl Trainer {
             action: vec![0.0; numbers],
             units: vec![0.0; numbers],
             label: Vec::with_capacity(numbers),
+            weights: vec![1.0; teachers],
+            shares: vec![1.0 / teachers.max(1) as f32; teachers],
             steps: 0,
             started: 0,
             settled: 1.0,
@@ -263,10 +270,28 @@ impl Trainer {
         self.config.epsilon.at(self.steps - self.started)
     }
 
+    /// What teachers are to answer with: actions of the environment, unless the student learns from what they think
+    /// ([`oto_rl::qrdqn::Teaching::Thoughts`]).
+    pub fn answers(&self) -> Space {
+        match &self.space {
+            Space::Discrete { n } if self.config.taught_by_thoughts() => {
+                let bounds = |probability: f32, value: f32| {
+                    (0..*n).map(|_| probability).chain([value]).collect::<Vec<_>>()
+                };
+                Space::Box { low: bounds(0.0, f32::MIN), high: bounds(1.0, f32::MAX) }
+            }
+            space => space.clone(),
+        }
+    }
+
     /// A teacher's answer for a stored state, in the environment's units; false if the state has left the buffer.
     pub fn label(&mut self, slot: SlotId, teacher: usize, action: Action<'_>, version: u32) -> bool {
         self.label.clear();
         match (&self.space, action) {
+            _ if self.config.taught_by_thoughts() => match action {
+                Action::Continuous(values) => self.label.extend_from_slice(values),
+                Action::Discrete(_) => return false,
+            },
             (Space::Discrete { .. }, Action::Discrete(index)) => self.label.push(index as f32),
             (Space::Box { low, high }, Action::Continuous(values)) => {
                 let ranges = values.iter().zip(low).zip(high);
@@ -277,6 +302,26 @@ impl Trainer {
             _ => return false,
         }
         self.learner.accepts(&self.label) && self.replay.label(slot, teacher, &self.label, version)
+    }
+
+    /// A teacher's weight in OTO eq. 14's mean, from now on: 0 switches it off, and only the ratio to the others' counts.
+    /// At first all weigh 1.
+    pub fn set_teacher_weight(&mut self, teacher: usize, weight: f64) -> Result<(), TrainError> {
+        let refused = |field, got: String, expected| Err(ConfigError { field, got, expected }.into());
+        if !(0.0..=1e6).contains(&weight) {
+            return refused("teachers.weight", weight.to_string(), "a weight from 0 to 1e6");
+        }
+        let Some(place) = self.weights.get_mut(teacher) else {
+            return refused("teachers", teacher.to_string(), "the index of a teacher there is, from 0");
+        };
+        *place = weight;
+        losses::shares(&self.weights, &mut self.shares);
+        Ok(())
+    }
+
+    /// Each teacher's weight.
+    pub fn teacher_weights(&self) -> &[f64] {
+        &self.weights
     }
 
     fn update(&mut self) -> Result<(), TrainError> {
@@ -302,6 +347,7 @@ impl Trainer {
             delta: t.delta as f32,
             eta: t.eta as f32,
             alpha_task: if taught { t.alpha_task as f32 } else { 1.0 },
+            share: &self.shares,
         };
         let size = match c.algorithm {
             Algorithm::QrDqn => c.qrdqn.batch_size,

@@ -41,6 +41,7 @@ fn teacher() -> TeacherConfig {
         adapter: presets::adapter("CartPole-v1", policy),
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     }
 }
 

@@ -423,7 +423,9 @@ impl<'t> Student<'t> {
     }
 
     fn expect_loss(&self, term: &mut Term<'t, '_>, teachers: &[Aikd<'t>]) -> Result<(), TermError> {
-        let loss = transfer(teachers, self.task, self.weights);
+        let n = teachers.len();
+        let share = self.task.trace().constant(1.0 / n as f64, &[n]);
+        let loss = transfer(teachers, self.task, AikdWeights { share, ..self.weights });
         term.expect("task", self.task)?;
         term.expect("loss", loss)?;
         term.expect("grad_theta", gradient(loss, self.theta))
@@ -438,11 +440,14 @@ fn expect_parts<'t>(term: &mut Term<'t, '_>, path: &str, parts: Aikd<'t>) -> Res
 }
 
 fn weights<'t>(term: &mut Term<'t, '_>) -> Result<AikdWeights<'t>, TermError> {
+    let alpha_task = term.input("alpha_task", "")?;
     Ok(AikdWeights {
         alpha_aikd: term.input("alpha_aikd", "")?,
         delta: term.input("delta", "")?,
         eta: term.input("eta", "")?,
-        alpha_task: term.input("alpha_task", "")?,
+        alpha_task,
+        // One teacher's; where there are several, theirs are put in.
+        share: alpha_task.trace().constant(1.0, &[1]),
     })
 }
 

@@ -161,6 +161,11 @@ impl StudentCore {
         self.teachers.len()
     }
 
+    /// How much a teacher counts from now on; 0 switches it off.
+    pub fn set_teacher_weight(&mut self, teacher: usize, weight: f64) -> Result<(), JsValue> {
+        Ok(self.student.set_teacher_weight(teacher, weight).map_err(CoreError::from)?)
+    }
+
     /// Where a teacher is.
     pub fn link_url(&self, teacher: usize) -> Option<String> {
         self.teachers.get(teacher).map(|teacher| teacher.url.clone())

@@ -6,5 +6,6 @@ mod bad_peers;
 mod http;
 mod lessons;
 mod policies;
+mod several;
 mod stop;
 mod student;

@@ -119,6 +119,8 @@ export interface TeacherOptions {
   adapter?: Adapter;
   /** How states travel: as 32-bit (the default) or 16-bit numbers. */
   dtype?: 'f32' | 'f16';
+  /** How much it counts beside the other teachers, 1 if left out; 0 leaves it unasked. Only ratios matter: together they count `transfer.alphaAikd`. */
+  weight?: number;
 }
 
 /** Everything a student is made of. */

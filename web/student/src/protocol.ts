@@ -17,6 +17,7 @@ export interface Calls {
   stop(): void;
   pause(paused: boolean): void;
   connect(teacher: number | null, on: boolean): void;
+  weigh(teacher: number, weight: number): void;
   metrics(): Metrics;
   act(observation: Float32Array): Action;
   evaluate(episodes: number): Evaluation;

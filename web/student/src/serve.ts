@@ -99,6 +99,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
     serveLinks();
   },
 
+  weigh: (teacher, weight) => engine().set_teacher_weight(teacher, weight),
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
   evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),

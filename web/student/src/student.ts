@@ -101,6 +101,19 @@ export class WorkerStudent {
   }
 
   /**
+   * How much a teacher (counted from 0) counts from now on, see `TeacherOptions.weight`: 0 switches it off, it is asked no
+   * more and its labels rest; a weight above 0 switches it on again.
+   *
+   * @throws {ConfigError} there is no such teacher, or the weight is no number from 0 to 1e6
+   */
+  async setTeacherWeight(teacher: number, weight: number): Promise<void> {
+    if (!(Number.isInteger(teacher) && teacher >= 0)) {
+      throw new ConfigError(`a teacher is a whole number from 0, it is ${teacher}`, 'teacher');
+    }
+    await this.#worker.call('weigh', teacher, weight);
+  }
+
+  /**
    * The greedy action for an observation: a number where actions are discrete, otherwise one for each component.
    *
    * @throws {EnvironmentError} an observation of another length, or with a number that is not finite

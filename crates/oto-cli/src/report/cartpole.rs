@@ -1,33 +1,32 @@
 //! CartPole-v1 taught by the SAC agent of InvertedPendulum: how much sooner, how steadily, and what a bad teacher costs.
 
+use super::ablations;
 use super::runs::{self, Arm, Finished};
 use super::statistics::{bootstrap_mean, mean, median};
+use super::teachers::{self, Teachers};
 use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE, Series};
 use crate::options::Job;
-use oto_env::rng::Rng;
-use oto_policy::{Policy, PolicyError};
 use oto_rl::optimiser::Adam;
 use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{Linear, StudentConfig};
-use oto_student::link::memory::MemoryTeacher;
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::TeacherConfig;
 
-const ENVIRONMENT: &str = "CartPole-v1";
+pub(super) const ENVIRONMENT: &str = "CartPole-v1";
 /// Gymnasium's own threshold for CartPole-v1.
-const SOLVED: f64 = 475.0;
+pub(super) const SOLVED: f64 = 475.0;
 const STEPS: u64 = 50_000;
 /// Evaluations whose mean says where a run ended.
-const LAST: usize = 10;
+pub(super) const LAST: usize = 10;
 /// No tuning looked at these seeds.
 const FIRST_SEED: u64 = 9_100;
 
-const EXPERT: &str = "sac_inverted_pendulum_v5";
+pub(super) const EXPERT: &str = "sac_inverted_pendulum_v5";
 const EARLY: &str = "ppo_cartpole_v1_early";
-const RANDOM: &str = "scripted:random";
+pub(super) const RANDOM: &str = "scripted:random";
 
 /// Tianshou's CartPole example for QR-DQN (test/discrete/test_qrdqn.py): three layers of 128, 200 quantiles, three-step
 /// returns, gamma 0.9, one update for ten steps, target every 320 updates, epsilon 0.1 falling to 0.01.
@@ -79,13 +78,14 @@ fn alone() -> StudentConfig {
     StudentConfig { steps: STEPS, stages: StagesConfig::SOLO, ..presets::student(ENVIRONMENT) }
 }
 
-fn taught(policy: &str) -> Job {
+pub(super) fn taught(policy: &str) -> Job {
     let teacher = TeacherConfig {
         url: format!("memory://{policy}"),
         policy: policy.into(),
         adapter: presets::adapter(ENVIRONMENT, policy),
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     };
     let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
     Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher] }
@@ -95,77 +95,101 @@ fn solo(student: StudentConfig) -> Job {
     Job { env: ENVIRONMENT.into(), student, teachers: Vec::new() }
 }
 
-fn arms() -> Vec<Arm> {
-    let arm = |name, title, job, teachers| Arm { name, title, before: None, job, test: None, teachers };
-    vec![
-        arm("taught", "taught by InvertedPendulum's SAC", taught(EXPERT), |_| Ok(vec![bundled(EXPERT)?])),
-        arm("solo", "alone, same student", solo(alone()), |_| Ok(Vec::new())),
-        arm("tianshou", "alone, Tianshou's example", solo(tianshou()), |_| Ok(Vec::new())),
-        arm("rl-zoo", "alone, RL-Zoo's setting", solo(rl_zoo()), |_| Ok(Vec::new())),
-        arm("early", "taught by a weak PPO (return 122)", taught(EARLY), |_| Ok(vec![bundled(EARLY)?])),
-        arm("random", "taught by random answers", taught(RANDOM), |seed| Ok(vec![random(seed)])),
-    ]
+/// Taught and alone, good and bad teachers; then the parts, see [`ablations`].
+fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
+    let mut arms = vec![
+        arm("taught", "taught by InvertedPendulum's SAC", taught(EXPERT), teachers::bundled(EXPERT)),
+        arm("solo", "alone, same student", solo(alone()), teachers::none()),
+        arm("tianshou", "alone, Tianshou's example", solo(tianshou()), teachers::none()),
+        arm("rl-zoo", "alone, RL-Zoo's setting", solo(rl_zoo()), teachers::none()),
+        arm("early", "taught by a weak PPO (return 122)", taught(EARLY), teachers::bundled(EARLY)),
+        arm("random", "taught by random answers", taught(RANDOM), teachers::random(RANDOM)),
+    ];
+    arms.extend(ablations::arms(options)?);
+    arms.iter_mut().for_each(|a| a.job.student.steps = options.steps);
+    Ok(arms)
 }
 
-/// A bundled teacher behind the codec.
-pub(super) fn bundled(name: &str) -> Result<MemoryTeacher, PolicyError> {
-    let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
-    let mut policy: Box<dyn Policy> = found.expect("the names above are bundled").policy;
-    let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
-    let act =
-        move |x: &[f32], rows: usize, out: &mut Vec<f32>| policy.act(x, rows, out).map_err(|e| e.to_string());
-    Ok(MemoryTeacher::new(name, observation, action, Box::new(act)))
+pub(super) fn arm(name: &'static str, title: &'static str, job: Job, teachers: Teachers) -> Arm {
+    Arm { name, title, before: None, job, test: None, teachers }
 }
 
-/// A teacher that answers with a coin.
-fn random(seed: u64) -> MemoryTeacher {
-    let mut rng = Rng::new(!seed);
-    let act = move |_: &[f32], rows: usize, out: &mut Vec<f32>| {
-        out.extend((0..rows).map(|_| rng.below(2) as f32));
-        Ok(())
-    };
-    let bounds = |b: f32| vec![b; 4];
-    let observation = oto_proto::Space::Box { low: bounds(f32::NEG_INFINITY), high: bounds(f32::INFINITY) };
-    MemoryTeacher::new(RANDOM, observation, oto_proto::Space::Discrete { n: 2 }, Box::new(act))
+/// All runs, found by their arm's name.
+pub(super) struct Runs<'a> {
+    pub arms: &'a [Arm],
+    pub runs: &'a [Vec<Finished>],
+    /// Environment steps of each.
+    pub steps: u64,
 }
 
-/// Runs what is missing and writes docs/results.md with its figures and tables.
-pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds).collect::<Vec<_>>();
-    let arms = arms();
-    let runs = runs::all(options, &arms, &seeds)?;
-    let of = |name: &str| &runs[arms.iter().position(|a| a.name == name).expect("the arms are named above")];
-    let firsts = |runs: &[Finished]| runs.iter().map(|r| r.first(SOLVED, STEPS) as f64).collect::<Vec<_>>();
+impl Runs<'_> {
+    fn at(&self, name: &str) -> Option<usize> {
+        self.arms.iter().position(|a| a.name == name)
+    }
 
-    let speed = ["taught", "solo", "tianshou", "rl-zoo"];
-    let robust = ["solo", "early", "random"];
-    for (file, title, subtitle, names) in [
-        ("cartpole", "Taught, and three ways alone", "CartPole-v1", &speed[..]),
-        ("cartpole-bad-teachers", "What a bad teacher costs", "CartPole-v1", &robust[..]),
-    ] {
-        let title_of = |n: &str| arms.iter().find(|a| a.name == n).map_or("", |a| a.title);
-        let series = names.iter().zip(PALETTE).map(|(n, colour)| curve(title_of(n), colour, of(n)));
-        let chart = Chart {
+    pub fn has(&self, name: &str) -> bool {
+        self.at(name).is_some()
+    }
+
+    pub fn title(&self, name: &str) -> &str {
+        self.at(name).map_or("", |i| self.arms[i].title)
+    }
+
+    pub fn of(&self, name: &str) -> &[Finished] {
+        self.at(name).map_or(&[], |i| &self.runs[i])
+    }
+
+    /// Steps of each run until its first evaluation of 475.
+    pub fn firsts(&self, name: &str) -> Vec<f64> {
+        self.of(name).iter().map(|r| r.first(SOLVED, self.steps) as f64).collect()
+    }
+
+    /// Steps of each run until two evaluations in a row were at 475.
+    pub fn twice(&self, name: &str) -> Vec<f64> {
+        self.of(name).iter().map(|r| r.twice(SOLVED, self.steps) as f64).collect()
+    }
+
+    /// Mean of what all runs of an arm have.
+    pub fn average(&self, name: &str, of: impl Fn(&Finished) -> f64) -> f64 {
+        mean(&self.of(name).iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// The curves of these arms.
+    pub fn chart(&self, title: &str, names: &[&str]) -> Chart {
+        let series = names.iter().zip(PALETTE).map(|(n, colour)| curve(self.title(n), colour, self.of(n)));
+        let count = self.runs.first().map_or(0, Vec::len);
+        Chart {
             title: title.into(),
-            subtitle: format!("{subtitle}: mean greedy return of {} seeds, 95 % bootstrap band", seeds.len()),
+            subtitle: format!("CartPole-v1: mean greedy return of {count} seeds, 95 % bootstrap band"),
             x_label: "environment steps".into(),
             y_label: "return".into(),
             series: series.collect(),
             marks: vec![(SOLVED, "solved: 475".into())],
             y_range: Some((0.0, 510.0)),
             logarithmic: false,
-        };
-        write::chart(&options.out, file, &chart)?;
+        }
     }
+}
+
+/// Runs what is missing and writes docs/results.md with its figures and tables.
+pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds).collect::<Vec<_>>();
+    let arms = arms(options)?;
+    let runs = runs::all(options, &arms, &seeds)?;
+    let all = Runs { arms: &arms, runs: &runs, steps: options.steps };
+
+    let speed = ["taught", "solo", "tianshou", "rl-zoo", "kd", "kd-unmapped"];
+    let robust = ["solo", "early", "random"];
+    write::chart(&options.out, "cartpole", &all.chart("Taught, distilled, and three ways alone", &speed))?;
+    write::chart(&options.out, "cartpole-bad-teachers", &all.chart("What a bad teacher costs", &robust))?;
 
     let best_solo = ["solo", "tianshou", "rl-zoo"]
         .into_iter()
-        .min_by(|a, b| median(&firsts(of(a))).total_cmp(&median(&firsts(of(b)))));
+        .min_by(|a, b| median(&all.firsts(a)).total_cmp(&median(&all.firsts(b))));
     let best_solo = best_solo.expect("there are three");
-    let taught_first = median(&firsts(of("taught")));
-    let solo_first = median(&firsts(of(best_solo)));
-    let taught_runs = of("taught");
-    let kept = taught_runs.iter().filter_map(|r| r.kept(SOLVED)).collect::<Vec<_>>();
+    let taught_first = median(&all.firsts("taught"));
+    let solo_first = median(&all.firsts(best_solo));
+    let kept = all.of("taught").iter().filter_map(|r| r.kept(SOLVED)).collect::<Vec<_>>();
 
     let mut table = Table::new(&[
         "arm",
@@ -180,12 +204,12 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         "bytes down",
         "transitions sent",
     ]);
-    for (arm, runs) in arms.iter().zip(&runs) {
-        let f = firsts(runs);
-        let kept = runs.iter().filter_map(|r| r.kept(SOLVED)).collect::<Vec<_>>();
-        let average = |g: &dyn Fn(&Finished) -> f64| mean(&runs.iter().map(g).collect::<Vec<_>>());
+    for name in ["taught", "solo", "tianshou", "rl-zoo", "early", "random"] {
+        let f = all.firsts(name);
+        let kept = all.of(name).iter().filter_map(|r| r.kept(SOLVED)).collect::<Vec<_>>();
+        let average = |g: &dyn Fn(&Finished) -> f64| all.average(name, g);
         table.row(vec![
-            arm.title.into(),
+            all.title(name).into(),
             write::whole(median(&f)),
             write::whole(f.iter().copied().fold(f64::INFINITY, f64::min)),
             write::whole(f.iter().copied().fold(0.0, f64::max)),
@@ -201,12 +225,17 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let mut paired =
         Table::new(&["teacher", "taught minus alone, mean", "95 % interval", "Transfer ended at, median"]);
     for name in ["early", "random"] {
-        let pairs =
-            of(name).iter().zip(of("solo")).map(|(t, s)| t.last(LAST) - s.last(LAST)).collect::<Vec<_>>();
+        let pairs = all
+            .of(name)
+            .iter()
+            .zip(all.of("solo"))
+            .map(|(t, s)| t.last(LAST) - s.last(LAST))
+            .collect::<Vec<_>>();
         let (low, high) = bootstrap_mean(&pairs);
-        let ended = of(name).iter().filter_map(|r| r.transfer_ended).map(|s| s as f64).collect::<Vec<_>>();
+        let ended =
+            all.of(name).iter().filter_map(|r| r.transfer_ended).map(|s| s as f64).collect::<Vec<_>>();
         paired.row(vec![
-            arms.iter().find(|a| a.name == name).map_or("", |a| a.title).into(),
+            all.title(name).into(),
             format!("{:+.1}", mean(&pairs)),
             format!("{low:+.1} to {high:+.1}"),
             if ended.is_empty() { "never".into() } else { write::whole(median(&ended)) },
@@ -216,7 +245,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     for (arm, runs) in arms.iter().zip(&runs) {
         for r in runs {
             let kept = r.kept(SOLVED).map_or("-".into(), |k| format!("{:.0} %", 100.0 * k));
-            let first = write::whole(r.first(SOLVED, STEPS) as f64);
+            let first = write::whole(r.first(SOLVED, options.steps) as f64);
             let cells = [arm.name.into(), r.seed.to_string(), first, kept];
             each.row(
                 cells
@@ -233,12 +262,14 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         count = seeds.len(),
         taught = write::whole(taught_first),
         solo = write::whole(solo_first),
-        solo_name = arms.iter().find(|a| a.name == best_solo).map_or("", |a| a.title),
+        solo_name = all.title(best_solo),
         ratio = format!("{:.1}", solo_first / taught_first),
         kept = format!("{:.0} %", 100.0 * mean(&kept)),
         lowest_kept = format!("{:.0} %", 100.0 * kept.iter().copied().fold(1.0, f64::min)),
         table = table,
         paired = paired,
+        steps = write::whole(options.steps as f64),
+        parts = ablations::text(&options.out, &all)?,
         each = each,
     );
     write::section(&options.out, "cartpole", &text)?;

@@ -1,9 +1,10 @@
 //! Cell selection: a student in 5G taught by an agent that only ever saw LTE, against learning alone, against students from
 //! LTE, and against six rules (OTO, section VI-B, figures 9 and 10).
 
-use super::cartpole::{bundled, curve};
+use super::cartpole::curve;
 use super::runs::{self, Arm, Finished};
 use super::statistics::{bootstrap_mean, mean};
+use super::teachers;
 use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
@@ -38,16 +39,14 @@ fn taught() -> Job {
         adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     };
     Job { student: presets::student(NR), teachers: vec![teacher], ..alone(NR) }
 }
 
-fn arms() -> Vec<Arm> {
+pub(super) fn arms() -> Vec<Arm> {
     let arm = |name, title, before, job: Job| {
-        let teachers: fn(u64) -> _ = match job.teachers.is_empty() {
-            true => |_| Ok(Vec::new()),
-            false => |_| Ok(vec![bundled(TEACHER)?]),
-        };
+        let teachers = if job.teachers.is_empty() { teachers::none() } else { teachers::bundled(TEACHER) };
         Arm { name, title, before, job, test: Some((NR, TEST)), teachers }
     };
     vec![

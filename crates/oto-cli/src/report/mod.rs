@@ -3,10 +3,14 @@
 //! A finished run is kept under its configuration's fingerprint, so that a report that was interrupted goes on, and a
 //! second one is quick. Teachers sit in this process behind the real codec, so that bytes on the wire are counted.
 
+mod ablations;
 mod cartpole;
 mod cell;
+mod cost;
 mod runs;
 mod statistics;
+mod teachers;
+mod thoughts;
 mod write;
 
 use crate::learn::RunError;
@@ -30,6 +34,13 @@ pub struct ReportOptions {
     /// Seeds of each arm
     #[arg(long, default_value_t = 10)]
     pub seeds: u64,
+    /// cartpole: environment steps of a run
+    #[arg(long, default_value_t = 50_000)]
+    pub steps: u64,
+    /// cartpole: a policy for CartPole-v1 that was trained offline on random data (a model file, or its JSON), which joins the
+    /// teachers of the ablations
+    #[arg(long, value_name = "FILE")]
+    pub cql_teacher: Option<PathBuf>,
 }
 
 /// The experiments there are.
@@ -37,6 +48,8 @@ pub struct ReportOptions {
 pub enum Experiment {
     /// CartPole taught by InvertedPendulum's SAC agent, against learning alone and against bad teachers
     Cartpole,
+    /// Bytes that a taught run exchanges, against shipping a dataset, a replay buffer or the teacher's weights
+    Cost,
     /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
     Cell,
 }
@@ -86,6 +99,7 @@ impl From<crate::eval::EvalError> for ReportError {
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     match options.experiment {
         Experiment::Cartpole => cartpole::report(options),
+        Experiment::Cost => cost::report(options),
         Experiment::Cell => cell::report(options),
     }
 }

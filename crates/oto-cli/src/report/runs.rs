@@ -1,12 +1,13 @@
 //! Runs of an experiment: arms times seeds, in parallel, each kept when it is done.
 
+use super::teachers::Teachers;
 use super::{ReportError, ReportOptions};
 use crate::learn::{self, Observer, RunError};
 use crate::options::Job;
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_student::drive::Wire;
 use oto_student::evaluation;
-use oto_student::link::memory::{Memory, MemoryTeacher};
+use oto_student::link::memory::Memory;
 use oto_student::student::{Event, Metrics, Student};
 use oto_student::trainer::TrainError;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ pub struct Arm {
     /// Plays the trained student in episodes of these seeds, in this environment.
     pub test: Option<(&'static str, Range<u64>)>,
     /// Makes the teachers of a seed.
-    pub teachers: fn(u64) -> Result<Vec<MemoryTeacher>, oto_policy::PolicyError>,
+    pub teachers: Teachers,
 }
 
 /// What is kept of a run.
@@ -64,6 +65,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Steps until the second of two evaluations in a row of at least `bar`, or `limit`.
+    pub fn twice(&self, bar: f64, limit: u64) -> u64 {
+        let found = self.returns.windows(2).position(|pair| pair.iter().all(|r| *r >= bar));
+        found.map_or(limit, |i| self.steps[i + 1])
+    }
+
     /// Steps until the first evaluation of at least `bar`, or `limit`.
     pub fn first(&self, bar: f64, limit: u64) -> u64 {
         let found = self.returns.iter().position(|r| *r >= bar);
@@ -186,7 +193,12 @@ fn fingerprint(arm: &Arm) -> u64 {
     if let Some(test) = &arm.test {
         text += &format!("{test:?}");
     }
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    fnv(text.as_bytes())
+}
+
+/// FNV-1a.
+pub fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[derive(Default)]

@@ -1,6 +1,52 @@
-//! Distillation between peers: "Collaborative Deep Reinforcement Learning" (Lin et al. 2017), section 4.
+//! Distillation of what a teacher thinks instead of what it does: between peers ("Collaborative Deep Reinforcement Learning",
+//! Lin et al. 2017, section 4), and the method that OTO compares itself with ("Policy Distillation and Value Matching in
+//! Multiagent Reinforcement Learning", Wadhwania et al. 2019).
 
+use super::{Aikd, masked_mean};
 use oto_graph::Tensor;
+
+/// What one teacher thinks of a batch of states.
+pub struct Thoughts<'t> {
+    /// How probable each of the student's A actions is for the teacher, `[B]` each.
+    pub policy: Vec<Tensor<'t>>,
+    /// The teacher's value of the state, `[B]`.
+    pub value: Tensor<'t>,
+    /// 1 where there is an answer, else 0, `[B]`.
+    pub mask: Tensor<'t>,
+}
+
+/// For each state, `[B]`, the cross entropy of the student's softmax(Q) and the teacher's policy (the divergence but for the
+/// teacher's own entropy); q `[B, A]`, policy A times `[B]`.
+pub fn policy_distillation<'t>(q: Tensor<'t>, policy: &[Tensor<'t>]) -> Tensor<'t> {
+    -expected(q.log_softmax(), policy)
+}
+
+/// For each state, `[B]`, the squared difference of the student's value of the teacher's policy, `sum_a policy(a) Q(s, a)`, and
+/// the teacher's own value `[B]`.
+pub fn value_matching<'t>(q: Tensor<'t>, policy: &[Tensor<'t>], value: Tensor<'t>) -> Tensor<'t> {
+    (expected(q, policy) - value).square()
+}
+
+/// The mean of `x` `[B, A]` over actions, each as probable as `policy` says, `[B]`.
+fn expected<'t>(x: Tensor<'t>, policy: &[Tensor<'t>]) -> Tensor<'t> {
+    let of = |a: usize| x.pick(x.trace().constant(a as f64, &[x.size(0)]));
+    let each = policy.iter().enumerate().map(|(a, p)| *p * of(a));
+    each.reduce(|a, b| a + b).expect("at least one action")
+}
+
+/// Both in the place of a teacher's part of OTO eq. 13: `delta` weighs the policy (reported as `base`), `eta` the value
+/// (reported as `rkd_d`).
+pub fn policy_and_value<'t>(
+    q: Tensor<'t>,
+    thoughts: Thoughts<'t>,
+    delta: Tensor<'t>,
+    eta: Tensor<'t>,
+) -> Aikd<'t> {
+    let Thoughts { policy, value, mask } = thoughts;
+    let base = masked_mean(policy_distillation(q, &policy), mask);
+    let rkd_d = masked_mean(value_matching(q, &policy, value), mask);
+    Aikd { base, rkd_d, rkd_a: q.trace().constant(0.0, &[]), total: delta * base + eta * rkd_d }
+}
 
 /// For each state, `[B]`, the divergence of the student's softmax from the teacher's at temperature tau (eq. 2; eq. 3 has the
 /// teacher's logits go through an alignment layer first): both `[B, A]`. The student's softmax has no temperature, as printed.

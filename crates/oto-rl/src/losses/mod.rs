@@ -12,7 +12,7 @@ pub mod offline;
 
 use oto_graph::Tensor;
 
-/// The weights of OTO eq. 13, each a number `[]`.
+/// The weights of OTO eq. 13, each a number `[]`, and those of eq. 14's mean over teachers.
 #[derive(Clone, Copy)]
 pub struct AikdWeights<'t> {
     /// `alpha_AIKD`: the whole teacher term.
@@ -23,6 +23,8 @@ pub struct AikdWeights<'t> {
     pub eta: Tensor<'t>,
     /// `alpha_task`: the student's own loss.
     pub alpha_task: Tensor<'t>,
+    /// Each of N teachers' part in eq. 14's mean, `[N]`: [`shares`] of the teachers' weights.
+    pub share: Tensor<'t>,
 }
 
 /// One teacher's labels for a batch.
@@ -101,14 +103,28 @@ pub fn aikd<'t>(
     Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
 }
 
-/// OTO eq. 14: `alpha_aikd / N sum_i R_i + alpha_task task`. A teacher without labels counts with 0; without
-/// teachers only the task is left.
+/// OTO eq. 14: `alpha_aikd sum_i share_i R_i + alpha_task task`, as printed where each share is 1/N. A teacher without
+/// labels counts with 0; without teachers only the task is left.
 pub fn transfer<'t>(teachers: &[Aikd<'t>], task: Tensor<'t>, weights: AikdWeights<'t>) -> Tensor<'t> {
     let task = weights.alpha_task * task;
-    match teachers.iter().map(|t| t.total).reduce(|a, b| a + b) {
-        Some(sum) => weights.alpha_aikd * sum * (1.0 / teachers.len() as f64) + task,
+    match over_teachers(teachers.iter().map(|t| t.total), weights.share) {
+        Some(mean) => weights.alpha_aikd * mean + task,
         None => task,
     }
+}
+
+/// Eq. 14's mean of something that each of N teachers has, all `[]`; `share` is `[N]`.
+pub fn over_teachers<'t>(each: impl Iterator<Item = Tensor<'t>>, share: Tensor<'t>) -> Option<Tensor<'t>> {
+    let part = |i: usize| share.rows(share.trace().constant(i as f64, &[1])).reshape(&[]);
+    each.enumerate().map(|(i, x)| part(i) * x).reduce(|a, b| a + b)
+}
+
+/// The teachers' parts in eq. 14's mean: their weights over the weights' sum, so 1/N where all weigh alike, whether they
+/// labelled anything or not. All 0 where no weight is above 0.
+pub fn shares(weights: &[f64], shares: &mut Vec<f32>) {
+    let sum = weights.iter().sum::<f64>();
+    shares.clear();
+    shares.extend(weights.iter().map(|w| if sum > 0.0 { (w / sum) as f32 } else { 0.0 }));
 }
 
 /// OTO eq. 10 with sampled actions, for each state, `[B]`: `logsumexp_m(q_m - log mu_m) - log M - Q(s, teacher's a)`, where

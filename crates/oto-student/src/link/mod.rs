@@ -352,6 +352,13 @@ impl Link {
         self.state
     }
 
+    /// Whether labels that were asked for are worth waiting for: there is a connection or one is being made, and not two
+    /// in a row have ended without a label.
+    pub fn promises_labels(&self) -> bool {
+        use LinkState::{Connecting, Greeting, Ready};
+        matches!(self.state, Connecting | Greeting | Ready) && self.failures < 2
+    }
+
     /// The server's refusal, if the link has failed for good.
     pub fn failure(&self) -> Option<&ErrorMessage> {
         self.failure.as_ref()

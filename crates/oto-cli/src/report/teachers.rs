@@ -1,0 +1,63 @@
+//! The teachers of reports: in this process, behind the real codec.
+
+use super::thoughts::{self, Thinker};
+use oto_env::rng::Rng;
+use oto_policy::{Policy, PolicyError};
+use oto_proto::Space;
+use oto_student::link::memory::MemoryTeacher;
+
+/// Teachers of one seed, in the order of the job's.
+pub type Teachers = Box<dyn Fn(u64) -> Result<Vec<MemoryTeacher>, PolicyError> + Sync>;
+
+/// No teacher.
+pub fn none() -> Teachers {
+    Box::new(|_| Ok(Vec::new()))
+}
+
+/// A teacher that comes with the program.
+pub fn bundled(name: &'static str) -> Teachers {
+    Box::new(move |_| {
+        let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
+        Ok(vec![from_policy(name, found.expect("reports name bundled teachers only").policy)])
+    })
+}
+
+/// Any policy.
+pub fn from_policy(name: &str, mut policy: Box<dyn Policy>) -> MemoryTeacher {
+    let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
+    let act =
+        move |x: &[f32], rows: usize, out: &mut Vec<f32>| policy.act(x, rows, out).map_err(|e| e.to_string());
+    MemoryTeacher::new(name, observation, action, Box::new(act))
+}
+
+/// Four numbers of any size.
+fn four() -> Space {
+    Space::Box { low: vec![f32::NEG_INFINITY; 4], high: vec![f32::INFINITY; 4] }
+}
+
+/// A teacher of CartPole that answers with a coin.
+pub fn random(name: &'static str) -> Teachers {
+    Box::new(move |seed| {
+        let mut rng = Rng::new(!seed);
+        let act = move |_: &[f32], rows: usize, out: &mut Vec<f32>| {
+            out.extend((0..rows).map(|_| rng.below(2) as f32));
+            Ok(())
+        };
+        Ok(vec![MemoryTeacher::new(name, four(), Space::Discrete { n: 2 }, Box::new(act))])
+    })
+}
+
+/// InvertedPendulum's SAC agent, which answers with what it thinks instead of a force.
+pub fn thinker(name: &'static str) -> Teachers {
+    Box::new(move |_| {
+        let file = include_bytes!("../../../../tests/fixtures/teacher_sac_inverted_pendulum_v5.safetensors");
+        let mut thinker = Thinker::new(&oto_policy::tensors::from_safetensors(file)?)?;
+        let act = move |x: &[f32], _: usize, out: &mut Vec<f32>| {
+            thinker.think(x, out);
+            Ok(())
+        };
+        let answers = Space::Box { low: vec![0.0, 0.0, f32::MIN], high: vec![1.0, 1.0, f32::MAX] };
+        debug_assert_eq!(answers.width(), thoughts::WIDTH);
+        Ok(vec![MemoryTeacher::new(name, four(), answers, Box::new(act))])
+    })
+}

@@ -1,0 +1,58 @@
+//! One student, several teachers, two servers: each answers for itself, and one that goes away takes nothing along.
+
+use crate::policies::{boxed, function, loaded, sum};
+use crate::student::{Server, serve};
+use oto_policy::Loaded;
+use oto_proto::{Dtype, Space};
+use oto_student::config::{EvaluationConfig, StudentConfig};
+use oto_student::drive::Driver;
+use oto_student::student::{Student, TeacherConfig, Tick, World};
+use std::time::Duration;
+
+/// Four numbers to one of two choices: always the same.
+fn stubborn() -> Loaded {
+    loaded("stubborn", function(boxed(4), Space::Discrete { n: 2 }, |_, actions| actions.push(1.0)))
+}
+
+fn teacher(server: &Server, policy: &str, weight: f64) -> TeacherConfig {
+    TeacherConfig {
+        url: format!("ws://{}/v1/teach", server.address),
+        policy: policy.into(),
+        adapter: None,
+        dtype: Dtype::F32,
+        quantization: None,
+        weight,
+    }
+}
+
+fn train(student: &mut Student, driver: &mut Driver, until: u64) -> Vec<u64> {
+    while student.trainer().steps() < until {
+        assert_ne!(driver.step(student).unwrap(), Tick::Done);
+    }
+    student.metrics(0).teachers.iter().map(|t| t.stats.labels_received).collect()
+}
+
+#[test]
+fn teachers_of_two_servers_and_one_server_stops() {
+    let (near, mut far) = (serve(vec![sum(), stubborn()], |_| {}), serve(vec![sum()], |_| {}));
+    let teachers = [teacher(&near, "sum", 1.0), teacher(&near, "stubborn", 0.5), teacher(&far, "sum", 1.0)];
+    let config = StudentConfig {
+        steps: 10_000,
+        evaluation: EvaluationConfig { every: 0, ..EvaluationConfig::default() },
+        ..StudentConfig::default()
+    };
+    let world = World::built_in("CartPole-v1").unwrap();
+    let mut driver = Driver::new(&teachers).unwrap();
+    let mut student = Student::new(&config, world, &teachers, &oto_cpu::Cpu, 0).unwrap();
+    driver.connect(&mut student, Duration::from_secs(20));
+    let before = train(&mut student, &mut driver, 300);
+    assert!(before.iter().all(|labels| *labels > 270), "{before:?}");
+    far.stop();
+    far.join();
+    let after = train(&mut student, &mut driver, 600);
+    assert!(after[..2].iter().all(|labels| *labels > 570), "{after:?}");
+    // What was on its way when the server was told to stop was still answered.
+    assert!(after[2] < before[2] + 32, "{before:?}, then {after:?}");
+    let replay = student.trainer().replay();
+    assert_eq!([0, 1].map(|i| replay.labelled(i) as u64), [after[0], after[1]], "each beside its own states");
+}
