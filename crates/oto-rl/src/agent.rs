@@ -2,6 +2,7 @@
 //! discrete action, or a vector whose components go from -1 to 1.
 
 use crate::engine::{Engine, LearnError, Learner, Schedule};
+use crate::ppo::{Actions, Ppo};
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
@@ -13,6 +14,8 @@ pub enum Agent {
     QrDqn(QrDqn),
     /// Continuous actions by soft actor-critic.
     Sac(Sac),
+    /// Either kind of actions by proximal policy optimisation: learns from rollouts.
+    Ppo(Ppo),
 }
 
 impl Agent {
@@ -20,6 +23,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::Ppo(agent) => agent,
         }
     }
 
@@ -27,6 +31,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::Ppo(agent) => agent,
         }
     }
 
@@ -42,20 +47,26 @@ impl Agent {
 
     /// How many numbers an action has.
     pub fn action_width(&self) -> usize {
+        self.actions().width()
+    }
+
+    /// What its actions are.
+    fn actions(&self) -> Actions {
         match self {
-            Agent::QrDqn(_) => 1,
-            Agent::Sac(agent) => agent.sizes().action,
+            Agent::QrDqn(agent) => Actions::Discrete(agent.sizes().actions),
+            Agent::Sac(agent) => Actions::Continuous(agent.sizes().action),
+            Agent::Ppo(agent) => agent.sizes().actions,
         }
     }
 
     /// Whether a teacher's answer is an action of this agent.
     pub fn accepts(&self, action: &[f32]) -> bool {
-        match self {
-            Agent::QrDqn(agent) => {
-                matches!(action, [a] if a.fract() == 0.0 && (0.0..agent.sizes().actions as f32).contains(a))
+        match self.actions() {
+            Actions::Discrete(n) => {
+                matches!(action, [a] if a.fract() == 0.0 && (0.0..n as f32).contains(a))
             }
-            Agent::Sac(agent) => {
-                action.len() == agent.sizes().action && action.iter().all(|a| (-1.0..=1.0).contains(a))
+            Actions::Continuous(width) => {
+                action.len() == width && action.iter().all(|a| (-1.0..=1.0).contains(a))
             }
         }
     }
@@ -65,6 +76,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.act(observation, action),
+            Agent::Ppo(agent) => agent.act(observation, action),
         }
     }
 
@@ -76,6 +88,8 @@ impl Agent {
             Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.sample(observation, rng, action),
+            // Only its own actions say how good its policy is.
+            Agent::Ppo(agent) => agent.sample(observation, rng, action),
         }
     }
 
@@ -84,6 +98,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent.update(batch, schedule),
             Agent::Sac(agent) => agent.update(batch, schedule, rng),
+            Agent::Ppo(agent) => agent.update(batch, schedule, rng),
         }
     }
 

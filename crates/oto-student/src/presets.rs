@@ -3,6 +3,7 @@
 use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
+use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::QrDqnConfig;
 
 /// Where a teacher server answers students.
@@ -80,6 +81,56 @@ fn cell_selection() -> StudentConfig {
     }
 }
 
+/// The default PPO student for an environment: the settings of Stable-Baselines3 2.9, and RL-Zoo's where it has tuned them
+/// (`hyperparams/ppo.yml`). A rollout comes from one environment here: Pendulum's is as long as that of each of RL-Zoo's four,
+/// CartPole's as long as those of its eight together. RL-Zoo's noise on Pendulum depends on the state (`use_sde`); here it is
+/// the algorithm's own.
+pub fn on_policy(environment: &str) -> StudentConfig {
+    let usual = StudentConfig {
+        algorithm: Algorithm::Ppo,
+        steps: 100_000,
+        buffer: 100_000,
+        learning_rate: Linear::constant(3e-4),
+        epsilon: Linear::constant(0.0),
+        target_tau: 0.005,
+        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every: 2_000, episodes: 10 },
+        ..StudentConfig::default()
+    };
+    match environment.split('-').next() {
+        Some("Pendulum") => StudentConfig {
+            gamma: 0.9,
+            learning_rate: Linear::constant(1e-3),
+            ppo: PpoConfig { n_steps: 1024, ..PpoConfig::default() },
+            ..usual
+        },
+        Some("CartPole") => StudentConfig {
+            gamma: 0.98,
+            learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
+            ppo: PpoConfig {
+                n_steps: 256,
+                batch_size: 256,
+                epochs: 20,
+                gae_lambda: 0.8,
+                ..PpoConfig::default()
+            },
+            ..usual
+        },
+        _ => usual,
+    }
+}
+
+/// The default student for an environment that learns by this algorithm.
+pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
+    let usual = student(environment);
+    match algorithm {
+        algorithm if algorithm == usual.algorithm => usual,
+        Algorithm::QrDqn => StudentConfig::default(),
+        Algorithm::Sac => continuous(),
+        Algorithm::Ppo => on_policy(environment),
+    }
+}
+
 /// The default student for an environment: where it is known what solved means, the student settles there, and
 /// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
@@ -112,6 +163,17 @@ mod tests {
             ("wss://teach.example/a/b", "wss://teach.example/a/b"),
         ] {
             assert_eq!(teacher_url(given), whole);
+        }
+    }
+
+    #[test]
+    fn every_algorithm_has_a_valid_default() {
+        for environment in ["CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"] {
+            for algorithm in [Algorithm::QrDqn, Algorithm::Sac, Algorithm::Ppo] {
+                let config = learner(environment, algorithm);
+                config.validate().unwrap();
+                assert_eq!(config.algorithm, algorithm);
+            }
         }
     }
 

@@ -74,6 +74,12 @@ impl CoreConfig {
             EnvConfig::Page { action: Space::Box { .. }, .. } => presets::continuous(),
             _ => presets::student(id),
         };
+        if let Some((_, name)) = student.iter().find(|(key, _)| key == "algorithm")
+            && let Ok(algorithm) = oto_json::from_tree(name)
+            && algorithm != preset.algorithm
+        {
+            preset = presets::learner(id, algorithm);
+        }
         if teachers.is_empty() {
             preset.stages = StagesConfig::SOLO;
         }

@@ -101,6 +101,22 @@ pub fn aikd<'t>(
     Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
 }
 
+/// One teacher's part of OTO eq. 13 for a student with continuous actions: its own and the teacher's `[B, D]`, mask and perm
+/// `[B]`. BASE `[]` shapes its critics, RKD what acts.
+pub fn aikd_continuous<'t>(
+    base: Tensor<'t>,
+    student: Tensor<'t>,
+    teacher: Tensor<'t>,
+    mask: Tensor<'t>,
+    perm: Tensor<'t>,
+    weights: AikdWeights<'t>,
+) -> Aikd<'t> {
+    let rkd_d = masked_mean(rkd_d_continuous(student, teacher), mask);
+    let both = mask * mask.rows(perm);
+    let rkd_a = masked_mean(rkd_a(student, teacher, perm), both);
+    Aikd { base, rkd_d, rkd_a, total: weights.delta * base + weights.eta * (rkd_d + rkd_a) }
+}
+
 /// OTO eq. 14: `alpha_aikd / N sum_i R_i + alpha_task task`. A teacher without labels counts with 0; without
 /// teachers only the task is left.
 pub fn transfer<'t>(teachers: &[Aikd<'t>], task: Tensor<'t>, weights: AikdWeights<'t>) -> Tensor<'t> {
