@@ -71,8 +71,13 @@ macro_rules! bundled {
 
 /// The teachers that come with the program.
 pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
-    let files =
-        bundled!["ppo_cartpole_v1", "ppo_cartpole_v1_early", "ppo_mobile_lte", "sac_inverted_pendulum_v5"];
+    let files = bundled![
+        "ppo_cartpole_v1",
+        "ppo_cartpole_v1_early",
+        "ppo_mobile_lte",
+        "sac_inverted_pendulum_v5",
+        "sac_pendulum_v1"
+    ];
     let loaded = files.into_iter().map(|(name, model, metadata)| {
         let mut metadata = Metadata::read(metadata)?;
         let policy = load(model, &metadata)?;

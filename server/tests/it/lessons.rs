@@ -15,7 +15,8 @@ fn the_bundled_teachers_teach_cartpole() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/teachers"));
     let names: Vec<_> = load_folder(folder).unwrap().into_iter().map(|loaded| loaded.name).collect();
     let cartpole = ["ppo_cartpole_v1", "ppo_cartpole_v1_early"];
-    assert_eq!(names, [&cartpole[..], &["ppo_mobile_lte", "sac_inverted_pendulum_v5"]].concat());
+    let others = ["ppo_mobile_lte", "sac_inverted_pendulum_v5", "sac_pendulum_v1"];
+    assert_eq!(names, [&cartpole[..], &others].concat());
     let server = serve(load_folder(folder).unwrap(), |_| {});
     let states: Vec<[f32; 4]> =
         (0..64).map(|i| [0.3, -0.2, 0.1, 0.7].map(|x| x * (i as f32).sin())).collect();
