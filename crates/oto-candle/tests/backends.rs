@@ -7,6 +7,8 @@ use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, T
 use oto_rl::optimiser::clipped;
 use oto_rl::ppo::{self, Actions, PpoConfig};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+use oto_rl::sac::SacConfig;
+use oto_rl::sac_discrete;
 use oto_wgpu::{Gpu, Wgpu};
 use std::sync::{Arc, OnceLock};
 
@@ -82,6 +84,15 @@ fn train_steps(backend: &dyn Backend) {
         let sizes = Sizes { observation: 4, actions, teachers };
         let program = program(&config, sizes);
         same_steps(backend, &program, Some(actions), seed);
+    }
+}
+
+#[test]
+fn steps_of_discrete_sac_agree() {
+    for (seed, actions, teachers) in [(10, 2, 1), (11, 5, 0)] {
+        let config = SacConfig { hidden: vec![9, 8], batch_size: 12, ..SacConfig::default() };
+        let program = sac_discrete::program(&config, Sizes { observation: 4, actions, teachers });
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed));
     }
 }
 

@@ -10,6 +10,7 @@ use oto_rl::ppo::{self, Actions, Ppo, PpoConfig};
 use oto_rl::qrdqn::{QrDqn, QrDqnConfig, Sizes};
 use oto_rl::replay::Batch;
 use oto_rl::sac::{self, Sac, SacConfig};
+use oto_rl::sac_discrete::SacDiscrete;
 use oto_wgpu::{Gpu, Wgpu};
 
 const SIZES: Sizes = Sizes { observation: 4, actions: 2, teachers: 1 };
@@ -158,6 +159,16 @@ fn a_thousand_updates_give_the_same_curve() {
 #[test]
 fn an_actor_critic_gives_the_same_curve() {
     agree(actor_critic, 300, continuous);
+}
+
+fn discrete_actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Agent {
+    let config = SacConfig { hidden: vec![24, 24], batch_size: 32, ..SacConfig::default() };
+    Agent::SacDiscrete(SacDiscrete::new(&config, SIZES, backend, rng).unwrap())
+}
+
+#[test]
+fn an_actor_critic_of_discrete_actions_gives_the_same_curve() {
+    agree(discrete_actor_critic, 300, batch);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::ppo::{Actions, Ppo};
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
+use crate::sac_discrete::SacDiscrete;
 use oto_env::rng::Rng;
 
 /// The algorithms there are.
@@ -14,6 +15,8 @@ pub enum Agent {
     QrDqn(QrDqn),
     /// Continuous actions by soft actor-critic.
     Sac(Sac),
+    /// Discrete actions by soft actor-critic.
+    SacDiscrete(SacDiscrete),
     /// Either kind of actions by proximal policy optimisation: learns from rollouts.
     Ppo(Ppo),
 }
@@ -23,6 +26,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::SacDiscrete(agent) => agent,
             Agent::Ppo(agent) => agent,
         }
     }
@@ -31,6 +35,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::SacDiscrete(agent) => agent,
             Agent::Ppo(agent) => agent,
         }
     }
@@ -55,6 +60,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => Actions::Discrete(agent.sizes().actions),
             Agent::Sac(agent) => Actions::Continuous(agent.sizes().action),
+            Agent::SacDiscrete(agent) => Actions::Discrete(agent.sizes().actions),
             Agent::Ppo(agent) => agent.sizes().actions,
         }
     }
@@ -76,6 +82,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.act(observation, action),
+            Agent::SacDiscrete(agent) => action[0] = agent.act(observation) as f32,
             Agent::Ppo(agent) => agent.act(observation, action),
         }
     }
@@ -85,9 +92,13 @@ impl Agent {
         let random = rng.f64() < epsilon;
         match self {
             Agent::QrDqn(agent) if random => action[0] = rng.below(agent.sizes().actions as u32) as f32,
+            Agent::SacDiscrete(agent) if random => {
+                action[0] = rng.below(agent.sizes().actions as u32) as f32;
+            }
             Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.sample(observation, rng, action),
+            Agent::SacDiscrete(agent) => action[0] = agent.sample(observation, rng) as f32,
             // Only its own actions say how good its policy is.
             Agent::Ppo(agent) => agent.sample(observation, rng, action),
         }
@@ -98,6 +109,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent.update(batch, schedule),
             Agent::Sac(agent) => agent.update(batch, schedule, rng),
+            Agent::SacDiscrete(agent) => agent.update(batch, schedule),
             Agent::Ppo(agent) => agent.update(batch, schedule, rng),
         }
     }

@@ -1,6 +1,6 @@
 //! Twin critics and the teachers' BASE term on them: what soft actor-critic and PPO's fusion policy have in common.
 
-use crate::losses::{self, actor_critic::critic};
+use crate::losses::{self, Aikd, Labels, actor_critic::critic};
 use crate::optimiser::{initial_layer, mlp, mlp_parameters};
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace};
@@ -86,8 +86,28 @@ pub(crate) fn repeated(x: Tensor<'_>, count: usize) -> Tensor<'_> {
 }
 
 /// Teacher `i`'s part of what all gave, of this shape.
-pub(crate) fn teacher<'t>(x: Tensor<'t>, i: usize, shape: &[usize]) -> Tensor<'t> {
+fn teacher<'t>(x: Tensor<'t>, i: usize, shape: &[usize]) -> Tensor<'t> {
     x.rows(x.trace().constant(i as f64, &[1])).reshape(shape)
+}
+
+/// What each of `count` teachers' labels gives, its actions being of this shape, the batch first; records the inputs they are
+/// read from, whose names begin with `prefix`.
+pub(crate) fn labelled<'t>(
+    t: &'t Trace,
+    prefix: &str,
+    count: usize,
+    shape: &[usize],
+    aikd: impl Fn(Labels<'t>, Tensor<'t>) -> Aikd<'t>,
+) -> Vec<Aikd<'t>> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let batch = shape[0];
+    let actions = t.data(format!("{prefix}teacher_action"), &[&[count], shape].concat());
+    let masks = t.data(format!("{prefix}mask"), &[count, batch]);
+    let perm = t.data(format!("{prefix}perm"), &[batch]);
+    let one = |i| Labels { action: teacher(actions, i, shape), mask: teacher(masks, i, &[batch]) };
+    (0..count).map(|i| aikd(one(i), perm)).collect()
 }
 
 /// Actions that stand for all in OTO eq. 10: how they were drawn, `count` for each state.
@@ -128,10 +148,10 @@ impl<'t> Base<'t> {
     }
 
     /// One teacher's term, the mean over both critics, for its actions `[B, D]`.
-    pub fn of(&self, teacher: Tensor<'t>, mask: Tensor<'t>) -> Tensor<'t> {
+    pub fn of(&self, labels: Labels<'t>) -> Tensor<'t> {
         let one = |i: usize| {
-            let taught = q_value(&self.critics[i], self.observation, teacher);
-            losses::masked_mean(losses::aikd_base_sampled(&self.groups[i], taught), mask)
+            let taught = q_value(&self.critics[i], self.observation, labels.action);
+            losses::masked_mean(losses::aikd_base_sampled(&self.groups[i], taught), labels.mask)
         };
         (one(0) + one(1)) * 0.5
     }

@@ -11,3 +11,4 @@ pub mod qrdqn;
 pub mod replay;
 pub mod rollout;
 pub mod sac;
+pub mod sac_discrete;

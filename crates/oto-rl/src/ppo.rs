@@ -12,7 +12,7 @@
 //! whoever owns the environment cuts off and scales what is beyond. Critics see them cut off.
 
 use crate::critics::{
-    self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value, teacher,
+    self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::actor_critic::{
@@ -21,7 +21,7 @@ use crate::losses::actor_critic::{
 };
 use crate::losses::offline::td3_bc_scale;
 use crate::losses::{self, Aikd, AikdWeights, Labels};
-use crate::mlp::{self, Layer, Mlp};
+use crate::mlp::{self, Mlp};
 use crate::optimiser::{Adam, clipped, mlp as network, mlp_parameters, orthogonal_layer};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -171,16 +171,13 @@ impl<'t> Distribution<'t> {
         perm: Tensor<'t>,
         weights: AikdWeights<'t>,
     ) -> Aikd<'t> {
-        let Labels { action, mask } = labels;
         match self {
             Distribution::Categorical(logits) => {
                 let zero = base.trace().constant(0.0, &[]);
                 let rkd = losses::aikd(logits, labels, perm, zero, weights.eta);
                 Aikd { base, total: weights.delta * base + rkd.total, ..rkd }
             }
-            Distribution::Gaussian(mean, _) => {
-                losses::aikd_continuous(base, mean, action, mask, perm, weights)
-            }
+            Distribution::Gaussian(mean, _) => losses::aikd_continuous(base, mean, labels, perm, weights),
         }
     }
 }
@@ -250,18 +247,19 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
         None => (ppo, known.mean()),
         Some(fusion) => (ppo + fusion.loss, fusion.q),
     };
-    let aikd = match (sizes.teachers, &fusion) {
-        (0, _) => Vec::new(),
-        (_, None) => {
+    let (count, shape) = (sizes.teachers, sizes.actions.shape(batch));
+    let aikd = match &fusion {
+        None => {
             let none = t.constant(0.0, &[]);
-            teachers(t, "", batch, sizes, |labels, perm| now.aikd(none, labels, perm, weights))
+            critics::labelled(t, "", count, &shape, |labels, perm| now.aikd(none, labels, perm, weights))
         }
-        (_, Some(fusion)) => {
+        Some(fusion) if count > 0 => {
             let base = fusion.base(t, config, sizes);
-            teachers(t, "replay.", batch, sizes, |labels, perm| {
+            critics::labelled(t, "replay.", count, &shape, |labels, perm| {
                 fusion.policy.aikd(base.of(labels), labels, perm, weights)
             })
         }
+        Some(_) => Vec::new(),
     };
     let loss = losses::transfer(&aikd, task, weights);
 
@@ -276,22 +274,6 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
         fusion.twins.follow(&mut updates, scalar("target_mix"));
     }
     t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, q))
-}
-
-/// What each teacher's labels give; records the inputs they are read from.
-fn teachers<'t>(
-    t: &'t Trace,
-    prefix: &str,
-    batch: usize,
-    sizes: Sizes,
-    aikd: impl Fn(Labels<'t>, Tensor<'t>) -> Aikd<'t>,
-) -> Vec<Aikd<'t>> {
-    let (count, shape) = (sizes.teachers, sizes.actions.shape(batch));
-    let labels = t.data(format!("{prefix}teacher_action"), &[&[count], &shape[..]].concat());
-    let masks = t.data(format!("{prefix}mask"), &[count, batch]);
-    let perm = t.data(format!("{prefix}perm"), &[batch]);
-    let one = |i| Labels { action: teacher(labels, i, &shape), mask: teacher(masks, i, &[batch]) };
-    (0..count).map(|i| aikd(one(i), perm)).collect()
 }
 
 /// The auxiliary critics and what they bring.
@@ -320,7 +302,7 @@ impl<'t> FusionBase<'t> {
                 let one = |i: usize| losses::masked_mean(losses::aikd_base(q[i], action), mask);
                 (one(0) + one(1)) * 0.5
             }
-            FusionBase::Continuous(base) => base.of(action, mask),
+            FusionBase::Continuous(base) => base.of(labels),
         }
     }
 }
@@ -419,19 +401,7 @@ impl Ppo {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), ACTING, backend)?;
-        let plain = |outputs: usize| {
-            let widths = widths(config, sizes, outputs);
-            let layer = |(i, pair): (usize, &[usize])| Layer {
-                weight: vec![0.0; pair[1] * pair[0]],
-                bias: vec![0.0; pair[1]],
-                activation: match i + 2 == widths.len() {
-                    true => mlp::Activation::Identity,
-                    false => mlp::Activation::Tanh,
-                },
-            };
-            let layers = widths.windows(2).enumerate().map(layer).collect();
-            Mlp::new(sizes.observation, layers).expect("the widths come from one list")
-        };
+        let plain = |outputs| Mlp::zeros(&widths(config, sizes, outputs), mlp::Activation::Tanh);
         let (policy, value) = (plain(sizes.actions.outputs()), plain(1));
         let (rows, width) = (config.batch_size, sizes.actions.width());
         let (log_std, noise) = match sizes.actions {

@@ -4,8 +4,8 @@
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
 use crate::critics::{
-    Base, Draw, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_mlp, q_value, repeated,
-    teacher, uniform,
+    self, Base, Draw, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_mlp, q_value,
+    repeated, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
@@ -108,15 +108,11 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let aikd = match sizes.teachers {
         0 => Vec::new(),
         count => {
-            let (labels, masks) =
-                (t.data("teacher_action", &[count, batch, width]), t.data("mask", &[count, batch]));
             let base = Base::new(critics.clone(), observation, &draws(config, sizes, observation, &actor));
-            let (action, perm) = (mean.tanh(), t.data("perm", &[batch]));
-            let one = |i: usize| {
-                let (teacher, mask) = (teacher(labels, i, &[batch, width]), teacher(masks, i, &[batch]));
-                losses::aikd_continuous(base.of(teacher, mask), action, teacher, mask, perm, weights)
-            };
-            (0..count).map(one).collect()
+            let action = mean.tanh();
+            critics::labelled(t, "", count, &[batch, width], |labels, perm| {
+                losses::aikd_continuous(base.of(labels), action, labels, perm, weights)
+            })
         }
     };
     let loss = losses::transfer(&aikd, task, weights);

@@ -78,7 +78,7 @@ oto_json::json_names! { Clock { Lockstep = "lockstep", Async = "async" } }
 pub enum Algorithm {
     /// Quantile regression (Dabney et al. 2018) for discrete actions; with one quantile a DQN.
     QrDqn,
-    /// Soft actor-critic (Haarnoja et al. 2018) for continuous actions.
+    /// Soft actor-critic (Haarnoja et al. 2018) for continuous actions, and for discrete ones (Christodoulou 2019).
     Sac,
     /// Proximal policy optimisation (Schulman et al. 2017) for either kind of actions, from rollouts.
     Ppo,

@@ -15,6 +15,7 @@ use oto_rl::qrdqn::{self, QrDqn};
 use oto_rl::replay::{Batch, Replay, SlotId};
 use oto_rl::rollout::Rollout;
 use oto_rl::sac::{self, Sac};
+use oto_rl::sac_discrete::{self, SacDiscrete};
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,9 @@ impl Trainer {
         let learner = match sizes {
             Sizes::QrDqn(sizes) => Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?),
             Sizes::Sac(sizes) => Agent::Sac(Sac::new(&config.sac, sizes, backend, &mut rng)?),
+            Sizes::SacDiscrete(sizes) => {
+                Agent::SacDiscrete(SacDiscrete::new(&config.sac, sizes, backend, &mut rng)?)
+            }
             Sizes::Ppo(sizes) => Agent::Ppo(Ppo::new(&config.ppo, sizes, backend, &mut rng)?),
         };
         let rollout = matches!(learner, Agent::Ppo(_)).then(|| Rollout::new(config.ppo.n_steps));
@@ -453,6 +457,7 @@ fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'
 enum Sizes {
     QrDqn(qrdqn::Sizes),
     Sac(sac::Sizes),
+    SacDiscrete(qrdqn::Sizes),
     Ppo(ppo::Sizes),
 }
 
@@ -466,6 +471,7 @@ pub fn program(
     Ok(match sizes(config, observation, action, teachers)? {
         Sizes::QrDqn(sizes) => qrdqn::program(&config.qrdqn, sizes),
         Sizes::Sac(sizes) => sac::program(&config.sac, sizes),
+        Sizes::SacDiscrete(sizes) => sac_discrete::program(&config.sac, sizes),
         Sizes::Ppo(sizes) => ppo::program(&config.ppo, sizes),
     })
 }
@@ -507,8 +513,8 @@ fn sizes(
                 None => Ok(Sizes::Sac(sac::Sizes { observation, action, teachers })),
             }
         }
-        (Algorithm::Sac, Space::Discrete { .. }) => {
-            refused("gives continuous actions, this environment's are discrete; set algorithm to \"qrdqn\"")
+        (Algorithm::Sac, Space::Discrete { n }) => {
+            Ok(Sizes::SacDiscrete(qrdqn::Sizes { observation, actions: *n as usize, teachers }))
         }
     }
 }

@@ -131,7 +131,7 @@ fn random(seed: u64) -> MemoryTeacher {
 
 /// Runs what is missing and writes docs/results.md with its figures and tables.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds).collect::<Vec<_>>();
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(10)).collect::<Vec<_>>();
     let arms = arms();
     let runs = runs::all(options, &arms, &seeds)?;
     let of = |name: &str| &runs[arms.iter().position(|a| a.name == name).expect("the arms are named above")];

@@ -5,6 +5,7 @@
 
 mod cartpole;
 mod cell;
+mod pendulum;
 mod runs;
 mod statistics;
 mod write;
@@ -27,9 +28,9 @@ pub struct ReportOptions {
     /// Runs at once; by default one for each core
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm
-    #[arg(long, default_value_t = 10)]
-    pub seeds: u64,
+    /// Seeds of each arm; by default 10, or 5 for pendulum
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
 }
 
 /// The experiments there are.
@@ -39,6 +40,8 @@ pub enum Experiment {
     Cartpole,
     /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
     Cell,
+    /// Pendulum, PPO and its fusion policy alone, and that taught by a soft actor-critic
+    Pendulum,
 }
 
 /// Why a report could not be made.
@@ -87,5 +90,6 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     match options.experiment {
         Experiment::Cartpole => cartpole::report(options),
         Experiment::Cell => cell::report(options),
+        Experiment::Pendulum => pendulum::report(options),
     }
 }

@@ -28,7 +28,7 @@ pub struct AikdWeights<'t> {
 /// One teacher's labels for a batch.
 #[derive(Clone, Copy)]
 pub struct Labels<'t> {
-    /// The teacher's actions `[B]`; anything valid where there is no label.
+    /// The teacher's actions `[B]`, continuous ones `[B, D]`; anything valid where there is no label.
     pub action: Tensor<'t>,
     /// 1 where there is a label, else 0, `[B]`.
     pub mask: Tensor<'t>,
@@ -101,19 +101,19 @@ pub fn aikd<'t>(
     Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
 }
 
-/// One teacher's part of OTO eq. 13 for a student with continuous actions: its own and the teacher's `[B, D]`, mask and perm
-/// `[B]`. BASE `[]` shapes its critics, RKD what acts.
+/// One teacher's part of OTO eq. 13 for a student with continuous actions: what acts `[B, D]`, the teacher's actions `[B, D]`,
+/// perm `[B]`. BASE `[]` is on its critics, RKD on what acts.
 pub fn aikd_continuous<'t>(
     base: Tensor<'t>,
     student: Tensor<'t>,
-    teacher: Tensor<'t>,
-    mask: Tensor<'t>,
+    labels: Labels<'t>,
     perm: Tensor<'t>,
     weights: AikdWeights<'t>,
 ) -> Aikd<'t> {
-    let rkd_d = masked_mean(rkd_d_continuous(student, teacher), mask);
+    let Labels { action, mask } = labels;
+    let rkd_d = masked_mean(rkd_d_continuous(student, action), mask);
     let both = mask * mask.rows(perm);
-    let rkd_a = masked_mean(rkd_a(student, teacher, perm), both);
+    let rkd_a = masked_mean(rkd_a(student, action, perm), both);
     Aikd { base, rkd_d, rkd_a, total: weights.delta * base + weights.eta * (rkd_d + rkd_a) }
 }
 
