@@ -172,17 +172,18 @@ fn alone_it_learns_to_balance() {
     }
 }
 
-/// Chance gives -1,200 in Pendulum, the rule -160.
+/// Alone it balances for some 50 steps by then.
 #[test]
 fn taught_it_follows_within_few_rollouts() {
+    let environment = "CartPole-v1";
     let usual = StudentConfig {
-        evaluation: EvaluationConfig { every: 6_000, episodes: 5 },
-        ..presets::on_policy("Pendulum-v1")
+        evaluation: EvaluationConfig { every: 3_000, episodes: 5 },
+        ..presets::on_policy(environment)
     };
     for fusion in [false, true] {
-        let ppo = PpoConfig { n_steps: 512, fusion, ..PpoConfig::default() };
-        let (mut student, mut driver) = taught(&StudentConfig { ppo, ..usual.clone() }, "Pendulum-v1");
-        let score = last_evaluation(&run(&mut student, &mut driver, 6_001));
-        assert!(score > -700.0, "{score}, fusion: {fusion}");
+        let ppo = PpoConfig { n_steps: 256, fusion, ..PpoConfig::default() };
+        let (mut student, mut driver) = taught(&StudentConfig { ppo, ..usual.clone() }, environment);
+        let score = last_evaluation(&run(&mut student, &mut driver, 3_001));
+        assert!(score > 120.0, "{score}, fusion: {fusion}");
     }
 }
