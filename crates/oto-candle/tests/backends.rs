@@ -145,7 +145,7 @@ fn long_gradients_are_cut_and_short_ones_left() {
     let cut = clipped(&[x, y], 0.5);
     let program = t.finish(&[], &[("x", cut[0]), ("y", cut[1])]);
     for backend in backends() {
-        let mut run = |x: [f32; 2], y: f32| {
+        let run = |x: [f32; 2], y: f32| {
             let mut out = outputs(&program);
             backend.compile(program.clone()).unwrap().run(&[&x, &[y]], &mut out).unwrap();
             out.concat()
