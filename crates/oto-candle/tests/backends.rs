@@ -100,10 +100,8 @@ fn steps_of_discrete_sac_agree() {
 fn steps_of_ppo_agree() {
     for (seed, actions, fusion, teachers) in [
         (5, Actions::Discrete(3), false, 1),
-        (6, Actions::Continuous(2), false, 0),
         (7, Actions::Discrete(2), true, 2),
         (8, Actions::Continuous(3), true, 1),
-        (9, Actions::Continuous(1), true, 0),
     ] {
         let config =
             PpoConfig { hidden: vec![9, 8], batch_size: 12, fusion, samples: 3, ..PpoConfig::default() };
