@@ -471,7 +471,7 @@ test('options that cannot be used are named as the page wrote them', async () =>
     env: { env: 'Cartpole' },
     none: {},
     continuous: { env: 'Pendulum-v1', algorithm: 'qr-dqn' },
-    discrete: { env: 'CartPole-v1', algorithm: 'sac' },
+    rollout: { env: 'CartPole-v1', algorithm: { name: 'ppo', nSteps: 100 } },
     misspelt: { env: 'CartPole-v1', algorithm: { gama: 0.9 } },
     range: { env: 'CartPole-v1', algorithm: { gamma: 1.5 } },
     type: { env: 'CartPole-v1', algorithm: { batchSize: 'many' } },
@@ -494,7 +494,7 @@ test('options that cannot be used are named as the page wrote them', async () =>
   assert.match(failures.backend.message, /backend is "tpu": "cpu", "webgpu" or "auto"/);
   assert.match(failures.env.message, /CartPole-v1/);
   assert.match(failures.continuous.message, /qrdqn: chooses among discrete actions/);
-  assert.match(failures.discrete.message, /sac: gives continuous actions/);
+  assert.match(failures.rollout.message, /^algorithm\.nSteps .*: a whole number of batches/);
   assert.match(failures.misspelt.message, /gama/);
   assert.match(failures.range.message, /^algorithm\.gamma is 1\.5/);
   assert.equal(failures.range.field, 'algorithm.gamma');

@@ -143,7 +143,7 @@ fn what_cannot_be_done_is_said() {
     fails(&["--teacher", &url, "--policy", "nobody"], "nobody");
     fails(&["--env", "CartPole-v9"], "CartPole-v9");
     fails(&["--env", "Pendulum-v1", "--algorithm", "qrdqn"], "discrete");
-    fails(&["--env", "CartPole-v1", "--algorithm", "sac"], "continuous");
+    fails(&["--algorithm", "ppo", "--set", "ppo.n_steps=100"], "a whole number of batches");
     fails(&["--set", "gamma=2"], "gamma");
     fails(&["--backend", "webgpu"], "not available here");
     fails(&["--out", "nowhere/run"], "nowhere/run");

@@ -4,7 +4,11 @@ use oto_candle::Candle;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
+use oto_rl::optimiser::clipped;
+use oto_rl::ppo::{self, Actions, PpoConfig};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+use oto_rl::sac::SacConfig;
+use oto_rl::sac_discrete;
 use oto_wgpu::{Gpu, Wgpu};
 use std::sync::{Arc, OnceLock};
 
@@ -41,10 +45,13 @@ fn outputs(program: &Program) -> Vec<Vec<f32>> {
     vec![Vec::new(); program.outputs.len()]
 }
 
-/// A batch as replay gives it, every value drawn.
-fn draw(name: &str, len: usize, sizes: Sizes, rng: &mut Rng) -> Vec<f32> {
-    match name {
-        "action" | "teacher_action" => (0..len).map(|_| rng.below(sizes.actions as u32) as f32).collect(),
+/// A batch as replay gives it, every value drawn; `actions` is how many there are where they are discrete.
+fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f32> {
+    match name.strip_prefix("replay.").unwrap_or(name) {
+        "action" | "teacher_action" => match actions {
+            Some(n) => (0..len).map(|_| rng.below(n as u32) as f32).collect(),
+            None => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
+        },
         "mask" => (0..len).map(|_| rng.below(2) as f32).collect(),
         "perm" => {
             let mut order = (0..len).collect::<Vec<_>>();
@@ -76,24 +83,74 @@ fn train_steps(backend: &dyn Backend) {
         let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
         let sizes = Sizes { observation: 4, actions, teachers };
         let program = program(&config, sizes);
-        let rng = &mut Rng::new(seed);
-        let [mut ours, mut reference] = pair(backend, &program, rng);
-        let (mut a, mut b) = (outputs(&program), outputs(&program));
-        for step in 0..60 {
-            let data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
-            let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
-            ours.run(&data, &mut a).unwrap();
-            reference.run(&data, &mut b).unwrap();
-            for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
-                close(a, b, 1e-3, &format!("{}, seed {seed}, step {step}, {name}", backend.name()));
-            }
+        same_steps(backend, &program, Some(actions), seed);
+    }
+}
+
+#[test]
+fn steps_of_discrete_sac_agree() {
+    for (seed, actions, teachers) in [(10, 2, 1), (11, 5, 0)] {
+        let config = SacConfig { hidden: vec![9, 8], batch_size: 12, ..SacConfig::default() };
+        let program = sac_discrete::program(&config, Sizes { observation: 4, actions, teachers });
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed));
+    }
+}
+
+#[test]
+fn steps_of_ppo_agree() {
+    for (seed, actions, fusion, teachers) in [
+        (5, Actions::Discrete(3), false, 1),
+        (7, Actions::Discrete(2), true, 2),
+        (8, Actions::Continuous(3), true, 1),
+    ] {
+        let config =
+            PpoConfig { hidden: vec![9, 8], batch_size: 12, fusion, samples: 3, ..PpoConfig::default() };
+        let program = ppo::program(&config, ppo::Sizes { observation: 4, actions, teachers });
+        let discrete = match actions {
+            Actions::Discrete(n) => Some(n),
+            Actions::Continuous(_) => None,
+        };
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, seed));
+    }
+}
+
+/// Sixty steps from the same state on the same data.
+fn same_steps(backend: &dyn Backend, program: &Program, actions: Option<usize>, seed: u64) {
+    let rng = &mut Rng::new(seed);
+    let [mut ours, mut reference] = pair(backend, program, rng);
+    let (mut a, mut b) = (outputs(program), outputs(program));
+    for step in 0..60 {
+        let data = program.data().map(|(_, i)| draw(&i.name, i.len(), actions, rng)).collect::<Vec<_>>();
+        let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        ours.run(&data, &mut a).unwrap();
+        reference.run(&data, &mut b).unwrap();
+        for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
+            close(a, b, 1e-3, &format!("{}, seed {seed}, step {step}, {name}", backend.name()));
         }
-        for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
-            let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
-            ours.read(InputId(i), &mut a).unwrap();
-            reference.read(InputId(i), &mut b).unwrap();
-            close(&a, &b, 2e-3, &format!("{}, seed {seed}, {}", backend.name(), input.name));
-        }
+    }
+    for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
+        let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
+        ours.read(InputId(i), &mut a).unwrap();
+        reference.read(InputId(i), &mut b).unwrap();
+        close(&a, &b, 2e-3, &format!("{}, seed {seed}, {}", backend.name(), input.name));
+    }
+}
+
+#[test]
+fn long_gradients_are_cut_and_short_ones_left() {
+    let t = Trace::new();
+    let (x, y) = (t.data("x", &[2]), t.data("y", &[1, 1]));
+    let cut = clipped(&[x, y], 0.5);
+    let program = t.finish(&[], &[("x", cut[0]), ("y", cut[1])]);
+    for backend in backends() {
+        let run = |x: [f32; 2], y: f32| {
+            let mut out = outputs(&program);
+            backend.compile(program.clone()).unwrap().run(&[&x, &[y]], &mut out).unwrap();
+            out.concat()
+        };
+        close(&run([2.0, 4.0], 4.0), &[1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0], 1e-5, "a length of 6");
+        close(&run([0.1, 0.2], 0.2), &[0.1, 0.2, 0.2], 1e-6, "a length of 0.3");
+        close(&run([0.0, 0.0], 0.0), &[0.0, 0.0, 0.0], 0.0, "no length");
     }
 }
 
@@ -154,7 +211,8 @@ fn refused(backend: &dyn Backend) {
     let id = program.input("q.0.weight").unwrap();
     let (mut before, mut after) = (vec![0.0; 16], vec![0.0; 16]);
     ours.read(id, &mut before).unwrap();
-    let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
+    let mut data =
+        program.data().map(|(_, i)| draw(&i.name, i.len(), Some(sizes.actions), rng)).collect::<Vec<_>>();
     let action = program.data().position(|(_, i)| i.name == "action").unwrap();
     data[action][1] = 2.0;
     let slices = data.iter().map(Vec::as_slice).collect::<Vec<_>>();

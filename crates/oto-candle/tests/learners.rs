@@ -6,9 +6,11 @@ use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::agent::Agent;
 use oto_rl::engine::{LossParts, Schedule};
+use oto_rl::ppo::{self, Actions, Ppo, PpoConfig};
 use oto_rl::qrdqn::{QrDqn, QrDqnConfig, Sizes};
 use oto_rl::replay::Batch;
 use oto_rl::sac::{self, Sac, SacConfig};
+use oto_rl::sac_discrete::SacDiscrete;
 use oto_wgpu::{Gpu, Wgpu};
 
 const SIZES: Sizes = Sizes { observation: 4, actions: 2, teachers: 1 };
@@ -64,6 +66,26 @@ fn continuous(rng: &mut Rng) -> Batch {
     batch
 }
 
+/// What a rollout has besides, and with it a draw from the buffer.
+fn of_rollout(mut batch: Batch, replay: Batch, rng: &mut Rng) -> Batch {
+    let rows = config().batch_size;
+    batch.old_log_prob = (0..rows).map(|_| -0.7 + 0.2 * rng.normal() as f32).collect();
+    batch.advantage = (0..rows).map(|i| (batch.action[i] - 0.5) * batch.observation[4 * i]).collect();
+    batch.target = (0..rows).map(|i| batch.observation[4 * i]).collect();
+    batch.replay = Some(Box::new(replay));
+    batch
+}
+
+fn discrete_rollout(rng: &mut Rng) -> Batch {
+    let (steps, replay) = (batch(rng), batch(rng));
+    of_rollout(steps, replay, rng)
+}
+
+fn continuous_rollout(rng: &mut Rng) -> Batch {
+    let (steps, replay) = (continuous(rng), continuous(rng));
+    of_rollout(steps, replay, rng)
+}
+
 /// Collects until nothing is on its way any more.
 fn catch_up(student: &mut Agent) {
     while student.engine_mut().behind() > 0 {
@@ -80,6 +102,18 @@ fn actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Agent {
     let config = SacConfig { hidden: vec![24, 24], batch_size: 32, ..SacConfig::default() };
     let sizes = sac::Sizes { observation: 4, action: 2, teachers: 1 };
     Agent::Sac(Sac::new(&config, sizes, backend, rng).unwrap())
+}
+
+fn on_policy(backend: &dyn Backend, rng: &mut Rng, actions: Actions, fusion: bool) -> Agent {
+    let config = PpoConfig {
+        hidden: vec![16, 16],
+        n_steps: 32,
+        batch_size: 32,
+        entropy_weight: 0.01,
+        fusion,
+        ..PpoConfig::default()
+    };
+    Agent::Ppo(Ppo::new(&config, ppo::Sizes { observation: 4, actions, teachers: 1 }, backend, rng).unwrap())
 }
 
 /// The loss after every tenth of so many updates.
@@ -133,6 +167,28 @@ fn a_thousand_updates_give_the_same_curve() {
 #[test]
 fn an_actor_critic_gives_the_same_curve() {
     agree(actor_critic, 300, continuous);
+}
+
+fn discrete_actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Agent {
+    let config = SacConfig { hidden: vec![24, 24], batch_size: 32, ..SacConfig::default() };
+    Agent::SacDiscrete(SacDiscrete::new(&config, SIZES, backend, rng).unwrap())
+}
+
+#[test]
+fn an_actor_critic_of_discrete_actions_gives_the_same_curve() {
+    agree(discrete_actor_critic, 300, batch);
+}
+
+#[test]
+fn ppo_gives_the_same_curve() {
+    agree(|b, rng| on_policy(b, rng, Actions::Discrete(2), false), 300, discrete_rollout);
+    agree(|b, rng| on_policy(b, rng, Actions::Continuous(2), false), 300, continuous_rollout);
+}
+
+#[test]
+fn a_fusion_policy_gives_the_same_curve() {
+    agree(|b, rng| on_policy(b, rng, Actions::Discrete(2), true), 200, discrete_rollout);
+    agree(|b, rng| on_policy(b, rng, Actions::Continuous(2), true), 200, continuous_rollout);
 }
 
 /// A task of one step: the reward is highest where the action is half the state.

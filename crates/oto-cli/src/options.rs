@@ -42,7 +42,7 @@ pub struct LearnOptions {
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// Algorithm of the student; without it: what the environment's actions need
-    #[arg(long, value_parser = ["qrdqn", "sac"])]
+    #[arg(long, value_parser = ["qrdqn", "sac", "ppo"])]
     pub algorithm: Option<String>,
     /// Address of a teacher server (ws://host:port); repeat for several teachers, none learns alone
     #[arg(long, value_name = "URL")]
@@ -124,17 +124,18 @@ pub struct Job {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let base = serde_json::to_value(presets::student(&self.env));
-        let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
-        if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
-            let json: serde_json::Value = json(&path.display().to_string(), &text)?;
-            merge(&mut settings, json.get("student").cloned().unwrap_or(json));
+        let usual = presets::student(&self.env);
+        let mut student = self.settings(&usual)?;
+        let algorithm = match self.algorithm.as_deref() {
+            Some("sac") => Algorithm::Sac,
+            Some("ppo") => Algorithm::Ppo,
+            Some(_) => Algorithm::QrDqn,
+            None => student.algorithm,
+        };
+        if algorithm != usual.algorithm {
+            student = self.settings(&presets::learner(&self.env, algorithm))?;
         }
-        self.set.iter().try_for_each(|s| set(&mut settings, s))?;
-        let mut student: StudentConfig = serde_json::from_value(settings)
-            .map_err(|error| OptionsError::Json { what: "settings".into(), error })?;
+        student.algorithm = algorithm;
         self.apply(&mut student)?;
         let teachers = self.teachers()?;
         if teachers.is_empty() {
@@ -144,15 +145,25 @@ impl LearnOptions {
         Ok(Job { env: self.env.clone(), student, teachers })
     }
 
+    /// Defaults, with `--config` and `--set` over them.
+    fn settings(&self, defaults: &StudentConfig) -> Result<StudentConfig, OptionsError> {
+        let base = serde_json::to_value(defaults);
+        let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
+            let json: serde_json::Value = json(&path.display().to_string(), &text)?;
+            merge(&mut settings, json.get("student").cloned().unwrap_or(json));
+        }
+        self.set.iter().try_for_each(|s| set(&mut settings, s))?;
+        serde_json::from_value(settings)
+            .map_err(|error| OptionsError::Json { what: "settings".into(), error })
+    }
+
     fn apply(&self, s: &mut StudentConfig) -> Result<(), OptionsError> {
         let put = |to: &mut f64, from: Option<f64>| *to = from.unwrap_or(*to);
         s.seed = self.seed.unwrap_or(s.seed);
         s.steps = self.steps.unwrap_or(s.steps);
-        match self.algorithm.as_deref() {
-            Some("sac") => s.algorithm = Algorithm::Sac,
-            Some(_) => s.algorithm = Algorithm::QrDqn,
-            None => {}
-        }
         s.backend = self.backend.clone().unwrap_or(std::mem::take(&mut s.backend));
         s.transfer.alpha_aikd = self.alpha_aikd.map_or(s.transfer.alpha_aikd, Linear::constant);
         put(&mut s.transfer.delta, self.delta);
@@ -310,6 +321,15 @@ mod tests {
     fn teachers_weigh_what_is_said_and_1_otherwise() {
         let job = job(&["--teacher", "a:1", "--teacher", "b:1", "--weight", "0.5"]).unwrap();
         assert_eq!(job.teachers.iter().map(|t| t.weight).collect::<Vec<_>>(), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn an_algorithm_brings_its_own_defaults() {
+        let of = |args: &[&str]| job(&[&["--env", "Pendulum-v1"], args].concat()).unwrap().student;
+        let flag = of(&["--algorithm", "ppo", "--set", "ppo.epochs=3"]);
+        assert_eq!((flag.ppo.n_steps, flag.ppo.epochs, flag.gamma), (1024, 3, 0.9));
+        assert_eq!(of(&["--set", "algorithm=ppo"]).ppo.n_steps, 1024);
+        assert_eq!(of(&[]).algorithm, Algorithm::Sac);
     }
 
     #[test]

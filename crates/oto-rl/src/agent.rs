@@ -2,9 +2,11 @@
 //! discrete action, or a vector whose components go from -1 to 1.
 
 use crate::engine::{Engine, LearnError, Learner, Schedule};
+use crate::ppo::{Actions, Ppo};
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
+use crate::sac_discrete::SacDiscrete;
 use oto_env::rng::Rng;
 
 /// The algorithms there are.
@@ -13,6 +15,10 @@ pub enum Agent {
     QrDqn(QrDqn),
     /// Continuous actions by soft actor-critic.
     Sac(Sac),
+    /// Discrete actions by soft actor-critic.
+    SacDiscrete(SacDiscrete),
+    /// Either kind of actions by proximal policy optimisation: learns from rollouts.
+    Ppo(Ppo),
 }
 
 impl Agent {
@@ -20,6 +26,8 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::SacDiscrete(agent) => agent,
+            Agent::Ppo(agent) => agent,
         }
     }
 
@@ -27,6 +35,8 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::SacDiscrete(agent) => agent,
+            Agent::Ppo(agent) => agent,
         }
     }
 
@@ -42,9 +52,16 @@ impl Agent {
 
     /// How many numbers an action has.
     pub fn action_width(&self) -> usize {
+        self.actions().width()
+    }
+
+    /// What its actions are.
+    fn actions(&self) -> Actions {
         match self {
-            Agent::QrDqn(_) => 1,
-            Agent::Sac(agent) => agent.sizes().action,
+            Agent::QrDqn(agent) => Actions::Discrete(agent.sizes().actions),
+            Agent::Sac(agent) => Actions::Continuous(agent.sizes().action),
+            Agent::SacDiscrete(agent) => Actions::Discrete(agent.sizes().actions),
+            Agent::Ppo(agent) => agent.sizes().actions,
         }
     }
 
@@ -52,24 +69,26 @@ impl Agent {
     pub fn label_width(&self) -> usize {
         match self {
             Agent::QrDqn(agent) => agent.label_width(),
-            Agent::Sac(_) => self.action_width(),
+            _ => self.action_width(),
         }
     }
 
     /// Whether a teacher's answer is an action of this agent, or what else it learns from.
     pub fn accepts(&self, action: &[f32]) -> bool {
-        match self {
-            Agent::QrDqn(agent) if agent.label_width() > 1 => {
-                let probabilities = &action[..action.len().saturating_sub(1)];
-                action.len() == agent.label_width()
-                    && action.iter().all(|x| x.is_finite())
-                    && probabilities.iter().all(|p| (0.0..=1.0).contains(p))
+        if let Agent::QrDqn(agent) = self
+            && agent.label_width() > 1
+        {
+            let probabilities = &action[..action.len().saturating_sub(1)];
+            return action.len() == agent.label_width()
+                && action.iter().all(|x| x.is_finite())
+                && probabilities.iter().all(|p| (0.0..=1.0).contains(p));
+        }
+        match self.actions() {
+            Actions::Discrete(n) => {
+                matches!(action, [a] if a.fract() == 0.0 && (0.0..n as f32).contains(a))
             }
-            Agent::QrDqn(agent) => {
-                matches!(action, [a] if a.fract() == 0.0 && (0.0..agent.sizes().actions as f32).contains(a))
-            }
-            Agent::Sac(agent) => {
-                action.len() == agent.sizes().action && action.iter().all(|a| (-1.0..=1.0).contains(a))
+            Actions::Continuous(width) => {
+                action.len() == width && action.iter().all(|a| (-1.0..=1.0).contains(a))
             }
         }
     }
@@ -79,6 +98,8 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.act(observation, action),
+            Agent::SacDiscrete(agent) => action[0] = agent.act(observation) as f32,
+            Agent::Ppo(agent) => agent.act(observation, action),
         }
     }
 
@@ -87,9 +108,15 @@ impl Agent {
         let random = rng.f64() < epsilon;
         match self {
             Agent::QrDqn(agent) if random => action[0] = rng.below(agent.sizes().actions as u32) as f32,
+            Agent::SacDiscrete(agent) if random => {
+                action[0] = rng.below(agent.sizes().actions as u32) as f32;
+            }
             Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.sample(observation, rng, action),
+            Agent::SacDiscrete(agent) => action[0] = agent.sample(observation, rng) as f32,
+            // Only its own actions say how good its policy is.
+            Agent::Ppo(agent) => agent.sample(observation, rng, action),
         }
     }
 
@@ -98,6 +125,8 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent.update(batch, schedule),
             Agent::Sac(agent) => agent.update(batch, schedule, rng),
+            Agent::SacDiscrete(agent) => agent.update(batch, schedule),
+            Agent::Ppo(agent) => agent.update(batch, schedule, rng),
         }
     }
 

@@ -1,10 +1,14 @@
 //! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
 
 pub mod agent;
+mod critics;
 pub mod engine;
 pub mod losses;
 pub mod mlp;
 pub mod optimiser;
+pub mod ppo;
 pub mod qrdqn;
 pub mod replay;
+pub mod rollout;
 pub mod sac;
+pub mod sac_discrete;

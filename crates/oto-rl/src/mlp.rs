@@ -80,6 +80,20 @@ impl Mlp {
         Ok(Self { layers, scratch: [Vec::new(), Vec::new()] })
     }
 
+    /// A network of these widths, `hidden` after each layer but the last, whose weights are still to be handed over.
+    ///
+    /// # Panics
+    /// If there are fewer than two widths, or one is 0: they come from a configuration that was checked.
+    pub fn zeros(widths: &[usize], hidden: Activation) -> Self {
+        let layer = |(i, pair): (usize, &[usize])| Layer {
+            weight: vec![0.0; pair[1] * pair[0]],
+            bias: vec![0.0; pair[1]],
+            activation: if i + 2 == widths.len() { Activation::Identity } else { hidden },
+        };
+        let layers = widths.windows(2).enumerate().map(layer).collect();
+        Self::new(widths[0], layers).expect("neighbouring layers fit")
+    }
+
     /// Width of an observation.
     pub fn inputs(&self) -> usize {
         self.layers[0].weight.len() / self.layers[0].bias.len()

@@ -31,21 +31,41 @@ impl Adam {
         loss: Tensor<'t>,
         lr: Tensor<'t>,
     ) -> Vec<(Tensor<'t>, Tensor<'t>)> {
+        let tensors = params.iter().map(|(_, p)| *p).collect::<Vec<_>>();
+        self.descend(trace, params, &grad(loss, &tensors), lr)
+    }
+
+    /// The same along gradients that are known, one for each parameter.
+    pub fn descend<'t>(
+        self,
+        trace: &'t Trace,
+        params: &[(String, Tensor<'t>)],
+        gradients: &[Tensor<'t>],
+        lr: Tensor<'t>,
+    ) -> Vec<(Tensor<'t>, Tensor<'t>)> {
         let old_t = trace.state("adam.t", &[]);
         let t = old_t + 1.0;
-        let tensors = params.iter().map(|(_, p)| *p).collect::<Vec<_>>();
-        let gradients = grad(loss, &tensors);
         let mut updates = vec![(old_t, t)];
         for ((name, p), g) in params.iter().zip(gradients) {
             let m = trace.state(format!("adam.m.{name}"), &p.shape());
             let v = trace.state(format!("adam.v.{name}"), &p.shape());
-            let new_m = m.moment(g, self.beta1, false);
-            let new_v = v.moment(g, self.beta2, true);
+            let new_m = m.moment(*g, self.beta1, false);
+            let new_v = v.moment(*g, self.beta2, true);
             let new_p = p.adam_step(new_m, new_v, t, lr, self.beta1, self.beta2, self.epsilon);
             updates.extend([(m, new_m), (v, new_v), (*p, new_p)]);
         }
         updates
     }
+}
+
+/// Gradients made shorter, all by one factor, where their common length is above `most` (Pascanu et al. 2013); as PyTorch's
+/// `clip_grad_norm_`, a millionth added to the length included.
+pub fn clipped<'t>(gradients: &[Tensor<'t>], most: f64) -> Vec<Tensor<'t>> {
+    let squares = gradients.iter().map(|g| g.square().sum()).reduce(|a, b| a + b);
+    let Some(squares) = squares else { return Vec::new() };
+    let one = squares.trace().constant(1.0, &[]);
+    let factor = ((squares.sqrt() + 1e-6).recip() * most).minimum(one);
+    gradients.iter().map(|g| *g * factor).collect()
 }
 
 /// The parameters of a multi-layer perceptron as state inputs named `{prefix}{layer}.weight` and `.bias`.
@@ -72,4 +92,54 @@ pub fn initial_layer(rng: &mut Rng, inputs: usize, outputs: usize) -> (Vec<f32>,
     let bound = 1.0 / (inputs as f64).sqrt();
     let mut draw = |n: usize| (0..n).map(|_| rng.uniform(-bound, bound) as f32).collect::<Vec<_>>();
     (draw(inputs * outputs), draw(outputs))
+}
+
+/// Weights `[outputs, inputs]` whose rows (or columns, where there are fewer) are orthogonal to one another and of length
+/// `gain` (Saxe et al. 2014), as PyTorch's `orthogonal_`; the biases beside them are zeros.
+pub fn orthogonal_layer(rng: &mut Rng, inputs: usize, outputs: usize, gain: f64) -> (Vec<f32>, Vec<f32>) {
+    let (count, length) = (inputs.min(outputs), inputs.max(outputs));
+    let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
+    while vectors.len() < count {
+        let mut drawn = (0..length).map(|_| rng.normal()).collect::<Vec<_>>();
+        for known in &vectors {
+            let along = known.iter().zip(&drawn).map(|(a, b)| a * b).sum::<f64>();
+            drawn.iter_mut().zip(known).for_each(|(d, k)| *d -= along * k);
+        }
+        let norm = drawn.iter().map(|d| d * d).sum::<f64>().sqrt();
+        // One that lay among the others is drawn again.
+        if norm > 1e-6 {
+            drawn.iter_mut().for_each(|d| *d /= norm);
+            vectors.push(drawn);
+        }
+    }
+    let at = |o: usize, i: usize| if outputs <= inputs { vectors[o][i] } else { vectors[i][o] };
+    let weight = (0..outputs * inputs).map(|k| (gain * at(k / inputs, k % inputs)) as f32);
+    (weight.collect(), vec![0.0; outputs])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orthogonal_layers_keep_lengths() {
+        let rng = &mut Rng::new(1);
+        for (inputs, outputs) in [(5, 3), (3, 5), (4, 4), (1, 2)] {
+            let (w, b) = orthogonal_layer(rng, inputs, outputs, 2.0);
+            assert_eq!((w.len(), b), (inputs * outputs, vec![0.0; outputs]));
+            let vector = |i: usize| -> Vec<f32> {
+                match outputs <= inputs {
+                    true => w[i * inputs..][..inputs].to_vec(),
+                    false => w.iter().skip(i).step_by(inputs).copied().collect(),
+                }
+            };
+            for i in 0..inputs.min(outputs) {
+                for j in 0..=i {
+                    let dot = vector(i).iter().zip(vector(j)).map(|(a, b)| a * b).sum::<f32>();
+                    let expected = if i == j { 4.0 } else { 0.0 };
+                    assert!((dot - expected).abs() < 1e-5, "{inputs} to {outputs}, {i} and {j}: {dot}");
+                }
+            }
+        }
+    }
 }

@@ -65,6 +65,14 @@ pub struct Batch {
     pub mask: Vec<f32>,
     /// `[B]`: a permutation of the batch, for pairs of states.
     pub perm: Vec<f32>,
+    /// `[B]`, of a rollout: the action's log probability when it was taken.
+    pub old_log_prob: Vec<f32>,
+    /// `[B]`, of a rollout: how much better the action was than expected, normalised over the batch.
+    pub advantage: Vec<f32>,
+    /// `[B]`, of a rollout: the return that the value function learns.
+    pub target: Vec<f32>,
+    /// Beside a rollout: a draw from the whole buffer, for the critics of a fusion policy.
+    pub replay: Option<Box<Batch>>,
     /// Scratch for `perm`.
     order: Vec<usize>,
 }
@@ -72,6 +80,9 @@ pub struct Batch {
 impl Batch {
     /// The numbers that a program calls so.
     pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
+        if let Some(name) = name.strip_prefix("replay.") {
+            return self.replay.as_ref()?.input(name);
+        }
         Some(match name {
             "observation" => &self.observation,
             "next_observation" => &self.next_observation,
@@ -81,6 +92,9 @@ impl Batch {
             "teacher_action" => &self.teacher_action,
             "mask" => &self.mask,
             "perm" => &self.perm,
+            "old_log_prob" => &self.old_log_prob,
+            "advantage" => &self.advantage,
+            "target" => &self.target,
             _ => return None,
         })
     }
@@ -130,6 +144,11 @@ impl Replay {
     /// How many transitions can be drawn.
     pub fn len(&self) -> usize {
         self.reward.len()
+    }
+
+    /// How many were ever stored.
+    pub(crate) fn stored(&self) -> SlotId {
+        self.next
     }
 
     /// Whether none can.
@@ -231,9 +250,23 @@ impl Replay {
     /// # Panics
     /// If the buffer is empty.
     pub fn sample(&self, rng: &mut Rng, size: usize, batch: &mut Batch) {
+        batch.slots.clear();
+        batch.slots.extend((0..size).map(|_| rng.below(self.len() as u32) as usize));
+        self.fill(rng, batch);
+    }
+
+    /// The transitions that were stored `first`-th and so many after it in `order`, and a permutation of them; all are held.
+    pub(crate) fn take(&self, first: SlotId, order: &[usize], rng: &mut Rng, batch: &mut Batch) {
+        let place = |i: &usize| ((first + *i as u64) % self.capacity as u64) as usize;
+        batch.slots.clear();
+        batch.slots.extend(order.iter().map(place));
+        self.fill(rng, batch);
+    }
+
+    /// Copies the transitions whose places `batch.slots` names.
+    fn fill(&self, rng: &mut Rng, batch: &mut Batch) {
         let Batch { slots, observation, next_observation, action, reward, discount, .. } = batch;
-        slots.clear();
-        slots.extend((0..size).map(|_| rng.below(self.len() as u32) as usize));
+        let size = slots.len();
         let rows = |from: &[f32], width: usize, to: &mut Vec<f32>| {
             to.clear();
             slots.iter().for_each(|s| to.extend_from_slice(&from[s * width..(s + 1) * width]));

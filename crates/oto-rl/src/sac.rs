@@ -3,11 +3,15 @@
 //!
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
+use crate::critics::{
+    self, Base, Draw, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_mlp, q_value,
+    repeated, uniform,
+};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
-use crate::losses::actor_critic::{critic, sac_actor, soft_target, squashed_gaussian, temperature};
-use crate::losses::{self, Aikd, AikdWeights};
+use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
+use crate::losses::{self};
 use crate::mlp::{self, Layer, Mlp};
-use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
+use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
@@ -54,28 +58,6 @@ pub struct Sizes {
 
 /// Where the logarithm of a standard deviation is cut off, as in Stable-Baselines3.
 const LOG_STD: [f64; 2] = [-20.0, 2.0];
-/// The critics' names.
-const CRITICS: [&str; 2] = ["q1.", "q2."];
-
-type Params<'t> = Vec<(String, Tensor<'t>)>;
-
-/// A network of observation and action: its first layer has a weight for each.
-fn critic_parameters<'t>(t: &'t Trace, prefix: &str, hidden: &[usize], sizes: Sizes) -> Params<'t> {
-    let widths = [&[sizes.observation], hidden, &[1]].concat();
-    let mut params = mlp_parameters(t, prefix, &widths);
-    let name = format!("{prefix}0.action");
-    params.push((name.clone(), t.state(name, &[hidden[0], sizes.action])));
-    params
-}
-
-/// Q-values `[B]` of observations `[B, O]` and actions `[B, D]`.
-fn q_value<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
-    let (acting, layers) = params.split_last().expect("a critic has parameters");
-    let (first, rest) = layers.split_at(2);
-    let seen = observation.linear(first[0].1, first[1].1, Activation::Identity);
-    let hidden = (seen + action.matmul(acting.1, false, true)).relu();
-    network(rest, hidden, Activation::Relu).reshape(&[observation.size(0)])
-}
 
 /// The policy's mean and log standard deviation, `[B, D]` each, for observations `[B, O]`.
 fn policy<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> [Tensor<'t>; 2] {
@@ -84,48 +66,6 @@ fn policy<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> [Tens
     let head = |i: usize| hidden.linear(heads[i].1, heads[i + 1].1, Activation::Identity);
     let bound = |b| hidden.trace().constant(b, &[]);
     [head(0), head(2).maximum(bound(LOG_STD[0])).minimum(bound(LOG_STD[1]))]
-}
-
-/// Teacher `i`'s part of what all gave, of this shape.
-fn teacher<'t>(x: Tensor<'t>, i: usize, shape: &[usize]) -> Tensor<'t> {
-    x.rows(x.trace().constant(i as f64, &[1])).reshape(shape)
-}
-
-/// The same values, which no gradient reaches.
-fn frozen<'t>(params: &[(String, Tensor<'t>)]) -> Params<'t> {
-    params.iter().map(|(name, p)| (name.clone(), p.stop_gradient())).collect()
-}
-
-/// Each row `count` times, one after the other: `[B, W]` gives `[B * count, W]`.
-fn repeated(x: Tensor<'_>, count: usize) -> Tensor<'_> {
-    let (rows, width) = (x.size(0), x.size(1));
-    x.reshape(&[rows, 1, width]).broadcast(&[rows, count, width]).reshape(&[rows * count, width])
-}
-
-/// What of a student the teachers shape.
-struct Student<'t> {
-    critics: [Params<'t>; 2],
-    /// For each critic, Q of groups of sampled actions and the log density each was drawn with, `[B, M]`.
-    groups: [[(Tensor<'t>, Tensor<'t>); 2]; 2],
-    observation: Tensor<'t>,
-    /// The action it would take without noise, `[B, D]`.
-    action: Tensor<'t>,
-    perm: Tensor<'t>,
-}
-
-impl<'t> Student<'t> {
-    /// One teacher's part of OTO eq. 13 for a student with continuous actions: BASE shapes the critics, RKD the actor.
-    fn aikd(&self, teacher: Tensor<'t>, mask: Tensor<'t>, weights: AikdWeights<'t>) -> Aikd<'t> {
-        let base = |i: usize| {
-            let taught = q_value(&self.critics[i], self.observation, teacher);
-            losses::masked_mean(losses::aikd_base_sampled(&self.groups[i], taught), mask)
-        };
-        let base = (base(0) + base(1)) * 0.5;
-        let rkd_d = losses::masked_mean(losses::rkd_d_continuous(self.action, teacher), mask);
-        let both = mask * mask.rows(self.perm);
-        let rkd_a = losses::masked_mean(losses::rkd_a(self.action, teacher, self.perm), both);
-        Aikd { base, rkd_d, rkd_a, total: weights.delta * base + weights.eta * (rkd_d + rkd_a) }
-    }
 }
 
 /// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
@@ -138,9 +78,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let scalar = |name: &str| t.data(name, &[]);
 
     let actor = actor_parameters(t, &config.hidden, sizes);
-    let critics = CRITICS.map(|prefix| critic_parameters(t, prefix, &config.hidden, sizes));
-    let targets =
-        CRITICS.map(|prefix| critic_parameters(t, &format!("target.{prefix}"), &config.hidden, sizes));
+    let twins = Twins::continuous(t, sizes.observation, &config.hidden, width);
+    let Twins { critics, targets } = &twins;
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
@@ -151,7 +90,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let target = soft_target(row("reward"), row("discount"), next_q, then.log_prob, alpha).stop_gradient();
     let taken = actions("action");
     let values = [0, 1].map(|i| q_value(&critics[i], observation, taken));
-    let learnt = critic(values[0], target) + critic(values[1], target);
+    let [learnt, q] = Twins::error(values, target);
 
     let [mean, log_std] = policy(&actor, observation);
     let now = squashed_gaussian(mean, log_std, actions("noise"));
@@ -164,25 +103,19 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let aikd = match sizes.teachers {
         0 => Vec::new(),
         count => {
-            let (labels, masks) =
-                (t.data("teacher_action", &[count, batch, width]), t.data("mask", &[count, batch]));
-            let student = sampled(config, sizes, observation, &actor, critics.clone(), mean.tanh());
-            let one =
-                |i| student.aikd(teacher(labels, i, &[batch, width]), teacher(masks, i, &[batch]), weights);
-            (0..count).map(one).collect()
+            let base = Base::new(critics.clone(), observation, &draws(config, sizes, observation, &actor));
+            let action = mean.tanh();
+            critics::labelled(t, "", count, &[batch, width], |labels, perm| {
+                losses::aikd_continuous(base.of(labels), action, labels, perm, weights)
+            })
         }
     };
     let loss = losses::transfer(&aikd, task, weights);
 
-    let mut params = [actor, critics.concat()].concat();
+    let mut params = [&actor[..], &critics.concat()].concat();
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
-    let mix = scalar("target_mix");
-    for ((_, target), (_, p)) in targets.iter().flatten().zip(critics.iter().flatten()) {
-        let new = updates.iter().find(|(old, _)| old.id() == p.id()).expect("every parameter is updated").1;
-        updates.push((*target, target.polyak(new, mix)));
-    }
-    let q = (values[0] + values[1]).mean() * 0.5;
+    twins.follow(&mut updates, scalar("target_mix"));
     t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
@@ -200,29 +133,19 @@ fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<
     params
 }
 
-/// Draws the actions that stand for all in OTO eq. 10: as many uniform as from the policy as it is.
-fn sampled<'t>(
+/// The actions that stand for all in OTO eq. 10: as many uniform as from the policy as it is.
+fn draws<'t>(
     config: &SacConfig,
     sizes: Sizes,
     observation: Tensor<'t>,
     actor: &[(String, Tensor<'t>)],
-    critics: [Params<'t>; 2],
-    action: Tensor<'t>,
-) -> Student<'t> {
+) -> [Draw<'t>; 2] {
     let t = observation.trace();
-    let (batch, count) = (config.batch_size, config.samples);
-    let many = repeated(observation, count);
-    let drawn = |name: &str| t.data(name, &[batch * count, sizes.action]);
-    let uniform = drawn("uniform");
-    let [mean, log_std] = policy(&frozen(actor), many);
-    let own = squashed_gaussian(mean, log_std, drawn("sample_noise"));
-    let each = |x: Tensor<'t>| x.reshape(&[batch, count]);
-    let flat = -(sizes.action as f64) * std::f64::consts::LN_2;
-    let groups = |i: usize| {
-        let q = |action| each(q_value(&critics[i], many, action));
-        [(q(uniform), t.constant(flat, &[batch, count])), (q(own.action), each(own.log_prob))]
-    };
-    Student { groups: [groups(0), groups(1)], perm: t.data("perm", &[batch]), critics, observation, action }
+    let (batch, count, width) = (config.batch_size, config.samples, sizes.action);
+    let uniform = uniform(t, batch, count, width);
+    let [mean, log_std] = policy(&frozen(actor), repeated(observation, count));
+    let own = squashed_gaussian(mean, log_std, t.data("sample_noise", &[batch * count, width]));
+    [uniform, Draw { action: own.action, log_density: own.log_prob.reshape(&[batch, count]) }]
 }
 
 /// A SAC student: owns its parameters, improves them, acts with them.
@@ -334,47 +257,17 @@ impl Learner for Sac {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let mut drawn: Vec<(String, Vec<f32>)> = Vec::new();
+        let mut drawn = Drawn::new();
         let (hidden, sizes) = (&self.config.hidden, self.sizes);
-        let mut draw = |prefix: &str, inputs: usize, outputs: usize, rng: &mut Rng| {
-            let (weight, bias) = initial_layer(rng, inputs, outputs);
-            drawn.extend([(format!("{prefix}.weight"), weight), (format!("{prefix}.bias"), bias)]);
-        };
         let trunk = [&[sizes.observation], &hidden[..]].concat();
-        for (i, pair) in trunk.windows(2).enumerate() {
-            draw(&format!("actor.{i}"), pair[0], pair[1], rng);
+        initial_mlp(rng, "actor.", &trunk, &mut drawn);
+        for head in ["mean", "log_std"] {
+            let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.action);
+            drawn.extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
-        for head in ["actor.mean", "actor.log_std"] {
-            draw(head, trunk[trunk.len() - 1], sizes.action, rng);
-        }
-        let widths = [&[sizes.observation + sizes.action], &hidden[..], &[1]].concat();
-        for prefix in CRITICS {
-            for (i, pair) in widths.windows(2).enumerate() {
-                draw(&format!("{prefix}{i}"), pair[0], pair[1], rng);
-            }
-        }
-        let log_alpha = self.config.initial_alpha.ln() as f32;
-        let find = |name: &str| drawn.iter().find(|(n, _)| n == name).map(|(_, values)| values);
-        self.engine.start(|input| {
-            let name = input.name.strip_prefix("target.").unwrap_or(&input.name);
-            // A critic's first layer was drawn for observation and action together.
-            let (name, part) = match name.strip_suffix(".0.action") {
-                Some(critic) => (format!("{critic}.0.weight"), Some(sizes.observation)),
-                None => {
-                    (name.to_string(), CRITICS.iter().any(|c| name == format!("{c}0.weight")).then_some(0))
-                }
-            };
-            match (find(&name), part) {
-                (Some(values), Some(from)) => {
-                    let width = input.shape[1];
-                    let rows = values.chunks_exact(sizes.observation + sizes.action);
-                    rows.flat_map(|row| &row[from..from + width]).copied().collect()
-                }
-                (Some(values), None) => values.clone(),
-                (None, _) if input.name == "log_alpha" => vec![log_alpha],
-                _ => vec![0.0; input.len()],
-            }
-        })?;
+        initial_continuous(rng, sizes.observation, hidden, sizes.action, &mut drawn);
+        drawn.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
+        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

@@ -72,6 +72,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     tensors.push(flat("observation", trainer.observation.clone()));
     if with_replay {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
+        tensors.extend(trainer.rollout.as_ref().map(|r| flat("rollout.ended", r.save())));
     }
     let metadata = Writer::object(|out| {
         out.field("progress", &progress);
@@ -90,6 +91,7 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
     let same = match trainer.config.algorithm {
         Algorithm::QrDqn => progress.config.qrdqn == trainer.config.qrdqn,
         Algorithm::Sac => progress.config.sac == trainer.config.sac,
+        Algorithm::Ppo => progress.config.ppo == trainer.config.ppo,
     };
     if !same || progress.config.algorithm != trainer.config.algorithm {
         return Err(TrainError::Checkpoint(format!(
@@ -110,8 +112,16 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
     {
         return Err(TrainError::Checkpoint("its replay buffer does not fit this configuration".into()));
     }
+    let mut rollout = trainer.rollout.clone();
+    if let Some(rollout) = &mut rollout {
+        // Without its transitions a rollout begins anew.
+        let ended = if progress.replay.is_some() { values("rollout.ended") } else { Some(Vec::new()) };
+        if !ended.is_some_and(|ended| rollout.restore(&replay, &ended)) {
+            return Err(TrainError::Checkpoint("its rollout does not fit this configuration".into()));
+        }
+    }
     trainer.learner.restore(progress.updates, values)?;
-    trainer.replay = replay;
+    (trainer.replay, trainer.rollout) = (replay, rollout);
     trainer.observation = observation;
     (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
     (trainer.running, trainer.action, trainer.steps) = (progress.running, progress.action, progress.steps);
@@ -146,12 +156,16 @@ fn metadata(file: &File<'_>) -> Result<Metadata, TrainError> {
 }
 
 fn describe(config: &StudentConfig) -> String {
-    let (q, sac) = (&config.qrdqn, &config.sac);
+    let (q, sac, ppo) = (&config.qrdqn, &config.sac, &config.ppo);
     match config.algorithm {
         Algorithm::QrDqn => {
             format!("qrdqn: hidden {:?}, {} quantiles, batch {}", q.hidden, q.quantiles, q.batch_size)
         }
         Algorithm::Sac => format!("sac: hidden {:?}, batch {}", sac.hidden, sac.batch_size),
+        Algorithm::Ppo => {
+            let fusion = if ppo.fusion { " with critics" } else { "" };
+            format!("ppo{fusion}: hidden {:?}, {} steps, batch {}", ppo.hidden, ppo.n_steps, ppo.batch_size)
+        }
     }
 }
 

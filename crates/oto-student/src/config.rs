@@ -1,6 +1,7 @@
 //! What a training run is made of: one plain structure, read by every face from JSON, flags or a JavaScript object.
 
 use crate::stage::StagesConfig;
+use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::{QrDqnConfig, Teaching};
 use oto_rl::sac::SacConfig;
 
@@ -77,11 +78,13 @@ oto_json::json_names! { Clock { Lockstep = "lockstep", Async = "async" } }
 pub enum Algorithm {
     /// Quantile regression (Dabney et al. 2018) for discrete actions; with one quantile a DQN.
     QrDqn,
-    /// Soft actor-critic (Haarnoja et al. 2018) for continuous actions.
+    /// Soft actor-critic (Haarnoja et al. 2018) for continuous actions, and for discrete ones (Christodoulou 2019).
     Sac,
+    /// Proximal policy optimisation (Schulman et al. 2017) for either kind of actions, from rollouts.
+    Ppo,
 }
 
-oto_json::json_names! { Algorithm { QrDqn = "qrdqn", Sac = "sac" } }
+oto_json::json_names! { Algorithm { QrDqn = "qrdqn", Sac = "sac", Ppo = "ppo" } }
 
 impl Algorithm {
     /// As configurations write it.
@@ -89,6 +92,7 @@ impl Algorithm {
         match self {
             Algorithm::QrDqn => "qrdqn",
             Algorithm::Sac => "sac",
+            Algorithm::Ppo => "ppo",
         }
     }
 }
@@ -134,12 +138,15 @@ pub struct StudentConfig {
     pub steps: u64,
     /// "cpu", "webgpu", or "auto" for the faster of both.
     pub backend: String,
-    /// What learns: "qrdqn" or "sac".
+    /// What learns: "qrdqn", "sac" or "ppo".
     pub algorithm: Algorithm,
     /// Network and optimiser of a QR-DQN student.
     pub qrdqn: QrDqnConfig,
     /// Networks and optimiser of a SAC student.
     pub sac: SacConfig,
+    /// Networks, rollouts and optimiser of a PPO student; it takes no notice of `learning_starts`, `train_every`, `updates`
+    /// and `epsilon`.
+    pub ppo: PpoConfig,
     /// Discount factor.
     pub gamma: f64,
     /// Rewards summed before the bootstrap.
@@ -178,8 +185,8 @@ pub struct StudentConfig {
 
 oto_json::json_object! {
     StudentConfig: settings {
-        seed, steps, backend, algorithm, qrdqn, sac, gamma, n_step, buffer, learning_starts, train_every, updates, learning_rate,
-        settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, clock, request_batch, label_lag
+        seed, steps, backend, algorithm, qrdqn, sac, ppo, gamma, n_step, buffer, learning_starts, train_every, updates,
+        learning_rate, settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, clock, request_batch, label_lag
     }
 }
 
@@ -192,6 +199,7 @@ impl Default for StudentConfig {
             algorithm: Algorithm::QrDqn,
             qrdqn: QrDqnConfig::default(),
             sac: SacConfig::default(),
+            ppo: PpoConfig::default(),
             gamma: 0.99,
             n_step: 1,
             buffer: 50_000,
@@ -256,23 +264,42 @@ impl StudentConfig {
         whole("sac.batch_size", sac.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
         whole("sac.samples", sac.samples as u64, 1, 256, "1 to 256 actions a state")?;
         real("sac.initial_alpha", sac.initial_alpha, 1e-6, 1e3, "1e-6 to 1000")?;
-        for (name, adam) in [("qrdqn", q.adam), ("sac", sac.adam)] {
-            let field = |qrdqn, sac| if name == "sac" { sac } else { qrdqn };
-            real(
-                field("qrdqn.adam.beta1", "sac.adam.beta1"),
-                adam.beta1,
-                0.0,
-                0.999_999,
-                "at least 0 and below 1",
-            )?;
-            real(
-                field("qrdqn.adam.beta2", "sac.adam.beta2"),
-                adam.beta2,
-                0.0,
-                0.999_999_9,
-                "at least 0 and below 1",
-            )?;
-            real(field("qrdqn.adam.epsilon", "sac.adam.epsilon"), adam.epsilon, 1e-16, 1.0, "1e-16 to 1")?;
+        let ppo = &self.ppo;
+        whole("ppo.hidden (layers)", ppo.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;
+        for width in &ppo.hidden {
+            whole("ppo.hidden", *width as u64, 1, 4096, "widths from 1 to 4096")?;
+        }
+        whole("ppo.n_steps", ppo.n_steps as u64, 1, 1 << 20, "1 to 1048576 steps")?;
+        whole("ppo.batch_size", ppo.batch_size as u64, 1, 65_536, "1 to 65536 steps")?;
+        whole("ppo.epochs", ppo.epochs as u64, 1, 1024, "1 to 1024 passes")?;
+        whole("ppo.samples", ppo.samples as u64, 1, 256, "1 to 256 actions a state")?;
+        real("ppo.clip", ppo.clip, 1e-6, 1.0, "above 0, at most 1")?;
+        real("ppo.gae_lambda", ppo.gae_lambda, 0.0, 1.0, "0 to 1")?;
+        real("ppo.max_grad_norm", ppo.max_grad_norm, 1e-6, 1e12, "a length above 0")?;
+        real("ppo.initial_log_std", ppo.initial_log_std, -20.0, 2.0, "-20 to 2")?;
+        real("ppo.temperature", ppo.temperature, 0.0, 1e3, "0 to 1000")?;
+        for (field, weight) in [
+            ("ppo.value_weight", ppo.value_weight),
+            ("ppo.entropy_weight", ppo.entropy_weight),
+            ("ppo.auxiliary", ppo.auxiliary),
+        ] {
+            real(field, weight, 0.0, 1e6, "a weight from 0 to 1e6")?;
+        }
+        for (adam, [beta1, beta2, epsilon]) in [
+            (q.adam, ["qrdqn.adam.beta1", "qrdqn.adam.beta2", "qrdqn.adam.epsilon"]),
+            (sac.adam, ["sac.adam.beta1", "sac.adam.beta2", "sac.adam.epsilon"]),
+            (ppo.adam, ["ppo.adam.beta1", "ppo.adam.beta2", "ppo.adam.epsilon"]),
+        ] {
+            real(beta1, adam.beta1, 0.0, 0.999_999, "at least 0 and below 1")?;
+            real(beta2, adam.beta2, 0.0, 0.999_999_9, "at least 0 and below 1")?;
+            real(epsilon, adam.epsilon, 1e-16, 1.0, "1e-16 to 1")?;
+        }
+        if self.algorithm == Algorithm::Ppo {
+            let parts = (ppo.n_steps % ppo.batch_size) as u64;
+            whole("ppo.n_steps (modulo ppo.batch_size)", parts, 0, 0, "a whole number of batches")?;
+            whole("n_step", self.n_step as u64, 1, 1, "1 for ppo, which learns from single steps")?;
+            let held = ppo.n_steps as u64;
+            whole("buffer", self.buffer as u64, held, 16_000_000, "at least ppo.n_steps transitions")?;
         }
         whole("steps", self.steps, 1, u64::MAX, "at least one step")?;
         real("gamma", self.gamma, 0.0, 1.0, "a discount from 0 to 1")?;
@@ -337,6 +364,10 @@ mod tests {
         assert!(with(r#"{"backend":"tpu"}"#).contains("backend is \"tpu\""));
         assert!(with(r#"{"gamma":1.5}"#).starts_with("gamma is 1.5"));
         assert!(with(r#"{"qrdqn":{"hidden":[]}}"#).contains("hidden"));
+        assert!(with(r#"{"algorithm":"ppo","ppo":{"n_steps":100}}"#).contains("whole number of batches"));
+        assert!(with(r#"{"algorithm":"ppo","buffer":100}"#).starts_with("buffer is 100"));
+        assert!(with(r#"{"algorithm":"ppo","n_step":3}"#).starts_with("n_step is 3"));
+        assert!(with(r#"{"ppo":{"clip":0}}"#).starts_with("ppo.clip is 0"));
         assert!(with(r#"{"stages":{"transfer":{"seconds":-1}}}"#).contains("seconds"));
         assert!(
             serde_json::from_str::<StudentConfig>(r#"{"gama":0.9}"#).is_err(),

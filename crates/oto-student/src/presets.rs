@@ -3,7 +3,10 @@
 use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
+use oto_rl::optimiser::Adam;
+use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::sac::SacConfig;
 
 /// Where a teacher server answers students.
 pub const TEACH_PATH: &str = "/v1/teach";
@@ -43,6 +46,9 @@ pub fn solved_return(environment: &str) -> Option<f64> {
 /// Environments whose actions are continuous.
 const CONTINUOUS: [&str; 3] = ["Pendulum-", "InvertedPendulum-", "MountainCarContinuous-"];
 
+/// Environments whose actions are discrete.
+const DISCRETE: [&str; 4] = ["CartPole-", "Acrobot-", "MountainCar-", "MobileCell-"];
+
 /// The default student for continuous actions: SAC with the settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share 0.005, 100 random actions at the
 /// start, an update a step.
 pub fn continuous() -> StudentConfig {
@@ -80,6 +86,72 @@ fn cell_selection() -> StudentConfig {
     }
 }
 
+/// The default PPO student for an environment: the settings of Stable-Baselines3 2.9, and RL-Zoo's where it has tuned them
+/// (`hyperparams/ppo.yml`). A rollout comes from one environment here, and is as long as those of RL-Zoo's four (Pendulum,
+/// 1,024 steps each) or eight (CartPole, 32 each) together. RL-Zoo's noise on Pendulum depends on the state (`use_sde`); here it
+/// is the algorithm's own. RKD is all that PPO takes from a teacher, hence its weight.
+pub fn on_policy(environment: &str) -> StudentConfig {
+    let usual = StudentConfig {
+        algorithm: Algorithm::Ppo,
+        steps: 100_000,
+        buffer: 100_000,
+        learning_rate: Linear::constant(3e-4),
+        epsilon: Linear::constant(0.0),
+        target_tau: 0.005,
+        transfer: TransferConfig { eta: 5.0, learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every: 2_000, episodes: 10 },
+        ..StudentConfig::default()
+    };
+    match environment.split('-').next() {
+        Some("Pendulum") => StudentConfig {
+            gamma: 0.9,
+            learning_rate: Linear::constant(1e-3),
+            ppo: PpoConfig { n_steps: 4096, ..PpoConfig::default() },
+            ..usual
+        },
+        Some("CartPole") => StudentConfig {
+            gamma: 0.98,
+            learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
+            ppo: PpoConfig {
+                n_steps: 256,
+                batch_size: 256,
+                epochs: 20,
+                gae_lambda: 0.8,
+                ..PpoConfig::default()
+            },
+            ..usual
+        },
+        _ => usual,
+    }
+}
+
+/// The same with auxiliary critics, OTO's fusion policy; they learn between rollouts only, hence shorter ones.
+pub fn fusion(environment: &str) -> StudentConfig {
+    let usual = on_policy(environment);
+    let n_steps = usual.ppo.n_steps.min(1024);
+    StudentConfig { ppo: PpoConfig { fusion: true, n_steps, ..usual.ppo }, ..usual }
+}
+
+/// The default SAC student for discrete actions: learning rate, batch and Adam's epsilon of CleanRL's `sac_atari.py`; all else
+/// as for continuous actions, because its target networks (replaced every 8,000 steps) and its long start are Atari's.
+fn soft_discrete() -> StudentConfig {
+    let sac = SacConfig { hidden: vec![64, 64], batch_size: 64, ..SacConfig::default() };
+    let adam = Adam { epsilon: 1e-4, ..sac.adam };
+    StudentConfig { sac: SacConfig { adam, ..sac }, ..continuous() }
+}
+
+/// The default student for an environment that learns by this algorithm.
+pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
+    let usual = student(environment);
+    match algorithm {
+        algorithm if algorithm == usual.algorithm => usual,
+        Algorithm::QrDqn => StudentConfig::default(),
+        Algorithm::Sac if DISCRETE.iter().any(|e| environment.starts_with(e)) => soft_discrete(),
+        Algorithm::Sac => continuous(),
+        Algorithm::Ppo => on_policy(environment),
+    }
+}
+
 /// The default student for an environment: where it is known what solved means, the student settles there, and
 /// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
@@ -112,6 +184,18 @@ mod tests {
             ("wss://teach.example/a/b", "wss://teach.example/a/b"),
         ] {
             assert_eq!(teacher_url(given), whole);
+        }
+    }
+
+    #[test]
+    fn every_algorithm_has_a_valid_default() {
+        for environment in ["CartPole-v1", "Pendulum-v1", "Unknown-v0"] {
+            for algorithm in [Algorithm::QrDqn, Algorithm::Sac, Algorithm::Ppo] {
+                let config = learner(environment, algorithm);
+                config.validate().unwrap();
+                assert_eq!(config.algorithm, algorithm);
+            }
+            fusion(environment).validate().unwrap();
         }
     }
 

@@ -278,8 +278,7 @@ impl Student {
             return Ok(Need::Nothing);
         }
         self.trainer.learner().collect()?;
-        let behind = self.trainer.config().clock == Clock::Lockstep
-            && self.trainer.learner().engine_mut().behind() > 0;
+        let behind = self.trainer.waits_for_updates() && self.trainer.learner().engine_mut().behind() > 0;
         if behind || !self.take_labels(now_ms) {
             return Ok(Need::Wait);
         }

@@ -11,9 +11,12 @@ use oto_graph::Program;
 use oto_rl::agent::Agent;
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::losses;
+use oto_rl::ppo::{self, Actions, Ppo};
 use oto_rl::qrdqn::{self, QrDqn};
 use oto_rl::replay::{Batch, Replay, SlotId};
+use oto_rl::rollout::Rollout;
 use oto_rl::sac::{self, Sac};
+use oto_rl::sac_discrete::{self, SacDiscrete};
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ pub struct Trainer {
     /// The environment's actions, in its units.
     space: Space,
     pub(crate) replay: Replay,
+    /// The newest steps in the buffer, for an algorithm that learns from what its policy does now.
+    pub(crate) rollout: Option<Rollout>,
     pub(crate) stages: Stages,
     /// Draws exploration.
     pub(crate) explore: Rng,
@@ -144,13 +149,19 @@ impl Trainer {
         let learner = match sizes {
             Sizes::QrDqn(sizes) => Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?),
             Sizes::Sac(sizes) => Agent::Sac(Sac::new(&config.sac, sizes, backend, &mut rng)?),
+            Sizes::SacDiscrete(sizes) => {
+                Agent::SacDiscrete(SacDiscrete::new(&config.sac, sizes, backend, &mut rng)?)
+            }
+            Sizes::Ppo(sizes) => Agent::Ppo(Ppo::new(&config.ppo, sizes, backend, &mut rng)?),
         };
+        let rollout = matches!(learner, Agent::Ppo(_)).then(|| Rollout::new(config.ppo.n_steps));
         let (width, numbers) = (observation.width(), learner.action_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
             replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
                 .with_labels_of(learner.label_width()),
             stages: Stages::new(config.stages),
+            rollout,
             learner,
             explore,
             draw,
@@ -179,6 +190,7 @@ impl Trainer {
         self.check(observation)?;
         self.observation.copy_from_slice(observation);
         self.replay.forget_pending();
+        self.rollout.iter_mut().for_each(Rollout::cut);
         self.running = true;
         (self.episode_return, self.episode_length) = (0.0, 0);
         Ok(())
@@ -234,7 +246,13 @@ impl Trainer {
             self.running = false;
             self.episodes += 1;
         }
-        if self.steps >= self.config.learning_starts && self.steps.is_multiple_of(self.config.train_every) {
+        if let Some(mut rollout) = self.rollout.take() {
+            let learnt = if rollout.push(ended) { self.learn_from(&mut rollout) } else { Ok(()) };
+            self.rollout = Some(rollout);
+            learnt?;
+        } else if self.steps >= self.config.learning_starts
+            && self.steps.is_multiple_of(self.config.train_every)
+        {
             for _ in 0..self.config.updates {
                 // Beside the clock a device may fall behind; then updates are left out rather than waited for.
                 if self.config.clock == Clock::Lockstep || self.learner.engine_mut().has_room() {
@@ -259,6 +277,7 @@ impl Trainer {
         let change = self.stages.advance(seconds, evaluation);
         if change == Change::GivenUp {
             self.learner.start_over(&mut self.draw)?;
+            self.rollout.iter_mut().for_each(Rollout::clear);
             self.started = self.steps;
             self.settled = 1.0;
         }
@@ -328,15 +347,56 @@ impl Trainer {
         if self.replay.is_empty() {
             return Ok(());
         }
+        let schedule = Schedule { share: &self.shares, ..self.schedule() };
+        let c = &self.config;
+        let size = match c.algorithm {
+            Algorithm::QrDqn => c.qrdqn.batch_size,
+            Algorithm::Sac => c.sac.batch_size,
+            Algorithm::Ppo => c.ppo.batch_size,
+        };
+        self.replay.sample(&mut self.draw, size, &mut self.batch);
+        Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
+    }
+
+    /// All passes over a whole rollout, after which the next one begins. A device is given them all: acting waits for it.
+    fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
+        let Agent::Ppo(student) = &mut self.learner else { return Ok(()) };
+        let c = &self.config.ppo;
+        let (epochs, size, batches, fusion) = (c.epochs, c.batch_size, c.n_steps / c.batch_size, c.fusion);
+        rollout.judge(&self.replay, student, [self.config.gamma, c.gae_lambda], &mut self.draw);
+        for _ in 0..epochs {
+            rollout.shuffle(&mut self.draw);
+            for i in 0..batches {
+                rollout.minibatch(&self.replay, i, size, &mut self.draw, &mut self.batch);
+                if fusion {
+                    let batch = self.batch.replay.get_or_insert_default();
+                    self.replay.sample(&mut self.draw, size, batch);
+                }
+                let schedule = Schedule { share: &self.shares, ..self.schedule() };
+                self.learner.update(&self.batch, &schedule, &mut self.draw)?;
+            }
+        }
+        rollout.clear();
+        Ok(())
+    }
+
+    /// Whether acting has to wait for updates that are under way: always in lockstep, and wherever it is the newest policy
+    /// whose actions are learnt from.
+    pub fn waits_for_updates(&self) -> bool {
+        self.config.clock == Clock::Lockstep || self.rollout.is_some()
+    }
+
+    /// The numbers of the next update but the teachers' shares, which are lent by a field of their own.
+    fn schedule(&self) -> Schedule<'static> {
         let (c, t) = (&self.config, &self.config.transfer);
         let taught = self.stages.stage() == Stage::Transfer;
-        let updates = self.learner.engine_mut().updates();
+        let updates = self.learner.engine().updates();
         let due = |n: u64| if (updates + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
         let lr = match t.learning_rate.filter(|_| taught) {
             Some(rate) => rate.at(self.stages.steps()),
             None => c.learning_rate.at(self.steps - self.started),
         };
-        let schedule = Schedule {
+        Schedule {
             lr: (lr * self.settled) as f32,
             target_mix: if c.target_every > 0 {
                 due(c.target_every)
@@ -347,14 +407,8 @@ impl Trainer {
             delta: t.delta as f32,
             eta: t.eta as f32,
             alpha_task: if taught { t.alpha_task as f32 } else { 1.0 },
-            share: &self.shares,
-        };
-        let size = match c.algorithm {
-            Algorithm::QrDqn => c.qrdqn.batch_size,
-            Algorithm::Sac => c.sac.batch_size,
-        };
-        self.replay.sample(&mut self.draw, size, &mut self.batch);
-        Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
+            share: &[],
+        }
     }
 
     fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
@@ -450,6 +504,8 @@ fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'
 enum Sizes {
     QrDqn(qrdqn::Sizes),
     Sac(sac::Sizes),
+    SacDiscrete(qrdqn::Sizes),
+    Ppo(ppo::Sizes),
 }
 
 /// One update of the configuration's algorithm between these spaces.
@@ -462,6 +518,8 @@ pub fn program(
     Ok(match sizes(config, observation, action, teachers)? {
         Sizes::QrDqn(sizes) => qrdqn::program(&config.qrdqn, sizes),
         Sizes::Sac(sizes) => sac::program(&config.sac, sizes),
+        Sizes::SacDiscrete(sizes) => sac_discrete::program(&config.sac, sizes),
+        Sizes::Ppo(sizes) => ppo::program(&config.ppo, sizes),
     })
 }
 
@@ -487,16 +545,23 @@ fn sizes(
         (Algorithm::QrDqn, Space::Box { .. }) => refused(
             "chooses among discrete actions, this environment's are continuous; set algorithm to \"sac\"",
         ),
-        (Algorithm::Sac, Space::Box { low, high }) => {
+        (Algorithm::Ppo, Space::Discrete { n }) => {
+            Ok(Sizes::Ppo(ppo::Sizes { observation, actions: Actions::Discrete(*n as usize), teachers }))
+        }
+        (Algorithm::Sac | Algorithm::Ppo, Space::Box { low, high }) => {
+            let (action, actions) = (low.len(), Actions::Continuous(low.len()));
             match low.iter().zip(high).find(|(l, h)| !(l.is_finite() && h.is_finite() && l < h)) {
                 Some((l, h)) => refused(&format!(
                     "needs a finite range for each component of an action, one has {l} to {h}"
                 )),
-                None => Ok(Sizes::Sac(sac::Sizes { observation, action: low.len(), teachers })),
+                None if config.algorithm == Algorithm::Ppo => {
+                    Ok(Sizes::Ppo(ppo::Sizes { observation, actions, teachers }))
+                }
+                None => Ok(Sizes::Sac(sac::Sizes { observation, action, teachers })),
             }
         }
-        (Algorithm::Sac, Space::Discrete { .. }) => {
-            refused("gives continuous actions, this environment's are discrete; set algorithm to \"qrdqn\"")
+        (Algorithm::Sac, Space::Discrete { n }) => {
+            Ok(Sizes::SacDiscrete(qrdqn::Sizes { observation, actions: *n as usize, teachers }))
         }
     }
 }

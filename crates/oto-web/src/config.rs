@@ -3,7 +3,7 @@
 use crate::error::CoreError;
 use oto_env::Space;
 use oto_json::{At, Failure, FromJson, Json, JsonError};
-use oto_student::config::StudentConfig;
+use oto_student::config::{Algorithm, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{TeacherConfig, World};
@@ -65,8 +65,8 @@ impl FromJson for EnvConfig {
 }
 
 impl CoreConfig {
-    /// Reads the JSON and names the place of a value that does not fit. What is left out is as the environment's preset
-    /// says; without teachers the student learns alone, and a known pair of worlds has its adapter.
+    /// Reads the JSON and names the place of a value that does not fit. What is left out is as the preset of environment
+    /// and algorithm says; without teachers the student learns alone, and a known pair of worlds has its adapter.
     pub fn read(text: &str) -> Result<Self, CoreError> {
         let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
@@ -74,6 +74,12 @@ impl CoreConfig {
             EnvConfig::Page { action: Space::Box { .. }, .. } => presets::continuous(),
             _ => presets::student(id),
         };
+        if let Some((_, name)) = student.iter().find(|(key, _)| key == "algorithm")
+            && let Ok(algorithm) = oto_json::from_tree::<Algorithm>(name)
+            && algorithm != preset.algorithm
+        {
+            preset = presets::learner(id, algorithm);
+        }
         if teachers.is_empty() {
             preset.stages = StagesConfig::SOLO;
         }
@@ -123,6 +129,8 @@ mod tests {
         assert_eq!(taught.student, StudentConfig { seed: 7, ..presets::student("CartPole-v1") });
         assert!(taught.teachers[0].adapter.is_some());
         assert!(matches!(taught.world().unwrap(), World::Inside { .. }));
+        let rollouts = r#"{"student":{"algorithm":"ppo"},"env":"Pendulum-v1","teachers":[]}"#;
+        assert_eq!(CoreConfig::read(rollouts).unwrap().student.gamma, 0.9);
         assert!(read("Acrobot-v1", teacher).teachers[0].adapter.is_none());
         assert_eq!(read("CartPole-v1", "").student.stages, StagesConfig::SOLO);
     }

@@ -94,11 +94,11 @@ function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
   return { kind: 'config', message: `${name} ${words}`, field: name };
 }
 
-/** Where in the options a setting of the engine is: `qrdqn.batch_size` and `sac.batch_size` are `algorithm.batchSize`. */
+/** Where in the options a setting of the engine is: `qrdqn.batch_size`, `sac.batch_size` and `ppo.batch_size` are `algorithm.batchSize`. */
 function optionName(field: string): string {
   const name = camelCase(field);
   if (name === 'requestBatch' || name === 'labelLag') return `transfer.${name}`;
-  if (/^(qrdqn|sac)\./.test(name)) return name.replace(/^\w+/, 'algorithm');
+  if (/^(qrdqn|sac|ppo)\./.test(name)) return name.replace(/^\w+/, 'algorithm');
   const isOption = /^(algorithm|seed|steps|backend|clock|env|teachers|transfer|stages|evaluation)\b/.test(name);
   return isOption ? name : `algorithm.${name}`;
 }

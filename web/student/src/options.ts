@@ -17,12 +17,44 @@ export interface QrDqnOptions extends LearningOptions {
   actWithTarget?: boolean;
 }
 
-/** Soft actor-critic's settings, for continuous actions; what is left out has the engine's default. */
+/** Soft actor-critic's settings, for either kind of actions; what is left out has the engine's default. */
 export interface SacOptions extends LearningOptions {
   name: 'sac';
   /** Temperature at the start. */
   initialAlpha?: number;
   /** Actions drawn for each state in the teachers' term, from a uniform and from the policy each. */
+  samples?: number;
+}
+
+/**
+ * Proximal policy optimisation's settings, for either kind of actions; what is left out has the engine's default. It learns
+ * from rollouts, and takes no notice of `learningStarts`, `trainEvery`, `updates` and `epsilon`.
+ */
+export interface PpoOptions extends LearningOptions {
+  name: 'ppo';
+  /** Environment steps from one round of updates to the next: a multiple of `batchSize`. */
+  nSteps?: number;
+  /** How often each step is learnt from. */
+  epochs?: number;
+  /** How far the probability of an action may move. */
+  clip?: number;
+  /** Lambda of generalised advantage estimation. */
+  gaeLambda?: number;
+  /** Weight of the value function's squared error. */
+  valueWeight?: number;
+  /** Weight of the policy's entropy. */
+  entropyWeight?: number;
+  /** Longest gradient of policy and value function together. */
+  maxGradNorm?: number;
+  /** Logarithm of a continuous action's standard deviation at the start. */
+  initialLogStd?: number;
+  /** Auxiliary critics that learn from the replay buffer and take what teachers know: OTO's fusion policy. */
+  fusion?: boolean;
+  /** Temperature of the critics' targets and of the auxiliary loss. */
+  temperature?: number;
+  /** Weight of the auxiliary loss. */
+  auxiliary?: number;
+  /** Actions drawn for each state in the critics' part of the teachers' term. */
   samples?: number;
 }
 
@@ -128,7 +160,7 @@ export interface StudentOptions {
   /** A built-in environment by name, or one of the page's own. */
   env: EnvironmentName | Environment;
   /** Left out: QR-DQN for discrete actions, soft actor-critic for continuous ones. */
-  algorithm?: 'qr-dqn' | 'sac' | QrDqnOptions | SacOptions;
+  algorithm?: 'qr-dqn' | 'sac' | 'ppo' | QrDqnOptions | SacOptions | PpoOptions;
   teachers?: TeacherOptions[];
   transfer?: TransferOptions;
   /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
@@ -148,10 +180,15 @@ export interface StudentOptions {
 const KNOWN = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
 
 /** The settings of networks and optimiser; the engine keeps an algorithm's together, apart from the training loop's. */
-const NETWORK = ['hidden', 'quantiles', 'batchSize', 'double', 'actWithTarget', 'initialAlpha', 'samples', 'adam'];
+const NETWORK = [
+  'hidden', 'batchSize', 'adam', 'samples',
+  'quantiles', 'double', 'actWithTarget',
+  'initialAlpha',
+  'nSteps', 'epochs', 'clip', 'gaeLambda', 'valueWeight', 'entropyWeight', 'maxGradNorm', 'initialLogStd', 'fusion', 'temperature', 'auxiliary',
+];
 
 /** What the engine calls the algorithms. */
-const ALGORITHMS: Record<string, string> = { 'qr-dqn': 'qrdqn', sac: 'sac' };
+const ALGORITHMS: Record<string, string> = { 'qr-dqn': 'qrdqn', sac: 'sac', ppo: 'ppo' };
 
 /** Settings that may be a plain number instead of a schedule. */
 const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
@@ -194,7 +231,7 @@ function toSpace({ kind, low, high }: BoxSpace): BoxSpace {
 function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): object {
   const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
   const engine = ALGORITHMS[name];
-  if (engine === undefined) throw new ConfigError(`algorithm must be "qr-dqn" or "sac", it is ${JSON.stringify(name)}`, 'algorithm');
+  if (engine === undefined) throw new ConfigError(`algorithm must be "qr-dqn", "sac" or "ppo", it is ${JSON.stringify(name)}`, 'algorithm');
   const entries = Object.entries(settings);
   const inNetwork = ([key]: [string, unknown]) => NETWORK.includes(key);
   return { algorithm: engine, [engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(entries.filter((e) => !inNetwork(e))) };

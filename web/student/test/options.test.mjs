@@ -40,6 +40,13 @@ test('settings get the engine’s spelling and place', () => {
   });
 });
 
+test('rollouts are the network’s own setting', () => {
+  const { student } = config({ algorithm: { name: 'ppo', nSteps: 512, fusion: true, gamma: 0.9 } });
+  assert.equal(student.algorithm, 'ppo');
+  assert.deepEqual(student.ppo, { n_steps: 512, fusion: true });
+  assert.equal(student.gamma, 0.9);
+});
+
 test('teachers and their adapters are carried as they are', () => {
   const teacher = { url: 'ws://127.0.0.1:1', policy: 'p', adapter: { observation: { permutation: [0] } } };
   assert.deepEqual(config({ teachers: [teacher] }).teachers, [teacher]);

@@ -173,7 +173,7 @@ impl Runs<'_> {
 
 /// Runs what is missing and writes docs/results.md with its figures and tables.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds).collect::<Vec<_>>();
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(10)).collect::<Vec<_>>();
     let arms = arms(options)?;
     let runs = runs::all(options, &arms, &seeds)?;
     let all = Runs { arms: &arms, runs: &runs, steps: options.steps };

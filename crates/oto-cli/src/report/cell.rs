@@ -84,7 +84,7 @@ impl Row {
 
 /// Runs what is missing and writes the section on cell selection.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds).collect::<Vec<_>>();
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(10)).collect::<Vec<_>>();
     let arms = arms();
     let runs = runs::all(options, &arms, &seeds)?;
     let students = arms.iter().zip(&runs).map(|(arm, runs)| Row::trained(arm, runs)).collect::<Vec<_>>();

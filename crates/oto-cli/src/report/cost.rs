@@ -133,7 +133,7 @@ fn arms() -> Vec<(Arm, usize, &'static str)> {
 
 /// Runs what is missing and writes the section on bytes.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let count = options.seeds.min(MAX_SEEDS);
+    let count = options.seeds.unwrap_or(MAX_SEEDS).min(MAX_SEEDS);
     let mut costs = Vec::new();
     for ((mut arm, width, teacher), first) in arms().into_iter().zip(SEEDS) {
         if width == 4 {

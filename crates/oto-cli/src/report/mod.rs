@@ -7,6 +7,7 @@ mod ablations;
 mod cartpole;
 mod cell;
 mod cost;
+mod pendulum;
 mod runs;
 mod statistics;
 mod teachers;
@@ -31,9 +32,9 @@ pub struct ReportOptions {
     /// Runs at once; by default one for each core
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm
-    #[arg(long, default_value_t = 10)]
-    pub seeds: u64,
+    /// Seeds of each arm; by default 10, or 5 for pendulum
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
     #[arg(long, default_value_t = 50_000)]
     pub steps: u64,
@@ -52,6 +53,8 @@ pub enum Experiment {
     Cost,
     /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
     Cell,
+    /// Pendulum, PPO and its fusion policy alone, and that taught by a soft actor-critic
+    Pendulum,
 }
 
 /// Why a report could not be made.
@@ -101,5 +104,6 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         Experiment::Cartpole => cartpole::report(options),
         Experiment::Cost => cost::report(options),
         Experiment::Cell => cell::report(options),
+        Experiment::Pendulum => pendulum::report(options),
     }
 }

@@ -45,10 +45,34 @@ pub fn sac_actor<'t>(min_q: Tensor<'t>, log_prob: Tensor<'t>, alpha: Tensor<'t>)
     (alpha * log_prob - min_q).mean()
 }
 
+/// A state's soft value under discrete actions, `[B]`: `sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))` (Christodoulou 2019,
+/// "Soft Actor-Critic for Discrete Action Settings", eq. 10; its actor's loss, eq. 12, is the mean of this, negated). min_q and
+/// log_pi `[B, A]`, alpha `[]`.
+pub fn soft_value<'t>(min_q: Tensor<'t>, log_pi: Tensor<'t>, alpha: Tensor<'t>) -> Tensor<'t> {
+    (log_pi.exp() * (min_q - alpha * log_pi)).sum_last()
+}
+
 /// The temperature's loss (Haarnoja et al. 2018, eq. 18, with log alpha as the parameter, as in the authors' code): mean of
 /// `-log_alpha (log pi + target_entropy)`, whose gradient reaches log alpha `[]` alone.
 pub fn temperature<'t>(log_alpha: Tensor<'t>, log_prob: Tensor<'t>, target_entropy: f64) -> Tensor<'t> {
     -(log_alpha * (log_prob.stop_gradient() + target_entropy).mean())
+}
+
+/// The log density `[B]` of an action `[B, D]` under a Gaussian with this mean `[B, D]` and log standard deviation `[D]`.
+pub fn gaussian_log_prob<'t>(mean: Tensor<'t>, log_std: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+    let z = (action - mean) * (-log_std).exp();
+    (z.square() * -0.5 - log_std + -0.5 * std::f64::consts::TAU.ln()).sum_last()
+}
+
+/// The entropy `[]` of a Gaussian with this log standard deviation `[D]`.
+pub fn gaussian_entropy(log_std: Tensor<'_>) -> Tensor<'_> {
+    (log_std + 0.5 * (1.0 + std::f64::consts::TAU.ln())).sum()
+}
+
+/// The entropy `[B]` of a softmax over logits `[B, A]`.
+pub fn categorical_entropy(logits: Tensor<'_>) -> Tensor<'_> {
+    let log = logits.log_softmax();
+    -(log.exp() * log).sum_last()
 }
 
 /// PPO's clipped loss (Schulman et al. 2017, eq. 7, negated): log probabilities and advantages `[B]`.

@@ -30,7 +30,7 @@ pub struct AikdWeights<'t> {
 /// One teacher's labels for a batch.
 #[derive(Clone, Copy)]
 pub struct Labels<'t> {
-    /// The teacher's actions `[B]`; anything valid where there is no label.
+    /// The teacher's actions `[B]`, continuous ones `[B, D]`; anything valid where there is no label.
     pub action: Tensor<'t>,
     /// 1 where there is a label, else 0, `[B]`.
     pub mask: Tensor<'t>,
@@ -101,6 +101,22 @@ pub fn aikd<'t>(
     let both = mask * mask.rows(perm);
     let rkd_a = masked_mean(rkd_a(q.softmax(), action.one_hot(q.size(1)), perm), both);
     Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
+}
+
+/// One teacher's part of OTO eq. 13 for a student with continuous actions: what acts `[B, D]`, the teacher's actions `[B, D]`,
+/// perm `[B]`. BASE `[]` is on its critics, RKD on what acts.
+pub fn aikd_continuous<'t>(
+    base: Tensor<'t>,
+    student: Tensor<'t>,
+    labels: Labels<'t>,
+    perm: Tensor<'t>,
+    weights: AikdWeights<'t>,
+) -> Aikd<'t> {
+    let Labels { action, mask } = labels;
+    let rkd_d = masked_mean(rkd_d_continuous(student, action), mask);
+    let both = mask * mask.rows(perm);
+    let rkd_a = masked_mean(rkd_a(student, action, perm), both);
+    Aikd { base, rkd_d, rkd_a, total: weights.delta * base + weights.eta * (rkd_d + rkd_a) }
 }
 
 /// OTO eq. 14: `alpha_aikd sum_i share_i R_i + alpha_task task`, as printed where each share is 1/N. A teacher without

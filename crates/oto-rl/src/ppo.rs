@@ -1,0 +1,589 @@
+//! Proximal policy optimisation (Schulman et al. 2017) with the teachers' term of OTO eq. 14, and OTO's fusion policy for
+//! on-policy students (section IV-C): the program of one update, and its learner.
+//!
+//! PPO learns from rollouts and has a value function, but no Q-values. Alone it takes from teachers only what acts: RKD on its
+//! policy, at the states of the rollout. With `fusion` it has twin critics besides, trained as soft actor-critic's from the
+//! replay buffer: BASE shapes them, RKD the policy at the buffer's states, and an auxiliary loss brings what the critics know
+//! into the policy. The paper draws this architecture without its equations; what is chosen here: the critics' targets are
+//! SAC's with a fixed temperature, and the auxiliary loss is SAC's actor loss over the mean of |Q| (as TD3+BC weighs its Q),
+//! so that its weight means the same whatever the rewards are.
+//!
+//! Continuous actions are Gaussian around -1 to 1 with a standard deviation that no state changes, as in Stable-Baselines3;
+//! whoever owns the environment cuts off and scales what is beyond. Critics see them cut off.
+
+use crate::critics::{
+    self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value,
+};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses::actor_critic::{
+    categorical_entropy, critic, gaussian_entropy, gaussian_log_prob, ppo_clip, sac_actor, soft_target,
+    soft_value,
+};
+use crate::losses::offline::td3_bc_scale;
+use crate::losses::{self, Aikd, AikdWeights, Labels};
+use crate::mlp::{self, Mlp};
+use crate::optimiser::{Adam, clipped, mlp as network, mlp_parameters, orthogonal_layer};
+use crate::replay::Batch;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Program, Tensor, Trace, grad};
+
+/// What a PPO student is made of. Defaults are those of Stable-Baselines3 2.9's PPO where it has one; `temperature` is that of
+/// Tianshou's SAC, `auxiliary` and `samples` are ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PpoConfig {
+    /// Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU).
+    pub hidden: Vec<usize>,
+    /// Environment steps from one round of updates to the next.
+    pub n_steps: usize,
+    /// Steps in an update; divides `n_steps`.
+    pub batch_size: usize,
+    /// How often each step is learnt from.
+    pub epochs: usize,
+    /// How far the probability of an action may move (Schulman et al. 2017, eq. 7).
+    pub clip: f64,
+    /// Lambda of generalised advantage estimation.
+    pub gae_lambda: f64,
+    /// Weight of the value function's squared error.
+    pub value_weight: f64,
+    /// Weight of the policy's entropy.
+    pub entropy_weight: f64,
+    /// Longest gradient of policy and value function together.
+    pub max_grad_norm: f64,
+    /// Logarithm of the standard deviation at the start.
+    pub initial_log_std: f64,
+    /// Whether there are auxiliary critics: OTO's fusion policy.
+    pub fusion: bool,
+    /// Temperature of the critics' targets and of the auxiliary loss.
+    pub temperature: f64,
+    /// Weight of the auxiliary loss.
+    pub auxiliary: f64,
+    /// Actions drawn for each state in the sum over continuous actions of OTO eq. 10.
+    pub samples: usize,
+    /// The optimiser's constants.
+    pub adam: Adam,
+}
+
+oto_json::json_object! {
+    PpoConfig: settings {
+        hidden, n_steps, batch_size, epochs, clip, gae_lambda, value_weight, entropy_weight, max_grad_norm, initial_log_std,
+        fusion, temperature, auxiliary, samples, adam
+    }
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![64, 64],
+            n_steps: 2048,
+            batch_size: 64,
+            epochs: 10,
+            clip: 0.2,
+            gae_lambda: 0.95,
+            value_weight: 0.5,
+            entropy_weight: 0.0,
+            max_grad_norm: 0.5,
+            initial_log_std: 0.0,
+            fusion: false,
+            temperature: 0.2,
+            auxiliary: 1.0,
+            samples: 8,
+            adam: Adam { epsilon: 1e-5, ..Adam::default() },
+        }
+    }
+}
+
+/// What an action is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actions {
+    /// One of so many.
+    Discrete(usize),
+    /// So many components, from -1 to 1.
+    Continuous(usize),
+}
+
+impl Actions {
+    /// How many numbers a policy gives for a state: logits, or means.
+    fn outputs(self) -> usize {
+        match self {
+            Actions::Discrete(n) | Actions::Continuous(n) => n,
+        }
+    }
+
+    /// How many numbers an action has.
+    pub fn width(self) -> usize {
+        match self {
+            Actions::Discrete(_) => 1,
+            Actions::Continuous(n) => n,
+        }
+    }
+
+    /// The shape of so many actions in a program.
+    fn shape(self, rows: usize) -> Vec<usize> {
+        match self {
+            Actions::Discrete(_) => vec![rows],
+            Actions::Continuous(n) => vec![rows, n],
+        }
+    }
+}
+
+/// The sizes a program is recorded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width of an observation.
+    pub observation: usize,
+    /// What an action is.
+    pub actions: Actions,
+    /// Number of teachers.
+    pub teachers: usize,
+}
+
+/// What a policy says of its states.
+#[derive(Clone, Copy)]
+enum Distribution<'t> {
+    /// Logits `[B, A]`.
+    Categorical(Tensor<'t>),
+    /// Means `[B, D]` and the logarithm of the standard deviation `[D]`.
+    Gaussian(Tensor<'t>, Tensor<'t>),
+}
+
+impl<'t> Distribution<'t> {
+    /// Logarithm of the actions' probability or density, `[B]`.
+    fn log_prob(self, action: Tensor<'t>) -> Tensor<'t> {
+        match self {
+            Distribution::Categorical(logits) => logits.log_softmax().pick(action),
+            Distribution::Gaussian(mean, log_std) => gaussian_log_prob(mean, log_std, action),
+        }
+    }
+
+    /// Mean entropy, `[]`.
+    fn entropy(self) -> Tensor<'t> {
+        match self {
+            Distribution::Categorical(logits) => categorical_entropy(logits).mean(),
+            Distribution::Gaussian(_, log_std) => gaussian_entropy(log_std),
+        }
+    }
+
+    /// One teacher's part of OTO eq. 13, with BASE `[]` as it is given: RKD on what acts.
+    fn aikd(
+        self,
+        base: Tensor<'t>,
+        labels: Labels<'t>,
+        perm: Tensor<'t>,
+        weights: AikdWeights<'t>,
+    ) -> Aikd<'t> {
+        match self {
+            Distribution::Categorical(logits) => {
+                let zero = base.trace().constant(0.0, &[]);
+                let rkd = losses::aikd(logits, labels, perm, zero, weights.eta);
+                Aikd { base, total: weights.delta * base + rkd.total, ..rkd }
+            }
+            Distribution::Gaussian(mean, _) => losses::aikd_continuous(base, mean, labels, perm, weights),
+        }
+    }
+}
+
+/// The policy's parameters; they and the value function's act, and their names begin with [`ACTING`].
+struct Policy<'t> {
+    layers: Params<'t>,
+    log_std: Option<Tensor<'t>>,
+}
+
+const ACTING: &str = "agent.";
+
+impl<'t> Policy<'t> {
+    fn new(t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> Self {
+        let layers = mlp_parameters(t, "agent.policy.", &widths(config, sizes, sizes.actions.outputs()));
+        let log_std = match sizes.actions {
+            Actions::Discrete(_) => None,
+            Actions::Continuous(width) => Some(t.state("agent.log_std", &[width])),
+        };
+        Self { layers, log_std }
+    }
+
+    fn at(&self, observation: Tensor<'t>) -> Distribution<'t> {
+        let out = network(&self.layers, observation, Activation::Tanh);
+        match self.log_std {
+            None => Distribution::Categorical(out),
+            Some(log_std) => Distribution::Gaussian(out, log_std),
+        }
+    }
+
+    fn parameters(&self) -> Params<'t> {
+        let log_std = self.log_std.map(|p| ("agent.log_std".to_string(), p));
+        self.layers.iter().cloned().chain(log_std).collect()
+    }
+}
+
+fn widths(config: &PpoConfig, sizes: Sizes, outputs: usize) -> Vec<usize> {
+    [&[sizes.observation], &config.hidden[..], &[outputs]].concat()
+}
+
+/// Records one update: state, a minibatch of a rollout and with `fusion` one of the buffer (`replay.*`) in, new state and
+/// [`LossParts`] out. All gradients are taken at the old parameters.
+pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
+    let t = &Trace::new();
+    let batch = config.batch_size;
+    let row = |name: &str| t.data(name, &[batch]);
+    let scalar = |name: &str| t.data(name, &[]);
+
+    let policy = Policy::new(t, config, sizes);
+    let value = mlp_parameters(t, "agent.value.", &widths(config, sizes, 1));
+    let observation = t.data("observation", &[batch, sizes.observation]);
+    let now = policy.at(observation);
+    let log_prob = now.log_prob(t.data("action", &sizes.actions.shape(batch)));
+    let acted = ppo_clip(log_prob, row("old_log_prob"), row("advantage"), config.clip);
+    let known = network(&value, observation, Activation::Tanh).reshape(&[batch]);
+    let valued = critic(known, row("target"));
+    let ppo = acted + valued * config.value_weight - now.entropy() * config.entropy_weight;
+
+    let weights = aikd_weights(t, sizes.teachers);
+    let fusion = config.fusion.then(|| Fusion::new(t, config, sizes, &policy));
+    let (task, q) = match &fusion {
+        None => (ppo, known.mean()),
+        Some(fusion) => (ppo + fusion.loss, fusion.q),
+    };
+    let (count, shape) = (sizes.teachers, sizes.actions.shape(batch));
+    let aikd = match &fusion {
+        None => {
+            let none = t.constant(0.0, &[]);
+            critics::labelled(t, "", count, &shape, |labels, perm| now.aikd(none, labels, perm, weights))
+        }
+        Some(fusion) if count > 0 => {
+            let base = fusion.base(t, config, sizes);
+            critics::labelled(t, "replay.", count, &shape, |labels, perm| {
+                fusion.policy.aikd(base.of(labels), labels, perm, weights)
+            })
+        }
+        Some(_) => Vec::new(),
+    };
+    let loss = losses::transfer(&aikd, task, weights);
+
+    let mut params = [policy.parameters(), value].concat();
+    let own = params.len();
+    params.extend(fusion.iter().flat_map(|f| f.twins.critics.concat()));
+    let gradients = grad(loss, &params.iter().map(|(_, p)| *p).collect::<Vec<_>>());
+    let (own, critics) = gradients.split_at(own);
+    let gradients = [&clipped(own, config.max_grad_norm), critics].concat();
+    let mut updates = config.adam.descend(t, &params, &gradients, scalar("lr"));
+    if let Some(fusion) = &fusion {
+        fusion.twins.follow(&mut updates, scalar("target_mix"));
+    }
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+}
+
+/// The auxiliary critics and what they bring.
+struct Fusion<'t> {
+    twins: Twins<'t>,
+    observation: Tensor<'t>,
+    /// The policy at the buffer's states.
+    policy: Distribution<'t>,
+    /// The critics' errors and the auxiliary loss, `[]`.
+    loss: Tensor<'t>,
+    /// Mean Q of the actions taken, `[]`.
+    q: Tensor<'t>,
+}
+
+/// BASE on the auxiliary critics.
+enum FusionBase<'t> {
+    Discrete([Tensor<'t>; 2]),
+    Continuous(Base<'t>),
+}
+
+impl<'t> FusionBase<'t> {
+    fn of(&self, labels: Labels<'t>) -> Tensor<'t> {
+        let Labels { action, mask } = labels;
+        match self {
+            FusionBase::Discrete(q) => {
+                let one = |i: usize| losses::masked_mean(losses::aikd_base(q[i], action), mask);
+                (one(0) + one(1)) * 0.5
+            }
+            FusionBase::Continuous(base) => base.of(labels),
+        }
+    }
+}
+
+impl<'t> Fusion<'t> {
+    fn new(t: &'t Trace, config: &PpoConfig, sizes: Sizes, policy: &Policy<'t>) -> Self {
+        let batch = config.batch_size;
+        let row = |name: &str| t.data(name, &[batch]);
+        let [observation, next] = ["replay.observation", "replay.next_observation"]
+            .map(|name| t.data(name, &[batch, sizes.observation]));
+        let taken = t.data("replay.action", &sizes.actions.shape(batch));
+        let (reward, discount) = (row("replay.reward"), row("replay.discount"));
+        let alpha = t.constant(config.temperature, &[]);
+        let (now, then) = (policy.at(observation), policy.at(next));
+        let (twins, values, target, min_q, acted) = match (now, then) {
+            (Distribution::Categorical(logits), Distribution::Categorical(next_logits)) => {
+                let twins = Twins::discrete(t, sizes.observation, &config.hidden, sizes.actions.outputs());
+                let least = |params: &[Params<'t>; 2], x| {
+                    critics::q_values(&params[0], x).minimum(critics::q_values(&params[1], x))
+                };
+                let future = soft_value(least(&twins.targets, next), next_logits.log_softmax(), alpha);
+                let values = [0, 1].map(|i| critics::q_values(&twins.critics[i], observation).pick(taken));
+                let fixed = [0, 1].map(|i| frozen(&twins.critics[i]));
+                let min_q = least(&fixed, observation);
+                let acted = -soft_value(min_q, logits.log_softmax(), alpha).mean();
+                (twins, values, reward + discount * future, min_q, acted)
+            }
+            (Distribution::Gaussian(mean, log_std), Distribution::Gaussian(next_mean, _)) => {
+                let width = sizes.actions.width();
+                let twins = Twins::continuous(t, sizes.observation, &config.hidden, width);
+                let drawn = |mean: Tensor<'t>, noise: &str| {
+                    let action = mean + log_std.exp() * t.data(noise, &[batch, width]);
+                    (cut_off(action), gaussian_log_prob(mean, log_std, action))
+                };
+                let least = |params: &[Params<'t>; 2], x, a| {
+                    q_value(&params[0], x, a).minimum(q_value(&params[1], x, a))
+                };
+                let (action, log_prob) = drawn(next_mean, "next_noise");
+                let next_q = least(&twins.targets, next, action);
+                let target = soft_target(reward, discount, next_q, log_prob, alpha);
+                let taken = cut_off(taken);
+                let values = [0, 1].map(|i| q_value(&twins.critics[i], observation, taken));
+                let (action, log_prob) = drawn(mean, "noise");
+                let fixed = [0, 1].map(|i| frozen(&twins.critics[i]));
+                let min_q = least(&fixed, observation, action);
+                (twins, values, target, min_q, sac_actor(min_q, log_prob, alpha))
+            }
+            _ => unreachable!("one policy gives one kind of distribution"),
+        };
+        let [learnt, q] = Twins::error(values, target.stop_gradient());
+        let loss = learnt + td3_bc_scale(min_q, config.auxiliary) * acted;
+        Self { twins, observation, policy: now, loss, q }
+    }
+
+    fn base(&self, t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> FusionBase<'t> {
+        let critics = &self.twins.critics;
+        match sizes.actions {
+            Actions::Discrete(_) => {
+                FusionBase::Discrete([0, 1].map(|i| critics::q_values(&critics[i], self.observation)))
+            }
+            // The policy's own actions may lie outside the range that the sum is over.
+            Actions::Continuous(width) => {
+                let draw = critics::uniform(t, config.batch_size, config.samples, width);
+                FusionBase::Continuous(Base::new(critics.clone(), self.observation, &[draw]))
+            }
+        }
+    }
+}
+
+/// Actions as an environment takes them: from -1 to 1.
+fn cut_off(action: Tensor<'_>) -> Tensor<'_> {
+    let bound = |b| action.trace().constant(b, &[]);
+    action.maximum(bound(-1.0)).minimum(bound(1.0))
+}
+
+/// A PPO student: owns its parameters, improves them, acts with them.
+pub struct Ppo {
+    config: PpoConfig,
+    sizes: Sizes,
+    engine: Engine,
+    /// Gives logits or means.
+    policy: Mlp,
+    log_std: Vec<f32>,
+    value: Mlp,
+    /// Random numbers of an update, by the program's data inputs.
+    noise: Vec<(&'static str, Vec<f32>)>,
+}
+
+impl Ppo {
+    /// A student with parameters drawn from `rng`: orthogonal layers of gain sqrt 2, the policy's last of 0.01, the value
+    /// function's last of 1 (Stable-Baselines3, `ortho_init`); critics as PyTorch's layers.
+    pub fn new(
+        config: &PpoConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program(config, sizes), ACTING, backend)?;
+        let plain = |outputs| Mlp::zeros(&widths(config, sizes, outputs), mlp::Activation::Tanh);
+        let (policy, value) = (plain(sizes.actions.outputs()), plain(1));
+        let (rows, width) = (config.batch_size, sizes.actions.width());
+        let (log_std, noise) = match sizes.actions {
+            Actions::Continuous(_) if config.fusion => {
+                let sampled = (sizes.teachers > 0).then_some(("uniform", rows * config.samples));
+                let names = [("noise", rows), ("next_noise", rows)].into_iter().chain(sampled);
+                (vec![0.0; width], names.map(|(name, rows)| (name, vec![0.0; rows * width])).collect())
+            }
+            Actions::Continuous(_) => (vec![0.0; width], Vec::new()),
+            Actions::Discrete(_) => (Vec::new(), Vec::new()),
+        };
+        let mut student = Self { config: config.clone(), sizes, engine, policy, log_std, value, noise };
+        student.start_over(rng)?;
+        Ok(student)
+    }
+
+    /// The sizes it was made for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &PpoConfig {
+        &self.config
+    }
+
+    /// One update from a minibatch; `rng` draws the actions its critics compare. New weights act from now on, or once
+    /// [`Learner::collect`] has them.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+        for (name, values) in &mut self.noise {
+            match *name {
+                "uniform" => values.iter_mut().for_each(|v| *v = rng.uniform(-1.0, 1.0) as f32),
+                _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
+            }
+        }
+        let mut data: [&[f32]; 25] = [&[]; 25];
+        let mut count = 0;
+        for (_, input) in self.engine.program().data() {
+            let drawn =
+                || self.noise.iter().find(|(name, _)| *name == input.name).map(|(_, values)| &values[..]);
+            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name)).or_else(drawn);
+            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
+            count += 1;
+        }
+        match self.engine.update(&data[..count])? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    /// The likeliest action: an index, or components that may lie beyond -1 and 1.
+    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        let out = self.policy.forward(observation);
+        match self.sizes.actions {
+            Actions::Continuous(_) => action.copy_from_slice(out),
+            Actions::Discrete(_) => action[0] = largest(out) as f32,
+        }
+    }
+
+    /// An action drawn from the policy.
+    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        let out = self.policy.forward(observation);
+        match self.sizes.actions {
+            Actions::Continuous(_) => {
+                for ((a, mean), log_std) in action.iter_mut().zip(out).zip(&self.log_std) {
+                    *a = mean + log_std.exp() * rng.normal() as f32;
+                }
+            }
+            Actions::Discrete(_) => action[0] = categorical(out, rng) as f32,
+        }
+    }
+
+    /// The log probability of each action `[rows, width]` in its state `[rows, O]`, added to `out`.
+    pub fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
+        let said = self.policy.forward(observations);
+        match self.sizes.actions {
+            Actions::Continuous(width) => {
+                let rows = said.chunks_exact(width).zip(actions.chunks_exact(width));
+                out.extend(rows.map(|(mean, action)| {
+                    let components = mean.iter().zip(action).zip(&self.log_std);
+                    let density = components.map(|((mean, a), log_std)| {
+                        let z = (a - mean) * (-log_std).exp();
+                        -0.5 * z * z - log_std - 0.5 * std::f32::consts::TAU.ln()
+                    });
+                    density.sum::<f32>()
+                }));
+            }
+            Actions::Discrete(n) => {
+                let rows = said.chunks_exact(n).zip(actions);
+                out.extend(rows.map(|(logits, a)| logits[*a as usize] - log_sum_exp(logits)));
+            }
+        }
+    }
+
+    /// The value of each state, `[rows]`.
+    pub fn value(&mut self, observations: &[f32]) -> &[f32] {
+        self.value.forward(observations)
+    }
+}
+
+/// Index of the largest; the first of equals.
+pub(crate) fn largest(x: &[f32]) -> usize {
+    (0..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
+}
+
+fn log_sum_exp(logits: &[f32]) -> f32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    most + logits.iter().map(|l| (l - most).exp()).sum::<f32>().ln()
+}
+
+/// An index drawn from a softmax.
+pub(crate) fn categorical(logits: &[f32], rng: &mut Rng) -> usize {
+    let all = log_sum_exp(logits);
+    let mut left = rng.f64();
+    for (i, logit) in logits.iter().enumerate() {
+        left -= f64::from((logit - all).exp());
+        if left < 0.0 {
+            return i;
+        }
+    }
+    // What rounding left over.
+    logits.len() - 1
+}
+
+impl Learner for Ppo {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let parts = |net: &mut Mlp, from: usize, engine: &mut Engine| -> Result<usize, LearnError> {
+            let parts = net.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
+            parts.enumerate().try_fold(from, |_, (i, part)| {
+                engine.acting(from + i, part)?;
+                Ok(from + i + 1)
+            })
+        };
+        let mut at = parts(&mut self.policy, 0, &mut self.engine)?;
+        if !self.log_std.is_empty() {
+            self.engine.acting(at, &mut self.log_std)?;
+            at += 1;
+        }
+        parts(&mut self.value, at, &mut self.engine).map(drop)
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let (config, sizes) = (&self.config, self.sizes);
+        let mut drawn = Drawn::new();
+        for (name, outputs, gain) in
+            [("agent.policy.", sizes.actions.outputs(), 0.01), ("agent.value.", 1, 1.0)]
+        {
+            let widths = widths(config, sizes, outputs);
+            for (i, pair) in widths.windows(2).enumerate() {
+                let gain = if i + 2 == widths.len() { gain } else { std::f64::consts::SQRT_2 };
+                let (weight, bias) = orthogonal_layer(rng, pair[0], pair[1], gain);
+                drawn.extend([(format!("{name}{i}.weight"), weight), (format!("{name}{i}.bias"), bias)]);
+            }
+        }
+        if config.fusion {
+            let initial = match sizes.actions {
+                Actions::Discrete(_) => initial_discrete,
+                Actions::Continuous(_) => initial_continuous,
+            };
+            initial(rng, sizes.observation, &config.hidden, sizes.actions.outputs(), &mut drawn);
+        }
+        let log_std = self.config.initial_log_std as f32;
+        drawn.push(("agent.log_std".into(), vec![log_std; sizes.actions.width()]));
+        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        self.hand_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        let logits = [0.0, 2f32.ln(), f32::NEG_INFINITY];
+        let rng = &mut Rng::new(4);
+        let mut counts = [0; 3];
+        (0..9_000).for_each(|_| counts[categorical(&logits, rng)] += 1);
+        assert!((2_800..3_200).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+        assert_eq!(largest(&[1.0, 3.0, 3.0]), 1);
+    }
+}

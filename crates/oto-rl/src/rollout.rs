@@ -1,0 +1,120 @@
+//! A rollout: the newest steps of a replay buffer, in their order, from which an on-policy student learns once all are there,
+//! and then no more. Transitions and labels stay where they are; only where episodes ended is kept here.
+
+use crate::losses::actor_critic::{GaeStep, gae};
+use crate::ppo::Ppo;
+use crate::replay::{Batch, Replay};
+use oto_env::rng::Rng;
+
+/// The steps since the last round of updates. Nothing is allocated after the first round.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    length: usize,
+    /// For each step so far, whether its episode went no further.
+    ended: Vec<bool>,
+    steps: Vec<GaeStep>,
+    advantage: Vec<f64>,
+    log_prob: Vec<f32>,
+    /// The order in which minibatches take the steps.
+    order: Vec<usize>,
+    whole: Batch,
+}
+
+impl Rollout {
+    /// An empty rollout of so many steps, at least one.
+    pub fn new(length: usize) -> Self {
+        let length = length.max(1);
+        Self {
+            length,
+            ended: Vec::with_capacity(length),
+            steps: Vec::new(),
+            advantage: Vec::new(),
+            log_prob: Vec::new(),
+            order: Vec::new(),
+            whole: Batch::default(),
+        }
+    }
+
+    /// One step more, the newest transition of the buffer; `ended` if its episode goes no further. True if all are there.
+    pub fn push(&mut self, ended: bool) -> bool {
+        self.ended.push(ended);
+        self.ended.len() == self.length
+    }
+
+    /// The episode goes no further than the newest step.
+    pub fn cut(&mut self) {
+        if let Some(last) = self.ended.last_mut() {
+            *last = true;
+        }
+    }
+
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.ended.clear();
+    }
+
+    /// How the student that took these steps judges them: log probabilities, advantages (generalised advantage estimation),
+    /// returns. Its parameters have not changed since, so that nothing has to be kept while it acts.
+    pub fn judge(&mut self, replay: &Replay, student: &mut Ppo, [gamma, lambda]: [f64; 2], rng: &mut Rng) {
+        let first = replay.stored() - self.ended.len() as u64;
+        self.order.clear();
+        self.order.extend(0..self.ended.len());
+        replay.take(first, &self.order, rng, &mut self.whole);
+        let Batch { observation, next_observation, action, reward, discount, .. } = &self.whole;
+        self.log_prob.clear();
+        student.log_prob(observation, action, &mut self.log_prob);
+        self.steps.clear();
+        let rows = self.ended.iter().zip(reward).zip(discount).zip(student.value(observation));
+        self.steps.extend(rows.map(|(((ended, reward), discount), value)| GaeStep {
+            reward: f64::from(*reward),
+            value: f64::from(*value),
+            next_value: 0.0,
+            terminated: *discount == 0.0,
+            truncated: *ended && *discount != 0.0,
+        }));
+        let next = student.value(next_observation);
+        self.steps.iter_mut().zip(next).for_each(|(step, value)| step.next_value = f64::from(*value));
+        self.advantage.clear();
+        self.advantage.resize(self.steps.len(), 0.0);
+        gae(&self.steps, gamma, lambda, &mut self.advantage);
+    }
+
+    /// Puts the steps in another order, for one more pass over them.
+    pub fn shuffle(&mut self, rng: &mut Rng) {
+        rng.shuffle(&mut self.order);
+    }
+
+    /// Minibatch `i` of `size` steps in the order there is now; advantages are normalised within it, as in
+    /// Stable-Baselines3 (mean 0, the sample's standard deviation 1).
+    pub fn minibatch(&self, replay: &Replay, i: usize, size: usize, rng: &mut Rng, batch: &mut Batch) {
+        let order = &self.order[i * size..(i + 1) * size];
+        replay.take(replay.stored() - self.ended.len() as u64, order, rng, batch);
+        let mean = order.iter().map(|i| self.advantage[*i]).sum::<f64>() / size as f64;
+        let squares = order.iter().map(|i| (self.advantage[*i] - mean).powi(2)).sum::<f64>();
+        let scale = if size > 1 { (squares / (size - 1) as f64).sqrt() + 1e-8 } else { 1.0 };
+        let centre = if size > 1 { mean } else { 0.0 };
+        batch.advantage.clear();
+        batch.advantage.extend(order.iter().map(|i| ((self.advantage[*i] - centre) / scale) as f32));
+        batch.target.clear();
+        batch.target.extend(order.iter().map(|i| (self.advantage[*i] + self.steps[*i].value) as f32));
+        batch.old_log_prob.clear();
+        batch.old_log_prob.extend(order.iter().map(|i| self.log_prob[*i]));
+    }
+
+    /// What a checkpoint keeps beside the buffer: for each step so far 1 where its episode went no further, else 0.
+    pub fn save(&self) -> Vec<f32> {
+        self.ended.iter().map(|e| if *e { 1.0 } else { 0.0 }).collect()
+    }
+
+    /// Puts back what was saved; false, and nothing changed, where that does not fit this rollout and its buffer.
+    pub fn restore(&mut self, replay: &Replay, ended: &[f32]) -> bool {
+        let fits = ended.len() < self.length
+            && ended.len() <= replay.len()
+            && ended.iter().all(|e| *e == 0.0 || *e == 1.0);
+        if fits {
+            self.ended.clear();
+            self.ended.extend(ended.iter().map(|e| *e == 1.0));
+        }
+        fits
+    }
+}

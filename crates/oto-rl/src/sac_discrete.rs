@@ -1,0 +1,146 @@
+//! Soft actor-critic for discrete actions (Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings") with the
+//! teachers' term of OTO eq. 14: the program of one update, and its learner. Critics give a value for each action, so that
+//! expectations over actions are sums; teachers shape the critics, as they do QR-DQN, and the actor follows those.
+
+use crate::critics::{self, Drawn, Twins, frozen, initial, initial_discrete, initial_mlp, q_values};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses;
+use crate::losses::actor_critic::{categorical_entropy, soft_value, temperature};
+use crate::mlp::{self, Mlp};
+use crate::optimiser::{mlp as network, mlp_parameters};
+use crate::ppo::{categorical, largest};
+use crate::qrdqn::Sizes;
+use crate::replay::Batch;
+use crate::sac::SacConfig;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Program, Trace};
+
+/// The entropy that the temperature holds the policy to, as a share of that of chance (Christodoulou 2019, table 2;
+/// CleanRL's `sac_atari.py` has 0.89).
+const TARGET_ENTROPY: f64 = 0.98;
+
+/// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
+pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
+    let t = &Trace::new();
+    let batch = config.batch_size;
+    let row = |name: &str| t.data(name, &[batch]);
+    let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
+    let scalar = |name: &str| t.data(name, &[]);
+
+    let actor = mlp_parameters(t, "actor.", &widths(config, sizes));
+    let logits = |x| network(&actor, x, Activation::Relu);
+    let twins = Twins::discrete(t, sizes.observation, &config.hidden, sizes.actions);
+    let log_alpha = t.state("log_alpha", &[]);
+    let alpha = log_alpha.stop_gradient().exp();
+    let (observation, next) = (rows("observation"), rows("next_observation"));
+
+    let next_q = [0, 1].map(|i| q_values(&twins.targets[i], next));
+    let future = soft_value(next_q[0].minimum(next_q[1]), logits(next).log_softmax(), alpha);
+    let target = (row("reward") + row("discount") * future).stop_gradient();
+    let taken = row("action");
+    let known = [0, 1].map(|i| q_values(&twins.critics[i], observation));
+    let [learnt, q] = Twins::error([known[0].pick(taken), known[1].pick(taken)], target);
+
+    let fixed = [0, 1].map(|i| q_values(&frozen(&twins.critics[i]), observation));
+    let now = logits(observation);
+    let acted = -soft_value(fixed[0].minimum(fixed[1]), now.log_softmax(), alpha).mean();
+    let entropy = TARGET_ENTROPY * (sizes.actions as f64).ln();
+    let task = learnt + acted + temperature(log_alpha, -categorical_entropy(now), entropy);
+
+    let weights = aikd_weights(t, sizes.teachers);
+    let both = (known[0] + known[1]) * 0.5;
+    let aikd = critics::labelled(t, "", sizes.teachers, &[batch], |labels, perm| {
+        losses::aikd(both, labels, perm, weights.delta, weights.eta)
+    });
+    let loss = losses::transfer(&aikd, task, weights);
+
+    let mut params = [&actor[..], &twins.critics.concat()].concat();
+    params.push(("log_alpha".into(), log_alpha));
+    let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
+    twins.follow(&mut updates, scalar("target_mix"));
+    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+}
+
+fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {
+    [&[sizes.observation], &config.hidden[..], &[sizes.actions]].concat()
+}
+
+/// A SAC student with discrete actions: owns its parameters, improves them, acts with them.
+pub struct SacDiscrete {
+    config: SacConfig,
+    sizes: Sizes,
+    engine: Engine,
+    /// Gives logits.
+    actor: Mlp,
+}
+
+impl SacDiscrete {
+    /// A student with parameters drawn from `rng`; its target critics start as copies.
+    pub fn new(
+        config: &SacConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program(config, sizes), "actor.", backend)?;
+        let actor = Mlp::zeros(&widths(config, sizes), mlp::Activation::Relu);
+        let mut student = Self { config: config.clone(), sizes, engine, actor };
+        student.start_over(rng)?;
+        Ok(student)
+    }
+
+    /// The sizes it was made for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
+        let mut data: [&[f32]; 15] = [&[]; 15];
+        let mut count = 0;
+        for (_, input) in self.engine.program().data() {
+            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
+            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
+            count += 1;
+        }
+        match self.engine.update(&data[..count])? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    /// The likeliest action; the first of equals.
+    pub fn act(&mut self, observation: &[f32]) -> usize {
+        largest(self.actor.forward(observation))
+    }
+
+    /// An action drawn from the policy.
+    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng) -> usize {
+        categorical(self.actor.forward(observation), rng)
+    }
+}
+
+impl Learner for SacDiscrete {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
+        parts.enumerate().try_for_each(|(i, part)| self.engine.acting(i, part))
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let (config, sizes) = (&self.config, self.sizes);
+        let mut drawn = Drawn::new();
+        initial_mlp(rng, "actor.", &widths(config, sizes), &mut drawn);
+        initial_discrete(rng, sizes.observation, &config.hidden, sizes.actions, &mut drawn);
+        drawn.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
+        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        self.hand_over()
+    }
+}
