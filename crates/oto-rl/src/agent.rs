@@ -1,7 +1,9 @@
 //! A student's algorithm behind one face: acts, improves, keeps its state. Actions are plain numbers here: the index of a
 //! discrete action, or a vector whose components go from -1 to 1.
 
+use crate::bc::{Actions, Bc};
 use crate::engine::{Engine, LearnError, Learner, Schedule};
+use crate::mlp::Mlp;
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
@@ -13,6 +15,8 @@ pub enum Agent {
     QrDqn(QrDqn),
     /// Continuous actions by soft actor-critic.
     Sac(Sac),
+    /// What a dataset's actions were.
+    Bc(Bc),
 }
 
 impl Agent {
@@ -20,6 +24,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::Bc(agent) => agent,
         }
     }
 
@@ -27,6 +32,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent,
             Agent::Sac(agent) => agent,
+            Agent::Bc(agent) => agent,
         }
     }
 
@@ -40,11 +46,19 @@ impl Agent {
         self.learner_mut().engine_mut()
     }
 
+    fn actions(&self) -> Actions {
+        match self {
+            Agent::QrDqn(agent) => Actions::Discrete(agent.sizes().actions),
+            Agent::Sac(agent) => Actions::Continuous(agent.sizes().action),
+            Agent::Bc(agent) => agent.sizes().actions,
+        }
+    }
+
     /// How many numbers an action has.
     pub fn action_width(&self) -> usize {
-        match self {
-            Agent::QrDqn(_) => 1,
-            Agent::Sac(agent) => agent.sizes().action,
+        match self.actions() {
+            Actions::Discrete(_) => 1,
+            Actions::Continuous(width) => width,
         }
     }
 
@@ -52,25 +66,36 @@ impl Agent {
     pub fn label_width(&self) -> usize {
         match self {
             Agent::QrDqn(agent) => agent.label_width(),
-            Agent::Sac(_) => self.action_width(),
+            _ => self.action_width(),
         }
     }
 
     /// Whether a teacher's answer is an action of this agent, or what else it learns from.
     pub fn accepts(&self, action: &[f32]) -> bool {
+        if let Agent::QrDqn(agent) = self
+            && agent.label_width() > 1
+        {
+            let probabilities = &action[..action.len().saturating_sub(1)];
+            return action.len() == agent.label_width()
+                && action.iter().all(|x| x.is_finite())
+                && probabilities.iter().all(|p| (0.0..=1.0).contains(p));
+        }
+        match self.actions() {
+            Actions::Discrete(n) => {
+                matches!(action, [a] if a.fract() == 0.0 && (0.0..n as f32).contains(a))
+            }
+            Actions::Continuous(width) => {
+                action.len() == width && action.iter().all(|a| (-1.0..=1.0).contains(a))
+            }
+        }
+    }
+
+    /// The network that acts, for whoever acts with it elsewhere: a preference for each action, or the action before its tanh.
+    pub fn policy(&self) -> Mlp {
         match self {
-            Agent::QrDqn(agent) if agent.label_width() > 1 => {
-                let probabilities = &action[..action.len().saturating_sub(1)];
-                action.len() == agent.label_width()
-                    && action.iter().all(|x| x.is_finite())
-                    && probabilities.iter().all(|p| (0.0..=1.0).contains(p))
-            }
-            Agent::QrDqn(agent) => {
-                matches!(action, [a] if a.fract() == 0.0 && (0.0..agent.sizes().actions as f32).contains(a))
-            }
-            Agent::Sac(agent) => {
-                action.len() == agent.sizes().action && action.iter().all(|a| (-1.0..=1.0).contains(a))
-            }
+            Agent::QrDqn(agent) => agent.actor().clone(),
+            Agent::Sac(agent) => agent.actor(),
+            Agent::Bc(agent) => agent.actor().clone(),
         }
     }
 
@@ -79,17 +104,19 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
             Agent::Sac(agent) => agent.act(observation, action),
+            Agent::Bc(agent) => agent.act(observation, action),
         }
     }
 
     /// An action to learn from: with probability `epsilon` any, otherwise the algorithm's own.
     pub fn explore(&mut self, observation: &[f32], epsilon: f64, rng: &mut Rng, action: &mut [f32]) {
-        let random = rng.f64() < epsilon;
-        match self {
-            Agent::QrDqn(agent) if random => action[0] = rng.below(agent.sizes().actions as u32) as f32,
-            Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
-            Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
-            Agent::Sac(agent) => agent.sample(observation, rng, action),
+        match (rng.f64() < epsilon, self.actions()) {
+            (true, Actions::Discrete(n)) => action[0] = rng.below(n as u32) as f32,
+            (true, _) => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
+            (false, _) => match self {
+                Agent::Sac(agent) => agent.sample(observation, rng, action),
+                _ => self.act(observation, action),
+            },
         }
     }
 
@@ -98,6 +125,7 @@ impl Agent {
         match self {
             Agent::QrDqn(agent) => agent.update(batch, schedule),
             Agent::Sac(agent) => agent.update(batch, schedule, rng),
+            Agent::Bc(agent) => agent.update(batch, schedule),
         }
     }
 

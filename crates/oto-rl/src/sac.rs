@@ -4,7 +4,8 @@
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
-use crate::losses::actor_critic::{critic, sac_actor, soft_target, squashed_gaussian, temperature};
+use crate::losses::actor_critic::{Squashed, critic, sac_actor, soft_target, squashed_gaussian, temperature};
+use crate::losses::offline::cql_continuous;
 use crate::losses::{self, Aikd, AikdWeights};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
@@ -23,11 +24,14 @@ pub struct SacConfig {
     pub initial_alpha: f64,
     /// Actions drawn for each state in the sum over actions of OTO eq. 10, from a uniform and from the policy each.
     pub samples: usize,
+    /// Weight of the conservative term (CQL(H), OTO eq. 6) for learning from a dataset, over `samples` actions of a uniform, of
+    /// the policy and of the policy at the next state. 0 leaves it out; the authors' code has 5 and 10 samples.
+    pub cql: f64,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
-oto_json::json_object! { SacConfig: settings { hidden, batch_size, initial_alpha, samples, adam } }
+oto_json::json_object! { SacConfig: settings { hidden, batch_size, initial_alpha, samples, cql, adam } }
 
 impl Default for SacConfig {
     fn default() -> Self {
@@ -36,6 +40,7 @@ impl Default for SacConfig {
             batch_size: 256,
             initial_alpha: 1.0,
             samples: 4,
+            cql: 0.0,
             adam: Adam::default(),
         }
     }
@@ -102,11 +107,14 @@ fn repeated(x: Tensor<'_>, count: usize) -> Tensor<'_> {
     x.reshape(&[rows, 1, width]).broadcast(&[rows, count, width]).reshape(&[rows * count, width])
 }
 
+/// Q of a group of sampled actions and the log density each was drawn with, `[B, M]`.
+type Group<'t> = (Tensor<'t>, Tensor<'t>);
+
 /// What of a student the teachers shape.
 struct Student<'t> {
     critics: [Params<'t>; 2],
-    /// For each critic, Q of groups of sampled actions and the log density each was drawn with, `[B, M]`.
-    groups: [[(Tensor<'t>, Tensor<'t>); 2]; 2],
+    /// For each critic.
+    groups: [[Group<'t>; 2]; 2],
     observation: Tensor<'t>,
     /// The action it would take without noise, `[B, D]`.
     action: Tensor<'t>,
@@ -158,19 +166,32 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let fixed = [0, 1].map(|i| q_value(&frozen(&critics[i]), observation, now.action));
     let acted = sac_actor(fixed[0].minimum(fixed[1]), now.log_prob, alpha);
     let entropy = -(width as f64);
-    let task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
+    let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
-    let aikd = match sizes.teachers {
-        0 => Vec::new(),
-        count => {
-            let (labels, masks) =
-                (t.data("teacher_action", &[count, batch, width]), t.data("mask", &[count, batch]));
-            let student = sampled(config, sizes, observation, &actor, critics.clone(), mean.tanh());
+    let count = sizes.teachers;
+    let labels = (count > 0).then(|| {
+        (t.data("teacher_action", &[count, batch, width]), t.data("mask", &[count, batch]), mean.tanh())
+    });
+    let drawn = (count > 0 || config.cql > 0.0).then(|| Drawn::new(config, sizes, observation, &actor));
+    let groups = drawn.as_ref().map(|drawn| [0, 1].map(|i| drawn.groups(&critics[i])));
+    if let (Some(drawn), Some(groups), true) = (&drawn, &groups, config.cql > 0.0) {
+        let then = draw(&actor, repeated(next, config.samples), "next_sample_noise", width);
+        let conservative = |i: usize| {
+            let [uniform, own] = groups[i];
+            cql_continuous(&[uniform, own, drawn.group(&critics[i], then)], values[i])
+        };
+        task = task + (conservative(0) + conservative(1)) * config.cql;
+    }
+    let aikd = match (labels, groups) {
+        (Some((labels, masks, action)), Some(groups)) => {
+            let (perm, critics) = (t.data("perm", &[batch]), critics.clone());
+            let student = Student { critics, groups, observation, action, perm };
             let one =
                 |i| student.aikd(teacher(labels, i, &[batch, width]), teacher(masks, i, &[batch]), weights);
             (0..count).map(one).collect()
         }
+        _ => Vec::new(),
     };
     let loss = losses::transfer(&aikd, task, weights);
 
@@ -200,29 +221,49 @@ fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<
     params
 }
 
-/// Draws the actions that stand for all in OTO eq. 10: as many uniform as from the policy as it is.
-fn sampled<'t>(
-    config: &SacConfig,
-    sizes: Sizes,
-    observation: Tensor<'t>,
-    actor: &[(String, Tensor<'t>)],
-    critics: [Params<'t>; 2],
-    action: Tensor<'t>,
-) -> Student<'t> {
-    let t = observation.trace();
-    let (batch, count) = (config.batch_size, config.samples);
-    let many = repeated(observation, count);
-    let drawn = |name: &str| t.data(name, &[batch * count, sizes.action]);
-    let uniform = drawn("uniform");
-    let [mean, log_std] = policy(&frozen(actor), many);
-    let own = squashed_gaussian(mean, log_std, drawn("sample_noise"));
-    let each = |x: Tensor<'t>| x.reshape(&[batch, count]);
-    let flat = -(sizes.action as f64) * std::f64::consts::LN_2;
-    let groups = |i: usize| {
-        let q = |action| each(q_value(&critics[i], many, action));
-        [(q(uniform), t.constant(flat, &[batch, count])), (q(own.action), each(own.log_prob))]
-    };
-    Student { groups: [groups(0), groups(1)], perm: t.data("perm", &[batch]), critics, observation, action }
+/// The actions that stand for all in OTO eq. 7 and 10: as many uniform as from the policy as it is.
+struct Drawn<'t> {
+    /// Each of the batch's observations `M` times, `[B M, O]`.
+    many: Tensor<'t>,
+    /// `[B, M]`.
+    shape: [usize; 2],
+    /// `[B M, D]`.
+    uniform: Tensor<'t>,
+    own: Squashed<'t>,
+}
+
+impl<'t> Drawn<'t> {
+    fn new(
+        config: &SacConfig,
+        sizes: Sizes,
+        observation: Tensor<'t>,
+        actor: &[(String, Tensor<'t>)],
+    ) -> Self {
+        let shape = [config.batch_size, config.samples];
+        let many = repeated(observation, config.samples);
+        let uniform = observation.trace().data("uniform", &[shape[0] * shape[1], sizes.action]);
+        let own = draw(actor, many, "sample_noise", sizes.action);
+        Self { many, shape, uniform, own }
+    }
+
+    /// What a critic says of them, for each group.
+    fn groups(&self, critic: &[(String, Tensor<'t>)]) -> [Group<'t>; 2] {
+        let density = -(self.uniform.size(1) as f64) * std::f64::consts::LN_2;
+        let q = q_value(critic, self.many, self.uniform).reshape(&self.shape);
+        [(q, q.trace().constant(density, &self.shape)), self.group(critic, self.own)]
+    }
+
+    /// What a critic says of other actions at the same observations.
+    fn group(&self, critic: &[(String, Tensor<'t>)], drawn: Squashed<'t>) -> Group<'t> {
+        let q = q_value(critic, self.many, drawn.action).reshape(&self.shape);
+        (q, drawn.log_prob.reshape(&self.shape))
+    }
+}
+
+/// Actions of the policy for observations x `[N, O]`, which no gradient reaches.
+fn draw<'t>(actor: &[(String, Tensor<'t>)], x: Tensor<'t>, noise: &str, width: usize) -> Squashed<'t> {
+    let [mean, log_std] = policy(&frozen(actor), x);
+    squashed_gaussian(mean, log_std, x.trace().data(noise, &[x.size(0), width]))
 }
 
 /// A SAC student: owns its parameters, improves them, acts with them.
@@ -258,8 +299,10 @@ impl Sac {
         let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
         let (rows, width) = (config.batch_size, sizes.action);
         let names = [("noise", rows), ("next_noise", rows)].into_iter();
-        let sampled = ["uniform", "sample_noise"].map(|name| (name, rows * config.samples));
-        let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0));
+        let many = rows * config.samples;
+        let sampled = [("uniform", many), ("sample_noise", many)];
+        let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0 || config.cql > 0.0));
+        let names = names.chain([("next_sample_noise", many)].into_iter().filter(|_| config.cql > 0.0));
         let noise = names.map(|(name, rows)| (name, vec![0.0; rows * width])).collect();
         let mut student = Self { config: config.clone(), sizes, engine, actor, noise };
         student.start_over(rng)?;
@@ -299,6 +342,15 @@ impl Sac {
     pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         let out = self.actor.forward(observation);
         action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
+    }
+
+    /// The weights it acts with now: those of the mean before its tanh.
+    pub fn actor(&self) -> Mlp {
+        let mut layers = self.actor.layers().to_vec();
+        let heads = layers.last_mut().expect("a network has a last layer");
+        heads.weight.truncate(heads.weight.len() / 2);
+        heads.bias.truncate(heads.bias.len() / 2);
+        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did")
     }
 
     /// An action drawn from the policy, `[D]`.
