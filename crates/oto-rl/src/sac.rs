@@ -323,7 +323,7 @@ impl Sac {
                 _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
             }
         }
-        let mut data: [&[f32]; 19] = [&[]; 19];
+        let mut data: [&[f32]; 20] = [&[]; 20];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
             let drawn =
