@@ -97,7 +97,7 @@ impl OfflineConfig {
         let config = Self {
             method,
             seed: 0,
-            updates: 5_000,
+            updates: 10_000,
             backend: "cpu".into(),
             qrdqn: QrDqnConfig {
                 hidden: vec![64],
@@ -120,7 +120,9 @@ impl OfflineConfig {
             patience: 10,
         };
         match (method, action) {
-            (Method::Bc, _) => Self { n_step: 1, learning_rate: Linear::constant(1e-3), ..config },
+            (Method::Bc, _) => {
+                Self { updates: 5_000, n_step: 1, learning_rate: Linear::constant(1e-3), ..config }
+            }
             (_, Space::Discrete { .. }) => config,
             (_, Space::Box { .. }) => {
                 let learning_rate = Linear::constant(3e-4);
@@ -456,8 +458,15 @@ impl OfflineTrainer {
                 every => f32::from((updates + 1).is_multiple_of(every)),
             };
             let lr = c.learning_rate.at(updates) as f32;
-            let schedule =
-                Schedule { lr, target_mix, alpha_aikd: 0.0, delta: 0.0, eta: 0.0, alpha_task: 1.0, share: &[] };
+            let schedule = Schedule {
+                lr,
+                target_mix,
+                alpha_aikd: 0.0,
+                delta: 0.0,
+                eta: 0.0,
+                alpha_task: 1.0,
+                share: &[],
+            };
             self.replay.sample(&mut self.draw, size, &mut self.batch);
             self.agent.update(&self.batch, &schedule, &mut self.draw)?;
         }

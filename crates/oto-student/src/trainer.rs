@@ -288,7 +288,9 @@ impl Trainer {
     pub fn label(&mut self, slot: SlotId, teacher: usize, action: Action<'_>, version: u32) -> bool {
         self.label.clear();
         match action {
-            Action::Continuous(values) if self.config.taught_by_thoughts() => self.label.extend_from_slice(values),
+            Action::Continuous(values) if self.config.taught_by_thoughts() => {
+                self.label.extend_from_slice(values)
+            }
             Action::Discrete(_) if self.config.taught_by_thoughts() => return false,
             action => from_units(&self.space, action, &mut self.label),
         }
