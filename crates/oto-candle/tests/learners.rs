@@ -5,8 +5,9 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::agent::Agent;
+use oto_rl::bc::{self, Actions, Bc, BcConfig};
 use oto_rl::engine::{LossParts, Schedule};
-use oto_rl::ppo::{self, Actions, Ppo, PpoConfig};
+use oto_rl::ppo::{self, Ppo, PpoConfig};
 use oto_rl::qrdqn::{QrDqn, QrDqnConfig, Sizes};
 use oto_rl::replay::Batch;
 use oto_rl::sac::{self, Sac, SacConfig};
@@ -133,7 +134,7 @@ fn curve(mut student: Agent, updates: usize, batch: fn(&mut Rng) -> Batch) -> Ve
 }
 
 /// Every backend must give the reference's curve.
-fn agree(make: fn(&dyn Backend, &mut Rng) -> Agent, updates: usize, batch: fn(&mut Rng) -> Batch) {
+fn agree(make: impl Fn(&dyn Backend, &mut Rng) -> Agent, updates: usize, batch: fn(&mut Rng) -> Batch) {
     let made = |backend: &dyn Backend| make(backend, &mut Rng::new(10));
     let reference = curve(made(&Candle), updates, batch);
     for backend in [&Cpu as &dyn Backend, &webgpu()] {
@@ -155,8 +156,8 @@ fn agree(make: fn(&dyn Backend, &mut Rng) -> Agent, updates: usize, batch: fn(&m
             }
         }
     }
-    let (first, last) = (reference[0].q, reference[reference.len() - 1].q);
-    assert!((last - first).abs() > 0.02, "what is compared moves: Q was {first}, then {last}");
+    let (first, last) = (reference[0].loss, reference[reference.len() - 1].loss);
+    assert!((last - first).abs() > 0.02, "what is compared moves: the loss was {first}, then {last}");
 }
 
 #[test]
@@ -189,6 +190,42 @@ fn ppo_gives_the_same_curve() {
 fn a_fusion_policy_gives_the_same_curve() {
     agree(|b, rng| on_policy(b, rng, Actions::Discrete(2), true), 200, discrete_rollout);
     agree(|b, rng| on_policy(b, rng, Actions::Continuous(2), true), 200, continuous_rollout);
+}
+
+#[test]
+fn conservative_learners_give_the_same_curve() {
+    let discrete = |backend: &dyn Backend, rng: &mut Rng| {
+        let config = QrDqnConfig { cql: 10.0, ..config() };
+        Agent::QrDqn(QrDqn::new(&config, Sizes { teachers: 0, ..SIZES }, backend, rng).unwrap())
+    };
+    agree(discrete, 100, batch);
+    let actor_critic = |backend: &dyn Backend, rng: &mut Rng| {
+        let config =
+            SacConfig { hidden: vec![24, 24], batch_size: 32, samples: 2, cql: 5.0, ..SacConfig::default() };
+        let sizes = sac::Sizes { observation: 4, action: 2, teachers: 0 };
+        Agent::Sac(Sac::new(&config, sizes, backend, rng).unwrap())
+    };
+    agree(actor_critic, 60, continuous);
+}
+
+/// The same task where the data's actions are the teacher's.
+fn demonstrated(mut batch: Batch) -> Batch {
+    batch.action = batch.teacher_action.clone();
+    batch
+}
+
+#[test]
+fn clones_give_the_same_curve() {
+    let clone = |actions, backend: &dyn Backend, rng: &mut Rng| {
+        let config = BcConfig { hidden: vec![32, 32], batch_size: 32, ..BcConfig::default() };
+        Agent::Bc(Bc::new(&config, bc::Sizes { observation: 4, actions }, backend, rng).unwrap())
+    };
+    agree(|backend, rng| clone(Actions::Discrete(2), backend, rng), 100, |rng| demonstrated(batch(rng)));
+    agree(
+        |backend, rng| clone(Actions::Continuous(2), backend, rng),
+        100,
+        |rng| demonstrated(continuous(rng)),
+    );
 }
 
 /// A task of one step: the reward is highest where the action is half the state.

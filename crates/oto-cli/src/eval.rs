@@ -5,6 +5,7 @@ use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make, make_classic};
+use oto_policy::load::RUN_POLICY;
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
@@ -185,7 +186,12 @@ impl Player {
             let [observation, action] = [world.observation_space(), world.action_space()].map(wire_space);
             return Ok(Self::Model(scripted(name, observation, action)?));
         }
-        let path = if path.is_dir() { path.join("checkpoint.safetensors") } else { path.to_owned() };
+        // A run's policy is its checkpoint's, and the best one's where there is a choice.
+        let path = match path.join(RUN_POLICY) {
+            policy if policy.is_file() => policy,
+            _ if path.is_dir() => path.join("checkpoint.safetensors"),
+            _ => path.to_owned(),
+        };
         let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
         let Ok(config) = checkpoint::config(&file) else {
             let policy = load_file(&path)?.policy;
@@ -294,6 +300,33 @@ mod tests {
         let other = play_file(&path("sac_inverted_pendulum_v5.onnx"), "CartPole-v1", 0..1);
         assert!(matches!(other, Err(EvalError::Actions(_))), "{other:?}");
         assert!(matches!(play_file(Path::new("none"), "CartPole-v1", 0..1), Err(EvalError::Read { .. })));
+    }
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        learn: crate::learn_command::LearnCommand,
+    }
+
+    /// What `oto learn` leaves behind is a teacher: its policy plays as its checkpoint does, and a server can host it.
+    #[test]
+    fn a_student_becomes_a_teacher() {
+        let place = std::env::temp_dir().join(format!("oto-eval-{}-student", std::process::id()));
+        for (env, steps) in [("CartPole-v1", "400"), ("InvertedPendulum-v5", "150")] {
+            let out = place.join(env);
+            let args = ["oto", "--quiet", "--env", env, "--steps", steps, "--eval-every", "0", "--out"];
+            let args = args.iter().map(|a| a.to_string()).chain([out.display().to_string()]);
+            crate::learn_command::learn(&<Cli as clap::Parser>::parse_from(args).learn).unwrap();
+            let checkpoint = play_file(&out.join("checkpoint.safetensors"), env, 0..5).unwrap();
+            assert_eq!(play_file(&out, env, 0..5).unwrap(), checkpoint);
+        }
+        let loaded = oto_policy::load_folder(&place).unwrap();
+        assert_eq!(
+            loaded.iter().map(|l| &l.name[..]).collect::<Vec<_>>(),
+            ["CartPole-v1", "InvertedPendulum-v5"]
+        );
+        drop(oto_server::Policies::new(loaded).unwrap());
+        std::fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

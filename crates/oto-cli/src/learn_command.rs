@@ -196,15 +196,22 @@ fn one(
     bar.set_position(student.trainer().steps());
     bar.reset_eta();
     let name = format!("{} seed {}", job.env, job.student.seed);
-    let mut console =
-        Console { folder, bar, json: command.json, stop: stop.clone(), evaluations: Vec::new(), name };
+    let mut console = Console {
+        folder,
+        bar,
+        json: command.json,
+        stop: stop.clone(),
+        evaluations: Vec::new(),
+        name,
+        env: &job.env,
+    };
     let metrics = learn::run(&mut student, &mut driver, &mut console)?;
     console.bar.finish_and_clear();
     if let (Some(folder), Some(recorder)) = (&command.record, recorder) {
         let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
         write_folder(&recorder.finish()?, folder)?;
     }
-    console.folder.draw_curve(&console.name, &curve_subtitle(job), &[])?;
+    console.folder.draw_curve(&console.name, &curve_subtitle(job), "Environment steps", &[])?;
     if !command.json {
         let last =
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
@@ -243,7 +250,8 @@ fn curve_subtitle(job: &Job) -> String {
     }
 }
 
-struct Console {
+struct Console<'a> {
+    env: &'a str,
     folder: RunFolder,
     bar: ProgressBar,
     json: bool,
@@ -252,7 +260,7 @@ struct Console {
     name: String,
 }
 
-impl Observer for Console {
+impl Observer for Console<'_> {
     fn event(&mut self, event: &Event) -> Result<(), String> {
         if let Event::Evaluation { step, mean, .. } = event {
             self.evaluations.push((*step, *mean));
@@ -278,7 +286,8 @@ impl Observer for Console {
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
         let file = student.save(true).map_err(|e: TrainError| e.to_string())?;
-        self.folder.save_checkpoint(&file).map_err(|e| e.to_string())
+        self.folder.save_checkpoint(&file).map_err(|e| e.to_string())?;
+        self.folder.save_policy(&student.policy(self.env)).map_err(|e| e.to_string())
     }
 
     fn stop(&self) -> bool {

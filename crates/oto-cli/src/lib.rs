@@ -24,3 +24,5 @@ pub mod run_folder;
 pub mod serve;
 #[cfg(feature = "native")]
 pub mod sweep;
+#[cfg(feature = "native")]
+pub mod teach;

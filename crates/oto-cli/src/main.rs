@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use oto_cli::{bench, dataset, eval, learn_command, report, serve, verify};
+use oto_cli::{bench, dataset, eval, learn_command, report, serve, teach, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -19,6 +19,8 @@ enum Command {
     Serve(serve::ServeOptions),
     /// Train a student
     Learn(Box<learn_command::LearnCommand>),
+    /// Make a teacher of a dataset
+    Teach(Box<teach::TeachOptions>),
     /// Play a checkpoint's greedy policy
     Eval(eval::EvalOptions),
     /// Look into datasets, and make them
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result: Result<bool, Box<dyn std::error::Error>> = match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
         Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
+        Command::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),
         Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
         Command::Dataset(command) => dataset::dataset(&command).map(|()| true).map_err(Into::into),
         Command::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),

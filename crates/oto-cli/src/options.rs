@@ -6,7 +6,7 @@ use oto_student::config::{Algorithm, Clock, Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::{Ending, GiveUp, StagesConfig};
 use oto_student::student::TeacherConfig;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why flags make no run.
 #[derive(Debug, thiserror::Error)]
@@ -147,17 +147,7 @@ impl LearnOptions {
 
     /// Defaults, with `--config` and `--set` over them.
     fn settings(&self, defaults: &StudentConfig) -> Result<StudentConfig, OptionsError> {
-        let base = serde_json::to_value(defaults);
-        let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
-        if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
-            let json: serde_json::Value = json(&path.display().to_string(), &text)?;
-            merge(&mut settings, json.get("student").cloned().unwrap_or(json));
-        }
-        self.set.iter().try_for_each(|s| set(&mut settings, s))?;
-        serde_json::from_value(settings)
-            .map_err(|error| OptionsError::Json { what: "settings".into(), error })
+        settings(defaults, self.config.as_deref(), "student", &self.set)
     }
 
     fn apply(&self, s: &mut StudentConfig) -> Result<(), OptionsError> {
@@ -211,6 +201,25 @@ impl LearnOptions {
         }
         self.teacher.iter().enumerate().map(|(i, url)| of(i, url)).collect()
     }
+}
+
+/// Settings: the defaults, then those of a file (its part of this name, if it has one), then assignments `KEY=JSON`.
+pub(crate) fn settings<T: serde::Serialize + serde::de::DeserializeOwned>(
+    defaults: &T,
+    file: Option<&Path>,
+    part: &str,
+    assignments: &[String],
+) -> Result<T, OptionsError> {
+    let wrong = |what: &str, error| OptionsError::Json { what: what.into(), error };
+    let mut settings = serde_json::to_value(defaults).map_err(|error| wrong("defaults", error))?;
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| OptionsError::File { path: path.to_owned(), error })?;
+        let json: serde_json::Value = json(&path.display().to_string(), &text)?;
+        merge(&mut settings, json.get(part).cloned().unwrap_or(json));
+    }
+    assignments.iter().try_for_each(|s| set(&mut settings, s))?;
+    serde_json::from_value(settings).map_err(|error| wrong("settings", error))
 }
 
 fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, OptionsError> {

@@ -12,9 +12,10 @@ const CONFIG: &str = "config.json";
 const LINES: &str = "metrics.jsonl";
 const TABLE: &str = "metrics.csv";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const POLICY: &str = "policy.safetensors";
 const SVG: &str = "curve.svg";
 const PNG: &str = "curve.png";
-const FILES: [&str; 6] = [CONFIG, LINES, TABLE, CHECKPOINT, SVG, PNG];
+const FILES: [&str; 7] = [CONFIG, LINES, TABLE, CHECKPOINT, POLICY, SVG, PNG];
 
 /// The columns of metrics.csv.
 pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation_mean,labels,bytes_up,bytes_down,\
@@ -217,7 +218,15 @@ impl RunFolder {
         replace(&self.path.join(CHECKPOINT), |to| to.write_all(file))
     }
 
-    /// Draws curve.svg and curve.png from metrics.jsonl: training episodes and evaluations over environment steps, with
+    /// Replaces the policy, for servers, once the new one is safely there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_policy(&self, file: &[u8]) -> Result<(), FolderError> {
+        replace(&self.path.join(POLICY), |to| to.write_all(file))
+    }
+
+    /// Draws curve.svg and curve.png from metrics.jsonl: training episodes and evaluations over steps of this name, with
     /// horizontal marks, such as the return that counts as solved.
     ///
     /// # Errors
@@ -227,13 +236,14 @@ impl RunFolder {
         &mut self,
         title: &str,
         subtitle: &str,
+        steps: &str,
         marks: &[(f64, String)],
     ) -> Result<(), FolderError> {
         self.flush()?;
         let chart = Chart {
             title: title.into(),
             subtitle: subtitle.into(),
-            x_label: "Environment steps".into(),
+            x_label: steps.into(),
             y_label: "Return".into(),
             series: curves(&self.path.join(LINES))?,
             marks: marks.to_vec(),
@@ -597,12 +607,12 @@ mod tests {
     fn the_curve_shows_training_and_evaluations() {
         let place = Place::new("curve");
         let mut empty = RunFolder::create(&place.0, &job(), false).unwrap();
-        empty.draw_curve("CartPole-v1", "", &[]).unwrap();
+        empty.draw_curve("CartPole-v1", "", "Steps", &[]).unwrap();
         assert!(text(&place, SVG).contains("no data yet"));
         drop(empty);
         fs::remove_dir_all(&place.0).unwrap();
         let mut folder = whole_run(&place);
-        folder.draw_curve("CartPole-v1", "seed 0", &[(475.0, "475 solved".into())]).unwrap();
+        folder.draw_curve("CartPole-v1", "seed 0", "Steps", &[(475.0, "475 solved".into())]).unwrap();
         let svg = text(&place, SVG);
         for part in ["greedy evaluation", "training: mean of the last 10", "475 solved", "seed 0"] {
             assert!(svg.contains(part), "{part}");

@@ -6,10 +6,12 @@
 //! - [`tensors`]: named tensors from safetensors, from PyTorch's `policy.pth` and from Stable-Baselines3's model `.zip`;
 //! - [`network`]: Stable-Baselines3's and sb3-contrib's network layouts, recognised by the names of those tensors;
 //! - [`scripted()`]: baselines that need no file;
+//! - [`ensemble`]: several policies that answer as one;
 //! - [`metadata`]: the JSON beside a model, which says what it observes and does;
 //! - [`load()`]: bytes or files to a [`Policy`], and a folder to the policies in it.
 #![forbid(unsafe_code)]
 
+pub mod ensemble;
 pub mod load;
 pub mod metadata;
 pub mod network;
@@ -132,6 +134,34 @@ pub enum PolicyError {
         "no scripted policy {0:?}; there are scripted:random, scripted:random:SEED, scripted:constant and scripted:constant:VALUE"
     )]
     UnknownScript(String),
+    /// An ensemble of nobody, or of too many.
+    #[error("an ensemble has 1 to {max} members, nested ones included, this one has {found}")]
+    Members {
+        /// How many it has, or at least has.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// An ensemble's member that is not there.
+    #[error(
+        "its member {0:?} is neither NAME.json of kind \"policy\" beside it nor the folder of a run with a policy"
+    )]
+    NoMember(String),
+    /// An ensemble that is a member of itself.
+    #[error("its members go in a circle: {}", .0.join(" has "))]
+    Circle(Vec<String>),
+    /// Members that cannot answer together.
+    #[error("its member {member:?} has {found} as {what}, the ones before it {expected}")]
+    MemberSpace {
+        /// The member.
+        member: String,
+        /// "observation" or "action".
+        what: &'static str,
+        /// Its space.
+        found: Space,
+        /// The space of the others.
+        expected: Space,
+    },
     /// The observations given are not whole rows.
     #[error("expected {rows} rows of {width} numbers, got {found} numbers")]
     Observations {

@@ -1,8 +1,12 @@
 //! From bytes or files to policies. The format is told by the first bytes, not by the name.
+//!
+//! A policy of a folder is a `NAME.json` of kind `policy` with its model beside it, an [ensemble](crate::ensemble) of others, or
+//! the `policy.safetensors` of a run, which says itself what it is and has the name of the run's folder.
 
+use crate::ensemble::{self, Members};
 use crate::metadata::MAX_METADATA_BYTES;
 use crate::network::Network;
-use crate::tensors::{MAX_MODEL_BYTES, from_safetensors, from_zip};
+use crate::tensors::{MAX_MODEL_BYTES, from_safetensors, from_zip, own_metadata};
 use crate::{Metadata, Policy, PolicyError, scripted};
 use std::fs::File;
 use std::io::Read;
@@ -10,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// A policy with its name and what is known about it.
 pub struct Loaded {
-    /// The name under which it teaches: the metadata file's without its extension.
+    /// The name under which it teaches: the metadata file's without its extension, or that of the run's folder.
     pub name: String,
     /// What its metadata say; the spaces are always filled in.
     pub metadata: Metadata,
@@ -20,6 +24,9 @@ pub struct Loaded {
 
 /// Endings that a model beside `NAME.json` may have, in the order they are looked for.
 const ENDINGS: [&str; 5] = ["onnx", "safetensors", "zip", "pth", "policy.pth"];
+
+/// The policy in the folder of a run.
+pub const RUN_POLICY: &str = "policy.safetensors";
 
 /// Makes a policy of a model's bytes: ONNX, safetensors, a file of `torch.save`, or a Stable-Baselines3 model `.zip`.
 ///
@@ -37,7 +44,8 @@ pub fn load(model: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, Policy
     }
     // A safetensors file begins with the length of its JSON header, eight bytes.
     if model.get(8) == Some(&b'{') {
-        return Ok(Box::new(Network::new(&from_safetensors(model)?, metadata)?));
+        let own = own_metadata(model)?;
+        return Ok(Box::new(Network::new(&from_safetensors(model)?, own.as_ref().unwrap_or(metadata))?));
     }
     if let Some(old) = old_format(model) {
         return Err(PolicyError::Unsupported(format!("{old}; save it anew with a current version")));
@@ -67,8 +75,13 @@ fn too_large(found: u64, max: u64) -> PolicyError {
 /// enough by itself.
 ///
 /// # Errors
-/// As [`load`], and if a file cannot be read; each error names the file.
+/// As [`load`], and if a file cannot be read, or an ensemble cannot be made; each error names the file.
 pub fn load_file(path: &Path) -> Result<Loaded, PolicyError> {
+    load_member(path, &mut Members::default())
+}
+
+/// Loads a policy that may be one of an ensemble's.
+pub(crate) fn load_member(path: &Path, members: &mut Members) -> Result<Loaded, PolicyError> {
     let is_metadata = path.extension().is_some_and(|e| e == "json");
     let sidecar = if is_metadata { Some(path.to_owned()) } else { metadata_beside(path) };
     let mut metadata = Metadata::default();
@@ -77,23 +90,34 @@ pub fn load_file(path: &Path) -> Result<Loaded, PolicyError> {
         metadata = Metadata::read(&bytes).map_err(within(sidecar))?;
     }
     let policy = match metadata.model.as_deref() {
+        _ if is_metadata && metadata.ensemble.is_some() => {
+            ensemble::load(path, &metadata, members).map_err(within(path))?
+        }
         Some(name) if is_metadata && name.starts_with(scripted::PREFIX) => {
             load_scripted(name, &metadata).map_err(within(path))?
         }
         _ => {
             let model = if is_metadata { model_beside(path, &metadata)? } else { path.to_owned() };
-            load(&read(&model, MAX_MODEL_BYTES)?, &metadata).map_err(within(&model))?
+            let bytes = read(&model, MAX_MODEL_BYTES)?;
+            metadata = own_metadata(&bytes).map_err(within(&model))?.unwrap_or(metadata);
+            load(&bytes, &metadata).map_err(within(&model))?
         }
     };
     metadata.observation_space = Some(policy.observation_space().clone());
     metadata.action_space = Some(policy.action_space().clone());
-    let named = sidecar.as_deref().unwrap_or(path);
-    let name = named.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Loaded { name, metadata, policy })
+    Ok(Loaded { name: name_of(sidecar.as_deref().unwrap_or(path)), metadata, policy })
 }
 
-/// Loads every policy of a folder, each by its metadata file, in the order of their names. Other JSON files are passed
-/// over.
+/// A file's name without its extension; a run's policy is called what its folder is called.
+fn name_of(path: &Path) -> String {
+    let is_run = path.file_name().is_some_and(|name| name == RUN_POLICY);
+    let folder = || path.canonicalize().ok()?.parent()?.file_name().map(|name| name.to_string_lossy().into());
+    let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    is_run.then(folder).flatten().unwrap_or_else(stem)
+}
+
+/// Loads every policy of a folder, each by its metadata file, in the order of their names, and the policies of runs: the
+/// folder's own if it is a run's, and those of the runs in it. Other JSON files are passed over.
 ///
 /// # Errors
 /// If the folder cannot be read, or one of its policies cannot be loaded: better none than a silent gap.
@@ -104,7 +128,13 @@ pub fn load_folder(folder: &Path) -> Result<Vec<Loaded>, PolicyError> {
         let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|e| e == "json") && is_policy(&path)? {
             files.push(path);
+        } else if path.join(RUN_POLICY).is_file() {
+            files.push(path.join(RUN_POLICY));
         }
+    }
+    let own = folder.join(RUN_POLICY);
+    if own.is_file() && metadata_beside(&own).is_none() {
+        files.push(own);
     }
     files.sort();
     files.iter().map(|path| load_file(path)).collect()

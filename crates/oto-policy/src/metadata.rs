@@ -18,6 +18,9 @@ pub struct Metadata {
     /// model has the name of this file and another extension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// In place of a model: the names of policies beside this one, which answer together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<Vec<String>>,
     /// One or two sentences for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

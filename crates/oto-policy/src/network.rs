@@ -1,4 +1,4 @@
-//! Stable-Baselines3's and sb3-contrib's policies as native networks, recognised by the names of their tensors.
+//! Policies of Stable-Baselines3, of sb3-contrib and of oto as native networks, recognised by the names of their tensors.
 //!
 //! | tensors | algorithms | hidden | answer |
 //! | --- | --- | --- | --- |
@@ -8,6 +8,7 @@
 //! | `q_net.q_net.N` | DQN | relu | largest value |
 //! | `quantile_net.quantile_net.N` | QR-DQN | relu | largest mean over quantiles |
 //! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range; a single layer is clipped |
+//! | `policy.N` | oto's own students and teachers | relu | largest value, or tanh scaled to the action range |
 
 use crate::spaces::{self, ActionShape, Input};
 use crate::tensors::{StateDict, Tensor};
@@ -47,7 +48,19 @@ impl Network {
     /// # Errors
     /// If the layout is not known, its layers do not fit, or `metadata` contradict it or lack what it needs.
     pub fn new(dict: &StateDict, metadata: &Metadata) -> Result<Self, PolicyError> {
-        let parts = recognise(dict, metadata)?;
+        Self::of(recognise(dict, metadata)?, metadata)
+    }
+
+    /// The network that an oto student or teacher acts with: a preference for each choice where `metadata` declare a discrete
+    /// action space, otherwise an action before its tanh.
+    ///
+    /// # Errors
+    /// If `metadata` contradict it or lack what it needs.
+    pub fn acting(network: &Mlp, metadata: &Metadata) -> Result<Self, PolicyError> {
+        Self::of(Parts { layers: network.layers().to_vec(), head: own_head(metadata) }, metadata)
+    }
+
+    fn of(parts: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
         let inputs = parts.layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
         let mlp = Mlp::new(inputs, parts.layers)
             .map_err(|e| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}")))?;
@@ -250,11 +263,22 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
         };
         return Ok(Parts { layers, head });
     }
+    if starts("policy.").is_some() {
+        return Ok(Parts { layers: open("policy.")?, head: own_head(metadata) });
+    }
     let names: Vec<_> = dict.keys().take(4).collect();
     Err(PolicyError::Unsupported(format!(
         "{} tensors of no known layout, the first are {names:?}",
         dict.len()
     )))
+}
+
+/// What the outputs of oto's own networks mean.
+fn own_head(metadata: &Metadata) -> Head {
+    match spaces::declared(metadata).1 {
+        Some(Space::Discrete { .. }) => Head::Choices("values"),
+        _ => Head::Squashed(f32::MAX),
+    }
 }
 
 /// How many quantiles the last layer has for each choice: the file only knows the product.

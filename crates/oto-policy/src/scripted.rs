@@ -121,7 +121,8 @@ impl Policy for Constant {
     }
 }
 
-fn only_action(
+/// What a policy that computes nothing but its action puts out.
+pub(crate) fn only_action(
     policy: &mut dyn Policy,
     observations: &[f32],
     rows: usize,

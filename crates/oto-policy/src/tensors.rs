@@ -14,6 +14,9 @@ pub const MAX_MODEL_BYTES: u64 = 64 << 20;
 /// The largest pickle: a state dict's has a few hundred bytes for each tensor.
 const MAX_PICKLE_BYTES: u64 = 4 << 20;
 
+/// The metadata entry of a file that oto wrote for one of its own policies.
+const OWN_METADATA: &str = "oto.policy.v1";
+
 /// A tensor in single precision, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
@@ -43,6 +46,16 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, PolicyError> {
         Ok(Tensor { shape: view.shape().to_vec(), values })
     };
     file.names().into_iter().map(|name| Ok((name.to_owned(), tensor(name)?))).collect()
+}
+
+/// What a safetensors file of oto's own says about its policy; `None` where it says nothing.
+///
+/// # Errors
+/// If it says something else than a policy's metadata.
+pub fn own_metadata(bytes: &[u8]) -> Result<Option<Metadata>, PolicyError> {
+    let Ok((_, header)) = SafeTensors::read_metadata(bytes) else { return Ok(None) };
+    let entry = header.metadata().as_ref().and_then(|entries| entries.get(OWN_METADATA));
+    entry.map(|text| Metadata::read(text.as_bytes())).transpose()
 }
 
 fn single(bytes: &[u8]) -> f32 {

@@ -1,8 +1,10 @@
 //! A student's algorithm behind one face: acts, improves, keeps its state. Actions are plain numbers here: the index of a
 //! discrete action, or a vector whose components go from -1 to 1.
 
+use crate::bc::{Actions, Bc};
 use crate::engine::{Engine, LearnError, Learner, Schedule};
-use crate::ppo::{Actions, Ppo};
+use crate::mlp::Mlp;
+use crate::ppo::Ppo;
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
 use crate::sac::Sac;
@@ -19,6 +21,8 @@ pub enum Agent {
     SacDiscrete(SacDiscrete),
     /// Either kind of actions by proximal policy optimisation: learns from rollouts.
     Ppo(Ppo),
+    /// What a dataset's actions were.
+    Bc(Bc),
 }
 
 impl Agent {
@@ -28,6 +32,7 @@ impl Agent {
             Agent::Sac(agent) => agent,
             Agent::SacDiscrete(agent) => agent,
             Agent::Ppo(agent) => agent,
+            Agent::Bc(agent) => agent,
         }
     }
 
@@ -37,6 +42,7 @@ impl Agent {
             Agent::Sac(agent) => agent,
             Agent::SacDiscrete(agent) => agent,
             Agent::Ppo(agent) => agent,
+            Agent::Bc(agent) => agent,
         }
     }
 
@@ -50,11 +56,6 @@ impl Agent {
         self.learner_mut().engine_mut()
     }
 
-    /// How many numbers an action has.
-    pub fn action_width(&self) -> usize {
-        self.actions().width()
-    }
-
     /// What its actions are.
     fn actions(&self) -> Actions {
         match self {
@@ -62,7 +63,13 @@ impl Agent {
             Agent::Sac(agent) => Actions::Continuous(agent.sizes().action),
             Agent::SacDiscrete(agent) => Actions::Discrete(agent.sizes().actions),
             Agent::Ppo(agent) => agent.sizes().actions,
+            Agent::Bc(agent) => agent.sizes().actions,
         }
+    }
+
+    /// How many numbers an action has.
+    pub fn action_width(&self) -> usize {
+        self.actions().width()
     }
 
     /// How many numbers a teacher's answer has.
@@ -93,6 +100,18 @@ impl Agent {
         }
     }
 
+    /// The network that acts, for whoever acts with it elsewhere: a preference for each action, or the action before its tanh
+    /// (PPO's as it is).
+    pub fn policy(&self) -> Mlp {
+        match self {
+            Agent::QrDqn(agent) => agent.actor().clone(),
+            Agent::Sac(agent) => agent.actor(),
+            Agent::SacDiscrete(agent) => agent.actor().clone(),
+            Agent::Ppo(agent) => agent.actor().clone(),
+            Agent::Bc(agent) => agent.actor().clone(),
+        }
+    }
+
     /// The best action it knows, `[action_width]`.
     pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         match self {
@@ -100,23 +119,23 @@ impl Agent {
             Agent::Sac(agent) => agent.act(observation, action),
             Agent::SacDiscrete(agent) => action[0] = agent.act(observation) as f32,
             Agent::Ppo(agent) => agent.act(observation, action),
+            Agent::Bc(agent) => agent.act(observation, action),
         }
     }
 
     /// An action to learn from: with probability `epsilon` any, otherwise the algorithm's own.
     pub fn explore(&mut self, observation: &[f32], epsilon: f64, rng: &mut Rng, action: &mut [f32]) {
         let random = rng.f64() < epsilon;
-        match self {
-            Agent::QrDqn(agent) if random => action[0] = rng.below(agent.sizes().actions as u32) as f32,
-            Agent::SacDiscrete(agent) if random => {
-                action[0] = rng.below(agent.sizes().actions as u32) as f32;
-            }
-            Agent::Sac(_) if random => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
-            Agent::QrDqn(agent) => action[0] = agent.act(observation) as f32,
-            Agent::Sac(agent) => agent.sample(observation, rng, action),
-            Agent::SacDiscrete(agent) => action[0] = agent.sample(observation, rng) as f32,
+        match (self, random) {
             // Only its own actions say how good its policy is.
-            Agent::Ppo(agent) => agent.sample(observation, rng, action),
+            (Agent::Ppo(agent), _) => agent.sample(observation, rng, action),
+            (agent, true) => match agent.actions() {
+                Actions::Discrete(n) => action[0] = rng.below(n as u32) as f32,
+                Actions::Continuous(_) => action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0) as f32),
+            },
+            (Agent::Sac(agent), false) => agent.sample(observation, rng, action),
+            (Agent::SacDiscrete(agent), false) => action[0] = agent.sample(observation, rng) as f32,
+            (agent, false) => agent.act(observation, action),
         }
     }
 
@@ -127,6 +146,7 @@ impl Agent {
             Agent::Sac(agent) => agent.update(batch, schedule, rng),
             Agent::SacDiscrete(agent) => agent.update(batch, schedule),
             Agent::Ppo(agent) => agent.update(batch, schedule, rng),
+            Agent::Bc(agent) => agent.update(batch, schedule),
         }
     }
 

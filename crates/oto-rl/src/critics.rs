@@ -118,6 +118,15 @@ pub(crate) struct Draw<'t> {
     pub log_density: Tensor<'t>,
 }
 
+impl<'t> Draw<'t> {
+    /// What a critic says of these actions at observations `[B, O]`, and their log density, `[B, count]`.
+    pub fn group(&self, critic: &Params<'t>, observation: Tensor<'t>) -> (Tensor<'t>, Tensor<'t>) {
+        let shape = self.log_density.shape();
+        let q = q_value(critic, repeated(observation, shape[1]), self.action);
+        (q.reshape(&shape), self.log_density)
+    }
+}
+
 /// So many actions for each of `batch` states, evenly from the whole range.
 pub(crate) fn uniform<'t>(t: &'t Trace, batch: usize, count: usize, width: usize) -> Draw<'t> {
     let flat = -(width as f64) * std::f64::consts::LN_2;
@@ -138,13 +147,13 @@ pub(crate) struct Base<'t> {
 impl<'t> Base<'t> {
     /// For observations `[B, O]` and the actions drawn for each.
     pub fn new(critics: [Params<'t>; 2], observation: Tensor<'t>, draws: &[Draw<'t>]) -> Self {
-        let group = |params: &Params<'t>, draw: &Draw<'t>| {
-            let shape = draw.log_density.shape();
-            let q = q_value(params, repeated(observation, shape[1]), draw.action);
-            (q.reshape(&shape), draw.log_density)
-        };
-        let groups = [0, 1].map(|i| draws.iter().map(|draw| group(&critics[i], draw)).collect());
+        let groups = [0, 1].map(|i| draws.iter().map(|draw| draw.group(&critics[i], observation)).collect());
         Self { critics, observation, groups }
+    }
+
+    /// Q of each draw's actions and their log density, `[B, M]`, for either critic.
+    pub fn groups(&self) -> &[Vec<(Tensor<'t>, Tensor<'t>)>; 2] {
+        &self.groups
     }
 
     /// One teacher's term, the mean over both critics, for its actions `[B, D]`.

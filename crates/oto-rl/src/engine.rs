@@ -58,7 +58,7 @@ pub(crate) fn aikd_weights<'t>(t: &'t Trace, teachers: usize) -> AikdWeights<'t>
 pub struct LossParts {
     /// OTO eq. 14.
     pub loss: f32,
-    /// The algorithm's own loss.
+    /// The learner's own loss, its conservative term included.
     pub task: f32,
     /// OTO eq. 10.
     pub base: f32,
@@ -66,7 +66,7 @@ pub struct LossParts {
     pub rkd_d: f32,
     /// OTO eq. 12.
     pub rkd_a: f32,
-    /// Mean of Q(s, a) over the batch; of V(s) where there are no Q-values.
+    /// Mean of Q(s, a) over the batch, of V(s) where there are no Q-values; 0 where there is neither.
     pub q: f32,
 }
 

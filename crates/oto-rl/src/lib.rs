@@ -1,6 +1,7 @@
 //! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
 
 pub mod agent;
+pub mod bc;
 mod critics;
 pub mod engine;
 pub mod losses;

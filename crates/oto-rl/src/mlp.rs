@@ -141,6 +141,11 @@ impl Mlp {
     }
 }
 
+/// The index of the largest value; the first of equals.
+pub fn argmax(values: &[f32]) -> usize {
+    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
 /// Eight running sums, which the compiler turns into SIMD lanes.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];

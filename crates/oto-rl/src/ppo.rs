@@ -11,6 +11,7 @@
 //! Continuous actions are Gaussian around -1 to 1 with a standard deviation that no state changes, as in Stable-Baselines3;
 //! whoever owns the environment cuts off and scales what is beyond. Critics see them cut off.
 
+pub use crate::bc::Actions;
 use crate::critics::{
     self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value,
 };
@@ -88,40 +89,6 @@ impl Default for PpoConfig {
             auxiliary: 1.0,
             samples: 8,
             adam: Adam { epsilon: 1e-5, ..Adam::default() },
-        }
-    }
-}
-
-/// What an action is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actions {
-    /// One of so many.
-    Discrete(usize),
-    /// So many components, from -1 to 1.
-    Continuous(usize),
-}
-
-impl Actions {
-    /// How many numbers a policy gives for a state: logits, or means.
-    fn outputs(self) -> usize {
-        match self {
-            Actions::Discrete(n) | Actions::Continuous(n) => n,
-        }
-    }
-
-    /// How many numbers an action has.
-    pub fn width(self) -> usize {
-        match self {
-            Actions::Discrete(_) => 1,
-            Actions::Continuous(n) => n,
-        }
-    }
-
-    /// The shape of so many actions in a program.
-    fn shape(self, rows: usize) -> Vec<usize> {
-        match self {
-            Actions::Discrete(_) => vec![rows],
-            Actions::Continuous(n) => vec![rows, n],
         }
     }
 }
@@ -489,6 +456,11 @@ impl Ppo {
                 out.extend(rows.map(|(logits, a)| logits[*a as usize] - log_sum_exp(logits)));
             }
         }
+    }
+
+    /// The weights it acts with now.
+    pub fn actor(&self) -> &Mlp {
+        &self.policy
     }
 
     /// The value of each state, `[rows]`.

@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::distillation::{Thoughts, policy_and_value};
+use crate::losses::offline::cql_discrete;
 use crate::losses::{self, Labels};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
@@ -38,12 +39,15 @@ pub struct QrDqnConfig {
     pub act_with_target: bool,
     /// What teachers answer.
     pub teaching: Teaching,
+    /// Weight of the conservative term (OTO eq. 6 and 7) for learning from a dataset: pushes down what the data do not show.
+    /// 0 leaves it out; discrete CQL's usual weight is 10 (Tianshou's `DiscreteCQL`, `min_q_weight`).
+    pub cql: f64,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
 oto_json::json_object! {
-    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, teaching, adam }
+    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, teaching, cql, adam }
 }
 
 impl Default for QrDqnConfig {
@@ -55,6 +59,7 @@ impl Default for QrDqnConfig {
             double: false,
             act_with_target: true,
             teaching: Teaching::Actions,
+            cql: 0.0,
             adam: Adam::default(),
         }
     }
@@ -138,8 +143,12 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let chooser = if config.double { quantiles(&params, next_observation, config.quantiles) } else { next };
     let target = bellman_target(next, chooser, row("reward"), row("discount"));
     let theta = quantiles(&params, rows("observation"), config.quantiles);
-    let chosen = theta.pick(row("action"));
-    let task = losses::quantile_huber(chosen, target.stop_gradient());
+    let action = row("action");
+    let chosen = theta.pick(action);
+    let mut task = losses::quantile_huber(chosen, target.stop_gradient());
+    if config.cql > 0.0 {
+        task = task + cql_discrete(losses::q_values(theta), action) * config.cql;
+    }
 
     let weights = aikd_weights(t, sizes.teachers);
     let aikd =
@@ -236,9 +245,7 @@ impl QrDqn {
 
     /// The action with the highest Q-value; the first of equals.
     pub fn act(&mut self, observation: &[f32]) -> u32 {
-        let q = self.actor.forward(observation);
-        let better = |best: usize, i: usize| if q[i] > q[best] { i } else { best };
-        (0..q.len()).fold(0, better) as u32
+        mlp::argmax(self.actor.forward(observation)) as u32
     }
 
     /// The weights it acts with now.

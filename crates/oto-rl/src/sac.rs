@@ -9,7 +9,8 @@ use crate::critics::{
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
-use crate::losses::{self};
+use crate::losses;
+use crate::losses::offline::cql_continuous;
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
@@ -27,11 +28,14 @@ pub struct SacConfig {
     pub initial_alpha: f64,
     /// Actions drawn for each state in the sum over actions of OTO eq. 10, from a uniform and from the policy each.
     pub samples: usize,
+    /// Weight of the conservative term (CQL(H), OTO eq. 6) for learning from a dataset, over `samples` actions of a uniform, of
+    /// the policy and of the policy at the next state. 0 leaves it out; the authors' code has 5 and 10 samples.
+    pub cql: f64,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
-oto_json::json_object! { SacConfig: settings { hidden, batch_size, initial_alpha, samples, adam } }
+oto_json::json_object! { SacConfig: settings { hidden, batch_size, initial_alpha, samples, cql, adam } }
 
 impl Default for SacConfig {
     fn default() -> Self {
@@ -40,6 +44,7 @@ impl Default for SacConfig {
             batch_size: 256,
             initial_alpha: 1.0,
             samples: 4,
+            cql: 0.0,
             adam: Adam::default(),
         }
     }
@@ -97,18 +102,31 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let fixed = [0, 1].map(|i| q_value(&frozen(&critics[i]), observation, now.action));
     let acted = sac_actor(fixed[0].minimum(fixed[1]), now.log_prob, alpha);
     let entropy = -(width as f64);
-    let task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
+    let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
-    let aikd = match sizes.teachers {
-        0 => Vec::new(),
-        count => {
-            let base = Base::new(critics.clone(), observation, &draws(config, sizes, observation, &actor));
+    let (count, many) = (sizes.teachers, [batch, config.samples]);
+    let base = (count > 0 || config.cql > 0.0).then(|| {
+        let uniform = uniform(t, batch, config.samples, width);
+        let own = drawn(&actor, observation, "sample_noise", many, width);
+        Base::new(critics.clone(), observation, &[uniform, own])
+    });
+    if let (Some(base), true) = (&base, config.cql > 0.0) {
+        let then = drawn(&actor, next, "next_sample_noise", many, width);
+        let conservative = |i: usize| {
+            let groups = [&base.groups()[i][..], &[then.group(&critics[i], observation)]].concat();
+            cql_continuous(&groups, values[i])
+        };
+        task = task + (conservative(0) + conservative(1)) * config.cql;
+    }
+    let aikd = match &base {
+        Some(base) if count > 0 => {
             let action = mean.tanh();
             critics::labelled(t, "", count, &[batch, width], |labels, perm| {
                 losses::aikd_continuous(base.of(labels), action, labels, perm, weights)
             })
         }
+        _ => Vec::new(),
     };
     let loss = losses::transfer(&aikd, task, weights);
 
@@ -133,19 +151,17 @@ fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<
     params
 }
 
-/// The actions that stand for all in OTO eq. 10: as many uniform as from the policy as it is.
-fn draws<'t>(
-    config: &SacConfig,
-    sizes: Sizes,
-    observation: Tensor<'t>,
+/// So many actions of the policy for each of its observations x `[B, O]`, which no gradient reaches.
+fn drawn<'t>(
     actor: &[(String, Tensor<'t>)],
-) -> [Draw<'t>; 2] {
-    let t = observation.trace();
-    let (batch, count, width) = (config.batch_size, config.samples, sizes.action);
-    let uniform = uniform(t, batch, count, width);
-    let [mean, log_std] = policy(&frozen(actor), repeated(observation, count));
-    let own = squashed_gaussian(mean, log_std, t.data("sample_noise", &[batch * count, width]));
-    [uniform, Draw { action: own.action, log_density: own.log_prob.reshape(&[batch, count]) }]
+    x: Tensor<'t>,
+    noise: &str,
+    [batch, count]: [usize; 2],
+    width: usize,
+) -> Draw<'t> {
+    let [mean, log_std] = policy(&frozen(actor), repeated(x, count));
+    let own = squashed_gaussian(mean, log_std, x.trace().data(noise, &[batch * count, width]));
+    Draw { action: own.action, log_density: own.log_prob.reshape(&[batch, count]) }
 }
 
 /// A SAC student: owns its parameters, improves them, acts with them.
@@ -181,8 +197,10 @@ impl Sac {
         let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
         let (rows, width) = (config.batch_size, sizes.action);
         let names = [("noise", rows), ("next_noise", rows)].into_iter();
-        let sampled = ["uniform", "sample_noise"].map(|name| (name, rows * config.samples));
-        let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0));
+        let many = rows * config.samples;
+        let sampled = [("uniform", many), ("sample_noise", many)];
+        let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0 || config.cql > 0.0));
+        let names = names.chain([("next_sample_noise", many)].into_iter().filter(|_| config.cql > 0.0));
         let noise = names.map(|(name, rows)| (name, vec![0.0; rows * width])).collect();
         let mut student = Self { config: config.clone(), sizes, engine, actor, noise };
         student.start_over(rng)?;
@@ -203,7 +221,7 @@ impl Sac {
                 _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
             }
         }
-        let mut data: [&[f32]; 19] = [&[]; 19];
+        let mut data: [&[f32]; 20] = [&[]; 20];
         let mut count = 0;
         for (_, input) in self.engine.program().data() {
             let drawn =
@@ -222,6 +240,15 @@ impl Sac {
     pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         let out = self.actor.forward(observation);
         action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
+    }
+
+    /// The weights it acts with now: those of the mean before its tanh.
+    pub fn actor(&self) -> Mlp {
+        let mut layers = self.actor.layers().to_vec();
+        let heads = layers.last_mut().expect("a network has a last layer");
+        heads.weight.truncate(heads.weight.len() / 2);
+        heads.bias.truncate(heads.bias.len() / 2);
+        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did")
     }
 
     /// An action drawn from the policy, `[D]`.

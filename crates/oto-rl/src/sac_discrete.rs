@@ -114,6 +114,11 @@ impl SacDiscrete {
         largest(self.actor.forward(observation))
     }
 
+    /// The weights it acts with now.
+    pub fn actor(&self) -> &Mlp {
+        &self.actor
+    }
+
     /// An action drawn from the policy.
     pub fn sample(&mut self, observation: &[f32], rng: &mut Rng) -> usize {
         categorical(self.actor.forward(observation), rng)

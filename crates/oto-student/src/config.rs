@@ -255,6 +255,7 @@ impl StudentConfig {
             whole("qrdqn.hidden", *width as u64, 1, 4096, "widths from 1 to 4096")?;
         }
         whole("qrdqn.quantiles", q.quantiles as u64, 1, 1024, "1 to 1024 quantiles")?;
+        real("qrdqn.cql", q.cql, 0.0, 1e6, "a weight from 0 to 1e6")?;
         whole("qrdqn.batch_size", q.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
         let sac = &self.sac;
         whole("sac.hidden (layers)", sac.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;
@@ -263,6 +264,7 @@ impl StudentConfig {
         }
         whole("sac.batch_size", sac.batch_size as u64, 1, 65_536, "1 to 65536 transitions")?;
         whole("sac.samples", sac.samples as u64, 1, 256, "1 to 256 actions a state")?;
+        real("sac.cql", sac.cql, 0.0, 1e6, "a weight from 0 to 1e6")?;
         real("sac.initial_alpha", sac.initial_alpha, 1e-6, 1e3, "1e-6 to 1000")?;
         let ppo = &self.ppo;
         whole("ppo.hidden (layers)", ppo.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;

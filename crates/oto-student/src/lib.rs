@@ -6,6 +6,10 @@ pub mod config;
 pub mod drive;
 pub mod evaluation;
 pub mod link;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod offline;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod policy;
 pub mod presets;
 mod safetensors;
 pub mod stage;

@@ -515,6 +515,16 @@ impl Student {
         checkpoint::save(&self.trainer, with_replay, &extra)
     }
 
+    /// The policy as it is now, as a file that can be served, see [`crate::policy::write`].
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn policy(&self, environment: &str) -> Vec<u8> {
+        let (observation, action) = self.world.spaces();
+        let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
+        let description = format!("A student after {} steps.", self.trainer.steps());
+        let network = self.trainer.learner.policy();
+        crate::policy::write(&network, [observation, action], environment, &algorithm, &description)
+    }
+
     /// Takes over a saved network to act with; nothing else of the file.
     pub fn load_weights(&mut self, file: &[u8]) -> Result<(), TrainError> {
         checkpoint::load_weights(&mut self.trainer, file)

@@ -306,19 +306,12 @@ impl Trainer {
     /// A teacher's answer for a stored state, in the environment's units; false if the state has left the buffer.
     pub fn label(&mut self, slot: SlotId, teacher: usize, action: Action<'_>, version: u32) -> bool {
         self.label.clear();
-        match (&self.space, action) {
-            _ if self.config.taught_by_thoughts() => match action {
-                Action::Continuous(values) => self.label.extend_from_slice(values),
-                Action::Discrete(_) => return false,
-            },
-            (Space::Discrete { .. }, Action::Discrete(index)) => self.label.push(index as f32),
-            (Space::Box { low, high }, Action::Continuous(values)) => {
-                let ranges = values.iter().zip(low).zip(high);
-                // A number that rounding put beyond its range is at its end.
-                let scaled = ranges.map(|((v, low), high)| 2.0 * (v - low) / (high - low) - 1.0);
-                self.label.extend(scaled.map(|v| v.clamp(-1.0, 1.0)));
+        match action {
+            Action::Continuous(values) if self.config.taught_by_thoughts() => {
+                self.label.extend_from_slice(values)
             }
-            _ => return false,
+            Action::Discrete(_) if self.config.taught_by_thoughts() => return false,
+            action => from_units(&self.space, action, &mut self.label),
         }
         self.learner.accepts(&self.label) && self.replay.label(slot, teacher, &self.label, version)
     }
@@ -492,12 +485,26 @@ impl Trainer {
 }
 
 /// An action as the environment takes it: components from -1 to 1 are spread over the box.
-fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'u> {
+pub(crate) fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'u> {
     let Space::Box { low, high } = space else { return Action::Discrete(action[0] as u32) };
     for (((u, a), low), high) in units.iter_mut().zip(action).zip(low).zip(high) {
         *u = (low + (a + 1.0) * 0.5 * (high - low)).clamp(*low, *high);
     }
     Action::Continuous(units)
+}
+
+/// An environment's action as a learner has it, added to `out`; nothing if it is of another kind.
+pub(crate) fn from_units(space: &Space, action: Action<'_>, out: &mut Vec<f32>) {
+    match (space, action) {
+        (Space::Discrete { .. }, Action::Discrete(index)) => out.push(index as f32),
+        (Space::Box { low, high }, Action::Continuous(values)) => {
+            let ranges = values.iter().zip(low).zip(high);
+            // A number that rounding put beyond its range is at its end.
+            let scaled = ranges.map(|((v, low), high)| 2.0 * (v - low) / (high - low) - 1.0);
+            out.extend(scaled.map(|v| v.clamp(-1.0, 1.0)));
+        }
+        _ => {}
+    }
 }
 
 /// What an algorithm's networks are sized for.

@@ -96,6 +96,7 @@ fn run(
     let (mut student, mut driver) = learn::prepare(job, None, resume)?;
     let mut console = Console {
         name: format!("{} seed {}", job.env, job.student.seed),
+        env: job.env.clone(),
         folder,
         json: command.json,
         quiet: command.quiet,
@@ -117,6 +118,7 @@ const LINE: Duration = Duration::from_secs(2);
 /// Prints and keeps what a run reports.
 struct Console {
     name: String,
+    env: String,
     folder: Option<RunFolder>,
     json: bool,
     quiet: bool,
@@ -167,7 +169,8 @@ impl Observer for Console {
             return Ok(());
         }
         let file = student.save(true).map_err(|e| e.to_string())?;
-        self.keep(|folder| folder.save_checkpoint(&file))
+        let policy = student.policy(&self.env);
+        self.keep(|folder| folder.save_checkpoint(&file).and_then(|()| folder.save_policy(&policy)))
     }
 }
 

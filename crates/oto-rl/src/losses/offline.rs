@@ -1,12 +1,24 @@
 //! Losses for learning from a dataset alone, and for going on from there: conservative Q-learning (Kumar et al. 2020; OTO
-//! eq. 6 and 7), TD3+BC (Fujimoto and Gu 2021) and calibrated Q-learning (Nakamoto et al. 2023).
+//! eq. 6 and 7), behaviour cloning (Pomerleau 1991), TD3+BC (Fujimoto and Gu 2021) and calibrated Q-learning (Nakamoto et al. 2023).
 
-use super::{aikd_base, log_sum_exp};
+use super::{aikd_base, log_sum_exp, rkd_d_continuous, rkd_d_discrete};
 use oto_graph::Tensor;
 
 /// CQL's regulariser for discrete actions (OTO eq. 7): mean of `log sum_a exp Q(s, a) - Q(s, a in the data)`; q `[B, A]`.
 pub fn cql_discrete<'t>(q: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
     aikd_base(q, action).mean()
+}
+
+/// Behaviour cloning for discrete actions (Pomerleau 1991, "Efficient Training of Artificial Neural Networks for Autonomous
+/// Navigation"): mean negative log likelihood of the data's actions `[B]` under softmax(logits), `[B, A]`.
+pub fn behaviour_cloning_discrete<'t>(logits: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+    rkd_d_discrete(logits, action).mean()
+}
+
+/// Behaviour cloning for continuous actions: mean squared error of actions, both `[B, D]`. It is the likelihood of a Gaussian
+/// of one width for all states, whose mean is all that a teacher answers with; Tianshou's and d3rlpy's cloning does the same.
+pub fn behaviour_cloning_continuous<'t>(pi: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+    rkd_d_continuous(pi, action).mean()
 }
 
 /// Half the mean squared error against a target `[B]`, as OTO eq. 6 writes the task.

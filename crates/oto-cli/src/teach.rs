@@ -1,0 +1,467 @@
+//! `oto teach`: a teacher from a dataset, in a run folder from which it can be served.
+
+use crate::backend;
+use crate::learn::METRICS;
+use crate::options::{OptionsError, settings};
+use crate::run_folder::{FolderError, RunFolder};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use oto_data::{DataError, Dataset};
+use oto_env::EnvError;
+use oto_graph::BackendError;
+use oto_student::offline::{End, Evaluation, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded};
+use oto_student::student::Event;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Updates from one look at the clock and at Ctrl-C to the next.
+const SLICE: u64 = 10;
+/// From one checkpoint to the next, where evaluations are rare.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+
+/// What to learn from, how, and where it goes.
+#[derive(Args, Clone, Debug)]
+pub struct TeachOptions {
+    /// Dataset: a folder as Minari writes it, or an HDF5 file in Minari's or D4RL's layout
+    #[arg(long, value_name = "PATH", required_unless_present = "resume")]
+    pub dataset: Option<PathBuf>,
+    /// Environment to evaluate in; without it, the dataset's own
+    #[arg(long, value_name = "ID")]
+    pub env: Option<String>,
+    /// Conservative Q-learning, or behaviour cloning
+    #[arg(long, value_parser = ["cql", "bc"], default_value = "cql")]
+    pub algorithm: String,
+    /// Run folder: configuration, metrics, checkpoint, the best policy, curve
+    #[arg(long, default_value = "runs/teacher")]
+    pub out: PathBuf,
+    /// Overwrite a run that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Go on with the run in this folder, to --updates if given
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "config", "set", "seed"])]
+    pub resume: Option<PathBuf>,
+    /// Updates in all
+    #[arg(long)]
+    pub updates: Option<u64>,
+    /// Seed of everything that is drawn
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// What computes: cpu, or candle for the reference
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Settings as a JSON file (config.json of a run folder, or a part of it)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, e.g. `--set qrdqn.cql=1 --set sac.hidden=[64,64]`; docs/teaching.md lists all
+    #[arg(long, value_name = "KEY=JSON")]
+    pub set: Vec<String>,
+    /// Updates from one greedy evaluation to the next; 0 for one at the end
+    #[arg(long)]
+    pub eval_every: Option<u64>,
+    /// Episodes of an evaluation
+    #[arg(long)]
+    pub eval_episodes: Option<u32>,
+    /// End once an evaluation's mean return is as high
+    #[arg(long, value_name = "RETURN")]
+    pub until_return: Option<f64>,
+    /// End after so many evaluations without a better one; 0 never does
+    #[arg(long, value_name = "EVALUATIONS")]
+    pub patience: Option<u32>,
+    /// Print every event as a line of JSON instead of a progress bar
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Why `oto teach` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TeachError {
+    /// Flags that make no run.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The dataset.
+    #[error("{}: {error}", path.display())]
+    Data {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: DataError,
+    },
+    /// A dataset that does not say where it was recorded.
+    #[error("{} does not name its environment: give --env", .0.display())]
+    NoEnvironment(PathBuf),
+    /// A dataset that is not the one a run began with.
+    #[error("{} is not the dataset that the run in {} was made with", dataset.display(), run.display())]
+    OtherData {
+        /// The dataset.
+        dataset: PathBuf,
+        /// The run.
+        run: PathBuf,
+    },
+    /// The environment.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// No such backend in this build.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The training.
+    #[error(transparent)]
+    Train(#[from] OfflineError),
+    /// The training, when something of it is there already.
+    #[error("{error}; what was good until then is in {}", folder.display())]
+    Stopped {
+        /// What happened.
+        error: OfflineError,
+        /// The run folder.
+        folder: PathBuf,
+    },
+    /// The run folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// An event that is no JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+/// Everything that makes the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeachJob {
+    /// The environment's id.
+    pub env: String,
+    /// Where the dataset is.
+    pub dataset: PathBuf,
+    /// The settings.
+    pub teach: OfflineConfig,
+}
+
+/// Makes a teacher as the flags say.
+///
+/// # Errors
+/// Flags, data, environment or folder that do not fit; a training that fails.
+pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A second handler in one process would be refused; then the first one does the same.
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("saving; Ctrl-C again to leave at once");
+    });
+    run(options, &stop)
+}
+
+fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
+    let (job, data, checkpoint) = match &options.resume {
+        None => {
+            let path = options.dataset.clone().unwrap_or_default();
+            let data = read(&path)?;
+            (options.job(path, &data)?, data, None)
+        }
+        Some(folder) => {
+            let mut job: TeachJob = RunFolder::config(folder)?;
+            job.dataset = options.dataset.clone().unwrap_or(job.dataset);
+            job.teach.updates = options.updates.unwrap_or(job.teach.updates);
+            job.teach.until_return = options.until_return.or(job.teach.until_return);
+            job.teach.patience = options.patience.unwrap_or(job.teach.patience);
+            let data = read(&job.dataset)?;
+            (job, data, Some(RunFolder::checkpoint(folder)?))
+        }
+    };
+    job.teach.validate().map_err(OfflineError::from)?;
+    let mut world = oto_env::make(&job.env)?;
+    let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
+    data.fits(&observation, &action)
+        .map_err(|error| TeachError::Data { path: job.dataset.clone(), error })?;
+    let backend = backend::by_name(&job.teach.backend)?;
+    let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
+    for episode in &data.episodes {
+        trainer.add(&Recorded {
+            observations: &episode.observations,
+            actions: &episode.actions,
+            rewards: &episode.rewards,
+            terminated: episode.terminated.last().copied().unwrap_or(false),
+        })?;
+    }
+    let folder = match (&options.resume, checkpoint) {
+        (Some(run), Some(file)) => {
+            if !trainer.load(&file)? {
+                return Err(TeachError::OtherData { dataset: job.dataset, run: run.clone() });
+            }
+            let folder = RunFolder::open_existing(run, trainer.updates())?;
+            folder.write_config(&job)?;
+            folder
+        }
+        _ => RunFolder::create(&options.out, &job, options.force)?,
+    };
+    Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *world, stop)
+}
+
+fn read(path: &Path) -> Result<Dataset, TeachError> {
+    oto_data::read_file(path).map_err(|error| TeachError::Data { path: path.to_owned(), error })
+}
+
+impl TeachOptions {
+    /// The run these flags mean: the method's defaults for the dataset's actions, then `--config`, then `--set`, then the
+    /// other flags.
+    fn job(&self, dataset: PathBuf, data: &Dataset) -> Result<TeachJob, TeachError> {
+        let env = self.env.clone().or_else(|| data.metadata.environment.clone());
+        let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
+        let method = if self.algorithm == "bc" { Method::Bc } else { Method::Cql };
+        let defaults = OfflineConfig::new(method, &data.action);
+        let mut teach: OfflineConfig = settings(&defaults, self.config.as_deref(), "teach", &self.set)?;
+        teach.method = method;
+        teach.seed = self.seed.unwrap_or(teach.seed);
+        teach.updates = self.updates.unwrap_or(teach.updates);
+        teach.backend = self.backend.clone().unwrap_or(teach.backend);
+        teach.evaluation.every = self.eval_every.unwrap_or(teach.evaluation.every);
+        teach.evaluation.episodes = self.eval_episodes.unwrap_or(teach.evaluation.episodes);
+        teach.until_return = self.until_return.or(teach.until_return);
+        teach.patience = self.patience.unwrap_or(teach.patience);
+        Ok(TeachJob { env, dataset, teach })
+    }
+}
+
+/// A run and its folder.
+struct Run {
+    job: TeachJob,
+    trainer: OfflineTrainer,
+    folder: RunFolder,
+    json: bool,
+    quiet: bool,
+}
+
+impl Run {
+    fn go(mut self, world: &mut dyn oto_env::Environment, stop: &AtomicBool) -> Result<(), TeachError> {
+        let bar = self.bar();
+        let mut saved = Instant::now();
+        let ended = loop {
+            let slice = SLICE.min(METRICS - self.trainer.updates() % METRICS);
+            let advance = match self.trainer.advance(world, slice) {
+                Ok(advance) => advance,
+                Err(error) if self.trainer.best().is_some() => {
+                    self.draw()?;
+                    return Err(TeachError::Stopped { error, folder: self.folder.path().to_owned() });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let metrics = self.trainer.metrics();
+            bar.set_position(metrics.step);
+            if let Some(evaluation) = advance.evaluation {
+                self.evaluated(evaluation)?;
+                bar.set_message(format!("return {:.1}", evaluation.mean));
+            }
+            if advance.evaluation.is_some() || metrics.step.is_multiple_of(METRICS) {
+                self.folder.snapshot(&metrics)?;
+            }
+            let over = advance.ended.is_some() || stop.load(Ordering::Relaxed);
+            if over || advance.evaluation.is_some() || saved.elapsed() >= CHECKPOINT {
+                self.folder.save_checkpoint(&self.trainer.save()?)?;
+                saved = Instant::now();
+            }
+            if over {
+                break advance.ended;
+            }
+        };
+        bar.finish_and_clear();
+        self.draw()?;
+        if !self.json {
+            println!("{}", self.summary(ended));
+        }
+        Ok(())
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let bar = ProgressBar::new(self.job.teach.updates);
+        if self.json || self.quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{bar:24} {pos}/{len} updates  {per_sec}  {eta} left  {msg}";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        bar.set_position(self.trainer.updates());
+        bar.reset_eta();
+        bar
+    }
+
+    /// Writes an evaluation down, and its policy if it is the best.
+    fn evaluated(&mut self, evaluation: Evaluation) -> Result<(), TeachError> {
+        let Evaluation { updates: step, mean, min, max, episodes, best } = evaluation;
+        let event = Event::Evaluation { step, mean, min, max, episodes };
+        if self.json {
+            println!("{}", serde_json::to_string(&event)?);
+        }
+        self.folder.event(&event)?;
+        if let (true, Some(best)) = (best, self.trainer.best()) {
+            self.folder.save_policy(&self.trainer.policy_file(&best.policy, &self.job.env))?;
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Result<(), FolderError> {
+        let subtitle = format!("learned from {}", self.job.dataset.display());
+        self.folder.draw_curve(&self.job.env, &subtitle, "Updates", &[])
+    }
+
+    fn summary(&self, ended: Option<End>) -> String {
+        let why = match ended {
+            Some(End::Updates) => "all updates made",
+            Some(End::Return) => "the return is reached",
+            Some(End::NoImprovement) => "no evaluation was better for a while",
+            None => "stopped",
+        };
+        let best = self.trainer.best().map_or("no evaluation".into(), |best| {
+            format!("best evaluation {:.1} after {} updates", best.mean, best.updates)
+        });
+        let (env, updates, path) = (&self.job.env, self.trainer.updates(), self.folder.path().display());
+        let transitions = self.trainer.transitions();
+        format!("{env}: {updates} updates from {transitions} transitions, {best}, {why}; {path}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use oto_data::{Collect, Metadata, collect, write_folder};
+    use oto_policy::load_folder;
+    use oto_server::Policies;
+    use std::fs;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        teach: TeachOptions,
+    }
+
+    /// A folder of its own for each test, removed at its end.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("oto-teach-{}-{test}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn at(&self, name: &str) -> String {
+            self.0.join(name).display().to_string()
+        }
+
+        /// Records somebody who pushes to where the pole leans.
+        fn record(&self, name: &str, env: &str, seed: u64) -> String {
+            let mut world = oto_env::make(env).unwrap();
+            let options = Collect { steps: 600, seed, epsilon: 0.2, noise: 0.0 };
+            let from = Metadata { environment: Some(env.into()), ..Metadata::default() };
+            let discrete = matches!(world.action_space(), oto_env::Space::Discrete { .. });
+            let push = |seen: &[f32], row: &mut Vec<f32>| {
+                let lean = if discrete { seen[2] + 0.5 * seen[3] } else { seen[1] + 0.5 * seen[3] };
+                row.push(if discrete { f32::from(lean > 0.0) } else { lean.clamp(-3.0, 3.0) });
+                Ok::<_, DataError>(())
+            };
+            let data = collect(&mut *world, &options, from, push, |_| {}).unwrap();
+            let path = self.at(name);
+            write_folder(&data, Path::new(&path)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn teach(args: &[&str], stop: bool) -> Result<(), TeachError> {
+        let options = Cli::try_parse_from([&["oto", "--quiet"], args].concat()).unwrap().teach;
+        run(&options, &AtomicBool::new(stop))
+    }
+
+    const SMALL: [&str; 10] = [
+        "--updates",
+        "120",
+        "--eval-every",
+        "40",
+        "--eval-episodes",
+        "2",
+        "--set",
+        "bc.hidden=[16]",
+        "--set",
+        "qrdqn.quantiles=4",
+    ];
+
+    #[test]
+    fn a_stopped_run_becomes_the_uninterrupted_one_and_can_be_served() {
+        let place = Place::new("resume");
+        let data = place.record("data", "CartPole-v1", 1);
+        for algorithm in ["bc", "cql"] {
+            let (whole, parts) =
+                (place.at(&format!("{algorithm}-whole")), place.at(&format!("{algorithm}-parts")));
+            let begin = |out: &str, stop| {
+                let args = ["--dataset", &data, "--algorithm", algorithm, "--out", out];
+                teach(&[&args[..], &SMALL].concat(), stop)
+            };
+            begin(&whole, false).unwrap();
+            begin(&parts, true).unwrap();
+            assert!(!Path::new(&parts).join("policy.safetensors").exists(), "nothing was evaluated yet");
+            teach(&["--resume", &parts], false).unwrap();
+            for file in [
+                "metrics.jsonl",
+                "metrics.csv",
+                "checkpoint.safetensors",
+                "policy.safetensors",
+                "config.json",
+            ] {
+                let [a, b] = [&whole, &parts].map(|run| fs::read(Path::new(run).join(file)).unwrap());
+                assert!(a == b, "{algorithm}: {file} differs");
+            }
+            let lines = fs::read_to_string(Path::new(&whole).join("metrics.jsonl")).unwrap();
+            assert_eq!(lines.matches("\"evaluation\"").count(), 3, "{lines}");
+            assert!(Path::new(&whole).join("curve.svg").exists());
+            let error = begin(&whole, false).unwrap_err();
+            assert!(matches!(error, TeachError::Folder(FolderError::Exists { .. })), "{error}");
+        }
+        let loaded = load_folder(&place.0).unwrap();
+        let names = loaded.iter().map(|l| l.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names, ["bc-parts", "bc-whole", "cql-parts", "cql-whole"]);
+        assert_eq!(loaded[0].metadata.env.as_deref(), Some("CartPole-v1"));
+        drop(Policies::new(loaded).unwrap());
+
+        let other = place.record("other", "CartPole-v1", 2);
+        let error = teach(&["--resume", &place.at("bc-parts"), "--dataset", &other], false).unwrap_err();
+        assert!(matches!(error, TeachError::OtherData { .. }), "{error}");
+    }
+
+    #[test]
+    fn data_that_make_no_teacher_are_named() {
+        let place = Place::new("bad");
+        let data = place.record("data", "CartPole-v1", 1);
+        let out = place.at("run");
+        let refused =
+            |args: &[&str]| teach(&[&["--out", &out], args].concat(), false).unwrap_err().to_string();
+        let error = refused(&["--dataset", &data, "--env", "InvertedPendulum-v5"]);
+        assert!(error.contains("1 number from -3 to 3") && error.contains("one of 2 choices"), "{error}");
+        let error = refused(&["--dataset", &data, "--env", "Nowhere-v0"]);
+        assert!(error.contains("Nowhere-v0"), "{error}");
+        assert!(refused(&["--dataset", &place.at("none")]).contains("none"));
+        assert!(refused(&["--dataset", &data, "--set", "gama=1"]).contains("gama"));
+        assert!(refused(&["--dataset", &data, "--backend", "tpu"]).contains("\"cpu\" or \"candle\""));
+        assert!(!Path::new(&out).exists(), "no run was begun");
+    }
+
+    #[test]
+    fn the_documentation_names_every_setting() {
+        let page = include_str!("../../../docs/teaching.md");
+        let settings = serde_json::to_value(OfflineConfig::default()).unwrap();
+        for name in settings.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{name}`")), "{name} is not described");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Behaviour cloning (Pomerleau 1991): a network that does what a dataset's actions were. The program of one update, and its
+//! learner. Discrete actions are classes, continuous ones (from -1 to 1) are a tanh, fitted by least squares.
+
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
+use crate::losses::offline::{behaviour_cloning_continuous, behaviour_cloning_discrete};
+use crate::mlp::{self, Layer, Mlp};
+use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
+use crate::replay::Batch;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Program, Trace};
+
+/// What a clone is made of. Defaults are those of d3rlpy's behaviour cloning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BcConfig {
+    /// Widths of the hidden layers, ReLU after each.
+    pub hidden: Vec<usize>,
+    /// Transitions in an update.
+    pub batch_size: usize,
+    /// The optimiser's constants.
+    pub adam: Adam,
+}
+
+oto_json::json_object! { BcConfig: settings { hidden, batch_size, adam } }
+
+impl Default for BcConfig {
+    fn default() -> Self {
+        Self { hidden: vec![256, 256], batch_size: 100, adam: Adam::default() }
+    }
+}
+
+/// What the actions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actions {
+    /// One of so many.
+    Discrete(usize),
+    /// So many components from -1 to 1.
+    Continuous(usize),
+}
+
+impl Actions {
+    /// Outputs of the network.
+    pub(crate) fn outputs(self) -> usize {
+        let (Actions::Discrete(n) | Actions::Continuous(n)) = self;
+        n
+    }
+
+    /// How many numbers an action has.
+    pub fn width(self) -> usize {
+        match self {
+            Actions::Discrete(_) => 1,
+            Actions::Continuous(n) => n,
+        }
+    }
+
+    /// The shape of so many actions in a program.
+    pub(crate) fn shape(self, rows: usize) -> Vec<usize> {
+        match self {
+            Actions::Discrete(_) => vec![rows],
+            Actions::Continuous(n) => vec![rows, n],
+        }
+    }
+}
+
+/// The sizes a program is recorded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width of an observation.
+    pub observation: usize,
+    /// Its answers.
+    pub actions: Actions,
+}
+
+/// Records one update: state and batch in, new state and [`LossParts`] out.
+pub fn program(config: &BcConfig, sizes: Sizes) -> Program {
+    let t = &Trace::new();
+    let batch = config.batch_size;
+    let params = mlp_parameters(t, "bc.", &widths(config, sizes));
+    let answer = network(&params, t.data("observation", &[batch, sizes.observation]), Activation::Relu);
+    let loss = match sizes.actions {
+        Actions::Discrete(_) => behaviour_cloning_discrete(answer, t.data("action", &[batch])),
+        Actions::Continuous(n) => behaviour_cloning_continuous(answer.tanh(), t.data("action", &[batch, n])),
+    };
+    let updates = config.adam.step(t, &params, loss, t.data("lr", &[]));
+    let none = t.constant(0.0, &[]);
+    t.finish(&updates, &LossParts::outputs(t, loss, loss, &[], none, none))
+}
+
+fn widths(config: &BcConfig, sizes: Sizes) -> Vec<usize> {
+    [&[sizes.observation], &config.hidden[..], &[sizes.actions.outputs()]].concat()
+}
+
+/// A clone: owns its parameters, improves them, acts with them.
+pub struct Bc {
+    config: BcConfig,
+    sizes: Sizes,
+    engine: Engine,
+    /// Gives a preference for each action, or the action before its tanh.
+    actor: Mlp,
+}
+
+impl Bc {
+    /// A clone with parameters drawn from `rng`.
+    pub fn new(
+        config: &BcConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program(config, sizes), "bc.", backend)?;
+        let layer = |pair: &[usize]| Layer {
+            weight: vec![0.0; pair[1] * pair[0]],
+            bias: vec![0.0; pair[1]],
+            activation: mlp::Activation::Relu,
+        };
+        let mut layers = widths(config, sizes).windows(2).map(layer).collect::<Vec<_>>();
+        layers.last_mut().expect("a network has a last layer").activation = mlp::Activation::Identity;
+        let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
+        let mut clone = Self { config: config.clone(), sizes, engine, actor };
+        clone.start_over(rng)?;
+        Ok(clone)
+    }
+
+    /// The sizes it was made for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
+    pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
+        let mut data: [&[f32]; 3] = [&[]; 3];
+        for (slot, (_, input)) in data.iter_mut().zip(self.engine.program().data()) {
+            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
+            *slot = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
+        }
+        match self.engine.update(&data)? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    /// The likeliest action, its index or its components.
+    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        let out = self.actor.forward(observation);
+        match self.sizes.actions {
+            Actions::Discrete(_) => action[0] = mlp::argmax(out) as f32,
+            Actions::Continuous(_) => action.iter_mut().zip(out).for_each(|(a, x)| *a = x.tanh()),
+        }
+    }
+
+    /// The weights it acts with now.
+    pub fn actor(&self) -> &Mlp {
+        &self.actor
+    }
+}
+
+impl Learner for Bc {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
+        parts.enumerate().try_for_each(|(i, part)| self.engine.acting(i, part))
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let widths = widths(&self.config, self.sizes);
+        let layers = widths.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
+        self.engine.start(|input| {
+            let place = input.name.strip_prefix("bc.").and_then(|name| name.split_once('.'));
+            match place.and_then(|(layer, part)| Some((layer.parse::<usize>().ok()?, part))) {
+                Some((layer, "weight")) => layers[layer].0.clone(),
+                Some((layer, _)) => layers[layer].1.clone(),
+                None => vec![0.0; input.len()],
+            }
+        })?;
+        self.hand_over()
+    }
+}

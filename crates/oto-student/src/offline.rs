@@ -1,0 +1,773 @@
+//! A teacher from recorded episodes alone: the training agent of OTO's Offline stage (Algorithm 1). Conservative Q-learning or
+//! behaviour cloning, with greedy episodes in the environment from time to time, of which the best policy is kept.
+//!
+//! Updates come in slices of any size ([`OfflineTrainer::step`], [`OfflineTrainer::advance`]), so that whoever has other things
+//! to do can own one. How updates are sliced changes nothing: same data, same seed, same policy.
+
+use crate::config::{ConfigError, EvaluationConfig, Linear, StudentConfig};
+use crate::evaluation::returns;
+use crate::policy;
+use crate::safetensors::{self, File};
+use crate::stage::Stage;
+use crate::student::Metrics;
+use crate::trainer::{BackendStatus, from_units, in_units};
+use oto_env::rng::Rng;
+use oto_env::{Action, EnvError, Environment, Space};
+use oto_graph::Backend;
+use oto_json::Writer;
+use oto_rl::agent::Agent;
+use oto_rl::bc::{self, Actions, Bc, BcConfig};
+use oto_rl::engine::{LearnError, LossParts, Schedule};
+use oto_rl::mlp::Mlp;
+use oto_rl::qrdqn::{self, QrDqn, QrDqnConfig};
+use oto_rl::replay::{Batch, Replay};
+use oto_rl::sac::{self, Sac, SacConfig};
+
+/// The key of a checkpoint's only metadata entry.
+const FORMAT: &str = "oto.offline.v1";
+/// The most transitions that are held.
+const MAX_TRANSITIONS: usize = 1 << 30;
+/// The first seed of evaluation episodes: every evaluation plays the same ones, far from those that people choose.
+const FIRST_SEED: u64 = 1 << 32;
+
+/// How the data are learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Conservative Q-learning (Kumar et al. 2020): QR-DQN for discrete actions, SAC for continuous ones.
+    Cql,
+    /// Behaviour cloning (Pomerleau 1991).
+    Bc,
+}
+
+oto_json::json_names! { Method { Cql = "cql", Bc = "bc" } }
+
+/// What makes a teacher from data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfflineConfig {
+    /// "cql" or "bc".
+    pub method: Method,
+    /// Draws parameters and batches.
+    pub seed: u64,
+    /// Updates in all.
+    pub updates: u64,
+    /// "cpu" or "candle".
+    pub backend: String,
+    /// Conservative Q-learning of discrete actions.
+    pub qrdqn: QrDqnConfig,
+    /// Conservative Q-learning of continuous actions.
+    pub sac: SacConfig,
+    /// Behaviour cloning.
+    pub bc: BcConfig,
+    /// Discount factor.
+    pub gamma: f64,
+    /// Rewards summed before the bootstrap.
+    pub n_step: usize,
+    /// Learning rate over updates.
+    pub learning_rate: Linear,
+    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    pub target_every: u64,
+    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    pub target_tau: f64,
+    /// Greedy evaluation, every so many updates.
+    pub evaluation: EvaluationConfig,
+    /// Ends the run once an evaluation's mean return is as high.
+    pub until_return: Option<f64>,
+    /// Ends the run after so many evaluations without a better one; 0 never does.
+    pub patience: u32,
+}
+
+oto_json::json_object! {
+    OfflineConfig: settings {
+        method, seed, updates, backend, qrdqn, sac, bc, gamma, n_step, learning_rate, target_every, target_tau, evaluation,
+        until_return, patience
+    }
+}
+
+impl Default for OfflineConfig {
+    fn default() -> Self {
+        Self::new(Method::Cql, &Space::Discrete { n: 2 })
+    }
+}
+
+impl OfflineConfig {
+    /// The field's settings for a method and these actions: for discrete CQL those of Tianshou's test on CartPole
+    /// (`test/offline/test_discrete_cql.py`), for continuous CQL the authors' (weight 5, 10 samples) on the SAC of
+    /// Stable-Baselines3, for cloning d3rlpy's. The number of updates is for small environments.
+    pub fn new(method: Method, action: &Space) -> Self {
+        let config = Self {
+            method,
+            seed: 0,
+            updates: 10_000,
+            backend: "cpu".into(),
+            qrdqn: QrDqnConfig {
+                hidden: vec![64],
+                quantiles: 200,
+                batch_size: 32,
+                double: true,
+                act_with_target: false,
+                cql: 10.0,
+                ..QrDqnConfig::default()
+            },
+            sac: SacConfig { samples: 10, cql: 5.0, ..SacConfig::default() },
+            bc: BcConfig::default(),
+            gamma: 0.99,
+            n_step: 3,
+            learning_rate: Linear::constant(3e-3),
+            target_every: 500,
+            target_tau: 0.005,
+            evaluation: EvaluationConfig { every: 500, episodes: 10 },
+            until_return: None,
+            patience: 10,
+        };
+        match (method, action) {
+            (Method::Bc, _) => {
+                Self { updates: 5_000, n_step: 1, learning_rate: Linear::constant(1e-3), ..config }
+            }
+            (_, Space::Discrete { .. }) => config,
+            (_, Space::Box { .. }) => {
+                let learning_rate = Linear::constant(3e-4);
+                Self { updates: 20_000, n_step: 1, learning_rate, target_every: 0, ..config }
+            }
+        }
+    }
+
+    /// Checks every setting before anything is built from it.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        // What a student has too has a student's ranges.
+        StudentConfig {
+            qrdqn: self.qrdqn.clone(),
+            sac: self.sac.clone(),
+            gamma: self.gamma,
+            n_step: self.n_step,
+            learning_rate: self.learning_rate,
+            target_tau: self.target_tau,
+            evaluation: self.evaluation,
+            ..StudentConfig::default()
+        }
+        .validate()?;
+        let check = |good: bool, field, got: String, expected| match good {
+            true => Ok(()),
+            false => Err(ConfigError { field, got, expected }),
+        };
+        let BcConfig { hidden, batch_size, adam } = &self.bc;
+        let layers = (1..=8).contains(&hidden.len()) && hidden.iter().all(|w| (1..=4096).contains(w));
+        check(layers, "bc.hidden", format!("{hidden:?}"), "1 to 8 widths from 1 to 4096")?;
+        let batch = (1..=65_536).contains(batch_size);
+        check(batch, "bc.batch_size", batch_size.to_string(), "1 to 65536 transitions")?;
+        let decays = (0.0..1.0).contains(&adam.beta1) && (0.0..1.0).contains(&adam.beta2);
+        let adam_fits = decays && (1e-16..=1.0).contains(&adam.epsilon);
+        check(
+            adam_fits,
+            "bc.adam",
+            format!("{adam:?}"),
+            "betas from 0 and below 1, epsilon from 1e-16 to 1",
+        )?;
+        check(self.updates > 0, "updates", "0".into(), "at least one update")?;
+        let known = matches!(self.backend.as_str(), "cpu" | "candle");
+        check(known, "backend", format!("{:?}", self.backend), "\"cpu\" or \"candle\"")?;
+        let until = self.until_return.unwrap_or(0.0);
+        check(until.is_finite(), "until_return", until.to_string(), "a finite return")
+    }
+
+    fn describe(&self) -> String {
+        match self.method {
+            Method::Cql => format!("cql: {:?} / {:?}", self.qrdqn, self.sac),
+            Method::Bc => format!("bc: {:?}", self.bc),
+        }
+    }
+}
+
+/// Why no teacher came of the data.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// A setting out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A space that cannot be learned in.
+    #[error("{0}")]
+    Space(String),
+    /// There are no data to learn from.
+    #[error("there are no transitions to learn from")]
+    Empty,
+    /// More data than are held.
+    #[error("more than {MAX_TRANSITIONS} transitions")]
+    TooMany,
+    /// An episode whose arrays do not belong together.
+    #[error("an episode of {steps} steps needs {expected} numbers as {what}, got {got}")]
+    Length {
+        /// Of how many rewards.
+        steps: usize,
+        /// "observations" or "actions".
+        what: &'static str,
+        /// How many belong to them.
+        expected: usize,
+        /// How many came.
+        got: usize,
+    },
+    /// A number that no learner can use.
+    #[error("step {step}: the {what} holds {value}, not a finite number of single precision")]
+    NotFinite {
+        /// Which step of the episode, from 0.
+        step: usize,
+        /// "observation" or "reward".
+        what: &'static str,
+        /// The number.
+        value: f64,
+    },
+    /// An action outside its space.
+    #[error("step {step}: {action:?} is no action of the space")]
+    Action {
+        /// Which step of the episode, from 0.
+        step: usize,
+        /// What was recorded.
+        action: Vec<f32>,
+    },
+    /// The learner's failure, divergence among them.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The environment failed.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
+}
+
+/// One episode of `T` steps, or a piece of one, as it was recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    /// `[T + 1, observation width]`: before each step, and after the last.
+    pub observations: &'a [f32],
+    /// `[T, action width]` in the environment's units; a discrete action is its index as a number.
+    pub actions: &'a [f32],
+    /// `[T]`.
+    pub rewards: &'a [f64],
+    /// Whether the last step ended the episode by its own rules, so that no return lies beyond it. Otherwise it was cut off
+    /// there, and the last observation has a value.
+    pub terminated: bool,
+}
+
+/// Greedy episodes of one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Updates made by then.
+    pub updates: u64,
+    /// Mean return.
+    pub mean: f64,
+    /// Lowest return.
+    pub min: f64,
+    /// Highest return.
+    pub max: f64,
+    /// How many episodes.
+    pub episodes: u32,
+    /// Whether none before was better: its policy is [`OfflineTrainer::best`] now.
+    pub best: bool,
+}
+
+/// The policy of the best evaluation.
+#[derive(Clone, Debug)]
+pub struct Best {
+    /// Updates made by then.
+    pub updates: u64,
+    /// Mean return.
+    pub mean: f64,
+    /// As [`OfflineTrainer::policy`] gave it.
+    pub policy: Mlp,
+}
+
+/// Why there is nothing more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All updates are made.
+    Updates,
+    /// The return that was asked for is reached.
+    Return,
+    /// No evaluation was better for a while.
+    NoImprovement,
+}
+
+/// What one slice came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Advance {
+    /// An evaluation that was due.
+    pub evaluation: Option<Evaluation>,
+    /// Whether it was the last slice, and why.
+    pub ended: Option<End>,
+}
+
+/// What of a trainer is no tensor.
+struct Progress {
+    config: OfflineConfig,
+    updates: u64,
+    draw: Rng,
+    transitions: u64,
+    digest: u64,
+    last_evaluation: Option<f64>,
+    best: Option<Mark>,
+    since_best: u32,
+}
+
+oto_json::json_object! {
+    Progress: open { config, updates, draw, transitions, digest, last_evaluation, best, since_best }
+}
+
+/// Where the best policy came from.
+struct Mark {
+    updates: u64,
+    mean: f64,
+}
+
+oto_json::json_object! { Mark: open { updates, mean } }
+
+/// Makes a teacher of recorded episodes.
+pub struct OfflineTrainer {
+    config: OfflineConfig,
+    agent: Agent,
+    spaces: [Space; 2],
+    replay: Replay,
+    batch: Batch,
+    /// Draws batches.
+    draw: Rng,
+    /// Of all data: which they were, to tell whether a checkpoint belongs to them.
+    digest: u64,
+    last_evaluation: Option<f64>,
+    best: Option<Best>,
+    since_best: u32,
+    row: Vec<f32>,
+}
+
+impl OfflineTrainer {
+    /// Without data yet, for an environment with these spaces.
+    ///
+    /// # Errors
+    /// A setting out of its range; spaces that the method cannot learn in; the backend's failure.
+    pub fn new(
+        config: &OfflineConfig,
+        observation: &Space,
+        action: &Space,
+        backend: &dyn Backend,
+    ) -> Result<Self, OfflineError> {
+        config.validate()?;
+        let mut rng = Rng::new(config.seed);
+        let agent = agent(config, observation, action, backend, &mut rng)?;
+        let widths = [observation.width(), agent.action_width()];
+        Ok(Self {
+            replay: Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma),
+            config: config.clone(),
+            agent,
+            spaces: [observation.clone(), action.clone()],
+            batch: Batch::default(),
+            draw: Rng::new(rng.next_u64()),
+            digest: 0xcbf2_9ce4_8422_2325,
+            last_evaluation: None,
+            best: None,
+            since_best: 0,
+            row: Vec::new(),
+        })
+    }
+
+    /// Adds an episode to what is learned from, at any time; gives the number of its steps.
+    ///
+    /// # Errors
+    /// Arrays that do not belong together, numbers that are not finite, actions outside their space. Nothing is added then.
+    pub fn add(&mut self, episode: &Recorded<'_>) -> Result<usize, OfflineError> {
+        let (width, numbers) = (self.spaces[0].width(), self.spaces[1].width());
+        self.check(episode)?;
+        let steps = episode.rewards.len();
+        let observation = |step: usize| &episode.observations[step * width..(step + 1) * width];
+        for (step, action) in episode.actions.chunks_exact(numbers).enumerate() {
+            self.row.clear();
+            from_units(&self.spaces[1], recorded(&self.spaces[1], action), &mut self.row);
+            let last = step + 1 == steps;
+            let (terminated, truncated) = (last && episode.terminated, last && !episode.terminated);
+            let reward = episode.rewards[step] as f32;
+            self.replay.push(
+                observation(step),
+                &self.row,
+                reward,
+                observation(step + 1),
+                terminated,
+                truncated,
+                |_, _| {},
+            );
+            let all = observation(step).iter().chain(&self.row).chain(observation(step + 1));
+            for number in all.chain([&reward, &f32::from(terminated)]) {
+                // FNV-1a over the numbers' bits.
+                self.digest = (self.digest ^ u64::from(number.to_bits())).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        Ok(steps)
+    }
+
+    fn check(&self, episode: &Recorded<'_>) -> Result<(), OfflineError> {
+        let steps = episode.rewards.len();
+        let (width, numbers) = (self.spaces[0].width(), self.spaces[1].width());
+        for (what, expected, got) in [
+            ("observations", (steps + 1).saturating_mul(width), episode.observations.len()),
+            ("actions", steps.saturating_mul(numbers), episode.actions.len()),
+        ] {
+            if expected != got {
+                return Err(OfflineError::Length { steps, what, expected, got });
+            }
+        }
+        if self.transitions() + steps > MAX_TRANSITIONS {
+            return Err(OfflineError::TooMany);
+        }
+        if let Some(at) = episode.observations.iter().position(|x| !x.is_finite()) {
+            let value = episode.observations[at].into();
+            return Err(OfflineError::NotFinite { step: at / width, what: "observation", value });
+        }
+        if let Some(step) = episode.rewards.iter().position(|r| !(*r as f32).is_finite()) {
+            return Err(OfflineError::NotFinite { step, what: "reward", value: episode.rewards[step] });
+        }
+        let space = &self.spaces[1];
+        let inside = |row: &[f32]| match space {
+            Space::Discrete { .. } if row[0].fract() != 0.0 || row[0] < 0.0 => false,
+            _ => space.contains(recorded(space, row)),
+        };
+        match episode.actions.chunks_exact(numbers).position(|row| !inside(row)) {
+            Some(step) => {
+                let action = episode.actions[step * numbers..(step + 1) * numbers].to_vec();
+                Err(OfflineError::Action { step, action })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes `count` updates.
+    ///
+    /// # Errors
+    /// [`OfflineError::Empty`]; the learner's failure, such as a loss that is no number any more. [`Self::best`] stays.
+    pub fn step(&mut self, count: u64) -> Result<(), OfflineError> {
+        if self.replay.is_empty() {
+            return Err(OfflineError::Empty);
+        }
+        let c = &self.config;
+        let size = match &self.agent {
+            Agent::QrDqn(_) => c.qrdqn.batch_size,
+            Agent::Sac(_) => c.sac.batch_size,
+            _ => c.bc.batch_size,
+        };
+        for _ in 0..count {
+            let updates = self.agent.engine().updates();
+            let target_mix = match c.target_every {
+                0 => c.target_tau as f32,
+                every => f32::from((updates + 1).is_multiple_of(every)),
+            };
+            let lr = c.learning_rate.at(updates) as f32;
+            let schedule = Schedule {
+                lr,
+                target_mix,
+                alpha_aikd: 0.0,
+                delta: 0.0,
+                eta: 0.0,
+                alpha_task: 1.0,
+                share: &[],
+            };
+            self.replay.sample(&mut self.draw, size, &mut self.batch);
+            self.agent.update(&self.batch, &schedule, &mut self.draw)?;
+        }
+        Ok(())
+    }
+
+    /// Plays greedy episodes, the same ones every time, and keeps the policy if none before was better.
+    ///
+    /// # Errors
+    /// A world with other spaces, or that fails; parameters that are no numbers any more.
+    pub fn evaluate(&mut self, world: &mut dyn Environment) -> Result<Evaluation, OfflineError> {
+        let [observation, action] = &self.spaces;
+        let (seen, done) = (world.observation_space(), world.action_space());
+        if seen.width() != observation.width() || done != action {
+            let message = format!("learned for {action:?}, the environment to evaluate in has {done:?}");
+            return Err(OfflineError::Space(message));
+        }
+        let policy = self.policy();
+        if !policy.layers().iter().all(|l| l.weight.iter().chain(&l.bias).all(|x| x.is_finite())) {
+            return Err(LearnError::NotFinite("of the acting network".into()).into());
+        }
+        let episodes = self.config.evaluation.episodes;
+        let (agent, row) = (&mut self.agent, &mut self.row);
+        let width = agent.action_width();
+        let mut units = vec![0.0; width];
+        let returns = returns(world, FIRST_SEED..FIRST_SEED + u64::from(episodes), |world, observation| {
+            row.clear();
+            row.resize(width, 0.0);
+            agent.act(observation, row);
+            Ok::<_, OfflineError>(world.step(in_units(action, row, &mut units), observation)?)
+        })?;
+        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+        let (min, max) =
+            returns.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), r| (l.min(*r), h.max(*r)));
+        let best = self.best.as_ref().is_none_or(|b| mean > b.mean);
+        let updates = self.updates();
+        if best {
+            self.best = Some(Best { updates, mean, policy });
+            self.since_best = 0;
+        } else {
+            self.since_best += 1;
+        }
+        self.last_evaluation = Some(mean);
+        Ok(Evaluation { updates, mean, min, max, episodes, best })
+    }
+
+    /// Goes on by at most `updates` updates, to the next evaluation, which is then made, or to the end.
+    ///
+    /// # Errors
+    /// As [`Self::step`] and [`Self::evaluate`].
+    pub fn advance(&mut self, world: &mut dyn Environment, updates: u64) -> Result<Advance, OfflineError> {
+        let mut evaluation = None;
+        if self.ended().is_none() {
+            let (now, every) = (self.updates(), self.config.evaluation.every);
+            let next = if every == 0 { u64::MAX } else { now - now % every + every };
+            let next = next.min(self.config.updates);
+            self.step(updates.min(next - now))?;
+            if self.updates() == next {
+                evaluation = Some(self.evaluate(world)?);
+            }
+        }
+        Ok(Advance { evaluation, ended: self.ended() })
+    }
+
+    /// Whether there is nothing more to do, and why.
+    pub fn ended(&self) -> Option<End> {
+        let c = &self.config;
+        let reached = c.until_return.zip(self.best.as_ref()).is_some_and(|(until, best)| best.mean >= until);
+        match () {
+            () if reached => Some(End::Return),
+            () if c.patience > 0 && self.since_best >= c.patience => Some(End::NoImprovement),
+            () if self.updates() >= c.updates => Some(End::Updates),
+            () => None,
+        }
+    }
+
+    /// Updates so far.
+    pub fn updates(&self) -> u64 {
+        self.agent.engine().updates()
+    }
+
+    /// Sets another end.
+    pub fn set_updates(&mut self, updates: u64) {
+        self.config.updates = updates;
+    }
+
+    /// Transitions that are learned from.
+    pub fn transitions(&self) -> usize {
+        self.replay.len()
+    }
+
+    /// The network that acts now: a preference for each discrete action, or a continuous action before its tanh.
+    pub fn policy(&self) -> Mlp {
+        self.agent.policy()
+    }
+
+    /// The policy of the best evaluation.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
+    }
+
+    /// A policy of this trainer as a file that can be served, see [`policy::write`].
+    pub fn policy_file(&self, policy: &Mlp, environment: &str) -> Vec<u8> {
+        let algorithm = match (&self.agent, self.config.method) {
+            (Agent::QrDqn(_), _) => "oto CQL on QR-DQN",
+            (Agent::Sac(_), _) => "oto CQL on SAC",
+            _ => "oto behaviour cloning",
+        };
+        let description = format!("Learned from {} recorded transitions.", self.transitions());
+        let [observation, action] = &self.spaces;
+        policy::write(policy, [observation, action], environment, algorithm, &description)
+    }
+
+    /// The parts of the last update's loss.
+    pub fn last_loss(&self) -> Option<LossParts> {
+        self.agent.engine().last_loss()
+    }
+
+    /// How the run stands. Its steps are updates: no step is taken in an environment.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            step: self.updates(),
+            steps: self.config.updates,
+            updates: self.updates(),
+            episodes: 0,
+            stage: Stage::Offline,
+            rounds: 0,
+            done: self.ended().is_some(),
+            epsilon: 0.0,
+            last_episode: None,
+            last_evaluation: self.last_evaluation,
+            loss: self.last_loss(),
+            backend: BackendStatus { name: self.agent.engine().backend().into(), ..Default::default() },
+            labels: 0,
+            transitions_sent: 0,
+            teachers: Vec::new(),
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &OfflineConfig {
+        &self.config
+    }
+
+    /// Everything but the data as a safetensors file, to go on from.
+    ///
+    /// # Errors
+    /// Parameters that are no numbers any more: such a state is not worth keeping.
+    pub fn save(&self) -> Result<Vec<u8>, OfflineError> {
+        let mut tensors = self.agent.engine().state()?;
+        if let Some(bad) = tensors.iter().find(|t| t.values.iter().any(|x| !x.is_finite())) {
+            return Err(LearnError::NotFinite(bad.name.clone()).into());
+        }
+        if let Some(best) = &self.best {
+            tensors.extend(policy::tensors("best.", &best.policy));
+        }
+        let progress = Progress {
+            config: self.config.clone(),
+            updates: self.updates(),
+            draw: self.draw.clone(),
+            transitions: self.transitions() as u64,
+            digest: self.digest,
+            last_evaluation: self.last_evaluation,
+            best: self.best.as_ref().map(|b| Mark { updates: b.updates, mean: b.mean }),
+            since_best: self.since_best,
+        };
+        let metadata = Writer::object(|out| out.field("progress", &progress));
+        Ok(safetensors::write(FORMAT, &metadata, &tensors))
+    }
+
+    /// Goes on where a checkpoint was saved. True if the data are those it was saved with: only then does it go on as if it
+    /// had never stopped.
+    ///
+    /// # Errors
+    /// A foreign or damaged file, or one of another network; nothing changes then.
+    pub fn load(&mut self, file: &[u8]) -> Result<bool, OfflineError> {
+        let file = File::read(file).map_err(broken)?;
+        let progress = progress(&file)?;
+        let (theirs, ours) = (&progress.config, &self.config);
+        if (theirs.method, &theirs.qrdqn, &theirs.sac, &theirs.bc)
+            != (ours.method, &ours.qrdqn, &ours.sac, &ours.bc)
+        {
+            let (theirs, ours) = (theirs.describe(), ours.describe());
+            return Err(broken(format!("it holds {theirs}, this trainer has {ours}")));
+        }
+        let best = progress.best.map(|mark| self.best_of(&file, mark)).transpose()?;
+        self.agent.restore(progress.updates, |name| file.floats(name))?;
+        (self.draw, self.best, self.since_best) = (progress.draw, best, progress.since_best);
+        self.last_evaluation = progress.last_evaluation;
+        Ok(progress.digest == self.digest && progress.transitions == self.transitions() as u64)
+    }
+
+    fn best_of(&self, file: &File<'_>, mark: Mark) -> Result<Best, OfflineError> {
+        let mut policy = self.policy();
+        for (i, layer) in policy.layers_mut().iter_mut().enumerate() {
+            for (part, values) in [("weight", &mut layer.weight), ("bias", &mut layer.bias)] {
+                let name = format!("best.{i}.{part}");
+                let found = file.floats(&name).filter(|f| f.len() == values.len());
+                *values = found.ok_or_else(|| broken(format!("{name} is not there, or does not fit")))?;
+            }
+        }
+        Ok(Best { updates: mark.updates, mean: mark.mean, policy })
+    }
+}
+
+/// The configuration a checkpoint was made with, and its updates.
+///
+/// # Errors
+/// A foreign or damaged file.
+pub fn checkpoint(file: &[u8]) -> Result<(OfflineConfig, u64), OfflineError> {
+    let progress = progress(&File::read(file).map_err(broken)?)?;
+    Ok((progress.config, progress.updates))
+}
+
+struct Metadata {
+    progress: Progress,
+}
+
+oto_json::json_object! { Metadata: open { progress } }
+
+fn progress(file: &File<'_>) -> Result<Progress, OfflineError> {
+    let entry = file
+        .text(FORMAT)
+        .ok_or_else(|| broken(format!("a safetensors file, but its metadata have no entry {FORMAT}")))?;
+    Ok(oto_json::read::<Metadata>(entry).map_err(broken)?.progress)
+}
+
+fn broken(reason: impl std::fmt::Display) -> OfflineError {
+    OfflineError::Checkpoint(reason.to_string())
+}
+
+/// A recorded row of numbers as an action.
+fn recorded<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
+    match space {
+        Space::Discrete { .. } => Action::Discrete(row[0] as u32),
+        Space::Box { .. } => Action::Continuous(row),
+    }
+}
+
+/// The learner of a method between these spaces, or why there is none.
+fn agent(
+    config: &OfflineConfig,
+    observation: &Space,
+    action: &Space,
+    backend: &dyn Backend,
+    rng: &mut Rng,
+) -> Result<Agent, OfflineError> {
+    for (which, space) in [("observation", observation), ("action", action)] {
+        space.validate().map_err(|e| OfflineError::Space(format!("the {which} space: {e}")))?;
+    }
+    let refused = |reason: &str| Err(OfflineError::Space(reason.into()));
+    let Space::Box { low, .. } = observation else {
+        return refused("learning needs a box of numbers as observation, this one is discrete");
+    };
+    let (width, teachers) = (low.len(), 0);
+    let actions = match action {
+        Space::Discrete { n } => Actions::Discrete(*n as usize),
+        Space::Box { low, high } => {
+            let ranged = low.iter().zip(high).all(|(l, h)| l.is_finite() && h.is_finite() && l < h);
+            if !ranged {
+                return refused("learning needs a finite range for each component of an action");
+            }
+            Actions::Continuous(low.len())
+        }
+    };
+    Ok(match (config.method, actions) {
+        (Method::Bc, actions) => {
+            Agent::Bc(Bc::new(&config.bc, bc::Sizes { observation: width, actions }, backend, rng)?)
+        }
+        (_, Actions::Discrete(actions)) => {
+            let sizes = qrdqn::Sizes { observation: width, actions, teachers };
+            Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, rng)?)
+        }
+        (_, Actions::Continuous(action)) => {
+            let sizes = sac::Sizes { observation: width, action, teachers };
+            Agent::Sac(Sac::new(&config.sac, sizes, backend, rng)?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where an episode terminated nothing is beyond; where it was cut off the last observation has a value.
+    #[test]
+    fn returns_end_where_episodes_terminate_and_not_where_they_are_cut_off() {
+        let (observation, action) = (Space::uniform(1, -9.0, 9.0), Space::uniform(1, -2.0, 2.0));
+        let config = OfflineConfig { n_step: 2, gamma: 0.5, ..OfflineConfig::new(Method::Cql, &action) };
+        let mut trainer = OfflineTrainer::new(&config, &observation, &action, &oto_cpu::Cpu).unwrap();
+        for terminated in [true, false] {
+            let (observations, actions, rewards) = ([0.0, 1.0, 2.0, 3.0], [2.0, 0.0, -1.0], [1.0, 2.0, 4.0]);
+            let episode =
+                Recorded { observations: &observations, actions: &actions, rewards: &rewards, terminated };
+            assert_eq!(trainer.add(&episode).unwrap(), 3);
+        }
+        let (_, arrays) = trainer.replay.save();
+        let array = |name: &str| arrays.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone()).unwrap();
+        assert_eq!(array("replay.reward"), [2.0, 4.0, 4.0, 2.0, 4.0, 4.0]);
+        assert_eq!(array("replay.discount"), [0.25, 0.0, 0.0, 0.25, 0.25, 0.5]);
+        assert_eq!(array("replay.next_observation"), [2.0, 3.0, 3.0, 2.0, 3.0, 3.0]);
+        assert_eq!(array("replay.action")[..3], [1.0, 0.0, -0.5], "from -1 to 1");
+    }
+}

@@ -1,0 +1,261 @@
+//! Teachers from recorded episodes: what they learn, that slices and interruptions change nothing, and what is refused.
+
+use oto_cpu::Cpu;
+use oto_env::rng::Rng;
+use oto_env::{Action, Environment, Space, make};
+use oto_rl::bc::BcConfig;
+use oto_rl::engine::LearnError;
+use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::sac::SacConfig;
+use oto_student::config::EvaluationConfig;
+use oto_student::offline::{End, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, checkpoint};
+
+/// What an episode was.
+#[derive(Default)]
+struct Episode {
+    observations: Vec<f32>,
+    actions: Vec<f32>,
+    rewards: Vec<f64>,
+    terminated: bool,
+}
+
+impl Episode {
+    fn recorded(&self) -> Recorded<'_> {
+        let Episode { observations, actions, rewards, terminated } = self;
+        Recorded { observations, actions, rewards, terminated: *terminated }
+    }
+}
+
+/// Plays a rule whose number becomes an action, a share of the actions being drawn at random.
+fn play(env: &str, episodes: u64, random: f64, rule: fn(&[f32]) -> f32) -> Vec<Episode> {
+    let mut world = make(env).unwrap();
+    let mut rng = Rng::new(1);
+    let mut one = |seed| {
+        let mut seen = vec![0.0; world.observation_space().width()];
+        world.reset(Some(seed), &mut seen).unwrap();
+        let mut episode = Episode { observations: seen.clone(), ..Episode::default() };
+        loop {
+            let drawn = rng.f64() < random;
+            let number = if drawn { rng.uniform(-3.0, 3.0) as f32 } else { rule(&seen) };
+            let (index, row) = (u32::from(number > 0.0), [number]);
+            let discrete = matches!(world.action_space(), Space::Discrete { .. });
+            let action = if discrete { Action::Discrete(index) } else { Action::Continuous(&row) };
+            let step = world.step(action, &mut seen).unwrap();
+            episode.observations.extend(&seen);
+            episode.actions.push(if discrete { index as f32 } else { number });
+            episode.rewards.push(step.reward);
+            if step.done() {
+                episode.terminated = step.terminated;
+                return episode;
+            }
+        }
+    };
+    (0..episodes).map(&mut one).collect()
+}
+
+/// Balances CartPole for all of its 500 steps.
+fn lean(seen: &[f32]) -> f32 {
+    seen[2] + 0.5 * seen[3] + 0.05 * seen[0] + 0.1 * seen[1]
+}
+
+fn small(method: Method, action: &Space) -> OfflineConfig {
+    let config = OfflineConfig::new(method, action);
+    OfflineConfig {
+        updates: 400,
+        qrdqn: QrDqnConfig { hidden: vec![32], quantiles: 8, ..config.qrdqn },
+        sac: SacConfig { hidden: vec![24], batch_size: 32, samples: 2, ..config.sac },
+        bc: BcConfig { hidden: vec![32], batch_size: 64, ..config.bc },
+        evaluation: EvaluationConfig { every: 100, episodes: 3 },
+        ..config
+    }
+}
+
+fn trainer(config: &OfflineConfig, env: &dyn Environment, data: &[Episode]) -> OfflineTrainer {
+    let mut trainer = OfflineTrainer::new(config, env.observation_space(), env.action_space(), &Cpu).unwrap();
+    for episode in data {
+        trainer.add(&episode.recorded()).unwrap();
+    }
+    trainer
+}
+
+#[test]
+fn good_episodes_make_a_good_teacher() {
+    let mut world = make("CartPole-v1").unwrap();
+    let data = play("CartPole-v1", 12, 0.2, lean);
+    let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() / data.len();
+    assert!((100..=500).contains(&mean), "{mean}");
+    for method in [Method::Bc, Method::Cql] {
+        let config =
+            OfflineConfig { updates: 1500, until_return: Some(450.0), ..small(method, world.action_space()) };
+        let mut trainer = trainer(&config, &*world, &data);
+        while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+        let best = trainer.best().unwrap();
+        assert_eq!(trainer.ended(), Some(End::Return), "{method:?}: {}", best.mean);
+        assert_eq!(trainer.updates(), best.updates, "it ended there");
+    }
+}
+
+#[test]
+fn slices_and_interruptions_change_nothing() {
+    for (env, method) in [
+        ("CartPole-v1", Method::Cql),
+        ("InvertedPendulum-v5", Method::Cql),
+        ("InvertedPendulum-v5", Method::Bc),
+    ] {
+        let mut world = make(env).unwrap();
+        let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
+        let config = OfflineConfig { patience: 0, ..small(method, world.action_space()) };
+        let run = |trainer: &mut OfflineTrainer, world: &mut dyn Environment, slice, until| {
+            let mut evaluations = Vec::new();
+            while trainer.updates() < until {
+                evaluations.extend(trainer.advance(world, slice).unwrap().evaluation);
+            }
+            evaluations
+        };
+        let mut whole = trainer(&config, &*world, &data);
+        let expected = run(&mut whole, &mut *world, 1000, 400);
+        assert_eq!(expected.iter().map(|e| e.updates).collect::<Vec<_>>(), [100, 200, 300, 400]);
+
+        let mut first = trainer(&config, &*world, &data);
+        let mut got = run(&mut first, &mut *world, 7, 210);
+        let file = first.save().unwrap();
+        let (saved, updates) = checkpoint(&file).unwrap();
+        assert_eq!((saved, updates), (config.clone(), first.updates()));
+        let mut second = trainer(&config, &*world, &data);
+        assert!(second.load(&file).unwrap());
+        got.extend(run(&mut second, &mut *world, 3, 400));
+        assert_eq!(got, expected, "{env} {method:?}");
+        assert_eq!(second.save().unwrap(), whole.save().unwrap(), "{env} {method:?}");
+        assert_eq!(second.ended(), Some(End::Updates));
+
+        let mut other = trainer(&config, &*world, &data[1..]);
+        assert!(!other.load(&file).unwrap(), "it was saved with other data");
+    }
+}
+
+#[test]
+fn it_ends_when_nothing_gets_better() {
+    let mut world = make("CartPole-v1").unwrap();
+    let data = play("CartPole-v1", 4, 1.0, lean);
+    let config = OfflineConfig {
+        learning_rate: oto_student::config::Linear::constant(0.0),
+        patience: 2,
+        ..small(Method::Bc, world.action_space())
+    };
+    let mut trainer = trainer(&config, &*world, &data);
+    while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+    assert_eq!((trainer.ended(), trainer.updates()), (Some(End::NoImprovement), 300));
+    assert_eq!(trainer.best().unwrap().updates, 100, "the first of equals");
+}
+
+#[test]
+fn data_that_do_not_fit_are_refused() {
+    let world = make("InvertedPendulum-v5").unwrap();
+    let config = small(Method::Cql, world.action_space());
+    let mut trainer = trainer(&config, &*world, &[]);
+    assert!(matches!(trainer.step(1), Err(OfflineError::Empty)));
+    let good = Episode {
+        observations: vec![0.5; 12],
+        actions: vec![3.0, -3.0],
+        rewards: vec![1.0, 1.0],
+        terminated: true,
+    };
+    let mut refused = |change: fn(&mut Episode)| {
+        let (observations, actions) = (good.observations.clone(), good.actions.clone());
+        let mut bad = Episode { observations, actions, rewards: good.rewards.clone(), terminated: true };
+        change(&mut bad);
+        trainer.add(&bad.recorded()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(|e| e.rewards.push(1.0)),
+        "an episode of 3 steps needs 16 numbers as observations, got 12"
+    );
+    assert_eq!(refused(|e| e.actions.truncate(1)), "an episode of 2 steps needs 2 numbers as actions, got 1");
+    assert!(refused(|e| e.rewards[1] = f64::NAN).starts_with("step 1: the reward holds NaN"));
+    assert!(refused(|e| e.rewards[0] = 1e300).starts_with("step 0: the reward holds 1"));
+    assert!(refused(|e| e.observations[9] = f32::INFINITY).starts_with("step 2: the observation holds inf"));
+    assert_eq!(refused(|e| e.actions[1] = 3.5), "step 1: [3.5] is no action of the space");
+    assert_eq!(trainer.transitions(), 0, "nothing was added");
+    assert_eq!(trainer.add(&good.recorded()).unwrap(), 2);
+
+    let spaces = |observation, action| {
+        OfflineTrainer::new(&config, &observation, &action, &Cpu).map(drop).unwrap_err().to_string()
+    };
+    let (line, choice) = (Space::uniform(1, -1.0, 1.0), Space::Discrete { n: 2 });
+    assert!(spaces(choice.clone(), choice).contains("discrete"));
+    assert!(spaces(line, Space::uniform(1, 0.0, f32::INFINITY)).contains("finite range"));
+    let mut other = make("CartPole-v1").unwrap();
+    assert!(matches!(trainer.evaluate(&mut *other), Err(OfflineError::Space(_))));
+}
+
+#[test]
+fn a_diverging_run_says_so_and_keeps_what_was_good() {
+    let mut world = make("InvertedPendulum-v5").unwrap();
+    let data = play("InvertedPendulum-v5", 4, 1.0, |_| 0.0);
+    let config = small(Method::Cql, world.action_space());
+    let mut trainer = trainer(&config, &*world, &data);
+    trainer.advance(&mut *world, 100).unwrap();
+    let file = trainer.save().unwrap();
+    let rewards = vec![3e38; 500];
+    let (observations, actions) = (vec![0.1; 501 * 4], vec![1.0; 500]);
+    let poison =
+        Recorded { observations: &observations, actions: &actions, rewards: &rewards, terminated: true };
+    trainer.add(&poison).unwrap();
+    let error = loop {
+        if let Err(error) = trainer.step(1) {
+            break error;
+        }
+        assert!(trainer.updates() < 1000, "such rewards cannot be learned");
+    };
+    assert!(matches!(error, OfflineError::Learn(LearnError::Diverged { .. })), "{error}");
+    assert!(matches!(trainer.save(), Err(OfflineError::Learn(LearnError::NotFinite(_)))));
+    assert_eq!(trainer.best().unwrap().updates, 100);
+    assert!(!trainer.load(&file).unwrap(), "other data");
+    assert_eq!(trainer.updates(), 100);
+    trainer.save().unwrap();
+}
+
+#[test]
+fn foreign_and_broken_checkpoints_are_refused() {
+    let mut world = make("CartPole-v1").unwrap();
+    let data = play("CartPole-v1", 2, 1.0, lean);
+    let config = small(Method::Bc, world.action_space());
+    let mut one = trainer(&config, &*world, &data);
+    one.advance(&mut *world, 100).unwrap();
+    let file = one.save().unwrap();
+    for cut in [0, 7, 8, 100, file.len() / 2, file.len() - 1] {
+        assert!(matches!(one.load(&file[..cut]), Err(OfflineError::Checkpoint(_))), "cut to {cut} bytes");
+    }
+    let foreign = one.policy_file(&one.policy(), "CartPole-v1");
+    let error = one.load(&foreign).unwrap_err().to_string();
+    assert!(error.contains("oto.offline.v1"), "{error}");
+    let wider = OfflineConfig { bc: BcConfig { hidden: vec![33], ..config.bc.clone() }, ..config.clone() };
+    let error = trainer(&wider, &*world, &data).load(&file).unwrap_err().to_string();
+    assert!(error.contains("[32]") && error.contains("[33]"), "{error}");
+    assert_eq!(one.save().unwrap(), file, "nothing changed");
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let with = |json: &str| {
+        let config = config_of(json);
+        config.validate().unwrap_err().to_string()
+    };
+    assert!(with(r#"{"backend":"webgpu"}"#).starts_with("backend is \"webgpu\""));
+    assert!(with(r#"{"updates":0}"#).starts_with("updates is 0"));
+    assert!(with(r#"{"bc":{"hidden":[]}}"#).starts_with("bc.hidden is []"));
+    assert!(with(r#"{"bc":{"batch_size":0}}"#).starts_with("bc.batch_size is 0"));
+    assert!(with(r#"{"qrdqn":{"cql":-1}}"#).starts_with("qrdqn.cql is -1"));
+    assert!(with(r#"{"sac":{"cql":1e9}}"#).starts_with("sac.cql is"));
+    let config = OfflineConfig::new(Method::Bc, &Space::Discrete { n: 2 });
+    config.validate().unwrap();
+    assert_eq!(config_of(&serde_json::to_string(&config).unwrap()), config);
+    assert!(
+        serde_json::from_str::<OfflineConfig>(r#"{"gama":0.9}"#).is_err(),
+        "a misspelt setting is refused"
+    );
+}
+
+fn config_of(json: &str) -> OfflineConfig {
+    serde_json::from_str(json).unwrap()
+}
