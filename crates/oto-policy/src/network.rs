@@ -8,6 +8,7 @@
 //! | `q_net.q_net.N` | DQN | relu | largest value |
 //! | `quantile_net.quantile_net.N` | QR-DQN | relu | largest mean over quantiles |
 //! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range; a single layer is clipped |
+//! | `mean.N` | oto's own PPO students | tanh | the action, clipped |
 //! | `policy.N` | oto's own students and teachers | relu | largest value, or tanh scaled to the action range |
 
 use crate::spaces::{self, ActionShape, Input};
@@ -262,6 +263,9 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
             _ => Head::Squashed(f32::MAX),
         };
         return Ok(Parts { layers, head });
+    }
+    if starts("mean.").is_some() {
+        return Ok(Parts { layers: open("mean.")?, head: Head::Mean });
     }
     if starts("policy.").is_some() {
         return Ok(Parts { layers: open("policy.")?, head: own_head(metadata) });

@@ -48,8 +48,10 @@ impl Drop for Folder {
 
 #[test]
 fn a_students_policy_answers_as_the_student_acts() {
-    for env in ["CartPole-v1", "Pendulum-v1"] {
-        let config = presets::student(env);
+    for (env, on_policy) in
+        [("CartPole-v1", false), ("Pendulum-v1", false), ("CartPole-v1", true), ("Pendulum-v1", true)]
+    {
+        let config = if on_policy { presets::on_policy(env) } else { presets::student(env) };
         let mut student = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
         let file = student.policy(env);
         let mut policy = load(&file, &Metadata::default()).unwrap();

@@ -112,6 +112,11 @@ impl Agent {
         }
     }
 
+    /// Whether a continuous action is the tanh of what [`Self::policy`] gives; otherwise it is cut off at -1 and 1.
+    pub fn squashes(&self) -> bool {
+        !matches!(self, Agent::Ppo(_))
+    }
+
     /// The best action it knows, `[action_width]`.
     pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         match self {

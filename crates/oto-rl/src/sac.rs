@@ -8,8 +8,8 @@ use crate::critics::{
     repeated, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
-use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses;
+use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::offline::cql_continuous;
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};

@@ -577,7 +577,7 @@ impl OfflineTrainer {
         };
         let description = format!("Learned from {} recorded transitions.", self.transitions());
         let [observation, action] = &self.spaces;
-        policy::write(policy, [observation, action], environment, algorithm, &description)
+        policy::write(policy, true, [observation, action], environment, algorithm, &description)
     }
 
     /// The parts of the last update's loss.
@@ -621,7 +621,7 @@ impl OfflineTrainer {
             return Err(LearnError::NotFinite(bad.name.clone()).into());
         }
         if let Some(best) = &self.best {
-            tensors.extend(policy::tensors("best.", &best.policy));
+            tensors.extend(policy::tensors("best.", best.policy.layers()));
         }
         let progress = Progress {
             config: self.config.clone(),

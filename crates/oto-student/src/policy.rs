@@ -5,21 +5,24 @@ use crate::safetensors;
 use oto_env::Space;
 use oto_json::Writer;
 use oto_rl::engine::NamedTensor;
-use oto_rl::mlp::Mlp;
+use oto_rl::mlp::{Activation, Layer, Mlp};
 
 /// The key of the file's only metadata entry: a policy's metadata as JSON.
 pub const FORMAT: &str = "oto.policy.v1";
 
-/// Writes a network whose outputs are a preference for each discrete action, or a continuous action before its tanh, ReLU
-/// after every other layer: tensors `policy.N.weight` and `policy.N.bias`, and as metadata the spaces, the environment's id
-/// and the algorithm, `description` a sentence for people.
+/// Writes a network whose outputs are a preference for each discrete action, or a continuous action: before its tanh
+/// (`squashed`), or as it is, cut off at -1 and 1. Tensors are `policy.N.weight` and `policy.N.bias`, or `mean.N...`, whose outputs
+/// are in the environment's units; metadata are the spaces, the hidden layers' activation, the environment's id and the
+/// algorithm, `description` a sentence for people.
 pub fn write(
     network: &Mlp,
+    squashed: bool,
     [observation, action]: [&Space; 2],
     environment: &str,
     algorithm: &str,
     description: &str,
 ) -> Vec<u8> {
+    let hidden = network.layers()[0].activation;
     let metadata = Writer::object(|out| {
         out.field("kind", "policy");
         out.field("description", description);
@@ -27,13 +30,33 @@ pub fn write(
         out.field("algorithm", algorithm);
         out.field("observation_space", observation);
         out.field("action_space", action);
+        if hidden == Activation::Tanh {
+            out.field("activation", "tanh");
+        }
     });
-    safetensors::write(FORMAT, &metadata, &tensors("policy.", network))
+    let tensors = match action {
+        Space::Box { low, high } if !squashed => tensors("mean.", &in_units(network, low, high)),
+        _ => tensors("policy.", network.layers()),
+    };
+    safetensors::write(FORMAT, &metadata, &tensors)
+}
+
+/// The same network with outputs from `low` to `high` where they went from -1 to 1.
+fn in_units(network: &Mlp, low: &[f32], high: &[f32]) -> Vec<Layer> {
+    let mut layers = network.layers().to_vec();
+    let last = layers.last_mut().expect("a network has a last layer");
+    let width = last.weight.len() / last.bias.len();
+    for (i, row) in last.weight.chunks_exact_mut(width).enumerate() {
+        let half = (high[i] - low[i]) * 0.5;
+        row.iter_mut().for_each(|w| *w *= half);
+        last.bias[i] = last.bias[i] * half + low[i] + half;
+    }
+    layers
 }
 
 /// A network's layers as tensors `{prefix}N.weight` and `{prefix}N.bias`.
-pub(crate) fn tensors(prefix: &str, network: &Mlp) -> Vec<NamedTensor> {
-    let layer = |(i, layer): (usize, &oto_rl::mlp::Layer)| {
+pub(crate) fn tensors(prefix: &str, network: &[Layer]) -> Vec<NamedTensor> {
+    let layer = |(i, layer): (usize, &Layer)| {
         let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
         let named = |part: &str, shape: Vec<usize>, values: &[f32]| NamedTensor {
             name: format!("{prefix}{i}.{part}"),
@@ -42,5 +65,5 @@ pub(crate) fn tensors(prefix: &str, network: &Mlp) -> Vec<NamedTensor> {
         };
         [named("weight", vec![outputs, inputs], &layer.weight), named("bias", vec![outputs], &layer.bias)]
     };
-    network.layers().iter().enumerate().flat_map(layer).collect()
+    network.iter().enumerate().flat_map(layer).collect()
 }

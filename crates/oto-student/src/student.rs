@@ -521,8 +521,8 @@ impl Student {
         let (observation, action) = self.world.spaces();
         let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
         let description = format!("A student after {} steps.", self.trainer.steps());
-        let network = self.trainer.learner.policy();
-        crate::policy::write(&network, [observation, action], environment, &algorithm, &description)
+        let (network, squashed) = (self.trainer.learner.policy(), self.trainer.learner.squashes());
+        crate::policy::write(&network, squashed, [observation, action], environment, &algorithm, &description)
     }
 
     /// Takes over a saved network to act with; nothing else of the file.
