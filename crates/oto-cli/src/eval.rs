@@ -1,14 +1,15 @@
 //! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
 //! section VI-B play along, and the best plan of each episode is the bound.
 
+use crate::world::{environment, world};
 use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
-use oto_env::{Action, EnvError, Space, make, make_classic};
+use oto_env::{Action, EnvError, Space, make_classic};
 use oto_policy::{Policy, PolicyError, load_file};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, World};
+use oto_student::student::Student;
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
@@ -22,7 +23,7 @@ const BASELINE: &str = "LTE";
 pub struct EvalOptions {
     /// Checkpoints, run folders that hold one, and models (ONNX, safetensors, ...); the others are compared with the first
     pub policies: Vec<PathBuf>,
-    /// Environment to play in
+    /// Environment to play in; gym:ID for one of Gymnasium's
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// How many episodes
@@ -175,7 +176,7 @@ fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, Eval
     let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
     match checkpoint::config(&file) {
         Ok(config) => {
-            let mut student = Student::new(&config, World::built_in(env)?, &[], &oto_cpu::Cpu, 0)?;
+            let mut student = Student::new(&config, world(env)?, &[], &oto_cpu::Cpu, 0)?;
             student.load_weights(&file)?;
             play_student(&mut student, env, seeds)
         }
@@ -184,7 +185,7 @@ fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, Eval
 }
 
 fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
-    returns(&mut *make(env)?, seeds, |world, observation| {
+    returns(&mut *environment(env)?, seeds, |world, observation| {
         let action = student.trainer().greedy(observation)?;
         Ok(world.step(action, observation)?)
     })
@@ -195,7 +196,7 @@ pub(crate) fn play_model(
     env: &str,
     seeds: Range<u64>,
 ) -> Result<Vec<f64>, EvalError> {
-    let mut world = make(env)?;
+    let mut world = environment(env)?;
     let fits = match (world.action_space(), policy.action_space()) {
         (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
         (space @ Space::Box { .. }, oto_proto::Space::Box { low, .. }) => low.len() == space.width(),

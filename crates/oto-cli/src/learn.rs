@@ -2,11 +2,12 @@
 
 use crate::backend;
 use crate::options::Job;
+use crate::world;
 use oto_graph::BackendError;
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::LinkState;
 use oto_student::link::tungstenite::AddressError;
-use oto_student::student::{Event, Metrics, Student, Tick, World};
+use oto_student::student::{Event, Metrics, Student, Tick};
 use oto_student::trainer::{TrainError, program};
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ pub fn prepare(
     wires: Option<Vec<Wire>>,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
-    let world = World::built_in(&job.env)?;
+    let world = world::world(&job.env)?;
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = backend::choose(&job.student.backend, || program)?;

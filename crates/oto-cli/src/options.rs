@@ -1,5 +1,6 @@
 //! The flags of a training run, the same for `oto learn` and for the WASI command.
 
+use crate::world;
 use clap::Args;
 use oto_proto::{Adapter, Dtype};
 use oto_student::config::{Algorithm, Clock, Linear, StudentConfig};
@@ -30,6 +31,9 @@ pub enum OptionsError {
     /// A flag that does not fit.
     #[error("{0}")]
     Flag(String),
+    /// No such environment.
+    #[error(transparent)]
+    Environment(#[from] oto_env::EnvError),
     /// A setting out of its range.
     #[error(transparent)]
     Config(#[from] oto_student::config::ConfigError),
@@ -38,7 +42,7 @@ pub enum OptionsError {
 /// What to train, where, and by whom it is taught.
 #[derive(Args, Clone, Debug)]
 pub struct LearnOptions {
-    /// Environment to learn in
+    /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:HalfCheetah-v5, gym:ALE/Pong-v5)
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// Algorithm of the student; without it: what the environment's actions need
@@ -121,7 +125,7 @@ pub struct Job {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let base = serde_json::to_value(presets::student(&self.env));
+        let base = serde_json::to_value(world::student(&self.env)?);
         let mut settings = base.map_err(|error| OptionsError::Json { what: "defaults".into(), error })?;
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path)
@@ -179,7 +183,7 @@ impl LearnOptions {
         let of = |i: usize, url: &String| {
             let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
             let adapter = match self.adapter.get(i).map(String::as_str) {
-                None => presets::adapter(&self.env, &policy),
+                None => presets::adapter(world::id(&self.env), &policy),
                 Some("none") => None,
                 Some(given) => Some(adapter(given)?),
             };

@@ -491,7 +491,8 @@ impl Student {
             pending: self.pending,
             labels: self.labels,
             worlds: match &self.world {
-                World::Inside { train, evaluate } => Some((train.save(), evaluate.save())),
+                // An environment that cannot be saved is one outside: a run that goes on begins a new episode in it.
+                World::Inside { train, evaluate } => train.save().ok().zip(evaluate.save().ok()),
                 World::Outside { .. } => None,
             },
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
