@@ -4,6 +4,7 @@ use oto_candle::Candle;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
+use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
 use oto_wgpu::{Gpu, Wgpu};
 use std::sync::{Arc, OnceLock};
@@ -74,26 +75,59 @@ fn train_steps(backend: &dyn Backend) {
         (4, vec![16], 20, 12, 6, 3, false),
     ] {
         let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
-        let sizes = Sizes { observation: 4, actions, teachers };
-        let program = program(&config, sizes);
-        let rng = &mut Rng::new(seed);
-        let [mut ours, mut reference] = pair(backend, &program, rng);
-        let (mut a, mut b) = (outputs(&program), outputs(&program));
-        for step in 0..60 {
-            let data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
-            let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
-            ours.run(&data, &mut a).unwrap();
-            reference.run(&data, &mut b).unwrap();
-            for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
-                close(a, b, 1e-3, &format!("{}, seed {seed}, step {step}, {name}", backend.name()));
-            }
+        train_step(backend, &config, Sizes { observation: 4, actions, teachers }, seed, 60);
+    }
+}
+
+/// Students that see images: the losses are the same, and so must be the steps.
+#[test]
+fn train_steps_that_see_images_agree() {
+    let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+    for (seed, shape, layers, double) in [
+        (5, [2, 12, 11], vec![layer(5, 4, 2), layer(3, 3, 1)], false),
+        (6, [1, 6, 6], vec![layer(17, 2, 2)], true),
+    ] {
+        let convolution = Convolution { shape, layers };
+        let observation = convolution.inputs();
+        let config = QrDqnConfig {
+            convolution: Some(convolution),
+            hidden: vec![12],
+            quantiles: 6,
+            batch_size: 5,
+            double,
+            ..QrDqnConfig::default()
+        };
+        for backend in backends() {
+            train_step(backend.as_ref(), &config, Sizes { observation, actions: 3, teachers: 1 }, seed, 20);
         }
-        for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
-            let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
-            ours.read(InputId(i), &mut a).unwrap();
-            reference.read(InputId(i), &mut b).unwrap();
-            close(&a, &b, 2e-3, &format!("{}, seed {seed}, {}", backend.name(), input.name));
+    }
+}
+
+/// The same steps here and in candle, and the same state after them.
+fn train_step(backend: &dyn Backend, config: &QrDqnConfig, sizes: Sizes, seed: u64, steps: usize) {
+    let program = program(config, sizes);
+    let rng = &mut Rng::new(seed);
+    let [mut ours, mut reference] = pair(backend, &program, rng);
+    let (mut a, mut b) = (outputs(&program), outputs(&program));
+    for step in 0..steps {
+        let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), sizes, rng)).collect::<Vec<_>>();
+        if config.convolution.is_some() {
+            let seen =
+                data.iter_mut().zip(program.data()).filter(|(_, (_, i))| i.name.ends_with("observation"));
+            seen.for_each(|(x, _)| x.iter_mut().for_each(|x| *x = rng.below(256) as f32));
         }
+        let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        ours.run(&data, &mut a).unwrap();
+        reference.run(&data, &mut b).unwrap();
+        for ((a, b), (name, _)) in a.iter().zip(&b).zip(&program.outputs) {
+            close(a, b, 1e-3, &format!("{}, seed {seed}, step {step}, {name}", backend.name()));
+        }
+    }
+    for (i, input) in program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
+        let (mut a, mut b) = (vec![0.0; input.len()], vec![0.0; input.len()]);
+        ours.read(InputId(i), &mut a).unwrap();
+        reference.read(InputId(i), &mut b).unwrap();
+        close(&a, &b, 2e-3, &format!("{}, seed {seed}, {}", backend.name(), input.name));
     }
 }
 

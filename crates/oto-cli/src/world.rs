@@ -51,9 +51,15 @@ fn bridged(id: &str, training: bool) -> Result<oto_bridge::Gymnasium, EnvError> 
 
 #[cfg(feature = "native")]
 fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
-    Ok(match bridged(id, true)?.action_space() {
-        oto_env::Space::Box { .. } => presets::continuous(),
-        oto_env::Space::Discrete { .. } => presets::student(id),
+    let world = bridged(id, true)?;
+    Ok(match (world.action_space(), world.shape()) {
+        (oto_env::Space::Box { .. }, _) => presets::continuous(),
+        (_, &[channels, height, width]) if world.bytes() => {
+            let config = presets::pixels([channels, height, width]);
+            // Images that are too small for the field's network are rows of numbers.
+            if config.validate().is_ok() { config } else { presets::student(id) }
+        }
+        _ => presets::student(id),
     })
 }
 

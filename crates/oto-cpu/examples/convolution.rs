@@ -5,7 +5,8 @@ use oto_cpu::Cpu;
 use oto_graph::{Activation, Backend, Conv, Trace, grad};
 use std::time::Instant;
 
-const BATCH: usize = 32;
+/// Few, so that a step is over before another program has its turn on the core: images are worked on one by one anyway.
+const BATCH: usize = 2;
 
 fn main() {
     for ([channels, side], outputs, kernel, stride) in
@@ -32,7 +33,7 @@ fn main() {
             let mut out = vec![Vec::new(); program.outputs.len()];
             let mut compiled = Cpu.compile(program).expect("a program that fits");
             let mut best = f64::INFINITY;
-            for _ in 0..20 {
+            for _ in 0..200 {
                 let start = Instant::now();
                 compiled.run(&data, &mut out).expect("the data fit");
                 best = best.min(start.elapsed().as_secs_f64());

@@ -211,6 +211,8 @@ pub struct Student {
     last_ms: Option<u64>,
     /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
     stored: Vec<SlotId>,
+    /// Room for a stored observation that is put together.
+    room: Vec<f32>,
     labels: u64,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
@@ -259,6 +261,7 @@ impl Student {
             pending: false,
             last_ms: None,
             stored: Vec::new(),
+            room: Vec::new(),
             labels: 0,
             last_episode: None,
             last_evaluation: None,
@@ -367,7 +370,7 @@ impl Student {
             for slot in &self.stored {
                 t.offer(
                     *slot,
-                    replay.observation(*slot),
+                    replay.observation(*slot, &mut self.room),
                     config.request_batch,
                     step + config.label_lag,
                     now_ms,
@@ -559,8 +562,9 @@ impl Teacher {
     }
 
     fn offer_all(&mut self, replay: &oto_rl::replay::Replay, first: SlotId, count: u64, now_ms: u64) {
+        let mut room = Vec::new();
         for slot in first..first.saturating_add(count.min(1 << 16)) {
-            if let Some(state) = replay.observation(slot) {
+            if let Some(state) = replay.observation(slot, &mut room) {
                 // A state that was accepted once is accepted again.
                 let _ = self.link.offer(slot, state, now_ms);
             }
