@@ -42,7 +42,8 @@ pub enum OptionsError {
 /// What to train, where, and by whom it is taught.
 #[derive(Args, Clone, Debug)]
 pub struct LearnOptions {
-    /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:HalfCheetah-v5, gym:ALE/Pong-v5)
+    /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:ALE/Pong-v5),
+    /// mujoco:ID for HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// Algorithm of the student; without it: what the environment's actions need

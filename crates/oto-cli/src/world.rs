@@ -1,4 +1,5 @@
-//! Worlds by the names users give them: built-in ones by their ids, and `gym:ID` for what Gymnasium has in Python.
+//! Worlds by the names users give them: built-in ones by their ids, `gym:ID` for what Gymnasium has in Python, `mujoco:ID` for the
+//! same bodies without Python, on MuJoCo's own library.
 
 use oto_env::{EnvError, Environment};
 use oto_student::config::StudentConfig;
@@ -6,36 +7,67 @@ use oto_student::presets;
 use oto_student::student::World;
 use oto_student::trainer::TrainError;
 
-/// What comes before the id of an environment of Gymnasium's own.
-const GYMNASIUM: &str = "gym:";
+/// Where an environment lives.
+enum Place<'e> {
+    BuiltIn(&'e str),
+    Gymnasium(&'e str),
+    Mujoco(&'e str),
+}
+
+fn place(env: &str) -> Place<'_> {
+    match env.split_once(':') {
+        Some(("gym", id)) => Place::Gymnasium(id),
+        Some(("mujoco", id)) => Place::Mujoco(id),
+        _ => Place::BuiltIn(env),
+    }
+}
 
 /// The id without what says where it lives: what is known of an environment holds wherever it runs.
 pub fn id(env: &str) -> &str {
-    env.strip_prefix(GYMNASIUM).unwrap_or(env)
+    match place(env) {
+        Place::BuiltIn(id) | Place::Gymnasium(id) | Place::Mujoco(id) => id,
+    }
 }
 
 /// An environment to evaluate in.
 pub fn environment(env: &str) -> Result<Box<dyn Environment>, EnvError> {
-    match env.strip_prefix(GYMNASIUM) {
-        None => oto_env::make(env),
-        Some(id) => gymnasium(id, false),
-    }
+    make(env, false)
 }
 
 /// A student's world: one environment to learn in, one to be evaluated in.
 pub fn world(env: &str) -> Result<World, TrainError> {
-    match env.strip_prefix(GYMNASIUM) {
-        None => World::built_in(env),
-        Some(id) => Ok(World::Inside { train: gymnasium(id, true)?, evaluate: gymnasium(id, false)? }),
-    }
+    Ok(World::Inside { train: make(env, true)?, evaluate: make(env, false)? })
 }
 
 /// The default student for an environment. One of Gymnasium's is asked what it is.
 pub fn student(env: &str) -> Result<StudentConfig, EnvError> {
-    match env.strip_prefix(GYMNASIUM) {
-        None => Ok(presets::student(env)),
-        Some(id) => gymnasium_student(id),
+    match place(env) {
+        Place::BuiltIn(id) => Ok(presets::student(id)),
+        Place::Gymnasium(id) => gymnasium_student(id),
+        Place::Mujoco(_) => Ok(presets::continuous()),
     }
+}
+
+fn make(env: &str, training: bool) -> Result<Box<dyn Environment>, EnvError> {
+    match place(env) {
+        Place::BuiltIn(id) => oto_env::make(id),
+        Place::Gymnasium(id) => gymnasium(id, training),
+        Place::Mujoco(id) => mujoco(id),
+    }
+}
+
+#[cfg(feature = "mujoco")]
+fn mujoco(id: &str) -> Result<Box<dyn Environment>, EnvError> {
+    let python = oto_bridge::Options::default().python;
+    let files = oto_mujoco::Files::find(&python).map_err(|e| EnvError::External(e.to_string()))?;
+    oto_mujoco::make(id, &files)
+}
+
+#[cfg(not(feature = "mujoco"))]
+fn mujoco(id: &str) -> Result<Box<dyn Environment>, EnvError> {
+    Err(EnvError::External(format!(
+        "mujoco:{id}: this program was built without its feature \"mujoco\"; gym:{id} runs in Python"
+    )))
 }
 
 #[cfg(feature = "native")]
@@ -65,10 +97,26 @@ fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
 
 #[cfg(not(feature = "native"))]
 fn gymnasium(id: &str, _training: bool) -> Result<Box<dyn Environment>, EnvError> {
-    Err(EnvError::External(format!("{GYMNASIUM}{id}: a component has no Python; use the native program")))
+    Err(EnvError::External(format!("gym:{id}: a component has no Python; use the native program")))
 }
 
 #[cfg(not(feature = "native"))]
 fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
     gymnasium(id, true).map(|_| StudentConfig::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_where_an_environment_lives() {
+        assert_eq!(
+            ["gym:ALE/Pong-v5", "mujoco:Hopper-v5", "CartPole-v1"].map(id),
+            ["ALE/Pong-v5", "Hopper-v5", "CartPole-v1"]
+        );
+        assert_eq!(environment("CartPole-v1").unwrap().id(), "CartPole-v1");
+        let unknown = environment("jim:CartPole-v1").err().unwrap();
+        assert!(matches!(unknown, EnvError::UnknownId { .. }), "{unknown}");
+    }
 }
