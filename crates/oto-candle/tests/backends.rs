@@ -4,6 +4,7 @@ use oto_candle::Candle;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
+use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::optimiser::clipped;
 use oto_rl::ppo::{self, Actions, PpoConfig};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
@@ -83,7 +84,7 @@ fn train_steps(backend: &dyn Backend) {
         let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
         let sizes = Sizes { observation: 4, actions, teachers };
         let program = program(&config, sizes);
-        same_steps(backend, &program, Some(actions), seed);
+        same_steps(backend, &program, Some(actions), seed, 60);
     }
 }
 
@@ -92,7 +93,7 @@ fn steps_of_discrete_sac_agree() {
     for (seed, actions, teachers) in [(10, 2, 1), (11, 5, 0)] {
         let config = SacConfig { hidden: vec![9, 8], batch_size: 12, ..SacConfig::default() };
         let program = sac_discrete::program(&config, Sizes { observation: 4, actions, teachers });
-        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed));
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
     }
 }
 
@@ -110,17 +111,48 @@ fn steps_of_ppo_agree() {
             Actions::Discrete(n) => Some(n),
             Actions::Continuous(_) => None,
         };
-        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, seed));
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, seed, 60));
     }
 }
 
-/// Sixty steps from the same state on the same data.
-fn same_steps(backend: &dyn Backend, program: &Program, actions: Option<usize>, seed: u64) {
+/// Students that see images: the losses are the same, and so must be the steps.
+#[test]
+fn train_steps_that_see_images_agree() {
+    let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+    for (seed, shape, layers, double) in [
+        (5, [2, 12, 11], vec![layer(5, 4, 2), layer(3, 3, 1)], false),
+        (6, [1, 6, 6], vec![layer(17, 2, 2)], true),
+    ] {
+        let convolution = Convolution { shape, layers };
+        let observation = convolution.inputs();
+        let config = QrDqnConfig {
+            convolution: Some(convolution),
+            hidden: vec![12],
+            quantiles: 6,
+            batch_size: 5,
+            double,
+            ..QrDqnConfig::default()
+        };
+        for backend in backends() {
+            let program = program(&config, Sizes { observation, actions: 3, teachers: 1 });
+            same_steps(backend.as_ref(), &program, Some(3), seed, 20);
+        }
+    }
+}
+
+/// So many steps here and in candle, from the same state on the same data.
+fn same_steps(backend: &dyn Backend, program: &Program, actions: Option<usize>, seed: u64, steps: usize) {
     let rng = &mut Rng::new(seed);
     let [mut ours, mut reference] = pair(backend, program, rng);
     let (mut a, mut b) = (outputs(program), outputs(program));
-    for step in 0..60 {
-        let data = program.data().map(|(_, i)| draw(&i.name, i.len(), actions, rng)).collect::<Vec<_>>();
+    let sees_images = program.inputs.iter().any(|i| i.name.contains(".eye."));
+    for step in 0..steps {
+        let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), actions, rng)).collect::<Vec<_>>();
+        if sees_images {
+            let seen =
+                data.iter_mut().zip(program.data()).filter(|(_, (_, i))| i.name.ends_with("observation"));
+            seen.for_each(|(x, _)| x.iter_mut().for_each(|x| *x = rng.below(256) as f32));
+        }
         let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
         ours.run(&data, &mut a).unwrap();
         reference.run(&data, &mut b).unwrap();

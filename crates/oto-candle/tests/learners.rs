@@ -6,7 +6,8 @@ use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::agent::Agent;
 use oto_rl::bc::{self, Actions, Bc, BcConfig};
-use oto_rl::engine::{LossParts, Schedule};
+use oto_rl::convolution::{Convolution, ConvolutionLayer};
+use oto_rl::engine::{Learner, LossParts, Schedule};
 use oto_rl::ppo::{self, Ppo, PpoConfig};
 use oto_rl::qrdqn::{QrDqn, QrDqnConfig, Sizes};
 use oto_rl::replay::Batch;
@@ -331,4 +332,35 @@ fn state_moves_between_backends() {
     }
     let (a, b) = (here.engine().last_loss().unwrap().loss, there.engine().last_loss().unwrap().loss);
     assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{a} {b}");
+}
+
+/// What acts on plain weights sees what the program sees.
+#[test]
+fn a_student_that_sees_images_acts_as_its_program_says() {
+    let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+    let convolution = Convolution { shape: [2, 10, 9], layers: vec![layer(4, 4, 2), layer(6, 2, 1)] };
+    let sizes = Sizes { observation: convolution.inputs(), actions: 2, teachers: 0 };
+    let config = QrDqnConfig {
+        convolution: Some(convolution),
+        hidden: vec![16],
+        quantiles: 3,
+        batch_size: 1,
+        act_with_target: false,
+        ..QrDqnConfig::default()
+    };
+    let rng = &mut Rng::new(15);
+    let mut student = QrDqn::new(&config, sizes, &Cpu, rng).unwrap();
+    for _ in 0..5 {
+        let observation = (0..sizes.observation).map(|_| rng.below(256) as f32).collect::<Vec<_>>();
+        let q = student.q_values(&observation).to_vec();
+        let mut batch = Batch::default();
+        batch.next_observation.clone_from(&observation);
+        batch.observation = observation;
+        batch.action = vec![rng.below(2) as f32];
+        (batch.reward, batch.discount, batch.perm) = (vec![1.0], vec![0.5], vec![0.0]);
+        student.update(&batch, &schedule()).unwrap();
+        let reported = student.engine().last_loss().unwrap().q;
+        let acted = q[batch.action[0] as usize];
+        assert!((reported - acted).abs() < 1e-5, "{reported} in the program, {acted} acting");
+    }
 }

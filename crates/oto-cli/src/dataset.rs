@@ -1,6 +1,7 @@
 //! `oto dataset`: what is in a dataset, and datasets of what a policy plays.
 
 use crate::eval::{EvalError, Player};
+use crate::world;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_data::{
@@ -89,7 +90,7 @@ pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
 fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
     let CollectOptions { policy, env, steps, seed, noise, epsilon, .. } = options;
     let mut player = Player::load(policy, env)?;
-    let mut world = oto_env::make(env).map_err(DataError::from)?;
+    let mut world = world::environment(env).map_err(DataError::from)?;
     let name = policy.file_name().unwrap_or(policy.as_os_str()).to_string_lossy();
     let exploration = format!("noise {noise}, epsilon {epsilon}");
     let metadata = Metadata {

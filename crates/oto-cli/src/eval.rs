@@ -1,15 +1,16 @@
 //! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
 //! section VI-B play along, and the best plan of each episode is the bound.
 
+use crate::world::{environment, world};
 use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
-use oto_env::{Action, EnvError, Space, make, make_classic};
+use oto_env::{Action, EnvError, Space, make_classic};
 use oto_policy::load::RUN_POLICY;
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, World, wire_space};
+use oto_student::student::{Student, wire_space};
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
@@ -23,7 +24,7 @@ const BASELINE: &str = "LTE";
 pub struct EvalOptions {
     /// Checkpoints, run folders that hold one, models (ONNX, safetensors, ...), scripted:random; the others are compared with the first
     pub policies: Vec<PathBuf>,
-    /// Environment to play in
+    /// Environment to play in; gym:ID for one of Gymnasium's
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// How many episodes
@@ -181,9 +182,9 @@ pub(crate) enum Player {
 impl Player {
     /// A checkpoint, the one in a run folder, a model, or `scripted:NAME`.
     pub fn load(path: &Path, env: &str) -> Result<Self, EvalError> {
-        let world = make(env)?;
+        let own = environment(env)?;
         if let Some(name) = path.to_str().filter(|name| name.starts_with(scripted::PREFIX)) {
-            let [observation, action] = [world.observation_space(), world.action_space()].map(wire_space);
+            let [observation, action] = [own.observation_space(), own.action_space()].map(wire_space);
             return Ok(Self::Model(scripted(name, observation, action)?));
         }
         // A run's policy is its checkpoint's, and the best one's where there is a choice.
@@ -195,10 +196,10 @@ impl Player {
         let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
         let Ok(config) = checkpoint::config(&file) else {
             let policy = load_file(&path)?.policy;
-            check_actions(&*policy, world.action_space())?;
+            check_actions(&*policy, own.action_space())?;
             return Ok(Self::Model(policy));
         };
-        let mut student = Student::new(&config, World::built_in(env)?, &[], &oto_cpu::Cpu, 0)?;
+        let mut student = Student::new(&config, world(env)?, &[], &oto_cpu::Cpu, 0)?;
         student.load_weights(&file)?;
         Ok(Self::Student(Box::new(student)))
     }
@@ -225,7 +226,7 @@ fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, Eval
 }
 
 fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
-    returns(&mut *make(env)?, seeds, |world, observation| {
+    returns(&mut *environment(env)?, seeds, |world, observation| {
         let action = student.trainer().greedy(observation)?;
         Ok(world.step(action, observation)?)
     })
@@ -246,7 +247,7 @@ pub(crate) fn play_model(
     env: &str,
     seeds: Range<u64>,
 ) -> Result<Vec<f64>, EvalError> {
-    let mut world = make(env)?;
+    let mut world = environment(env)?;
     check_actions(policy, world.action_space())?;
     let mut row = Vec::new();
     returns(&mut *world, seeds, |world, observation| {

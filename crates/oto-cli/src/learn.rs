@@ -2,6 +2,7 @@
 
 use crate::backend;
 use crate::options::Job;
+use crate::world;
 use oto_graph::BackendError;
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::LinkState;
@@ -70,7 +71,7 @@ pub fn prepare(
     wires: Option<Vec<Wire>>,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
-    prepare_in(World::built_in(&job.env)?, job, wires, resume)
+    prepare_in(world::world(&job.env)?, job, wires, resume)
 }
 
 /// [`prepare`] in a world of the caller's.

@@ -4,6 +4,7 @@ use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
 use crate::run_folder::{FolderError, RunFolder};
+use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
@@ -185,7 +186,7 @@ fn one(
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
-    let (world, recorder) = world(job, command.record.is_some())?;
+    let (world, recorder) = place(job, command.record.is_some())?;
     let (mut student, mut driver) = learn::prepare_in(world, job, None, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
@@ -225,12 +226,13 @@ fn one(
 type Record = Arc<Mutex<Recorder>>;
 
 /// The run's world, and what records its steps, if they are to be recorded.
-fn world(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
+fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
     if !record {
-        return Ok((World::built_in(&job.env).map_err(RunError::Train)?, None));
+        return Ok((world::world(&job.env).map_err(RunError::Train)?, None));
     }
-    let make = || oto_env::make(&job.env).map_err(DataError::from);
-    let train = make()?;
+    let World::Inside { train, evaluate } = world::world(&job.env).map_err(RunError::Train)? else {
+        unreachable!("a world with a name is made here")
+    };
     let metadata = Metadata {
         environment: Some(job.env.clone()),
         algorithm: Some("oto learn".into()),
@@ -240,7 +242,7 @@ fn world(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnComman
     let spaces = (train.observation_space().clone(), train.action_space().clone());
     let recorder = Arc::new(Mutex::new(Recorder::new(spaces.0, spaces.1, metadata)));
     let train = Box::new(Recorded::new(train, recorder.clone()));
-    Ok((World::Inside { train, evaluate: make()? }, Some(recorder)))
+    Ok((World::Inside { train, evaluate }, Some(recorder)))
 }
 
 fn curve_subtitle(job: &Job) -> String {
@@ -287,7 +289,8 @@ impl Observer for Console<'_> {
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
         let file = student.save(true).map_err(|e: TrainError| e.to_string())?;
         self.folder.save_checkpoint(&file).map_err(|e| e.to_string())?;
-        self.folder.save_policy(&student.policy(self.env)).map_err(|e| e.to_string())
+        let policy = student.policy(self.env);
+        policy.map_or(Ok(()), |file| self.folder.save_policy(&file)).map_err(|e| e.to_string())
     }
 
     fn stop(&self) -> bool {

@@ -6,6 +6,7 @@ pub mod learn;
 pub mod options;
 #[cfg(feature = "reference")]
 pub mod verify;
+pub mod world;
 
 #[cfg(feature = "native")]
 pub mod bench;

@@ -9,6 +9,9 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
+    /// Python for environments of Gymnasium's (gym:...); otherwise OTO_PYTHON or python3
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    python: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,7 +38,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result: Result<bool, Box<dyn std::error::Error>> = match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(python) = cli.python {
+        oto_bridge::use_python(python);
+    }
+    let result: Result<bool, Box<dyn std::error::Error>> = match cli.command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
         Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
         Command::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),

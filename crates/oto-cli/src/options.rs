@@ -1,5 +1,6 @@
 //! The flags of a training run, the same for `oto learn` and for the WASI command.
 
+use crate::world;
 use clap::Args;
 use oto_proto::{Adapter, Dtype};
 use oto_student::config::{Algorithm, Clock, Linear, StudentConfig};
@@ -30,6 +31,9 @@ pub enum OptionsError {
     /// A flag that does not fit.
     #[error("{0}")]
     Flag(String),
+    /// No such environment.
+    #[error(transparent)]
+    Environment(#[from] oto_env::EnvError),
     /// A setting out of its range.
     #[error(transparent)]
     Config(#[from] oto_student::config::ConfigError),
@@ -38,7 +42,8 @@ pub enum OptionsError {
 /// What to train, where, and by whom it is taught.
 #[derive(Args, Clone, Debug)]
 pub struct LearnOptions {
-    /// Environment to learn in
+    /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:ALE/Pong-v5),
+    /// mujoco:ID for HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
     /// Algorithm of the student; without it: what the environment's actions need
@@ -124,7 +129,7 @@ pub struct Job {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let usual = presets::student(&self.env);
+        let usual = world::student(&self.env)?;
         let mut student = self.settings(&usual)?;
         let algorithm = match self.algorithm.as_deref() {
             Some("sac") => Algorithm::Sac,
@@ -133,7 +138,7 @@ impl LearnOptions {
             None => student.algorithm,
         };
         if algorithm != usual.algorithm {
-            student = self.settings(&presets::learner(&self.env, algorithm))?;
+            student = self.settings(&presets::learner(world::id(&self.env), algorithm))?;
         }
         student.algorithm = algorithm;
         self.apply(&mut student)?;
@@ -183,7 +188,7 @@ impl LearnOptions {
         let of = |i: usize, url: &String| {
             let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
             let adapter = match self.adapter.get(i).map(String::as_str) {
-                None => presets::adapter(&self.env, &policy),
+                None => presets::adapter(world::id(&self.env), &policy),
                 Some("none") => None,
                 Some(given) => Some(adapter(given)?),
             };

@@ -737,6 +737,7 @@ mod tests {
             return_at_least: Some(3.0),
             give_up: Some(GiveUp { after_steps: 4, below_return: 5.0 }),
         };
+        job.student.qrdqn.convolution = Some(oto_rl::convolution::Convolution::atari([4, 84, 84]));
         job.student.settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1 });
         job.student.stages = StagesConfig { offline: Some(whole), ..StagesConfig::default() };
         let teacher: TeacherConfig = job.teachers[0].clone();

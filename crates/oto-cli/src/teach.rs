@@ -4,6 +4,7 @@ use crate::backend;
 use crate::learn::METRICS;
 use crate::options::{OptionsError, settings};
 use crate::run_folder::{FolderError, RunFolder};
+use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Dataset};
@@ -174,7 +175,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
         }
     };
     job.teach.validate().map_err(OfflineError::from)?;
-    let mut world = oto_env::make(&job.env)?;
+    let mut world = world::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
     data.fits(&observation, &action)
         .map_err(|error| TeachError::Data { path: job.dataset.clone(), error })?;

@@ -1,6 +1,6 @@
 //! A compiled program: steps, memory, and one loop over them.
 
-use crate::convolution::{conv2d, conv2d_grad_input, conv2d_grad_weight};
+use crate::convolution::{Room, conv2d, conv2d_grad_input, conv2d_grad_weight};
 use crate::kernels::{self, AdamConstants, Spread};
 use crate::lower::lower;
 use crate::map::MapStep;
@@ -34,6 +34,7 @@ struct Compiled {
     steps: Vec<Step>,
     memory: Memory,
     scratch: Scratch,
+    room: Room,
 }
 
 /// A kernel, ready to run.
@@ -96,17 +97,23 @@ impl Compiled {
             steps,
             memory,
             scratch: Scratch::default(),
+            room: Room::default(),
             program,
         }
     }
 }
 
 impl Step {
-    fn run(&mut self, memory: &mut Memory, scratch: &mut Scratch) -> Result<(), BackendError> {
+    fn run(
+        &mut self,
+        memory: &mut Memory,
+        scratch: &mut Scratch,
+        room: &mut Room,
+    ) -> Result<(), BackendError> {
         match self {
             Step::Map(map) => map.run(memory)?,
             Step::Matmul(p) => p.run(memory, scratch),
-            Step::Conv(c) => c.run(memory),
+            Step::Conv(c) => c.run(memory, room),
             Step::Reduce { x, spread, out } => {
                 memory.write(*out, |memory, to| spread.sum(memory.whole(*x), to.len(), to));
             }
@@ -135,20 +142,20 @@ impl MatmulStep {
 }
 
 impl ConvStep {
-    fn run(&self, memory: &mut Memory) {
+    fn run(&self, memory: &mut Memory, room: &mut Room) {
         let (out, shape) = &self.out;
         memory.write(*out, |memory, out| {
             let operand = |i: usize| (memory.whole(self.operands[i].0), self.operands[i].1.as_slice());
             match self.op {
                 Op::Conv2d { conv, activation, .. } => {
-                    conv2d(operand(0), operand(1), operand(2).0, conv, shape, out);
-                    kernels::activate(activation, out);
+                    let bias = operand(2).0;
+                    conv2d(operand(0), operand(1), bias, (conv, activation), shape, out, room);
                 }
                 Op::Conv2dGradInput { conv, .. } => {
-                    conv2d_grad_input(operand(0), operand(1), conv, shape, out)
+                    conv2d_grad_input(operand(0), operand(1), conv, shape, out, room)
                 }
                 Op::Conv2dGradWeight { conv, .. } => {
-                    conv2d_grad_weight(operand(0), operand(1), conv, shape, out)
+                    conv2d_grad_weight(operand(0), operand(1), conv, shape, out, room)
                 }
                 ref op => unreachable!("{op:?} is no convolution"),
             }
@@ -204,7 +211,7 @@ impl Executable for Compiled {
             }
         }
         for step in &mut self.steps {
-            step.run(&mut self.memory, &mut self.scratch)?;
+            step.run(&mut self.memory, &mut self.scratch, &mut self.room)?;
         }
         for (from, out) in self.outputs.iter().zip(outputs) {
             out.clear();

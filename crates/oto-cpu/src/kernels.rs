@@ -14,7 +14,6 @@ pub enum Operand<'a> {
 simd! { pub fn affine(x: &[f32], mul: f32, add: f32, out: &mut [f32]) = affine_loop }
 simd! { pub fn unary(op: Unary, x: &[f32], out: &mut [f32]) = unary_loop }
 simd! { pub fn binary(op: Binary, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) = binary_loop }
-simd! { pub fn activate(activation: Activation, y: &mut [f32]) = activate_loop }
 simd! { pub fn activation_grad(y: &[f32], g: &[f32], activation: Activation, out: &mut [f32]) = activation_grad_loop }
 simd! { pub fn log_softmax_grad(y: &[f32], g: &[f32], last: usize, out: &mut [f32]) = log_softmax_grad_loop }
 simd! { pub fn moment(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) = moment_loop }
@@ -77,15 +76,6 @@ fn binary_loop<I: Isa>(op: Binary, a: Operand<'_>, b: Operand<'_>, out: &mut [f3
         // Written so that NaN on either side comes out as NaN.
         Binary::Max => zip(a, b, out, |a, b| if a > b || a.is_nan() { a } else { b }),
         Binary::Min => zip(a, b, out, |a, b| if a < b || a.is_nan() { a } else { b }),
-    }
-}
-
-#[inline(always)]
-fn activate_loop<I: Isa>(activation: Activation, y: &mut [f32]) {
-    match activation {
-        Activation::Identity => {}
-        Activation::Relu => y.iter_mut().for_each(|v| *v = math::relu(*v)),
-        Activation::Tanh => y.iter_mut().for_each(|v| *v = math::tanh::<I>(*v)),
     }
 }
 

@@ -56,7 +56,7 @@ impl Environment for Recorded {
         Ok(step)
     }
 
-    fn save(&self) -> Snapshot {
+    fn save(&self) -> Result<Snapshot, EnvError> {
         self.world.save()
     }
 

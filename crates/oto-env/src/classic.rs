@@ -156,14 +156,14 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
         Ok(step)
     }
 
-    fn save(&self) -> Snapshot {
-        Snapshot {
+    fn save(&self) -> Result<Snapshot, EnvError> {
+        Ok(Snapshot {
             id: self.id.into(),
             state: self.state.to_vec(),
             elapsed_steps: self.elapsed_steps,
             phase: self.phase,
             rng: self.rng.clone(),
-        }
+        })
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {

@@ -48,7 +48,7 @@ oto_json::json_names! { Phase { New = "new", Running = "running", Ended = "ended
 pub struct Snapshot {
     /// The environment's id; restoring into another one is refused.
     pub id: String,
-    /// The state in float64; empty where the environment cannot give one.
+    /// The state in float64.
     pub state: Vec<f64>,
     /// Steps taken in this episode.
     pub elapsed_steps: u32,
@@ -93,11 +93,14 @@ pub trait Environment: Send {
     fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError>;
 
     /// Everything needed to go on from here.
-    fn save(&self) -> Snapshot;
+    ///
+    /// # Errors
+    /// [`EnvError::NotSaved`] from an environment whose state nobody reaches; built-in ones are always saved.
+    fn save(&self) -> Result<Snapshot, EnvError>;
 
     /// Goes on from a snapshot: the same actions then give the same numbers, bit by bit.
     ///
     /// # Errors
-    /// [`EnvError::Snapshot`] if the snapshot is another environment's or holds an impossible state.
+    /// [`EnvError::Snapshot`] if the snapshot is another environment's or holds an impossible state; [`EnvError::NotSaved`].
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError>;
 }

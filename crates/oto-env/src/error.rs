@@ -77,6 +77,12 @@ pub enum EnvError {
         /// What is wrong with the snapshot.
         reason: String,
     },
+    /// The environment lives where its state cannot be read or set.
+    #[error("{id} cannot be saved and restored; reset it instead")]
+    NotSaved {
+        /// The environment.
+        id: String,
+    },
     /// The dynamics left the finite numbers.
     #[error("{id} left the finite numbers in this step")]
     Diverged {

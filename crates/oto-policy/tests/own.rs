@@ -53,7 +53,7 @@ fn a_students_policy_answers_as_the_student_acts() {
     {
         let config = if on_policy { presets::on_policy(env) } else { presets::student(env) };
         let mut student = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
-        let file = student.policy(env);
+        let file = student.policy(env).unwrap();
         let mut policy = load(&file, &Metadata::default()).unwrap();
         let mut rng = Rng::new(2);
         let width = policy.observation_space().width();
@@ -80,7 +80,7 @@ fn a_run_is_a_policy_of_its_folders_name() {
     let folder = Folder::new("run");
     let env = "CartPole-v1";
     let student = Student::new(&presets::student(env), World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
-    folder.write("first/policy.safetensors", student.policy(env));
+    folder.write("first/policy.safetensors", student.policy(env).unwrap());
     folder.write("first/config.json", "{}");
     folder.constant("push", env, 1.0);
     let names = |path: PathBuf| load_folder(&path).unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();

@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod bc;
+pub mod convolution;
 mod critics;
 pub mod engine;
 pub mod losses;
 pub mod mlp;
+pub mod observations;
 pub mod optimiser;
 pub mod ppo;
 pub mod qrdqn;

@@ -1,5 +1,6 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
+use crate::convolution::{Convolution, Eye};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::distillation::{Thoughts, policy_and_value};
 use crate::losses::offline::cql_discrete;
@@ -26,6 +27,8 @@ oto_json::json_names! { Teaching { Actions = "actions", Thoughts = "thoughts" } 
 /// What a QR-DQN student is made of. Defaults are chosen by measurement on CartPole (docs/results.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct QrDqnConfig {
+    /// What sees observations that are images; the hidden layers go on from there.
+    pub convolution: Option<Convolution>,
     /// Widths of the hidden layers, ReLU after each.
     pub hidden: Vec<usize>,
     /// Quantiles for each action.
@@ -47,12 +50,15 @@ pub struct QrDqnConfig {
 }
 
 oto_json::json_object! {
-    QrDqnConfig: settings { hidden, quantiles, batch_size, double, act_with_target, teaching, cql, adam }
+    QrDqnConfig: settings {
+        convolution omit none, hidden, quantiles, batch_size, double, act_with_target, teaching, cql, adam
+    }
 }
 
 impl Default for QrDqnConfig {
     fn default() -> Self {
         Self {
+            convolution: None,
             hidden: vec![64, 64],
             quantiles: 16,
             batch_size: 64,
@@ -76,10 +82,30 @@ pub struct Sizes {
     pub teachers: usize,
 }
 
+/// The parameters of a network, named `{prefix}{layer}.weight` and `.bias`; before them `{prefix}eye.{layer}` for images.
+fn parameters<'t>(
+    t: &'t Trace,
+    prefix: &str,
+    config: &QrDqnConfig,
+    sizes: Sizes,
+) -> Vec<(String, Tensor<'t>)> {
+    let mut params =
+        config.convolution.as_ref().map_or(Vec::new(), |c| c.parameters(t, &format!("{prefix}eye.")));
+    params.extend(mlp_parameters(t, prefix, &widths(config, sizes)));
+    params
+}
+
 /// Quantiles `[B, A, N]` of a network for observations x `[B, O]`.
-fn quantiles<'t>(params: &[(String, Tensor<'t>)], x: Tensor<'t>, count: usize) -> Tensor<'t> {
-    let flat = network(params, x, Activation::Relu);
-    flat.reshape(&[x.size(0), flat.size(1) / count, count])
+fn quantiles<'t>(config: &QrDqnConfig, params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
+    let (seen, rest) = match &config.convolution {
+        None => (x, params),
+        Some(c) => {
+            let (eye, rest) = params.split_at(2 * c.layers.len());
+            (c.network(eye, x), rest)
+        }
+    };
+    let flat = network(rest, seen, Activation::Relu);
+    flat.reshape(&[x.size(0), flat.size(1) / config.quantiles, config.quantiles])
 }
 
 /// The distributional Bellman target `[B, N]`: reward + discount * the quantiles of the best next action.
@@ -131,18 +157,18 @@ fn teachers<'t>(
 /// Records one update: state and batch in, new state and [`LossParts`] out.
 pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
-    let (batch, widths) = (config.batch_size, widths(config, sizes));
-    let params = mlp_parameters(t, "q.", &widths);
-    let targets = mlp_parameters(t, "target.", &widths);
+    let batch = config.batch_size;
+    let params = parameters(t, "q.", config, sizes);
+    let targets = parameters(t, "target.", config, sizes);
     let row = |name: &str| t.data(name, &[batch]);
     let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
     let scalar = |name: &str| t.data(name, &[]);
 
     let next_observation = rows("next_observation");
-    let next = quantiles(&targets, next_observation, config.quantiles);
-    let chooser = if config.double { quantiles(&params, next_observation, config.quantiles) } else { next };
+    let next = quantiles(config, &targets, next_observation);
+    let chooser = if config.double { quantiles(config, &params, next_observation) } else { next };
     let target = bellman_target(next, chooser, row("reward"), row("discount"));
-    let theta = quantiles(&params, rows("observation"), config.quantiles);
+    let theta = quantiles(config, &params, rows("observation"));
     let action = row("action");
     let chosen = theta.pick(action);
     let mut task = losses::quantile_huber(chosen, target.stop_gradient());
@@ -166,8 +192,9 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
+/// Widths of what the fully connected layers stand between.
 fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
-    let mut widths = vec![sizes.observation];
+    let mut widths = vec![config.convolution.as_ref().map_or(sizes.observation, Convolution::outputs)];
     widths.extend(&config.hidden);
     widths.push(sizes.actions * config.quantiles);
     widths
@@ -180,6 +207,8 @@ pub struct QrDqn {
     engine: Engine,
     /// Acts: the network with its last layer averaged over quantiles, which gives Q-values directly.
     actor: Mlp,
+    /// What it sees images with.
+    eye: Option<Eye>,
     scratch: Vec<f32>,
 }
 
@@ -204,8 +233,9 @@ impl QrDqn {
         last.activation = mlp::Activation::Identity;
         last.weight.truncate(sizes.actions * widths[widths.len() - 2]);
         last.bias.truncate(sizes.actions);
-        let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
-        let mut student = Self { config: config.clone(), sizes, engine, actor, scratch: Vec::new() };
+        let actor = Mlp::new(widths[0], layers).expect("the widths come from one list");
+        let eye = config.convolution.as_ref().map(Eye::new);
+        let mut student = Self { config: config.clone(), sizes, engine, actor, eye, scratch: Vec::new() };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -240,15 +270,18 @@ impl QrDqn {
 
     /// Q-values `[actions]` of one observation.
     pub fn q_values(&mut self, observation: &[f32]) -> &[f32] {
-        self.actor.forward(observation)
+        match &mut self.eye {
+            Some(eye) => self.actor.forward(eye.forward(observation)),
+            None => self.actor.forward(observation),
+        }
     }
 
     /// The action with the highest Q-value; the first of equals.
     pub fn act(&mut self, observation: &[f32]) -> u32 {
-        mlp::argmax(self.actor.forward(observation)) as u32
+        mlp::argmax(self.q_values(observation)) as u32
     }
 
-    /// The weights it acts with now.
+    /// The weights it acts with now; of a student that sees images those behind its convolutions.
     pub fn actor(&self) -> &Mlp {
         &self.actor
     }
@@ -265,8 +298,10 @@ impl Learner for QrDqn {
 
     /// Copies the acting network into the actor, its last layer averaged over quantiles.
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-        for (i, part) in parts.enumerate() {
+        let seeing = self.eye.iter_mut().flat_map(Eye::parameters_mut);
+        let parts = self.actor.layers_mut().iter_mut();
+        let parts = parts.flat_map(|l| [l.weight.as_mut_slice(), l.bias.as_mut_slice()]);
+        for (i, part) in seeing.chain(parts).enumerate() {
             let len = self.engine.acting_len(i);
             if len == part.len() {
                 self.engine.acting(i, part)?;
@@ -280,16 +315,22 @@ impl Learner for QrDqn {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let layers = widths(&self.config, self.sizes);
-        let layers = layers.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
+        let mut drawn = Vec::new();
+        let mut draw = |name: String, inputs, outputs| {
+            let (weight, bias) = initial_layer(rng, inputs, outputs);
+            drawn.extend([(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)]);
+        };
+        for (i, (inputs, outputs)) in self.config.convolution.iter().flat_map(Convolution::sizes).enumerate()
+        {
+            draw(format!("eye.{i}"), inputs, outputs);
+        }
+        for (i, pair) in widths(&self.config, self.sizes).windows(2).enumerate() {
+            draw(i.to_string(), pair[0], pair[1]);
+        }
         self.engine.start(|input| {
-            let mut parts = input.name.split('.');
-            let (network, layer, part) = (parts.next(), parts.next(), parts.next());
-            match (network, layer.and_then(|l| l.parse::<usize>().ok()), part) {
-                (Some("q" | "target"), Some(layer), Some("weight")) => layers[layer].0.clone(),
-                (Some("q" | "target"), Some(layer), Some("bias")) => layers[layer].1.clone(),
-                _ => vec![0.0; input.len()],
-            }
+            let name = input.name.strip_prefix("target.").or(input.name.strip_prefix("q."));
+            let found = drawn.iter().find(|(drawn, _)| Some(drawn.as_str()) == name);
+            found.map_or_else(|| vec![0.0; input.len()], |(_, values)| values.clone())
         })?;
         self.hand_over()
     }

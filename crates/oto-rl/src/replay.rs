@@ -1,5 +1,6 @@
 //! Replay: transitions in a ring, and the teachers' answers beside them.
 
+use crate::observations::Observations;
 use oto_env::rng::Rng;
 use std::collections::VecDeque;
 
@@ -22,8 +23,7 @@ pub struct Replay {
     gamma: f32,
     /// How many were ever stored.
     next: SlotId,
-    observation: Vec<f32>,
-    next_observation: Vec<f32>,
+    seen: Observations,
     action: Vec<f32>,
     reward: Vec<f32>,
     discount: Vec<f32>,
@@ -124,8 +124,7 @@ impl Replay {
             gamma: gamma as f32,
             next: 0,
             // Grown as they fill: a large capacity costs nothing before it is used.
-            observation: Vec::new(),
-            next_observation: Vec::new(),
+            seen: Observations::new(width, None),
             action: Vec::new(),
             reward: Vec::new(),
             discount: Vec::new(),
@@ -139,6 +138,11 @@ impl Replay {
     /// The same buffer, still empty, with labels of so many numbers instead of an action's.
     pub fn with_labels_of(self, label_width: usize) -> Self {
         Self { label_width, ..self }
+    }
+
+    /// The same for observations that are so many images of bytes, each of which is kept once.
+    pub fn of_images(self, images: usize) -> Self {
+        Self { seen: Observations::new(self.width, Some(images)), ..self }
     }
 
     /// How many transitions can be drawn.
@@ -193,9 +197,8 @@ impl Replay {
         let at = (slot % self.capacity as u64) as usize;
         let (observation, action) = first.numbers.split_at(self.width);
         let label = self.teachers * self.label_width;
+        self.seen.put(at, observation, next_observation);
         if self.reward.len() == at {
-            self.observation.extend_from_slice(observation);
-            self.next_observation.extend_from_slice(next_observation);
             self.action.extend_from_slice(action);
             self.reward.push(reward);
             self.discount.push(discount);
@@ -203,9 +206,6 @@ impl Replay {
             self.version.extend(std::iter::repeat_n(0, self.teachers));
             return slot;
         }
-        let row = at * self.width..(at + 1) * self.width;
-        self.observation[row.clone()].copy_from_slice(observation);
-        self.next_observation[row].copy_from_slice(next_observation);
         self.action[at * self.action_width..][..self.action_width].copy_from_slice(action);
         (self.reward[at], self.discount[at]) = (reward, discount);
         self.label[at * label..(at + 1) * label].fill(NO_LABEL);
@@ -227,10 +227,9 @@ impl Replay {
         true
     }
 
-    /// The observation a slot holds, unless it has been overwritten or never was.
-    pub fn observation(&self, slot: SlotId) -> Option<&[f32]> {
-        let at = self.place(slot)?;
-        Some(&self.observation[at * self.width..(at + 1) * self.width])
+    /// The observation a slot holds, unless it has been overwritten or never was; `room` is for where it has to be put together.
+    pub fn observation<'a>(&'a self, slot: SlotId, room: &'a mut Vec<f32>) -> Option<&'a [f32]> {
+        Some(self.seen.first(self.place(slot)?, room))
     }
 
     /// The version that labelled a slot, if it is labelled.
@@ -271,8 +270,7 @@ impl Replay {
             to.clear();
             slots.iter().for_each(|s| to.extend_from_slice(&from[s * width..(s + 1) * width]));
         };
-        rows(&self.observation, self.width, observation);
-        rows(&self.next_observation, self.width, next_observation);
+        self.seen.gather(slots, observation, next_observation);
         rows(&self.action, self.action_width, action);
         let column = |from: &[f32], to: &mut Vec<f32>| {
             to.clear();
@@ -307,15 +305,14 @@ impl Replay {
     pub fn save(&self) -> (ReplayCounters, ReplayArrays) {
         let counters = ReplayCounters { next: self.next, version: self.version.clone() };
         let pending = self.pending.iter().flat_map(|p| p.numbers.iter().copied().chain([p.reward]));
-        let arrays = vec![
-            ("replay.observation", self.observation.clone()),
-            ("replay.next_observation", self.next_observation.clone()),
+        let mut arrays = self.seen.save();
+        arrays.extend([
             ("replay.action", self.action.clone()),
             ("replay.reward", self.reward.clone()),
             ("replay.discount", self.discount.clone()),
             ("replay.label", self.label.clone()),
             ("replay.pending", pending.collect()),
-        ];
+        ]);
         (counters, arrays)
     }
 
@@ -327,8 +324,6 @@ impl Replay {
     ) -> bool {
         let mut take = || {
             let mut new = self.clone();
-            new.observation = array("replay.observation")?;
-            new.next_observation = array("replay.next_observation")?;
             new.action = array("replay.action")?;
             new.reward = array("replay.reward")?;
             new.discount = array("replay.discount")?;
@@ -343,13 +338,12 @@ impl Replay {
                     .push_back(Pending { numbers: p.get(..numbers)?.to_vec(), reward: *p.get(numbers)? });
             }
             let n = new.reward.len();
+            new.seen = self.seen.restored(n, &mut array)?;
             let filled = n as u64 == new.next.min(self.capacity as u64);
-            let rows =
-                new.observation.len() == n * self.width && new.next_observation.len() == n * self.width;
             let columns = new.action.len() == n * self.action_width && new.discount.len() == n;
             let labels = new.label.len() == n * self.teachers * self.label_width
                 && new.version.len() == n * self.teachers;
-            (filled && rows && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
+            (filled && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
         };
         take().map(|new| *self = new).is_some()
     }
@@ -384,9 +378,11 @@ mod tests {
         assert!(push(&mut r, 1.0, 2.0, None).is_empty());
         assert_eq!(push(&mut r, 2.0, 4.0, None), [0]);
         assert_eq!(push(&mut r, 3.0, 8.0, Some(true)), [1, 2, 3]);
+        let mut next = Vec::new();
         assert_eq!(r.reward, [1.0 + 1.0 + 1.0, 2.0 + 2.0 + 2.0, 4.0 + 4.0, 8.0]);
         assert_eq!(r.discount, [0.125, 0.0, 0.0, 0.0]);
-        assert_eq!(r.next_observation, [3.0, 4.0, 4.0, 4.0]);
+        r.seen.gather(&[0, 1, 2, 3], &mut Vec::new(), &mut next);
+        assert_eq!(next, [3.0, 4.0, 4.0, 4.0]);
         push(&mut r, 9.0, 1.0, Some(false));
         assert_eq!(r.discount[4], 0.5, "a truncated episode still has a future");
     }

@@ -1,6 +1,7 @@
 //! What a training run is made of: one plain structure, read by every face from JSON, flags or a JavaScript object.
 
 use crate::stage::StagesConfig;
+use oto_rl::convolution::Convolution;
 use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::{QrDqnConfig, Teaching};
 use oto_rl::sac::SacConfig;
@@ -239,6 +240,11 @@ impl StudentConfig {
         self.algorithm == Algorithm::QrDqn && self.qrdqn.teaching == Teaching::Thoughts
     }
 
+    /// What sees images, if the student has it.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        self.qrdqn.convolution.as_ref().filter(|_| self.algorithm == Algorithm::QrDqn)
+    }
+
     /// Checks every setting before anything is built from it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let whole = |field, got: u64, from: u64, to: u64, expected| match (from..=to).contains(&got) {
@@ -253,6 +259,13 @@ impl StudentConfig {
         whole("qrdqn.hidden (layers)", q.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;
         for width in &q.hidden {
             whole("qrdqn.hidden", *width as u64, 1, 4096, "widths from 1 to 4096")?;
+        }
+        if let Some(convolution) = &q.convolution {
+            convolution.check().map_err(|expected| ConfigError {
+                field: "qrdqn.convolution",
+                got: oto_json::write(convolution),
+                expected,
+            })?;
         }
         whole("qrdqn.quantiles", q.quantiles as u64, 1, 1024, "1 to 1024 quantiles")?;
         real("qrdqn.cql", q.cql, 0.0, 1e6, "a weight from 0 to 1e6")?;

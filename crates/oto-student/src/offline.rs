@@ -136,6 +136,14 @@ impl OfflineConfig {
     /// # Errors
     /// The first setting that is out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(convolution) = &self.qrdqn.convolution {
+            let (field, got) = ("qrdqn.convolution", oto_json::write(convolution));
+            return Err(ConfigError {
+                field,
+                got,
+                expected: "null: a teacher made of a dataset sees rows of numbers",
+            });
+        }
         // What a student has too has a student's ranges.
         StudentConfig {
             qrdqn: self.qrdqn.clone(),

@@ -3,6 +3,7 @@
 use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
+use oto_rl::convolution::Convolution;
 use oto_rl::optimiser::Adam;
 use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::QrDqnConfig;
@@ -152,6 +153,34 @@ pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
     }
 }
 
+/// The default student for images `[channels, height, width]`: the network of Mnih et al. (2015) and the settings of Tianshou
+/// 2.0's QR-DQN for Atari games (200 quantiles, batches of 32, learning rate 1e-4, three steps to a transition, the target
+/// replaced every 500 updates, 100,000 transitions), with Mnih's update every four steps and an exploration that ends within
+/// 10,000 steps, because a student of this size takes tens of thousands and not millions of them.
+pub fn pixels(shape: [usize; 3]) -> StudentConfig {
+    StudentConfig {
+        qrdqn: QrDqnConfig {
+            convolution: Some(Convolution::atari(shape)),
+            hidden: vec![512],
+            quantiles: 200,
+            batch_size: 32,
+            act_with_target: false,
+            ..QrDqnConfig::default()
+        },
+        steps: 100_000,
+        n_step: 3,
+        buffer: 100_000,
+        learning_starts: 1_000,
+        train_every: 4,
+        learning_rate: Linear::constant(1e-4),
+        epsilon: Linear { start: 1.0, end: 0.05, steps: 10_000 },
+        target_every: 500,
+        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every: 10_000, episodes: 3 },
+        ..StudentConfig::default()
+    }
+}
+
 /// The default student for an environment: where it is known what solved means, the student settles there, and
 /// leaves a teacher under whom it has not been there for 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
@@ -197,6 +226,7 @@ mod tests {
             }
             fusion(environment).validate().unwrap();
         }
+        pixels([4, 84, 84]).validate().unwrap();
     }
 
     #[test]

@@ -214,6 +214,8 @@ pub struct Student {
     last_ms: Option<u64>,
     /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
     stored: Vec<SlotId>,
+    /// Room for a stored observation that is put together.
+    room: Vec<f32>,
     labels: u64,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
@@ -265,6 +267,7 @@ impl Student {
             pending: false,
             last_ms: None,
             stored: Vec::new(),
+            room: Vec::new(),
             labels: 0,
             last_episode: None,
             last_evaluation: None,
@@ -379,7 +382,7 @@ impl Student {
             for slot in &self.stored {
                 t.offer(
                     *slot,
-                    replay.observation(*slot),
+                    replay.observation(*slot, &mut self.room),
                     config.request_batch,
                     step + config.label_lag,
                     now_ms,
@@ -503,7 +506,8 @@ impl Student {
             pending: self.pending,
             labels: self.labels,
             worlds: match &self.world {
-                World::Inside { train, evaluate } => Some((train.save(), evaluate.save())),
+                // An environment that cannot be saved is one outside: a run that goes on begins a new episode in it.
+                World::Inside { train, evaluate } => train.save().ok().zip(evaluate.save().ok()),
                 World::Outside { .. } => None,
             },
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
@@ -517,12 +521,17 @@ impl Student {
 
     /// The policy as it is now, as a file that can be served, see [`crate::policy::write`].
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    pub fn policy(&self, environment: &str) -> Vec<u8> {
+    /// None for a student that sees images: the format has no convolutions.
+    pub fn policy(&self, environment: &str) -> Option<Vec<u8>> {
+        if self.trainer.config.convolution().is_some() {
+            return None;
+        }
         let (observation, action) = self.world.spaces();
         let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
         let description = format!("A student after {} steps.", self.trainer.steps());
         let (network, squashed) = (self.trainer.learner.policy(), self.trainer.learner.squashes());
-        crate::policy::write(&network, squashed, [observation, action], environment, &algorithm, &description)
+        let spaces = [observation, action];
+        Some(crate::policy::write(&network, squashed, spaces, environment, &algorithm, &description))
     }
 
     /// Takes over a saved network to act with; nothing else of the file.
@@ -586,8 +595,9 @@ impl Teacher {
     }
 
     fn offer_all(&mut self, replay: &oto_rl::replay::Replay, first: SlotId, count: u64, now_ms: u64) {
+        let mut room = Vec::new();
         for slot in first..first.saturating_add(count.min(1 << 16)) {
-            if let Some(state) = replay.observation(slot) {
+            if let Some(state) = replay.observation(slot, &mut room) {
                 // A state that was accepted once is accepted again.
                 let _ = self.link.offer(slot, state, now_ms);
             }

@@ -46,6 +46,14 @@ pub enum TrainError {
         /// Its value.
         value: f32,
     },
+    /// A component of an image that is no byte.
+    #[error("observation[{component}] is {value}, expected a pixel: a whole number from 0 to 255")]
+    Pixel {
+        /// Which component.
+        component: usize,
+        /// Its value.
+        value: f32,
+    },
     /// A reward that is no finite number.
     #[error("the reward is {0}, not a finite number")]
     Reward(f64),
@@ -75,6 +83,8 @@ pub struct Trainer {
     /// Draws batches.
     pub(crate) draw: Rng,
     batch: Batch,
+    /// Whether observations are kept as bytes.
+    pixels: bool,
     pub(crate) observation: Vec<f32>,
     pub(crate) running: bool,
     /// The last action, as the learner has it: an index, or components from -1 to 1.
@@ -156,10 +166,15 @@ impl Trainer {
         };
         let rollout = matches!(learner, Agent::Ppo(_)).then(|| Rollout::new(config.ppo.n_steps));
         let (width, numbers) = (observation.width(), learner.action_width());
+        let replay = Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
+            .with_labels_of(learner.label_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
-            replay: Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
-                .with_labels_of(learner.label_width()),
+            replay: match config.convolution() {
+                Some(c) => replay.of_images(c.shape[0]),
+                None => replay,
+            },
+            pixels: config.convolution().is_some(),
             stages: Stages::new(config.stages),
             rollout,
             learner,
@@ -409,8 +424,12 @@ impl Trainer {
         if expected != got {
             return Err(TrainError::ObservationLength { expected, got });
         }
-        match observation.iter().position(|x| !x.is_finite()) {
-            Some(component) => Err(TrainError::Observation { component, value: observation[component] }),
+        if let Some(component) = observation.iter().position(|x| !x.is_finite()) {
+            return Err(TrainError::Observation { component, value: observation[component] });
+        }
+        let byte = |x: &f32| f32::from(*x as u8) == *x;
+        match observation.iter().position(|x| self.pixels && !byte(x)) {
+            Some(component) => Err(TrainError::Pixel { component, value: observation[component] }),
             None => Ok(()),
         }
     }
@@ -541,9 +560,21 @@ fn sizes(
         space.validate().map_err(|e| TrainError::Space(format!("the {which} space: {e}")))?;
     }
     let refused = |reason: &str| Err(TrainError::Space(format!("{}: {reason}", config.algorithm.name())));
-    let Space::Box { low, .. } = observation else {
+    let Space::Box { low, high } = observation else {
         return refused("sees a box of numbers, not a discrete observation");
     };
+    if let Some(c) = config.convolution() {
+        if c.inputs() != low.len() {
+            return refused(&format!(
+                "its convolution sees {:?} numbers, an observation has {}",
+                c.shape,
+                low.len()
+            ));
+        }
+        if low.iter().any(|low| *low != 0.0) || high.iter().any(|high| *high != 255.0) {
+            return refused("its convolution sees pixels: numbers that go from 0 to 255");
+        }
+    }
     let observation = low.len();
     match (config.algorithm, action) {
         (Algorithm::QrDqn, Space::Discrete { n }) => {

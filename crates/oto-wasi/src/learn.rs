@@ -170,7 +170,10 @@ impl Observer for Console {
         }
         let file = student.save(true).map_err(|e| e.to_string())?;
         let policy = student.policy(&self.env);
-        self.keep(|folder| folder.save_checkpoint(&file).and_then(|()| folder.save_policy(&policy)))
+        self.keep(|folder| {
+            folder.save_checkpoint(&file)?;
+            policy.iter().try_for_each(|policy| folder.save_policy(policy))
+        })
     }
 }
 

@@ -160,7 +160,7 @@ fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
 
 /// The student's returns, without exploring, in the episodes of these seeds.
 fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, TrainError> {
-    evaluation::returns(&mut *oto_env::make(env)?, seeds, |world, observation| {
+    evaluation::returns(&mut *crate::world::environment(env)?, seeds, |world, observation| {
         let action = student.trainer().greedy(observation)?;
         Ok(world.step(action, observation)?)
     })

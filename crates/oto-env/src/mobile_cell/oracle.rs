@@ -64,7 +64,7 @@ fn after(set: usize, action: u32, in_range: usize) -> usize {
 
 /// Where the device will be before each step that is left.
 fn path(environment: &mut dyn ClassicEnvironment) -> Result<Vec<Point>, EnvError> {
-    let start = environment.save();
+    let start = environment.save()?;
     let mut observation = vec![0.0; environment.observation_space().width()];
     let mut path = Vec::new();
     loop {
@@ -136,7 +136,7 @@ mod tests {
             let mut state = environment.state().to_vec();
             state[4..11].fill(1.0);
             environment.set_state(&state, 95).unwrap();
-            let start = environment.save();
+            let start = environment.save().unwrap();
             let plan = best_plan(&mut *environment).unwrap();
             let mut best = f64::NEG_INFINITY;
             for number in 0..8u32.pow(5) {

@@ -1,0 +1,166 @@
+"""Lets the program at the other end of a pipe act in a Gymnasium environment; PROTOCOL.md says how they speak.
+
+It is started as `python3 -c`, so that oto needs no file beside it.
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+
+
+class Refused(Exception):
+    """A sentence for whoever started the program."""
+
+
+def missing(package, install):
+    return Refused(f"the Python package {package} is not installed; {sys.executable} -m pip install {install}")
+
+
+def make(request):
+    """The environment of an id; Atari games as the field plays them."""
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise missing("gymnasium", "gymnasium") from error
+    name = request["id"]
+    if name.startswith("ALE/"):
+        return atari(gymnasium, name, request["training"])
+    try:
+        return gymnasium.make(name)
+    except ModuleNotFoundError as error:
+        install = f"{sys.executable} -m pip install 'gymnasium[mujoco]'"
+        raise Refused(f"{error}: {name} needs another of gymnasium's extras, such as {install}") from error
+
+
+def atari(gymnasium, name, training):
+    """Mnih et al. 2015: 84 x 84 grey images, four frames a step, the last four of them together.
+
+    In training a lost life ends the episode and rewards are clipped to their sign; evaluations play the whole game.
+    """
+    try:
+        import ale_py
+    except ImportError as error:
+        raise missing("ale-py", "'gymnasium[atari]'") from error
+    gymnasium.register_envs(ale_py)
+    try:
+        import cv2  # noqa: F401 (AtariPreprocessing scales with it)
+    except ImportError as error:
+        raise missing("opencv-python", "opencv-python-headless") from error
+
+    class EpisodicLife(gymnasium.Wrapper):
+        """Gymnasium's own switch starts the game anew after each life; then no student would see its later part."""
+
+        over = True
+
+        def reset(self, **options):
+            if self.over or options.get("seed") is not None:
+                observation, info = self.env.reset(**options)
+            else:
+                observation, _, terminated, truncated, info = self.env.step(0)
+                if terminated or truncated:
+                    observation, info = self.env.reset(**options)
+            self.over, self.lives = False, self.unwrapped.ale.lives()
+            return observation, info
+
+        def step(self, action):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self.over = terminated or truncated
+            lives, self.lives = self.lives, self.unwrapped.ale.lives()
+            return observation, reward, terminated or self.lives < lives, truncated, info
+
+    wrappers = gymnasium.wrappers
+    env = wrappers.AtariPreprocessing(gymnasium.make(name, frameskip=1))
+    if training:
+        env = wrappers.TransformReward(EpisodicLife(env), lambda reward: (reward > 0) - (reward < 0))
+    return wrappers.FrameStackObservation(env, 4)
+
+
+def described(space, which):
+    """A space as oto writes it, its tensors' type and its shape."""
+    import numpy
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "n": int(space.n)}, [1]
+    if isinstance(space, spaces.Box):
+        bounds = [
+            [float(x) if numpy.isfinite(x) else None for x in bound.astype("<f4").ravel()]
+            for bound in (space.low, space.high)
+        ]
+        return {"kind": "box", "low": bounds[0], "high": bounds[1]}, list(space.shape)
+    raise Refused(f"the {which} space is {space}; Discrete and Box can be used, and Box as an observation alone")
+
+
+class World:
+    """An environment and how its observations and actions are written."""
+
+    def __init__(self, request):
+        self.env = make(request)
+        self.observation, self.action = self.env.observation_space, self.env.action_space
+        self.pixels = str(getattr(self.observation, "dtype", "")) == "uint8"
+
+    def describe(self):
+        observation, shape = described(self.observation, "observation")
+        action, _ = described(self.action, "action")
+        spec = self.env.spec
+        return json.dumps({
+            "observation": observation,
+            "action": action,
+            "shape": shape,
+            "bytes": self.pixels,
+            "max_episode_steps": spec and spec.max_episode_steps,
+        }).encode()
+
+    def seen(self, observation):
+        import numpy
+
+        if self.observation.shape == ():
+            observation = observation - getattr(self.observation, "start", 0)
+        return numpy.asarray(observation).astype("u1" if self.pixels else "<f4").tobytes()
+
+    def reset(self, request):
+        seed = struct.unpack("<Q", request)[0] if request else None
+        return self.seen(self.env.reset(seed=seed)[0])
+
+    def step(self, request):
+        import numpy
+
+        if self.action.shape == ():
+            action = struct.unpack("<I", request)[0] + getattr(self.action, "start", 0)
+        else:
+            action = numpy.frombuffer(request, "<f4").astype(self.action.dtype).reshape(self.action.shape)
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        return struct.pack("<d??", float(reward), bool(terminated), bool(truncated)) + self.seen(observation)
+
+
+def main():
+    # What environments print goes to stderr: the pipe has frames and nothing else.
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # Ctrl-C is for the program at the other end; the end of the input is for this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    source, world = sys.stdin.buffer, None
+    while len(head := source.read(5)) == 5:
+        kind, length = struct.unpack("<cI", head)
+        request = source.read(length)
+        try:
+            if kind == b"M":
+                world = World(json.loads(request))
+                answer = world.describe()
+            elif kind == b"R":
+                answer = world.reset(request)
+            elif kind == b"S":
+                answer = world.step(request)
+            else:
+                raise Refused(f"there is no request {kind}")
+        except Refused as error:
+            kind, answer = b"E", str(error).encode()
+        except Exception as error:
+            kind, answer = b"E", f"{type(error).__name__}: {error}".encode()
+        pipe.write(struct.pack("<cI", kind, len(answer)) + answer)
+        pipe.flush()
+
+
+main()

@@ -1,0 +1,118 @@
+//! The bridge's environments against the built-in ones, and games. Needs a Python with gymnasium (`OTO_PYTHON` or python3);
+//! where there is none, or not all that a test needs, the test says so and is over.
+
+use oto_bridge::{Gymnasium, Options};
+use oto_env::rng::Rng;
+use oto_env::{Action, Environment, Space, make};
+use std::process::Command;
+
+/// Options, if Python has these modules.
+fn python(modules: &str) -> Option<Options> {
+    let options = Options::default();
+    let there = Command::new(&options.python).args(["-c", &format!("import {modules}")]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("skipped: {} has no {modules}", options.python.display());
+    }
+    there.then_some(options)
+}
+
+/// Three episodes of the same actions: spaces, observations, rewards and ends must be the built-in environment's.
+fn same_as_built_in(id: &str) {
+    let Some(options) = python("gymnasium") else { return };
+    let (mut ours, mut theirs) = (make(id).unwrap(), Gymnasium::make(id, &options).unwrap());
+    assert_eq!(ours.observation_space(), theirs.observation_space());
+    assert_eq!(ours.action_space(), theirs.action_space());
+    assert_eq!(ours.max_episode_steps(), theirs.max_episode_steps());
+    let width = ours.observation_space().width();
+    let (mut a, mut b) = (vec![0.0; width], vec![0.0; width]);
+    let mut rng = Rng::new(5);
+    for seed in [Some(7), None, Some(u64::MAX)] {
+        ours.reset(seed, &mut a).unwrap();
+        theirs.reset(seed, &mut b).unwrap();
+        assert_eq!(a, b, "{id} after reset({seed:?})");
+        for step in 0.. {
+            // In eighths: products that Gymnasium rounds to float32 are then exact.
+            let force = [(rng.below(33) as f32 - 16.0) / 8.0];
+            let action = match ours.action_space() {
+                Space::Discrete { n } => Action::Discrete(rng.below(*n)),
+                Space::Box { .. } => Action::Continuous(&force),
+            };
+            let (mine, other) = (ours.step(action, &mut a).unwrap(), theirs.step(action, &mut b).unwrap());
+            let near = |x: f64, y: f64| (x - y).abs() <= 1e-6 * y.abs().max(1.0);
+            assert!(near(mine.reward, other.reward), "{id}, step {step}: {mine:?} {other:?}");
+            let same = a.iter().zip(&b).all(|(x, y)| near((*x).into(), (*y).into()));
+            assert!(same, "{id}, step {step}: {a:?} {b:?}");
+            assert_eq!((mine.terminated, mine.truncated), (other.terminated, other.truncated));
+            if mine.done() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn cartpole_is_the_built_in_one() {
+    same_as_built_in("CartPole-v1");
+}
+
+#[test]
+fn pendulum_is_the_built_in_one() {
+    same_as_built_in("Pendulum-v1");
+}
+
+#[test]
+fn what_python_refuses_is_told() {
+    let Some(options) = python("gymnasium") else { return };
+    let refused = |id| Gymnasium::make(id, &options).err().unwrap().to_string();
+    assert!(refused("NoSuchWorld-v0").contains("NoSuchWorld"));
+    let taken = refused("Blackjack-v1");
+    assert!(
+        taken.starts_with("the observation space is Tuple") && taken.contains("Box can be used"),
+        "{taken}"
+    );
+}
+
+#[test]
+fn a_python_without_gymnasium_says_how_to_install_it() {
+    let mut command = Command::new(Options::default().python);
+    // Nothing but the standard library.
+    command.args(["-I", "-S", "-c", include_str!("../src/gymnasium_bridge.py")]);
+    match Gymnasium::with(command, "CartPole-v1", &Options::default()) {
+        Err(oto_bridge::BridgeError::Start { reason, .. }) => eprintln!("skipped: no Python ({reason})"),
+        made => {
+            let said = made.err().unwrap().to_string();
+            assert!(said.contains("gymnasium is not installed") && said.contains("-m pip install"), "{said}");
+        }
+    }
+}
+
+/// A game as the field plays it: images of bytes; in training a lost life ends an episode but not the game.
+#[test]
+fn a_game_is_seen_as_four_images() {
+    let Some(options) = python("gymnasium, ale_py, cv2") else { return };
+    for training in [true, false] {
+        let mut world = Gymnasium::make("ALE/Breakout-v5", &Options { training, ..options.clone() }).unwrap();
+        assert_eq!((world.shape(), world.bytes()), (&[4, 84, 84][..], true));
+        assert_eq!(world.action_space(), &Space::Discrete { n: 4 });
+        let mut seen = vec![0.0; 4 * 84 * 84];
+        world.reset(Some(3), &mut seen).unwrap();
+        let (first, last) = (seen[..84 * 84].to_vec(), seen[3 * 84 * 84..].to_vec());
+        assert_eq!(first, last, "an episode begins with one image four times");
+        assert!(first.iter().any(|x| *x > 100.0) && first.iter().all(|x| x.fract() == 0.0));
+        let mut rng = Rng::new(1);
+        let (mut length, mut rewards) = (0, Vec::new());
+        loop {
+            let step = world.step(Action::Discrete(rng.below(4)), &mut seen).unwrap();
+            length += 1;
+            rewards.push(step.reward);
+            if step.done() {
+                break;
+            }
+        }
+        assert!(rewards.iter().all(|r| !training || (-1.0..=1.0).contains(r)));
+        // Five lives to lose: an evaluation sees them all.
+        assert_eq!(length < 100, training, "{length} steps");
+        world.reset(None, &mut seen).unwrap();
+    }
+}

@@ -1,0 +1,239 @@
+//! Networks that see images: convolutional layers before the fully connected ones, as a program's tensors and as the plain
+//! weights that act.
+
+use crate::mlp::dot;
+use oto_env::MAX_WIDTH;
+use oto_graph::{Activation, Conv, Tensor, Trace};
+
+/// One layer of kernels, ReLU after it, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvolutionLayer {
+    /// How many kernels: channels of the result.
+    pub channels: usize,
+    /// Side of a kernel in pixels.
+    pub kernel: usize,
+    /// Pixels between two places of a kernel.
+    pub stride: usize,
+}
+
+oto_json::json_object! { ConvolutionLayer: closed { channels, kernel, stride } }
+
+/// What sees an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Channels, height and width of an observation, whose numbers go from 0 to 255.
+    pub shape: [usize; 3],
+    /// The layers, first to last.
+    pub layers: Vec<ConvolutionLayer>,
+}
+
+oto_json::json_object! { Convolution: closed { shape, layers } }
+
+/// What pixels are multiplied with: a network sees numbers from 0 to 1.
+const SCALE: f64 = 1.0 / 255.0;
+/// The most layers and the most numbers that the last one may give.
+const MOST: (usize, usize) = (8, 1 << 16);
+
+/// A layer between its images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Between {
+    /// Channels, height and width of what it sees.
+    from: [usize; 3],
+    /// The same of what it gives.
+    to: [usize; 3],
+    kernel: usize,
+    stride: usize,
+}
+
+impl Between {
+    /// Numbers that a kernel sees at a place.
+    fn seen(self) -> usize {
+        self.from[0] * self.kernel * self.kernel
+    }
+
+    fn places(self) -> usize {
+        self.to[1] * self.to[2]
+    }
+}
+
+impl Convolution {
+    /// The network of Mnih et al. (2015), "Human-level control through deep reinforcement learning", before its 512
+    /// fully connected units.
+    pub fn atari(shape: [usize; 3]) -> Self {
+        let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+        Self { shape, layers: vec![layer(32, 8, 4), layer(64, 4, 2), layer(64, 3, 1)] }
+    }
+
+    /// Whether layers and image fit each other; what else is expected where they do not.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let size = self.shape.iter().try_fold(1usize, |size, side| size.checked_mul(*side));
+        if !size.is_some_and(|size| (1..=MAX_WIDTH).contains(&size)) {
+            return Err("an image of 1 to 1048576 numbers");
+        }
+        if !(1..=MOST.0).contains(&self.layers.len()) {
+            return Err("1 to 8 layers");
+        }
+        let [_, mut height, mut width] = self.shape;
+        for layer in &self.layers {
+            if !(1..=1024).contains(&layer.channels) || layer.stride == 0 {
+                return Err("1 to 1024 channels a layer, and a stride of at least 1");
+            }
+            if layer.kernel == 0 || layer.kernel > height.min(width) {
+                return Err("kernels of at least 1 pixel that fit into their image");
+            }
+            [height, width] = [height, width].map(|side| (side - layer.kernel) / layer.stride + 1);
+            if layer.channels * height * width > MAX_WIDTH {
+                return Err("layers that give at most 1048576 numbers");
+            }
+        }
+        let outputs = self.layers[self.layers.len() - 1].channels * height * width;
+        if outputs <= MOST.1 { Ok(()) } else { Err("a last layer that gives at most 65536 numbers") }
+    }
+
+    /// Numbers of an observation.
+    pub fn inputs(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn between(&self) -> impl Iterator<Item = Between> + '_ {
+        self.layers.iter().scan(self.shape, |shape, layer| {
+            let from = *shape;
+            let conv = Conv { stride: layer.stride, padding: 0 };
+            let to = [layer.channels, conv.output(from[1], layer.kernel), conv.output(from[2], layer.kernel)];
+            *shape = to;
+            Some(Between { from, to, kernel: layer.kernel, stride: layer.stride })
+        })
+    }
+
+    /// Numbers of what the last layer gives.
+    pub fn outputs(&self) -> usize {
+        self.between().last().map_or(self.inputs(), |layer| layer.to.iter().product())
+    }
+
+    /// How many numbers each layer's kernel sees at a place, and how many kernels it has: what initial weights depend on.
+    pub fn sizes(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.between().map(|layer| (layer.seen(), layer.to[0]))
+    }
+
+    /// The parameters as state inputs named `{prefix}{layer}.weight` `[O, C, K, K]` and `.bias` `[O]`.
+    pub fn parameters<'t>(&self, trace: &'t Trace, prefix: &str) -> Vec<(String, Tensor<'t>)> {
+        let layer = |(i, layer): (usize, Between)| {
+            let (weight, bias) = (format!("{prefix}{i}.weight"), format!("{prefix}{i}.bias"));
+            let w = trace.state(weight.clone(), &[layer.to[0], layer.from[0], layer.kernel, layer.kernel]);
+            let b = trace.state(bias.clone(), &layer.to[..1]);
+            [(weight, w), (bias, b)]
+        };
+        self.between().enumerate().flat_map(layer).collect()
+    }
+
+    /// What the layers of those parameters make of observations x `[B, inputs]`: `[B, outputs]`.
+    pub fn network<'t>(&self, params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
+        let [channels, height, width] = self.shape;
+        let image = (x * SCALE).reshape(&[x.size(0), channels, height, width]);
+        let layers = params.chunks_exact(2).zip(&self.layers);
+        let seen = layers.fold(image, |x, (p, layer)| {
+            x.conv2d(p[0].1, p[1].1, Conv { stride: layer.stride, padding: 0 }, Activation::Relu)
+        });
+        seen.reshape(&[x.size(0), self.outputs()])
+    }
+}
+
+/// The layers with plain weights, for acting on one observation at a time. Allocates nothing after the first.
+#[derive(Clone, Debug)]
+pub struct Eye {
+    layers: Vec<(Between, Vec<f32>, Vec<f32>)>,
+    image: Vec<f32>,
+    result: Vec<f32>,
+    patch: Vec<f32>,
+}
+
+impl Eye {
+    /// Layers whose weights are zeros.
+    pub fn new(convolution: &Convolution) -> Self {
+        let zeros = |layer: Between| (layer, vec![0.0; layer.seen() * layer.to[0]], vec![0.0; layer.to[0]]);
+        let layers = convolution.between().map(zeros).collect();
+        Self { layers, image: Vec::new(), result: Vec::new(), patch: Vec::new() }
+    }
+
+    /// Weight and bias of each layer, first to last, for handing new weights over; sizes must stay as they are.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.layers.iter_mut().flat_map(|(_, weight, bias)| [weight.as_mut_slice(), bias.as_mut_slice()])
+    }
+
+    /// Answers an observation `[inputs]` with `[outputs]`.
+    ///
+    /// # Panics
+    /// If `x` has another length: callers check what comes from outside.
+    pub fn forward(&mut self, x: &[f32]) -> &[f32] {
+        let Self { layers, image, result, patch } = self;
+        assert_eq!(x.len(), layers[0].0.from.iter().product::<usize>(), "one image");
+        image.clear();
+        image.extend(x.iter().map(|x| x * SCALE as f32));
+        for (layer, weight, bias) in layers {
+            let [_, height, width] = layer.from;
+            let places = layer.places();
+            result.clear();
+            result.resize(bias.len() * places, 0.0);
+            for place in 0..places {
+                let (i, j) = (place / layer.to[2], place % layer.to[2]);
+                let corner = (i * width + j) * layer.stride;
+                patch.clear();
+                for channel in 0..layer.from[0] {
+                    for line in 0..layer.kernel {
+                        let at = corner + (channel * height + line) * width;
+                        patch.extend_from_slice(&image[at..at + layer.kernel]);
+                    }
+                }
+                let kernels = weight.chunks_exact(patch.len()).zip(bias.iter());
+                for (out, (w, b)) in result[place..].iter_mut().step_by(places).zip(kernels) {
+                    *out = (dot(w, patch) + b).max(0.0);
+                }
+            }
+            std::mem::swap(image, result);
+        }
+        image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atari_has_the_published_sizes() {
+        let network = Convolution::atari([4, 84, 84]);
+        network.check().unwrap();
+        assert_eq!(network.sizes().collect::<Vec<_>>(), [(256, 32), (512, 64), (576, 64)]);
+        assert_eq!((network.inputs(), network.outputs()), (28_224, 3136));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let with = |shape, layers: &[[usize; 3]]| {
+            let layer =
+                |&[channels, kernel, stride]: &[usize; 3]| ConvolutionLayer { channels, kernel, stride };
+            Convolution { shape, layers: layers.iter().map(layer).collect() }.check()
+        };
+        assert_eq!(with([1, 3, 3], &[[1, 3, 1]]), Ok(()));
+        assert!(with([1, 3, 3], &[[1, 4, 1]]).unwrap_err().contains("fit into"));
+        assert!(with([1, 9, 9], &[[1, 4, 4], [1, 3, 1]]).unwrap_err().contains("fit into"));
+        assert!(with([1, 3, 3], &[[1, 0, 1]]).is_err() && with([1, 3, 3], &[[1, 3, 0]]).is_err());
+        assert!(with([1, 3, 3], &[]).unwrap_err().contains("layers"));
+        assert!(with([0, 3, 3], &[[1, 1, 1]]).unwrap_err().contains("image"));
+        assert!(with([usize::MAX, usize::MAX, 2], &[[1, 1, 1]]).unwrap_err().contains("image"));
+        assert!(with([1, 1024, 1024], &[[1024, 1, 1]]).unwrap_err().contains("1048576"));
+    }
+
+    /// Two kernels of two pixels over an image of three by three, by hand.
+    #[test]
+    fn an_eye_convolves() {
+        let layer = ConvolutionLayer { channels: 2, kernel: 2, stride: 1 };
+        let mut eye = Eye::new(&Convolution { shape: [1, 3, 3], layers: vec![layer] });
+        let new: [&[f32]; 2] = [&[1.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0], &[0.5, 3.0]];
+        eye.parameters_mut().zip(new).for_each(|(to, from)| to.copy_from_slice(from));
+        let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0].map(|x: f32| x * 255.0);
+        let seen = eye.forward(&image);
+        let expected = [6.5, 8.5, 12.5, 14.5, 1.0, 0.0, 0.0, 0.0];
+        assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{seen:?}");
+    }
+}
