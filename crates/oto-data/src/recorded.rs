@@ -81,7 +81,7 @@ mod tests {
         let mut seen = [0.0; 4];
         world.reset(Some(1), &mut seen).unwrap();
         let begin = seen;
-        let saved = world.save();
+        let saved = world.save().unwrap();
         world.step(Action::Discrete(1), &mut seen).unwrap();
         // The episode is cut here; what follows has no beginning.
         world.restore(&saved).unwrap();

@@ -158,9 +158,9 @@ pub enum PolicyError {
         /// "observation" or "action".
         what: &'static str,
         /// Its space.
-        found: Space,
+        found: Box<Space>,
         /// The space of the others.
-        expected: Space,
+        expected: Box<Space>,
     },
     /// The observations given are not whole rows.
     #[error("expected {rows} rows of {width} numbers, got {found} numbers")]

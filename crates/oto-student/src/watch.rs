@@ -109,7 +109,7 @@ mod tests {
             let scene = watch.scene();
             assert_eq!(score.unwrap(), scene.score);
             assert_eq!((scene.action.len(), scene.map.is_some()), (1, id.starts_with("MobileCell")));
-            assert_eq!(world.save().state, scene.state);
+            assert_eq!(world.save().unwrap().state, scene.state);
             let after = watch.step(student.trainer());
             assert!(matches!(after, Err(TrainError::Environment(EnvError::EpisodeOver))));
         }

@@ -103,7 +103,7 @@ mod tests {
             let action = Rule::Lte.action(&Reception::of(&*self.0)?, &mut Rng::new(0));
             self.0.step(Action::Discrete(action), observation)
         }
-        fn save(&self) -> Snapshot {
+        fn save(&self) -> Result<Snapshot, EnvError> {
             self.0.save()
         }
         fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {

@@ -61,6 +61,7 @@ fn taught(config: &StudentConfig, environment: &str) -> (Student, Driver) {
         adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        weight: 1.0,
     };
     let driver = Driver::with(vec![Wire::Memory(Box::new(memory(environment)))]);
     let world = World::built_in(environment).unwrap();

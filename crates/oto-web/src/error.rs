@@ -56,7 +56,7 @@ impl From<TrainError> for CoreError {
             TrainError::Config(e) => Self::config(e.field, format!("is {}: {}", e.got, e.expected)),
             TrainError::Learn(_) => of(Kind::Training, None),
             TrainError::ObservationLength { .. } => of(Kind::Environment, Some("observation".into())),
-            TrainError::Observation { component, .. } => {
+            TrainError::Observation { component, .. } | TrainError::Pixel { component, .. } => {
                 of(Kind::Environment, Some(format!("observation[{component}]")))
             }
             TrainError::Reward(_) => of(Kind::Environment, Some("reward".into())),
