@@ -222,6 +222,7 @@ impl Lesson {
             action_dtype: formats.actions.dtype(),
             action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
             grants: vec![Grant::Actions],
+            submit_rows: None,
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());

@@ -240,6 +240,7 @@ impl Memory {
             action_dtype: formats.actions.dtype(),
             action_width: formats.actions.width() as u32,
             grants: vec![Grant::Actions],
+            submit_rows: None,
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),

@@ -42,6 +42,7 @@ fn welcome(link: &Link) -> Welcome {
         action_dtype: link.formats.actions.dtype(),
         action_width: link.formats.actions.width() as u32,
         grants: vec![oto_proto::Grant::Actions],
+        submit_rows: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }
