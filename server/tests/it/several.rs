@@ -21,6 +21,7 @@ fn teacher(server: &Server, policy: &str, weight: f64) -> TeacherConfig {
         adapter: None,
         dtype: Dtype::F32,
         quantization: None,
+        submit: false,
         weight,
     }
 }
