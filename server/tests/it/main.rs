@@ -3,9 +3,11 @@
 //! No test waits for a time to pass where it could wait for an event; deadlines under test are short, all others long.
 
 mod bad_peers;
+mod follow;
 mod http;
 mod lessons;
 mod policies;
 mod several;
 mod stop;
 mod student;
+mod submissions;
