@@ -39,7 +39,7 @@ pub trait TrainingAgent: Send {
     /// Takes a batch into its dataset.
     ///
     /// # Errors
-    /// If the batch does not fit its spaces; then nothing was taken.
+    /// If the batch does not fit its spaces. Part of it may have been taken: the agent is of no use any more.
     fn add(&mut self, submission: &Submission) -> Result<(), AgentError>;
 
     /// An agent of its own that knows and has learned what this one has.
