@@ -11,4 +11,5 @@ mod policies;
 mod several;
 mod stop;
 mod student;
+mod students;
 mod submissions;
