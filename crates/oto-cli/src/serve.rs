@@ -1,7 +1,9 @@
 //! `oto serve`: hosts teachers, and the site.
 
+use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
+use oto_server::agent::{OfflineAgent, Parts};
 use oto_server::dataset::{DatasetStore, FolderStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, run};
@@ -34,6 +36,9 @@ pub struct ServeOptions {
     /// Let anyone who can reach this server have the bytes of its policies, so that other servers may follow it
     #[arg(long)]
     pub share_weights: bool,
+    /// Let policy NAME go on learning as FILE says, while it answers; repeat for more. docs/stages.md
+    #[arg(long, value_name = "NAME=FILE")]
+    pub train: Vec<String>,
     /// Pull policies from this server (wss://host) as they are published there, and answer students here
     #[arg(long, value_name = "URL", requires = "policy")]
     pub follow: Option<String>,
@@ -57,6 +62,9 @@ pub enum ServeError {
     /// The name of a policy is none for a folder.
     #[error("submissions to {0:?} need a folder of that name, which cannot be: rename the policy")]
     Folder(String),
+    /// A policy that was to be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// The server to follow cannot be.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -126,7 +134,11 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
 }
 
 /// A place for the submissions to each of these policies.
-fn stores(folder: &Path, names: &[String], bytes: u64) -> Result<Collecting, ServeError> {
+fn stores(
+    folder: &Path,
+    names: &[String],
+    bytes: u64,
+) -> Result<HashMap<String, Arc<dyn DatasetStore>>, ServeError> {
     let mut stores: HashMap<String, Arc<dyn DatasetStore>> = HashMap::new();
     for name in names {
         let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str());
@@ -135,7 +147,7 @@ fn stores(folder: &Path, names: &[String], bytes: u64) -> Result<Collecting, Ser
         }
         stores.insert(name.clone(), Arc::new(FolderStore::open(&folder.join(name), bytes)?));
     }
-    Ok(Collecting::new(stores))
+    Ok(stores)
 }
 
 /// Followers of a server in the cloud, each with its first version.
@@ -157,7 +169,7 @@ fn log() -> oto_server::follow::Log {
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let mut followed = Vec::new();
-    let loaded = match (&options.follow, &options.policies) {
+    let mut loaded = match (&options.follow, &options.policies) {
         (Some(url), folder) => {
             let (followers, mut loaded): (Vec<_>, Vec<_>) =
                 followers(url, &options.policy)?.into_iter().unzip();
@@ -173,16 +185,36 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
         return Err(ServeError::Empty(folder.clone()));
     }
-    let names: Vec<String> = loaded.iter().map(|l| l.name.clone()).collect();
+    let jobs = options.train.iter().map(|flag| train::job(flag)).collect::<Result<Vec<_>, _>>()?;
+    let trained = jobs.iter().map(|(name, _)| name.clone());
+    let names: Vec<String> = loaded.iter().map(|l| l.name.clone()).chain(trained).collect();
+    let stores = match &options.accept_replay {
+        Some(folder) => stores(folder, &names, options.replay_bytes)?,
+        None => HashMap::new(),
+    };
+    let mut schools = Vec::new();
+    for (name, job) in &jobs {
+        let mut parts = job.parts(name, stores.get(name).cloned())?;
+        let first = OfflineAgent::first(&mut parts).map_err(TrainError::Agent)?;
+        let metadata = train::metadata(job, &first);
+        loaded.push(Loaded { name: name.clone(), metadata, policy: first.policy, model: first.model });
+        schools.push((job.stages.clone(), parts));
+    }
     let mut config = ServerConfig::new(Policies::new(loaded)?);
     config.assets = Some(Arc::new(Site));
     config.origins = options.origin.clone();
     config.share_weights = options.share_weights;
-    if let Some(folder) = &options.accept_replay {
-        config.collecting = stores(folder, &names, options.replay_bytes)?;
-    }
+    config.collecting = Collecting::new(stores);
     let follow = |follower: Follower| follower.follow(config.policies.clone(), log());
     let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
+    let train = |(stages, parts): (_, Parts)| {
+        let name = parts.policy.clone();
+        let log = Box::new(move |event| println!("{name}: {event}"));
+        let agent =
+            OfflineAgent::new(stages, parts, config.policies.clone(), log).map_err(TrainError::Agent)?;
+        Ok::<_, ServeError>(agent.run()?)
+    };
+    let _training = schools.into_iter().map(train).collect::<Result<Vec<_>, _>>()?;
     let names = names.join(", ");
     tokio::runtime::Runtime::new()?.block_on(async {
         let address = std::net::SocketAddr::new(options.host, options.port);
