@@ -1,9 +1,12 @@
 //! What a server serves, to whom, and how much of it.
 
 use crate::Policies;
+use crate::dataset::DatasetStore;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Everything [`run`](crate::run) needs beside a listener.
 #[derive(Clone)]
@@ -15,14 +18,57 @@ pub struct ServerConfig {
     /// Origins of pages that may teach their students here, beside the server's own: `https://example.org`. A client
     /// that names no origin is no browser and may always.
     pub origins: Vec<String>,
+    /// Where students' transitions go; by default nowhere, and none are taken.
+    pub collecting: Collecting,
+    /// Whether anyone who can reach the server may have the policies' bytes; not by default.
+    pub share_weights: bool,
     /// Limits.
     pub limits: Limits,
+}
+
+/// Submissions that are written at once, over all students: each holds its batch in memory meanwhile.
+const WRITES: usize = 8;
+
+/// The datasets that students may submit to, by the name of the policy.
+#[derive(Clone)]
+pub struct Collecting {
+    stores: Arc<HashMap<String, Arc<dyn DatasetStore>>>,
+    writes: Arc<Semaphore>,
+}
+
+impl Collecting {
+    /// Collects for these policies.
+    pub fn new(stores: HashMap<String, Arc<dyn DatasetStore>>) -> Self {
+        Collecting { stores: Arc::new(stores), writes: Arc::new(Semaphore::new(WRITES)) }
+    }
+
+    pub(crate) fn store(&self, policy: &str) -> Option<Arc<dyn DatasetStore>> {
+        self.stores.get(policy).cloned()
+    }
+
+    /// Leave to write a batch, if there is any now.
+    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.writes.clone().try_acquire_owned().ok()
+    }
+}
+
+impl Default for Collecting {
+    fn default() -> Self {
+        Collecting::new(HashMap::new())
+    }
 }
 
 impl ServerConfig {
     /// A server of these policies with nothing else.
     pub fn new(policies: Policies) -> Self {
-        ServerConfig { policies, assets: None, origins: Vec::new(), limits: Limits::default() }
+        ServerConfig {
+            policies,
+            assets: None,
+            origins: Vec::new(),
+            collecting: Collecting::default(),
+            share_weights: false,
+            limits: Limits::default(),
+        }
     }
 }
 

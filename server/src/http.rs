@@ -5,6 +5,7 @@
 //! | `/healthz` | 200 while the process runs |
 //! | `/readyz` | 200 while students may come, 503 when the server stops or has no policy |
 //! | `/policies` | JSON, a list of policies with name, version and metadata |
+//! | `/policies/NAME/model` | the bytes of a policy, where they are shared |
 //! | `/v1/teach` | the WebSocket of subprotocol `oto.v1` |
 //! | anything else | the site |
 
@@ -17,6 +18,7 @@ use hyper::service::Service;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use oto_proto::PROTOCOL;
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -27,8 +29,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The most bytes of a request's headers.
 pub(crate) const HEADER_BYTES: usize = 16 << 10;
+/// The header that says which version of a policy its bytes are.
+pub(crate) const VERSION: &str = "oto-version";
 /// Where students connect.
-const TEACH: &str = "/v1/teach";
+pub(crate) const TEACH: &str = "/v1/teach";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -75,12 +79,38 @@ impl Site {
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/policies" => self.policies(request.headers()),
             TEACH => self.handshake(request),
-            path => self.asset(path, request.headers()),
+            path => match path.strip_prefix("/policies/").and_then(|rest| rest.strip_suffix("/model")) {
+                Some(name) => self.model(name, request.headers()),
+                None => self.asset(path, request.headers()),
+            },
         }
     }
 
+    /// The bytes of a policy, for servers that follow this one.
+    fn model(&self, name: &str, headers: &HeaderMap) -> Answer {
+        let name = percent_decode_str(name).decode_utf8();
+        let model =
+            name.ok().filter(|_| self.config.share_weights).and_then(|n| self.config.policies.model(&n));
+        let Some(model) = model else { return text(StatusCode::NOT_FOUND, "there is nothing here\n") };
+        let tag = format!("\"sha256-{}\"", model.sha256);
+        let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| lists(known, &tag));
+        let (status, body) = if known {
+            (StatusCode::NOT_MODIFIED, Bytes::new())
+        } else {
+            (StatusCode::OK, model.bytes.clone())
+        };
+        let mut answer = respond(status, "application/octet-stream", body);
+        let headers = answer.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(HeaderName::from_static(VERSION), model.version.into());
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        answer
+    }
+
     fn policies(&self, headers: &HeaderMap) -> Answer {
-        let body = self.config.policies.list().to_string();
+        let body = self.config.policies.list(self.config.share_weights).to_string();
         let mut answer = respond(StatusCode::OK, "application/json", body.into());
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // A page that may have its students taught here may choose their teacher here, too.

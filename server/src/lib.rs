@@ -6,18 +6,25 @@
 //! - [`config`]: policies, site, origins and limits;
 //! - `http`: plain requests, and the handshake of WebSockets;
 //! - `teach`: the conversation with one student;
+//! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them;
+//! - [`follow`]: policies of another server, pulled and published here as they come;
+//! - [`agent`]: a policy that learns here while it answers;
 //! - [`policies`]: policies by name; each has a thread that answers the states of all its students together.
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod config;
+pub mod dataset;
+pub mod follow;
 mod http;
 pub mod policies;
+mod submit;
 mod teach;
 
-pub use config::{Assets, Limits, ServerConfig};
-pub use policies::Policies;
+pub use config::{Assets, Collecting, Limits, ServerConfig};
+pub use policies::{Policies, Release};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;

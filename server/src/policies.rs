@@ -3,9 +3,11 @@
 //! busier the server, the larger its batches.
 
 use crate::ServerError;
+use bytes::Bytes;
 use oto_policy::{Loaded, Metadata, Policy, PolicyError, fit_actions, scripted};
 use oto_proto::message::MAX_NAME_BYTES;
 use oto_proto::{ErrorCode, ErrorMessage, Space, TeacherInfo};
+use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -26,11 +28,54 @@ struct Hosted {
     info: TeacherInfo,
     work: mpsc::Sender<Work>,
     version: watch::Receiver<u32>,
+    model: Shelf,
 }
 
 enum Work {
     Answer(Request),
-    Publish(Box<dyn Policy>),
+    Publish(Release),
+}
+
+/// A policy to be published.
+pub struct Release {
+    /// What answers from then on.
+    pub policy: Box<dyn Policy>,
+    /// The bytes it was loaded from, for whoever may have them.
+    pub model: Option<Vec<u8>>,
+    /// Its version shall be this one at least; it is larger than the last one's in any case.
+    pub version: u32,
+}
+
+impl From<Box<dyn Policy>> for Release {
+    fn from(policy: Box<dyn Policy>) -> Self {
+        Release { policy, model: None, version: 0 }
+    }
+}
+
+/// The bytes of a policy's newest version.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// The version that they are.
+    pub version: u32,
+    /// As they were loaded.
+    pub bytes: Bytes,
+    /// Their SHA-256 in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Where the newest bytes lie, if there are any.
+type Shelf = Arc<Mutex<Option<Arc<Model>>>>;
+
+impl Model {
+    fn new(version: u32, bytes: Vec<u8>) -> Arc<Self> {
+        let sha256 = sha256(&bytes);
+        Arc::new(Model { version, bytes: bytes.into(), sha256 })
+    }
+}
+
+/// The SHA-256 of these bytes in hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// States that want actions.
@@ -62,12 +107,12 @@ impl Policies {
     /// If two share a name, a name is unusable, or a thread cannot be started.
     pub fn new(loaded: Vec<Loaded>) -> Result<Self, ServerError> {
         let mut hosted: Vec<Arc<Hosted>> = Vec::new();
-        for Loaded { name, metadata, policy } in loaded {
+        for Loaded { name, metadata, policy, model } in loaded {
             let usable = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with(scripted::PREFIX);
             if !usable || hosted.iter().any(|other| other.name == name) {
                 return Err(ServerError::Name(name));
             }
-            hosted.push(Arc::new(Hosted::start(name, metadata, policy)?));
+            hosted.push(Arc::new(Hosted::start(name, metadata, policy, model)?));
         }
         Ok(Policies(hosted.into()))
     }
@@ -76,14 +121,44 @@ impl Policies {
     ///
     /// # Errors
     /// If there is no such policy or the spaces differ.
-    pub async fn publish(&self, name: &str, policy: Box<dyn Policy>) -> Result<(), ServerError> {
-        let unknown = || ServerError::UnknownPolicy(name.to_owned());
-        let hosted = self.0.iter().find(|hosted| hosted.name == name).ok_or_else(unknown)?;
+    pub async fn publish(&self, name: &str, release: impl Into<Release>) -> Result<(), ServerError> {
+        let release = release.into();
+        let hosted = self.fitting(name, &release)?;
+        hosted.work.send(Work::Publish(release)).await.map_err(|_| ServerError::Thread(name.to_owned()))
+    }
+
+    /// [`Policies::publish`] for a thread of its own, which may wait.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn publish_blocking(&self, name: &str, release: impl Into<Release>) -> Result<(), ServerError> {
+        let release = release.into();
+        let hosted = self.fitting(name, &release)?;
+        hosted.work.blocking_send(Work::Publish(release)).map_err(|_| ServerError::Thread(name.to_owned()))
+    }
+
+    /// The policy of this name, if the release may take its place.
+    fn fitting(&self, name: &str, release: &Release) -> Result<&Hosted, ServerError> {
+        let hosted = self.hosted(name).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))?;
         let TeacherInfo { observation, action, .. } = &hosted.info;
-        if policy.observation_space() != observation || policy.action_space() != action {
+        if release.policy.observation_space() != observation || release.policy.action_space() != action {
             return Err(ServerError::Spaces(name.to_owned()));
         }
-        hosted.work.send(Work::Publish(policy)).await.map_err(|_| ServerError::Thread(name.to_owned()))
+        Ok(hosted)
+    }
+
+    fn hosted(&self, name: &str) -> Option<&Hosted> {
+        self.0.iter().find(|hosted| hosted.name == name).map(|hosted| &**hosted)
+    }
+
+    /// The version of a policy now.
+    pub fn version(&self, name: &str) -> Option<u32> {
+        Some(*self.hosted(name)?.version.borrow())
+    }
+
+    /// The bytes of a policy's newest version, if it was loaded from any.
+    pub(crate) fn model(&self, name: &str) -> Option<Arc<Model>> {
+        self.hosted(name)?.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether there are none.
@@ -91,12 +166,16 @@ impl Policies {
         self.0.is_empty()
     }
 
-    /// A list for people and pages: name, version and metadata of each policy.
-    pub(crate) fn list(&self) -> serde_json::Value {
+    /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
+    pub(crate) fn list(&self, share: bool) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
             let mut entry = serde_json::to_value(&hosted.metadata).unwrap_or_default();
             entry["name"] = hosted.name.as_str().into();
             entry["version"] = (*hosted.version.borrow()).into();
+            if let Some(model) = self.model(&hosted.name).filter(|_| share) {
+                entry["model_bytes"] = model.bytes.len().into();
+                entry["sha256"] = model.sha256.as_str().into();
+            }
             entry
         };
         self.0.iter().map(entry).collect()
@@ -177,15 +256,22 @@ impl Teacher {
 }
 
 impl Hosted {
-    fn start(name: String, metadata: Metadata, policy: Box<dyn Policy>) -> Result<Self, ServerError> {
+    fn start(
+        name: String,
+        metadata: Metadata,
+        policy: Box<dyn Policy>,
+        model: Option<Vec<u8>>,
+    ) -> Result<Self, ServerError> {
         let info = info(&*policy, metadata.description.as_deref().unwrap_or_default());
         let (work, queue) = mpsc::channel(QUEUE);
         let (publish, version) = watch::channel(1);
+        let model: Shelf = Arc::new(Mutex::new(model.map(|bytes| Model::new(1, bytes))));
+        let shelf = model.clone();
         std::thread::Builder::new()
             .name(format!("policy {name}"))
-            .spawn(move || answer_all(policy, queue, &publish))
+            .spawn(move || answer_all(policy, queue, &publish, &shelf))
             .map_err(|_| ServerError::Thread(name.clone()))?;
-        Ok(Hosted { name, metadata, info, work, version })
+        Ok(Hosted { name, metadata, info, work, version, model })
     }
 }
 
@@ -198,15 +284,22 @@ fn info(policy: &dyn Policy, description: &str) -> TeacherInfo {
 }
 
 /// The life of a policy's thread.
-fn answer_all(mut policy: Box<dyn Policy>, mut queue: mpsc::Receiver<Work>, publish: &watch::Sender<u32>) {
+fn answer_all(
+    mut policy: Box<dyn Policy>,
+    mut queue: mpsc::Receiver<Work>,
+    publish: &watch::Sender<u32>,
+    shelf: &Shelf,
+) {
     let mut version = 1;
     let mut batch = Batch::default();
     let mut held = None;
     while let Some(work) = held.take().or_else(|| queue.blocking_recv()) {
         match work {
             Work::Publish(next) => {
-                policy = next;
-                version += 1;
+                policy = next.policy;
+                version = next.version.max(version + 1);
+                let model = next.model.map(|bytes| Model::new(version, bytes));
+                *shelf.lock().unwrap_or_else(PoisonError::into_inner) = model;
                 publish.send_replace(version);
             }
             Work::Answer(first) => {

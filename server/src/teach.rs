@@ -6,13 +6,15 @@
 use crate::config::{Limits, ServerConfig};
 use crate::policies::{Answer, NotTaken, Request, Teacher};
 use crate::stopped;
+use crate::submit::{self, Submissions};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use oto_policy::action;
 use oto_proto::message::{CLOSE_RESTARTING, MAX_CONTROL_BYTES, Overloaded, Published, Restarting};
 use oto_proto::{
-    ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, Plan, ServerMessage, Welcome,
+    ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, Kind, Plan, ServerMessage,
+    Welcome,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -177,6 +179,14 @@ fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// What there is to say of a submission that was written; never, where none is.
+async fn written(submissions: &mut Option<Submissions>) -> ServerMessage {
+    match submissions {
+        Some(submissions) => submissions.written().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What was agreed with a student, and what is under way.
 struct Lesson {
     teacher: Teacher,
@@ -186,6 +196,8 @@ struct Lesson {
     reply: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     in_flight: u16,
+    /// There if it was granted.
+    submissions: Option<Submissions>,
     refusals: u32,
     /// One observation and one action of the student.
     observation: Vec<f32>,
@@ -212,6 +224,10 @@ impl Lesson {
             return Err(ErrorMessage::new(ErrorCode::TooLarge, message));
         }
         let credits = limits.credits.max(1);
+        let submissions =
+            Submissions::grant(hello, &formats, info, teacher.id, &config.collecting, limits.message_bytes);
+        let mut grants = vec![Grant::Actions];
+        grants.extend(submissions.as_ref().map(|_| Grant::Submit));
         let welcome = Welcome {
             policy: hello.policy.clone(),
             policy_id: teacher.id,
@@ -221,7 +237,8 @@ impl Lesson {
             dtype: formats.states.dtype(),
             action_dtype: formats.actions.dtype(),
             action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
-            grants: vec![Grant::Actions],
+            grants,
+            submit_rows: submissions.as_ref().map(|submissions| submissions.max_rows),
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());
@@ -235,6 +252,7 @@ impl Lesson {
             reply,
             answers,
             in_flight,
+            submissions,
             refusals,
             observation,
             action,
@@ -255,6 +273,7 @@ impl Lesson {
             tokio::select! {
                 () = stopped(stopping) => return self.finish(peer).await,
                 Some(answer) = self.answers.recv() => self.pass_on(peer, answer).await?,
+                said = written(&mut self.submissions) => peer.say(said).await?,
                 changed = version.changed(), if publishes => match changed {
                     Ok(()) => {
                         let version = *version.borrow_and_update();
@@ -287,11 +306,18 @@ impl Lesson {
             let Some(answer) = self.answers.recv().await else { break };
             self.pass_on(peer, answer).await?;
         }
+        if self.submissions.as_ref().is_some_and(Submissions::busy) {
+            let said = written(&mut self.submissions).await;
+            peer.say(said).await?;
+        }
         Ok(End::Restarting)
     }
 
     async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
         let refusal = match message {
+            Message::Binary(frame) if frame.first() == Some(&(Kind::Submit as u8)) => {
+                self.take_submission(peer.limits, &frame).err()
+            }
             Message::Binary(frame) => self.take(peer.limits, &frame).err(),
             Message::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
@@ -350,6 +376,22 @@ impl Lesson {
                 Err(refuse(ErrorMessage::new(ErrorCode::Internal, message)))
             }
         }
+    }
+
+    /// Takes a frame of transitions, or says why not.
+    fn take_submission(&mut self, limits: &Limits, frame: &[u8]) -> Result<(), ServerMessage> {
+        let Some(submissions) = &mut self.submissions else {
+            let message = "expected states, got a submission: there is no grant \"submit\" here";
+            let error = ErrorMessage::new(ErrorCode::Forbidden, message).about(Header::request_of(frame));
+            return Err(ServerMessage::Error(error));
+        };
+        submissions.take(frame).map_err(|not_taken| match not_taken {
+            submit::NotTaken::Busy(request) => ServerMessage::Overloaded(Overloaded {
+                request: Some(request),
+                retry_ms: milliseconds(limits.retry),
+            }),
+            submit::NotTaken::Refused(error) => ServerMessage::Error(error),
+        })
     }
 
     /// Sends an answer, in the student's own actions.

@@ -2,7 +2,7 @@
 // It shares no code with the Rust crate: the vectors hold both to the same bytes.
 
 export const HEADER_BYTES = 16;
-export const KINDS = { states: 1, actions: 2 };
+export const KINDS = { states: 1, actions: 2, submit: 4 };
 export const DTYPES = { f32: 1, f16: 2, u8: 3, u16: 4 };
 const BYTES = { f32: 4, f16: 2, u8: 1, u16: 2 };
 
@@ -26,26 +26,94 @@ export function format({ direction, space, dtype, quantization }) {
   };
 }
 
-/** Checks a frame in the order of the specification and returns its header and rows. */
-export function decode(format, bytes, maxRows) {
+/** Checks everything but the values in the order of the specification; `before` bytes stand before the rows. */
+function open({ kind: expected, dtype: agreed }, bytes, before, rowBytes, maxRows) {
   if (bytes.length < HEADER_BYTES) throw new Refused('too_short');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [kind, dtype, rows] = [view.getUint8(0), view.getUint8(1), view.getUint16(2, true)];
   if (kind < 1 || kind > 7) throw new Refused('unknown_kind');
-  if (kind > 2) throw new Refused('not_supported');
+  if (!Object.values(KINDS).includes(kind)) throw new Refused('not_supported');
   if (dtype < 1 || dtype > 4) throw new Refused('unknown_dtype');
   if (rows === 0) throw new Refused('no_rows');
-  if (kind !== format.kind) throw new Refused('wrong_kind');
-  if (dtype !== DTYPES[format.dtype]) throw new Refused('wrong_dtype');
+  if (kind !== expected) throw new Refused('wrong_kind');
+  if (dtype !== DTYPES[agreed]) throw new Refused('wrong_dtype');
   if (rows > maxRows) throw new Refused('too_many_rows');
-  const rowBytes = format.width * BYTES[format.dtype];
-  if (bytes.length !== HEADER_BYTES + rows * rowBytes) throw new Refused('wrong_length');
-  return {
-    request: view.getUint32(4, true),
-    policy: view.getUint32(8, true),
-    version: view.getUint32(12, true),
-    rows: Array.from({ length: rows }, (_, row) => readRow(format, view, HEADER_BYTES + row * rowBytes)),
-  };
+  if (bytes.length !== before + rows * rowBytes) throw new Refused('wrong_length');
+  const [request, policy, version] = [4, 8, 12].map((at) => view.getUint32(at, true));
+  const places = Array.from({ length: rows }, (_, row) => before + row * rowBytes);
+  return { view, places, ids: { request, policy, version } };
+}
+
+const rowBytes = ({ width, dtype }) => width * BYTES[dtype];
+
+/** Checks a frame of states or actions and returns its header and rows. */
+export function decode(format, bytes, maxRows) {
+  const { view, places, ids } = open(format, bytes, HEADER_BYTES, rowBytes(format), maxRows);
+  return { ...ids, rows: places.map((at) => readRow(format, view, at)) };
+}
+
+/** How submissions are encoded. */
+export function submissionFormat({ observation, action, dtype, action_dtype: actionDtype, quantization }) {
+  const states = format({ direction: 'states', space: observation, dtype, quantization });
+  const actions = format({ direction: 'actions', space: action, dtype: actionDtype });
+  return { kind: KINDS.submit, dtype, states, actions, box: action.kind === 'box' ? action : null };
+}
+
+/** Checks a submission and returns its header, its batch and its transitions. */
+export function decodeSubmission(format, bytes, maxRows) {
+  const { states, actions } = format;
+  const size = 2 * rowBytes(states) + rowBytes(actions) + 5;
+  const { view, places, ids } = open(format, bytes, HEADER_BYTES + 16, size, maxRows);
+  const name = [...bytes.subarray(HEADER_BYTES, HEADER_BYTES + 16)];
+  const batch = name.map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const rows = places.map((at) => {
+    const observation = readRow(states, view, at);
+    const action = readRow(actions, view, (at += rowBytes(states)));
+    checkBox(format, action);
+    const reward = view.getFloat32((at += rowBytes(actions)), true);
+    if (!Number.isFinite(reward)) throw new Refused('not_finite');
+    const nextObservation = readRow(states, view, (at += 4));
+    const end = view.getUint8(at + rowBytes(states));
+    if (end > 3) throw new Refused('unknown_flags');
+    return {
+      observation,
+      action,
+      reward,
+      next_observation: nextObservation,
+      terminated: (end & 1) !== 0,
+      truncated: (end & 2) !== 0,
+    };
+  });
+  return { ...ids, batch, rows };
+}
+
+function checkBox({ box, actions }, action) {
+  if (!box) return;
+  const slack = (bound) => (actions.dtype === 'f16' ? Math.fround(Math.abs(bound) / 1024) : 0);
+  const at = (bound, none) => (bound === null ? none : Math.fround(bound));
+  action.forEach((number, i) => {
+    const [low, high] = [at(box.low[i], -Infinity), at(box.high[i], Infinity)];
+    if (number < Math.fround(low - (Number.isFinite(low) ? slack(low) : 0))) throw new Refused('out_of_range');
+    if (number > Math.fround(high + (Number.isFinite(high) ? slack(high) : 0))) throw new Refused('out_of_range');
+  });
+}
+
+/** Writes what `decodeSubmission` reads. */
+export function encodeSubmission({ kind, dtype, states, actions }, { request, policy, version, batch, rows }) {
+  const size = 2 * rowBytes(states) + rowBytes(actions) + 5;
+  const bytes = new Uint8Array(HEADER_BYTES + 16 + rows.length * size);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, kind, dtype, { request, policy, version, rows });
+  batch.match(/../g).forEach((pair, i) => view.setUint8(HEADER_BYTES + i, parseInt(pair, 16)));
+  rows.forEach((row, i) => {
+    let at = HEADER_BYTES + 16 + i * size;
+    writeRow(states, view, at, row.observation);
+    writeRow(actions, view, (at += rowBytes(states)), [row.action].flat());
+    view.setFloat32((at += rowBytes(actions)), row.reward, true);
+    writeRow(states, view, (at += 4), row.next_observation);
+    view.setUint8(at + rowBytes(states), row.terminated * 1 + row.truncated * 2);
+  });
+  return bytes;
 }
 
 /** Writes what `decode` reads. */
@@ -53,14 +121,20 @@ export function encode(format, { request, policy, version, rows }) {
   const size = BYTES[format.dtype];
   const bytes = new Uint8Array(HEADER_BYTES + rows.length * format.width * size);
   const view = new DataView(bytes.buffer);
-  view.setUint8(0, format.kind);
-  view.setUint8(1, DTYPES[format.dtype]);
-  view.setUint16(2, rows.length, true);
-  view.setUint32(4, request, true);
-  view.setUint32(8, policy, true);
-  view.setUint32(12, version, true);
+  writeHeader(view, format.kind, format.dtype, { request, policy, version, rows });
   rows.flat().forEach((number, i) => writeNumber(format, view, HEADER_BYTES + i * size, i % format.width, number));
   return bytes;
+}
+
+function writeHeader(view, kind, dtype, { request, policy, version, rows }) {
+  view.setUint8(0, kind);
+  view.setUint8(1, DTYPES[dtype]);
+  view.setUint16(2, rows.length, true);
+  [request, policy, version].forEach((word, i) => view.setUint32(4 + 4 * i, word, true));
+}
+
+function writeRow(format, view, at, row) {
+  row.forEach((number, i) => writeNumber(format, view, at + i * BYTES[format.dtype], i, number));
 }
 
 function readRow(format, view, at) {

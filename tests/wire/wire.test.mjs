@@ -15,6 +15,7 @@ const toHex = (bytes) => Buffer.from(bytes).toString('hex');
 const round = (row) => (Array.isArray(row) ? row.map(Math.fround) : row);
 
 const frames = read('vectors/frames.json').cases;
+const submissions = read('vectors/submissions.json').cases;
 const messages = read('vectors/messages.json').cases;
 const adapterCases = read('vectors/adapters.json').cases;
 const schema = read('schema/oto.v1.json');
@@ -28,6 +29,18 @@ for (const { name, hex, max_rows: maxRows, valid, reject, ...rest } of frames) {
     }
     assert.deepEqual(codec.decode(format, fromHex(hex), maxRows), { ...valid, rows: valid.rows.map(round) });
     assert.equal(toHex(codec.encode(format, valid)), hex);
+  });
+}
+
+for (const { name, hex, max_rows: maxRows, valid, reject, ...rest } of submissions) {
+  test(`submission: ${name}`, () => {
+    const format = codec.submissionFormat(rest);
+    if (reject) {
+      assert.throws(() => codec.decodeSubmission(format, fromHex(hex), maxRows), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decodeSubmission(format, fromHex(hex), maxRows), valid);
+    assert.equal(toHex(codec.encodeSubmission(format, valid)), hex);
   });
 }
 

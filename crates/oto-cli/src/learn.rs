@@ -58,6 +58,8 @@ pub trait Observer {
 
 /// How long a run waits for its teachers before it begins without those that are not there.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a run that is over waits for its teachers to keep what it submits.
+const SUBMIT: Duration = Duration::from_secs(120);
 /// Environment steps from one line of metrics to the next.
 pub const METRICS: u64 = 500;
 /// From one report of progress to the next.
@@ -131,6 +133,10 @@ pub fn run(
             checkpoint(student, observer)?;
             last_checkpoint = Instant::now();
         }
+    }
+    if !observer.stop() {
+        // What is not acknowledged by then is in the checkpoint, and goes on its way when the run is resumed.
+        driver.submit_rest(student, SUBMIT);
     }
     let metrics = student.metrics(driver.now_ms());
     observer.progress(&metrics).map_err(RunError::Observer)?;

@@ -27,3 +27,5 @@ pub mod serve;
 pub mod sweep;
 #[cfg(feature = "native")]
 pub mod teach;
+#[cfg(feature = "native")]
+pub mod train;

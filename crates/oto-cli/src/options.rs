@@ -62,6 +62,9 @@ pub struct LearnOptions {
     /// How much each --teacher counts beside the others; 1 where none is given
     #[arg(long, value_name = "NUMBER")]
     pub weight: Vec<f64>,
+    /// Let the teachers that take it have the replay buffer at the end of the Online stage and of the run
+    #[arg(long)]
+    pub submit: bool,
     /// How states travel
     #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
     pub dtype: String,
@@ -193,9 +196,9 @@ impl LearnOptions {
                 Some(given) => Some(adapter(given)?),
             };
             let dtype = if self.dtype == "f16" { Dtype::F16 } else { Dtype::F32 };
-            let weight = self.weight.get(i).copied().unwrap_or(1.0);
+            let (weight, submit) = (self.weight.get(i).copied().unwrap_or(1.0), self.submit);
             let url = presets::teacher_url(url);
-            Ok(TeacherConfig { url, policy, adapter, dtype, quantization: None, weight })
+            Ok(TeacherConfig { url, policy, adapter, dtype, quantization: None, weight, submit })
         };
         if let Some(w) = self.weight.iter().find(|w| !(0.0..=1e6).contains(*w)) {
             return Err(OptionsError::Flag(format!("--weight {w}: a weight from 0 to 1e6 is needed")));

@@ -1,10 +1,15 @@
 //! `oto serve`: hosts teachers, and the site.
 
+use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
-use oto_server::{Assets, Policies, ServerConfig, ServerError, run};
+use oto_server::agent::{OfflineAgent, Parts};
+use oto_server::dataset::{DatasetStore, FolderStore, StoreError};
+use oto_server::follow::{FollowConfig, FollowError, Follower};
+use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, run};
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What to serve, and where.
@@ -22,6 +27,24 @@ pub struct ServeOptions {
     /// Origin of a page that may be taught from here, beside this server's own; repeat for more
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
+    /// Take in what students submit of their replay, and keep it in a folder for each policy in DIR
+    #[arg(long, value_name = "DIR")]
+    pub accept_replay: Option<PathBuf>,
+    /// How much of it to keep for each policy, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
+    pub replay_bytes: u64,
+    /// Let anyone who can reach this server have the bytes of its policies, so that other servers may follow it
+    #[arg(long)]
+    pub share_weights: bool,
+    /// Let policy NAME go on learning as FILE says, while it answers; repeat for more. docs/stages.md
+    #[arg(long, value_name = "NAME=FILE")]
+    pub train: Vec<String>,
+    /// Pull policies from this server (wss://host) as they are published there, and answer students here
+    #[arg(long, value_name = "URL", requires = "policy")]
+    pub follow: Option<String>,
+    /// Policy to follow; repeat for more
+    #[arg(long, value_name = "NAME", requires = "follow")]
+    pub policy: Vec<String>,
 }
 
 /// Why serving ended.
@@ -33,6 +56,21 @@ pub enum ServeError {
     /// The server's own failure.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// A folder of submissions cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The name of a policy is none for a folder.
+    #[error("submissions to {0:?} need a folder of that name, which cannot be: rename the policy")]
+    Folder(String),
+    /// A policy that was to be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The server to follow cannot be.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// It was told to stop before it had anything to serve.
+    #[error("stopped while waiting for a first version of {0:?}")]
+    Stopped(String),
     /// No policy at all.
     #[error("{} holds no policies: a policy is a model file with a NAME.json of kind \"policy\" beside it", .0.display())]
     Empty(PathBuf),
@@ -90,24 +128,94 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
         let policy = load(model, &metadata)?;
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
-        Ok(Loaded { name: (*name).into(), metadata, policy })
+        Ok(Loaded { name: (*name).into(), metadata, policy, model: Some(model.to_vec()) })
     });
     loaded.collect()
 }
 
+/// A place for the submissions to each of these policies.
+fn stores(
+    folder: &Path,
+    names: &[String],
+    bytes: u64,
+) -> Result<HashMap<String, Arc<dyn DatasetStore>>, ServeError> {
+    let mut stores: HashMap<String, Arc<dyn DatasetStore>> = HashMap::new();
+    for name in names {
+        let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+        if !plain || name.contains('\\') {
+            return Err(ServeError::Folder(name.clone()));
+        }
+        stores.insert(name.clone(), Arc::new(FolderStore::open(&folder.join(name), bytes)?));
+    }
+    Ok(stores)
+}
+
+/// Followers of a server in the cloud, each with its first version.
+fn followers(url: &str, names: &[String]) -> Result<Vec<(Follower, Loaded)>, ServeError> {
+    // Until there is something to serve, Ctrl-C ends the program itself.
+    let (_running, stopped) = std::sync::mpsc::channel();
+    let first = |name: &String| {
+        let mut follower = Follower::new(FollowConfig::new(url, name))?;
+        let loaded = follower.first(&stopped, &mut log()).ok_or_else(|| ServeError::Stopped(name.clone()))?;
+        Ok((follower, loaded))
+    };
+    names.iter().map(first).collect()
+}
+
+fn log() -> oto_server::follow::Log {
+    Box::new(|event| println!("{event}"))
+}
+
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
-    let loaded = match &options.policies {
-        None => bundled()?,
-        Some(folder) => load_folder(folder)?,
+    let mut followed = Vec::new();
+    let mut loaded = match (&options.follow, &options.policies) {
+        (Some(url), folder) => {
+            let (followers, mut loaded): (Vec<_>, Vec<_>) =
+                followers(url, &options.policy)?.into_iter().unzip();
+            followed = followers;
+            if let Some(folder) = folder {
+                loaded.extend(load_folder(folder)?);
+            }
+            loaded
+        }
+        (None, None) => bundled()?,
+        (None, Some(folder)) => load_folder(folder)?,
     };
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
         return Err(ServeError::Empty(folder.clone()));
     }
-    let names = loaded.iter().map(|l| l.name.clone()).collect::<Vec<_>>().join(", ");
+    let jobs = options.train.iter().map(|flag| train::job(flag)).collect::<Result<Vec<_>, _>>()?;
+    let trained = jobs.iter().map(|(name, _)| name.clone());
+    let names: Vec<String> = loaded.iter().map(|l| l.name.clone()).chain(trained).collect();
+    let stores = match &options.accept_replay {
+        Some(folder) => stores(folder, &names, options.replay_bytes)?,
+        None => HashMap::new(),
+    };
+    let mut schools = Vec::new();
+    for (name, job) in &jobs {
+        let mut parts = job.parts(name, stores.get(name).cloned())?;
+        let first = OfflineAgent::first(&mut parts).map_err(TrainError::Agent)?;
+        let metadata = train::metadata(job, &first);
+        loaded.push(Loaded { name: name.clone(), metadata, policy: first.policy, model: first.model });
+        schools.push((job.stages.clone(), parts));
+    }
     let mut config = ServerConfig::new(Policies::new(loaded)?);
     config.assets = Some(Arc::new(Site));
     config.origins = options.origin.clone();
+    config.share_weights = options.share_weights;
+    config.collecting = Collecting::new(stores);
+    let follow = |follower: Follower| follower.follow(config.policies.clone(), log());
+    let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
+    let train = |(stages, parts): (_, Parts)| {
+        let name = parts.policy.clone();
+        let log = Box::new(move |event| println!("{name}: {event}"));
+        let agent =
+            OfflineAgent::new(stages, parts, config.policies.clone(), log).map_err(TrainError::Agent)?;
+        Ok::<_, ServeError>(agent.run()?)
+    };
+    let _training = schools.into_iter().map(train).collect::<Result<Vec<_>, _>>()?;
+    let names = names.join(", ");
     tokio::runtime::Runtime::new()?.block_on(async {
         let address = std::net::SocketAddr::new(options.host, options.port);
         let listen = |error| ServeError::Listen { address, error };

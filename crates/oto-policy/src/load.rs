@@ -20,6 +20,8 @@ pub struct Loaded {
     pub metadata: Metadata,
     /// The policy itself.
     pub policy: Box<dyn Policy>,
+    /// The bytes it was loaded from; a scripted policy has none.
+    pub model: Option<Vec<u8>>,
 }
 
 /// Endings that a model beside `NAME.json` may have, in the order they are looked for.
@@ -89,23 +91,23 @@ pub(crate) fn load_member(path: &Path, members: &mut Members) -> Result<Loaded, 
         let bytes = read(sidecar, MAX_METADATA_BYTES as u64)?;
         metadata = Metadata::read(&bytes).map_err(within(sidecar))?;
     }
-    let policy = match metadata.model.as_deref() {
+    let (policy, model) = match metadata.model.as_deref() {
         _ if is_metadata && metadata.ensemble.is_some() => {
-            ensemble::load(path, &metadata, members).map_err(within(path))?
+            (ensemble::load(path, &metadata, members).map_err(within(path))?, None)
         }
         Some(name) if is_metadata && name.starts_with(scripted::PREFIX) => {
-            load_scripted(name, &metadata).map_err(within(path))?
+            (load_scripted(name, &metadata).map_err(within(path))?, None)
         }
         _ => {
-            let model = if is_metadata { model_beside(path, &metadata)? } else { path.to_owned() };
-            let bytes = read(&model, MAX_MODEL_BYTES)?;
-            metadata = own_metadata(&bytes).map_err(within(&model))?.unwrap_or(metadata);
-            load(&bytes, &metadata).map_err(within(&model))?
+            let file = if is_metadata { model_beside(path, &metadata)? } else { path.to_owned() };
+            let model = read(&file, MAX_MODEL_BYTES)?;
+            metadata = own_metadata(&model).map_err(within(&file))?.unwrap_or(metadata);
+            (load(&model, &metadata).map_err(within(&file))?, Some(model))
         }
     };
     metadata.observation_space = Some(policy.observation_space().clone());
     metadata.action_space = Some(policy.action_space().clone());
-    Ok(Loaded { name: name_of(sidecar.as_deref().unwrap_or(path)), metadata, policy })
+    Ok(Loaded { name: name_of(sidecar.as_deref().unwrap_or(path)), metadata, policy, model })
 }
 
 /// A file's name without its extension; a run's policy is called what its folder is called.

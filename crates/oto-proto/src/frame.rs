@@ -30,7 +30,7 @@ pub enum Kind {
     Actions = 2,
     /// Reserved: labels that were made elsewhere.
     Label = 3,
-    /// Reserved: a replay submission.
+    /// Transitions of the student for the teacher's dataset: [`crate::submission`].
     Submit = 4,
     /// Reserved: parameters of a policy.
     Weights = 5,
@@ -49,7 +49,7 @@ impl Kind {
     }
 
     fn is_reserved(self) -> bool {
-        !matches!(self, Kind::States | Kind::Actions)
+        !matches!(self, Kind::States | Kind::Actions | Kind::Submit)
     }
 }
 
@@ -157,6 +157,22 @@ pub enum FrameError {
         /// The number of actions.
         n: u32,
     },
+    /// A component of a submitted action that lies outside the student's box.
+    #[error("row {row}, component {component} lies outside the action space")]
+    OutsideBox {
+        /// The row, counted from 0.
+        row: usize,
+        /// The component, counted from 0.
+        component: usize,
+    },
+    /// A submitted transition whose last byte says something that has no meaning.
+    #[error("row {row} ends with {found}, expected 1 for terminated, 2 for truncated, 3 for both or 0")]
+    UnknownFlags {
+        /// The row, counted from 0.
+        row: usize,
+        /// The byte that came.
+        found: u8,
+    },
     /// A row given to a writer that does not fit the agreed space; never the reason for refusing a frame that came.
     #[error("a row for {0} does not have its kind or length")]
     WrongRow(&'static str),
@@ -176,7 +192,8 @@ impl FrameError {
             FrameError::TooManyRows { .. } => "too_many_rows",
             FrameError::WrongLength { .. } => "wrong_length",
             FrameError::NotFinite { .. } => "not_finite",
-            FrameError::OutOfRange { .. } => "out_of_range",
+            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } => "out_of_range",
+            FrameError::UnknownFlags { .. } => "unknown_flags",
             FrameError::WrongRow(_) => "wrong_row",
         }
     }
@@ -184,9 +201,10 @@ impl FrameError {
     /// The code that tells the peer.
     pub fn code(&self) -> ErrorCode {
         match self {
-            FrameError::TooShort(_) | FrameError::UnknownKind(_) | FrameError::WrongKind { .. } => {
-                ErrorCode::BadMessage
-            }
+            FrameError::TooShort(_)
+            | FrameError::UnknownKind(_)
+            | FrameError::WrongKind { .. }
+            | FrameError::UnknownFlags { .. } => ErrorCode::BadMessage,
             FrameError::NotSupported(_) => ErrorCode::NotSupported,
             FrameError::UnknownDtype(_) | FrameError::WrongDtype { .. } => ErrorCode::BadDtype,
             FrameError::NoRows | FrameError::WrongLength { .. } | FrameError::WrongRow(_) => {
@@ -194,7 +212,7 @@ impl FrameError {
             }
             FrameError::TooManyRows { .. } => ErrorCode::TooLarge,
             FrameError::NotFinite { .. } => ErrorCode::NotFinite,
-            FrameError::OutOfRange { .. } => ErrorCode::OutOfRange,
+            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } => ErrorCode::OutOfRange,
         }
     }
 }
@@ -252,7 +270,7 @@ impl Header {
         frame.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[self.kind as u8, self.dtype as u8]);
         out.extend_from_slice(&self.rows.to_le_bytes());
         for word in [self.ids.request, self.ids.policy, self.ids.version] {
@@ -262,15 +280,17 @@ impl Header {
 }
 
 /// What a reader holds a frame against, beyond the header's own rules.
-struct Expected {
-    kind: Kind,
-    dtype: Dtype,
-    row_bytes: usize,
-    max_rows: usize,
+pub(crate) struct Expected {
+    pub kind: Kind,
+    pub dtype: Dtype,
+    /// Bytes before the rows, the header's among them.
+    pub before: usize,
+    pub row_bytes: usize,
+    pub max_rows: usize,
 }
 
-/// Checks everything about a frame but its values, and splits it.
-fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError> {
+/// Checks everything about a frame but its values, and gives its header and all that follows it.
+pub(crate) fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError> {
     let header = Header::read(frame)?;
     if header.kind != expected.kind {
         return Err(FrameError::WrongKind { expected: expected.kind, found: header.kind });
@@ -282,7 +302,7 @@ fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError>
     if rows > expected.max_rows {
         return Err(FrameError::TooManyRows { found: rows, max: expected.max_rows });
     }
-    let length = HEADER_BYTES + rows * row_bytes;
+    let length = expected.before + rows * row_bytes;
     if frame.len() != length {
         return Err(FrameError::WrongLength { rows, row_bytes, expected: length, found: frame.len() });
     }
@@ -367,7 +387,11 @@ impl StateFormat {
 
     /// The length of a whole frame of `rows` states, in bytes.
     pub fn frame_bytes(&self, rows: usize) -> usize {
-        HEADER_BYTES + rows * self.width * self.dtype.bytes()
+        HEADER_BYTES + rows * self.row_bytes()
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.width * self.dtype.bytes()
     }
 
     /// Starts a frame of states in `out`, which is emptied first.
@@ -380,14 +404,27 @@ impl StateFormat {
     /// # Errors
     /// The first reason to refuse it, in the order of the specification.
     pub fn decode<'a>(&'a self, frame: &'a [u8], max_rows: usize) -> Result<States<'a>, FrameError> {
-        let row_bytes = self.width * self.dtype.bytes();
-        let (header, payload) =
-            open(frame, Expected { kind: Kind::States, dtype: self.dtype, row_bytes, max_rows })?;
+        let row_bytes = self.row_bytes();
+        let expected =
+            Expected { kind: Kind::States, dtype: self.dtype, before: HEADER_BYTES, row_bytes, max_rows };
+        let (header, payload) = open(frame, expected)?;
         check_finite(payload, self.dtype, self.width)?;
         Ok(States { header, format: self, payload })
     }
 
-    fn push(&self, row: &[f32], out: &mut Vec<u8>) -> Result<(), Bad> {
+    /// Reads the bytes of one state.
+    pub(crate) fn read(&self, bytes: &[u8], out: &mut [f32]) {
+        match &self.quantization {
+            None => read_floats(bytes, self.dtype, out),
+            Some(Quantization { scale, offset }) => {
+                for (component, (number, &byte)) in out.iter_mut().zip(bytes).enumerate() {
+                    *number = f32::from(byte) * scale[component] + offset[component];
+                }
+            }
+        }
+    }
+
+    pub(crate) fn push(&self, row: &[f32], out: &mut Vec<u8>) -> Result<(), Bad> {
         if row.len() != self.width {
             return Err(Bad::Row("states"));
         }
@@ -444,18 +481,9 @@ impl States<'_> {
     /// # Panics
     /// If `row` is not below [`States::rows`] or `out` is not as long as a state.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        let width = self.format.width;
-        assert_eq!(out.len(), width, "the buffer is as long as a state");
-        let row_bytes = width * self.format.dtype.bytes();
-        let bytes = &self.payload[row * row_bytes..][..row_bytes];
-        match &self.format.quantization {
-            None => read_floats(bytes, self.format.dtype, out),
-            Some(Quantization { scale, offset }) => {
-                for (component, (number, &byte)) in out.iter_mut().zip(bytes).enumerate() {
-                    *number = f32::from(byte) * scale[component] + offset[component];
-                }
-            }
-        }
+        assert_eq!(out.len(), self.format.width, "the buffer is as long as a state");
+        let row_bytes = self.format.row_bytes();
+        self.format.read(&self.payload[row * row_bytes..][..row_bytes], out);
     }
 }
 
@@ -518,7 +546,11 @@ impl ActionFormat {
 
     /// The length of a whole frame of `rows` actions, in bytes.
     pub fn frame_bytes(&self, rows: usize) -> usize {
-        HEADER_BYTES + rows * self.width() * self.dtype.bytes()
+        HEADER_BYTES + rows * self.row_bytes()
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.width() * self.dtype.bytes()
     }
 
     /// Starts a frame of actions in `out`, which is emptied first.
@@ -531,9 +563,10 @@ impl ActionFormat {
     /// # Errors
     /// The first reason to refuse it, in the order of the specification.
     pub fn decode<'a>(&'a self, frame: &'a [u8], max_rows: usize) -> Result<Actions<'a>, FrameError> {
-        let row_bytes = self.width() * self.dtype.bytes();
-        let (header, payload) =
-            open(frame, Expected { kind: Kind::Actions, dtype: self.dtype, row_bytes, max_rows })?;
+        let row_bytes = self.row_bytes();
+        let expected =
+            Expected { kind: Kind::Actions, dtype: self.dtype, before: HEADER_BYTES, row_bytes, max_rows };
+        let (header, payload) = open(frame, expected)?;
         let actions = Actions { header, format: self, payload };
         match self.shape {
             ActionShape::Continuous { width } => check_finite(payload, self.dtype, width)?,
@@ -549,7 +582,30 @@ impl ActionFormat {
         Ok(actions)
     }
 
-    fn push(&self, action: Action<'_>, out: &mut Vec<u8>) -> Result<(), Bad> {
+    /// Reads the bytes of one action as plain numbers; an index is its number.
+    pub(crate) fn read(&self, bytes: &[u8], out: &mut [f32]) {
+        match self.shape {
+            ActionShape::Discrete { .. } => out[0] = self.read_index(bytes) as f32,
+            ActionShape::Continuous { .. } => read_floats(bytes, self.dtype, out),
+        }
+    }
+
+    /// The number of choices of a discrete action.
+    pub(crate) fn choices(&self) -> Option<u32> {
+        match self.shape {
+            ActionShape::Discrete { n } => Some(n),
+            ActionShape::Continuous { .. } => None,
+        }
+    }
+
+    pub(crate) fn read_index(&self, bytes: &[u8]) -> u32 {
+        match self.dtype {
+            Dtype::U8 => u32::from(bytes[0]),
+            _ => u32::from(u16::from_le_bytes([bytes[0], bytes[1]])),
+        }
+    }
+
+    pub(crate) fn push(&self, action: Action<'_>, out: &mut Vec<u8>) -> Result<(), Bad> {
         match (self.shape, action) {
             (ActionShape::Discrete { n }, Action::Discrete(found)) if found >= n => {
                 Err(Bad::Index { found, n })
@@ -606,10 +662,7 @@ impl Actions<'_> {
     }
 
     fn index(&self, row: usize) -> u32 {
-        match self.format.dtype {
-            Dtype::U8 => u32::from(self.payload[row]),
-            _ => u32::from(u16::from_le_bytes([self.payload[2 * row], self.payload[2 * row + 1]])),
-        }
+        self.format.read_index(&self.payload[row * self.format.dtype.bytes()..])
     }
 }
 
@@ -629,10 +682,20 @@ enum Rows<'a> {
 }
 
 /// Why one row cannot be written; the writer adds which row it was.
-enum Bad {
+pub(crate) enum Bad {
     Component(usize),
     Index { found: u32, n: u32 },
     Row(&'static str),
+}
+
+impl Bad {
+    pub(crate) fn in_row(self, row: usize) -> FrameError {
+        match self {
+            Bad::Component(component) => FrameError::NotFinite { row, component },
+            Bad::Index { found, n } => FrameError::OutOfRange { row, found, n },
+            Bad::Row(of) => FrameError::WrongRow(of),
+        }
+    }
 }
 
 impl<'a> FrameWriter<'a> {
@@ -679,11 +742,7 @@ impl<'a> FrameWriter<'a> {
         let (row, complete) = (self.rows, self.out.len());
         write(self.format, self.out).map_err(|bad| {
             self.out.truncate(complete);
-            match bad {
-                Bad::Component(component) => FrameError::NotFinite { row, component },
-                Bad::Index { found, n } => FrameError::OutOfRange { row, found, n },
-                Bad::Row(of) => FrameError::WrongRow(of),
-            }
+            bad.in_row(row)
         })?;
         self.rows += 1;
         Ok(())
@@ -724,7 +783,7 @@ fn push_floats(row: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> Result<(), Bad> 
     Ok(())
 }
 
-fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+pub(crate) fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
         Dtype::F16 => {
             for (number, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
@@ -739,14 +798,17 @@ fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
-/// Finds the first number of the payload that is not finite. Bytes always are: their scale was checked.
-fn check_finite(payload: &[u8], dtype: Dtype, width: usize) -> Result<(), FrameError> {
-    let bad = match dtype {
+/// The first number that is not finite. Bytes always are: their scale was checked.
+pub(crate) fn first_not_finite(payload: &[u8], dtype: Dtype) -> Option<usize> {
+    match dtype {
         Dtype::F32 => payload.as_chunks::<4>().0.iter().position(|b| !f32::from_le_bytes(*b).is_finite()),
         Dtype::F16 => payload.as_chunks::<2>().0.iter().position(|b| !is_finite_half(u16::from_le_bytes(*b))),
         Dtype::U8 | Dtype::U16 => None,
-    };
-    match bad {
+    }
+}
+
+fn check_finite(payload: &[u8], dtype: Dtype, width: usize) -> Result<(), FrameError> {
+    match first_not_finite(payload, dtype) {
         Some(at) => Err(FrameError::NotFinite { row: at / width, component: at % width }),
         None => Ok(()),
     }

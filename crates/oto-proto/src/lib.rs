@@ -7,7 +7,7 @@
 //! - [`frame`]: binary frames, batches of states up and batches of actions down.
 //! - [`message`]: JSON control messages, error codes and close codes.
 //! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
-//! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
+//! - [`submission`]: binary frames with transitions, for a student that shares its replay.
 //! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod frame;
 mod half;
 pub mod message;
 pub mod space;
+pub mod submission;
 pub mod vectors;
 
 pub use adapter::{ActionMap, Adapter, AdapterError, ObservationMap, Plan};
@@ -28,3 +29,6 @@ pub use message::{
     ServerMessage, Stage, TeacherInfo, Welcome,
 };
 pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError};
+pub use submission::{
+    BatchId, SUBMISSION_BYTES, SubmissionWriter, Transition, TransitionFormat, Transitions,
+};

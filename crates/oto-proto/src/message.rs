@@ -4,6 +4,7 @@
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
 use crate::space::Space;
+use crate::submission::BatchId;
 use oto_json::{FromJson, Json, JsonError, Object, Writer};
 use thiserror::Error;
 
@@ -32,6 +33,8 @@ pub enum ServerMessage {
     Welcome(Box<Welcome>),
     /// The policy was replaced by a new version.
     Published(Published),
+    /// A submission is kept for good.
+    Submitted(Submitted),
     /// A request was dropped, or the server asks for fewer of them.
     Overloaded(Overloaded),
     /// The server stops and closes this connection.
@@ -143,13 +146,16 @@ pub struct Welcome {
     pub action_width: u32,
     /// What was granted of what the student asked for.
     pub grants: Vec<Grant>,
+    /// The largest number of transitions in one submission; there if [`Grant::Submit`] was granted.
+    pub submit_rows: Option<u16>,
     /// Who teaches.
     pub teacher: TeacherInfo,
 }
 
 oto_json::json_object! {
     Welcome: open {
-        policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, teacher
+        policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, submit_rows omit none,
+        teacher
     }
 }
 
@@ -174,6 +180,17 @@ pub struct Published {
 }
 
 oto_json::json_object! { Published: open { version } }
+
+/// A batch is kept and will outlive the server, or it was kept before: the student need not send it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// The submission's request.
+    pub request: u32,
+    /// The batch.
+    pub batch: BatchId,
+}
+
+oto_json::json_object! { Submitted: open { request, batch } }
 
 /// The server has too much to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,6 +449,7 @@ impl ServerMessage {
         match given.tag.as_str() {
             "welcome" => Ok(ServerMessage::Welcome(Box::new(given.message()?))),
             "published" => Ok(ServerMessage::Published(given.message()?)),
+            "submitted" => Ok(ServerMessage::Submitted(given.message()?)),
             "overloaded" => Ok(ServerMessage::Overloaded(given.message()?)),
             "restarting" => Ok(ServerMessage::Restarting(given.message()?)),
             "error" => Ok(ServerMessage::Error(given.message()?)),
@@ -444,6 +462,7 @@ impl ServerMessage {
         let (tag, content): (_, &dyn Object) = match self {
             ServerMessage::Welcome(welcome) => ("welcome", &**welcome),
             ServerMessage::Published(published) => ("published", published),
+            ServerMessage::Submitted(submitted) => ("submitted", submitted),
             ServerMessage::Overloaded(overloaded) => ("overloaded", overloaded),
             ServerMessage::Restarting(restarting) => ("restarting", restarting),
             ServerMessage::Error(error) => ("error", error),
@@ -516,6 +535,14 @@ impl Welcome {
         }
         if !self.grants.contains(&Grant::Actions) {
             return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
+        }
+        if self.grants.contains(&Grant::Submit) != self.submit_rows.is_some_and(|rows| rows > 0) {
+            let found = format!("{:?} with {:?}", self.submit_rows, self.grants);
+            return refuse(
+                "submit_rows",
+                "of at least 1 with the grant \"submit\" and only then".into(),
+                found,
+            );
         }
         Ok(())
     }

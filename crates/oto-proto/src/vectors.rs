@@ -1,21 +1,23 @@
-//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 8.
+//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 9.
 //!
 //! [`run`] is a pure function of a file's text, so that the same check runs natively, in a browser and on a WASI host.
 
 use crate::adapter::{Adapter, Plan};
-use crate::frame::{ActionFormat, Dtype, FrameError, Header, Ids, Quantization, StateFormat};
-use crate::message::{ClientMessage, ErrorCode, MessageError, ServerMessage};
+use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Quantization, StateFormat};
+use crate::message::{ClientMessage, ErrorCode, Formats, MessageError, ServerMessage};
 use crate::space::{Action, Space};
+use crate::submission::{BatchId, SubmissionWriter, Transition, TransitionFormat};
 use oto_json::Json;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
 /// The vector files of this version, by name and text.
-pub const FILES: [(&str, &str); 3] = [
+pub const FILES: [(&str, &str); 4] = [
     ("frames.json", include_str!("../vectors/frames.json")),
     ("messages.json", include_str!("../vectors/messages.json")),
     ("adapters.json", include_str!("../vectors/adapters.json")),
+    ("submissions.json", include_str!("../vectors/submissions.json")),
 ];
 
 /// What a run of one file found to be right.
@@ -61,6 +63,7 @@ pub fn run(json: &str) -> Result<Summary, VectorError> {
         "oto.v1/frames" => run_cases(parse::<File<FrameCase>>(json)?.cases),
         "oto.v1/messages" => run_cases(parse::<File<MessageCase>>(json)?.cases),
         "oto.v1/adapters" => run_cases(parse::<File<AdapterCase>>(json)?.cases),
+        "oto.v1/submissions" => run_cases(parse::<File<SubmissionCase>>(json)?.cases),
         other => Err(VectorError::Malformed(format!("unknown kind {other:?}"))),
     }
 }
@@ -232,6 +235,117 @@ impl FrameCase {
             }
         }
         Ok(out)
+    }
+}
+
+#[derive(Deserialize)]
+struct SubmissionCase {
+    name: String,
+    observation: Space,
+    action: Space,
+    dtype: Dtype,
+    action_dtype: Dtype,
+    quantization: Option<Quantization>,
+    max_rows: usize,
+    hex: String,
+    valid: Option<Submission>,
+    reject: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Submission {
+    request: u32,
+    policy: u32,
+    version: u32,
+    batch: BatchId,
+    rows: Vec<TransitionCase>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct TransitionCase {
+    observation: Vec<f32>,
+    action: Row,
+    reward: f32,
+    next_observation: Vec<f32>,
+    terminated: bool,
+    truncated: bool,
+}
+
+impl Case for SubmissionCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let text = |error: FrameError| error.to_string();
+        let format = self.format().map_err(|error| error.to_string())?;
+        let frame = from_hex(&self.hex)?;
+        let mut numbers = vec![0.0; format.width()];
+        let decoded = format.decode(&frame, self.max_rows).map(|submission| {
+            let Ids { request, policy, version } = submission.header().ids;
+            let rows = (0..submission.rows())
+                .map(|row| self.transition(submission.read_row(row, &mut numbers)))
+                .collect();
+            Submission { request, policy, version, batch: submission.batch(), rows }
+        });
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                let ids = Ids { request: content.request, policy: content.policy, version: content.version };
+                let mut written = Vec::new();
+                let mut writer = format.writer(ids, content.batch, &mut written);
+                content.rows.iter().try_for_each(|row| row.write(&mut writer)).map_err(text)?;
+                writer.finish().map_err(text)?;
+                same("written frame", &frame, &written)?;
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(FrameError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl SubmissionCase {
+    fn format(&self) -> Result<TransitionFormat, FormatError> {
+        let formats = Formats {
+            states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
+            actions: ActionFormat::new(&self.action, Some(self.action_dtype))?,
+        };
+        Ok(TransitionFormat::new(&formats, &self.action))
+    }
+
+    fn transition(&self, t: Transition<'_>) -> TransitionCase {
+        let action = match self.action {
+            Space::Discrete { .. } => Row::Index(t.action[0] as u32),
+            Space::Box { .. } => Row::Vector(t.action.to_vec()),
+        };
+        let (observation, next_observation) = (t.observation.to_vec(), t.next_observation.to_vec());
+        let Transition { reward, terminated, truncated, .. } = t;
+        TransitionCase { observation, action, reward, next_observation, terminated, truncated }
+    }
+}
+
+impl TransitionCase {
+    fn write(&self, writer: &mut SubmissionWriter<'_>) -> Result<(), FrameError> {
+        let index;
+        let action = match &self.action {
+            Row::Index(given) => {
+                index = [*given as f32];
+                &index[..]
+            }
+            Row::Vector(given) => given,
+        };
+        writer.transition(&Transition {
+            observation: &self.observation,
+            action,
+            reward: self.reward,
+            next_observation: &self.next_observation,
+            terminated: self.terminated,
+            truncated: self.truncated,
+        })
     }
 }
 

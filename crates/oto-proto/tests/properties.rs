@@ -1,9 +1,9 @@
 //! Properties of the codec and of adapters: what is written is read back, and no input does harm.
 
 use oto_proto::{
-    Action, ActionFormat, ActionMap, Adapter, ClientMessage, Dtype, FrameError, Header, Ids,
-    MAX_CONTROL_BYTES, MAX_WIDTH, MessageError, ObservationMap, Quantization, ServerMessage, Space,
-    SpaceError, StateFormat,
+    Action, ActionFormat, ActionMap, Adapter, BatchId, ClientMessage, Dtype, Formats, FrameError, Header,
+    Ids, MAX_CONTROL_BYTES, MAX_WIDTH, MessageError, ObservationMap, Quantization, ServerMessage, Space,
+    SpaceError, StateFormat, Transition, TransitionFormat,
 };
 use proptest::prelude::*;
 
@@ -191,6 +191,57 @@ proptest! {
     }
 
     #[test]
+    fn submissions_come_back_bit_for_bit((format, widths, rows) in submissions(), batch: u128) {
+        let frame = write_submission(&format, widths, &rows, BatchId(batch));
+        prop_assert_eq!(frame.len(), format.frame_bytes(rows.len()));
+        prop_assert_eq!(usize::from(format.rows_in(frame.len())), rows.len());
+        prop_assert_eq!(usize::from(format.rows_in(frame.len() - 1)), rows.len() - 1);
+        let read = format.decode(&frame, rows.len()).expect("a valid frame");
+        prop_assert_eq!((read.batch(), read.rows()), (BatchId(batch), rows.len()));
+        let mut scratch = vec![0.0; format.width()];
+        for (row, (numbers, ends)) in rows.iter().enumerate() {
+            prop_assert_eq!(read.read_row(row, &mut scratch), transition(widths, numbers, *ends));
+            prop_assert!(scratch.iter().zip(numbers).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
+        prop_assert_eq!(BatchId(batch).to_string().parse(), Ok(BatchId(batch)));
+    }
+
+    #[test]
+    fn a_submission_of_another_length_or_with_other_numbers_is_refused(
+        (format, widths, rows) in submissions(), extra in prop::collection::vec(any::<u8>(), 1..9),
+        at in any::<prop::sample::Index>(), bad in prop_oneof![Just(f32::NAN), Just(f32::INFINITY)]
+    ) {
+        let frame = write_submission(&format, widths, &rows, BatchId(1));
+        for length in 0..frame.len() {
+            prop_assert!(format.decode(&frame[..length], 64).is_err());
+        }
+        prop_assert!(format.decode(&[frame, extra].concat(), 64).is_err());
+        let (mut numbers, ends) = rows[0].clone();
+        let at = at.index(numbers.len());
+        numbers[at] = bad;
+        let mut out = Vec::new();
+        let mut writer = format.writer(Ids::default(), BatchId(1), &mut out);
+        prop_assert!(writer.transition(&transition(widths, &numbers, ends)).is_err());
+        prop_assert_eq!(writer.finish(), Err(FrameError::NoRows));
+    }
+
+    #[test]
+    fn any_bytes_as_a_submission_do_no_harm(
+        (format, widths, rows) in submissions(), at in any::<prop::sample::Index>(), byte: u8, max_rows in 0..20usize
+    ) {
+        let mut frame = write_submission(&format, widths, &rows, BatchId(1));
+        let at = at.index(frame.len());
+        frame[at] = byte;
+        if let Ok(read) = format.decode(&frame, max_rows) {
+            let mut scratch = vec![0.0; format.width()];
+            for row in 0..read.rows() {
+                read.read_row(row, &mut scratch);
+                prop_assert!(scratch.iter().all(|number| number.is_finite()));
+            }
+        }
+    }
+
+    #[test]
     fn arbitrary_text_does_no_harm(text in ".{0,200}", cut in any::<prop::sample::Index>()) {
         let _ = ClientMessage::decode(&text);
         let _ = ServerMessage::decode(&text);
@@ -266,6 +317,50 @@ proptest! {
             }
         }
     }
+}
+
+/// A format of submissions, the widths of its states and actions, and rows that fit it.
+fn submissions() -> impl Strategy<Value = (TransitionFormat, [usize; 2], Vec<(Vec<f32>, u8)>)> {
+    let action = prop_oneof![(1..9u32).prop_map(|n| Space::Discrete { n }), (1..3usize).prop_map(unbounded)];
+    (1..5usize, action).prop_flat_map(|(width, action)| {
+        let states = StateFormat::new(&unbounded(width), Dtype::F32, None).expect("a format");
+        let actions = ActionFormat::new(&action, None).expect("a format");
+        let widths = [width, actions.width()];
+        let format = TransitionFormat::new(&Formats { states, actions }, &action);
+        let numbers = prop::collection::vec(finite(), format.width()).prop_map(move |mut numbers| {
+            if let Space::Discrete { n } = action {
+                numbers[width] = (numbers[width].to_bits() % n) as f32;
+            }
+            numbers
+        });
+        (Just(format), Just(widths), prop::collection::vec((numbers, 0..4u8), 1..12))
+    })
+}
+
+fn transition([width, action]: [usize; 2], numbers: &[f32], ends: u8) -> Transition<'_> {
+    Transition {
+        observation: &numbers[..width],
+        action: &numbers[width..width + action],
+        reward: numbers[width + action],
+        next_observation: &numbers[width + action + 1..],
+        terminated: ends & 1 != 0,
+        truncated: ends & 2 != 0,
+    }
+}
+
+fn write_submission(
+    format: &TransitionFormat,
+    widths: [usize; 2],
+    rows: &[(Vec<f32>, u8)],
+    batch: BatchId,
+) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let mut writer = format.writer(Ids::default(), batch, &mut frame);
+    for (numbers, ends) in rows {
+        writer.transition(&transition(widths, numbers, *ends)).expect("a row that fits");
+    }
+    writer.finish().expect("at least one row");
+    frame
 }
 
 fn any_space() -> impl Strategy<Value = Space> {

@@ -37,6 +37,21 @@ pub struct Replay {
     spare: Vec<Vec<f32>>,
 }
 
+/// A transition as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stored<'a> {
+    /// `[width]`.
+    pub observation: &'a [f32],
+    /// `[action_width]`.
+    pub action: &'a [f32],
+    /// The sum of n discounted rewards.
+    pub reward: f32,
+    /// gamma^n, 0 where the episode terminated.
+    pub discount: f32,
+    /// `[width]`.
+    pub next_observation: &'a [f32],
+}
+
 #[derive(Clone, Debug)]
 struct Pending {
     /// The observation, then the action.
@@ -232,6 +247,29 @@ impl Replay {
         Some(self.seen.first(self.place(slot)?, room))
     }
 
+    /// The number that the next transition will have.
+    pub fn next_slot(&self) -> SlotId {
+        self.next
+    }
+
+    /// The number of the oldest transition held.
+    pub fn oldest_slot(&self) -> SlotId {
+        self.next - self.len() as u64
+    }
+
+    /// What a slot holds, unless it has been overwritten or never was.
+    pub fn stored(&self, slot: SlotId) -> Option<Stored<'_>> {
+        let at = self.place(slot)?;
+        let row = at * self.width..(at + 1) * self.width;
+        Some(Stored {
+            observation: &self.observation[row.clone()],
+            action: &self.action[at * self.action_width..][..self.action_width],
+            reward: self.reward[at],
+            discount: self.discount[at],
+            next_observation: &self.next_observation[row],
+        })
+    }
+
     /// The version that labelled a slot, if it is labelled.
     pub fn label_version(&self, slot: SlotId, teacher: usize) -> Option<u32> {
         let at = self.place(slot).filter(|_| teacher < self.teachers)? * self.teachers + teacher;
@@ -397,6 +435,10 @@ mod tests {
         assert!(r.label(2, 1, &[1.0], 7));
         assert_eq!((r.labelled(0), r.labelled(1)), (0, 1));
         assert_eq!((r.label_version(2, 1), r.label_version(1, 1)), (Some(7), None));
+        assert_eq!((r.oldest_slot(), r.next_slot(), r.stored(0), r.stored(3)), (1, 3, None, None));
+        let stored = r.stored(2).unwrap();
+        assert_eq!((stored.observation, stored.next_observation), (&[2.0][..], &[3.0][..]));
+        assert_eq!((stored.action, stored.reward, stored.discount), (&[1.0][..], 1.0, 0.99));
         push(&mut r, 3.0, 1.0, None);
         push(&mut r, 4.0, 1.0, None);
         assert_eq!(r.labelled(1), 0, "a new transition starts without a label");

@@ -245,6 +245,19 @@ impl StudentConfig {
         self.qrdqn.convolution.as_ref().filter(|_| self.algorithm == Algorithm::QrDqn)
     }
 
+    /// Whether what is stored is what a teacher's dataset wants: single steps, with their terminations.
+    pub(crate) fn may_submit(&self) -> Result<(), ConfigError> {
+        if self.n_step != 1 {
+            let expected = "1 for a student that submits its replay";
+            return Err(ConfigError { field: "n_step", got: self.n_step.to_string(), expected });
+        }
+        if self.gamma == 0.0 {
+            let expected = "above 0 for a student that submits its replay";
+            return Err(ConfigError { field: "gamma", got: "0".into(), expected });
+        }
+        Ok(())
+    }
+
     /// Checks every setting before anything is built from it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let whole = |field, got: u64, from: u64, to: u64, expected| match (from..=to).contains(&got) {

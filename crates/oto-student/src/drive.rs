@@ -4,6 +4,7 @@ use crate::link::memory::Memory;
 use crate::link::tungstenite::{AddressError, Socket};
 use crate::student::{Student, TeacherConfig, Tick};
 use crate::trainer::TrainError;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// What carries a link's messages.
@@ -25,6 +26,12 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// Pauses double up to this one, for the processor's sake.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
+/// 128 bits from the operating system's randomness, by way of the keys that the standard library draws for its hash maps.
+fn random() -> u128 {
+    let draw = || u128::from(RandomState::new().build_hasher().finish());
+    draw() << 64 | draw()
+}
+
 impl Driver {
     /// A WebSocket to each teacher; nothing is opened yet.
     pub fn new(teachers: &[TeacherConfig]) -> Result<Self, AddressError> {
@@ -37,6 +44,16 @@ impl Driver {
         Self { wires, start: Instant::now() }
     }
 
+    /// The wires, in the order of the teachers.
+    pub fn wires(&self) -> &[Wire] {
+        &self.wires
+    }
+
+    /// The same, to be changed.
+    pub fn wires_mut(&mut self) -> &mut [Wire] {
+        &mut self.wires
+    }
+
     /// Milliseconds since the driver was made: the student's clock.
     pub fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
@@ -44,6 +61,7 @@ impl Driver {
 
     /// Carries what is there to carry, without waiting.
     pub fn pump(&mut self, student: &mut Student) {
+        student.name_run(random);
         let now = self.now_ms();
         for (wire, link) in self.wires.iter_mut().zip(student.links()) {
             match wire {
@@ -66,6 +84,23 @@ impl Driver {
                 }
                 other => return Ok(other),
             }
+        }
+    }
+
+    /// Goes on until everything the student submits is acknowledged, at most `timeout`; false if something is not, because
+    /// no teacher takes it, or none in time.
+    pub fn submit_rest(&mut self, student: &mut Student, timeout: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            self.pump(student);
+            if !student.submit(self.now_ms()) {
+                return student.all_submitted();
+            }
+            if start.elapsed() >= timeout {
+                return false;
+            }
+            self.pump(student);
+            std::thread::sleep(LONGEST_PAUSE);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod presets;
 mod safetensors;
 pub mod stage;
 pub mod student;
+mod submission;
 pub mod trainer;
 pub mod watch;
 pub mod yardstick;

@@ -610,6 +610,7 @@ impl OfflineTrainer {
             backend: BackendStatus { name: self.agent.engine().backend().into(), ..Default::default() },
             labels: 0,
             transitions_sent: 0,
+            transitions_kept: 0,
             teachers: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use crate::config::{Clock, StudentConfig};
 use crate::evaluation::play;
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
 use crate::stage::{Change, Stage};
+use crate::submission::{Outbox, Source};
 use crate::trainer::{BackendStatus, Episode, TrainError, Trainer};
 use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
@@ -39,10 +40,14 @@ pub struct TeacherConfig {
     /// How much it counts beside the other teachers (OTO eq. 14); 0 leaves it unasked. Only ratios matter: what all teachers
     /// count together is `transfer.alpha_aikd`.
     pub weight: f64,
+    /// Whether the teacher gets the student's replay at the end of the Online stage and of the run, if it takes it.
+    pub submit: bool,
 }
 
 oto_json::json_object! {
-    TeacherConfig: closed { url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none, weight = 1.0 }
+    TeacherConfig: closed {
+        url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none, weight = 1.0, submit = false
+    }
 }
 
 /// Where a student acts.
@@ -165,8 +170,10 @@ pub struct Metrics {
     pub backend: BackendStatus,
     /// Labels in the buffer, over all teachers.
     pub labels: u64,
-    /// Raw transitions that left the student: none, unless a grant says otherwise.
+    /// Raw transitions that left the student, repetitions included: none, unless a grant says otherwise.
     pub transitions_sent: u64,
+    /// Those of them that a teacher keeps.
+    pub transitions_kept: u64,
     /// Each teacher's link.
     pub teachers: Vec<LinkStatus>,
 }
@@ -174,7 +181,7 @@ pub struct Metrics {
 oto_json::json_object! {
     Metrics: written {
         step, steps, updates, episodes, stage, rounds, done, epsilon, last_episode, last_evaluation, loss, backend, labels,
-        transitions_sent, teachers
+        transitions_sent, transitions_kept, teachers
     }
 }
 
@@ -184,6 +191,8 @@ struct Teacher {
     requests: VecDeque<Request>,
     /// States offered to the link since its last request: the first slot and how many.
     offered: (SlotId, u64),
+    /// There if the student submits its replay to this teacher.
+    outbox: Option<Outbox>,
 }
 
 /// A request of lockstep and what became of it.
@@ -220,6 +229,8 @@ pub struct Student {
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
     events: VecDeque<Event>,
+    /// The run's random name, for what it submits.
+    run: Option<u128>,
 }
 
 /// What a checkpoint keeps beside the trainer.
@@ -233,11 +244,13 @@ struct Extra {
     weights: Vec<f64>,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
+    outboxes: Vec<Option<Outbox>>,
 }
 
 oto_json::json_object! {
     Extra: open {
-        seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation
+        seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
+        outboxes = Vec::new()
     }
 }
 
@@ -272,7 +285,14 @@ impl Student {
             last_episode: None,
             last_evaluation: None,
             events: VecDeque::new(),
+            run: None,
         })
+    }
+
+    /// Gives the run a name for what it submits, unless it has one: 128 bits that nobody can guess or has drawn before.
+    /// Every process draws its own, also one that goes on from a checkpoint.
+    pub fn name_run(&mut self, draw: impl FnOnce() -> u128) {
+        self.run.get_or_insert_with(draw);
     }
 
     /// What has to happen next. The same until it is answered.
@@ -280,6 +300,7 @@ impl Student {
         if self.done() {
             return Ok(Need::Nothing);
         }
+        self.submit(now_ms);
         self.trainer.learner().collect()?;
         let behind = self.trainer.waits_for_updates() && self.trainer.learner().engine_mut().behind() > 0;
         if behind || !self.take_labels(now_ms) {
@@ -328,12 +349,48 @@ impl Student {
         let evaluation = self.evaluate_if_due()?;
         let seconds = self.last_ms.map_or(0.0, |last| now_ms.saturating_sub(last) as f64 / 1000.0);
         self.last_ms = Some(now_ms);
-        if self.trainer.advance_stage(seconds, evaluation)? != Change::None && !self.done() {
+        let before = self.trainer.stages().stage();
+        let changed = self.trainer.advance_stage(seconds, evaluation)? != Change::None;
+        if (changed && before == Stage::Online) || self.done() {
+            self.gather()?;
+        }
+        if changed && !self.done() {
             let (step, stage) = (self.trainer.steps(), self.trainer.stages().stage());
             self.teachers.iter_mut().for_each(|t| t.link.stage(wire_stage(stage), step));
             self.event(Event::Stage { step, stage });
         }
         Ok(())
+    }
+
+    /// Puts what no teacher was given yet into batches.
+    fn gather(&mut self) -> Result<(), TrainError> {
+        let (replay, run) = (&self.trainer.replay, self.run);
+        for t in &mut self.teachers {
+            if let Some(outbox) = &mut t.outbox {
+                outbox.gather(replay, &t.link, run.ok_or(TrainError::Unnamed)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with submitting what is to be submitted, as far as teachers take it now; true while something may still
+    /// be acknowledged. Training calls it by itself; after the run a driver does, with the links' messages in between.
+    pub fn submit(&mut self, now_ms: u64) -> bool {
+        let Some(run) = self.run else { return false };
+        let (replay, running) = (&self.trainer.replay, self.trainer.running());
+        let source = Source { replay, action: self.world.spaces().1, running };
+        let mut hope = false;
+        for t in &mut self.teachers {
+            let Some(outbox) = t.outbox.as_mut().filter(|outbox| !outbox.is_empty()) else { continue };
+            outbox.pump(&mut t.link, &source, run, now_ms);
+            hope |= !outbox.is_empty() && t.link.hopes_to_submit();
+        }
+        hope
+    }
+
+    /// Whether nothing waits to be acknowledged.
+    pub fn all_submitted(&self) -> bool {
+        self.teachers.iter().all(|t| t.outbox.as_ref().is_none_or(Outbox::is_empty))
     }
 
     /// The environment failed: the episode is given up, and a reset is needed next. What it gave before stays.
@@ -479,7 +536,8 @@ impl Student {
             loss: t.last_loss(),
             backend: t.backend_status(),
             labels: self.labels,
-            transitions_sent: 0,
+            transitions_sent: self.teachers.iter().map(|t| t.link.stats().transitions_sent).sum(),
+            transitions_kept: self.teachers.iter().filter_map(|t| t.outbox.as_ref()).map(Outbox::kept).sum(),
             teachers: self.teachers.iter().map(|t| t.link.status(now_ms)).collect(),
         }
     }
@@ -515,6 +573,7 @@ impl Student {
             weights: self.trainer.teacher_weights().to_vec(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
+            outboxes: self.teachers.iter().map(|t| t.outbox.clone()).collect(),
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
     }
@@ -569,6 +628,11 @@ impl Student {
             }
             t.offer_all(replay, offered.0, offered.1, now_ms);
             t.offered = offered;
+        }
+        for (t, saved) in self.teachers.iter_mut().zip(extra.outboxes) {
+            if let (Some(outbox), Some(saved)) = (&mut t.outbox, saved) {
+                outbox.resume(saved, replay);
+            }
         }
         Ok(())
     }
@@ -633,6 +697,11 @@ fn teacher(
     trainer: &Trainer,
     now_ms: u64,
 ) -> Result<Teacher, TrainError> {
+    let mut grants = vec![oto_proto::Grant::Actions];
+    if teacher.submit {
+        config.may_submit()?;
+        grants.push(oto_proto::Grant::Submit);
+    }
     let hello = Hello {
         protocol: PROTOCOL.into(),
         policy: teacher.policy.clone(),
@@ -643,7 +712,7 @@ fn teacher(
         dtype: teacher.dtype,
         action_dtype: None,
         quantization: teacher.quantization.clone(),
-        grants: vec![oto_proto::Grant::Actions],
+        grants,
         stage: Some(wire_stage(trainer.stages().stage())),
     };
     let lockstep = config.clock == Clock::Lockstep;
@@ -656,7 +725,8 @@ fn teacher(
     let mut link = Link::new(link)
         .map_err(|e| TrainError::Space(format!("teacher {}: {}", teacher.policy, e.message)))?;
     link.connect(now_ms);
-    Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0) })
+    let outbox = teacher.submit.then(Outbox::default);
+    Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0), outbox })
 }
 
 /// A space as the wire has it.

@@ -63,6 +63,9 @@ pub enum TrainError {
     /// An environment failed.
     #[error(transparent)]
     Environment(#[from] oto_env::EnvError),
+    /// A student that submits has no random name for its run.
+    #[error("a student that submits its replay needs a random name for its run: give it one with name_run")]
+    Unnamed,
     /// A checkpoint that cannot be used.
     #[error("checkpoint: {0}")]
     Checkpoint(String),

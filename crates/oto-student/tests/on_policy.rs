@@ -61,6 +61,7 @@ fn taught(config: &StudentConfig, environment: &str) -> (Student, Driver) {
         adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        submit: false,
         weight: 1.0,
     };
     let driver = Driver::with(vec![Wire::Memory(Box::new(memory(environment)))]);

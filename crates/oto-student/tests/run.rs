@@ -3,6 +3,7 @@
 
 use oto_cpu::Cpu;
 use oto_env::{Action, Space, Step};
+use oto_proto::BatchId;
 use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{Clock, EvaluationConfig, StudentConfig};
 use oto_student::drive::{Driver, Wire};
@@ -10,6 +11,8 @@ use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_student::presets;
 use oto_student::stage::{Ending, Stage, StagesConfig};
 use oto_student::student::{Event, Need, Student, TeacherConfig, Tick, World};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn config() -> StudentConfig {
     StudentConfig {
@@ -42,6 +45,7 @@ fn teacher() -> TeacherConfig {
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         weight: 1.0,
+        submit: false,
     }
 }
 
@@ -170,4 +174,130 @@ fn foreign_and_broken_checkpoints_are_named_and_refused() {
     let error = taught(&wider, memory()).0.load(&file, 0).unwrap_err().to_string();
     assert!(error.contains("[16]") && error.contains("[17]"), "{error}");
     assert_eq!(student.trainer().learner().engine().state().unwrap(), before, "nothing changed");
+}
+
+/// A student that submits, and a teacher that collects and loses every third connection right after it kept a batch.
+fn sharing(config: &StudentConfig, cuts: f64) -> (Student, Driver) {
+    let mut memory = memory();
+    memory.collect();
+    memory.disturb(1, (0, 0), vec![(Fault::Cut, cuts)]);
+    let driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
+    let teacher = TeacherConfig { submit: true, ..teacher() };
+    let world = World::built_in("CartPole-v1").unwrap();
+    (Student::new(config, world, &[teacher], &Cpu, 0).unwrap(), driver)
+}
+
+/// The rows of each batch that a teacher kept, in the order of their names; a batch that came twice came the same.
+fn kept(driver: &Driver) -> BTreeMap<BatchId, Vec<Vec<f32>>> {
+    let [Wire::Memory(memory)] = driver.wires() else { panic!() };
+    let mut kept = BTreeMap::new();
+    for (name, rows) in memory.collected() {
+        assert_eq!(kept.entry(*name).or_insert(rows.clone()), rows, "{name}");
+    }
+    kept
+}
+
+#[test]
+fn the_replay_is_submitted_once_whatever_breaks() {
+    let steps = |n| Some(Ending { steps: Some(n), ..Ending::default() });
+    let stages = StagesConfig { offline: None, transfer: steps(250), online: steps(200), repeat: true };
+    let config = StudentConfig { stages, steps: 1000, ..config() };
+    let (mut student, mut driver) = sharing(&config, 0.3);
+    run(&mut student, &mut driver, 440);
+    assert_eq!((kept(&driver).len(), student.metrics(0).transitions_sent), (0, 0), "not before Online ends");
+    run(&mut student, &mut driver, 1000);
+    assert!(driver.submit_rest(&mut student, Duration::from_secs(60)));
+    let batches = kept(&driver);
+    let rows: Vec<_> = batches.values().flatten().collect();
+    assert_eq!((batches.len(), rows.len(), student.metrics(0).transitions_kept), (3, 1000, 1000));
+    assert!(student.metrics(0).transitions_sent >= 1000);
+    let replay = student.trainer().replay();
+    for (slot, row) in (0..1000).zip(&rows) {
+        let stored = replay.stored(slot).unwrap();
+        let numbers = [stored.observation, stored.action, &[stored.reward], stored.next_observation].concat();
+        assert_eq!((&row[..10], row[10] == 1.0), (&numbers[..], stored.discount == 0.0));
+    }
+    let ends = rows.iter().filter(|row| row[10] == 1.0).count();
+    assert!(ends >= 5, "{ends} episodes of CartPole end by falling");
+    for pair in rows.windows(2) {
+        let goes_on = pair[0][6..10] == pair[1][..4];
+        assert_eq!(goes_on, pair[0][10..] == [0.0, 0.0], "an end is where the next row is from elsewhere");
+    }
+}
+
+#[test]
+fn a_checkpoint_knows_what_was_submitted() {
+    let stages = StagesConfig {
+        offline: None,
+        transfer: Some(Ending { steps: Some(100), ..Ending::default() }),
+        online: Some(Ending { steps: Some(100), ..Ending::default() }),
+        repeat: true,
+    };
+    let config = StudentConfig { stages, steps: 400, ..config() };
+    let (mut first, mut driver) = sharing(&config, 0.0);
+    run(&mut first, &mut driver, 260);
+    let before = kept(&driver);
+    assert_eq!(before.values().map(Vec::len).sum::<usize>(), 200);
+    let (mut second, mut driver) = sharing(&config, 0.0);
+    second.load(&first.save(true).unwrap(), 0).unwrap();
+    run(&mut second, &mut driver, 400);
+    assert!(driver.submit_rest(&mut second, Duration::from_secs(60)));
+    let after = kept(&driver);
+    assert_eq!(after.values().map(Vec::len).sum::<usize>(), 200, "what was acknowledged is not sent again");
+    assert!(before.keys().all(|name| !after.contains_key(name)));
+    assert_eq!(second.metrics(0).transitions_kept, 400);
+
+    // A batch on its way is on its way again, under the same name.
+    let (mut cut, mut driver) = sharing(&config, 1.0);
+    run(&mut cut, &mut driver, 230);
+    while kept(&driver).is_empty() {
+        driver.pump(&mut cut);
+        cut.submit(driver.now_ms());
+    }
+    let on_its_way = kept(&driver);
+    assert_eq!((on_its_way.len(), cut.metrics(0).transitions_kept), (1, 0));
+    let (mut resumed, mut driver) = sharing(&config, 0.0);
+    resumed.load(&cut.save(true).unwrap(), 0).unwrap();
+    run(&mut resumed, &mut driver, 240);
+    assert!(driver.submit_rest(&mut resumed, Duration::from_secs(60)));
+    assert_eq!(kept(&driver), on_its_way);
+}
+
+#[test]
+fn what_is_overwritten_before_it_is_acknowledged_is_not_submitted() {
+    let online = Some(Ending { steps: Some(300), ..Ending::default() });
+    let stages = StagesConfig { offline: None, transfer: None, online, repeat: true };
+    let config = StudentConfig { stages, buffer: 200, steps: 550, ..config() };
+    let mut memory = memory();
+    memory.collect();
+    memory.set_present(false, 0);
+    let teacher = TeacherConfig { submit: true, ..teacher() };
+    let world = World::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&config, world, &[teacher], &Cpu, 0).unwrap();
+    let mut driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
+    run(&mut student, &mut driver, 550);
+    let [Wire::Memory(memory)] = driver.wires_mut() else { panic!() };
+    memory.set_present(true, 0);
+    assert!(driver.submit_rest(&mut student, Duration::from_secs(60)));
+    // The last 250 steps, of which 200 are held; of the 300 before nothing.
+    assert_eq!(student.metrics(0).transitions_kept, 200);
+    let oldest = student.trainer().replay().oldest_slot();
+    let stored = student.trainer().replay().stored(oldest).unwrap();
+    assert_eq!(kept(&driver).values().next().unwrap()[0][..4], *stored.observation);
+}
+
+#[test]
+fn what_cannot_be_submitted_is_said() {
+    let world = || World::built_in("CartPole-v1").unwrap();
+    let teacher = || [TeacherConfig { submit: true, ..teacher() }];
+    let config = StudentConfig { n_step: 3, ..config() };
+    let error = Student::new(&config, world(), &teacher(), &Cpu, 0).err().expect("refused").to_string();
+    assert!(error.contains("n_step is 3"), "{error}");
+    // A teacher that does not want it is no reason to wait.
+    let config = StudentConfig { n_step: 1, steps: 150, ..config };
+    let mut student = Student::new(&config, world(), &teacher(), &Cpu, 0).unwrap();
+    let mut driver = Driver::with(vec![Wire::Memory(Box::new(memory()))]);
+    run(&mut student, &mut driver, 150);
+    assert!(!driver.submit_rest(&mut student, Duration::from_secs(60)));
+    assert_eq!(student.metrics(0).transitions_sent, 0);
 }

@@ -46,6 +46,7 @@ impl Lesson {
             adapter: presets::adapter("CartPole-v1", POLICY),
             dtype: oto_proto::Dtype::F32,
             quantization: None,
+            submit: false,
             weight: *weight,
         };
         let configs = weights.iter().map(of).collect::<Vec<_>>();

@@ -52,6 +52,7 @@ impl StudentCore {
         let mut student =
             Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
         student.trainer().tried = chosen.tried;
+        student.name_run(host::random);
         let built_in = match config.env {
             EnvConfig::BuiltIn(id) => Some(id),
             EnvConfig::Page { .. } => None,
@@ -212,6 +213,7 @@ impl StudentCore {
     pub fn link_tick(&mut self) {
         let now = host::now_ms();
         self.student.links().for_each(|link| link.handle(Event::Tick, now));
+        self.student.submit(now);
     }
 
     /// Milliseconds until [`Self::link_tick`] has to be called, if nothing else happens before.
@@ -225,6 +227,8 @@ impl StudentCore {
         if let Some(link) = self.link(teacher) {
             link.handle(event, now);
         }
+        // Also after the run, when nothing else asks.
+        self.student.submit(now);
     }
 
     fn link(&mut self, teacher: usize) -> Option<&mut Link> {

@@ -7,6 +7,9 @@ extern "C" {
     #[wasm_bindgen(js_namespace = performance, js_name = now)]
     fn performance_now() -> f64;
 
+    #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
+    fn get_random_values(bytes: &mut [u8]);
+
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     fn console_error(message: &str);
 }
@@ -32,6 +35,13 @@ pub fn now() -> f64 {
 /// The same in whole milliseconds, as links and stages count.
 pub fn now_ms() -> u64 {
     performance_now() as u64
+}
+
+/// 128 bits of the browser's randomness.
+pub fn random() -> u128 {
+    let mut bytes = [0; 16];
+    get_random_values(&mut bytes);
+    u128::from_le_bytes(bytes)
 }
 
 /// Lets a panic, which is a fault of oto's own, say on the console where it happened.

@@ -2,10 +2,14 @@
 //!
 //! No test waits for a time to pass where it could wait for an event; deadlines under test are short, all others long.
 
+mod agent;
 mod bad_peers;
+mod follow;
 mod http;
 mod lessons;
 mod policies;
 mod several;
 mod stop;
 mod student;
+mod students;
+mod submissions;

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A server that runs until it is stopped or dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// None of its own where it runs in another process.
     pub policies: Policies,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -29,11 +30,16 @@ pub struct Server {
 
 /// Starts a server of these policies, with everything else as `change` leaves it.
 pub fn serve(loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Server {
+    serve_at(SocketAddr::from(([127, 0, 0, 1], 0)), loaded, change)
+}
+
+/// The same at a given address, where another server may have been before.
+pub fn serve_at(address: SocketAddr, loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Server {
     let policies = Policies::new(loaded).unwrap();
     let mut config = ServerConfig::new(policies.clone());
     change(&mut config);
     let (stop, stopped) = oneshot::channel::<()>();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -51,6 +57,11 @@ pub fn serve(loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Ser
 pub const SHORT: Duration = Duration::from_millis(500);
 
 impl Server {
+    /// A server in another process.
+    pub fn elsewhere(address: SocketAddr) -> Self {
+        Server { address, policies: Policies::new(Vec::new()).unwrap(), stop: None, thread: None }
+    }
+
     /// Tells the server to stop.
     pub fn stop(&mut self) {
         drop(self.stop.take());
@@ -206,11 +217,14 @@ impl Student {
         self.ids.request
     }
 
-    /// Reads an answer.
+    /// Reads an answer; that a new version was published may come before it.
     pub fn answer(&mut self) -> Answer {
-        let frame = match self.hear() {
-            Heard::Frame(frame) => frame,
-            other => panic!("{other:?}"),
+        let frame = loop {
+            match self.hear() {
+                Heard::Frame(frame) => break frame,
+                Heard::Message(ServerMessage::Published(_)) => {}
+                other => panic!("{other:?}"),
+            }
         };
         let (_, format) = self.formats.as_ref().unwrap();
         let actions = format.decode(&frame, usize::from(u16::MAX)).unwrap();

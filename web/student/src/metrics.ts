@@ -66,6 +66,7 @@ export interface LinkStats {
   reconnects: number;
   requests: number;
   statesSent: number;
+  transitionsSent: number;
   statesDropped: number;
   labelsReceived: number;
   bytesUp: number;
@@ -128,8 +129,10 @@ export interface Metrics {
   backend: Backend;
   /** Labels that came for the student's states, from all teachers. */
   labels: number;
-  /** Raw transitions that left the student: none. */
+  /** Raw transitions that left the student, repetitions included: none unless it submits. */
   transitionsSent: number;
+  /** Those of them that a teacher keeps. */
+  transitionsKept: number;
   /** Environment steps and updates per second, over the last half second or more. */
   stepsPerSecond: number;
   updatesPerSecond: number;

@@ -153,6 +153,8 @@ export interface TeacherOptions {
   dtype?: 'f32' | 'f16';
   /** How much it counts beside the other teachers, 1 if left out; 0 leaves it unasked. Only ratios matter: together they count `transfer.alphaAikd`. */
   weight?: number;
+  /** Whether the teacher gets the replay buffer at the end of the Online stage and of the run, if it takes it; false unless given. */
+  submit?: boolean;
 }
 
 /** Everything a student is made of. */

@@ -86,6 +86,7 @@ pub(super) fn taught(policy: &str) -> Job {
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         weight: 1.0,
+        submit: false,
     };
     let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
     Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher] }

@@ -39,6 +39,7 @@ fn taught() -> Job {
         adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        submit: false,
         weight: 1.0,
     };
     Job { student: presets::student(NR), teachers: vec![teacher], ..alone(NR) }

@@ -44,6 +44,7 @@ fn arms() -> Vec<Arm> {
         weight: 1.0,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
+        submit: false,
     };
     let arm = |name, title, job: Job| {
         let teachers = if job.teachers.is_empty() { teachers::none() } else { teachers::bundled(TEACHER) };

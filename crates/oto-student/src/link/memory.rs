@@ -4,10 +4,10 @@
 
 use super::{Event, Link, Output};
 use oto_env::rng::Rng;
-use oto_proto::message::{CLOSE_RESTARTING, Overloaded, Published, Restarting};
+use oto_proto::message::{CLOSE_RESTARTING, Overloaded, Published, Restarting, Submitted};
 use oto_proto::{
-    Action, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, HEADER_BYTES, Header, Hello, Ids, Plan,
-    ServerMessage, Space, TeacherInfo, Welcome,
+    Action, BatchId, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, HEADER_BYTES, Header, Hello,
+    Ids, Kind, Plan, ServerMessage, Space, TeacherInfo, TransitionFormat, Welcome,
 };
 use std::collections::VecDeque;
 
@@ -88,12 +88,19 @@ pub struct Memory {
     observations: Vec<f32>,
     actions: Vec<f32>,
     student_action: Vec<f32>,
+    /// What was submitted, if it may be.
+    collected: Option<Vec<Collected>>,
 }
+
+/// A batch that a student submitted: its name, and its rows as they came.
+pub type Collected = (BatchId, Vec<Vec<f32>>);
 
 /// What `hello` settled.
 struct Session {
     formats: Formats,
     plan: Plan,
+    /// There if it was granted.
+    transitions: Option<TransitionFormat>,
 }
 
 enum Delivery {
@@ -118,7 +125,19 @@ impl Memory {
             observations: Vec::new(),
             actions: Vec::new(),
             student_action: Vec::new(),
+            collected: None,
         }
+    }
+
+    /// From the next connection on, submissions are taken.
+    pub fn collect(&mut self) {
+        self.collected = Some(Vec::new());
+    }
+
+    /// What was submitted, repetitions included. Of an observation's, an action's, a reward's and a next observation's
+    /// numbers each row is made, and two that are 1 where it was terminated and truncated.
+    pub fn collected(&self) -> &[Collected] {
+        self.collected.as_deref().unwrap_or_default()
     }
 
     /// From now on every message takes between `delay_ms.0` and `delay_ms.1` milliseconds (they never overtake each
@@ -230,6 +249,10 @@ impl Memory {
         }
         let adapter = hello.adapter.clone().unwrap_or_default();
         let plan = adapter.check(&hello.observation, &hello.action, &teacher.observation, &teacher.action)?;
+        let transitions = TransitionFormat::new(&formats, &hello.action);
+        let transitions =
+            Some(transitions).filter(|_| self.collected.is_some() && hello.grants.contains(&Grant::Submit));
+        let grants = [Some(Grant::Actions), transitions.as_ref().map(|_| Grant::Submit)];
         let welcome = Welcome {
             policy: teacher.policy.clone(),
             policy_id: POLICY_ID,
@@ -239,18 +262,28 @@ impl Memory {
             dtype: formats.states.dtype(),
             action_dtype: formats.actions.dtype(),
             action_width: formats.actions.width() as u32,
-            grants: vec![Grant::Actions],
+            grants: grants.into_iter().flatten().collect(),
+            submit_rows: transitions.as_ref().map(|_| teacher.max_rows),
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),
                 description: "A teacher in memory.".into(),
             },
         };
-        Ok((Session { formats, plan }, welcome))
+        Ok((Session { formats, plan, transitions }, welcome))
     }
 
     fn read_frame(&mut self, frame: &[u8], now: u64) {
         let Some(session) = self.session.take() else { return };
+        if let (Some(transitions), true) =
+            (&session.transitions, frame.first() == Some(&(Kind::Submit as u8)))
+        {
+            let said = self.take(transitions, frame);
+            let cut = self.faults.iter().any(|(fault, p)| *fault == Fault::Cut && self.rng.f64() < *p);
+            self.session = Some(session);
+            // A connection that breaks after a batch was kept and before its student knows.
+            return if cut { self.close(None, now) } else { self.say(&said, now) };
+        }
         let answer = self.answer(&session, frame);
         self.session = Some(session);
         match answer {
@@ -259,8 +292,26 @@ impl Memory {
         }
     }
 
+    fn take(&mut self, format: &TransitionFormat, frame: &[u8]) -> ServerMessage {
+        let read = match format.decode(frame, usize::from(self.teacher.max_rows)) {
+            Ok(read) => read,
+            Err(error) => {
+                return ServerMessage::Error(ErrorMessage::from(error).about(Header::request_of(frame)));
+            }
+        };
+        let mut numbers = vec![0.0; format.width()];
+        let rows = (0..read.rows()).map(|row| {
+            let t = read.read_row(row, &mut numbers);
+            let ends = [t.terminated, t.truncated].map(|end| f32::from(u8::from(end)));
+            [t.observation, t.action, &[t.reward], t.next_observation, &ends].concat()
+        });
+        let (request, batch, rows) = (read.header().ids.request, read.batch(), rows.collect());
+        self.collected.get_or_insert_default().push((batch, rows));
+        ServerMessage::Submitted(Submitted { request, batch })
+    }
+
     fn answer(&mut self, session: &Session, frame: &[u8]) -> Result<Vec<u8>, ErrorMessage> {
-        let Session { formats, plan } = session;
+        let Session { formats, plan, .. } = session;
         let states = formats.states.decode(frame, usize::from(self.teacher.max_rows))?;
         let width = self.teacher.observation.width();
         let mut state = vec![0.0; formats.states.width()];

@@ -32,10 +32,11 @@ pub use queue::Ticket;
 pub use stats::{LinkStats, LinkStatus, Rejected};
 
 use oto_env::rng::Rng;
-use oto_proto::message::{Overloaded, Published, Restarting, StageEvent};
+use oto_proto::message::{Overloaded, Published, Restarting, StageEvent, Submitted};
 use oto_proto::{
-    Action, ActionFormat, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError, HEADER_BYTES,
-    Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space, Welcome,
+    Action, ActionFormat, BatchId, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError,
+    HEADER_BYTES, Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space,
+    SubmissionWriter, TransitionFormat, Welcome,
 };
 use queue::{Pending, Request, Requests, Status};
 use std::collections::VecDeque;
@@ -48,6 +49,10 @@ const MAX_BREACHES: u32 = 3;
 const MAX_ATTEMPTS: u32 = 4;
 /// A server's `retry_ms` is honoured within these limits: no pause at all would be a busy loop, a long one a stop.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+/// How long a submission may take to be acknowledged, in milliseconds: it is larger than a request and goes to a disk.
+const SUBMIT_TIMEOUT_MS: u64 = 60_000;
+/// The pause after a server could not keep a submission, in milliseconds.
+const SUBMIT_PAUSE_MS: u32 = 1_000;
 /// The longest problem that is kept for people, in characters.
 const MAX_PROBLEM: usize = 300;
 
@@ -165,11 +170,31 @@ pub enum Taken {
     Lost,
 }
 
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server has it, and will.
+    Kept,
+    /// The server could not keep it; it may be sent again.
+    Failed,
+    /// The server does not want it.
+    Refused,
+}
+
+/// The submission in flight.
+#[derive(Clone, Copy, Debug)]
+struct Submitting {
+    batch: BatchId,
+    wire: u32,
+    deadline: u64,
+}
+
 /// A student's conversation with one teacher.
 #[derive(Debug)]
 pub struct Link {
     config: LinkConfig,
     formats: Formats,
+    transitions: TransitionFormat,
     state: LinkState,
     /// When the state ends by itself: a wait or a deadline.
     state_ends: u64,
@@ -190,6 +215,8 @@ pub struct Link {
     pending_since: u64,
     requests: Requests,
     next_wire: u32,
+    submitting: Option<Submitting>,
+    submitted: Option<(BatchId, Outcome)>,
     stage: Option<StageEvent>,
     outputs: VecDeque<Output>,
     scratch: Vec<u8>,
@@ -224,12 +251,15 @@ impl Link {
             pending_since: 0,
             requests: Requests::new(config.max_requests),
             next_wire: 1,
+            submitting: None,
+            submitted: None,
             stage: None,
             outputs: VecDeque::new(),
             scratch: Vec::new(),
             action: vec![0.0; formats.actions.width()],
             stats: LinkStats::default(),
             problem: None,
+            transitions: TransitionFormat::new(&formats, &config.hello.action),
             formats,
             config,
         })
@@ -308,6 +338,63 @@ impl Link {
         }
     }
 
+    /// How many transitions may be submitted now, in one batch: none without the grant, without a connection, while a
+    /// batch is on its way or while the outcome of one waits in [`Link::take_submitted`].
+    pub fn may_submit(&self, now_ms: u64) -> Option<u16> {
+        let idle = self.submitting.is_none() && self.submitted.is_none() && self.leaving.is_none();
+        let ready = self.state == LinkState::Ready && now_ms >= self.paused_until;
+        self.welcome.as_ref().filter(|_| idle && ready)?.submit_rows
+    }
+
+    /// Whether the server might still take submissions: it granted them, or was not asked yet.
+    pub fn hopes_to_submit(&self) -> bool {
+        match self.state {
+            LinkState::Off | LinkState::Failed => false,
+            LinkState::Ready => self.welcome.as_ref().is_some_and(|welcome| welcome.submit_rows.is_some()),
+            LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => true,
+        }
+    }
+
+    /// How submissions are encoded, for how many transitions fit so many bytes.
+    pub fn transitions(&self) -> &TransitionFormat {
+        &self.transitions
+    }
+
+    /// Sends a batch, if [`Link::may_submit`] says that it may be; what becomes of it is in [`Link::take_submitted`]. If
+    /// the connection is lost before, nothing is known and the batch has to be submitted again under the same name.
+    ///
+    /// # Errors
+    /// What `write` says, and if it writes nothing; then nothing was sent.
+    pub fn submit(
+        &mut self,
+        batch: BatchId,
+        write: impl FnOnce(&mut SubmissionWriter<'_>) -> Result<(), FrameError>,
+        now_ms: u64,
+    ) -> Result<(), FrameError> {
+        if self.may_submit(now_ms).is_none() {
+            return Ok(());
+        }
+        let wire = self.next_wire;
+        let policy = self.welcome.as_ref().map_or(0, |welcome| welcome.policy_id);
+        let ids = Ids { request: wire, policy, version: self.version };
+        let mut frame = Vec::new();
+        let mut writer = self.transitions.writer(ids, batch, &mut frame);
+        write(&mut writer)?;
+        let rows = writer.finish()?;
+        self.next_wire = self.next_wire.wrapping_add(1);
+        let deadline = now_ms.saturating_add(SUBMIT_TIMEOUT_MS);
+        self.submitting = Some(Submitting { batch, wire, deadline });
+        self.stats.transitions_sent += rows as u64;
+        self.stats.bytes_up += frame.len() as u64;
+        self.outputs.push_back(Output::Binary(frame));
+        Ok(())
+    }
+
+    /// What became of the batch that was submitted last, once it is known.
+    pub fn take_submitted(&mut self) -> Option<(BatchId, Outcome)> {
+        self.submitted.take()
+    }
+
     /// Takes in what happened and how late it is, on a clock of the caller's that never runs backwards.
     pub fn handle(&mut self, event: Event<'_>, now_ms: u64) {
         match event {
@@ -344,7 +431,8 @@ impl Link {
         let pause =
             (ready && self.requests.any_queued()).then_some(self.paused_until).filter(|_| self.may_send());
         let due = batch.into_iter().chain(pause).map(|at| at.max(self.paused_until)).min();
-        [state, due, self.requests.first_deadline()].into_iter().flatten().min()
+        let submission = self.submitting.map(|submitting| submitting.deadline);
+        [state, due, submission, self.requests.first_deadline()].into_iter().flatten().min()
     }
 
     /// Where the link stands.
@@ -429,6 +517,7 @@ impl Link {
 
     fn forget_connection(&mut self) {
         self.stats.states_dropped += self.requests.land(MAX_ATTEMPTS);
+        self.submitting = None;
         self.breaches = 0;
         self.paused_until = 0;
         self.leaving = None;
@@ -507,8 +596,12 @@ impl Link {
                 self.stats.timeouts += 1;
                 self.give_up(ErrorCode::Timeout, "the teacher took too long to answer".into(), now);
             }
+            LinkState::Ready if self.submitting.is_some_and(|submitting| now >= submitting.deadline) => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the server took too long to keep a submission".into(), now);
+            }
             // All that was accepted is answered: no need to wait for the server to close.
-            LinkState::Ready if self.requests.flying() == 0 => {
+            LinkState::Ready if self.requests.flying() == 0 && self.submitting.is_none() => {
                 if let Some(retry) = self.leaving {
                     self.leave("the server restarts", retry, now);
                 }
@@ -602,6 +695,7 @@ impl Link {
             (Ok(ServerMessage::Welcome(welcome)), LinkState::Greeting) => self.welcomed(welcome, now),
             (Ok(ServerMessage::Error(error)), LinkState::Greeting) => self.fail(error, now),
             (Ok(ServerMessage::Published(published)), LinkState::Ready) => self.published(published),
+            (Ok(ServerMessage::Submitted(submitted)), LinkState::Ready) => self.acknowledged(submitted, now),
             (Ok(ServerMessage::Overloaded(overloaded)), _) => self.overloaded(overloaded, now),
             (Ok(ServerMessage::Restarting(restarting)), _) => self.restarting(restarting, now),
             (Ok(ServerMessage::Error(error)), LinkState::Ready) => self.refused(error, now),
@@ -654,6 +748,10 @@ impl Link {
         }
         self.paused_until = self.paused_until.max(retry);
         if let Some(wire) = overloaded.request {
+            if self.submitting.is_some_and(|submitting| submitting.wire == wire) {
+                self.submitting = None;
+                return;
+            }
             match self.requests.by_wire(wire) {
                 // The server chose not to try: this was no attempt.
                 Some(request) => {
@@ -682,12 +780,35 @@ impl Link {
     /// An error after `welcome`: about one request, which is dropped, or about the connection, which the server closes.
     fn refused(&mut self, error: ErrorMessage, now: u64) {
         self.stats.refused += 1;
-        self.note(error.message);
+        self.note(error.message.clone());
         let Some(wire) = error.request else { return };
+        let outcome = if error.code.is_permanent() { Outcome::Refused } else { Outcome::Failed };
+        if self.end_submission(wire, outcome) {
+            self.paused_until = self.paused_until.max(retry_at(SUBMIT_PAUSE_MS, now));
+            return;
+        }
         let Some(ticket) = self.requests.by_wire(wire).map(|request| request.ticket) else {
             return self.unknown_request(wire, now);
         };
         self.drop_request(ticket);
+    }
+
+    fn acknowledged(&mut self, submitted: Submitted, now: u64) {
+        let known = self.submitting.is_some_and(|submitting| submitting.batch == submitted.batch);
+        if !known || !self.end_submission(submitted.request, Outcome::Kept) {
+            return self.unknown_request(submitted.request, now);
+        }
+        self.failures = 0;
+    }
+
+    /// The submission in flight is over, if it has this number.
+    fn end_submission(&mut self, wire: u32, outcome: Outcome) -> bool {
+        let Some(submitting) = self.submitting.filter(|submitting| submitting.wire == wire) else {
+            return false;
+        };
+        self.submitting = None;
+        self.submitted = Some((submitting.batch, outcome));
+        true
     }
 
     fn drop_request(&mut self, ticket: Ticket) {

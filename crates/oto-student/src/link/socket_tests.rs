@@ -103,6 +103,7 @@ fn welcome() -> Welcome {
         action_dtype: Dtype::U16,
         action_width: 1,
         grants: vec![Grant::Actions],
+        submit_rows: None,
         teacher: TeacherInfo { observation: unbounded(1), action: unbounded(1), description: String::new() },
     }
 }

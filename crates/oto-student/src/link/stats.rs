@@ -15,6 +15,8 @@ pub struct LinkStats {
     pub requests: u64,
     /// States sent, repetitions included.
     pub states_sent: u64,
+    /// Transitions submitted, repetitions included.
+    pub transitions_sent: u64,
     /// States that will have no label: too many waited, or their request was given up.
     pub states_dropped: u64,
     /// Labels accepted.
@@ -43,7 +45,7 @@ pub struct LinkStats {
 
 oto_json::json_object! {
     LinkStats: written {
-        connects, welcomes, reconnects, requests, states_sent, states_dropped, labels_received, bytes_up, bytes_down,
+        connects, welcomes, reconnects, requests, states_sent, transitions_sent, states_dropped, labels_received, bytes_up, bytes_down,
         payload_up, payload_down, timeouts, overloaded, refused, rejected, rtt_ms, rtt_mean_ms
     }
 }

@@ -42,6 +42,7 @@ fn welcome(link: &Link) -> Welcome {
         action_dtype: link.formats.actions.dtype(),
         action_width: link.formats.actions.width() as u32,
         grants: vec![oto_proto::Grant::Actions],
+        submit_rows: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }
@@ -619,9 +620,115 @@ fn an_adapter_that_does_not_fit_is_refused_by_a_teacher_in_memory() {
     assert!(link.stats().bytes_up > 16 + 16 && link.stats().bytes_down > 2 + 16);
 }
 
+/// A link that may submit, welcomed at time 0.
+fn sharing() -> Link {
+    let mut config = config();
+    config.hello.grants.push(oto_proto::Grant::Submit);
+    let mut link = Link::new(config).expect("a link");
+    greet(&mut link, 0);
+    link
+}
+
+/// Brings the link to a new connection that grants submissions.
+fn greet(link: &mut Link, now: u64) {
+    link.connect(now);
+    link.handle(Event::Connected, now);
+    let grants = vec![oto_proto::Grant::Actions, oto_proto::Grant::Submit];
+    let welcome = Welcome { grants, submit_rows: Some(5), ..welcome(link) };
+    text(link, ServerMessage::Welcome(Box::new(welcome)), now);
+    outputs(link);
+}
+
+/// Submits two transitions; the number of the request, if they were sent.
+fn submit(link: &mut Link, batch: u128, now: u64) -> Option<u32> {
+    let transition = oto_proto::Transition {
+        observation: &[1.0, 2.0],
+        action: &[1.0],
+        reward: 0.5,
+        next_observation: &[3.0, 4.0],
+        terminated: false,
+        truncated: true,
+    };
+    let write = |writer: &mut SubmissionWriter<'_>| (0..2).try_for_each(|_| writer.transition(&transition));
+    link.submit(BatchId(batch), write, now).expect("rows that fit");
+    outputs(link).iter().find_map(|output| match output {
+        Output::Binary(frame) => Header::request_of(frame),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_batch_is_on_its_way_until_the_server_says_what_became_of_it() {
+    let mut link = sharing();
+    assert_eq!(link.may_submit(1), Some(5));
+    let first = submit(&mut link, 1, 1).expect("a frame");
+    assert_eq!((link.may_submit(1), submit(&mut link, 2, 1)), (None, None), "one at a time");
+    let submitted = |batch, request| ServerMessage::Submitted(Submitted { request, batch: BatchId(batch) });
+    text(&mut link, submitted(2, first), 2);
+    text(&mut link, submitted(1, first + 1), 2);
+    assert_eq!((link.take_submitted(), link.stats().rejected.unknown_request), (None, 2));
+    text(&mut link, submitted(1, first), 2);
+    assert_eq!(link.may_submit(2), None, "not before the outcome is taken");
+    assert_eq!(link.take_submitted(), Some((BatchId(1), Outcome::Kept)));
+
+    let refused = |code, request| ServerMessage::Error(ErrorMessage::new(code, "no").about(Some(request)));
+    let second = submit(&mut link, 2, 2).expect("a frame");
+    text(&mut link, refused(ErrorCode::TooLarge, second), 3);
+    assert_eq!(link.take_submitted(), Some((BatchId(2), Outcome::Refused)));
+    assert_eq!((link.may_submit(3), link.may_submit(2_000)), (None, Some(5)), "after a pause");
+    let third = submit(&mut link, 3, 2_000).expect("a frame");
+    text(&mut link, refused(ErrorCode::Internal, third), 2_000);
+    assert_eq!(link.take_submitted(), Some((BatchId(3), Outcome::Failed)));
+    let fourth = submit(&mut link, 4, 4_000).expect("a frame");
+    text(&mut link, ServerMessage::Overloaded(Overloaded { request: Some(fourth), retry_ms: 100 }), 4_000);
+    assert_eq!(
+        (link.take_submitted(), link.may_submit(4_099), link.may_submit(4_100)),
+        (None, None, Some(5))
+    );
+    assert_eq!(link.stats().transitions_sent, 8);
+    assert_eq!(link.state(), LinkState::Ready);
+}
+
+#[test]
+fn a_batch_that_was_lost_with_its_connection_is_submitted_again() {
+    let mut link = sharing();
+    let request = submit(&mut link, 1, 0).expect("a frame");
+    link.handle(Event::Closed { code: None, reason: "" }, 1);
+    assert_eq!((link.may_submit(1), link.hopes_to_submit()), (None, true));
+    let at = link.wake_at().expect("it connects again");
+    link.handle(Event::Tick, at);
+    greet(&mut link, at);
+    // What the old connection said does not count.
+    let late = Submitted { request, batch: BatchId(1) };
+    text(&mut link, ServerMessage::Submitted(late), at);
+    assert_eq!(link.take_submitted(), None);
+    submit(&mut link, 1, at).expect("a frame");
+    let deadline = at + SUBMIT_TIMEOUT_MS;
+    assert_eq!(link.wake_at(), Some(deadline));
+    link.handle(Event::Tick, deadline);
+    assert_eq!((link.state(), link.stats().timeouts), (LinkState::Waiting, 1));
+
+    // A server that restarts is left when it has kept what it took.
+    let mut link = sharing();
+    let request = submit(&mut link, 1, 0).expect("a frame");
+    text(&mut link, ServerMessage::Restarting(Restarting { retry_ms: 50 }), 1);
+    assert_eq!(link.state(), LinkState::Ready);
+    text(&mut link, ServerMessage::Submitted(Submitted { request, batch: BatchId(1) }), 2);
+    assert_eq!(link.state(), LinkState::Waiting);
+    assert_eq!(link.take_submitted(), Some((BatchId(1), Outcome::Kept)));
+}
+
+#[test]
+fn nothing_is_submitted_without_the_grant() {
+    let mut link = ready(config());
+    assert_eq!((link.may_submit(0), link.hopes_to_submit(), submit(&mut link, 1, 0)), (None, false, None));
+    link.disconnect();
+    assert!(!link.hopes_to_submit());
+}
+
 /// Anything at all that a driver could report.
 fn any_event() -> impl Strategy<Value = (u8, Vec<u8>)> {
-    (0u8..14, prop::collection::vec(any::<u8>(), 0..60))
+    (0u8..17, prop::collection::vec(any::<u8>(), 0..60))
 }
 
 proptest! {
@@ -636,7 +743,7 @@ proptest! {
                 0 => link.connect(now),
                 1 => link.disconnect(),
                 2 => link.handle(Event::Connected, now),
-                3 => { let welcome = welcome(&link); text(&mut link, ServerMessage::Welcome(Box::new(welcome)), now) }
+                3 => { let welcome = Welcome { grants: vec![oto_proto::Grant::Actions, oto_proto::Grant::Submit], submit_rows: Some(5), ..welcome(&link) }; text(&mut link, ServerMessage::Welcome(Box::new(welcome)), now) }
                 4 => link.handle(Event::Closed { code: Some(4000 + request as u16 % 30), reason: "gone" }, now),
                 5 => link.handle(Event::Text(&String::from_utf8_lossy(&bytes)), now),
                 6 => text(&mut link, ServerMessage::Overloaded(Overloaded { request: Some(request), retry_ms: request }), now),
@@ -646,6 +753,9 @@ proptest! {
                 10 => { let frame = answer(&link, Ids { request, policy: POLICY_ID, version: VERSION }, &[1, 2]); link.handle(Event::Binary(&frame), now) }
                 11 => { link.request_now(now); }
                 12 => link.handle(Event::Tick, now),
+                13 => { submit(&mut link, u128::from(request), now); }
+                14 => { text(&mut link, ServerMessage::Submitted(Submitted { request, batch: BatchId(1) }), now) }
+                15 => { link.take_submitted(); }
                 _ => { offer(&mut link, slot..slot + 2, now); slot += 2; }
             }
             let status = link.status(now);

@@ -1,0 +1,235 @@
+//! `oto serve --train NAME=CONFIG.json`: a teacher that goes on learning from a dataset, and from what students submit,
+//! while it answers.
+
+use crate::backend;
+use crate::options::{OptionsError, settings};
+use oto_data::{DataError, Dataset};
+use oto_env::{EnvError, Space};
+use oto_graph::BackendError;
+use oto_policy::{Metadata, load};
+use oto_server::Release;
+use oto_server::agent::{AgentConfig, AgentError, Parts, TrainingAgent};
+use oto_server::dataset::{DatasetStore, Submission};
+use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything that makes a teacher that goes on learning, as the file says it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainJob {
+    /// What it begins with: a folder as Minari writes it, or an HDF5 file in Minari's or D4RL's layout.
+    pub dataset: PathBuf,
+    /// The environment it is evaluated in; the dataset's own if absent.
+    #[serde(default)]
+    pub env: Option<String>,
+    /// "cql" or "bc".
+    #[serde(default = "cql")]
+    pub method: Method,
+    /// Settings of the method that are not its defaults.
+    #[serde(default)]
+    pub teach: serde_json::Map<String, serde_json::Value>,
+    /// Stages and evaluations.
+    #[serde(default)]
+    pub stages: AgentConfig,
+    /// Folder for candidates that were refused.
+    pub refused: PathBuf,
+}
+
+fn cql() -> Method {
+    Method::Cql
+}
+
+/// Why a teacher cannot be trained.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A flag that names no policy or no file.
+    #[error("--train takes NAME=FILE, got {0:?}")]
+    Flag(String),
+    /// The file, or a setting in it.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The file.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The dataset.
+    #[error("{}: {error}", path.display())]
+    Data {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: DataError,
+    },
+    /// A dataset that does not say where it was recorded.
+    #[error("{} does not name its environment: set \"env\"", .0.display())]
+    NoEnvironment(PathBuf),
+    /// The environment.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// No such backend in this build.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The trainer.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
+    /// The agent around it.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// A policy's name and its job.
+///
+/// # Errors
+/// A flag that is not NAME=FILE, a file that cannot be read or is no job.
+pub fn job(flag: &str) -> Result<(String, TrainJob), TrainError> {
+    let (name, file) = flag.split_once('=').ok_or_else(|| TrainError::Flag(flag.into()))?;
+    let path = PathBuf::from(file);
+    let wrong = |error: String| TrainError::File { path: path.clone(), error };
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let job = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    Ok((name.into(), job))
+}
+
+impl TrainJob {
+    /// What an offline agent works with: a trainer that has the dataset, and where it is evaluated.
+    ///
+    /// # Errors
+    /// A dataset, an environment or settings that do not fit.
+    pub fn parts(&self, name: &str, store: Option<Arc<dyn DatasetStore>>) -> Result<Parts, TrainError> {
+        let wrong = |error| TrainError::Data { path: self.dataset.clone(), error };
+        let data = oto_data::read_file(&self.dataset).map_err(wrong)?;
+        let env = self.env.clone().or_else(|| data.metadata.environment.clone());
+        let env = env.ok_or_else(|| TrainError::NoEnvironment(self.dataset.clone()))?;
+        let world = oto_env::make(&env)?;
+        let spaces = [world.observation_space().clone(), world.action_space().clone()];
+        data.fits(&spaces[0], &spaces[1]).map_err(wrong)?;
+        let defaults = OfflineConfig::new(self.method, &spaces[1]);
+        let assignments: Vec<String> =
+            self.teach.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let config: OfflineConfig = settings(&defaults, None, "teach", &assignments)?;
+        let training = Learner::new(config, spaces, env, Arc::new(data), Vec::new())?;
+        Ok(Parts {
+            policy: name.into(),
+            training: Box::new(training),
+            world,
+            store,
+            refused: self.refused.clone(),
+        })
+    }
+}
+
+/// [`OfflineTrainer`] as an offline agent's training agent.
+struct Learner {
+    trainer: OfflineTrainer,
+    config: OfflineConfig,
+    spaces: [Space; 2],
+    env: String,
+    data: Arc<Dataset>,
+    submitted: Vec<Arc<Submission>>,
+}
+
+impl Learner {
+    fn new(
+        config: OfflineConfig,
+        spaces: [Space; 2],
+        env: String,
+        data: Arc<Dataset>,
+        submitted: Vec<Arc<Submission>>,
+    ) -> Result<Self, TrainError> {
+        let backend = backend::by_name(&config.backend)?;
+        let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], backend.as_ref())?;
+        for episode in &data.episodes {
+            trainer.add(&Recorded {
+                observations: &episode.observations,
+                actions: &episode.actions,
+                rewards: &episode.rewards,
+                terminated: episode.terminated.last().copied().unwrap_or(false),
+            })?;
+        }
+        submitted.iter().try_for_each(|submission| add(&mut trainer, submission))?;
+        Ok(Learner { trainer, config, spaces, env, data, submitted })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> AgentError {
+    AgentError::Training(error.to_string())
+}
+
+impl TrainingAgent for Learner {
+    fn train(&mut self, updates: u64) -> Result<(), AgentError> {
+        self.trainer.step(updates).map_err(failed)
+    }
+
+    fn policy(&mut self) -> Result<Release, AgentError> {
+        let model = self.trainer.policy_file(&self.trainer.policy(), &self.env);
+        let policy = load(&model, &Metadata::default())?;
+        Ok(Release { policy, model: Some(model), version: 0 })
+    }
+
+    fn add(&mut self, submission: &Submission) -> Result<(), AgentError> {
+        add(&mut self.trainer, submission).map_err(failed)?;
+        self.submitted.push(Arc::new(submission.clone()));
+        Ok(())
+    }
+
+    fn fork(&mut self) -> Result<Box<dyn TrainingAgent>, AgentError> {
+        let (config, spaces, env) = (self.config.clone(), self.spaces.clone(), self.env.clone());
+        let mut copy =
+            Learner::new(config, spaces, env, self.data.clone(), self.submitted.clone()).map_err(failed)?;
+        let state = self.trainer.save().map_err(failed)?;
+        match copy.trainer.load(&state).map_err(failed)? {
+            true => Ok(Box::new(copy)),
+            false => Err(failed("a copy was given other data")),
+        }
+    }
+}
+
+/// Adds a student's steps as the pieces of episodes that they are: a piece goes on as long as each step begins where the one
+/// before led.
+fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), OfflineError> {
+    let rows = s.rows();
+    let (width, numbers) = (s.observation.len() / rows.max(1), s.action.len() / rows.max(1));
+    let observation = |row: usize| &s.observation[row * width..(row + 1) * width];
+    let led_to = |row: usize| &s.next_observation[row * width..(row + 1) * width];
+    let mut first = 0;
+    for row in 0..rows {
+        let goes_on =
+            row + 1 < rows && !s.terminated[row] && !s.truncated[row] && observation(row + 1) == led_to(row);
+        if goes_on {
+            continue;
+        }
+        let mut observations = s.observation[first * width..(row + 1) * width].to_vec();
+        observations.extend_from_slice(led_to(row));
+        let rewards: Vec<f64> = s.reward[first..=row].iter().map(|reward| f64::from(*reward)).collect();
+        trainer.add(&Recorded {
+            observations: &observations,
+            actions: &s.action[first * numbers..(row + 1) * numbers],
+            rewards: &rewards,
+            terminated: s.terminated[row],
+        })?;
+        first = row + 1;
+    }
+    Ok(())
+}
+
+/// What the server lists of a policy that is trained here.
+pub fn metadata(job: &TrainJob, release: &Release) -> Metadata {
+    Metadata {
+        kind: "policy".into(),
+        description: Some("Learns here while it answers.".into()),
+        env: job.env.clone(),
+        algorithm: Some(match job.method {
+            Method::Cql => "oto CQL".into(),
+            Method::Bc => "oto behaviour cloning".into(),
+        }),
+        observation_space: Some(release.policy.observation_space().clone()),
+        action_space: Some(release.policy.action_space().clone()),
+        ..Metadata::default()
+    }
+}

@@ -1,0 +1,669 @@
+//! The offline agent of OTO's Algorithm 1: a training agent that learns in this process while an inferring agent, a policy
+//! of [`Policies`], answers students, and takes its place when a stage begins.
+//!
+//! Nothing that is worse takes a place: a candidate plays the same episodes as the policy that answers, and is refused,
+//! kept and reported if its mean return is lower by more than [`AgentConfig::margin`]. The same holds for what students
+//! submitted: at the end of the Online stage a copy of the training agent learns with one student's batches, and they
+//! become part of the dataset if it passes (line 18).
+//!
+//! [`OfflineAgent::advance`] does one slice of the work, [`OfflineAgent::run`] all of it in a thread of low priority.
+
+use crate::dataset::{DatasetStore, State, StoreError, Submission};
+use crate::policies::{Policies, Release};
+use crate::{ServerError, dataset};
+use oto_env::{Action, EnvError, Environment};
+use oto_policy::{Policy, PolicyError};
+use oto_proto::{BatchId, Space};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Learns from a dataset.
+pub trait TrainingAgent: Send {
+    /// Makes so many updates.
+    ///
+    /// # Errors
+    /// If it cannot go on at all.
+    fn train(&mut self, updates: u64) -> Result<(), AgentError>;
+
+    /// What it would do now, ready to be published.
+    ///
+    /// # Errors
+    /// If its parameters are no policy any more.
+    fn policy(&mut self) -> Result<Release, AgentError>;
+
+    /// Takes a batch into its dataset.
+    ///
+    /// # Errors
+    /// If the batch does not fit its spaces. Part of it may have been taken: the agent is of no use any more.
+    fn add(&mut self, submission: &Submission) -> Result<(), AgentError>;
+
+    /// An agent of its own that knows and has learned what this one has.
+    ///
+    /// # Errors
+    /// If there is no room for one.
+    fn fork(&mut self) -> Result<Box<dyn TrainingAgent>, AgentError>;
+}
+
+/// Why an agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The training agent's words.
+    #[error("{0}")]
+    Training(String),
+    /// A setting out of its range.
+    #[error("{field}: expected {expected}, got {got}")]
+    Config {
+        /// Which setting.
+        field: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        got: String,
+    },
+    /// The environment it is evaluated in.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// A policy that was to be evaluated.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy has other spaces than the environment.
+    #[error("the policy observes {observation} and does {action}; the environment has other spaces")]
+    Spaces {
+        /// The policy's observation.
+        observation: Space,
+        /// The policy's action.
+        action: Space,
+    },
+    /// The dataset.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Publishing.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A file of a refused candidate.
+    #[error("{path}: {source}", path = path.display())]
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+}
+
+/// What ends a stage: whichever comes first; nothing set, and it never ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ending {
+    /// After so many updates in the stage.
+    pub updates: Option<u64>,
+    /// After so many seconds in the stage.
+    pub seconds: Option<f64>,
+    /// Once an evaluation in the stage reaches this mean return.
+    pub return_at_least: Option<f64>,
+}
+
+/// Algorithm 1's stages and how candidates are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The end of training alone.
+    pub offline: Ending,
+    /// The end of the stage in which students are taught.
+    pub transfer: Ending,
+    /// The end of the stage in which they learn alone; then submissions are judged.
+    pub online: Ending,
+    /// Start over when the last stage ends; otherwise training ends there, and answering goes on.
+    #[serde(rename = "loop")]
+    pub repeat: bool,
+    /// Updates in a slice: how long the thread works between two looks at whether it should stop.
+    pub slice: u64,
+    /// Updates from one evaluation to the next.
+    pub evaluate_every: u64,
+    /// Episodes of an evaluation, always the same ones.
+    pub episodes: u64,
+    /// The seed of the first of them.
+    pub seed: u64,
+    /// How much lower a candidate's mean return may be than that of the policy it would replace.
+    pub margin: f64,
+    /// Updates of a copy with a student's batches, before it is judged by them.
+    pub trial_updates: u64,
+    /// Students whose batches are judged at the end of one Online stage; the others wait for the next.
+    pub trials: usize,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        AgentConfig {
+            offline: Ending::default(),
+            transfer: Ending::default(),
+            online: Ending::default(),
+            repeat: false,
+            slice: 20,
+            evaluate_every: 1000,
+            episodes: 20,
+            seed: 1_000_000,
+            margin: 0.0,
+            trial_updates: 1000,
+            trials: 8,
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`].
+    pub fn validate(&self) -> Result<(), AgentError> {
+        let error = |field, expected, got: String| Err(AgentError::Config { field, expected, got });
+        for (field, number) in [
+            ("slice", self.slice),
+            ("evaluate_every", self.evaluate_every),
+            ("episodes", self.episodes),
+            ("trial_updates", self.trial_updates),
+        ] {
+            if !(1..=1 << 32).contains(&number) {
+                return error(field, "1 to 4294967296", number.to_string());
+            }
+        }
+        if !(self.margin >= 0.0 && self.margin.is_finite()) {
+            return error("margin", "a return of at least 0", self.margin.to_string());
+        }
+        for ending in [self.offline, self.transfer, self.online] {
+            if ending.updates == Some(0) {
+                return error("updates", "at least 1", "0".into());
+            }
+            if let Some(seconds) = ending.seconds.filter(|s| !(*s > 0.0 && s.is_finite())) {
+                return error("seconds", "a time above 0", seconds.to_string());
+            }
+            if let Some(bar) = ending.return_at_least.filter(|bar| !bar.is_finite()) {
+                return error("return_at_least", "a finite return", bar.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A stage of Algorithm 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Training on the dataset.
+    Offline,
+    /// Training on, while the policy that was published teaches.
+    Transfer,
+    /// Training on, while students learn alone.
+    Online,
+}
+
+/// What an offline agent did, for a log.
+#[derive(Debug)]
+pub enum Event {
+    /// A stage began.
+    Stage {
+        /// Which one.
+        stage: Stage,
+        /// Updates so far.
+        updates: u64,
+    },
+    /// The training agent was tested.
+    Evaluated {
+        /// Updates so far.
+        updates: u64,
+        /// Its mean return.
+        mean: f64,
+    },
+    /// It answers from now on.
+    Published {
+        /// Updates so far.
+        updates: u64,
+        /// Its mean return.
+        mean: f64,
+        /// That of the policy it replaced, in the same episodes.
+        before: f64,
+    },
+    /// It is worse than the policy it would have replaced, and was kept in a file.
+    Refused {
+        /// Updates so far.
+        updates: u64,
+        /// Its mean return.
+        mean: f64,
+        /// That of the policy that goes on answering, in the same episodes.
+        serving: f64,
+        /// Where it lies, if it has bytes.
+        file: Option<PathBuf>,
+    },
+    /// A student's batches are part of the dataset.
+    Accepted {
+        /// The student.
+        student: String,
+        /// How many batches.
+        batches: usize,
+        /// How many transitions.
+        transitions: usize,
+        /// The mean return of the copy that learned with them; it is the training agent now.
+        mean: f64,
+        /// That of the policy that answers, in the same episodes.
+        serving: f64,
+    },
+    /// A student's batches are not, and will not be.
+    Rejected {
+        /// The student, if the batch could be read.
+        student: String,
+        /// How many batches.
+        batches: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// Training ended, and answering goes on.
+    Done {
+        /// Updates so far.
+        updates: u64,
+    },
+    /// Training failed, and answering goes on.
+    Failed(AgentError),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Stage { stage, updates } => write!(f, "stage {stage:?} begins after {updates} updates"),
+            Event::Evaluated { updates, mean } => write!(f, "{updates} updates: mean return {mean:.2}"),
+            Event::Published { updates, mean, before } => {
+                write!(f, "published after {updates} updates: mean return {mean:.2}, before {before:.2}")
+            }
+            Event::Refused { updates, mean, serving, file } => {
+                write!(
+                    f,
+                    "refused after {updates} updates: mean return {mean:.2}, that of the serving policy {serving:.2}"
+                )?;
+                match file {
+                    Some(file) => write!(f, "; kept as {}", file.display()),
+                    None => Ok(()),
+                }
+            }
+            Event::Accepted { student, batches, transitions, mean, serving } => write!(
+                f,
+                "accepted {batches} batches ({transitions} transitions) of {student}: mean return {mean:.2} with them, that of the serving policy {serving:.2}"
+            ),
+            Event::Rejected { student, batches, reason } => {
+                write!(f, "rejected {batches} batches of {student}: {reason}")
+            }
+            Event::Done { updates } => write!(f, "training ends after {updates} updates"),
+            Event::Failed(error) => write!(f, "training failed, answering goes on: {error}"),
+        }
+    }
+}
+
+/// Whoever is told what an offline agent does.
+pub type Log = Box<dyn FnMut(Event) + Send>;
+
+/// What an offline agent works with.
+pub struct Parts {
+    /// The name of its policy.
+    pub policy: String,
+    /// Learns.
+    pub training: Box<dyn TrainingAgent>,
+    /// Where candidates are evaluated.
+    pub world: Box<dyn Environment>,
+    /// Students' batches, if they are collected.
+    pub store: Option<Arc<dyn DatasetStore>>,
+    /// A folder for candidates that were refused.
+    pub refused: PathBuf,
+}
+
+/// A training agent and what it is held to.
+pub struct OfflineAgent {
+    config: AgentConfig,
+    parts: Parts,
+    policies: Policies,
+    /// Returns of the policy that answers, episode by episode.
+    serving: Vec<f64>,
+    stage: Stage,
+    began: bool,
+    since: Duration,
+    stage_updates: u64,
+    updates: u64,
+    /// The last evaluation of this stage.
+    mean: Option<f64>,
+    done: bool,
+    stop: Arc<AtomicBool>,
+    log: Log,
+}
+
+impl OfflineAgent {
+    /// The first policy of a training agent, which learned what was accepted before: to be hosted, and then replaced.
+    ///
+    /// # Errors
+    /// If an accepted batch cannot be read or does not fit.
+    pub fn first(parts: &mut Parts) -> Result<Release, AgentError> {
+        if let Some(store) = &parts.store {
+            for batch in store.list(State::Accepted) {
+                parts.training.add(&store.read(batch)?)?;
+            }
+        }
+        parts.training.policy()
+    }
+
+    /// An agent whose policy is hosted in `policies`, as [`OfflineAgent::first`] gave it.
+    ///
+    /// # Errors
+    /// If a setting is out of its range, or the policy and the environment do not fit.
+    pub fn new(
+        config: AgentConfig,
+        mut parts: Parts,
+        policies: Policies,
+        log: Log,
+    ) -> Result<Self, AgentError> {
+        config.validate()?;
+        let mut first = parts.training.policy()?;
+        let serving = evaluate(&mut *first.policy, &mut *parts.world, &config)?;
+        Ok(OfflineAgent {
+            config,
+            parts,
+            policies,
+            serving,
+            stage: Stage::Offline,
+            began: false,
+            since: Duration::ZERO,
+            stage_updates: 0,
+            updates: 0,
+            mean: None,
+            done: false,
+            stop: Arc::default(),
+            log,
+        })
+    }
+
+    /// The stage now.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Does one slice of training and whatever is due after it; `now` is any clock that never runs backwards. False once
+    /// there is nothing more to do.
+    ///
+    /// # Errors
+    /// If training, evaluating or keeping failed; the policy that answers goes on doing so.
+    pub fn advance(&mut self, now: Duration) -> Result<bool, AgentError> {
+        if self.done {
+            return Ok(false);
+        }
+        if !self.began {
+            self.began = true;
+            self.enter(Stage::Offline, now);
+        }
+        let before = self.stage_updates / self.config.evaluate_every;
+        self.parts.training.train(self.config.slice)?;
+        self.updates += self.config.slice;
+        self.stage_updates += self.config.slice;
+        if self.stage_updates / self.config.evaluate_every > before {
+            let mut candidate = self.parts.training.policy()?;
+            let mean = mean(&self.evaluate(&mut *candidate.policy)?);
+            self.mean = Some(mean);
+            (self.log)(Event::Evaluated { updates: self.updates, mean });
+        }
+        if self.is_over(now) {
+            self.next(now)?;
+        }
+        Ok(!self.done)
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        let ending = match self.stage {
+            Stage::Offline => self.config.offline,
+            Stage::Transfer => self.config.transfer,
+            Stage::Online => self.config.online,
+        };
+        ending.updates.is_some_and(|updates| self.stage_updates >= updates)
+            || ending.seconds.is_some_and(|s| now.saturating_sub(self.since).as_secs_f64() >= s)
+            || ending.return_at_least.zip(self.mean).is_some_and(|(bar, mean)| mean >= bar)
+    }
+
+    /// Algorithm 1 from one stage to the next: the inferring agent is replaced when each begins (lines 2, 7 and 13), and
+    /// at the end of Online the dataset is renewed (line 18).
+    fn next(&mut self, now: Duration) -> Result<(), AgentError> {
+        if self.stage == Stage::Online {
+            self.renew()?;
+        }
+        let next = match self.stage {
+            Stage::Offline => Stage::Transfer,
+            Stage::Transfer => Stage::Online,
+            Stage::Online if self.config.repeat => Stage::Offline,
+            Stage::Online => {
+                self.replace()?;
+                self.done = true;
+                (self.log)(Event::Done { updates: self.updates });
+                return Ok(());
+            }
+        };
+        self.enter(next, now);
+        self.replace()
+    }
+
+    fn enter(&mut self, stage: Stage, now: Duration) {
+        (self.stage, self.since, self.stage_updates, self.mean) = (stage, now, 0, None);
+        (self.log)(Event::Stage { stage, updates: self.updates });
+    }
+
+    /// Publishes what the training agent would do now, unless it is worse than what answers.
+    fn replace(&mut self) -> Result<(), AgentError> {
+        let mut candidate = self.parts.training.policy()?;
+        let returns = self.evaluate(&mut *candidate.policy)?;
+        let (updates, found, before) = (self.updates, mean(&returns), mean(&self.serving));
+        if !self.passes(&returns) {
+            return self.refuse(candidate, found);
+        }
+        self.policies.publish_blocking(&self.parts.policy, candidate)?;
+        self.serving = returns;
+        (self.log)(Event::Published { updates, mean: found, before });
+        Ok(())
+    }
+
+    /// Whether returns are not lower than those of the policy that answers, on average over the same episodes, by more
+    /// than the margin. NaN is lower than everything.
+    fn passes(&self, returns: &[f64]) -> bool {
+        mean(returns) - mean(&self.serving) >= -self.config.margin
+    }
+
+    fn refuse(&mut self, candidate: Release, found: f64) -> Result<(), AgentError> {
+        let serving = mean(&self.serving);
+        let file = candidate.model.map(|model| self.keep(&model)).transpose()?;
+        (self.log)(Event::Refused { updates: self.updates, mean: found, serving, file });
+        Ok(())
+    }
+
+    /// Keeps a refused candidate's bytes, under a name that no other one has.
+    fn keep(&self, model: &[u8]) -> Result<PathBuf, AgentError> {
+        let folder = &self.parts.refused;
+        let at = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| AgentError::Refused { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        let digest = crate::policies::sha256(model);
+        let path = folder.join(format!("{:09}-{}.model", self.updates, &digest[..8]));
+        std::fs::write(&path, model).map_err(at(&path))?;
+        Ok(path)
+    }
+
+    fn evaluate(&mut self, policy: &mut dyn Policy) -> Result<Vec<f64>, AgentError> {
+        evaluate(policy, &mut *self.parts.world, &self.config)
+    }
+
+    /// Judges what students submitted, student by student, those who came first before others.
+    fn renew(&mut self) -> Result<(), AgentError> {
+        let Some(store) = self.parts.store.clone() else { return Ok(()) };
+        let mut students: Vec<(String, Vec<BatchId>)> = Vec::new();
+        for batch in store.list(State::Quarantine) {
+            let student = match store.read(batch) {
+                Ok(submission) => submission.student,
+                Err(dataset::StoreError::Corrupt { reason, .. }) => {
+                    let student = "an unreadable file".into();
+                    self.reject(&*store, student, &[batch], reason)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match students.iter_mut().find(|(name, _)| *name == student) {
+                Some((_, batches)) => batches.push(batch),
+                None => students.push((student, vec![batch])),
+            }
+        }
+        for (student, batches) in students.into_iter().take(self.config.trials) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.judge(&*store, student, &batches)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a copy learn with one student's batches, and takes them in if it passes.
+    fn judge(
+        &mut self,
+        store: &dyn DatasetStore,
+        student: String,
+        batches: &[BatchId],
+    ) -> Result<(), AgentError> {
+        let mut copy = self.parts.training.fork()?;
+        let mut transitions = 0;
+        for batch in batches {
+            let submission = store.read(*batch)?;
+            transitions += submission.rows();
+            if let Err(error) = copy.add(&submission) {
+                return self.reject(store, student, batches, format!("batch {batch}: {error}"));
+            }
+        }
+        let mut left = self.config.trial_updates;
+        while left > 0 {
+            let slice = left.min(self.config.slice);
+            copy.train(slice)?;
+            left -= slice;
+            if self.stop.load(Ordering::Relaxed) {
+                // Undecided: the batches stay where they are.
+                return Ok(());
+            }
+        }
+        let mut candidate = copy.policy()?;
+        let returns = self.evaluate(&mut *candidate.policy)?;
+        let (found, serving) = (mean(&returns), mean(&self.serving));
+        if !self.passes(&returns) {
+            self.refuse(candidate, found)?;
+            let reason = format!(
+                "mean return {found:.2} with them, that of the serving policy {serving:.2}, margin {}",
+                self.config.margin
+            );
+            return self.reject(store, student, batches, reason);
+        }
+        batches.iter().try_for_each(|batch| store.judge(*batch, State::Accepted))?;
+        self.parts.training = copy;
+        self.updates += self.config.trial_updates;
+        (self.log)(Event::Accepted { student, batches: batches.len(), transitions, mean: found, serving });
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        store: &dyn DatasetStore,
+        student: String,
+        batches: &[BatchId],
+        reason: String,
+    ) -> Result<(), AgentError> {
+        batches.iter().try_for_each(|batch| store.judge(*batch, State::Rejected))?;
+        (self.log)(Event::Rejected { student, batches: batches.len(), reason });
+        Ok(())
+    }
+
+    /// Does all of it in a thread of low priority, which ends when what this gives is dropped.
+    ///
+    /// # Errors
+    /// [`ServerError::Thread`].
+    pub fn run(mut self) -> Result<Training, ServerError> {
+        let stop = self.stop.clone();
+        let name = self.parts.policy.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("train {name}"))
+            .spawn(move || {
+                give_way();
+                let start = Instant::now();
+                while !self.stop.load(Ordering::Relaxed) {
+                    match self.advance(start.elapsed()) {
+                        Ok(true) => {}
+                        Ok(false) => return,
+                        Err(error) => return (self.log)(Event::Failed(error)),
+                    }
+                }
+            })
+            .map_err(|_| ServerError::Thread(name))?;
+        Ok(Training { stop, thread: Some(thread) })
+    }
+}
+
+/// An offline agent at work. Dropping it ends it, after the slice or evaluation that is under way.
+pub struct Training {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Answering goes before training. Linux has priorities for threads; elsewhere the slices have to do.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}
+
+fn mean(returns: &[f64]) -> f64 {
+    returns.iter().sum::<f64>() / returns.len().max(1) as f64
+}
+
+/// The returns of a policy in the episodes that all candidates play.
+fn evaluate(
+    policy: &mut dyn Policy,
+    world: &mut dyn Environment,
+    config: &AgentConfig,
+) -> Result<Vec<f64>, AgentError> {
+    let (observes, acts) = (world.observation_space(), world.action_space());
+    let same = |ours: &oto_env::Space, theirs: &Space| match (ours, theirs) {
+        (oto_env::Space::Discrete { n }, Space::Discrete { n: m }) => n == m,
+        (oto_env::Space::Box { low, .. }, Space::Box { low: other, .. }) => low.len() == other.len(),
+        _ => false,
+    };
+    if !same(observes, policy.observation_space()) || !same(acts, policy.action_space()) {
+        let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
+        return Err(AgentError::Spaces { observation, action });
+    }
+    let discrete = matches!(acts, oto_env::Space::Discrete { .. });
+    let mut observation = vec![0.0; observes.width()];
+    let mut row = Vec::new();
+    let mut returns = Vec::new();
+    for seed in (0..config.episodes).map(|episode| config.seed.wrapping_add(episode)) {
+        world.reset(Some(seed), &mut observation)?;
+        let mut score = 0.0;
+        loop {
+            policy.act(&observation, 1, &mut row)?;
+            oto_policy::fit_actions(policy.action_space(), &mut row)?;
+            // `fit_actions` left indices that exist only.
+            let action = if discrete { Action::Discrete(row[0] as u32) } else { Action::Continuous(&row) };
+            let step = world.step(action, &mut observation)?;
+            score += step.reward;
+            if step.done() {
+                break;
+            }
+        }
+        returns.push(score);
+    }
+    Ok(returns)
+}

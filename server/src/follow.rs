@@ -1,0 +1,375 @@
+//! The inferring agent apart from the training agent (OTO, section IV-B): a server near its students that pulls each
+//! published version of a policy from a server in the cloud, over plain HTTP as `PROTOCOL.md` (section 8) says.
+//!
+//! Nothing that comes is trusted: bytes count only with the checksum they were announced with, and only if they load and
+//! have the spaces of the version before. Whatever goes wrong, the last good version goes on answering.
+
+use crate::http::VERSION;
+use crate::policies::{Policies, Release, sha256};
+use crate::{ServerError, http};
+use oto_policy::tensors::MAX_MODEL_BYTES;
+use oto_policy::{Loaded, Metadata, Policy, PolicyError, fit_actions};
+use oto_proto::Space;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::StatusCode;
+
+/// The longest list of policies that is read, in bytes.
+const MAX_LIST_BYTES: u64 = 4 << 20;
+
+/// Observations that a new version has to answer before it is published.
+const TRIAL_ROWS: usize = 16;
+
+/// What to follow, and how patiently.
+#[derive(Clone, Debug)]
+pub struct FollowConfig {
+    /// Address of the server in the cloud: `wss://host`, `https://host`, with or without the path of its link.
+    pub url: String,
+    /// The name of the policy, there and here.
+    pub policy: String,
+    /// From one look for a new version to the next.
+    pub every: Duration,
+    /// The pause after a first failure; it doubles with each further one.
+    pub backoff_min: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+    /// For one request, its answer included.
+    pub timeout: Duration,
+}
+
+impl FollowConfig {
+    /// Usual settings.
+    pub fn new(url: impl Into<String>, policy: impl Into<String>) -> Self {
+        FollowConfig {
+            url: url.into(),
+            policy: policy.into(),
+            every: Duration::from_secs(2),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(30),
+            timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Why a version was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The address is none.
+    #[error("{0:?} is no address of a server: expected ws://, wss://, http:// or https:// and a host")]
+    Address(String),
+    /// No answer, or none that HTTP has.
+    #[error("{0}")]
+    Http(#[from] ureq::Error),
+    /// The server has no such policy, or does not share it.
+    #[error("the server answered {0}: there is no policy of this name there, or it is not shared")]
+    NotShared(StatusCode),
+    /// The answer is not what the protocol says.
+    #[error("the server's answer cannot be used: {0}")]
+    Answer(String),
+    /// The bytes are not those that were announced.
+    #[error("the download is damaged: expected SHA-256 {expected}, got {found}")]
+    Damaged {
+        /// As announced.
+        expected: String,
+        /// Of what came.
+        found: String,
+    },
+    /// The bytes are no policy.
+    #[error("the download cannot be used: {0}")]
+    Policy(#[from] PolicyError),
+    /// It cannot take the place of the version before.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// What a follower does, for a log.
+#[derive(Debug)]
+pub enum Event {
+    /// A version is published here.
+    Published {
+        /// The policy.
+        policy: String,
+        /// Its version in the cloud.
+        version: u32,
+        /// The SHA-256 of its bytes.
+        sha256: String,
+    },
+    /// Looking for a version, or taking one over, failed.
+    Failed {
+        /// The policy.
+        policy: String,
+        /// Why.
+        error: FollowError,
+        /// When the follower looks again.
+        retry: Duration,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Published { policy, version, sha256 } => {
+                write!(f, "{policy}: version {version} of the cloud is published, SHA-256 {sha256}")
+            }
+            Event::Failed { policy, error, retry } => {
+                write!(f, "{policy}: {error}; looking again in {:.1} s", retry.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// Whoever is told what followers do.
+pub type Log = Box<dyn FnMut(Event) + Send>;
+
+/// A follower that has not pulled anything yet.
+pub struct Follower {
+    config: FollowConfig,
+    agent: Agent,
+    base: String,
+    /// Tags of the versions that need not be sent again: the one that answers, and one that was refused.
+    known: Vec<String>,
+    metadata: Metadata,
+    failures: u32,
+}
+
+/// Something newer than what is known.
+struct Download {
+    version: u32,
+    sha256: String,
+    bytes: Vec<u8>,
+}
+
+impl Follower {
+    /// A follower; nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`FollowError::Address`].
+    pub fn new(config: FollowConfig) -> Result<Self, FollowError> {
+        let base = base(&config.url).ok_or_else(|| FollowError::Address(config.url.clone()))?;
+        let agent = Agent::config_builder()
+            .timeout_global(Some(config.timeout))
+            .http_status_as_error(false)
+            .max_redirects(3)
+            .build()
+            .into();
+        let metadata = Metadata::default();
+        Ok(Follower { config, agent, base, known: Vec::new(), metadata, failures: 0 })
+    }
+
+    /// Pulls the first version, however long the cloud is not there; none if `stopped` is told to, or gone.
+    pub fn first(&mut self, stopped: &Receiver<()>, log: &mut Log) -> Option<Loaded> {
+        loop {
+            match self.load_first() {
+                Ok((loaded, event)) => {
+                    self.failures = 0;
+                    log(event);
+                    return Some(loaded);
+                }
+                Err(error) => {
+                    let retry = self.failed(error, log);
+                    if is_told(stopped, retry) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn load_first(&mut self) -> Result<(Loaded, Event), FollowError> {
+        self.metadata = self.pull_metadata()?;
+        let Some(download) = self.pull()? else {
+            return Err(FollowError::Answer("304 to a request that knows nothing".into()));
+        };
+        let policy = self.load(&download.bytes)?;
+        let mut metadata = self.metadata.clone();
+        metadata.observation_space = Some(policy.observation_space().clone());
+        metadata.action_space = Some(policy.action_space().clone());
+        let name = self.config.policy.clone();
+        let event = self.took(&download);
+        Ok((Loaded { name, metadata, policy, model: Some(download.bytes) }, event))
+    }
+
+    /// Follows in a thread of its own, which ends when what this gives is dropped.
+    ///
+    /// # Errors
+    /// [`ServerError::Thread`].
+    pub fn follow(mut self, policies: Policies, mut log: Log) -> Result<Following, ServerError> {
+        let (stop, stopped) = channel();
+        let name = self.config.policy.clone();
+        std::thread::Builder::new()
+            .name(format!("follow {name}"))
+            .spawn(move || {
+                let mut pause = self.config.every;
+                while !is_told(&stopped, pause) {
+                    pause = self.look(&policies, &mut log);
+                }
+            })
+            .map_err(|_| ServerError::Thread(name))?;
+        Ok(Following { _stop: stop })
+    }
+
+    /// Looks for a new version once; gives how long to wait before the next look.
+    fn look(&mut self, policies: &Policies, log: &mut Log) -> Duration {
+        match self.take_over(policies) {
+            Ok(event) => {
+                self.failures = 0;
+                event.into_iter().for_each(log);
+                self.config.every
+            }
+            Err(error) => self.failed(error, log),
+        }
+    }
+
+    fn take_over(&mut self, policies: &Policies) -> Result<Option<Event>, FollowError> {
+        let Some(download) = self.pull()? else { return Ok(None) };
+        let published = self.load(&download.bytes).and_then(|policy| {
+            let (model, version) = (Some(download.bytes.clone()), download.version);
+            Ok(policies.publish_blocking(&self.config.policy, Release { policy, model, version })?)
+        });
+        match published {
+            Ok(()) => Ok(Some(self.took(&download))),
+            Err(error) => {
+                // It will not be better for being sent again.
+                self.known.truncate(1);
+                self.known.push(tag(&download.sha256));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a policy of bytes, and has it answer: a model may load and still give what is no action.
+    fn load(&self, bytes: &[u8]) -> Result<Box<dyn Policy>, FollowError> {
+        let mut policy = oto_policy::load(bytes, &self.metadata)?;
+        let (observations, mut actions) = (trial(policy.observation_space()), Vec::new());
+        policy.act(&observations, TRIAL_ROWS, &mut actions)?;
+        fit_actions(policy.action_space(), &mut actions)?;
+        Ok(policy)
+    }
+
+    fn took(&mut self, download: &Download) -> Event {
+        self.known = vec![tag(&download.sha256)];
+        let (policy, version, sha256) =
+            (self.config.policy.clone(), download.version, download.sha256.clone());
+        Event::Published { policy, version, sha256 }
+    }
+
+    fn failed(&mut self, error: FollowError, log: &mut Log) -> Duration {
+        let doubled = self.config.backoff_min.saturating_mul(1 << self.failures.min(20));
+        // Half of the wait is random, so that followers of one server do not come back all at once.
+        let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+        let retry = doubled.min(self.config.backoff_max).mul_f64(0.5 + 0.5 * random);
+        self.failures = self.failures.saturating_add(1);
+        log(Event::Failed { policy: self.config.policy.clone(), error, retry });
+        retry
+    }
+
+    /// What the cloud says of the policy: what loading its bytes needs beside them.
+    fn pull_metadata(&self) -> Result<Metadata, FollowError> {
+        let mut answer = self.agent.get(format!("{}/policies", self.base)).call()?;
+        if answer.status() != StatusCode::OK {
+            return Err(FollowError::NotShared(answer.status()));
+        }
+        let list = answer.body_mut().with_config().limit(MAX_LIST_BYTES).read_to_vec()?;
+        let wrong = |error: serde_json::Error| FollowError::Answer(error.to_string());
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&list).map_err(wrong)?;
+        let entry = list.into_iter().find(|entry| entry["name"] == self.config.policy.as_str());
+        let mut entry = entry.ok_or(FollowError::NotShared(StatusCode::NOT_FOUND))?;
+        if let Some(entry) = entry.as_object_mut() {
+            ["name", "version", "model_bytes", "sha256", "model"]
+                .iter()
+                .for_each(|key| drop(entry.remove(*key)));
+        }
+        let entry = serde_json::to_vec(&entry).map_err(wrong)?;
+        Ok(Metadata::read(&entry)?)
+    }
+
+    /// The newest version, if it is none of the known ones.
+    fn pull(&self) -> Result<Option<Download>, FollowError> {
+        let name = utf8_percent_encode(&self.config.policy, NON_ALPHANUMERIC);
+        let mut request = self.agent.get(format!("{}/policies/{name}/model", self.base));
+        if !self.known.is_empty() {
+            request = request.header("if-none-match", self.known.join(", "));
+        }
+        let mut answer = request.call()?;
+        match answer.status() {
+            StatusCode::NOT_MODIFIED => return Ok(None),
+            StatusCode::OK => {}
+            other => return Err(FollowError::NotShared(other)),
+        }
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let expected = header("etag").and_then(|tag| tag.strip_prefix("\"sha256-")?.strip_suffix('"'));
+        let version = header(VERSION).and_then(|version| version.parse().ok());
+        let (Some(expected), Some(version)) = (expected.map(str::to_owned), version) else {
+            return Err(FollowError::Answer("it has no etag with a SHA-256, or no version".into()));
+        };
+        let bytes = answer.body_mut().with_config().limit(MAX_MODEL_BYTES).read_to_vec()?;
+        let found = sha256(&bytes);
+        match found == expected {
+            true => Ok(Some(Download { version, sha256: found, bytes })),
+            false => Err(FollowError::Damaged { expected, found }),
+        }
+    }
+}
+
+/// A follower at work. Dropping it ends it, after the request that is under way; nobody has to wait for that.
+pub struct Following {
+    _stop: Sender<()>,
+}
+
+/// Waits, unless it is told to stop.
+fn is_told(stopped: &Receiver<()>, pause: Duration) -> bool {
+    stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
+}
+
+/// Some observations of a space `[TRIAL_ROWS, width]`: numbers from -1 to 1, as far as they lie inside.
+fn trial(space: &Space) -> Vec<f32> {
+    let row = |row: usize| match space {
+        Space::Discrete { n } => vec![(row as u32 % n) as f32],
+        Space::Box { low, high } => {
+            let number = |i: usize| ((7 * i + 13 * row) % 17) as f32 / 8.0 - 1.0;
+            low.iter().zip(high).enumerate().map(|(i, (low, high))| number(i).max(*low).min(*high)).collect()
+        }
+    };
+    (0..TRIAL_ROWS).flat_map(row).collect()
+}
+
+fn tag(sha256: &str) -> String {
+    format!("\"sha256-{sha256}\"")
+}
+
+/// The server behind an address, without the path of its link.
+fn base(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let scheme = match scheme {
+        "ws" | "http" => "http",
+        "wss" | "https" => "https",
+        _ => return None,
+    };
+    let rest = rest.strip_suffix(http::TEACH).unwrap_or(rest).trim_end_matches('/');
+    let host = rest.split('/').next().unwrap_or_default();
+    (!host.is_empty()).then(|| format!("{scheme}://{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base;
+
+    #[test]
+    fn an_address_leads_to_its_server() {
+        for (given, server) in [
+            ("wss://cloud.example", "https://cloud.example"),
+            ("ws://127.0.0.1:8080/v1/teach", "http://127.0.0.1:8080"),
+            ("https://cloud.example/oto/", "https://cloud.example/oto"),
+            ("wss://cloud.example/oto/v1/teach", "https://cloud.example/oto"),
+        ] {
+            assert_eq!(base(given).as_deref(), Some(server));
+        }
+        for nonsense in ["", "cloud.example", "ftp://cloud.example", "ws://", "wss:///v1/teach"] {
+            assert_eq!(base(nonsense), None, "{nonsense}");
+        }
+    }
+}
