@@ -6,7 +6,7 @@
 //! submitted: at the end of the Online stage a copy of the training agent learns with one student's batches, and they
 //! become part of the dataset if it passes (line 18).
 //!
-//! [`OfflineAgent::advance`] does one slice of the work, [`OfflineAgent::run`] all of it in a thread of low priority.
+//! [`OfflineAgent::advance`] does one slice of the work, [`start`] all of it in a thread of low priority.
 
 use crate::dataset::{DatasetStore, State, StoreError, Submission};
 use crate::policies::{Policies, Release};
@@ -19,11 +19,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Learns from a dataset.
-pub trait TrainingAgent: Send {
+/// Learns from a dataset. It stays in the thread that made it.
+pub trait TrainingAgent {
     /// Makes so many updates.
     ///
     /// # Errors
@@ -353,16 +354,28 @@ impl OfflineAgent {
     ///
     /// # Errors
     /// If a setting is out of its range, or the policy and the environment do not fit.
-    pub fn new(
-        config: AgentConfig,
-        mut parts: Parts,
-        policies: Policies,
-        log: Log,
-    ) -> Result<Self, AgentError> {
+    pub fn new(config: AgentConfig, parts: Parts, policies: Policies, log: Log) -> Result<Self, AgentError> {
+        let (parts, serving) = Self::evaluated(&config, parts)?;
+        Ok(Self::with(config, parts, serving, policies, log, Arc::default()))
+    }
+
+    /// Checks the settings, and plays the first policy's episodes.
+    fn evaluated(config: &AgentConfig, mut parts: Parts) -> Result<(Parts, Vec<f64>), AgentError> {
         config.validate()?;
         let mut first = parts.training.policy()?;
-        let serving = evaluate(&mut *first.policy, &mut *parts.world, &config)?;
-        Ok(OfflineAgent {
+        let serving = evaluate(&mut *first.policy, &mut *parts.world, config)?;
+        Ok((parts, serving))
+    }
+
+    fn with(
+        config: AgentConfig,
+        parts: Parts,
+        serving: Vec<f64>,
+        policies: Policies,
+        log: Log,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        OfflineAgent {
             config,
             parts,
             policies,
@@ -374,9 +387,9 @@ impl OfflineAgent {
             updates: 0,
             mean: None,
             done: false,
-            stop: Arc::default(),
+            stop,
             log,
-        })
+        }
     }
 
     /// The stage now.
@@ -579,28 +592,68 @@ impl OfflineAgent {
         Ok(())
     }
 
-    /// Does all of it in a thread of low priority, which ends when what this gives is dropped.
-    ///
-    /// # Errors
-    /// [`ServerError::Thread`].
-    pub fn run(mut self) -> Result<Training, ServerError> {
-        let stop = self.stop.clone();
-        let name = self.parts.policy.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("train {name}"))
-            .spawn(move || {
-                give_way();
-                let start = Instant::now();
-                while !self.stop.load(Ordering::Relaxed) {
-                    match self.advance(start.elapsed()) {
-                        Ok(true) => {}
-                        Ok(false) => return,
-                        Err(error) => return (self.log)(Event::Failed(error)),
-                    }
-                }
-            })
-            .map_err(|_| ServerError::Thread(name))?;
-        Ok(Training { stop, thread: Some(thread) })
+    /// Does all of it, until there is nothing more to do or it is told to stop.
+    fn work(mut self) {
+        let start = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.advance(start.elapsed()) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return (self.log)(Event::Failed(error)),
+            }
+        }
+    }
+}
+
+/// Makes an offline agent in a thread of its own, of low priority: gives its first policy, to be hosted, and what starts it
+/// once that is done. `make` runs in that thread.
+///
+/// # Errors
+/// What `make` says, and what [`OfflineAgent::first`] does.
+pub fn start<E: From<AgentError> + Send + 'static>(
+    policy: &str,
+    config: AgentConfig,
+    make: impl FnOnce() -> Result<Parts, E> + Send + 'static,
+    mut log: Log,
+) -> Result<(Release, Waiting), E> {
+    let (say, made) = channel();
+    let (go, policies) = channel::<Policies>();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let thread = std::thread::Builder::new().name(format!("train {policy}")).spawn(move || {
+        give_way();
+        let first = make().and_then(|mut parts| Ok((OfflineAgent::first(&mut parts)?, parts)));
+        let parts = match first {
+            Ok((release, parts)) => {
+                drop(say.send(Ok(release)));
+                parts
+            }
+            Err(error) => return drop(say.send(Err(error))),
+        };
+        let Ok(policies) = policies.recv() else { return };
+        match OfflineAgent::evaluated(&config, parts) {
+            Ok((parts, serving)) => OfflineAgent::with(config, parts, serving, policies, log, stopped).work(),
+            Err(error) => log(Event::Failed(error)),
+        }
+    });
+    let gone = || AgentError::Server(ServerError::Thread(policy.to_owned()));
+    let thread = thread.map_err(|_| gone())?;
+    let release = made.recv().map_err(|_| gone())??;
+    Ok((release, Waiting { go, training: Training { stop, thread: Some(thread) } }))
+}
+
+/// An offline agent whose first policy is not hosted yet.
+pub struct Waiting {
+    go: Sender<Policies>,
+    training: Training,
+}
+
+impl Waiting {
+    /// Begins, with the policies among which the agent's own is hosted.
+    pub fn begin(self, policies: Policies) -> Training {
+        // It fails only if the thread is gone, and then there is nothing to begin.
+        drop(self.go.send(policies));
+        self.training
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
-use oto_server::agent::{OfflineAgent, Parts};
+use oto_server::agent::{Waiting, start};
 use oto_server::dataset::{DatasetStore, FolderStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, run};
@@ -193,12 +193,17 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         None => HashMap::new(),
     };
     let mut schools = Vec::new();
-    for (name, job) in &jobs {
-        let mut parts = job.parts(name, stores.get(name).cloned())?;
-        let first = OfflineAgent::first(&mut parts).map_err(TrainError::Agent)?;
-        let metadata = train::metadata(job, &first);
-        loaded.push(Loaded { name: name.clone(), metadata, policy: first.policy, model: first.model });
-        schools.push((job.stages.clone(), parts));
+    for (name, job) in jobs {
+        let (store, said) = (stores.get(&name).cloned(), name.clone());
+        let log = Box::new(move |event| println!("{said}: {event}"));
+        let make = {
+            let (name, job) = (name.clone(), job.clone());
+            move || job.parts(&name, store)
+        };
+        let (first, waiting) = start(&name, job.stages.clone(), make, log)?;
+        let metadata = train::metadata(&job, &first);
+        loaded.push(Loaded { name, metadata, policy: first.policy, model: first.model });
+        schools.push(waiting);
     }
     let mut config = ServerConfig::new(Policies::new(loaded)?);
     config.assets = Some(Arc::new(Site));
@@ -207,14 +212,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     config.collecting = Collecting::new(stores);
     let follow = |follower: Follower| follower.follow(config.policies.clone(), log());
     let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
-    let train = |(stages, parts): (_, Parts)| {
-        let name = parts.policy.clone();
-        let log = Box::new(move |event| println!("{name}: {event}"));
-        let agent =
-            OfflineAgent::new(stages, parts, config.policies.clone(), log).map_err(TrainError::Agent)?;
-        Ok::<_, ServeError>(agent.run()?)
-    };
-    let _training = schools.into_iter().map(train).collect::<Result<Vec<_>, _>>()?;
+    let begin = |waiting: Waiting| waiting.begin(config.policies.clone());
+    let _training: Vec<_> = schools.into_iter().map(begin).collect();
     let names = names.join(", ");
     tokio::runtime::Runtime::new()?.block_on(async {
         let address = std::net::SocketAddr::new(options.host, options.port);

@@ -32,7 +32,8 @@ impl Ensemble {
         for (name, member) in &members[1..] {
             let [seen, done] = [member.observation_space(), member.action_space()];
             let refused = |what, found: &Space, expected: &Space| {
-                let (member, found, expected) = (name.clone(), Box::new(found.clone()), Box::new(expected.clone()));
+                let (member, found, expected) =
+                    (name.clone(), Box::new(found.clone()), Box::new(expected.clone()));
                 Err(PolicyError::MemberSpace { member, what, found, expected })
             };
             if !same_kind(first.observation_space(), seen) {

@@ -319,8 +319,10 @@ proptest! {
     }
 }
 
-/// A format of submissions, the widths of its states and actions, and rows that fit it.
-fn submissions() -> impl Strategy<Value = (TransitionFormat, [usize; 2], Vec<(Vec<f32>, u8)>)> {
+/// A format, the widths of observation and action, and rows of numbers with their ends.
+type Submitted = (TransitionFormat, [usize; 2], Vec<(Vec<f32>, u8)>);
+
+fn submissions() -> impl Strategy<Value = Submitted> {
     let action = prop_oneof![(1..9u32).prop_map(|n| Space::Discrete { n }), (1..3usize).prop_map(unbounded)];
     (1..5usize, action).prop_flat_map(|(width, action)| {
         let states = StateFormat::new(&unbounded(width), Dtype::F32, None).expect("a format");

@@ -165,8 +165,8 @@ impl Replay {
         self.reward.len()
     }
 
-    /// How many were ever stored.
-    pub(crate) fn stored(&self) -> SlotId {
+    /// How many were ever stored: the number that the next transition will have.
+    pub fn stored(&self) -> SlotId {
         self.next
     }
 
@@ -247,26 +247,22 @@ impl Replay {
         Some(self.seen.first(self.place(slot)?, room))
     }
 
-    /// The number that the next transition will have.
-    pub fn next_slot(&self) -> SlotId {
-        self.next
-    }
-
     /// The number of the oldest transition held.
     pub fn oldest_slot(&self) -> SlotId {
         self.next - self.len() as u64
     }
 
-    /// What a slot holds, unless it has been overwritten or never was.
-    pub fn stored(&self, slot: SlotId) -> Option<Stored<'_>> {
+    /// What a slot holds, unless it has been overwritten or never was; `room` is for its two observations.
+    pub fn transition<'a>(&'a self, slot: SlotId, room: &'a mut [Vec<f32>; 2]) -> Option<Stored<'a>> {
         let at = self.place(slot)?;
-        let row = at * self.width..(at + 1) * self.width;
+        let [observation, next_observation] = room;
+        self.seen.gather(&[at], observation, next_observation);
         Some(Stored {
-            observation: &self.observation[row.clone()],
+            observation,
             action: &self.action[at * self.action_width..][..self.action_width],
             reward: self.reward[at],
             discount: self.discount[at],
-            next_observation: &self.next_observation[row],
+            next_observation,
         })
     }
 
@@ -435,8 +431,10 @@ mod tests {
         assert!(r.label(2, 1, &[1.0], 7));
         assert_eq!((r.labelled(0), r.labelled(1)), (0, 1));
         assert_eq!((r.label_version(2, 1), r.label_version(1, 1)), (Some(7), None));
-        assert_eq!((r.oldest_slot(), r.next_slot(), r.stored(0), r.stored(3)), (1, 3, None, None));
-        let stored = r.stored(2).unwrap();
+        let mut room = Default::default();
+        assert_eq!((r.oldest_slot(), r.stored()), (1, 3));
+        assert!([0, 3].iter().all(|slot| r.transition(*slot, &mut room).is_none()));
+        let stored = r.transition(2, &mut room).unwrap();
         assert_eq!((stored.observation, stored.next_observation), (&[2.0][..], &[3.0][..]));
         assert_eq!((stored.action, stored.reward, stored.discount), (&[1.0][..], 1.0, 0.99));
         push(&mut r, 3.0, 1.0, None);

@@ -59,8 +59,8 @@ impl Outbox {
     pub fn gather(&mut self, replay: &Replay, link: &Link, run: u128) {
         let rows = u64::from(link.transitions().rows_in(BATCH_BYTES).clamp(1, BATCH_ROWS));
         let mut first = self.next.max(replay.oldest_slot());
-        while first < replay.next_slot() {
-            let count = rows.min(replay.next_slot() - first);
+        while first < replay.stored() {
+            let count = rows.min(replay.stored() - first);
             self.batches.push(Batch { name: name(run, first), first, count, failures: 0 });
             first += count;
         }
@@ -71,7 +71,7 @@ impl Outbox {
     pub fn resume(&mut self, saved: Outbox, replay: &Replay) {
         *self = saved;
         // Without its replay a checkpoint counts slots anew.
-        self.next = self.next.min(replay.next_slot());
+        self.next = self.next.min(replay.stored());
     }
 
     /// Takes in what became of the last batch, and sends the next one if the link takes one now.
@@ -82,11 +82,11 @@ impl Outbox {
         let Some(rows) = link.may_submit(now_ms) else { return };
         while let Some(batch) = self.front(u64::from(rows), run) {
             let end = batch.first + batch.count;
-            let mut units = Vec::new();
+            let mut room = Room::default();
             let written = link.submit(
                 batch.name,
                 |writer| {
-                    (batch.first..end).try_for_each(|slot| match source.transition(slot, &mut units) {
+                    (batch.first..end).try_for_each(|slot| match source.transition(slot, &mut room) {
                         Some(transition) => writer.transition(&transition),
                         None => Err(FrameError::NoRows),
                     })
@@ -145,19 +145,28 @@ pub(crate) struct Source<'a> {
     pub running: bool,
 }
 
+/// Where the numbers of one transition are put together.
+#[derive(Default)]
+struct Room {
+    observations: [Vec<f32>; 2],
+    next: Vec<f32>,
+    units: Vec<f32>,
+}
+
 impl Source<'_> {
     /// One stored step as the server wants it: in the environment's units, with its ends. The replay knows terminations
     /// by their discount; an episode that did not go on from where a step led was cut there.
-    fn transition<'a>(&'a self, slot: SlotId, units: &'a mut Vec<f32>) -> Option<Transition<'a>> {
-        let stored = self.replay.stored(slot)?;
+    fn transition<'a>(&'a self, slot: SlotId, room: &'a mut Room) -> Option<Transition<'a>> {
+        let Room { observations, next, units } = room;
+        let stored = self.replay.transition(slot, observations)?;
         units.resize(stored.action.len(), 0.0);
         let action = match in_units(self.action, stored.action, units) {
             Action::Discrete(_) => stored.action,
             Action::Continuous(units) => units,
         };
         let terminated = stored.discount == 0.0;
-        let goes_on = match self.replay.stored(slot + 1) {
-            Some(next) => next.observation == stored.next_observation,
+        let goes_on = match self.replay.observation(slot + 1, next) {
+            Some(next) => next == stored.next_observation,
             None => self.running,
         };
         Some(Transition {

@@ -212,8 +212,9 @@ fn the_replay_is_submitted_once_whatever_breaks() {
     assert_eq!((batches.len(), rows.len(), student.metrics(0).transitions_kept), (3, 1000, 1000));
     assert!(student.metrics(0).transitions_sent >= 1000);
     let replay = student.trainer().replay();
+    let mut room = Default::default();
     for (slot, row) in (0..1000).zip(&rows) {
-        let stored = replay.stored(slot).unwrap();
+        let stored = replay.transition(slot, &mut room).unwrap();
         let numbers = [stored.observation, stored.action, &[stored.reward], stored.next_observation].concat();
         assert_eq!((&row[..10], row[10] == 1.0), (&numbers[..], stored.discount == 0.0));
     }
@@ -282,7 +283,8 @@ fn what_is_overwritten_before_it_is_acknowledged_is_not_submitted() {
     // The last 250 steps, of which 200 are held; of the 300 before nothing.
     assert_eq!(student.metrics(0).transitions_kept, 200);
     let oldest = student.trainer().replay().oldest_slot();
-    let stored = student.trainer().replay().stored(oldest).unwrap();
+    let mut room = Default::default();
+    let stored = student.trainer().replay().transition(oldest, &mut room).unwrap();
     assert_eq!(kept(&driver).values().next().unwrap()[0][..4], *stored.observation);
 }
 

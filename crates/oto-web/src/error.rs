@@ -63,7 +63,7 @@ impl From<TrainError> for CoreError {
             TrainError::Environment(_) => of(Kind::Environment, None),
             TrainError::Space(_) => of(Kind::Config, None),
             TrainError::Checkpoint(_) => of(Kind::Checkpoint, None),
-            TrainError::NotBegun => of(Kind::Worker, None),
+            TrainError::NotBegun | TrainError::Unnamed => of(Kind::Worker, None),
         }
     }
 }

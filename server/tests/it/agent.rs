@@ -6,7 +6,7 @@ use crate::submissions::Folder;
 use oto_policy::{Loaded, Metadata};
 use oto_proto::{BatchId, Space};
 use oto_server::agent::{
-    AgentConfig, AgentError, Ending, Event, Log, OfflineAgent, Parts, Stage, TrainingAgent,
+    AgentConfig, AgentError, Ending, Event, Log, OfflineAgent, Parts, Stage, TrainingAgent, start,
 };
 use oto_server::dataset::{DatasetStore, FolderStore, State, Submission};
 use oto_server::{Policies, Release};
@@ -84,22 +84,33 @@ struct School {
     said: Arc<Mutex<Vec<Event>>>,
 }
 
+fn parts(training: Balancer, folder: &Folder, store: Option<Arc<FolderStore>>) -> Parts {
+    let store = store.map(|store| store as Arc<dyn DatasetStore>);
+    let world = oto_env::make("CartPole-v1").unwrap();
+    let refused = folder.0.join("refused");
+    Parts { policy: "balancer".into(), training: Box::new(training), world, store, refused }
+}
+
+fn host(Release { policy, model, .. }: Release) -> Server {
+    let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
+    serve(vec![Loaded { name: "balancer".into(), metadata, policy, model }], |_| {})
+}
+
+fn listen() -> (Log, Arc<Mutex<Vec<Event>>>) {
+    let said: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let writer = said.clone();
+    (Box::new(move |event| writer.lock().unwrap().push(event)), said)
+}
+
 fn school(
     config: AgentConfig,
     training: Balancer,
     folder: &Folder,
     store: Option<Arc<FolderStore>>,
 ) -> School {
-    let store = store.map(|store| store as Arc<dyn DatasetStore>);
-    let world = oto_env::make("CartPole-v1").unwrap();
-    let refused = folder.0.join("refused");
-    let mut parts = Parts { policy: "balancer".into(), training: Box::new(training), world, store, refused };
-    let Release { policy, model, .. } = OfflineAgent::first(&mut parts).unwrap();
-    let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
-    let server = serve(vec![Loaded { name: "balancer".into(), metadata, policy, model }], |_| {});
-    let said: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let writer = said.clone();
-    let log: Log = Box::new(move |event| writer.lock().unwrap().push(event));
+    let mut parts = parts(training, folder, store);
+    let server = host(OfflineAgent::first(&mut parts).unwrap());
+    let (log, said) = listen();
     let agent = OfflineAgent::new(config, parts, server.policies.clone(), log).unwrap();
     School { server, agent, said }
 }
@@ -268,12 +279,19 @@ fn what_students_submitted_is_learned_from_once_it_passes() {
 
 #[test]
 fn students_are_answered_while_it_trains() {
-    let folder = Folder::new();
-    let balancer = Balancer::new(0.0, 0.01);
-    let (count, blocked) = (balancer.updates.clone(), balancer.blocked.clone());
-    blocked.store(true, Ordering::SeqCst);
-    let School { server, agent, said } = school(config(), balancer, &folder, None);
-    let training = agent.run().unwrap();
+    let folder = Arc::new(Folder::new());
+    let (count, blocked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+    let (log, said) = listen();
+    let make = {
+        let (folder, updates, blocked) = (folder.clone(), count.clone(), blocked.clone());
+        move || {
+            let balancer = Balancer { updates, blocked, ..Balancer::new(0.0, 0.01) };
+            Ok::<_, AgentError>(parts(balancer, &folder, None))
+        }
+    };
+    let (first, waiting) = start("balancer", config(), make, log).unwrap();
+    let server = host(first);
+    let training = waiting.begin(server.policies.clone());
     while count.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
     }
@@ -288,11 +306,22 @@ fn students_are_answered_while_it_trains() {
         std::thread::yield_now();
     }
     drop(training);
-    // And an endless one ends with its owner.
+    // An endless one ends with its owner, and so does one that never began.
     let endless = AgentConfig { offline: Ending::default(), ..config() };
-    let School { agent, server, .. } = school(endless, Balancer::new(0.0, 0.0), &folder, None);
-    drop(agent.run().unwrap());
-    drop(server);
+    for begins in [true, false] {
+        let folder = folder.clone();
+        let make = move || Ok::<_, AgentError>(parts(Balancer::new(0.0, 0.0), &folder, None));
+        let (first, waiting) = start("balancer", endless.clone(), make, listen().0).unwrap();
+        let server = host(first);
+        if begins {
+            drop(waiting.begin(server.policies.clone()));
+        } else {
+            drop(waiting);
+        }
+    }
+    let nothing = || Err(AgentError::Training("no data".into()));
+    let error = start("balancer", config(), nothing, listen().0).err().unwrap();
+    assert_eq!(error.to_string(), "no data");
 }
 
 #[test]
