@@ -204,6 +204,7 @@ fn batch_values(input: &Input, rng: &mut Rng) -> Vec<f32> {
         "target_mix" => vec![0.005],
         "alpha_aikd" | "alpha_task" => vec![1.0],
         "delta" | "eta" => vec![0.5],
+        "share" => vec![1.0 / n as f32; n],
         _ => (0..n).map(|_| rng.normal() as f32).collect(),
     }
 }

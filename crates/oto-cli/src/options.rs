@@ -344,8 +344,8 @@ mod tests {
     fn an_algorithm_brings_its_own_defaults() {
         let of = |args: &[&str]| job(&[&["--env", "Pendulum-v1"], args].concat()).unwrap().student;
         let flag = of(&["--algorithm", "ppo", "--set", "ppo.epochs=3"]);
-        assert_eq!((flag.ppo.n_steps, flag.ppo.epochs, flag.gamma), (1024, 3, 0.9));
-        assert_eq!(of(&["--set", "algorithm=ppo"]).ppo.n_steps, 1024);
+        assert_eq!((flag.ppo.n_steps, flag.ppo.epochs, flag.gamma), (4096, 3, 0.9));
+        assert_eq!(of(&["--set", "algorithm=ppo"]).ppo.n_steps, 4096);
         assert_eq!(of(&[]).algorithm, Algorithm::Sac);
     }
 
