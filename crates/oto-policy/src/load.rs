@@ -1,6 +1,6 @@
 //! From bytes or files to policies. The format is told by the first bytes, not by the name.
 //!
-//! A policy of a folder is a `NAME.json` of kind `policy` with its model beside it, an [ensemble](crate::ensemble) of others, or
+//! A policy of a folder is a `NAME.json` of kind `policy` with its model beside it, an [`ensemble`] of others, or
 //! the `policy.safetensors` of a run, which says itself what it is and has the name of the run's folder.
 
 use crate::ensemble::{self, Members};
