@@ -31,9 +31,10 @@ pub fn run(options: &Options) -> Result<()> {
     become_server(Command::new(server).args(["serve", "--port", &options.port.to_string()]))
 }
 
-/// Builds the `oto` program, which carries the site inside, and returns its path.
+/// Builds the `oto` program, which carries the site inside, and returns its path. Asked for as a part of the workspace, it has the
+/// features that `cargo xtask test` builds with, and the large dependencies are compiled once for both.
 pub fn build_server() -> Result<PathBuf> {
-    shell::run(&mut shell::cargo(&["build", "--release", "--package", "oto-cli"]))?;
+    shell::run(&mut shell::cargo(&["build", "--release", "--workspace", "--bin", "oto"]))?;
     Ok(server())
 }
 
