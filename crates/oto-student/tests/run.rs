@@ -79,7 +79,8 @@ fn the_same_seed_gives_the_same_curve_and_a_resumed_run_is_the_uninterrupted_one
     c.load(&file, 0).unwrap();
     parts.extend(run(&mut c, &mut driver, 900));
     assert_eq!(parts, whole);
-    assert_eq!(c.save(true).unwrap().len(), a.save(true).unwrap().len());
+    // Not the whole files: the seconds spent in a stage are real ones.
+    assert_eq!(c.trainer().replay().save(), a.trainer().replay().save());
     assert_eq!(
         a.trainer().learner().engine().state().unwrap(),
         c.trainer().learner().engine().state().unwrap()

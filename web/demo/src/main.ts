@@ -144,12 +144,22 @@ async function rehearse(): Promise<void> {
 async function pauseOrResume(): Promise<void> {
   const resume = phase === 'paused';
   enter(resume ? 'running' : 'paused');
-  await Promise.all([...students.values()].map((student) => (resume ? student.resume() : student.pause())));
+  await whileItLasts(Promise.all([...students.values()].map((student) => (resume ? student.resume() : student.pause()))));
 }
 
 async function switchCable(lane: LaneName, connected: boolean): Promise<void> {
   const student = students.get(lane);
-  await (connected ? student?.connectTeachers() : student?.disconnectTeachers());
+  await whileItLasts(connected ? student?.connectTeachers() : student?.disconnectTeachers());
+}
+
+/** Waits for what students were asked to do; what an experiment that ends meanwhile says of it concerns nobody. */
+async function whileItLasts(asked: Promise<unknown> | undefined): Promise<void> {
+  const current = experiment;
+  try {
+    await asked;
+  } catch (error) {
+    if (current === experiment) throw error;
+  }
 }
 
 /** Puts into words who has solved the task, and by how much the teacher helped. */
