@@ -181,14 +181,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
         .map_err(|error| TeachError::Data { path: job.dataset.clone(), error })?;
     let backend = backend::by_name(&job.teach.backend)?;
     let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
-    for episode in &data.episodes {
-        trainer.add(&Recorded {
-            observations: &episode.observations,
-            actions: &episode.actions,
-            rewards: &episode.rewards,
-            terminated: episode.terminated.last().copied().unwrap_or(false),
-        })?;
-    }
+    add_all(&mut trainer, &data)?;
     let folder = match (&options.resume, checkpoint) {
         (Some(run), Some(file)) => {
             if !trainer.load(&file)? {
@@ -324,6 +317,20 @@ impl Run {
         let transitions = self.trainer.transitions();
         format!("{env}: {updates} updates from {transitions} transitions, {best}, {why}; {path}")
     }
+}
+
+/// Gives a trainer all episodes of a dataset.
+pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<(), OfflineError> {
+    data.episodes.iter().try_for_each(|episode| {
+        trainer
+            .add(&Recorded {
+                observations: &episode.observations,
+                actions: &episode.actions,
+                rewards: &episode.rewards,
+                terminated: episode.terminated.last().copied().unwrap_or(false),
+            })
+            .map(drop)
+    })
 }
 
 #[cfg(test)]

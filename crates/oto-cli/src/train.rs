@@ -3,6 +3,7 @@
 
 use crate::backend;
 use crate::options::{OptionsError, settings};
+use crate::teach::add_all;
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
@@ -144,14 +145,7 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         let backend = backend::by_name(&config.backend)?;
         let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], backend.as_ref())?;
-        for episode in &data.episodes {
-            trainer.add(&Recorded {
-                observations: &episode.observations,
-                actions: &episode.actions,
-                rewards: &episode.rewards,
-                terminated: episode.terminated.last().copied().unwrap_or(false),
-            })?;
-        }
+        add_all(&mut trainer, &data)?;
         submitted.iter().try_for_each(|submission| add(&mut trainer, submission))?;
         Ok(Learner { trainer, config, spaces, env, data, submitted })
     }

@@ -1,7 +1,8 @@
 //! A student's algorithm behind one face: acts, improves, keeps its state. Actions are plain numbers here: the index of a
 //! discrete action, or a vector whose components go from -1 to 1.
 
-use crate::bc::{Actions, Bc};
+use crate::actions::Actions;
+use crate::bc::Bc;
 use crate::engine::{Engine, LearnError, Learner, Schedule};
 use crate::mlp::Mlp;
 use crate::ppo::Ppo;

@@ -1,10 +1,12 @@
 //! Behaviour cloning (Pomerleau 1991): a network that does what a dataset's actions were. The program of one update, and its
 //! learner. Discrete actions are classes, continuous ones (from -1 to 1) are a tanh, fitted by least squares.
 
+use crate::actions::Actions;
+use crate::critics::{Drawn, initial, initial_mlp};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::offline::{behaviour_cloning_continuous, behaviour_cloning_discrete};
-use crate::mlp::{self, Layer, Mlp};
-use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
+use crate::mlp::{self, Mlp};
+use crate::optimiser::{Adam, mlp as network, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Trace};
@@ -25,39 +27,6 @@ oto_json::json_object! { BcConfig: settings { hidden, batch_size, adam } }
 impl Default for BcConfig {
     fn default() -> Self {
         Self { hidden: vec![256, 256], batch_size: 100, adam: Adam::default() }
-    }
-}
-
-/// What the actions are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actions {
-    /// One of so many.
-    Discrete(usize),
-    /// So many components from -1 to 1.
-    Continuous(usize),
-}
-
-impl Actions {
-    /// Outputs of the network.
-    pub(crate) fn outputs(self) -> usize {
-        let (Actions::Discrete(n) | Actions::Continuous(n)) = self;
-        n
-    }
-
-    /// How many numbers an action has.
-    pub fn width(self) -> usize {
-        match self {
-            Actions::Discrete(_) => 1,
-            Actions::Continuous(n) => n,
-        }
-    }
-
-    /// The shape of so many actions in a program.
-    pub(crate) fn shape(self, rows: usize) -> Vec<usize> {
-        match self {
-            Actions::Discrete(_) => vec![rows],
-            Actions::Continuous(n) => vec![rows, n],
-        }
     }
 }
 
@@ -107,14 +76,7 @@ impl Bc {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), "bc.", backend)?;
-        let layer = |pair: &[usize]| Layer {
-            weight: vec![0.0; pair[1] * pair[0]],
-            bias: vec![0.0; pair[1]],
-            activation: mlp::Activation::Relu,
-        };
-        let mut layers = widths(config, sizes).windows(2).map(layer).collect::<Vec<_>>();
-        layers.last_mut().expect("a network has a last layer").activation = mlp::Activation::Identity;
-        let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
+        let actor = Mlp::zeros(&widths(config, sizes), mlp::Activation::Relu);
         let mut clone = Self { config: config.clone(), sizes, engine, actor };
         clone.start_over(rng)?;
         Ok(clone)
@@ -127,12 +89,8 @@ impl Bc {
 
     /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
-        let mut data: [&[f32]; 3] = [&[]; 3];
-        for (slot, (_, input)) in data.iter_mut().zip(self.engine.program().data()) {
-            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
-            *slot = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
-        }
-        match self.engine.update(&data)? {
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name));
+        match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
         }
@@ -163,21 +121,13 @@ impl Learner for Bc {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-        parts.enumerate().try_for_each(|(i, part)| self.engine.acting(i, part))
+        self.engine.acting_layers(0, &mut self.actor).map(drop)
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let widths = widths(&self.config, self.sizes);
-        let layers = widths.windows(2).map(|pair| initial_layer(rng, pair[0], pair[1])).collect::<Vec<_>>();
-        self.engine.start(|input| {
-            let place = input.name.strip_prefix("bc.").and_then(|name| name.split_once('.'));
-            match place.and_then(|(layer, part)| Some((layer.parse::<usize>().ok()?, part))) {
-                Some((layer, "weight")) => layers[layer].0.clone(),
-                Some((layer, _)) => layers[layer].1.clone(),
-                None => vec![0.0; input.len()],
-            }
-        })?;
+        let mut drawn = Drawn::new();
+        initial_mlp(rng, "bc.", &widths(&self.config, self.sizes), &mut drawn);
+        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

@@ -2,6 +2,7 @@
 //! a device is lost. An algorithm brings the program, and takes the weights it acts with.
 
 use crate::losses::{self, Aikd, AikdWeights};
+use crate::mlp::Mlp;
 use oto_env::rng::Rng;
 use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
 
@@ -165,6 +166,9 @@ pub struct Engine {
 /// A device is asked for all its state every so many updates.
 const SNAPSHOT_EVERY: u64 = 200;
 
+/// Data inputs of a program, at most: PPO's fusion policy has 24.
+const MAX_DATA: usize = 32;
+
 impl Engine {
     /// Compiles `program`, whose parameters with names that begin with `acting` act; its state is zeros.
     pub fn new(program: Program, acting: &str, backend: &dyn Backend) -> Result<Self, LearnError> {
@@ -256,12 +260,18 @@ impl Engine {
         self.executable.device().is_none_or(|d| d.has_room())
     }
 
-    /// One update; `data` holds a slice for each data input in the program's order. True if new weights can be read.
-    pub fn update(&mut self, data: &[&[f32]]) -> Result<bool, LearnError> {
-        match self.step(data) {
+    /// One update from the numbers that `find` knows for each data input's name. True if new weights can be read.
+    pub fn update<'d>(&mut self, find: impl Fn(&str) -> Option<&'d [f32]>) -> Result<bool, LearnError> {
+        let mut data: [&[f32]; MAX_DATA] = [&[]; MAX_DATA];
+        let mut count = 0;
+        for (_, input) in self.program().data() {
+            data[count] = find(&input.name).unwrap_or_else(|| unreachable!("nobody knows {}", input.name));
+            count += 1;
+        }
+        match self.step(&data[..count]) {
             Err(LearnError::Backend(BackendError::Lost(reason))) => {
                 self.fall_back(reason)?;
-                self.step(data)?;
+                self.step(&data[..count])?;
                 Ok(true)
             }
             other => other,
@@ -368,6 +378,15 @@ impl Engine {
             return Ok(());
         }
         Ok(self.executable.read(self.acting[i], values)?)
+    }
+
+    /// The newest acting parameters from `first` on into a network's layers; gives the number of the one after them.
+    pub fn acting_layers(&mut self, first: usize, network: &mut Mlp) -> Result<usize, LearnError> {
+        let parts = network.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
+        parts.zip(first..).try_fold(first, |_, (part, i)| {
+            self.acting(i, part)?;
+            Ok(i + 1)
+        })
     }
 
     /// All state by name and shape: parameters, target network, optimiser. On a device, once [`Self::settled`] says so.

@@ -1,5 +1,6 @@
 //! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
 
+pub mod actions;
 pub mod agent;
 pub mod bc;
 pub mod convolution;
@@ -7,6 +8,7 @@ mod critics;
 pub mod engine;
 pub mod losses;
 pub mod mlp;
+mod noise;
 pub mod observations;
 pub mod optimiser;
 pub mod ppo;

@@ -11,7 +11,7 @@
 //! Continuous actions are Gaussian around -1 to 1 with a standard deviation that no state changes, as in Stable-Baselines3;
 //! whoever owns the environment cuts off and scales what is beyond. Critics see them cut off.
 
-pub use crate::bc::Actions;
+use crate::actions::Actions;
 use crate::critics::{
     self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value,
 };
@@ -23,6 +23,7 @@ use crate::losses::actor_critic::{
 use crate::losses::offline::td3_bc_scale;
 use crate::losses::{self, Aikd, AikdWeights, Labels};
 use crate::mlp::{self, Mlp};
+use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, clipped, mlp as network, mlp_parameters, orthogonal_layer};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -350,7 +351,7 @@ pub struct Ppo {
     log_std: Vec<f32>,
     value: Mlp,
     /// Random numbers of an update, by the program's data inputs.
-    noise: Vec<(&'static str, Vec<f32>)>,
+    noise: Noise,
 }
 
 impl Ppo {
@@ -366,15 +367,11 @@ impl Ppo {
         let plain = |outputs| Mlp::zeros(&widths(config, sizes, outputs), mlp::Activation::Tanh);
         let (policy, value) = (plain(sizes.actions.outputs()), plain(1));
         let (rows, width) = (config.batch_size, sizes.actions.width());
-        let (log_std, noise) = match sizes.actions {
-            Actions::Continuous(_) if config.fusion => {
-                let sampled = (sizes.teachers > 0).then_some(("uniform", rows * config.samples));
-                let names = [("noise", rows), ("next_noise", rows)].into_iter().chain(sampled);
-                (vec![0.0; width], names.map(|(name, rows)| (name, vec![0.0; rows * width])).collect())
-            }
-            Actions::Continuous(_) => (vec![0.0; width], Vec::new()),
-            Actions::Discrete(_) => (Vec::new(), Vec::new()),
-        };
+        let continuous = matches!(sizes.actions, Actions::Continuous(_));
+        let log_std = if continuous { vec![0.0; width] } else { Vec::new() };
+        let drawn = [("noise", rows), ("next_noise", rows)].into_iter();
+        let drawn = drawn.chain((sizes.teachers > 0).then_some((UNIFORM, rows * config.samples)));
+        let noise = Noise::new(drawn.filter(|_| continuous && config.fusion), width);
         let mut student = Self { config: config.clone(), sizes, engine, policy, log_std, value, noise };
         student.start_over(rng)?;
         Ok(student)
@@ -393,22 +390,10 @@ impl Ppo {
     /// One update from a minibatch; `rng` draws the actions its critics compare. New weights act from now on, or once
     /// [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
-        for (name, values) in &mut self.noise {
-            match *name {
-                "uniform" => values.iter_mut().for_each(|v| *v = rng.uniform(-1.0, 1.0) as f32),
-                _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
-            }
-        }
-        let mut data: [&[f32]; 25] = [&[]; 25];
-        let mut count = 0;
-        for (_, input) in self.engine.program().data() {
-            let drawn =
-                || self.noise.iter().find(|(name, _)| *name == input.name).map(|(_, values)| &values[..]);
-            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name)).or_else(drawn);
-            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
-            count += 1;
-        }
-        match self.engine.update(&data[..count])? {
+        self.noise.draw(rng);
+        let noise = |name: &str| self.noise.input(name);
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
+        match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
         }
@@ -419,7 +404,7 @@ impl Ppo {
         let out = self.policy.forward(observation);
         match self.sizes.actions {
             Actions::Continuous(_) => action.copy_from_slice(out),
-            Actions::Discrete(_) => action[0] = largest(out) as f32,
+            Actions::Discrete(_) => action[0] = mlp::argmax(out) as f32,
         }
     }
 
@@ -469,11 +454,6 @@ impl Ppo {
     }
 }
 
-/// Index of the largest; the first of equals.
-pub(crate) fn largest(x: &[f32]) -> usize {
-    (0..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
-}
-
 fn log_sum_exp(logits: &[f32]) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     most + logits.iter().map(|l| (l - most).exp()).sum::<f32>().ln()
@@ -503,19 +483,12 @@ impl Learner for Ppo {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let parts = |net: &mut Mlp, from: usize, engine: &mut Engine| -> Result<usize, LearnError> {
-            let parts = net.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-            parts.enumerate().try_fold(from, |_, (i, part)| {
-                engine.acting(from + i, part)?;
-                Ok(from + i + 1)
-            })
-        };
-        let mut at = parts(&mut self.policy, 0, &mut self.engine)?;
+        let mut at = self.engine.acting_layers(0, &mut self.policy)?;
         if !self.log_std.is_empty() {
             self.engine.acting(at, &mut self.log_std)?;
             at += 1;
         }
-        parts(&mut self.value, at, &mut self.engine).map(drop)
+        self.engine.acting_layers(at, &mut self.value).map(drop)
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
@@ -556,6 +529,5 @@ mod tests {
         let mut counts = [0; 3];
         (0..9_000).for_each(|_| counts[categorical(&logits, rng)] += 1);
         assert!((2_800..3_200).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
-        assert_eq!(largest(&[1.0, 3.0, 3.0]), 1);
     }
 }

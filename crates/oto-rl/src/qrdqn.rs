@@ -5,7 +5,7 @@ use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weigh
 use crate::losses::distillation::{Thoughts, policy_and_value};
 use crate::losses::offline::cql_discrete;
 use crate::losses::{self, Labels};
-use crate::mlp::{self, Layer, Mlp};
+use crate::mlp::{self, Mlp};
 use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -222,18 +222,10 @@ impl QrDqn {
     ) -> Result<Self, LearnError> {
         let acting = if config.act_with_target { "target." } else { "q." };
         let engine = Engine::new(program(config, sizes), acting, backend)?;
-        let widths = widths(config, sizes);
-        let layer = |pair: &[usize]| Layer {
-            weight: vec![0.0; pair[1] * pair[0]],
-            bias: vec![0.0; pair[1]],
-            activation: mlp::Activation::Relu,
-        };
-        let mut layers = widths.windows(2).map(layer).collect::<Vec<_>>();
-        let last = layers.last_mut().expect("a network has a last layer");
-        last.activation = mlp::Activation::Identity;
-        last.weight.truncate(sizes.actions * widths[widths.len() - 2]);
-        last.bias.truncate(sizes.actions);
-        let actor = Mlp::new(widths[0], layers).expect("the widths come from one list");
+        let mut widths = widths(config, sizes);
+        // A value of each action, not its quantiles.
+        *widths.last_mut().expect("a network has a last layer") = sizes.actions;
+        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
         let eye = config.convolution.as_ref().map(Eye::new);
         let mut student = Self { config: config.clone(), sizes, engine, actor, eye, scratch: Vec::new() };
         student.start_over(rng)?;
@@ -255,14 +247,8 @@ impl QrDqn {
 
     /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
-        let mut data: [&[f32]; 15] = [&[]; 15];
-        let mut count = 0;
-        for (_, input) in self.engine.program().data() {
-            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
-            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
-            count += 1;
-        }
-        match self.engine.update(&data[..count])? {
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name));
+        match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
         }

@@ -11,7 +11,8 @@ use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weigh
 use crate::losses;
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::offline::cql_continuous;
-use crate::mlp::{self, Layer, Mlp};
+use crate::mlp::{self, Mlp};
+use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -172,7 +173,7 @@ pub struct Sac {
     /// Gives the policy's mean, then its log standard deviation, `[2 D]`.
     actor: Mlp,
     /// Random numbers of an update, by the program's data inputs.
-    noise: Vec<(&'static str, Vec<f32>)>,
+    noise: Noise,
 }
 
 impl Sac {
@@ -184,24 +185,15 @@ impl Sac {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), "actor.", backend)?;
-        let mut widths = vec![sizes.observation];
-        widths.extend(&config.hidden);
-        widths.push(2 * sizes.action);
-        let layer = |pair: &[usize]| Layer {
-            weight: vec![0.0; pair[1] * pair[0]],
-            bias: vec![0.0; pair[1]],
-            activation: mlp::Activation::Relu,
-        };
-        let mut layers = widths.windows(2).map(layer).collect::<Vec<_>>();
-        layers.last_mut().expect("a network has a last layer").activation = mlp::Activation::Identity;
-        let actor = Mlp::new(sizes.observation, layers).expect("the widths come from one list");
+        let widths = [&[sizes.observation], &config.hidden[..], &[2 * sizes.action]].concat();
+        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
         let (rows, width) = (config.batch_size, sizes.action);
         let names = [("noise", rows), ("next_noise", rows)].into_iter();
         let many = rows * config.samples;
-        let sampled = [("uniform", many), ("sample_noise", many)];
+        let sampled = [(UNIFORM, many), ("sample_noise", many)];
         let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0 || config.cql > 0.0));
         let names = names.chain([("next_sample_noise", many)].into_iter().filter(|_| config.cql > 0.0));
-        let noise = names.map(|(name, rows)| (name, vec![0.0; rows * width])).collect();
+        let noise = Noise::new(names, width);
         let mut student = Self { config: config.clone(), sizes, engine, actor, noise };
         student.start_over(rng)?;
         Ok(student)
@@ -215,22 +207,10 @@ impl Sac {
     /// One update from a batch; `rng` draws the actions it compares. New weights act from now on, or once
     /// [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
-        for (name, values) in &mut self.noise {
-            match *name {
-                "uniform" => values.iter_mut().for_each(|v| *v = rng.uniform(-1.0, 1.0) as f32),
-                _ => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
-            }
-        }
-        let mut data: [&[f32]; 20] = [&[]; 20];
-        let mut count = 0;
-        for (_, input) in self.engine.program().data() {
-            let drawn =
-                || self.noise.iter().find(|(name, _)| *name == input.name).map(|(_, values)| &values[..]);
-            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name)).or_else(drawn);
-            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
-            count += 1;
-        }
-        match self.engine.update(&data[..count])? {
+        self.noise.draw(rng);
+        let noise = |name: &str| self.noise.input(name);
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
+        match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
         }

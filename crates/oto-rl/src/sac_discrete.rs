@@ -8,7 +8,7 @@ use crate::losses;
 use crate::losses::actor_critic::{categorical_entropy, soft_value, temperature};
 use crate::mlp::{self, Mlp};
 use crate::optimiser::{mlp as network, mlp_parameters};
-use crate::ppo::{categorical, largest};
+use crate::ppo::categorical;
 use crate::qrdqn::Sizes;
 use crate::replay::Batch;
 use crate::sac::SacConfig;
@@ -96,14 +96,8 @@ impl SacDiscrete {
 
     /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
     pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
-        let mut data: [&[f32]; 15] = [&[]; 15];
-        let mut count = 0;
-        for (_, input) in self.engine.program().data() {
-            let given = batch.input(&input.name).or_else(|| schedule.input(&input.name));
-            data[count] = given.unwrap_or_else(|| unreachable!("the program has no input {}", input.name));
-            count += 1;
-        }
-        match self.engine.update(&data[..count])? {
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name));
+        match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
         }
@@ -111,7 +105,7 @@ impl SacDiscrete {
 
     /// The likeliest action; the first of equals.
     pub fn act(&mut self, observation: &[f32]) -> usize {
-        largest(self.actor.forward(observation))
+        mlp::argmax(self.actor.forward(observation))
     }
 
     /// The weights it acts with now.
@@ -135,8 +129,7 @@ impl Learner for SacDiscrete {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let parts = self.actor.layers_mut().iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
-        parts.enumerate().try_for_each(|(i, part)| self.engine.acting(i, part))
+        self.engine.acting_layers(0, &mut self.actor).map(drop)
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {

@@ -27,6 +27,13 @@ pub struct AikdWeights<'t> {
     pub share: Tensor<'t>,
 }
 
+impl<'t> Aikd<'t> {
+    /// OTO eq. 13 without its outer weights: `delta BASE + eta (RKD_D + RKD_A)`, of parts `[]`.
+    fn of([base, rkd_d, rkd_a]: [Tensor<'t>; 3], delta: Tensor<'t>, eta: Tensor<'t>) -> Self {
+        Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
+    }
+}
+
 /// One teacher's labels for a batch.
 #[derive(Clone, Copy)]
 pub struct Labels<'t> {
@@ -100,7 +107,7 @@ pub fn aikd<'t>(
     let rkd_d = masked_mean(rkd_d_discrete(q, action), mask);
     let both = mask * mask.rows(perm);
     let rkd_a = masked_mean(rkd_a(q.softmax(), action.one_hot(q.size(1)), perm), both);
-    Aikd { base, rkd_d, rkd_a, total: delta * base + eta * (rkd_d + rkd_a) }
+    Aikd::of([base, rkd_d, rkd_a], delta, eta)
 }
 
 /// One teacher's part of OTO eq. 13 for a student with continuous actions: what acts `[B, D]`, the teacher's actions `[B, D]`,
@@ -116,7 +123,7 @@ pub fn aikd_continuous<'t>(
     let rkd_d = masked_mean(rkd_d_continuous(student, action), mask);
     let both = mask * mask.rows(perm);
     let rkd_a = masked_mean(rkd_a(student, action, perm), both);
-    Aikd { base, rkd_d, rkd_a, total: weights.delta * base + weights.eta * (rkd_d + rkd_a) }
+    Aikd::of([base, rkd_d, rkd_a], weights.delta, weights.eta)
 }
 
 /// OTO eq. 14: `alpha_aikd sum_i share_i R_i + alpha_task task`, as printed where each share is 1/N. A teacher without
