@@ -343,7 +343,7 @@ impl OfflineAgent {
     /// If an accepted batch cannot be read or does not fit.
     pub fn first(parts: &mut Parts) -> Result<Release, AgentError> {
         if let Some(store) = &parts.store {
-            for batch in store.list(State::Accepted) {
+            for batch in store.list(State::Accepted)? {
                 parts.training.add(&store.read(batch)?)?;
             }
         }
@@ -512,7 +512,7 @@ impl OfflineAgent {
     fn renew(&mut self) -> Result<(), AgentError> {
         let Some(store) = self.parts.store.clone() else { return Ok(()) };
         let mut students: Vec<(String, Vec<BatchId>)> = Vec::new();
-        for batch in store.list(State::Quarantine) {
+        for batch in store.list(State::Quarantine)? {
             let student = match store.read(batch) {
                 Ok(submission) => submission.student,
                 Err(dataset::StoreError::Corrupt { reason, .. }) => {

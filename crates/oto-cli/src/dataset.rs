@@ -1,6 +1,7 @@
 //! `oto dataset`: what is in a dataset, and datasets of what a policy plays.
 
 use crate::eval::{EvalError, Player};
+use crate::submitted::{SealOptions, SubmittedOptions, seal, submitted};
 use crate::world;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,6 +9,7 @@ use oto_data::{
     Collect, DataError, Dataset, Metadata, Summary, check_target, collect, read_file, write_folder,
 };
 use oto_env::Action;
+use oto_server::dataset::StoreError;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -18,6 +20,10 @@ pub enum DatasetCommand {
     Info(InfoOptions),
     /// Play a policy and write down its episodes in Minari's layout
     Collect(CollectOptions),
+    /// Tell what students submitted to a server, and delete what shall go
+    Submitted(SubmittedOptions),
+    /// Make a dataset in Minari's layout of what students submitted
+    Seal(SealOptions),
 }
 
 /// Which dataset.
@@ -68,6 +74,12 @@ pub enum DatasetError {
     /// The policy cannot be played.
     #[error(transparent)]
     Policy(#[from] EvalError),
+    /// What was submitted cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no such folder.
+    #[error("{} is no folder of submissions", .0.display())]
+    NoFolder(PathBuf),
 }
 
 /// Does it, and prints what came of it.
@@ -83,6 +95,8 @@ pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
             write_folder(&dataset, &options.out)?;
             print(&dataset);
         }
+        DatasetCommand::Submitted(options) => submitted(options)?,
+        DatasetCommand::Seal(options) => seal(options)?,
     }
     Ok(())
 }

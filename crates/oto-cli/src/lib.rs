@@ -24,6 +24,8 @@ pub mod run_folder;
 #[cfg(feature = "native")]
 pub mod serve;
 #[cfg(feature = "native")]
+mod submitted;
+#[cfg(feature = "native")]
 pub mod sweep;
 #[cfg(feature = "native")]
 pub mod teach;

@@ -4,7 +4,7 @@ use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
 use oto_server::agent::{Waiting, start};
-use oto_server::dataset::{DatasetStore, FolderStore, StoreError};
+use oto_server::dataset::{DatasetStore, LogStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, run};
 use std::borrow::Cow;
@@ -145,7 +145,7 @@ fn stores(
         if !plain || name.contains('\\') {
             return Err(ServeError::Folder(name.clone()));
         }
-        stores.insert(name.clone(), Arc::new(FolderStore::open(&folder.join(name), bytes)?));
+        stores.insert(name.clone(), Arc::new(LogStore::open(&folder.join(name), bytes)?));
     }
     Ok(stores)
 }

@@ -7,7 +7,7 @@ use crate::run_folder::{FolderError, RunFolder};
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use oto_data::{DataError, Dataset};
+use oto_data::{DataError, Dataset, Episode};
 use oto_env::EnvError;
 use oto_graph::BackendError;
 use oto_student::offline::{End, Evaluation, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded};
@@ -321,16 +321,17 @@ impl Run {
 
 /// Gives a trainer all episodes of a dataset.
 pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<(), OfflineError> {
-    data.episodes.iter().try_for_each(|episode| {
-        trainer
-            .add(&Recorded {
-                observations: &episode.observations,
-                actions: &episode.actions,
-                rewards: &episode.rewards,
-                terminated: episode.terminated.last().copied().unwrap_or(false),
-            })
-            .map(drop)
-    })
+    data.episodes.iter().try_for_each(|episode| add_episode(trainer, episode))
+}
+
+pub(crate) fn add_episode(trainer: &mut OfflineTrainer, episode: &Episode) -> Result<(), OfflineError> {
+    let recorded = Recorded {
+        observations: &episode.observations,
+        actions: &episode.actions,
+        rewards: &episode.rewards,
+        terminated: episode.terminated.last().copied().unwrap_or(false),
+    };
+    trainer.add(&recorded).map(drop)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use crate::backend;
 use crate::options::{OptionsError, settings};
-use crate::teach::add_all;
+use crate::submitted::episodes;
+use crate::teach::{add_all, add_episode};
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
@@ -11,7 +12,7 @@ use oto_policy::{Metadata, load};
 use oto_server::Release;
 use oto_server::agent::{AgentConfig, AgentError, Parts, TrainingAgent};
 use oto_server::dataset::{DatasetStore, Submission};
-use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded};
+use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,32 +185,9 @@ impl TrainingAgent for Learner {
     }
 }
 
-/// Adds a student's steps as the pieces of episodes that they are: a piece goes on as long as each step begins where the one
-/// before led.
+/// Adds a student's steps as the pieces of episodes that they are.
 fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), OfflineError> {
-    let rows = s.rows();
-    let (width, numbers) = (s.observation.len() / rows.max(1), s.action.len() / rows.max(1));
-    let observation = |row: usize| &s.observation[row * width..(row + 1) * width];
-    let led_to = |row: usize| &s.next_observation[row * width..(row + 1) * width];
-    let mut first = 0;
-    for row in 0..rows {
-        let goes_on =
-            row + 1 < rows && !s.terminated[row] && !s.truncated[row] && observation(row + 1) == led_to(row);
-        if goes_on {
-            continue;
-        }
-        let mut observations = s.observation[first * width..(row + 1) * width].to_vec();
-        observations.extend_from_slice(led_to(row));
-        let rewards: Vec<f64> = s.reward[first..=row].iter().map(|reward| f64::from(*reward)).collect();
-        trainer.add(&Recorded {
-            observations: &observations,
-            actions: &s.action[first * numbers..(row + 1) * numbers],
-            rewards: &rewards,
-            terminated: s.terminated[row],
-        })?;
-        first = row + 1;
-    }
-    Ok(())
+    episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| add_episode(trainer, episode))
 }
 
 /// What the server lists of a policy that is trained here.

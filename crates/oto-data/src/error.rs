@@ -111,6 +111,14 @@ pub enum DataError {
         /// What the reader of HDF5 said.
         reason: String,
     },
+    /// Something in the file is not Parquet, or not as Parquet says.
+    #[error("{what}: {reason}")]
+    Parquet {
+        /// The episode, and its column.
+        what: String,
+        /// What the reader of Parquet said.
+        reason: String,
+    },
     /// An HDF5 file with something else in it.
     #[error(
         "expected groups episode_0, episode_1, ... as Minari writes them, or observations, actions, rewards, terminals \

@@ -14,7 +14,8 @@ pub const MAX_FILE: u64 = 1 << 31;
 const MAX_METADATA: u64 = 1 << 24;
 
 /// Reads a dataset: Minari's folder (`data/main_data.hdf5` and `data/metadata.json`), the `data` folder in it, or an HDF5
-/// file in Minari's or D4RL's layout, whose spaces come from the `metadata.json` beside it, if there is one.
+/// file in Minari's or D4RL's layout, whose spaces come from the `metadata.json` beside it, if there is one. With the feature
+/// `parquet` also Minari's folder with a Parquet file for each episode.
 ///
 /// # Errors
 /// If a file cannot be read, and all that [`read_bytes`] refuses.
@@ -24,7 +25,6 @@ pub fn read_file(path: &Path) -> Result<Dataset, DataError> {
         let data = path.join("data");
         file = if data.is_dir() { data } else { file }.join("main_data.hdf5");
     }
-    let bytes = read_at_most(&file, MAX_FILE)?;
     let beside = file.with_file_name("metadata.json");
     let metadata = match file.file_name() {
         Some(name) if name == "main_data.hdf5" && beside.exists() => {
@@ -33,7 +33,27 @@ pub fn read_file(path: &Path) -> Result<Dataset, DataError> {
         }
         _ => None,
     };
-    read_bytes(bytes, metadata.as_deref())
+    #[cfg(feature = "parquet")]
+    if let Some(text) = metadata.as_deref().filter(|_| !file.exists()) {
+        let described = minari::describe(text)?;
+        if described.format.as_deref() == Some("parquet") {
+            return read_parquet(described, file.parent().unwrap_or(path));
+        }
+    }
+    read_bytes(read_at_most(&file, MAX_FILE)?, metadata.as_deref())
+}
+
+#[cfg(feature = "parquet")]
+fn read_parquet(described: minari::Described, data: &Path) -> Result<Dataset, DataError> {
+    let file = |name: &Path| match data.join(name) {
+        path if path.exists() => read_at_most(&path, MAX_FILE).map(Some),
+        _ => Ok(None),
+    };
+    let what = "the reader of Parquet gave up on it";
+    let dataset = catch_unwind(AssertUnwindSafe(|| crate::parquet::read(described, file)))
+        .unwrap_or_else(|_| Err(DataError::Parquet { what: "a file".into(), reason: what.into() }))?;
+    dataset.check()?;
+    Ok(dataset)
 }
 
 /// Reads a dataset from the bytes of an HDF5 file, in Minari's or D4RL's layout, and the text of Minari's `metadata.json`.
@@ -87,12 +107,38 @@ pub fn write_folder(dataset: &Dataset, folder: &Path) -> Result<(), DataError> {
     check_target(folder, dataset.metadata.id.as_deref())?;
     dataset.check()?;
     let hdf5 = minari::write(dataset)?;
-    let metadata = minari::write_metadata(dataset, hdf5.len());
-    let data = folder.join("data");
-    fs::create_dir_all(&data).map_err(|source| DataError::File { path: data.clone(), source })?;
+    let metadata = minari::write_metadata(dataset, hdf5.len(), "hdf5");
+    let data = make(folder.join("data"))?;
     // Nobody takes a folder without metadata for a dataset, so they come last.
     write_whole(&data.join("main_data.hdf5"), &hdf5)?;
     write_whole(&data.join("metadata.json"), metadata.as_bytes())
+}
+
+/// The same with a Parquet file for each episode: `folder/data/<i>/part-0.parquet`.
+///
+/// # Errors
+/// As [`write_folder`].
+#[cfg(feature = "parquet")]
+pub fn write_parquet_folder(dataset: &Dataset, folder: &Path) -> Result<(), DataError> {
+    check_target(folder, dataset.metadata.id.as_deref())?;
+    dataset.check()?;
+    let (data, mut bytes) = (folder.join("data"), 0);
+    for (number, episode) in dataset.episodes.iter().enumerate() {
+        let part = crate::parquet::write(number, episode, dataset)?;
+        let own = make(data.join(number.to_string()))?;
+        write_whole(&own.join(crate::parquet::PART), &part)?;
+        write_whole(&own.join("metadata.json"), crate::parquet::write_metadata(number, episode).as_bytes())?;
+        bytes += part.len();
+    }
+    let metadata = minari::write_metadata(dataset, bytes, "parquet");
+    write_whole(&data.join("metadata.json"), metadata.as_bytes())
+}
+
+fn make(folder: PathBuf) -> Result<PathBuf, DataError> {
+    match fs::create_dir_all(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(DataError::File { path: folder, source }),
+    }
 }
 
 /// Checks before anything is played that [`write_folder`] will not refuse its folder or its name.

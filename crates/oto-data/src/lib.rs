@@ -9,7 +9,8 @@
 //!     `data/metadata.json` has the spaces. [Minari's documentation of datasets][minari], [its reader and writer][storage].
 //!   - D4RL's: columns `observations`, `actions`, `rewards`, `terminals`, `timeouts` and perhaps `next_observations` of all
 //!     steps; episodes end at terminals and timeouts. [D4RL's files][d4rl], [its `qlearning_dataset`][qlearning].
-//! - [`write_folder`] writes Minari's layout, which Python's `minari` loads.
+//! - [`write_folder`] writes Minari's layout, which Python's `minari` loads; with the feature `parquet` there is the same
+//!   with a Parquet file for each episode.
 //! - [`Recorder`] records what somebody plays, [`Recorded`] what is played in an environment; [`collect()`] plays a policy
 //!   and records it.
 //!
@@ -30,6 +31,8 @@ mod files;
 mod gymnasium;
 mod hdf5;
 mod minari;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod recorded;
 mod recorder;
 mod summary;
@@ -37,6 +40,8 @@ mod summary;
 pub use collect::{Collect, collect};
 pub use dataset::{Dataset, Episode, Metadata, Transition};
 pub use error::DataError;
+#[cfg(feature = "parquet")]
+pub use files::write_parquet_folder;
 pub use files::{MAX_FILE, check_target, read_bytes, read_file, write_folder};
 pub use recorded::Recorded;
 pub use recorder::Recorder;

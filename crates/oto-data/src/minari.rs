@@ -18,12 +18,15 @@ const LEVEL: u32 = 4;
 
 /// What `metadata.json` tells.
 #[derive(Default)]
-struct Described {
+pub(crate) struct Described {
     metadata: Metadata,
     observation: Option<Numbered>,
     action: Option<Numbered>,
-    episodes: Option<u64>,
+    /// How many episodes there are.
+    pub episodes: Option<u64>,
     steps: Option<u64>,
+    /// Where it is not HDF5: "parquet".
+    pub format: Option<String>,
 }
 
 /// Reads the groups `episode_<i>`. Without metadata, spaces are what the arrays show.
@@ -33,19 +36,27 @@ pub(crate) fn read(
     metadata: Option<&str>,
 ) -> Result<Dataset, DataError> {
     let described = metadata.map(describe).transpose()?.unwrap_or_default();
+    if let Some(format) = &described.format {
+        return Err(DataError::Unsupported(format!("expected the data format hdf5, got {format}")));
+    }
     check_count("episodes", described.episodes, groups.len())?;
     groups.sort_by_key(|(number, _)| *number);
-    let start = described.action.as_ref().map_or(0.0, |action| action.start as f32);
-    let mut shapes = Shapes {
-        observation: described.observation.map(|observation| observation.space),
-        action: described.action.map(|action| action.space),
-    };
+    let mut shapes = Shapes::of(&described);
     let mut episodes = Vec::new();
     for (number, group) in groups {
-        let mut episode = read_episode(reader, number, &group, &mut shapes)?;
-        episode.actions.iter_mut().for_each(|action| *action -= start);
-        episodes.push(episode);
+        episodes.push(read_episode(reader, number, &group, &mut shapes)?);
     }
+    finish(described, shapes, episodes)
+}
+
+/// A dataset of these episodes, whose actions are counted from 0 from here on.
+pub(crate) fn finish(
+    described: Described,
+    shapes: Shapes,
+    mut episodes: Vec<Episode>,
+) -> Result<Dataset, DataError> {
+    let start = described.action.as_ref().map_or(0.0, |action| action.start as f32);
+    episodes.iter_mut().flat_map(|episode| &mut episode.actions).for_each(|action| *action -= start);
     let (Some(observation), Some(action)) = (shapes.observation, shapes.action) else {
         return Err(DataError::Empty);
     };
@@ -59,7 +70,7 @@ pub(crate) fn read(
 }
 
 /// Spaces as far as they are known: declared, or shown by the first episode's arrays.
-struct Shapes {
+pub(crate) struct Shapes {
     observation: Option<Space>,
     action: Option<Space>,
 }
@@ -68,11 +79,16 @@ struct Shapes {
 const UNKNOWN: u32 = u32::MAX;
 
 impl Shapes {
-    fn observation(&mut self, array: &Array<f32>) -> &Space {
+    pub fn of(described: &Described) -> Self {
+        let space = |numbered: &Option<Numbered>| numbered.as_ref().map(|numbered| numbered.space.clone());
+        Shapes { observation: space(&described.observation), action: space(&described.action) }
+    }
+
+    pub fn observation<T>(&mut self, array: &Array<T>) -> &Space {
         self.observation.get_or_insert_with(|| unbounded(array.width))
     }
 
-    fn action(&mut self, array: &Array<f32>) -> &Space {
+    pub fn action<T>(&mut self, array: &Array<T>) -> &Space {
         self.action.get_or_insert_with(|| match array.whole && array.width == 1 {
             true => Space::Discrete { n: UNKNOWN },
             false => unbounded(array.width),
@@ -119,10 +135,7 @@ fn read_episode(
     let mut truncated = reader.flags(group, "truncations", &path("truncations"))?;
     column(&path("truncations"), &truncated, steps)?;
 
-    // What was recorded to here ends here.
-    if let (Some(false), Some(last)) = (terminated.values.last(), truncated.values.last_mut()) {
-        *last = true;
-    }
+    end(&terminated.values, &mut truncated.values);
     Ok(Episode {
         observations: observations.values,
         actions: actions.values,
@@ -133,13 +146,20 @@ fn read_episode(
     })
 }
 
+/// What was recorded to here ends here.
+pub(crate) fn end(terminated: &[bool], truncated: &mut [bool]) {
+    if let (Some(false), Some(last)) = (terminated.last(), truncated.last_mut()) {
+        *last = true;
+    }
+}
+
 /// Checks that there is one number for each step.
 pub(crate) fn column<T>(what: &str, array: &Array<T>, rows: usize) -> Result<(), DataError> {
     expect(what, array, rows, 1, "number")
 }
 
 /// Checks that there is an element of `space` in each row.
-pub(crate) fn rows_of(what: &str, array: &Array<f32>, rows: usize, space: &Space) -> Result<(), DataError> {
+pub(crate) fn rows_of<T>(what: &str, array: &Array<T>, rows: usize, space: &Space) -> Result<(), DataError> {
     expect(what, array, rows, space.width(), "numbers")
 }
 
@@ -158,18 +178,13 @@ fn check_count(what: &'static str, expected: Option<u64>, got: usize) -> Result<
     }
 }
 
-fn describe(text: &str) -> Result<Described, DataError> {
+/// Reads `metadata.json`.
+pub(crate) fn describe(text: &str) -> Result<Described, DataError> {
     let json = gymnasium::parse(text)?;
     if !json.is_object() {
         return Err(DataError::Metadata("expected an object".into()));
     }
     let text = |name: &str| json[name].as_str().map(str::to_owned);
-    if let Some(format) = json["data_format"].as_str().filter(|format| *format != "hdf5") {
-        return Err(DataError::Unsupported(format!(
-            "expected the data format hdf5, got {}",
-            format.chars().take(40).collect::<String>()
-        )));
-    }
     let space = |what, name: &str| -> Result<Option<Numbered>, DataError> {
         let Some(text) = json[name].as_str() else { return Ok(None) };
         let numbered = gymnasium::read_space(what, text)?;
@@ -182,6 +197,7 @@ fn describe(text: &str) -> Result<Described, DataError> {
         action: space("action", "action_space")?,
         episodes: json["total_episodes"].as_u64(),
         steps: json["total_steps"].as_u64(),
+        format: text("data_format").filter(|format| format != "hdf5").map(|f| f.chars().take(40).collect()),
         metadata: Metadata {
             id: text("dataset_id"),
             environment: env_spec.and_then(|spec| spec["id"].as_str().map(str::to_owned)),
@@ -248,14 +264,14 @@ fn compress(array: &mut hdf5_pure::DatasetBuilder, shape: &[usize], size: usize)
     }
 }
 
-/// The text of `metadata.json`, for an HDF5 file of so many bytes.
-pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize) -> String {
+/// The text of `metadata.json`, for files of so many bytes in this format.
+pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> String {
     let Metadata { id, environment, algorithm, description } = &dataset.metadata;
     let id = id.as_deref().unwrap_or("oto/recorded-v0");
     let mut json = json!({
         "total_episodes": dataset.episodes.len(),
         "total_steps": dataset.len(),
-        "data_format": "hdf5",
+        "data_format": format,
         "observation_space": gymnasium::write_space(&dataset.observation),
         "action_space": gymnasium::write_space(&dataset.action),
         // In megabytes, as Minari counts them.

@@ -52,10 +52,12 @@ for number, steps in enumerate([1, 40, 2000]):
         terminations=[False] * steps,
         truncations=[step + 1 == steps for step in range(steps)],
     ))
-minari.create_dataset_from_buffers(
-    sys.argv[1],
-    buffers,
-    observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
-    action_space=gymnasium.spaces.Discrete(3, start=-1),
-)
+for data_format in ["hdf5", "parquet"]:
+    minari.create_dataset_from_buffers(
+        f"{sys.argv[1]}-{data_format}-v0",
+        buffers,
+        observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+        action_space=gymnasium.spaces.Discrete(3, start=-1),
+        data_format=data_format,
+    )
 print(json.dumps([[float(np.sum(b.rewards)), float(np.sum(b.actions))] for b in buffers]))

@@ -1,7 +1,8 @@
-//! Python's minari loads what is written here, and what it writes is read. Skipped, and said so, where there is no Python
-//! with `minari`, `h5py` and `pillow`; `OTO_PYTHON` names another interpreter than `python3`.
+//! Python's minari loads what is written here, and what it writes is read, in both of its formats. Skipped, and said so, where there
+//! is no Python with `minari`, `h5py`, `pyarrow` and `pillow`; `OTO_PYTHON` names another interpreter than `python3`.
+#![cfg(feature = "parquet")]
 
-use oto_data::{Dataset, read_file, write_folder};
+use oto_data::{DataError, Dataset, read_file, write_folder, write_parquet_folder};
 use oto_env::Space;
 use serde_json::Value;
 use std::path::Path;
@@ -10,25 +11,32 @@ use std::process::Command;
 #[test]
 fn minari_reads_what_is_written_and_the_reverse() {
     let python = std::env::var("OTO_PYTHON").unwrap_or("python3".into());
-    let there = Command::new(&python).args(["-c", "import minari, h5py, PIL"]).output();
+    let there = Command::new(&python).args(["-c", "import minari, h5py, pyarrow, PIL"]).output();
     if !there.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: {python} has no minari (pip install minari h5py pillow)");
+        eprintln!("skipped: {python} has no minari (pip install minari h5py pyarrow pillow)");
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("minari");
     let _ = std::fs::remove_dir_all(&root);
-    let written = ["cartpole_random", "inverted_pendulum_medium"].map(|name| {
-        let mut dataset = read_file(&here.join("fixtures").join(name)).unwrap();
-        dataset.metadata.id = Some(format!("oto/{name}-v0"));
-        write_folder(&dataset, &root.join(format!("oto/{name}-v0"))).unwrap();
-        dataset
-    });
+    type Write = fn(&Dataset, &Path) -> Result<(), DataError>;
+    let formats: [(&str, Write); 2] = [("hdf5", write_folder), ("parquet", write_parquet_folder)];
+    let written: Vec<Dataset> = ["cartpole_random", "inverted_pendulum_medium"]
+        .into_iter()
+        .flat_map(|name| formats.map(|(format, write)| (name, format, write)))
+        .map(|(name, format, write)| {
+            let mut dataset = read_file(&here.join("fixtures").join(name)).unwrap();
+            let id = format!("oto/{name}_{format}-v0");
+            dataset.metadata.id = Some(id.clone());
+            write(&dataset, &root.join(id)).unwrap();
+            dataset
+        })
+        .collect();
 
     let output = Command::new(&python)
         .arg(here.join("python.py"))
-        .arg("oto/theirs-v0")
-        .args(written.each_ref().map(|dataset| dataset.metadata.id.clone().unwrap()))
+        .arg("oto/theirs")
+        .args(written.iter().map(|dataset| dataset.metadata.id.clone().unwrap()))
         .env("MINARI_DATASETS_PATH", &root)
         .output()
         .unwrap();
@@ -39,14 +47,16 @@ fn minari_reads_what_is_written_and_the_reverse() {
         compare(seen, dataset);
     }
 
-    let theirs = read_file(&root.join("oto/theirs-v0")).unwrap();
-    assert_eq!((theirs.len(), theirs.observation.width()), (2041, 6));
-    assert_eq!(theirs.action, Space::Discrete { n: 3 });
-    for (episode, sums) in theirs.episodes.iter().zip(lines[2].as_array().unwrap()) {
-        assert!((episode.total_reward() - sums[0].as_f64().unwrap()).abs() < 1e-9);
-        // Their first choice is -1.
-        let actions = episode.actions.iter().map(|&action| f64::from(action) - 1.0).sum::<f64>();
-        assert_eq!(actions, sums[1].as_f64().unwrap());
+    for (format, _) in formats {
+        let theirs = read_file(&root.join(format!("oto/theirs-{format}-v0"))).unwrap();
+        assert_eq!((theirs.len(), theirs.observation.width()), (2041, 6), "{format}");
+        assert_eq!(theirs.action, Space::Discrete { n: 3 });
+        for (episode, sums) in theirs.episodes.iter().zip(lines[written.len()].as_array().unwrap()) {
+            assert!((episode.total_reward() - sums[0].as_f64().unwrap()).abs() < 1e-9);
+            // Their first choice is -1.
+            let actions = episode.actions.iter().map(|&action| f64::from(action) - 1.0).sum::<f64>();
+            assert_eq!(actions, sums[1].as_f64().unwrap());
+        }
     }
 }
 

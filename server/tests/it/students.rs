@@ -79,7 +79,7 @@ fn several_kinds_of_students_are_taught_by_two_policies_at_once() {
         assert!(metrics.labels >= 380, "{policy}: {} labels", metrics.labels);
         assert_eq!(metrics.transitions_kept, if submit { 400 } else { 0 }, "{policy}");
     }
-    let batches = store.list(State::Quarantine);
+    let batches = store.list(State::Quarantine).unwrap();
     let submissions: Vec<_> = batches.iter().map(|batch| store.read(*batch).unwrap()).collect();
     assert_eq!(submissions.iter().map(|s| s.rows()).sum::<usize>(), 800);
     let names = |name: &str| submissions.iter().filter(|s| s.student == name).count();

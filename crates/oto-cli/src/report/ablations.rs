@@ -4,16 +4,15 @@
 use super::cartpole::{ENVIRONMENT, EXPERT, LAST, RANDOM, Runs, arm, taught};
 use super::runs::Arm;
 use super::statistics::{median, quantile};
-use super::teachers::{self, Teachers};
+use super::teachers;
 use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::options::Job;
-use oto_policy::PolicyError;
 use oto_proto::Adapter;
 use oto_rl::qrdqn::Teaching;
 use oto_student::config::Linear;
 use oto_student::presets;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The expert, which says what it thinks.
 const THINKER: &str = "sac_inverted_pendulum_v5_thoughts";
@@ -86,7 +85,7 @@ pub fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
     ];
     if let Some(path) = &options.cql_teacher {
         let job = from_file(path)?;
-        let cql = || file_teacher(path.clone());
+        let cql = || teachers::from_file(CQL, path.clone());
         arms.push(arm("cql", "both", job.clone(), cql()));
         arms.push(arm("cql-base", "BASE only", only(job.clone(), Parts::Base), cql()));
         arms.push(arm("cql-rkd", "RKD only", only(job, Parts::Rkd), cql()));
@@ -94,21 +93,12 @@ pub fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
     Ok(arms)
 }
 
-/// A run taught by a policy from a file. Its address names the file's contents, so that runs of another teacher are not taken
-/// for this one's.
+/// A run taught by a policy from a file.
 fn from_file(path: &Path) -> Result<Job, ReportError> {
-    let unread = |error| ReportError::File { path: path.to_path_buf(), error };
-    let bytes = std::fs::read(path).map_err(unread)?;
     let mut job = taught(CQL);
-    job.teachers[0].url = format!("memory://{CQL}/{:016x}", super::runs::fnv(&bytes));
+    job.teachers[0].url = teachers::address(CQL, path)
+        .map_err(|error| ReportError::File { path: path.to_path_buf(), error })?;
     Ok(job)
-}
-
-fn file_teacher(path: PathBuf) -> Teachers {
-    Box::new(move |_| {
-        let loaded = oto_policy::load_file(&path)?;
-        Ok::<_, PolicyError>(vec![teachers::from_policy(CQL, loaded.policy)])
-    })
 }
 
 /// Draws the figures and writes the part of the section.

@@ -7,7 +7,7 @@ mod ablations;
 mod cartpole;
 mod cell;
 mod cost;
-mod pendulum;
+mod fusion;
 mod runs;
 mod statistics;
 mod teachers;
@@ -32,7 +32,7 @@ pub struct ReportOptions {
     /// Runs at once; by default one for each core
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm; by default 10, or 5 for pendulum
+    /// Seeds of each arm; by default 10; 5 for pendulum, 3 for cheetah
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -42,6 +42,9 @@ pub struct ReportOptions {
     /// teachers of the ablations
     #[arg(long, value_name = "FILE")]
     pub cql_teacher: Option<PathBuf>,
+    /// cheetah: the teacher, a policy for HalfCheetah-v5
+    #[arg(long, value_name = "FILE")]
+    pub sac_teacher: Option<PathBuf>,
 }
 
 /// The experiments there are.
@@ -55,6 +58,8 @@ pub enum Experiment {
     Cell,
     /// Pendulum, PPO and its fusion policy alone, and that taught by a soft actor-critic
     Pendulum,
+    /// The same on HalfCheetah, as far as a small machine comes
+    Cheetah,
 }
 
 /// Why a report could not be made.
@@ -79,6 +84,12 @@ pub enum ReportError {
     /// A bundled teacher cannot be used.
     #[error(transparent)]
     Policy(#[from] oto_policy::PolicyError),
+    /// A report's teacher was not given.
+    #[error(
+        "this report needs its teacher: make one by `oto learn --env mujoco:HalfCheetah-v5 --steps 100000 --seed 1 --out teacher` \
+         and give --sac-teacher teacher/policy.safetensors"
+    )]
+    NoTeacher,
     /// A picture could not be drawn.
     #[error(transparent)]
     Chart(#[from] crate::chart::ChartError),
@@ -104,6 +115,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         Experiment::Cartpole => cartpole::report(options),
         Experiment::Cost => cost::report(options),
         Experiment::Cell => cell::report(options),
-        Experiment::Pendulum => pendulum::report(options),
+        Experiment::Pendulum => fusion::pendulum(options),
+        Experiment::Cheetah => fusion::cheetah(options),
     }
 }

@@ -5,6 +5,7 @@ use oto_env::rng::Rng;
 use oto_policy::{Policy, PolicyError};
 use oto_proto::Space;
 use oto_student::link::memory::MemoryTeacher;
+use std::path::{Path, PathBuf};
 
 /// Teachers of one seed, in the order of the job's.
 pub type Teachers = Box<dyn Fn(u64) -> Result<Vec<MemoryTeacher>, PolicyError> + Sync>;
@@ -20,6 +21,16 @@ pub fn bundled(name: &'static str) -> Teachers {
         let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
         Ok(vec![from_policy(name, found.expect("reports name bundled teachers only").policy)])
     })
+}
+
+/// A policy from a file.
+pub fn from_file(name: &'static str, path: PathBuf) -> Teachers {
+    Box::new(move |_| Ok(vec![from_policy(name, oto_policy::load_file(&path)?.policy)]))
+}
+
+/// Its address in a job. It names the file's contents, so that runs of another teacher are not taken for this one's.
+pub fn address(name: &str, path: &Path) -> std::io::Result<String> {
+    Ok(format!("memory://{name}/{:016x}", super::runs::fnv(&std::fs::read(path)?)))
 }
 
 /// Any policy.

@@ -1,16 +1,20 @@
 //! What students submitted, until a teacher learns from it: batches of transitions, each in one of three states.
 //!
-//! [`FolderStore`] keeps a file per batch, in a folder per state: `quarantine`, `accepted`, `rejected`. A file comes into
-//! being in `incoming` and moves by renaming, and files and folders are synced before anyone is told: what
-//! [`DatasetStore::put`] has answered outlives the process and the machine, and a batch is in one state at every moment.
+//! - [`LogStore`] keeps them in a folder: segments of an append-only [`log`](self::log), synced before anyone is told, and a
+//!   [`catalogue`](self::catalogue) of them in SQLite, which is made of the log;
+//! - a batch in the log is a safetensors file: [`encode`], [`decode`].
+
+mod catalogue;
+mod log;
+mod store;
+
+pub use store::{Damage, LogStore};
 
 use oto_proto::BatchId;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The transitions of one batch, by column; rows are in the order of the student's steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,23 +64,47 @@ impl Submission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Submitted; nobody learns from it yet.
-    Quarantine,
+    Quarantine = 0,
     /// Part of the dataset.
-    Accepted,
+    Accepted = 1,
     /// Not to be learned from.
-    Rejected,
+    Rejected = 2,
 }
 
 impl State {
     const ALL: [State; 3] = [State::Quarantine, State::Accepted, State::Rejected];
 
-    fn folder(self) -> &'static str {
+    /// Its name, in the catalogue and for people.
+    pub fn name(self) -> &'static str {
         match self {
             State::Quarantine => "quarantine",
             State::Accepted => "accepted",
             State::Rejected => "rejected",
         }
     }
+
+    fn from_name(name: &str) -> Option<Self> {
+        State::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        State::ALL.into_iter().find(|state| *state as u8 == byte)
+    }
+}
+
+/// What is held of a student in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The name that the student gave itself.
+    pub student: String,
+    /// Where its batches stand.
+    pub state: State,
+    /// How many there are.
+    pub batches: u64,
+    /// How many transitions they have.
+    pub transitions: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
 }
 
 /// What became of a batch that was put.
@@ -118,14 +146,25 @@ pub enum StoreError {
     /// No batch of this name.
     #[error("there is no batch {0}")]
     Unknown(BatchId),
-    /// A file that holds no batch, or not the one it is named after.
-    #[error("{path} is no batch: {reason}", path = path.display())]
+    /// Something on the disk is not what it should be.
+    #[error("{path} is damaged: {reason}", path = path.display())]
     Corrupt {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
+    /// The catalogue cannot be asked or told.
+    #[error("{path}: {reason}", path = path.display())]
+    Catalogue {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// A write or a sync failed earlier, and nothing is written until the store is opened anew.
+    #[error("{path}: a write failed before; nothing more is written until a restart", path = .0.display())]
+    Broken(PathBuf),
 }
 
 /// Keeps what students submit.
@@ -138,7 +177,10 @@ pub trait DatasetStore: Send + Sync {
     fn put(&self, submission: &Submission) -> Result<Put, StoreError>;
 
     /// The batches in a state, in the order in which they came.
-    fn list(&self, state: State) -> Vec<BatchId>;
+    ///
+    /// # Errors
+    /// [`StoreError::Catalogue`].
+    fn list(&self, state: State) -> Result<Vec<BatchId>, StoreError>;
 
     /// A batch, whatever its state.
     ///
@@ -151,158 +193,13 @@ pub trait DatasetStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unknown`], [`StoreError::Io`].
     fn judge(&self, batch: BatchId, state: State) -> Result<(), StoreError>;
-}
 
-/// A store in a folder of its own, with a safetensors file for each batch.
-#[derive(Debug)]
-pub struct FolderStore {
-    folder: PathBuf,
-    max_bytes: u64,
-    index: Mutex<Index>,
-    /// Locked as long as the store lives; the system unlocks what a killed process held.
-    _lock: File,
-}
-
-#[derive(Debug, Default)]
-struct Index {
-    batches: HashMap<BatchId, Entry>,
-    /// How many ever came.
-    next: u64,
-    bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    state: State,
-    /// Its place among all.
-    place: u64,
-}
-
-const INCOMING: &str = "incoming";
-const ENDING: &str = "safetensors";
-
-impl FolderStore {
-    /// Opens a folder, makes it if need be, and clears away what a killed process left half done. `max_bytes` limits the
-    /// files of all three states together.
+    /// Deletes all transitions of a student, and gives how many batches they were. Their names stay, so that they do not come
+    /// again.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::Io`].
-    pub fn open(folder: &Path, max_bytes: u64) -> Result<Self, StoreError> {
-        for name in [INCOMING].into_iter().chain(State::ALL.map(State::folder)) {
-            let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(at(&path))?;
-        }
-        sync(folder)?;
-        let path = folder.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
-            fs::TryLockError::Error(source) => StoreError::Io { path, source },
-        })?;
-        for (path, _) in files(&folder.join(INCOMING))? {
-            fs::remove_file(&path).map_err(at(&path))?;
-        }
-        let index = Mutex::new(Index::read(folder)?);
-        Ok(FolderStore { folder: folder.to_owned(), max_bytes, index, _lock: lock })
-    }
-
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn path(&self, state: State, batch: BatchId) -> PathBuf {
-        self.folder.join(state.folder()).join(format!("{batch}.{ENDING}"))
-    }
-}
-
-impl Index {
-    fn read(folder: &Path) -> Result<Self, StoreError> {
-        let mut index = Index::default();
-        let mut found = Vec::new();
-        for state in State::ALL {
-            for (path, metadata) in files(&folder.join(state.folder()))? {
-                let named = path.extension().is_some_and(|e| e == ENDING);
-                let name = path.file_stem().filter(|_| named).and_then(|stem| stem.to_str()?.parse().ok());
-                // Whatever else lies there is not ours.
-                let Some(batch) = name else { continue };
-                let came = metadata.modified().map_err(at(&path))?;
-                found.push((came, batch, state, path, metadata.len()));
-            }
-        }
-        // A machine that lost power within a renaming may show both ends of it: the later state counts.
-        let decided: HashMap<BatchId, State> = found.iter().map(|f| (f.1, f.2)).collect();
-        found.sort_by_key(|(came, batch, ..)| (*came, *batch));
-        for (_, batch, state, path, bytes) in found {
-            if decided[&batch] != state {
-                fs::remove_file(&path).map_err(at(&path))?;
-                continue;
-            }
-            index.add(batch, state, bytes);
-        }
-        Ok(index)
-    }
-
-    fn add(&mut self, batch: BatchId, state: State, bytes: u64) {
-        self.batches.insert(batch, Entry { state, place: self.next });
-        self.next += 1;
-        self.bytes += bytes;
-    }
-}
-
-impl DatasetStore for FolderStore {
-    fn put(&self, submission: &Submission) -> Result<Put, StoreError> {
-        let batch = submission.batch;
-        // Held until the file is there for good, so that a repetition meanwhile waits and is then known.
-        let mut index = self.index();
-        if index.batches.contains_key(&batch) {
-            return Ok(Put::Known);
-        }
-        if !submission.is_whole() {
-            return Err(StoreError::Misshapen(batch));
-        }
-        let bytes = encode(submission);
-        let (held, found, max) = (index.bytes, bytes.len() as u64, self.max_bytes);
-        if held.saturating_add(found) > max {
-            return Err(StoreError::Full { held, found, max });
-        }
-        let incoming = self.folder.join(INCOMING).join(batch.to_string());
-        let path = self.path(State::Quarantine, batch);
-        let kept = write(&incoming, &bytes).and_then(|()| fs::rename(&incoming, &path).map_err(at(&path)));
-        if let Err(error) = kept {
-            drop(fs::remove_file(&incoming));
-            return Err(error);
-        }
-        sync(&self.folder.join(State::Quarantine.folder()))?;
-        index.add(batch, State::Quarantine, found);
-        Ok(Put::Kept)
-    }
-
-    fn list(&self, state: State) -> Vec<BatchId> {
-        let index = self.index();
-        let mut found: Vec<_> = index.batches.iter().filter(|(_, entry)| entry.state == state).collect();
-        found.sort_by_key(|(_, entry)| entry.place);
-        found.into_iter().map(|(batch, _)| *batch).collect()
-    }
-
-    fn read(&self, batch: BatchId) -> Result<Submission, StoreError> {
-        let state = self.index().batches.get(&batch).ok_or(StoreError::Unknown(batch))?.state;
-        let path = self.path(state, batch);
-        let bytes = fs::read(&path).map_err(at(&path))?;
-        decode(&bytes, batch).map_err(|reason| StoreError::Corrupt { path, reason })
-    }
-
-    fn judge(&self, batch: BatchId, state: State) -> Result<(), StoreError> {
-        let mut index = self.index();
-        let entry = index.batches.get_mut(&batch).ok_or(StoreError::Unknown(batch))?;
-        if entry.state == state {
-            return Ok(());
-        }
-        let (from, to) = (self.path(entry.state, batch), self.path(state, batch));
-        fs::rename(&from, &to).map_err(at(&from))?;
-        let before = std::mem::replace(&mut entry.state, state);
-        sync(&self.folder.join(state.folder()))?;
-        sync(&self.folder.join(before.folder()))
-    }
+    /// [`StoreError::Io`], [`StoreError::Catalogue`].
+    fn forget(&self, student: &str) -> Result<usize, StoreError>;
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> StoreError {
@@ -310,33 +207,13 @@ fn at(path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::Io { path: path.clone(), source }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(at(path))
-}
-
 /// Makes what happened in a folder outlive the machine. Only Unix opens folders; elsewhere a renaming is in the journal.
-fn sync(folder: &Path) -> Result<(), StoreError> {
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
     } else {
         Ok(())
     }
-}
-
-fn files(folder: &Path) -> Result<Vec<(PathBuf, fs::Metadata)>, StoreError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(at(folder))? {
-        let path = entry.map_err(at(folder))?.path();
-        let metadata = fs::symlink_metadata(&path).map_err(at(&path))?;
-        if metadata.is_file() {
-            found.push((path, metadata));
-        }
-    }
-    Ok(found)
 }
 
 /// A whole batch as safetensors, with its names in the metadata.
@@ -360,6 +237,14 @@ fn encode(s: &Submission) -> Vec<u8> {
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
     // Columns as long as their shapes say are all that it asks for.
     serialize(views, Some(metadata)).unwrap_or_default()
+}
+
+/// The name of a batch's student, and how many transitions it has.
+fn names(bytes: &[u8]) -> Option<(String, usize)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let student = header.metadata().as_ref()?.get("student")?.clone();
+    let rows = *header.info("reward")?.shape.first()?;
+    Some((student, rows))
 }
 
 fn decode(bytes: &[u8], batch: BatchId) -> Result<Submission, String> {
@@ -404,20 +289,21 @@ fn decode(bytes: &[u8], batch: BatchId) -> Result<Submission, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A folder of its own, gone at the end.
-    struct Folder(PathBuf);
+    pub struct Folder(pub PathBuf);
 
     impl Folder {
-        fn new() -> Self {
+        pub fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let name = format!("oto-dataset-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             Folder(std::env::temp_dir().join(name))
         }
 
-        fn open(&self) -> FolderStore {
-            FolderStore::open(&self.0, 1 << 20).unwrap()
+        fn open(&self) -> LogStore {
+            LogStore::open(&self.0, 1 << 20).unwrap()
         }
     }
 
@@ -441,6 +327,14 @@ mod tests {
         }
     }
 
+    fn ids(names: &[u128]) -> Vec<BatchId> {
+        names.iter().copied().map(BatchId).collect()
+    }
+
+    fn holds(store: &LogStore, expected: [&[u128]; 3]) {
+        assert_eq!(State::ALL.map(|state| store.list(state).unwrap()), expected.map(ids));
+    }
+
     #[test]
     fn batches_and_their_states_outlive_the_store() {
         let folder = Folder::new();
@@ -452,26 +346,80 @@ mod tests {
         store.judge(BatchId(3), State::Rejected).unwrap();
         store.judge(BatchId(3), State::Rejected).unwrap();
         assert!(matches!(store.judge(BatchId(9), State::Accepted), Err(StoreError::Unknown(BatchId(9)))));
-        assert!(matches!(FolderStore::open(&folder.0, 1), Err(StoreError::InUse(_))));
+        assert!(matches!(LogStore::open(&folder.0, 1), Err(StoreError::InUse(_))));
         drop(store);
-        fs::write(folder.0.join("incoming/half"), "half").unwrap();
-        fs::write(folder.0.join("quarantine/notes.txt"), "not ours").unwrap();
-        // What losing power within a renaming may leave.
-        fs::copy(
-            folder.0.join(format!("accepted/{}.safetensors", BatchId(2))),
-            folder.0.join(format!("quarantine/{}.safetensors", BatchId(2))),
-        )
-        .unwrap();
-        let store = folder.open();
-        let ids = |names: &[u128]| names.iter().copied().map(BatchId).collect::<Vec<_>>();
-        assert_eq!(store.list(State::Quarantine), ids(&[1, 4]));
-        assert_eq!((store.list(State::Accepted), store.list(State::Rejected)), (ids(&[2]), ids(&[3])));
-        assert_eq!(fs::read_dir(folder.0.join("incoming")).unwrap().count(), 0);
-        assert!(folder.0.join("quarantine/notes.txt").exists());
-        for name in 1..=4 {
-            assert_eq!(store.put(&batch(name, 7)).unwrap(), Put::Known, "in every state");
-            assert_eq!(store.read(BatchId(name)).unwrap(), batch(name, 5), "as it came first");
+        // With its catalogue, without it, with another log's, and with one that is none.
+        let spoils: [&dyn Fn(&Path); 4] = [
+            &|_| (),
+            &|file| fs::remove_file(file).unwrap(),
+            &|file| {
+                let other = Folder::new();
+                let store = other.open();
+                (10..20).for_each(|name| drop(store.put(&batch(name, 5)).unwrap()));
+                drop(store);
+                fs::copy(other.0.join("catalogue.sqlite"), file).unwrap();
+            },
+            &|file| fs::write(file, "this was a catalogue ".repeat(99)).unwrap(),
+        ];
+        for spoil in spoils {
+            spoil(&folder.0.join("catalogue.sqlite"));
+            let store = folder.open();
+            holds(&store, [&[1, 4], &[2], &[3]]);
+            assert!(store.damage().is_empty());
+            for name in 1..=4 {
+                assert_eq!(store.put(&batch(name, 7)).unwrap(), Put::Known, "in every state");
+                assert_eq!(store.read(BatchId(name)).unwrap(), batch(name, 5), "as it came first");
+            }
         }
+    }
+
+    #[test]
+    fn a_student_can_be_forgotten() {
+        let folder = Folder::new();
+        let store = folder.open();
+        for name in 1..=6 {
+            let student = if name % 2 == 0 { "even" } else { "odd" };
+            store.put(&Submission { student: student.into(), ..batch(name, 5) }).unwrap();
+        }
+        store.judge(BatchId(2), State::Accepted).unwrap();
+        store.judge(BatchId(3), State::Accepted).unwrap();
+        let size = || fs::metadata(folder.0.join("000000.log")).unwrap().len();
+        let before = size();
+        assert_eq!((store.forget("even").unwrap(), store.forget("even").unwrap()), (3, 0));
+        assert!(size() < before * 2 / 3, "{} of {before}", size());
+        let bytes = fs::read(folder.0.join("000000.log")).unwrap();
+        assert!(!bytes.windows(4).any(|w| w == b"even"), "its name went, too");
+        let check = |store: &LogStore| {
+            holds(store, [&[1, 5], &[3], &[]]);
+            assert_eq!(store.put(&batch(4, 5)).unwrap(), Put::Known, "it does not come again");
+            assert!(matches!(store.read(BatchId(4)), Err(StoreError::Unknown(_))));
+            assert!(matches!(store.judge(BatchId(4), State::Accepted), Err(StoreError::Unknown(_))));
+            assert_eq!(store.read(BatchId(5)).unwrap().rows(), 5);
+            let held: Vec<_> =
+                store.summary().unwrap().iter().map(|h| (h.student.clone(), h.state, h.batches)).collect();
+            assert_eq!(held, [("odd".into(), State::Quarantine, 2), ("odd".into(), State::Accepted, 1)]);
+        };
+        check(&store);
+        store.put(&batch(7, 5)).unwrap();
+        store.forget("tab-1").unwrap();
+        drop(store);
+        check(&folder.open());
+        fs::remove_file(folder.0.join("catalogue.sqlite")).unwrap();
+        check(&folder.open());
+    }
+
+    #[test]
+    fn threads_put_together() {
+        let folder = Folder::new();
+        let store = folder.open();
+        let put = |name: u128| store.put(&batch(name, 3)).unwrap();
+        let kept: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..40).filter(|name| put(*name) == Put::Kept).count()))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!((kept, store.list(State::Quarantine).unwrap().len()), (40, 40), "each once");
     }
 
     #[test]
@@ -494,7 +442,7 @@ mod tests {
         store.put(&batch(1, 4)).unwrap();
         let held = encode(&batch(1, 4)).len() as u64;
         drop(store);
-        let store = FolderStore::open(&folder.0, 2 * held).unwrap();
+        let store = LogStore::open(&folder.0, 2 * held).unwrap();
         store.put(&batch(2, 4)).unwrap();
         let error = store.put(&batch(3, 4)).unwrap_err();
         assert!(
@@ -505,20 +453,39 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
+    fn damage_is_told_and_the_rest_is_there() {
         let folder = Folder::new();
         let store = folder.open();
+        (1..=3).for_each(|name| drop(store.put(&batch(name, 3)).unwrap()));
+        drop(store);
+        let file = folder.0.join("000000.log");
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&file, &bytes).unwrap();
+        // Found where it is read, even if nobody looked at it before.
+        let store = folder.open();
+        assert!(matches!(store.read(BatchId(2)), Err(StoreError::Corrupt { .. })));
+        assert_eq!(store.read(BatchId(3)).unwrap(), batch(3, 3));
+        drop(store);
+        fs::remove_file(folder.0.join("catalogue.sqlite")).unwrap();
+        let store = folder.open();
+        assert!(matches!(store.damage(), [Damage { segment: 0, .. }]));
+        holds(&store, [&[1, 3], &[], &[]]);
+        assert_eq!(store.put(&batch(2, 3)).unwrap(), Put::Kept, "it may come again");
+    }
+
+    #[test]
+    fn only_a_whole_batch_is_read() {
         let whole = encode(&batch(1, 3));
+        let end = whole.len();
+        assert_eq!(decode(&whole, BatchId(1)).unwrap(), batch(1, 3));
         let mut wrong = whole.clone();
-        let end = wrong.len();
         // The last number stands before two bytes for each of three rows, how they ended.
         wrong[end - 10..end - 6].copy_from_slice(&f32::NAN.to_le_bytes());
-        store.put(&batch(1, 3)).unwrap();
-        let path = folder.0.join(format!("quarantine/{}.safetensors", BatchId(1)));
         for bytes in [&whole[..end / 2], &whole[..end - 1], b"", b"{}", &encode(&batch(2, 3)), &wrong] {
-            fs::write(&path, bytes).unwrap();
-            let error = store.read(BatchId(1)).unwrap_err();
-            assert!(matches!(&error, StoreError::Corrupt { path: p, .. } if *p == path), "{error}");
+            assert!(decode(bytes, BatchId(1)).is_err());
         }
+        assert_eq!((names(&whole), names(b"{}")), (Some(("tab-1".into(), 3)), None));
     }
 }

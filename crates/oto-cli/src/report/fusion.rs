@@ -1,0 +1,238 @@
+//! An on-policy student: PPO alone, OTO's fusion policy alone, and the fusion policy taught by a soft actor-critic (OTO,
+//! section V-B, figure 7), on Pendulum and on HalfCheetah.
+
+use super::cartpole::curve;
+use super::runs::{self, Arm, Finished};
+use super::statistics::{mean, median};
+use super::teachers::{self, Teachers};
+use super::write::{self, Table};
+use super::{ReportError, ReportOptions};
+use crate::chart::{Chart, PALETTE};
+use crate::options::Job;
+use crate::world;
+use oto_student::config::{EvaluationConfig, StudentConfig};
+use oto_student::presets;
+use oto_student::stage::StagesConfig;
+use oto_student::student::TeacherConfig;
+use std::path::{Path, PathBuf};
+
+/// Evaluations whose mean says where a run stands, and where it ended.
+const WINDOW: usize = 3;
+const LAST: usize = 10;
+
+/// A world to learn in, and who teaches there.
+struct Setting {
+    /// Name of the section and of its files.
+    name: &'static str,
+    /// Names of the arms: taught, fusion alone, PPO alone.
+    arms: [&'static str; 3],
+    environment: &'static str,
+    teacher: Teacher,
+    steps: u64,
+    evaluation: EvaluationConfig,
+    /// No tuning looked at these seeds.
+    first_seed: u64,
+    seeds: u64,
+    /// Somebody else's return, drawn in the figure.
+    yardstick: Option<(f64, &'static str)>,
+    /// What a reader has to know of the world, of its teacher and of PPO's settings there.
+    about: &'static str,
+    ppo: &'static str,
+}
+
+enum Teacher {
+    Bundled(&'static str),
+    File(PathBuf),
+}
+
+/// The name that a teacher from a file has in these runs.
+const SAC: &str = "sac";
+
+/// Runs what is missing and writes the section on Pendulum.
+pub fn pendulum(options: &ReportOptions) -> Result<(), ReportError> {
+    let setting = Setting {
+        name: "pendulum",
+        arms: ["pendulum-taught", "pendulum-fusion", "pendulum-ppo"],
+        environment: "Pendulum-v1",
+        teacher: Teacher::Bundled("sac_pendulum_v1"),
+        steps: 100_000,
+        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
+        first_seed: 9_500,
+        seeds: 5,
+        // `benchmark.md`
+        yardstick: Some((-172.2, "RL-Zoo's PPO: -172.2")),
+        about: include_str!("pendulum.md"),
+        ppo: "PPO alone has RL-Zoo's settings (gamma 0.9, learning rate 0.001, rollouts of 4,096 steps, there four \
+              environments of 1,024), but for its state-dependent noise.",
+    };
+    report(options, &setting)
+}
+
+/// The same for HalfCheetah; its teacher is a file.
+pub fn cheetah(options: &ReportOptions) -> Result<(), ReportError> {
+    let Some(file) = &options.sac_teacher else { return Err(ReportError::NoTeacher) };
+    let setting = Setting {
+        name: "cheetah",
+        arms: ["cheetah-taught", "cheetah-fusion", "cheetah-ppo"],
+        environment: "mujoco:HalfCheetah-v5",
+        teacher: Teacher::File(file.clone()),
+        steps: 200_000,
+        evaluation: EvaluationConfig { every: 5_000, episodes: 3 },
+        first_seed: 9_600,
+        seeds: 3,
+        yardstick: None,
+        about: include_str!("cheetah.md"),
+        ppo: "PPO has Stable-Baselines3's settings (rollouts of 2,048 steps); observations and rewards are not normalised.",
+    };
+    report(options, &setting)
+}
+
+impl Setting {
+    fn job(&self, student: StudentConfig, teachers: Vec<TeacherConfig>) -> Job {
+        let stages = if teachers.is_empty() { StagesConfig::SOLO } else { student.stages };
+        let student = StudentConfig { steps: self.steps, stages, evaluation: self.evaluation, ..student };
+        Job { env: self.environment.into(), student, teachers }
+    }
+
+    fn arms(&self) -> Result<Vec<Arm>, ReportError> {
+        let id = world::id(self.environment);
+        let (teacher, teachers) = self.teacher()?;
+        let arm = |i: usize, title, job, teachers| Arm {
+            name: self.arms[i],
+            title,
+            before: None,
+            job,
+            test: None,
+            teachers,
+        };
+        let fusion = || presets::fusion(id);
+        let ppo = self.job(presets::on_policy(id), Vec::new());
+        Ok(vec![
+            arm(0, "fusion policy, taught by SAC", self.job(fusion(), vec![teacher]), teachers),
+            arm(1, "fusion policy, alone", self.job(fusion(), Vec::new()), teachers::none()),
+            arm(2, "PPO, alone", ppo, teachers::none()),
+        ])
+    }
+
+    fn teacher(&self) -> Result<(TeacherConfig, Teachers), ReportError> {
+        let (url, policy, teachers) = match &self.teacher {
+            Teacher::Bundled(name) => (format!("memory://{name}"), *name, teachers::bundled(name)),
+            Teacher::File(path) => (file_address(path)?, SAC, teachers::from_file(SAC, path.clone())),
+        };
+        let teacher = TeacherConfig {
+            url,
+            policy: policy.into(),
+            adapter: None,
+            weight: 1.0,
+            dtype: oto_proto::Dtype::F32,
+            quantization: None,
+            submit: false,
+        };
+        Ok((teacher, teachers))
+    }
+
+    /// Steps until the mean of [`WINDOW`] evaluations in a row is at least `bar`, or the run's end.
+    fn reached(&self, run: &Finished, bar: f64) -> u64 {
+        let found = run.returns.windows(WINDOW).position(|w| mean(w) >= bar);
+        found.map_or(self.steps, |i| run.steps[i + WINDOW - 1])
+    }
+}
+
+fn file_address(path: &Path) -> Result<String, ReportError> {
+    teachers::address(SAC, path).map_err(|error| ReportError::File { path: path.to_path_buf(), error })
+}
+
+fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError> {
+    let seeds =
+        (setting.first_seed..).take(options.seeds.unwrap_or(setting.seeds) as usize).collect::<Vec<_>>();
+    let arms = setting.arms()?;
+    let runs = runs::all(options, &arms, &seeds)?;
+    let bar = mean(&runs[2].iter().map(|r| r.last(LAST)).collect::<Vec<_>>());
+    let steps = |runs: &[Finished]| runs.iter().map(|r| setting.reached(r, bar) as f64).collect::<Vec<_>>();
+
+    let series = arms.iter().zip(&runs).zip(PALETTE).map(|((a, runs), colour)| curve(a.title, colour, runs));
+    let chart = Chart {
+        title: "An on-policy student, taught and alone".into(),
+        subtitle: format!(
+            "{}: mean greedy return of {} seeds, 95 % bootstrap band",
+            world::id(setting.environment),
+            seeds.len()
+        ),
+        x_label: "environment steps".into(),
+        y_label: "return".into(),
+        series: series.collect(),
+        marks: setting.yardstick.iter().map(|(at, text)| (*at, text.to_string())).collect(),
+        y_range: None,
+        logarithmic: false,
+    };
+    write::chart(&options.out, setting.name, &chart)?;
+
+    let mut table = Table::new(&[
+        "arm",
+        "steps to where PPO alone ends, median",
+        "lowest",
+        "highest",
+        "last ten evaluations, mean",
+        "updates",
+        "labels",
+        "bytes up",
+        "bytes down",
+        "transitions sent",
+    ]);
+    let mut each = Table::new(&["arm", "seed", "steps to where PPO alone ends", "last ten", "seconds"]);
+    for (arm, runs) in arms.iter().zip(&runs) {
+        let s = steps(runs);
+        let average = |g: &dyn Fn(&Finished) -> f64| mean(&runs.iter().map(g).collect::<Vec<_>>());
+        table.row(vec![
+            arm.title.into(),
+            write::whole(median(&s)),
+            write::whole(s.iter().copied().fold(f64::INFINITY, f64::min)),
+            write::whole(s.iter().copied().fold(0.0, f64::max)),
+            format!("{:.1}", average(&|r| r.last(LAST))),
+            write::whole(average(&|r| r.updates as f64)),
+            write::whole(average(&|r| r.labels as f64)),
+            write::whole(average(&|r| r.bytes_up as f64)),
+            write::whole(average(&|r| r.bytes_down as f64)),
+            write::whole(average(&|r| r.transitions_sent as f64)),
+        ]);
+        for (run, steps) in runs.iter().zip(s) {
+            each.row(vec![
+                arm.title.into(),
+                run.seed.to_string(),
+                write::whole(steps),
+                format!("{:.1}", run.last(LAST)),
+                format!("{:.0}", run.seconds),
+            ]);
+        }
+    }
+    let [taught, fusion, solo] = [0, 1, 2].map(|i| median(&steps(&runs[i])));
+    let text = format!(
+        include_str!("fusion.md"),
+        about = setting.about,
+        name = setting.name,
+        count = seeds.len(),
+        seeds = format!("{} to {}", seeds[0], seeds[seeds.len() - 1]),
+        episodes = setting.evaluation.episodes,
+        every = write::whole(setting.evaluation.every as f64),
+        window = WINDOW,
+        last = LAST,
+        final_return = format!("{bar:.1}"),
+        yardstick =
+            setting.yardstick.map_or(String::new(), |(_, text)| format!("; {text}, drawn in the figure")),
+        taught = write::whole(taught),
+        solo = write::whole(solo),
+        fusion = write::whole(fusion),
+        share = format!("{:.0} %", 100.0 * taught / solo),
+        ppo = setting.ppo,
+        rollout = write::whole(arms[0].job.student.ppo.n_steps as f64),
+        table = table,
+        each = each,
+    );
+    write::section(&options.out, setting.name, &text)?;
+    write::runs(&options.out, setting.name, &arms, &runs)?;
+    println!(
+        "taught: {taught} steps to {bar:.1}; PPO alone: {solo}, fusion alone: {fusion}; {}",
+        options.out.join("results.md").display()
+    );
+    Ok(())
+}

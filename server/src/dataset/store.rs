@@ -1,0 +1,226 @@
+//! A dataset store in a folder: a log that is the truth, and a catalogue of it.
+
+use super::catalogue::{Came, Catalogue};
+use super::log::{Kind, Log, Place, Record};
+use super::{DatasetStore, Holding, Put, State, StoreError, Submission, at, decode, encode, names};
+use oto_proto::BatchId;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Keeps what students submit in segments of a log. What [`DatasetStore::put`] has answered is synced, and outlives the
+/// process and the machine.
+#[derive(Debug)]
+pub struct LogStore {
+    inner: Mutex<Inner>,
+    /// Records of the log that are on the disk. Whoever syncs has this; all who wait for it meanwhile find their own work done.
+    synced: Mutex<u64>,
+    max_bytes: u64,
+    damage: Vec<Damage>,
+    /// Locked as long as the store lives; the system unlocks what a killed process held.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: Log,
+    catalogue: Catalogue,
+    /// Bytes of all batches.
+    bytes: u64,
+}
+
+/// Bytes of a log that hold nothing that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Which bytes of it.
+    pub bytes: Range<u64>,
+}
+
+impl LogStore {
+    /// Opens a folder, or makes it. `max_bytes` limits the batches that are not forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Corrupt`], [`StoreError::Io`], [`StoreError::Catalogue`].
+    pub fn open(folder: &Path, max_bytes: u64) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(at(folder))?;
+        let path = folder.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
+            fs::TryLockError::Error(source) => StoreError::Io { path, source },
+        })?;
+        let mut log = Log::open(folder)?;
+        let catalogue = Catalogue::open(&folder.join("catalogue.sqlite"))?;
+        if !catalogue.fits(log.segments())? {
+            catalogue.clear()?;
+        }
+        let damage = catalogue.together(|catalogue| catch_up(&mut log, catalogue))?;
+        let mut inner = Inner { bytes: 0, log, catalogue };
+        inner.clean()?;
+        Ok(LogStore { inner: Mutex::new(inner), synced: Mutex::new(0), max_bytes, damage, _lock: lock })
+    }
+
+    /// What was found damaged when the store was opened; all else is there.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// What is held, by student and state.
+    ///
+    /// # Errors
+    /// [`StoreError::Catalogue`].
+    pub fn summary(&self) -> Result<Vec<Holding>, StoreError> {
+        self.inner().catalogue.summary()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the first so many records outlive the machine. One sync serves all who wait.
+    fn sync(&self, records: u64) -> Result<(), StoreError> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced >= records {
+            return Ok(());
+        }
+        let (file, appended) = self.inner().log.file();
+        if let Err(source) = file.sync_data() {
+            let mut inner = self.inner();
+            inner.log.give_up();
+            return Err(StoreError::Io { path: inner.log.folder().to_owned(), source });
+        }
+        *synced = appended;
+        Ok(())
+    }
+}
+
+impl DatasetStore for LogStore {
+    fn put(&self, submission: &Submission) -> Result<Put, StoreError> {
+        let batch = submission.batch;
+        let mut inner = self.inner();
+        if inner.catalogue.find(batch)?.is_some() {
+            // It may have come a moment ago.
+            let records = inner.log.appended();
+            drop(inner);
+            return self.sync(records).map(|()| Put::Known);
+        }
+        if !submission.is_whole() {
+            return Err(StoreError::Misshapen(batch));
+        }
+        let payload = encode(submission);
+        let (held, found, max) = (inner.bytes, payload.len() as u64, self.max_bytes);
+        if held.saturating_add(found) > max {
+            return Err(StoreError::Full { held, found, max });
+        }
+        inner.append(Kind::Batch, batch, &payload)?;
+        inner.bytes += found;
+        let records = inner.log.appended();
+        drop(inner);
+        self.sync(records).map(|()| Put::Kept)
+    }
+
+    fn list(&self, state: State) -> Result<Vec<BatchId>, StoreError> {
+        self.inner().catalogue.list(state)
+    }
+
+    fn read(&self, batch: BatchId) -> Result<Submission, StoreError> {
+        let inner = self.inner();
+        let Some(Some((_, place))) = inner.catalogue.find(batch)? else {
+            return Err(StoreError::Unknown(batch));
+        };
+        let payload = inner.log.read(place, batch)?;
+        let path = inner.log.folder().to_owned();
+        drop(inner);
+        decode(&payload, batch).map_err(|reason| StoreError::Corrupt { path, reason })
+    }
+
+    fn judge(&self, batch: BatchId, state: State) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let Some(Some((before, _))) = inner.catalogue.find(batch)? else {
+            return Err(StoreError::Unknown(batch));
+        };
+        if before != state {
+            inner.append(Kind::Judged, batch, &[state as u8])?;
+        }
+        let records = inner.log.appended();
+        drop(inner);
+        self.sync(records)
+    }
+
+    fn forget(&self, student: &str) -> Result<usize, StoreError> {
+        let mut inner = self.inner();
+        let gone = inner.catalogue.of_student(student)?;
+        gone.iter().try_for_each(|batch| inner.append(Kind::Forgotten, *batch, &[]))?;
+        let records = inner.log.appended();
+        drop(inner);
+        // From here on they are forgotten, whatever happens; what follows takes them off the disk.
+        self.sync(records)?;
+        self.inner().clean()?;
+        Ok(gone.len())
+    }
+}
+
+impl Inner {
+    /// Adds a record to both.
+    fn append(&mut self, kind: Kind, batch: BatchId, payload: &[u8]) -> Result<(), StoreError> {
+        let place = self.log.append(kind, batch, payload)?;
+        let (log, record) = (&self.log, Record { kind, batch, when: super::log::now(), payload });
+        self.catalogue.together(|catalogue| {
+            note(catalogue, place, &record)?;
+            log.segments()
+                .iter()
+                .filter(|s| s.number == place.segment)
+                .try_for_each(|s| catalogue.has_read(s))
+        })
+    }
+
+    /// Takes the transitions of forgotten batches off the disk.
+    fn clean(&mut self) -> Result<(), StoreError> {
+        let Inner { log, catalogue, bytes } = self;
+        for number in catalogue.unclean()? {
+            let (segment, moved) = log.rewrite(number, |record| {
+                record.kind != Kind::Batch || !matches!(catalogue.find(record.batch), Ok(Some(None)))
+            })?;
+            catalogue.together(|catalogue| {
+                let batches = moved.iter().filter(|(kind, ..)| *kind == Kind::Batch);
+                batches.into_iter().try_for_each(|(_, batch, place)| catalogue.moved(*batch, *place))?;
+                catalogue.cleaned(number)?;
+                catalogue.has_read(&segment)
+            })?;
+        }
+        *bytes = catalogue.bytes()?;
+        Ok(())
+    }
+}
+
+/// Shows the catalogue what it has not read yet, and gives what cannot be read.
+fn catch_up(log: &mut Log, catalogue: &Catalogue) -> Result<Vec<Damage>, StoreError> {
+    let mut damage = Vec::new();
+    for number in log.segments().iter().map(|s| s.number).collect::<Vec<_>>() {
+        let from = catalogue.read_to(number)?;
+        let damaged = log.scan(number, from, |place, record| note(catalogue, place, &record))?;
+        damage.extend(damaged.into_iter().map(|bytes| Damage { segment: number, bytes }));
+        log.segments().iter().filter(|s| s.number == number).try_for_each(|s| catalogue.has_read(s))?;
+    }
+    Ok(damage)
+}
+
+/// Tells the catalogue of a record.
+fn note(catalogue: &Catalogue, place: Place, record: &Record<'_>) -> Result<(), StoreError> {
+    let Record { kind, batch, when, payload } = *record;
+    match (kind, payload) {
+        (Kind::Batch, payload) => {
+            let (student, transitions) = names(payload).unwrap_or_default();
+            let bytes = payload.len() as u64;
+            catalogue.came(&Came { batch, student: &student, transitions, bytes, when, place })
+        }
+        (Kind::Judged, [state]) => {
+            State::from_byte(*state).map_or(Ok(()), |state| catalogue.judged(batch, state))
+        }
+        (Kind::Judged, _) => Ok(()),
+        (Kind::Forgotten, _) => catalogue.forgotten(batch),
+    }
+}
