@@ -738,7 +738,7 @@ mod tests {
             give_up: Some(GiveUp { after_steps: 4, below_return: 5.0 }),
         };
         job.student.qrdqn.convolution = Some(oto_rl::convolution::Convolution::atari([4, 84, 84]));
-        job.student.settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1 });
+        job.student.settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
         job.student.stages = StagesConfig { offline: Some(whole), ..StagesConfig::default() };
         let teacher: TeacherConfig = job.teachers[0].clone();
         let quantization = Some(oto_proto::Quantization { scale: vec![1.0], offset: vec![0.0] });

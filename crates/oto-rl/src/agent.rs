@@ -171,6 +171,11 @@ impl Agent {
         self.learner_mut().start_over(rng)
     }
 
+    /// See [`Learner::go_back`].
+    pub fn go_back(&mut self) -> Result<bool, LearnError> {
+        self.learner_mut().go_back()
+    }
+
     /// See [`Engine::restore`].
     pub fn restore(
         &mut self,

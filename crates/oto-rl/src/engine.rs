@@ -156,6 +156,9 @@ pub struct Engine {
     last_loss: Option<LossParts>,
     /// All state as it was once, in the program's order, and the updates made by then: what a lost device is replaced from.
     kept: (u64, Vec<Vec<f32>>),
+    /// All state as it was when it was to be remembered, and whether a device still owes it.
+    remembered: Option<Vec<Vec<f32>>>,
+    owed: bool,
     lost: Option<String>,
     /// The parameters that act, first layer to last.
     acting: Vec<InputId>,
@@ -189,6 +192,8 @@ impl Engine {
             offset: 0,
             last_loss: None,
             kept: (0, Vec::new()),
+            remembered: None,
+            owed: false,
             lost: None,
             acting,
             arrived: Vec::new(),
@@ -305,12 +310,15 @@ impl Engine {
 
     fn collect_reports(&mut self) -> Result<bool, LearnError> {
         let (offset, put_at) = (self.offset, self.put_at);
-        let due = self.updates >= self.kept.0 + SNAPSHOT_EVERY;
+        let due = self.owed || self.updates >= self.kept.0 + SNAPSHOT_EVERY;
         let Some(device) = self.executable.device() else { return Ok(false) };
         if due && let Some(snapshot) = device.snapshot()? {
             let at = (offset + snapshot.steps as i64) as u64;
             if snapshot.steps > put_at && at > self.kept.0 {
                 self.kept = (at, snapshot.state.clone());
+                if std::mem::take(&mut self.owed) {
+                    self.remembered = Some(snapshot.state.clone());
+                }
             }
         }
         let Some(report) = device.report()?.filter(|r| r.steps > put_at).cloned() else { return Ok(false) };
@@ -399,12 +407,57 @@ impl Engine {
         states(self.program()).map(read).collect()
     }
 
+    /// Keeps a copy of all state as it is now; on a device, as it is soon.
+    pub fn remember(&mut self) -> Result<(), LearnError> {
+        self.owed = self.executable.device().is_some();
+        if !self.owed {
+            self.remembered = Some(self.state()?.into_iter().map(|tensor| tensor.values).collect());
+        }
+        Ok(())
+    }
+
+    /// What is remembered, by the names of the state's tensors.
+    pub fn remembered(&self) -> impl Iterator<Item = NamedTensor> {
+        let values = self.remembered.iter().flatten().cloned();
+        let named = |((_, input), values): ((InputId, &Input), Vec<f32>)| NamedTensor {
+            name: input.name.clone(),
+            shape: input.shape.clone(),
+            values,
+        };
+        states(self.program()).zip(values).map(named)
+    }
+
+    /// Goes on from what is remembered, which stays; false if nothing is. The count of updates goes on.
+    pub fn go_back(&mut self) -> Result<bool, LearnError> {
+        match self.remembered.clone() {
+            Some(state) => self.put(state).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Remembers nothing any more.
+    pub fn forget(&mut self) {
+        (self.remembered, self.owed) = (None, false);
+    }
+
+    /// Remembers what `tensor` finds by name, if it finds all of it.
+    pub fn remember_as(&mut self, tensor: impl FnMut(&str) -> Option<Vec<f32>>) {
+        (self.remembered, self.owed) = (self.found(tensor).ok(), false);
+    }
+
     /// Puts state back that `tensor` finds by name. Nothing changes unless every tensor is there, fits and is finite.
     pub fn restore(
         &mut self,
         updates: u64,
-        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<(), LearnError> {
+        let found = self.found(tensor)?;
+        self.updates = updates;
+        self.put(found)
+    }
+
+    /// A value for all state, in the program's order.
+    fn found(&self, mut tensor: impl FnMut(&str) -> Option<Vec<f32>>) -> Result<Vec<Vec<f32>>, LearnError> {
         let mut found = Vec::new();
         for (_, input) in states(self.program()) {
             let values = tensor(&input.name);
@@ -421,8 +474,7 @@ impl Engine {
                 }
             }
         }
-        self.updates = updates;
-        self.put(found)
+        Ok(found)
     }
 }
 
@@ -457,6 +509,15 @@ pub trait Learner {
             self.hand_over()?;
         }
         Ok(settled)
+    }
+
+    /// Goes on from what is remembered, see [`Engine::go_back`].
+    fn go_back(&mut self) -> Result<bool, LearnError> {
+        let back = self.engine_mut().go_back()?;
+        if back {
+            self.hand_over()?;
+        }
+        Ok(back)
     }
 
     /// Puts state back, see [`Engine::restore`].

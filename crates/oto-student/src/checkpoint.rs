@@ -33,6 +33,7 @@ struct Progress {
     steps: u64,
     started: u64,
     settled: f64,
+    setbacks: u32,
     updates: u64,
     episodes: u64,
     episode_return: f64,
@@ -42,8 +43,8 @@ struct Progress {
 
 oto_json::json_object! {
     Progress: open {
-        config, stages, explore, draw, running, action, steps, started, settled, updates, episodes, episode_return,
-        episode_length, replay
+        config, stages, explore, draw, running, action, steps, started, settled, setbacks, updates, episodes,
+        episode_return, episode_length, replay
     }
 }
 
@@ -60,6 +61,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         steps: trainer.steps,
         started: trainer.started,
         settled: trainer.settled,
+        setbacks: trainer.setbacks,
         updates: trainer.learner.engine().updates(),
         episodes: trainer.episodes,
         episode_return: trainer.episode_return,
@@ -67,6 +69,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         replay: with_replay.then_some(counters),
     };
     let mut tensors = trainer.learner.engine().state()?;
+    tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
@@ -121,14 +124,21 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
         }
     }
     trainer.learner.restore(progress.updates, values)?;
+    trainer.learner.engine_mut().remember_as(|name| file.floats(&good(name)));
     (trainer.replay, trainer.rollout) = (replay, rollout);
     trainer.observation = observation;
     (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
     (trainer.running, trainer.action, trainer.steps) = (progress.running, progress.action, progress.steps);
     (trainer.started, trainer.settled) = (progress.started.min(progress.steps), progress.settled);
+    trainer.setbacks = progress.setbacks;
     (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
     trainer.episode_length = progress.episode_length;
     Ok(extra)
+}
+
+/// The name of a tensor as it was at the last good evaluation.
+fn good(name: &str) -> String {
+    format!("good.{name}")
 }
 
 /// How many environment steps a checkpoint's run had taken.

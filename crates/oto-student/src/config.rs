@@ -116,7 +116,8 @@ impl Default for EvaluationConfig {
 }
 
 /// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate
-/// and `target_tau` by `factor` (down to `floor` of them), every other one divides them again (up to 1).
+/// and `target_tau` by `factor` (down to `floor` of them), every other one divides them again (up to 1). With `setbacks` it is
+/// not left to itself where it was good and is not any more: it goes on from its parameters of the last good evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settle {
     /// Mean return of an evaluation that is good.
@@ -125,9 +126,11 @@ pub struct Settle {
     pub factor: f64,
     /// The smallest share that is left, from 0 to 1.
     pub floor: f64,
+    /// How often in a row it goes back; then it goes on from where it is, as the world may be another now. 0: never.
+    pub setbacks: u32,
 }
 
-oto_json::json_object! { Settle: closed { at_return, factor, floor } }
+oto_json::json_object! { Settle: closed { at_return, factor, floor, setbacks } }
 
 /// One training run. Defaults are a QR-DQN student's, chosen by measurement on CartPole (docs/results.md);
 /// [`crate::presets`] has those of other environments.
@@ -355,6 +358,7 @@ impl StudentConfig {
             real("settle.at_return", s.at_return, f64::MIN, f64::MAX, "a finite return")?;
             real("settle.factor", s.factor, 0.01, 1.0, "0.01 to 1")?;
             real("settle.floor", s.floor, 0.0, 1.0, "a share from 0 to 1")?;
+            real("settle.setbacks", s.setbacks.into(), 0.0, 1e6, "0 to 1e6")?;
         }
         whole("evaluation.episodes", self.evaluation.episodes.into(), 1, 10_000, "1 to 10000 episodes")?;
         whole("request_batch", self.request_batch as u64, 1, 4096, "1 to 4096 states")?;

@@ -192,7 +192,7 @@ pub fn student(environment: &str) -> StudentConfig {
     }
     let mut config = StudentConfig::default();
     if let Some(solved) = solved_return(environment) {
-        config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.001 });
+        config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 });
         let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
         config.stages =
             StagesConfig { transfer: Some(Ending { give_up, ..Ending::default() }), ..config.stages };

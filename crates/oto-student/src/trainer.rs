@@ -1,7 +1,7 @@
 //! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
-use crate::config::{Algorithm, Clock, ConfigError, StudentConfig};
+use crate::config::{Algorithm, Clock, ConfigError, Settle, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::Action;
 use oto_env::rng::Rng;
@@ -104,6 +104,8 @@ pub struct Trainer {
     pub(crate) started: u64,
     /// What the learning rate and `target_tau` are multiplied by; see [`crate::config::Settle`].
     pub(crate) settled: f64,
+    /// How often in a row it went back to its last good parameters.
+    pub(crate) setbacks: u32,
     pub(crate) episodes: u64,
     pub(crate) episode_return: f64,
     pub(crate) episode_length: u64,
@@ -196,6 +198,7 @@ impl Trainer {
             steps: 0,
             started: 0,
             settled: 1.0,
+            setbacks: 0,
             episodes: 0,
             episode_return: 0.0,
             episode_length: 0,
@@ -286,21 +289,33 @@ impl Trainer {
     /// was given up leaves the student with fresh parameters.
     pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> Result<Change, TrainError> {
         if let (Some(settle), Some(got)) = (self.config.settle, evaluation) {
-            let next = if got >= settle.at_return {
-                self.settled * settle.factor
-            } else {
-                self.settled / settle.factor
-            };
-            self.settled = next.clamp(settle.floor, 1.0);
+            self.settle(settle, got >= settle.at_return)?;
         }
         let change = self.stages.advance(seconds, evaluation);
         if change == Change::GivenUp {
             self.learner.start_over(&mut self.draw)?;
+            self.learner.engine_mut().forget();
             self.rollout.iter_mut().for_each(Rollout::clear);
             self.started = self.steps;
             self.settled = 1.0;
         }
         Ok(change)
+    }
+
+    /// See [`Settle`].
+    fn settle(&mut self, settle: Settle, good: bool) -> Result<(), TrainError> {
+        let next = if good { self.settled * settle.factor } else { self.settled / settle.factor };
+        if good {
+            self.setbacks = 0;
+            if settle.setbacks > 0 {
+                self.learner.engine_mut().remember()?;
+            }
+        } else if self.setbacks < settle.setbacks && self.learner.go_back()? {
+            self.setbacks += 1;
+            return Ok(());
+        }
+        self.settled = next.clamp(settle.floor, 1.0);
+        Ok(())
     }
 
     /// Share of random actions now.

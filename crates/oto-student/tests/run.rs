@@ -5,7 +5,7 @@ use oto_cpu::Cpu;
 use oto_env::{Action, Space, Step};
 use oto_proto::BatchId;
 use oto_rl::qrdqn::QrDqnConfig;
-use oto_student::config::{Clock, EvaluationConfig, StudentConfig};
+use oto_student::config::{Clock, EvaluationConfig, Settle, StudentConfig};
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_student::presets;
@@ -175,6 +175,41 @@ fn foreign_and_broken_checkpoints_are_named_and_refused() {
     let error = taught(&wider, memory()).0.load(&file, 0).unwrap_err().to_string();
     assert!(error.contains("[16]") && error.contains("[17]"), "{error}");
     assert_eq!(student.trainer().learner().engine().state().unwrap(), before, "nothing changed");
+}
+
+#[test]
+fn a_policy_that_was_good_and_is_lost_comes_back() {
+    let settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
+    let config =
+        StudentConfig { settle, evaluation: EvaluationConfig { every: 10_000, episodes: 1 }, ..config() };
+    let mut student = taught(&config, memory());
+    let learn = |student: &mut (Student, Driver)| {
+        for _ in 0..150 {
+            student.1.step(&mut student.0).unwrap();
+        }
+        student.0.trainer().learner().engine().state().unwrap()
+    };
+    let good = learn(&mut student);
+    let evaluated = |student: &mut (Student, Driver), mean| {
+        student.0.trainer().advance_stage(0.0, Some(mean)).unwrap();
+        student.0.trainer().learner().engine().state().unwrap()
+    };
+    assert_eq!(evaluated(&mut student, 480.0), good);
+    assert_ne!(learn(&mut student), good);
+    assert_eq!(evaluated(&mut student, 100.0), good, "once");
+    // What is remembered is part of a checkpoint.
+    let file = student.0.save(true).unwrap();
+    let mut resumed = taught(&config, memory());
+    resumed.0.load(&file, 0).unwrap();
+    for student in [&mut student, &mut resumed] {
+        assert_ne!(learn(student), good);
+        assert_eq!(evaluated(student, 100.0), good, "twice");
+        let lost = learn(student);
+        assert_eq!(evaluated(student, 100.0), lost, "the world may be another now");
+        assert_eq!(evaluated(student, 500.0), lost, "a new start to count from");
+        learn(student);
+        assert_eq!(evaluated(student, 100.0), lost);
+    }
 }
 
 /// A student that submits, and a teacher that collects and loses every third connection right after it kept a batch.

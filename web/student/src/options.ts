@@ -84,8 +84,9 @@ export interface LearningOptions {
   targetEvery?: number;
   /** Share of the parameters that the target network takes over at every update. */
   targetTau?: number;
-  /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again. */
-  settle?: { atReturn: number; factor: number; floor: number } | null;
+  /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again,
+   * or put back the parameters of the last good one, at most `setbacks` times in a row. */
+  settle?: { atReturn: number; factor: number; floor: number; setbacks: number } | null;
 }
 
 /** The weights of the teachers' term (OTO, eq. 13), and how states are sent to them. */
