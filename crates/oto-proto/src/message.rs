@@ -68,12 +68,14 @@ pub struct Hello {
     pub grants: Vec<Grant>,
     /// The stage the student is in.
     pub stage: Option<Stage>,
+    /// What lets a student in that could show no token at the handshake; good once.
+    pub ticket: Option<String>,
 }
 
 oto_json::json_object! {
     Hello: open {
         protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
-        quantization omit none, grants = vec![Grant::Actions], stage omit none
+        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none
     }
 }
 

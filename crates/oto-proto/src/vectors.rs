@@ -1,4 +1,4 @@
-//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 9.
+//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 10.
 //!
 //! [`run`] is a pure function of a file's text, so that the same check runs natively, in a browser and on a WASI host.
 

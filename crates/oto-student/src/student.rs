@@ -714,6 +714,7 @@ fn teacher(
         quantization: teacher.quantization.clone(),
         grants,
         stage: Some(wire_stage(trainer.stages().stage())),
+        ticket: None,
     };
     let lockstep = config.clock == Clock::Lockstep;
     let link = LinkConfig {

@@ -106,13 +106,23 @@ impl Server {
 
     /// A connection that has not said anything.
     pub fn stranger(&self) -> Student {
-        let socket = self.upgrade(Some("oto.v1"), &[]).unwrap();
-        Student { socket, ids: Ids::default(), hello: hello("nobody", boxed(1), boxed(1)), formats: None }
+        self.stranger_with(&[]).unwrap()
+    }
+
+    /// The same with these headers in its handshake, or the status with which it was refused.
+    pub fn stranger_with(&self, headers: &[(&'static str, &str)]) -> Result<Student, u16> {
+        let socket = self.upgrade(Some("oto.v1"), headers)?;
+        Ok(Student { socket, ids: Ids::default(), hello: hello("nobody", boxed(1), boxed(1)), formats: None })
     }
 
     /// A student that has its welcome.
     pub fn student(&self, hello: Hello) -> (Student, Welcome) {
-        let mut student = self.stranger();
+        self.student_with(&[], hello)
+    }
+
+    /// The same with these headers in its handshake.
+    pub fn student_with(&self, headers: &[(&'static str, &str)], hello: Hello) -> (Student, Welcome) {
+        let mut student = self.stranger_with(headers).unwrap();
         student.say(&ClientMessage::Hello(Box::new(hello.clone())));
         let welcome = match student.hear() {
             Heard::Message(ServerMessage::Welcome(welcome)) => *welcome,
@@ -154,6 +164,7 @@ pub fn hello(policy: &str, observation: Space, action: Space) -> Hello {
         quantization: None,
         grants: vec![],
         stage: None,
+        ticket: None,
     }
 }
 
@@ -271,12 +282,19 @@ impl Student {
 
 /// Sends a plain request and gives the answer's head in lower case, and its body.
 pub fn request(server: &Server, line: &str, headers: &str) -> (String, Vec<u8>) {
-    let mut stream = server.connect();
-    let request =
-        format!("{line} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", server.address);
+    request_to(server.address, line, headers, b"")
+}
+
+/// The same, to any address and with a body.
+pub fn request_to(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
+    // Whoever refuses may do so before it has read all.
+    drop(stream.write_all(body));
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    drop(stream.read_to_end(&mut answer));
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
     (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
 }

@@ -77,6 +77,7 @@ impl World {
             quantization: None,
             grants: vec![Grant::Actions],
             stage: None,
+            ticket: None,
         };
         let config = LinkConfig {
             seed,

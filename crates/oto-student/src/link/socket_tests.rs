@@ -32,6 +32,7 @@ fn link(connect_timeout_ms: u64) -> Link {
         quantization: None,
         grants: vec![Grant::Actions],
         stage: None,
+        ticket: None,
     };
     let config =
         LinkConfig { connect_timeout_ms, backoff_min_ms: 5, backoff_max_ms: 20, ..LinkConfig::new(hello) };

@@ -24,6 +24,7 @@ fn hello(action: Space) -> Hello {
         quantization: None,
         grants: vec![oto_proto::Grant::Actions],
         stage: None,
+        ticket: None,
     }
 }
 

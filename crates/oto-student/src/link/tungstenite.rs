@@ -11,7 +11,7 @@ use thiserror::Error;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::Request;
 use tungstenite::http::HeaderValue;
-use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{HandshakeError, Message, WebSocket};
 
@@ -75,6 +75,21 @@ impl Socket {
     #[cfg(feature = "tls")]
     pub fn trust(&mut self, certificate: Vec<u8>) {
         self.address.trusted.push(certificate.into());
+    }
+
+    /// Shows a server this bearer token at every handshake.
+    ///
+    /// # Errors
+    /// If it is no text that a header may hold.
+    pub fn authorize(&mut self, token: &str) -> Result<(), AddressError> {
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_| AddressError {
+            url: self.address.request.uri().to_string(),
+            reason: "a token is of visible ASCII characters".into(),
+        })?;
+        value.set_sensitive(true);
+        self.address.request.headers_mut().insert(AUTHORIZATION, value);
+        Ok(())
     }
 
     /// The clock that this socket gives to its link: milliseconds since it was made.
