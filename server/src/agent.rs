@@ -471,7 +471,7 @@ impl OfflineAgent {
         if !self.passes(&returns) {
             return self.refuse(candidate, found);
         }
-        self.policies.publish_blocking(&self.parts.policy, candidate)?;
+        self.policies.publish(&self.parts.policy, candidate)?;
         self.serving = returns;
         (self.log)(Event::Published { updates, mean: found, before });
         Ok(())

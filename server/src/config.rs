@@ -1,7 +1,11 @@
 //! What a server serves, to whom, and how much of it.
 
 use crate::Policies;
+use crate::access::Access;
+use crate::audit::Audit;
 use crate::dataset::DatasetStore;
+use crate::queue::QueueLimits;
+use crate::tls::Tls;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +26,12 @@ pub struct ServerConfig {
     pub collecting: Collecting,
     /// Whether anyone who can reach the server may have the policies' bytes; not by default.
     pub share_weights: bool,
+    /// Who may use the server, and what they may; by default everyone, and everything it offers.
+    pub access: Option<Access>,
+    /// Where it is noted who wanted what and what they got; by default nowhere.
+    pub audit: Option<Audit>,
+    /// The certificate of a server that speaks TLS; by default it does not.
+    pub tls: Option<Tls>,
     /// Limits.
     pub limits: Limits,
 }
@@ -67,6 +77,9 @@ impl ServerConfig {
             origins: Vec::new(),
             collecting: Collecting::default(),
             share_weights: false,
+            access: None,
+            audit: None,
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -83,6 +96,8 @@ pub trait Assets: Send + Sync {
 pub struct Limits {
     /// Connections at once; one more is answered with 503.
     pub connections: usize,
+    /// Connections at once from one address; an IPv6 network of /64 counts as one. By default as many as there may be.
+    pub per_address: usize,
     /// Requests of one student in flight at once.
     pub credits: u16,
     /// States in one request; fewer where a state is so large that they would pass `message_bytes`.
@@ -91,15 +106,21 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Malformed messages of one student before its connection is closed.
     pub refusals: u32,
-    /// What a dropped request and a stopping server tell the student to wait.
+    /// What waits for one policy.
+    pub queue: QueueLimits,
+    /// What a stopping server, and one that takes no more connections or submissions, tells the student to wait.
     pub retry: Duration,
+    /// A stopping server adds up to this, to each student something else.
+    pub restart_spread: Duration,
+    /// For the handshake of TLS.
+    pub tls_timeout: Duration,
     /// For the headers of a request, and for the next request of the same connection.
     pub header_timeout: Duration,
     /// For all requests of a connection that does not become a student's.
     pub http_timeout: Duration,
     /// For a student's `hello`.
     pub hello_timeout: Duration,
-    /// From one ping to the next on a silent connection.
+    /// From one ping to the next on a silent connection, on average.
     pub ping_interval: Duration,
     /// For any sign of life from a student, pongs included.
     pub peer_timeout: Duration,
@@ -114,12 +135,16 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections: 512,
+            connections: 4096,
+            per_address: usize::MAX,
             credits: 8,
             max_rows: 4096,
             message_bytes: 2 << 20,
             refusals: 100,
+            queue: QueueLimits::default(),
             retry: Duration::from_secs(1),
+            restart_spread: Duration::from_secs(10),
+            tls_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             http_timeout: Duration::from_secs(300),
             hello_timeout: Duration::from_secs(10),

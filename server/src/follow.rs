@@ -6,10 +6,9 @@
 
 use crate::http::VERSION;
 use crate::policies::{Policies, Release, sha256};
-use crate::{ServerError, http};
+use crate::{ServerError, candidate, http};
 use oto_policy::tensors::MAX_MODEL_BYTES;
-use oto_policy::{Loaded, Metadata, Policy, PolicyError, fit_actions};
-use oto_proto::Space;
+use oto_policy::{Loaded, Metadata, PolicyError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -20,9 +19,6 @@ use ureq::http::StatusCode;
 
 /// The longest list of policies that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 4 << 20;
-
-/// Observations that a new version has to answer before it is published.
-const TRIAL_ROWS: usize = 16;
 
 /// What to follow, and how patiently.
 #[derive(Clone, Debug)]
@@ -184,7 +180,7 @@ impl Follower {
         let Some(download) = self.pull()? else {
             return Err(FollowError::Answer("304 to a request that knows nothing".into()));
         };
-        let policy = self.load(&download.bytes)?;
+        let policy = candidate::load(&download.bytes, &self.metadata)?;
         let mut metadata = self.metadata.clone();
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
@@ -226,9 +222,10 @@ impl Follower {
 
     fn take_over(&mut self, policies: &Policies) -> Result<Option<Event>, FollowError> {
         let Some(download) = self.pull()? else { return Ok(None) };
-        let published = self.load(&download.bytes).and_then(|policy| {
+        let loaded = candidate::load(&download.bytes, &self.metadata).map_err(FollowError::from);
+        let published = loaded.and_then(|policy| {
             let (model, version) = (Some(download.bytes.clone()), download.version);
-            Ok(policies.publish_blocking(&self.config.policy, Release { policy, model, version })?)
+            Ok(policies.publish(&self.config.policy, Release { policy, model, version })?)
         });
         match published {
             Ok(()) => Ok(Some(self.took(&download))),
@@ -239,15 +236,6 @@ impl Follower {
                 Err(error)
             }
         }
-    }
-
-    /// Makes a policy of bytes, and has it answer: a model may load and still give what is no action.
-    fn load(&self, bytes: &[u8]) -> Result<Box<dyn Policy>, FollowError> {
-        let mut policy = oto_policy::load(bytes, &self.metadata)?;
-        let (observations, mut actions) = (trial(policy.observation_space()), Vec::new());
-        policy.act(&observations, TRIAL_ROWS, &mut actions)?;
-        fit_actions(policy.action_space(), &mut actions)?;
-        Ok(policy)
     }
 
     fn took(&mut self, download: &Download) -> Event {
@@ -323,18 +311,6 @@ pub struct Following {
 /// Waits, unless it is told to stop.
 fn is_told(stopped: &Receiver<()>, pause: Duration) -> bool {
     stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
-}
-
-/// Some observations of a space `[TRIAL_ROWS, width]`: numbers from -1 to 1, as far as they lie inside.
-fn trial(space: &Space) -> Vec<f32> {
-    let row = |row: usize| match space {
-        Space::Discrete { n } => vec![(row as u32 % n) as f32],
-        Space::Box { low, high } => {
-            let number = |i: usize| ((7 * i + 13 * row) % 17) as f32 / 8.0 - 1.0;
-            low.iter().zip(high).enumerate().map(|(i, (low, high))| number(i).max(*low).min(*high)).collect()
-        }
-    };
-    (0..TRIAL_ROWS).flat_map(row).collect()
 }
 
 fn tag(sha256: &str) -> String {

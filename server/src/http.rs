@@ -7,9 +7,10 @@
 //! | `/policies` | JSON, a list of policies with name, version and metadata |
 //! | `/policies/NAME/model` | the bytes of a policy, where they are shared |
 //! | `/v1/teach` | the WebSocket of subprotocol `oto.v1` |
+//! | `/v1/ticket` | POST: a ticket for one student's `hello` |
 //! | anything else | the site |
 
-use crate::ServerConfig;
+use crate::admission::{Bearer, Caller, Server};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,7 +18,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
-use oto_proto::PROTOCOL;
+use oto_proto::{Grant, PROTOCOL};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -34,14 +35,18 @@ pub(crate) const VERSION: &str = "oto-version";
 /// Where students connect.
 pub(crate) const TEACH: &str = "/v1/teach";
 
-type Answer = Response<Full<Bytes>>;
+/// Where tickets are given.
+const TICKET: &str = "/v1/ticket";
+
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What answers the requests of one connection.
 #[derive(Clone)]
 pub(crate) struct Site {
-    config: Arc<ServerConfig>,
+    server: Arc<Server>,
+    caller: Caller,
     stopping: watch::Receiver<bool>,
-    upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+    upgrade: Arc<Mutex<Option<(OnUpgrade, Caller)>>>,
 }
 
 impl Service<Request<Incoming>> for Site {
@@ -55,16 +60,19 @@ impl Service<Request<Incoming>> for Site {
 }
 
 impl Site {
-    pub fn new(config: Arc<ServerConfig>, stopping: watch::Receiver<bool>) -> Self {
-        Site { config, stopping, upgrade: Arc::default() }
+    pub fn new(server: Arc<Server>, caller: Caller, stopping: watch::Receiver<bool>) -> Self {
+        Site { server, caller, stopping, upgrade: Arc::default() }
     }
 
-    /// The upgrade that a student asked for and got.
-    pub fn take_upgrade(&self) -> Option<OnUpgrade> {
+    /// The upgrade that a student asked for and got, and who it is as far as its handshake said.
+    pub fn take_upgrade(&self) -> Option<(OnUpgrade, Caller)> {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn answer(&self, request: &mut Request<Incoming>) -> Answer {
+        if request.method() == Method::POST && request.uri().path() == TICKET {
+            return self.ticket(request.headers());
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -73,7 +81,7 @@ impl Site {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if *self.stopping.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            "/readyz" if self.config.policies.is_empty() => {
+            "/readyz" if self.server.config.policies.is_empty() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "there are no policies\n")
             }
             "/readyz" => text(StatusCode::OK, "ready\n"),
@@ -88,10 +96,12 @@ impl Site {
 
     /// The bytes of a policy, for servers that follow this one.
     fn model(&self, name: &str, headers: &HeaderMap) -> Answer {
-        let name = percent_decode_str(name).decode_utf8();
-        let model =
-            name.ok().filter(|_| self.config.share_weights).and_then(|n| self.config.policies.model(&n));
-        let Some(model) = model else { return text(StatusCode::NOT_FOUND, "there is nothing here\n") };
+        let nothing = || text(StatusCode::NOT_FOUND, "there is nothing here\n");
+        let Ok(name) = percent_decode_str(name).decode_utf8() else { return nothing() };
+        if !self.may_have(&name, headers) {
+            return nothing();
+        }
+        let Some((version, model)) = self.server.config.policies.model(&name) else { return nothing() };
         let tag = format!("\"sha256-{}\"", model.sha256);
         let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| lists(known, &tag));
         let (status, body) = if known {
@@ -102,23 +112,85 @@ impl Site {
         let mut answer = respond(status, "application/octet-stream", body);
         let headers = answer.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(HeaderName::from_static(VERSION), model.version.into());
+        headers.insert(HeaderName::from_static(VERSION), version.into());
         if let Ok(tag) = HeaderValue::try_from(tag) {
             headers.insert(header::ETAG, tag);
         }
         answer
     }
 
+    /// Whether whoever asks may have a policy's bytes: anyone where they are shared, and a machine to which they are
+    /// granted.
+    fn may_have(&self, policy: &str, headers: &HeaderMap) -> bool {
+        let Bearer::Machine(machine) = self.server.bearer(headers) else {
+            return self.server.config.share_weights;
+        };
+        let granted = machine.may(Grant::Weights) && machine.may_ask(policy);
+        let caller = Caller { visitor: Some(machine), ..self.caller.clone() };
+        self.server.note(&caller, "model", Some(policy), if granted { "granted" } else { "not granted" });
+        granted
+    }
+
+    /// A ticket for a machine that has a token, or for a page of an allowed origin.
+    fn ticket(&self, headers: &HeaderMap) -> Answer {
+        let origin = headers.get(header::ORIGIN);
+        let mut caller = self.caller.clone();
+        let given = self.give_ticket(headers, &mut caller);
+        let verdict = given.as_ref().map_or_else(|(_, why)| *why, |_| "granted");
+        self.server.note(&caller, "ticket", None, verdict.trim_end());
+        let mut answer = match given {
+            Ok(json) => respond(StatusCode::OK, "application/json", json.into()),
+            Err((status, why)) => text(status, why),
+        };
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(origin) = origin.filter(|_| self.is_allowed(headers)) {
+            allow(&mut answer, origin);
+        }
+        answer
+    }
+
+    fn give_ticket(
+        &self,
+        headers: &HeaderMap,
+        caller: &mut Caller,
+    ) -> Result<String, (StatusCode, &'static str)> {
+        let forbidden = |why| Err((StatusCode::FORBIDDEN, why));
+        let Some(doorkeeper) = &self.server.doorkeeper else {
+            return Err((StatusCode::NOT_FOUND, "no tickets are needed here\n"));
+        };
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let visitor = match (self.server.bearer(headers), origin) {
+            (Bearer::Unknown, _) => return Err((StatusCode::UNAUTHORIZED, "nobody has this token\n")),
+            (Bearer::Machine(machine), _) => machine,
+            (Bearer::Absent, None) => {
+                return Err((StatusCode::UNAUTHORIZED, "expected a bearer token or an allowed origin\n"));
+            }
+            (Bearer::Absent, Some(_)) if !self.is_allowed(headers) => {
+                return forbidden("pages of this origin get no tickets here\n");
+            }
+            (Bearer::Absent, Some(origin)) => match doorkeeper.page(origin) {
+                Some(page) => page,
+                None => return forbidden("pages get tickets from their own server\n"),
+            },
+        };
+        caller.visitor = Some(visitor.clone());
+        match doorkeeper.issue(visitor) {
+            Ok((ticket, good)) => {
+                Ok(serde_json::json!({ "ticket": ticket, "seconds": good.as_secs() }).to_string())
+            }
+            Err(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "there is no randomness\n")),
+        }
+    }
+
     fn policies(&self, headers: &HeaderMap) -> Answer {
-        let body = self.config.policies.list(self.config.share_weights).to_string();
+        let body = self.server.config.policies.list(self.server.config.share_weights).to_string();
         let mut answer = respond(StatusCode::OK, "application/json", body.into());
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // A page that may have its students taught here may choose their teacher here, too.
         if let Some(origin) = headers.get(header::ORIGIN)
             && self.is_allowed(headers)
         {
-            answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+            allow(&mut answer, origin);
         }
         answer
     }
@@ -143,7 +215,17 @@ impl Site {
             return answer;
         }
         if !self.is_allowed(headers) {
+            self.server.note(&self.caller, "handshake", None, "origin not allowed");
             return text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n");
+        }
+        let mut caller = self.caller.clone();
+        match self.server.bearer(headers) {
+            Bearer::Absent => {}
+            Bearer::Machine(machine) => caller.visitor = Some(machine),
+            Bearer::Unknown => {
+                self.server.note(&caller, "handshake", None, "unknown token");
+                return text(StatusCode::UNAUTHORIZED, "nobody has this token\n");
+            }
         }
         if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
             return text(StatusCode::BAD_REQUEST, "expected the WebSocket subprotocol oto.v1\n");
@@ -155,7 +237,7 @@ impl Site {
             return text(StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is no key\n");
         };
         let upgrade = hyper::upgrade::on(request);
-        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, caller));
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
@@ -173,7 +255,7 @@ impl Site {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         let same = own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
-        same || self.config.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        same || self.server.config.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 
     fn asset(&self, path: &str, headers: &HeaderMap) -> Answer {
@@ -183,7 +265,7 @@ impl Site {
         } else {
             path.into()
         };
-        let found = match &self.config.assets {
+        let found = match &self.server.config.assets {
             Some(assets) if !path.split('/').any(|part| part == "..") => assets.get(&path),
             _ => None,
         };
@@ -211,11 +293,17 @@ impl Site {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Answer {
+/// Lets a page of this origin read the answer.
+fn allow(answer: &mut Answer, origin: &HeaderValue) {
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+}
+
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
     respond(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
-fn respond(status: StatusCode, mime: &'static str, body: Bytes) -> Answer {
+pub(crate) fn respond(status: StatusCode, mime: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

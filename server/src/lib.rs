@@ -4,33 +4,51 @@
 //! program, a test and a notebook can all have one.
 //!
 //! - [`config`]: policies, site, origins and limits;
-//! - `http`: plain requests, and the handshake of WebSockets;
-//! - `teach`: the conversation with one student;
-//! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them;
-//! - [`follow`]: policies of another server, pulled and published here as they come;
-//! - [`agent`]: a policy that learns here while it answers;
-//! - [`policies`]: policies by name; each has a thread that answers the states of all its students together.
+//! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it;
+//! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it;
+//! - `teach`: the conversation with one student, over the socket in `peer`;
+//! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
+//!   students together; a `shadow` beside it is only compared;
+//! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
+//!   policy that learns here, and by an operator;
+//! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
 #![forbid(unsafe_code)]
 
+pub mod access;
+mod addresses;
+pub mod admin;
+mod admission;
 pub mod agent;
+pub mod audit;
+mod batcher;
+pub mod candidate;
 pub mod config;
 pub mod dataset;
+pub mod folder;
 pub mod follow;
 mod http;
+mod peer;
 pub mod policies;
+pub mod queue;
+mod random;
+pub mod shadow;
 mod submit;
 mod teach;
+pub mod tls;
 
 pub use config::{Assets, Collecting, Limits, ServerConfig};
 pub use policies::{Policies, Release};
 
+use addresses::Addresses;
+use admission::{Caller, Server};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -51,6 +69,15 @@ pub enum ServerError {
     /// The thread of a policy could not be started, or is gone.
     #[error("the thread of policy {0:?} does not run")]
     Thread(String),
+    /// No version came before the one that answers.
+    #[error("there is no version to go back to: none came before this one")]
+    NothingBefore,
+    /// Nothing is tried.
+    #[error("there is no canary")]
+    NoCanary,
+    /// The description of who may use the server cannot be used.
+    #[error(transparent)]
+    Access(#[from] access::AccessError),
     /// The listener gives no connections any more.
     #[error("cannot accept connections: {0}")]
     Accept(std::io::Error),
@@ -71,8 +98,10 @@ pub async fn run(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
-    let config = Arc::new(config);
+    let server = Arc::new(Server::new(config)?);
+    let limits = &server.config.limits;
     let (stop, stopping) = watch::channel(false);
+    let addresses = Addresses::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut failures = 0;
@@ -83,10 +112,20 @@ pub async fn run(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= config.limits.connections => refuse(&stream),
-            Ok((stream, _)) => {
+            Ok((stream, _)) if connections.len() >= limits.connections => refuse(&stream),
+            Ok((stream, address)) => {
                 failures = 0;
-                connections.spawn(serve(stream, config.clone(), stopping.clone()));
+                let caller = Caller { address: address.ip(), visitor: None };
+                match addresses.enter(caller.address, limits.per_address) {
+                    None => refuse(&stream),
+                    Some(place) => {
+                        let (server, stopping) = (server.clone(), stopping.clone());
+                        connections.spawn(async move {
+                            accept(stream, server, caller, stopping).await;
+                            drop(place);
+                        });
+                    }
+                }
             }
             Err(error) if failures >= ACCEPT_FAILURES => break Err(ServerError::Accept(error)),
             Err(_) => {
@@ -99,40 +138,66 @@ pub async fn run(
     stop.send_replace(true);
     let all_closed = async { while connections.join_next().await.is_some() {} };
     // Past the deadline the rest is aborted when the set is dropped.
-    drop(timeout(config.limits.stop_timeout, all_closed).await);
+    drop(timeout(limits.stop_timeout, all_closed).await);
     result
 }
 
-/// One connection: plain requests, and then perhaps a student.
-async fn serve(stream: TcpStream, config: Arc<ServerConfig>, mut stopping: watch::Receiver<bool>) {
+/// One connection, with TLS or without.
+async fn accept(stream: TcpStream, server: Arc<Server>, caller: Caller, stopping: watch::Receiver<bool>) {
     // A label that waits for more to send with it is a late label. If it cannot be set, the connection is slower only.
     drop(stream.set_nodelay(true));
-    let site = http::Site::new(config.clone(), stopping.clone());
+    match &server.config.tls {
+        None => serve(stream, server, caller, stopping).await,
+        Some(tls) => {
+            let accepting = tls.acceptor().accept(stream);
+            if let Ok(Ok(stream)) = timeout(server.config.limits.tls_timeout, accepting).await {
+                serve(stream, server, caller, stopping).await;
+            }
+        }
+    }
+}
+
+/// Plain requests, and then perhaps a student.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    server: Arc<Server>,
+    caller: Caller,
+    mut stopping: watch::Receiver<bool>,
+) {
+    // What HTTP needs is freed before a student stays.
+    let upgrade = Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await;
+    if let Some((upgrade, caller)) = upgrade
+        && let Ok(upgraded) = upgrade.await
+    {
+        Box::pin(teach::teach(TokioIo::new(upgraded), &server, caller, stopping)).await;
+    }
+}
+
+/// Answers plain requests. Gives the upgrade that one of them asked for and got.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    server: Arc<Server>,
+    caller: Caller,
+    stopping: &mut watch::Receiver<bool>,
+) -> Option<(hyper::upgrade::OnUpgrade, Caller)> {
+    let limits = server.config.limits.clone();
+    let site = http::Site::new(server, caller, stopping.clone());
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.limits.header_timeout)
+        .header_read_timeout(limits.header_timeout)
         .max_buf_size(http::HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), site.clone())
         .with_upgrades();
-    {
-        let mut connection = pin!(connection);
-        let finished = tokio::select! {
-            finished = &mut connection => finished,
-            () = sleep(config.limits.http_timeout) => return,
-            () = stopped(&mut stopping) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if finished.is_err() {
-            return;
+    let mut connection = pin!(connection);
+    let finished = tokio::select! {
+        finished = &mut connection => finished,
+        () = sleep(limits.http_timeout) => return None,
+        () = stopped(stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
-    }
-    if let Some(upgrade) = site.take_upgrade()
-        && let Ok(upgraded) = upgrade.await
-    {
-        teach::teach(TokioIo::new(upgraded), &config, stopping).await;
-    }
+    };
+    finished.ok().and_then(|()| site.take_upgrade())
 }
 
 /// Done when the server stops.
@@ -145,4 +210,15 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 fn refuse(stream: &TcpStream) {
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     drop(stream.try_write(answer));
+}
+
+/// Lets this process have as many files and sockets open as its system allows, where it may choose; often a soft limit
+/// of 1,024 stands before that. A limit that stays as it is shows when connections are refused.
+pub fn raise_open_files() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
 }

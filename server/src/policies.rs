@@ -1,21 +1,20 @@
-//! Policies by name. Each has a thread of its own, which takes all requests that wait, answers them in one call of
-//! [`Policy::act`], and splits the answer. While it computes, the next batch gathers: nobody waits for company, and the
-//! busier the server, the larger its batches.
+//! Policies by name, what is published of each, and how students reach them.
+//!
+//! Each has a queue ([`crate::queue`]) and a thread ([`crate::batcher`]). Everything that changes what answers is a
+//! [`ChangeKind`], done by that thread between two batches.
 
 use crate::ServerError;
+use crate::batcher::{Batcher, Rows, Version};
+use crate::queue::{NotTaken, Queue, QueueLimits, Request, Said, Seat};
+use crate::shadow::Comparison;
 use bytes::Bytes;
-use oto_policy::{Loaded, Metadata, Policy, PolicyError, fit_actions, scripted};
+use oto_policy::{Loaded, Metadata, Policy, scripted};
 use oto_proto::message::MAX_NAME_BYTES;
 use oto_proto::{ErrorCode, ErrorMessage, Space, TeacherInfo};
 use sha2::{Digest, Sha256};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, watch};
-
-/// The most rows of one call, if no single request has more.
-pub const BATCH_ROWS: usize = 8192;
-/// The most requests that wait for one policy; one more is refused as `overloaded`.
-pub const QUEUE: usize = 128;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
 
 /// The policies of a server. Clones share them; their threads end with the last clone.
 #[derive(Clone)]
@@ -26,14 +25,14 @@ struct Hosted {
     name: String,
     metadata: Metadata,
     info: TeacherInfo,
-    work: mpsc::Sender<Work>,
-    version: watch::Receiver<u32>,
-    model: Shelf,
+    queue: Arc<Queue>,
+    status: watch::Receiver<Status>,
 }
 
-enum Work {
-    Answer(Request),
-    Publish(Release),
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 /// A policy to be published.
@@ -52,24 +51,25 @@ impl From<Box<dyn Policy>> for Release {
     }
 }
 
-/// The bytes of a policy's newest version.
+impl From<Release> for Version {
+    fn from(Release { policy, model, version }: Release) -> Self {
+        Version { number: version, rows: Rows::new(policy), model: model.map(Model::new) }
+    }
+}
+
+/// The bytes of a policy.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// The version that they are.
-    pub version: u32,
     /// As they were loaded.
     pub bytes: Bytes,
     /// Their SHA-256 in hexadecimal digits.
     pub sha256: String,
 }
 
-/// Where the newest bytes lie, if there are any.
-type Shelf = Arc<Mutex<Option<Arc<Model>>>>;
-
 impl Model {
-    fn new(version: u32, bytes: Vec<u8>) -> Arc<Self> {
+    fn new(bytes: Vec<u8>) -> Arc<Self> {
         let sha256 = sha256(&bytes);
-        Arc::new(Model { version, bytes: bytes.into(), sha256 })
+        Arc::new(Model { bytes: bytes.into(), sha256 })
     }
 }
 
@@ -78,26 +78,57 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// States that want actions.
-pub(crate) struct Request {
-    /// The student's number for it.
-    pub id: u32,
-    /// The number of states.
-    pub rows: usize,
-    /// The teacher's observations `[rows, observation width]`.
-    pub observations: Vec<f32>,
-    /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
-    pub reply: mpsc::Sender<Answer>,
+/// What answers a policy's students now.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    /// The version that answers all but a canary's students.
+    pub version: u32,
+    /// Its bytes, if it was loaded from any.
+    pub model: Option<Arc<Model>>,
+    /// What is tried on a part of the students.
+    pub canary: Option<Canary>,
+    /// What is compared with the answers.
+    pub shadow: Option<Arc<Mutex<Comparison>>>,
+    /// Why the last canary ended, if it failed.
+    pub ended: Option<String>,
 }
 
-/// What the policy said to one request.
-pub(crate) struct Answer {
-    /// The student's number for the request.
-    pub id: u32,
-    /// The version that answered.
+/// A version that answers a part of the students.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Canary {
+    /// Its number.
     pub version: u32,
-    /// The teacher's actions `[rows, action width]`.
-    pub actions: Result<Vec<f32>, ErrorMessage>,
+    /// How many of a hundred students it answers.
+    pub percent: f32,
+}
+
+impl Status {
+    /// The version that answers a student of this draw.
+    pub fn version_for(&self, draw: f32) -> u32 {
+        self.canary.filter(|canary| draw < canary.percent).map_or(self.version, |canary| canary.version)
+    }
+}
+
+/// What is to be changed, and who wants to hear what came of it.
+pub(crate) struct Change {
+    pub kind: ChangeKind,
+    pub done: Option<oneshot::Sender<Result<u32, ServerError>>>,
+}
+
+/// What can be changed.
+pub(crate) enum ChangeKind {
+    /// A new version for all but a canary's students.
+    Publish(Version),
+    /// The version before the last one, published anew.
+    RollBack,
+    /// A version for so many of a hundred students, from now until it is promoted or ended.
+    Canary(Version, f32),
+    /// The canary for all.
+    Promote,
+    /// The canary for nobody, and why if it failed.
+    EndCanary(Option<String>),
+    /// A policy whose answers are compared and not sent; none ends it.
+    Shadow(Option<Rows>),
 }
 
 impl Policies {
@@ -117,48 +148,83 @@ impl Policies {
         Ok(Policies(hosted.into()))
     }
 
-    /// Replaces a policy by a new version between two of its answers, and tells its students.
+    /// Replaces a policy by a new version between two of its answers, and tells its students. It does not wait for
+    /// that.
     ///
     /// # Errors
     /// If there is no such policy or the spaces differ.
-    pub async fn publish(&self, name: &str, release: impl Into<Release>) -> Result<(), ServerError> {
+    pub fn publish(&self, name: &str, release: impl Into<Release>) -> Result<(), ServerError> {
         let release = release.into();
-        let hosted = self.fitting(name, &release)?;
-        hosted.work.send(Work::Publish(release)).await.map_err(|_| ServerError::Thread(name.to_owned()))
+        self.fitting(name, &release)?;
+        self.change(name, ChangeKind::Publish(release.into()), None)
     }
 
-    /// [`Policies::publish`] for a thread of its own, which may wait.
+    /// Lets a version answer so many of a hundred students, until it is promoted, ended or fails where the one before does
+    /// not. Gives its number.
     ///
     /// # Errors
-    /// The same.
-    pub fn publish_blocking(&self, name: &str, release: impl Into<Release>) -> Result<(), ServerError> {
+    /// If there is no such policy or the spaces differ.
+    pub async fn try_on(
+        &self,
+        name: &str,
+        release: impl Into<Release>,
+        percent: f32,
+    ) -> Result<u32, ServerError> {
         let release = release.into();
-        let hosted = self.fitting(name, &release)?;
-        hosted.work.blocking_send(Work::Publish(release)).map_err(|_| ServerError::Thread(name.to_owned()))
+        self.fitting(name, &release)?;
+        self.changed(name, ChangeKind::Canary(release.into(), percent)).await
     }
 
-    /// The policy of this name, if the release may take its place.
-    fn fitting(&self, name: &str, release: &Release) -> Result<&Hosted, ServerError> {
-        let hosted = self.hosted(name).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))?;
-        let TeacherInfo { observation, action, .. } = &hosted.info;
-        if release.policy.observation_space() != observation || release.policy.action_space() != action {
-            return Err(ServerError::Spaces(name.to_owned()));
+    /// Has something changed, and waits for what comes of it: the version of the policy then, or the canary's.
+    ///
+    /// # Errors
+    /// If there is no such policy, or the change cannot be made now.
+    pub(crate) async fn changed(&self, name: &str, kind: ChangeKind) -> Result<u32, ServerError> {
+        let (done, heard) = oneshot::channel();
+        self.change(name, kind, Some(done))?;
+        heard.await.unwrap_or_else(|_| Err(ServerError::Thread(name.to_owned())))
+    }
+
+    fn change(
+        &self,
+        name: &str,
+        kind: ChangeKind,
+        done: Option<oneshot::Sender<Result<u32, ServerError>>>,
+    ) -> Result<(), ServerError> {
+        match self.hosted(name)?.queue.change(Change { kind, done }) {
+            true => Ok(()),
+            false => Err(ServerError::Thread(name.to_owned())),
         }
-        Ok(hosted)
     }
 
-    fn hosted(&self, name: &str) -> Option<&Hosted> {
-        self.0.iter().find(|hosted| hosted.name == name).map(|hosted| &**hosted)
+    /// Whether the release may take the place of the policy of this name.
+    pub(crate) fn fitting(&self, name: &str, release: &Release) -> Result<(), ServerError> {
+        let TeacherInfo { observation, action, .. } = &self.hosted(name)?.info;
+        match release.policy.observation_space() == observation && release.policy.action_space() == action {
+            true => Ok(()),
+            false => Err(ServerError::Spaces(name.to_owned())),
+        }
+    }
+
+    fn hosted(&self, name: &str) -> Result<&Hosted, ServerError> {
+        let found = self.0.iter().find(|hosted| hosted.name == name);
+        found.map(|hosted| &**hosted).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))
+    }
+
+    /// What was said of a policy when it was loaded.
+    pub(crate) fn metadata(&self, name: &str) -> Result<&Metadata, ServerError> {
+        Ok(&self.hosted(name)?.metadata)
     }
 
     /// The version of a policy now.
     pub fn version(&self, name: &str) -> Option<u32> {
-        Some(*self.hosted(name)?.version.borrow())
+        Some(self.hosted(name).ok()?.status.borrow().version)
     }
 
-    /// The bytes of a policy's newest version, if it was loaded from any.
-    pub(crate) fn model(&self, name: &str) -> Option<Arc<Model>> {
-        self.hosted(name)?.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// A policy's version and the bytes of it, if it was loaded from any.
+    pub(crate) fn model(&self, name: &str) -> Option<(u32, Arc<Model>)> {
+        let status = self.hosted(name).ok()?.status.borrow();
+        Some((status.version, status.model.clone()?))
     }
 
     /// Whether there are none.
@@ -169,14 +235,33 @@ impl Policies {
     /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
     pub(crate) fn list(&self, share: bool) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
+            let status = hosted.status.borrow();
             let mut entry = serde_json::to_value(&hosted.metadata).unwrap_or_default();
             entry["name"] = hosted.name.as_str().into();
-            entry["version"] = (*hosted.version.borrow()).into();
-            if let Some(model) = self.model(&hosted.name).filter(|_| share) {
+            entry["version"] = status.version.into();
+            if let Some(model) = status.model.as_ref().filter(|_| share) {
                 entry["model_bytes"] = model.bytes.len().into();
                 entry["sha256"] = model.sha256.as_str().into();
             }
             entry
+        };
+        self.0.iter().map(entry).collect()
+    }
+
+    /// A list for operators: what answers, what is tried, and how much waits.
+    pub(crate) fn operators_list(&self) -> serde_json::Value {
+        let entry = |hosted: &Arc<Hosted>| {
+            let Status { version, model, canary, shadow, ended } = hosted.status.borrow().clone();
+            let shadow = shadow.map(|shadow| shadow.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            serde_json::json!({
+                "name": hosted.name,
+                "version": version,
+                "sha256": model.map(|model| model.sha256.clone()),
+                "canary": canary.map(|c| serde_json::json!({ "version": c.version, "percent": c.percent })),
+                "canary_failed": ended,
+                "shadow": shadow,
+                "queue": hosted.queue.load(),
+            })
         };
         self.0.iter().map(entry).collect()
     }
@@ -193,13 +278,7 @@ impl Policies {
             let policy =
                 scripted(name, observation.clone(), action.clone()).map_err(|e| refuse(e.to_string()))?;
             let info = info(&*policy, "A scripted baseline.");
-            let (_, version) = watch::channel(1);
-            return Ok(Teacher {
-                id: self.0.len() as u32,
-                info,
-                version,
-                way: Way::Scripted(Mutex::new(policy)),
-            });
+            return Ok(Teacher { id: self.0.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
         }
         let Some(id) = self.0.iter().position(|hosted| hosted.name == name) else {
             let names: Vec<_> = self.0.iter().map(|hosted| hosted.name.as_str()).collect();
@@ -207,9 +286,11 @@ impl Policies {
                 "there is no policy {name:?} here; there are {names:?} and \"scripted:random\""
             )));
         };
-        let Hosted { info, version, work, .. } = &*self.0[id];
-        let (info, version) = (info.clone(), version.clone());
-        Ok(Teacher { id: id as u32, info, version, way: Way::Hosted(work.clone()) })
+        let hosted = self.0[id].clone();
+        // Drawn once, so that a canary's student stays one.
+        let seat = hosted.queue.seat(100.0 * crate::random::share());
+        let (info, status) = (hosted.info.clone(), hosted.status.clone());
+        Ok(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, status } })
     }
 }
 
@@ -219,38 +300,70 @@ pub(crate) struct Teacher {
     pub id: u32,
     /// What it observes and does.
     pub info: TeacherInfo,
-    /// Its version, now and later.
-    pub version: watch::Receiver<u32>,
     way: Way,
 }
 
 enum Way {
-    Hosted(mpsc::Sender<Work>),
+    Hosted {
+        hosted: Arc<Hosted>,
+        seat: Seat,
+        status: watch::Receiver<Status>,
+    },
     /// Answers at once: a scripted policy costs nothing, and it was made for this student.
-    Scripted(Mutex<Box<dyn Policy>>),
-}
-
-/// Why a request was not taken.
-pub(crate) enum NotTaken {
-    /// Too many wait already.
-    Full,
-    /// The policy's thread is gone.
-    Gone,
+    Scripted(Rows),
 }
 
 impl Teacher {
     /// Takes a request; its answer comes through its `reply`.
-    pub fn ask(&self, request: Request) -> Result<(), NotTaken> {
-        match &self.way {
-            Way::Hosted(work) => work.try_send(Work::Answer(request)).map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => NotTaken::Full,
-                mpsc::error::TrySendError::Closed(_) => NotTaken::Gone,
-            }),
-            Way::Scripted(policy) => {
-                let mut policy = policy.lock().unwrap_or_else(PoisonError::into_inner);
-                Batch::default().answer(&mut **policy, 1, vec![request]);
+    pub fn ask(&mut self, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+        match &mut self.way {
+            Way::Hosted { hosted, seat, .. } => hosted.queue.push(seat, request, limits),
+            Way::Scripted(rows) => {
+                let said = match rows.act(&request.observations, request.rows) {
+                    Ok(actions) => Said::Actions { version: 1, actions: actions.to_vec() },
+                    Err(error) => {
+                        let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());
+                        Said::Failed(Box::new(message))
+                    }
+                };
+                request.answer(said);
                 Ok(())
             }
+        }
+    }
+
+    /// The version that answers this student now.
+    pub fn version(&self) -> u32 {
+        match &self.way {
+            Way::Hosted { seat, status, .. } => status.borrow().version_for(seat.draw()),
+            Way::Scripted(_) => 1,
+        }
+    }
+
+    /// Done when something was published that this student may not know of.
+    pub async fn published(&mut self) {
+        if let Way::Hosted { status, .. } = &mut self.way
+            && status.changed().await.is_ok()
+        {
+            return;
+        }
+        // A scripted policy stays as it is, and so does one that is gone.
+        std::future::pending().await
+    }
+
+    /// How long a request of now would wait.
+    pub fn pause(&self) -> Duration {
+        match &self.way {
+            Way::Hosted { hosted, .. } => hosted.queue.pause(),
+            Way::Scripted(_) => Duration::ZERO,
+        }
+    }
+}
+
+impl Drop for Teacher {
+    fn drop(&mut self) {
+        if let Way::Hosted { hosted, seat, .. } = &self.way {
+            hosted.queue.forget(seat);
         }
     }
 }
@@ -263,15 +376,14 @@ impl Hosted {
         model: Option<Vec<u8>>,
     ) -> Result<Self, ServerError> {
         let info = info(&*policy, metadata.description.as_deref().unwrap_or_default());
-        let (work, queue) = mpsc::channel(QUEUE);
-        let (publish, version) = watch::channel(1);
-        let model: Shelf = Arc::new(Mutex::new(model.map(|bytes| Model::new(1, bytes))));
-        let shelf = model.clone();
+        let queue = Arc::<Queue>::default();
+        let first = Version::from(Release { policy, model, version: 1 });
+        let (batcher, status) = Batcher::new(first, queue.clone());
         std::thread::Builder::new()
             .name(format!("policy {name}"))
-            .spawn(move || answer_all(policy, queue, &publish, &shelf))
+            .spawn(move || batcher.run())
             .map_err(|_| ServerError::Thread(name.clone()))?;
-        Ok(Hosted { name, metadata, info, work, version, model })
+        Ok(Hosted { name, metadata, info, queue, status })
     }
 }
 
@@ -280,105 +392,5 @@ fn info(policy: &dyn Policy, description: &str) -> TeacherInfo {
         observation: policy.observation_space().clone(),
         action: policy.action_space().clone(),
         description: description.to_owned(),
-    }
-}
-
-/// The life of a policy's thread.
-fn answer_all(
-    mut policy: Box<dyn Policy>,
-    mut queue: mpsc::Receiver<Work>,
-    publish: &watch::Sender<u32>,
-    shelf: &Shelf,
-) {
-    let mut version = 1;
-    let mut batch = Batch::default();
-    let mut held = None;
-    while let Some(work) = held.take().or_else(|| queue.blocking_recv()) {
-        match work {
-            Work::Publish(next) => {
-                policy = next.policy;
-                version = next.version.max(version + 1);
-                let model = next.model.map(|bytes| Model::new(version, bytes));
-                *shelf.lock().unwrap_or_else(PoisonError::into_inner) = model;
-                publish.send_replace(version);
-            }
-            Work::Answer(first) => {
-                let mut rows = first.rows;
-                let mut requests = vec![first];
-                while let Ok(next) = queue.try_recv() {
-                    match next {
-                        Work::Answer(request) if rows + request.rows <= BATCH_ROWS => {
-                            rows += request.rows;
-                            requests.push(request);
-                        }
-                        other => {
-                            held = Some(other);
-                            break;
-                        }
-                    }
-                }
-                // Nobody waits for what a student asked before it vanished.
-                requests.retain(|request| !request.reply.is_closed());
-                batch.answer(&mut *policy, version, requests);
-            }
-        }
-    }
-}
-
-/// Buffers of one batch, kept for the next.
-#[derive(Default)]
-struct Batch {
-    observations: Vec<f32>,
-    actions: Vec<f32>,
-}
-
-impl Batch {
-    /// Answers requests together. If that fails, each is answered alone: one student's odd states are not the others'
-    /// fault.
-    fn answer(&mut self, policy: &mut dyn Policy, version: u32, requests: Vec<Request>) {
-        self.observations.clear();
-        requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
-        let rows = requests.iter().map(|request| request.rows).sum();
-        match self.act(policy, rows) {
-            Err(_) if requests.len() > 1 => {
-                requests.into_iter().for_each(|request| self.answer(policy, version, vec![request]));
-            }
-            Err(error) => requests.iter().for_each(|request| {
-                let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());
-                request.answer(version, Err(message.about(Some(request.id))));
-            }),
-            Ok(width) => {
-                let mut rest = self.actions.as_slice();
-                for request in requests {
-                    let (actions, later) = rest.split_at(request.rows * width);
-                    request.answer(version, Ok(actions.to_vec()));
-                    rest = later;
-                }
-            }
-        }
-    }
-
-    /// Asks the policy and checks what it says, whoever wrote it. Gives the width of an action.
-    fn act(&mut self, policy: &mut dyn Policy, rows: usize) -> Result<usize, PolicyError> {
-        if rows == 0 {
-            return Ok(0);
-        }
-        let Batch { observations, actions } = self;
-        catch_unwind(AssertUnwindSafe(|| policy.act(observations, rows, actions)))
-            .unwrap_or_else(|_| Err(PolicyError::Run("it panicked".into())))?;
-        let width = policy.action_space().width();
-        if actions.len() != rows * width {
-            let message = format!("it gave {} numbers for {rows} rows of {width}", actions.len());
-            return Err(PolicyError::Run(message));
-        }
-        fit_actions(policy.action_space(), actions)?;
-        Ok(width)
-    }
-}
-
-impl Request {
-    fn answer(&self, version: u32, actions: Result<Vec<f32>, ErrorMessage>) {
-        // It fails only if the student is gone.
-        drop(self.reply.try_send(Answer { id: self.id, version, actions }));
     }
 }

@@ -3,152 +3,59 @@
 //! One task does it all, so that a student which does not read is one that nobody reads from either, until its
 //! deadline. Specified in `PROTOCOL.md` of `oto-proto`.
 
-use crate::config::{Limits, ServerConfig};
-use crate::policies::{Answer, NotTaken, Request, Teacher};
+use crate::access::{Entered, Visitor};
+use crate::admission::{Caller, Server};
+use crate::config::Limits;
+use crate::peer::{End, Peer, milliseconds, refused};
+use crate::policies::Teacher;
+use crate::queue::{Answer, NotTaken, Request, Said};
+use crate::random;
 use crate::stopped;
 use crate::submit::{self, Submissions};
-use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use oto_policy::action;
-use oto_proto::message::{CLOSE_RESTARTING, MAX_CONTROL_BYTES, Overloaded, Published, Restarting};
+use oto_proto::message::{Overloaded, Published, Restarting};
 use oto_proto::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, Kind, Plan, ServerMessage,
     Welcome,
 };
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
-
-/// tungstenite's default of 128 KiB for each direction would be most of a connection's memory.
-const SOCKET_BUFFER_BYTES: usize = 4 << 10;
-
-/// How a conversation ends.
-enum End {
-    /// The student is gone, or closes, or takes nothing any more.
-    Gone,
-    /// It said `bye`.
-    Bye,
-    /// The server stops.
-    Restarting,
-    /// The student is told why, and shown out.
-    Refused(ErrorMessage),
-}
-
-impl From<ErrorMessage> for End {
-    fn from(error: ErrorMessage) -> Self {
-        End::Refused(error)
-    }
-}
-
-fn refused(code: ErrorCode, message: impl Into<String>) -> End {
-    End::Refused(ErrorMessage::new(code, message))
-}
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
 
 /// Teaches one student until it leaves, misbehaves or the server stops.
-pub(crate) async fn teach(io: TokioIo<Upgraded>, config: &ServerConfig, mut stopping: watch::Receiver<bool>) {
-    let limits = &config.limits;
-    let largest = limits.message_bytes.max(MAX_CONTROL_BYTES);
-    let settings = WebSocketConfig::default()
-        .read_buffer_size(SOCKET_BUFFER_BYTES)
-        .write_buffer_size(SOCKET_BUFFER_BYTES)
-        // Room for one answer: each is flushed before the next is written.
-        .max_write_buffer_size(2 * largest)
-        .max_message_size(Some(largest))
-        .max_frame_size(Some(largest));
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await;
-    let mut peer = Peer { socket, limits };
-    let end = match greet(&mut peer, config, &mut stopping).await {
+pub(crate) async fn teach(
+    io: TokioIo<Upgraded>,
+    server: &Server,
+    caller: Caller,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut peer = Peer::new(io, &server.config.limits).await;
+    let end = match greet(&mut peer, server, &caller, &mut stopping).await {
         Ok(mut lesson) => lesson.hold(&mut peer, &mut stopping).await.unwrap_or_else(|end| end),
         Err(end) => end,
     };
     peer.dismiss(end).await;
 }
 
-/// The student's socket, every use of which has a deadline.
-struct Peer<'a> {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
-    limits: &'a Limits,
-}
-
-impl Peer<'_> {
-    /// The next message.
-    async fn receive(&mut self) -> Result<Message, End> {
-        match self.socket.next().await {
-            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
-            Some(Ok(message)) => Ok(message),
-            Some(Err(Error::Capacity(error))) => Err(refused(ErrorCode::TooLarge, error.to_string())),
-            Some(Err(Error::Protocol(error))) => Err(refused(ErrorCode::BadMessage, error.to_string())),
-            Some(Err(Error::Utf8(error))) => Err(refused(ErrorCode::BadMessage, error)),
-            Some(Err(_)) => Err(End::Gone),
-        }
-    }
-
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(self.limits.write_timeout, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            // Whoever takes nothing can be told nothing.
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
-        }
-    }
-
-    async fn say(&mut self, message: ServerMessage) -> Result<(), End> {
-        self.send(Message::text(message.encode())).await
-    }
-
-    /// Says why, closes, and waits for the student to have read it: a socket that is dropped with unread bytes takes
-    /// back what it sent last.
-    async fn dismiss(mut self, end: End) {
-        let (message, code, reason) = match end {
-            End::Gone => (None, CloseCode::Normal, ""),
-            End::Bye => (None, CloseCode::Normal, "bye"),
-            End::Restarting => (None, CloseCode::from(CLOSE_RESTARTING), "restarting"),
-            End::Refused(error) => {
-                let code = CloseCode::from(error.code.close_code());
-                (Some(ServerMessage::Error(error)), code, "refused")
-            }
-        };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        let farewell = async {
-            if let Some(message) = message {
-                self.say(message).await?;
-            }
-            self.send(close).await
-        };
-        if farewell.await.is_err() {
-            return;
-        }
-        let io = self.socket.get_mut();
-        let leave = async {
-            io.shutdown().await?;
-            let mut rest = [0; 1024];
-            while io.read(&mut rest).await? > 0 {}
-            Ok::<_, std::io::Error>(())
-        };
-        // Whatever it says now, or if it stays: the connection ends here.
-        drop(timeout(self.limits.close_timeout, leave).await);
-    }
-}
-
 /// Waits for `hello` and answers it.
 async fn greet(
     peer: &mut Peer<'_>,
-    config: &ServerConfig,
+    server: &Server,
+    caller: &Caller,
     stopping: &mut watch::Receiver<bool>,
 ) -> Result<Lesson, End> {
-    let deadline = sleep(config.limits.hello_timeout);
-    tokio::pin!(deadline);
+    let mut deadline = pin!(sleep(peer.limits.hello_timeout));
     let hello = loop {
         let message = tokio::select! {
             message = peer.receive() => message?,
             () = &mut deadline => return Err(refused(ErrorCode::Timeout, "expected hello in time, got none")),
             () = stopped(stopping) => {
-                peer.say(restarting(&config.limits)).await?;
+                peer.say(restarting(peer.limits)).await?;
                 return Err(End::Restarting);
             }
         };
@@ -166,17 +73,21 @@ async fn greet(
             _ => {}
         }
     };
-    let (lesson, welcome) = Lesson::agree(&hello, config)?;
+    let (lesson, welcome) = Lesson::agree(&hello, server, caller)?;
     peer.say(ServerMessage::Welcome(Box::new(welcome))).await?;
     Ok(lesson)
 }
 
+/// Each student is told another time, so that they do not come back all at once.
 fn restarting(limits: &Limits) -> ServerMessage {
-    ServerMessage::Restarting(Restarting { retry_ms: milliseconds(limits.retry) })
+    let retry = random::between(limits.retry, limits.restart_spread);
+    ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })
 }
 
-fn milliseconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+/// A request was dropped and may come again after about this time, and not all of them at once.
+fn overloaded(request: u32, pause: Duration) -> ServerMessage {
+    let retry_ms = milliseconds(random::between(pause, pause / 2));
+    ServerMessage::Overloaded(Overloaded { request: Some(request), retry_ms })
 }
 
 /// What there is to say of a submission that was written; never, where none is.
@@ -190,6 +101,11 @@ async fn written(submissions: &mut Option<Submissions>) -> ServerMessage {
 /// What was agreed with a student, and what is under way.
 struct Lesson {
     teacher: Teacher,
+    visitor: Arc<Visitor>,
+    /// Counts this connection as the visitor's.
+    _entered: Entered,
+    /// The newest version that the student was told of.
+    version: u32,
     plan: Plan,
     formats: Formats,
     max_rows: u16,
@@ -205,9 +121,11 @@ struct Lesson {
 }
 
 impl Lesson {
-    fn agree(hello: &Hello, config: &ServerConfig) -> Result<(Lesson, Welcome), ErrorMessage> {
+    fn agree(hello: &Hello, server: &Server, caller: &Caller) -> Result<(Lesson, Welcome), End> {
+        let config = &server.config;
         let limits = &config.limits;
         let formats = hello.formats()?;
+        let (visitor, entered) = server.admit(hello, caller)?;
         let teacher = config.policies.teacher(&hello.policy, &hello.observation, &hello.action)?;
         let info = &teacher.info;
         let adapter = hello.adapter.clone().unwrap_or_default();
@@ -221,17 +139,20 @@ impl Lesson {
         let max_rows = u16::try_from(max_rows).unwrap_or(u16::MAX).min(limits.max_rows);
         if max_rows == 0 {
             let message = format!("expected rows of at most {} bytes, got {row_bytes}", limits.message_bytes);
-            return Err(ErrorMessage::new(ErrorCode::TooLarge, message));
+            return Err(refused(ErrorCode::TooLarge, message));
         }
         let credits = limits.credits.max(1);
         let submissions =
-            Submissions::grant(hello, &formats, info, teacher.id, &config.collecting, limits.message_bytes);
+            Some(&config.collecting).filter(|_| visitor.may(Grant::Submit)).and_then(|collecting| {
+                Submissions::grant(hello, &formats, info, teacher.id, collecting, limits.message_bytes)
+            });
+        let version = teacher.version();
         let mut grants = vec![Grant::Actions];
         grants.extend(submissions.as_ref().map(|_| Grant::Submit));
         let welcome = Welcome {
             policy: hello.policy.clone(),
             policy_id: teacher.id,
-            version: *teacher.version.borrow(),
+            version,
             max_rows,
             credits,
             dtype: formats.states.dtype(),
@@ -246,6 +167,9 @@ impl Lesson {
         let (in_flight, refusals) = (0, 0);
         let lesson = Lesson {
             teacher,
+            visitor,
+            _entered: entered,
+            version,
             plan,
             formats,
             max_rows,
@@ -262,40 +186,42 @@ impl Lesson {
 
     /// Answers until the end.
     async fn hold(&mut self, peer: &mut Peer<'_>, stopping: &mut watch::Receiver<bool>) -> Result<End, End> {
-        let limits = peer.limits;
-        let mut heard = Instant::now();
-        let mut pinged = heard;
-        // Its sender ends when the policies do, and stays for as long as a scripted one has a version to wait for.
-        let mut version = self.teacher.version.clone();
-        let mut publishes = true;
+        let mut silence = Silence::new(peer.limits);
+        let mut alarm = pin!(sleep_until(silence.ends()));
         loop {
-            let quiet = (heard.max(pinged) + limits.ping_interval).min(heard + limits.peer_timeout);
             tokio::select! {
+                biased;
                 () = stopped(stopping) => return self.finish(peer).await,
                 Some(answer) = self.answers.recv() => self.pass_on(peer, answer).await?,
                 said = written(&mut self.submissions) => peer.say(said).await?,
-                changed = version.changed(), if publishes => match changed {
-                    Ok(()) => {
-                        let version = *version.borrow_and_update();
-                        peer.say(ServerMessage::Published(Published { version })).await?;
-                    }
-                    Err(_) => publishes = false,
-                },
+                () = self.teacher.published() => self.tell_version(peer).await?,
                 message = peer.receive() => {
-                    heard = Instant::now();
+                    silence.broken();
                     if let Some(end) = self.hear(peer, message?).await? {
                         return Ok(end);
                     }
                 }
-                () = sleep_until(quiet) => {
-                    if heard.elapsed() >= limits.peer_timeout {
-                        return Err(refused(ErrorCode::Timeout, "expected a sign of life, got none"));
+                () = &mut alarm => {
+                    if silence.alarm()? {
+                        peer.send(Message::Ping(bytes::Bytes::new())).await?;
                     }
-                    pinged = Instant::now();
-                    peer.send(Message::Ping(bytes::Bytes::new())).await?;
+                    alarm.as_mut().reset(silence.ends());
                 }
             }
         }
+    }
+
+    /// Tells of a version, after all answers of the ones before it.
+    async fn tell_version(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
+        let version = self.teacher.version();
+        while let Ok(answer) = self.answers.try_recv() {
+            self.pass_on(peer, answer).await?;
+        }
+        if version > self.version {
+            self.version = version;
+            peer.say(ServerMessage::Published(Published { version })).await?;
+        }
+        Ok(())
     }
 
     /// The server stops: what was accepted is answered, nothing new is read.
@@ -352,25 +278,23 @@ impl Lesson {
             let message = format!("expected a frame for policy {}, got one for {policy}", self.teacher.id);
             return Err(refuse(ErrorMessage::new(ErrorCode::UnknownPolicy, message)));
         }
-        let dropped = ServerMessage::Overloaded(Overloaded {
-            request: Some(request),
-            retry_ms: milliseconds(limits.retry),
-        });
         if self.in_flight >= limits.credits.max(1) {
-            return Err(dropped);
+            return Err(overloaded(request, self.teacher.pause()));
         }
+        self.visitor.spend(states.rows()).map_err(|pause| overloaded(request, pause))?;
         let (rows, width) = (states.rows(), self.teacher.info.observation.width());
         let mut observations = vec![0.0; rows * width];
         for (row, teacher) in observations.chunks_exact_mut(width).enumerate() {
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
-        match self.teacher.ask(Request { id: request, rows, observations, reply: self.reply.clone() }) {
+        let asked = Request { id: request, rows, observations, reply: self.reply.clone() };
+        match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;
                 Ok(())
             }
-            Err(NotTaken::Full) => Err(dropped),
+            Err(NotTaken::Full(pause)) => Err(overloaded(request, pause)),
             Err(NotTaken::Gone) => {
                 let message = "expected the policy to run, it does not any more";
                 Err(refuse(ErrorMessage::new(ErrorCode::Internal, message)))
@@ -386,10 +310,7 @@ impl Lesson {
             return Err(ServerMessage::Error(error));
         };
         submissions.take(frame).map_err(|not_taken| match not_taken {
-            submit::NotTaken::Busy(request) => ServerMessage::Overloaded(Overloaded {
-                request: Some(request),
-                retry_ms: milliseconds(limits.retry),
-            }),
+            submit::NotTaken::Busy(request) => overloaded(request, limits.retry),
             submit::NotTaken::Refused(error) => ServerMessage::Error(error),
         })
     }
@@ -397,9 +318,10 @@ impl Lesson {
     /// Sends an answer, in the student's own actions.
     async fn pass_on(&mut self, peer: &mut Peer<'_>, answer: Answer) -> Result<(), End> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let frame = match answer.actions {
-            Ok(actions) => self.encode(answer.id, answer.version, &actions),
-            Err(error) => Err(error),
+        let frame = match answer.said {
+            Said::Actions { version, actions } => self.encode(answer.id, version, &actions),
+            Said::Failed(error) => Err(*error),
+            Said::Late(pause) => return peer.say(overloaded(answer.id, pause)).await,
         };
         match frame {
             Ok(frame) => peer.send(Message::binary(frame)).await,
@@ -419,5 +341,53 @@ impl Lesson {
         }
         writer.finish()?;
         Ok(frame)
+    }
+}
+
+/// How long a student has said nothing, and what follows from it.
+struct Silence<'a> {
+    limits: &'a Limits,
+    heard: Instant,
+    pinged: Instant,
+    /// From the last sign of life or ping to the next ping.
+    pause: Duration,
+}
+
+impl<'a> Silence<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        let now = Instant::now();
+        Silence { limits, heard: now, pinged: now, pause: Self::pause(limits) }
+    }
+
+    /// Three to five quarters of the interval, so that students are not pinged in step.
+    fn pause(limits: &Limits) -> Duration {
+        random::between(limits.ping_interval * 3 / 4, limits.ping_interval / 2)
+    }
+
+    /// When something is to be done, if it lasts.
+    fn ends(&self) -> Instant {
+        self.next_ping().min(self.heard + self.limits.peer_timeout)
+    }
+
+    fn next_ping(&self) -> Instant {
+        self.heard.max(self.pinged) + self.pause
+    }
+
+    fn broken(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Whether it is time for a ping. The alarm is not moved with every message, so it may be too early for anything.
+    fn alarm(&mut self) -> Result<bool, End> {
+        if self.heard.elapsed() >= self.limits.peer_timeout {
+            return Err(refused(ErrorCode::Timeout, "expected a sign of life, got none"));
+        }
+        let now = Instant::now();
+        let ping = now >= self.next_ping();
+        if ping {
+            self.pinged = now;
+            self.pause = Self::pause(self.limits);
+        }
+        Ok(ping)
     }
 }

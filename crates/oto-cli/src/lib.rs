@@ -15,9 +15,15 @@ pub mod chart;
 #[cfg(feature = "native")]
 pub mod dataset;
 #[cfg(feature = "native")]
+pub mod doors;
+#[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod learn_command;
+#[cfg(all(feature = "native", target_os = "linux"))]
+pub mod load;
+#[cfg(feature = "native")]
+pub mod policy;
 #[cfg(feature = "native")]
 pub mod report;
 pub mod run_folder;

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use oto_cli::{bench, dataset, eval, learn_command, report, serve, teach, verify};
+#[cfg(target_os = "linux")]
+use oto_cli::load;
+use oto_cli::{bench, dataset, eval, learn_command, policy, report, serve, teach, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -20,6 +22,11 @@ struct Cli {
 enum Command {
     /// Host teachers for students, and the site
     Serve(serve::ServeOptions),
+    /// Publish, try and take back the policies of a running server
+    Policy(policy::PolicyOptions),
+    /// Put many simulated students on a server
+    #[cfg(target_os = "linux")]
+    Load(load::LoadOptions),
     /// Train a student
     Learn(Box<learn_command::LearnCommand>),
     /// Make a teacher of a dataset
@@ -44,6 +51,9 @@ fn main() -> ExitCode {
     }
     let result: Result<bool, Box<dyn std::error::Error>> = match cli.command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
+        Command::Policy(options) => policy::policy(&options).map(|()| true).map_err(Into::into),
+        #[cfg(target_os = "linux")]
+        Command::Load(options) => load::load(&options).map(|()| true).map_err(Into::into),
         Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
         Command::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),
         Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),

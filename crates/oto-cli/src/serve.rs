@@ -1,16 +1,19 @@
 //! `oto serve`: hosts teachers, and the site.
 
+use crate::doors::{DoorError, DoorOptions};
 use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
 use oto_server::agent::{Waiting, start};
 use oto_server::dataset::{DatasetStore, LogStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower};
-use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, run};
+use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What to serve, and where.
 #[derive(Args, Clone, Debug)]
@@ -24,6 +27,9 @@ pub struct ServeOptions {
     /// Folder of policies (MODEL with NAME.json beside it) instead of the bundled ones
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
+    /// Look into this folder so often, in seconds, and publish models that were replaced there
+    #[arg(long, value_name = "SECONDS", requires = "policies")]
+    pub watch: Option<u32>,
     /// Origin of a page that may be taught from here, beside this server's own; repeat for more
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
@@ -45,6 +51,9 @@ pub struct ServeOptions {
     /// Policy to follow; repeat for more
     #[arg(long, value_name = "NAME", requires = "follow")]
     pub policy: Vec<String>,
+    /// Doors.
+    #[command(flatten)]
+    pub doors: DoorOptions,
 }
 
 /// Why serving ended.
@@ -68,6 +77,9 @@ pub enum ServeError {
     /// The server to follow cannot be.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// A door cannot be opened.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// It was told to stop before it had anything to serve.
     #[error("stopped while waiting for a first version of {0:?}")]
     Stopped(String),
@@ -78,7 +90,7 @@ pub enum ServeError {
     #[error("cannot listen on {address}: {error}")]
     Listen {
         /// Which address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What happened.
         error: std::io::Error,
     },
@@ -210,19 +222,37 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     config.origins = options.origin.clone();
     config.share_weights = options.share_weights;
     config.collecting = Collecting::new(stores);
-    let follow = |follower: Follower| follower.follow(config.policies.clone(), log());
+    let policies = config.policies.clone();
+    let doors = options.doors.set(options.host, &mut config, &policies)?;
+    let follow = |follower: Follower| follower.follow(policies.clone(), log());
     let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
-    let begin = |waiting: Waiting| waiting.begin(config.policies.clone());
+    let begin = |waiting: Waiting| waiting.begin(policies.clone());
     let _training: Vec<_> = schools.into_iter().map(begin).collect();
+    let watched =
+        options.policies.as_deref().zip(options.watch.map(|s| Duration::from_secs(s.max(1).into())));
+    let watch = |(path, every)| folder::watch(path, policies.clone(), every, |event| println!("{event}"));
+    let _watching = watched.map(watch).transpose()?;
+    raise_open_files();
     let names = names.join(", ");
     tokio::runtime::Runtime::new()?.block_on(async {
-        let address = std::net::SocketAddr::new(options.host, options.port);
-        let listen = |error| ServeError::Listen { address, error };
-        let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        println!("policies: {names}\nserving http://{address}  (students: ws://{address}/v1/teach)");
+        let (listener, address) = listen(SocketAddr::new(options.host, options.port)).await?;
+        let [http, ws] = options.doors.schemes();
+        println!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
+        // Ends with the runtime.
+        if let Some((address, admin)) = doors.admin {
+            let (listener, address) = listen(address).await?;
+            println!("operators: http://{address}  (oto policy --admin {address})");
+            tokio::spawn(admin.run(listener, std::future::pending()));
+        }
         Ok(run(listener, config, stopped()).await?)
     })
+}
+
+async fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), ServeError> {
+    let failed = |error| ServeError::Listen { address, error };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// Done at Ctrl-C, and at a termination signal where there are such.

@@ -121,7 +121,7 @@ fn each_published_version_comes_to_the_edge() {
     let (mut student, welcome) = edge.student(hello("cartpole", boxed(4), Space::Discrete { n: 2 }));
     assert_eq!(welcome.version, 1);
     for (file, expected, version) in [(LATE, &late, 2), (EARLY, &early, 3)] {
-        cloud.policies.publish_blocking("cartpole", release(teacher(file, ""))).unwrap();
+        cloud.policies.publish("cartpole", release(teacher(file, ""))).unwrap();
         assert_eq!(published(&heard), version);
         let heard = student.hear();
         assert!(
@@ -174,7 +174,7 @@ fn an_edge_waits_for_its_first_version() {
 /// Publishes bytes that are not what they should be beside a policy that is.
 fn publishes(cloud: &Server, bytes: Vec<u8>) {
     let policy: Box<dyn Policy> = teacher(LATE, "").policy;
-    cloud.policies.publish_blocking("cartpole", Release { policy, model: Some(bytes), version: 0 }).unwrap();
+    cloud.policies.publish("cartpole", Release { policy, model: Some(bytes), version: 0 }).unwrap();
 }
 
 #[test]

@@ -97,7 +97,8 @@ fn a_request_beyond_the_credits_is_dropped_and_may_come_again() {
     let accepted = [student.ask(&[&[1.0; 4]]), student.ask(&[&[1.0; 4]])];
     let beyond = student.ask(&[&[1.0; 4]]);
     let Heard::Message(ServerMessage::Overloaded(overloaded)) = student.hear() else { panic!() };
-    assert_eq!((overloaded.request, overloaded.retry_ms), (Some(beyond), 1000));
+    assert_eq!(overloaded.request, Some(beyond));
+    assert!((1000..=1500).contains(&overloaded.retry_ms), "nothing was measured yet");
     gate.open();
     assert_eq!(accepted, [student.answer().request, student.answer().request]);
     student.is_well();
@@ -106,11 +107,13 @@ fn a_request_beyond_the_credits_is_dropped_and_may_come_again() {
 #[test]
 fn a_full_queue_drops_requests() {
     let (policy, gate) = gated();
-    let server = serve(vec![policy], |config| config.limits.credits = 1000);
+    let waiting = 100;
+    let server = serve(vec![policy], |config| {
+        (config.limits.credits, config.limits.queue.requests) = (1000, waiting);
+    });
     let mut student = server.pupil("gated");
     student.ask(&[&[1.0; 4]]);
     gate.wait_for_calls(1);
-    let waiting = oto_server::policies::QUEUE as u32;
     for _ in 0..waiting {
         student.ask(&[&[1.0; 4]]);
     }
@@ -118,8 +121,8 @@ fn a_full_queue_drops_requests() {
     let Heard::Message(ServerMessage::Overloaded(overloaded)) = student.hear() else { panic!() };
     assert_eq!(overloaded.request, Some(beyond));
     gate.open();
-    (0..=waiting).for_each(|i| assert_eq!(student.answer().request, i + 1));
-    assert_eq!(gate.calls(), [1, waiting as usize]);
+    (0..=waiting as u32).for_each(|i| assert_eq!(student.answer().request, i + 1));
+    assert_eq!(gate.calls(), [1, waiting]);
 }
 
 #[test]
@@ -130,15 +133,14 @@ fn a_new_version_is_announced_and_every_answer_says_which_it_is_from() {
     assert_eq!(student.answer().version, 1);
     let opposite =
         || function(boxed(4), Space::Discrete { n: 2 }, |row, out| out.push(f32::from(row[0] <= 0.0)));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(server.policies.publish("sum", opposite())).unwrap();
+    server.policies.publish("sum", opposite()).unwrap();
     let Heard::Message(ServerMessage::Published(published)) = student.hear() else { panic!() };
     assert_eq!(published.version, 2);
     student.ask(&[&[1.0; 4], &[-1.0; 4]]);
     assert_eq!(student.answer(), Answer { request: 2, version: 2, rows: vec![vec![0.0], vec![1.0]] });
     let other = function(boxed(3), Space::Discrete { n: 2 }, |_, _| {});
-    assert!(runtime.block_on(server.policies.publish("sum", other)).is_err(), "other spaces");
-    assert!(runtime.block_on(server.policies.publish("absent", opposite())).is_err());
+    assert!(server.policies.publish("sum", other).is_err(), "other spaces");
+    assert!(server.policies.publish("absent", opposite()).is_err());
 }
 
 #[test]

@@ -4,10 +4,13 @@
 
 mod agent;
 mod bad_peers;
+mod doors;
+mod folder;
 mod follow;
 mod http;
 mod lessons;
 mod policies;
+mod serving;
 mod several;
 mod stop;
 mod student;

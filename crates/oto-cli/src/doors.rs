@@ -1,0 +1,146 @@
+//! Who reaches a server, and how: TLS, tokens and tickets, limits, and the operator's door. Flags of `oto serve`.
+
+use clap::Args;
+use oto_server::access::{Access, AccessError};
+use oto_server::admin::Admin;
+use oto_server::audit::Audit;
+use oto_server::tls::{Tls, TlsError};
+use oto_server::{Policies, ServerConfig};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// Doors, and who may pass them.
+#[derive(Args, Clone, Debug)]
+pub struct DoorOptions {
+    /// Certificate (PEM, with those that lead to an authority after it); read anew when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve without TLS on addresses that others can reach, too: behind a proxy that speaks it
+    #[arg(long)]
+    pub plain_http: bool,
+    /// JSON that says who may have what: machines with tokens, pages with tickets; docs/serving.md
+    #[arg(long, value_name = "FILE")]
+    pub access: Option<PathBuf>,
+    /// Note who wanted what and what they got, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub connections: usize,
+    /// Connections at once from one address; 64 if others than this machine can connect
+    #[arg(long, value_name = "N")]
+    pub per_address: Option<usize>,
+    /// Address of the operator's door, for `oto policy`; its token is in OTO_ADMIN_TOKEN or a file
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// File with the operator's token
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    pub admin_token: Option<PathBuf>,
+}
+
+/// Why a door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// Others could listen.
+    #[error(
+        "{0} can be reached by others, without TLS: give --tls-cert and --tls-key, or --plain-http if a proxy speaks TLS"
+    )]
+    Plain(IpAddr),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Tokens and rights.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// A file or a thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// Which one.
+        what: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The operator's token.
+    #[error(
+        "the operator's door needs a token of at least {MIN_TOKEN_BYTES} bytes in OTO_ADMIN_TOKEN or in the file of --admin-token"
+    )]
+    Token,
+}
+
+/// The environment's operator token, here and for `oto policy`.
+pub(crate) const ADMIN_TOKEN: &str = "OTO_ADMIN_TOKEN";
+/// The shortest operator's token.
+const MIN_TOKEN_BYTES: usize = 16;
+/// Connections from one address, where anyone can connect.
+const PER_ADDRESS: usize = 64;
+/// From one look at the certificate's files to the next.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+
+/// What has to be kept while a server runs.
+pub(crate) struct Doors {
+    _certificate: Option<Sender<()>>,
+    /// The operator's door, not open yet.
+    pub admin: Option<(SocketAddr, Admin)>,
+}
+
+impl DoorOptions {
+    /// Puts locks on a server that will listen at `host`.
+    pub(crate) fn set(
+        &self,
+        host: IpAddr,
+        config: &mut ServerConfig,
+        policies: &Policies,
+    ) -> Result<Doors, DoorError> {
+        let others =
+            [Some(host), self.admin.map(|admin| admin.ip())].into_iter().flatten().find(|a| !a.is_loopback());
+        let admin_plain = self.admin.is_some_and(|admin| !admin.ip().is_loopback());
+        if let Some(address) = others.filter(|_| !self.plain_http && (self.tls_cert.is_none() || admin_plain))
+        {
+            return Err(DoorError::Plain(address));
+        }
+        let io = |what: &Path| {
+            let what = what.display().to_string();
+            move |source| DoorError::Io { what, source }
+        };
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            config.tls = Some(Tls::open(certificate, key)?);
+        }
+        let watch = |tls: &Tls| tls.watch(CERTIFICATE_LOOK, |event| println!("{event}"));
+        let certificate =
+            config.tls.as_ref().map(watch).transpose().map_err(io(Path::new("the certificate")))?;
+        config.access = self.access.as_deref().map(Access::read).transpose()?;
+        config.audit = match &self.audit {
+            Some(path) => Some(Audit::open(path).map_err(io(path))?),
+            None => None,
+        };
+        config.limits.connections = self.connections;
+        let anyone = if host.is_loopback() { usize::MAX } else { PER_ADDRESS };
+        config.limits.per_address = self.per_address.unwrap_or(anyone);
+        let admin = |address| {
+            let token = admin_token(self.admin_token.as_deref())?;
+            Ok::<_, DoorError>((address, Admin::new(policies.clone(), &token, config.audit.clone())))
+        };
+        Ok(Doors { _certificate: certificate, admin: self.admin.map(admin).transpose()? })
+    }
+
+    /// How students and pages begin the server's address.
+    pub(crate) fn schemes(&self) -> [&'static str; 2] {
+        if self.tls_cert.is_some() { ["https", "wss"] } else { ["http", "ws"] }
+    }
+}
+
+/// The operator's token, from a file or from the environment.
+pub(crate) fn admin_token(file: Option<&Path>) -> Result<String, DoorError> {
+    let token = match file {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|source| DoorError::Io { what: path.display().to_string(), source })?,
+        None => std::env::var(ADMIN_TOKEN).unwrap_or_default(),
+    };
+    let token = token.trim();
+    if token.len() < MIN_TOKEN_BYTES { Err(DoorError::Token) } else { Ok(token.to_owned()) }
+}

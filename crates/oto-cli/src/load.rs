@@ -1,0 +1,154 @@
+//! `oto load`: many simulated students on a server, and how long it lets them wait.
+
+use crate::serve::bundled;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use oto_load::ceiling::states_per_second;
+use oto_load::echo::Echo;
+use oto_load::plan::Target;
+use oto_load::{LoadError, Measurement, Pace, Plan, Report, measure};
+use oto_policy::{PolicyError, load_file};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Whom to load, and with how much.
+#[derive(Args, Clone, Debug)]
+pub struct LoadOptions {
+    /// Address of the server, as students have it: ws://host:port
+    server: String,
+    /// Policy to ask
+    #[arg(long, value_name = "NAME")]
+    policy: String,
+    /// Students, each with a connection of its own
+    #[arg(long, default_value_t = 100)]
+    students: usize,
+    /// Requests of each in a second, sent at their times whatever the answers do
+    #[arg(long, default_value_t = 10.0)]
+    rate: f64,
+    /// Instead: as many requests as the server answers, with so many of each student on their way
+    #[arg(long, value_name = "REQUESTS", conflicts_with = "rate")]
+    saturate: Option<u16>,
+    /// States in a request
+    #[arg(long, default_value_t = 1)]
+    rows: u16,
+    /// How long to measure
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// What comes before that and is not measured, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+    /// Of the students' times and states
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Put the same load on a server that only sends back what comes, too
+    #[arg(long)]
+    echo: bool,
+    /// Call the policy in a loop, too: a bundled one, or this MODEL
+    #[arg(long, value_name = "MODEL", num_args = 0..=1)]
+    ceiling: Option<Option<PathBuf>>,
+    /// Process of the server, to see what it uses
+    #[arg(long)]
+    pid: Option<u32>,
+    /// File with a bearer token for the handshake
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// Write the numbers here, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadCommandError {
+    /// The load's own.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The policy that was to be called in a loop.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// It is not there.
+    #[error("{0:?} is no bundled policy: give its model, --ceiling MODEL")]
+    NotBundled(String),
+    /// A file.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A time that is none.
+    #[error("{0} seconds are no time to measure")]
+    Time(f64),
+}
+
+fn seconds(value: f64) -> Result<Duration, LoadCommandError> {
+    Duration::try_from_secs_f64(value).map_err(|_| LoadCommandError::Time(value))
+}
+
+/// Measures, and prints what came of it.
+pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadCommandError::File { path, source }
+    };
+    let plan = Plan {
+        students: options.students,
+        pace: options.saturate.map_or(Pace::Open(options.rate), Pace::Saturate),
+        rows: options.rows,
+        warm_up: seconds(options.warm_up)?,
+        measured: seconds(options.seconds)?,
+        patience: Duration::from_secs(10),
+        seed: options.seed,
+    };
+    plan.check()?;
+    let token = match &options.token {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(file(path))?.trim().to_owned()),
+        None => None,
+    };
+    let target = Target::find(&options.server, &options.policy, token)?;
+    let ceiling_states_per_second = match &options.ceiling {
+        None => None,
+        Some(model) => Some(ceiling(&options.policy, model.as_deref(), options.rows)?),
+    };
+    oto_server::raise_open_files();
+    let server = with_progress("server", |p| measure(&target, &plan, false, options.pid, p))?;
+    let echo = match options.echo {
+        false => None,
+        true => {
+            let echo = Echo::start().map_err(LoadError::from)?;
+            let target = target.echo(echo.address);
+            Some(with_progress("echo", |p| measure(&target, &plan, true, None, p))?)
+        }
+    };
+    let report = Report { server, echo, ceiling_states_per_second };
+    print!("{report}");
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(&report).unwrap_or_default();
+        std::fs::write(path, json + "\n").map_err(file(path))?;
+    }
+    Ok(())
+}
+
+/// The policy alone, on this machine.
+fn ceiling(name: &str, model: Option<&Path>, rows: u16) -> Result<f64, LoadCommandError> {
+    let mut loaded = match model {
+        Some(path) => load_file(path)?,
+        None => {
+            let found = bundled()?.into_iter().find(|loaded| loaded.name == name);
+            found.ok_or_else(|| LoadCommandError::NotBundled(name.to_owned()))?
+        }
+    };
+    Ok(states_per_second(&mut *loaded.policy, rows, Duration::from_secs(2))?)
+}
+
+fn with_progress(
+    name: &'static str,
+    measure: impl FnOnce(&mut dyn FnMut(f64)) -> Result<Measurement, LoadError>,
+) -> Result<Measurement, LoadError> {
+    let style = ProgressStyle::with_template("{prefix:>8} {bar:30} {percent} %").expect("a sound template");
+    let bar = ProgressBar::new(1000).with_style(style).with_prefix(name);
+    let measured = measure(&mut |share| bar.set_position((1000.0 * share) as u64));
+    bar.finish_and_clear();
+    measured
+}

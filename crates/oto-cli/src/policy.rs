@@ -1,0 +1,190 @@
+//! `oto policy`: what a running server's operator does about its policies.
+
+use crate::doors::{DoorError, admin_token};
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::path::{Path, PathBuf};
+
+/// Which server, and what to do there.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyOptions {
+    /// Where the server's operator is served: the address of its --admin
+    #[arg(long, global = true, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
+    admin: String,
+    /// File with the operator's token; otherwise it is in OTO_ADMIN_TOKEN
+    #[arg(long, global = true, value_name = "FILE")]
+    token: Option<PathBuf>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// What answers, what is tried, and how much waits, as JSON
+    List,
+    /// Let a model answer from now on
+    Publish {
+        /// Policy
+        name: String,
+        /// Model
+        file: PathBuf,
+    },
+    /// Let the version before the last one answer again
+    Rollback {
+        /// Policy
+        name: String,
+    },
+    /// Try a model on a part of the students
+    Canary {
+        /// Policy
+        name: String,
+        /// Model
+        #[arg(required_unless_present_any = ["promote", "end"])]
+        file: Option<PathBuf>,
+        /// How many of a hundred students it answers
+        #[arg(long, default_value_t = 5.0)]
+        percent: f32,
+        /// Let the model that is tried answer everyone
+        #[arg(long, conflicts_with_all = ["file", "end"])]
+        promote: bool,
+        /// Let it answer nobody any more
+        #[arg(long, conflicts_with = "file")]
+        end: bool,
+    },
+    /// Ask a model what the policy is asked, and compare: nobody gets its answers. `list` shows what came of it
+    Shadow {
+        /// Policy
+        name: String,
+        /// Model
+        #[arg(required_unless_present = "end")]
+        file: Option<PathBuf>,
+        /// Do not any more
+        #[arg(long, conflicts_with = "file")]
+        end: bool,
+    },
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyCommandError {
+    /// The operator's token.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// The model cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The server cannot be asked.
+    #[error("cannot ask the server at {address}: {source}")]
+    Http {
+        /// Where.
+        address: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// It refused.
+    #[error("the server refused: {0}")]
+    Refused(String),
+}
+
+/// A request to the operator's door.
+struct Wanted<'a> {
+    method: &'static str,
+    path: String,
+    model: Option<&'a Path>,
+}
+
+impl What {
+    fn wanted(&self) -> Wanted<'_> {
+        let of = |method, name: &str, what: &str, model| {
+            let path = format!("/policies/{}/{what}", utf8_percent_encode(name, NON_ALPHANUMERIC));
+            Wanted { method, path, model }
+        };
+        match self {
+            What::List => Wanted { method: "GET", path: "/policies".into(), model: None },
+            What::Publish { name, file } => of("POST", name, "publish", Some(file)),
+            What::Rollback { name } => of("POST", name, "rollback", None),
+            What::Canary { name, promote: true, .. } => of("POST", name, "promote", None),
+            What::Canary { name, end: true, .. } => of("DELETE", name, "canary", None),
+            What::Canary { name, file, percent, .. } => {
+                of("POST", name, &format!("canary?percent={percent}"), file.as_deref())
+            }
+            What::Shadow { name, end: true, .. } => of("DELETE", name, "shadow", None),
+            What::Shadow { name, file, .. } => of("POST", name, "shadow", file.as_deref()),
+        }
+    }
+}
+
+/// Does it, and prints what the server says.
+pub fn policy(options: &PolicyOptions) -> Result<(), PolicyCommandError> {
+    let token = admin_token(options.token.as_deref())?;
+    let wanted = options.what.wanted();
+    let model = match wanted.model {
+        Some(path) => std::fs::read(path)
+            .map_err(|source| PolicyCommandError::Read { path: path.to_owned(), source })?,
+        None => Vec::new(),
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let url = format!("http://{}{}", options.admin, wanted.path);
+    let authorization = format!("Bearer {token}");
+    let answer = match wanted.method {
+        "GET" => agent.get(url).header("authorization", authorization).call(),
+        "DELETE" => agent.delete(url).header("authorization", authorization).call(),
+        _ => agent.post(url).header("authorization", authorization).send(&model),
+    };
+    let failed =
+        |source| PolicyCommandError::Http { address: options.admin.clone(), source: Box::new(source) };
+    let mut answer = answer.map_err(failed)?;
+    let text = answer.body_mut().read_to_string().map_err(failed)?;
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or(text.clone().into());
+    if !answer.status().is_success() {
+        let why = json["error"].as_str().map_or(text, str::to_owned);
+        return Err(PolicyCommandError::Refused(why));
+    }
+    println!("{json:#}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: PolicyOptions,
+    }
+
+    fn request(args: &str) -> Option<(String, bool)> {
+        let args = ["oto"].into_iter().chain(args.split(' '));
+        let options = Cli::try_parse_from(args).ok()?.options;
+        let wanted = options.what.wanted();
+        Some((format!("{} {}", wanted.method, wanted.path), wanted.model.is_some()))
+    }
+
+    #[test]
+    fn commands_become_requests() {
+        for (args, expected, model) in [
+            ("list", "GET /policies", false),
+            ("publish a_b m.onnx", "POST /policies/a%5Fb/publish", true),
+            ("rollback a", "POST /policies/a/rollback", false),
+            ("canary a m.onnx --percent 12.5", "POST /policies/a/canary?percent=12.5", true),
+            ("canary a --promote", "POST /policies/a/promote", false),
+            ("canary a --end", "DELETE /policies/a/canary", false),
+            ("shadow a m.onnx", "POST /policies/a/shadow", true),
+            ("shadow a --end", "DELETE /policies/a/shadow", false),
+        ] {
+            assert_eq!(request(args), Some((expected.into(), model)), "{args}");
+        }
+        for wrong in
+            ["canary a", "shadow a", "publish a", "canary a m.onnx --promote", "canary a --promote --end"]
+        {
+            assert_eq!(request(wrong), None, "{wrong}");
+        }
+    }
+}

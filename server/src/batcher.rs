@@ -1,0 +1,250 @@
+//! The thread of one policy: takes all requests that wait, answers them in one call of [`Policy::act`], and splits the
+//! answer. While it computes, the next batch gathers: nobody waits for company, and the busier the server, the larger
+//! its batches.
+//!
+//! What answers changes between two batches only, so that all rows of an answer are of one version. A version is the
+//! number of a publication. It only grows on each connection, whatever is published, tried or taken back: what would
+//! make a student's number smaller is published anew.
+
+use crate::ServerError;
+use crate::policies::{Canary, Change, ChangeKind, Model, Status};
+use crate::queue::{Batch, Queue, Request, Said, Work};
+use crate::shadow::Shadow;
+use oto_policy::{Policy, PolicyError, fit_actions};
+use oto_proto::{ErrorCode, ErrorMessage};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// A policy and the buffer of its answers.
+pub(crate) struct Rows {
+    policy: Box<dyn Policy>,
+    actions: Vec<f32>,
+}
+
+impl Rows {
+    pub fn new(policy: Box<dyn Policy>) -> Self {
+        Rows { policy, actions: Vec::new() }
+    }
+
+    pub fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
+    /// Asks the policy and checks what it says, whoever wrote it. Gives the actions `[rows, action width]`.
+    pub fn act(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
+        let Rows { policy, actions } = self;
+        catch_unwind(AssertUnwindSafe(|| policy.act(observations, rows, actions)))
+            .unwrap_or_else(|_| Err(PolicyError::Run("it panicked".into())))?;
+        let width = policy.action_space().width();
+        if actions.len() != rows * width {
+            let message = format!("it gave {} numbers for {rows} rows of {width}", actions.len());
+            return Err(PolicyError::Run(message));
+        }
+        fit_actions(policy.action_space(), actions)?;
+        Ok(actions)
+    }
+}
+
+/// Something that answers, as it was published.
+pub(crate) struct Version {
+    /// The number of its publication; before that, the least it shall have.
+    pub number: u32,
+    /// The policy.
+    pub rows: Rows,
+    /// What it was loaded from, if it was from bytes.
+    pub model: Option<Arc<Model>>,
+}
+
+/// What a policy's thread works with.
+pub(crate) struct Batcher {
+    queue: Arc<Queue>,
+    /// What everyone may know of it.
+    status: watch::Sender<Status>,
+    /// The largest number so far.
+    newest: u32,
+    stable: Version,
+    previous: Option<Version>,
+    canary: Option<(Version, f32)>,
+    shadow: Option<Shadow>,
+    observations: Vec<f32>,
+}
+
+/// Closes the queue however its thread ends.
+struct Closing(Arc<Queue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Batcher {
+    /// A policy with its first version, and what is known of it.
+    pub fn new(stable: Version, queue: Arc<Queue>) -> (Self, watch::Receiver<Status>) {
+        let (newest, model) = (stable.number, stable.model.clone());
+        let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
+        let (status, known) = watch::channel(status);
+        let batcher = Batcher {
+            queue,
+            status,
+            newest,
+            stable,
+            previous: None,
+            canary: None,
+            shadow: None,
+            observations: Vec::new(),
+        };
+        (batcher, known)
+    }
+
+    /// Works until the queue is closed.
+    pub fn run(mut self) {
+        let _closing = Closing(self.queue.clone());
+        while let Some(work) = self.queue.next() {
+            match work {
+                Work::Change(Change { kind, done }) => {
+                    let result = self.change(kind);
+                    // Nobody has to be there to hear it.
+                    done.map(|done| drop(done.send(result)));
+                }
+                Work::Answer(Batch { canary, requests }) => {
+                    let rows = requests.iter().map(|request| request.rows).sum();
+                    let start = Instant::now();
+                    self.answer(canary, requests);
+                    self.queue.answered(rows, start.elapsed());
+                }
+            }
+        }
+    }
+
+    /// The next number, at least this one.
+    fn next(&mut self, at_least: u32) -> u32 {
+        self.newest = self.newest.saturating_add(1).max(at_least);
+        self.newest
+    }
+
+    fn numbered(&mut self, version: Version) -> Version {
+        Version { number: self.next(version.number), ..version }
+    }
+
+    /// Does what an operator, a follower or an agent wants. Gives the version that comes of it.
+    fn change(&mut self, kind: ChangeKind) -> Result<u32, ServerError> {
+        let mut ended = None;
+        let version = match kind {
+            ChangeKind::Publish(version) => {
+                let version = self.numbered(version);
+                self.replace(version);
+                self.stable.number
+            }
+            ChangeKind::RollBack => {
+                let before = self.previous.take().ok_or(ServerError::NothingBefore)?;
+                let before = self.numbered(before);
+                self.replace(before);
+                self.stable.number
+            }
+            ChangeKind::Canary(version, percent) => {
+                self.end_canary();
+                let version = self.numbered(version);
+                let number = version.number;
+                self.canary = Some((version, percent));
+                number
+            }
+            ChangeKind::Promote => {
+                let (canary, _) = self.canary.take().ok_or(ServerError::NoCanary)?;
+                let older = canary.number < self.stable.number;
+                let number = if older { self.next(0) } else { canary.number };
+                self.replace(Version { number, ..canary });
+                number
+            }
+            ChangeKind::EndCanary(why) => {
+                self.canary.as_ref().ok_or(ServerError::NoCanary)?;
+                self.end_canary();
+                ended = why;
+                self.stable.number
+            }
+            ChangeKind::Shadow(rows) => {
+                let start = |rows| Shadow::start(rows).map_err(|_| ServerError::Thread("shadow".into()));
+                self.shadow = rows.map(start).transpose()?;
+                self.stable.number
+            }
+        };
+        self.show(ended);
+        Ok(version)
+    }
+
+    fn replace(&mut self, version: Version) {
+        self.previous = Some(std::mem::replace(&mut self.stable, version));
+    }
+
+    /// The canary's students come back, to a number that is larger than the canary's.
+    fn end_canary(&mut self) {
+        if let Some((canary, _)) = self.canary.take()
+            && canary.number > self.stable.number
+        {
+            self.stable.number = self.next(0);
+        }
+    }
+
+    /// Lets everyone know what answers now, and sorts what waits accordingly.
+    fn show(&mut self, ended: Option<String>) {
+        let canary = self
+            .canary
+            .as_ref()
+            .map(|(version, percent)| Canary { version: version.number, percent: *percent });
+        self.queue.split(canary.map_or(0.0, |canary| canary.percent));
+        self.status.send_replace(Status {
+            version: self.stable.number,
+            model: self.stable.model.clone(),
+            canary,
+            shadow: self.shadow.as_ref().map(Shadow::comparison),
+            ended,
+        });
+    }
+
+    /// Answers requests together. If that fails, each is answered alone: one student's odd states are not the others'
+    /// fault. A canary that fails where the stable version does not has ended, and nobody notices.
+    fn answer(&mut self, canary: bool, requests: Vec<Request>) {
+        self.observations.clear();
+        requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
+        let rows = requests.iter().map(|request| request.rows).sum();
+        let (canary, version) = match &mut self.canary {
+            Some((version, _)) if canary => (true, version),
+            _ => (false, &mut self.stable),
+        };
+        let number = version.number;
+        let error = match version.rows.act(&self.observations, rows) {
+            Ok(actions) => {
+                reply(number, actions, &requests);
+                if let (false, Some(shadow)) = (canary, &self.shadow) {
+                    shadow.see(&self.observations, rows, actions);
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if requests.len() > 1 {
+            requests.into_iter().for_each(|request| self.answer(canary, vec![request]));
+        } else if canary && self.stable.rows.act(&self.observations, rows).is_ok() {
+            // It cannot fail: there is a canary.
+            drop(self.change(ChangeKind::EndCanary(Some(error.to_string()))));
+            self.answer(false, requests);
+        } else {
+            let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());
+            requests.iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));
+        }
+    }
+}
+
+/// Gives each request its rows.
+fn reply(version: u32, actions: &[f32], requests: &[Request]) {
+    let rows: usize = requests.iter().map(|request| request.rows).sum();
+    let width = actions.len() / rows.max(1);
+    let mut rest = actions;
+    for request in requests {
+        let (actions, later) = rest.split_at(request.rows * width);
+        request.answer(Said::Actions { version, actions: actions.to_vec() });
+        rest = later;
+    }
+}

@@ -1,0 +1,59 @@
+//! Policies that want to answer: they have to load, to fit in the place they are for, and to answer some observations,
+//! before they do.
+
+use crate::ServerError;
+use crate::policies::{Policies, Release};
+use oto_policy::{Metadata, Policy, PolicyError, fit_actions};
+use oto_proto::Space;
+
+/// Observations that a candidate has to answer.
+const TRIAL_ROWS: usize = 16;
+
+/// Why a candidate does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum CandidateError {
+    /// It is no policy, or has no usable answers.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// It does not fit.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Makes a policy of bytes, and has it answer: a model may load and still give what is no action.
+pub(crate) fn load(bytes: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
+    let mut policy = oto_policy::load(bytes, metadata)?;
+    try_out(&mut *policy)?;
+    Ok(policy)
+}
+
+/// Has a policy answer.
+pub(crate) fn try_out(policy: &mut dyn Policy) -> Result<(), PolicyError> {
+    let (observations, mut actions) = (trial(policy.observation_space()), Vec::new());
+    policy.act(&observations, TRIAL_ROWS, &mut actions)?;
+    let expected = TRIAL_ROWS * policy.action_space().width();
+    if actions.len() != expected {
+        return Err(PolicyError::Run(format!("it gave {} numbers, expected {expected}", actions.len())));
+    }
+    fit_actions(policy.action_space(), &mut actions)
+}
+
+/// A release made of bytes that were sent for the place of policy `name`.
+pub(crate) fn release(policies: &Policies, name: &str, bytes: Vec<u8>) -> Result<Release, CandidateError> {
+    let policy = load(&bytes, policies.metadata(name)?)?;
+    let release = Release { policy, model: Some(bytes), version: 0 };
+    policies.fitting(name, &release)?;
+    Ok(release)
+}
+
+/// Some observations of a space `[TRIAL_ROWS, width]`: numbers from -1 to 1, as far as they lie inside.
+fn trial(space: &Space) -> Vec<f32> {
+    let row = |row: usize| match space {
+        Space::Discrete { n } => vec![(row as u32 % n) as f32],
+        Space::Box { low, high } => {
+            let number = |i: usize| ((7 * i + 13 * row) % 17) as f32 / 8.0 - 1.0;
+            low.iter().zip(high).enumerate().map(|(i, (low, high))| number(i).max(*low).min(*high)).collect()
+        }
+    };
+    (0..TRIAL_ROWS).flat_map(row).collect()
+}

@@ -1,0 +1,133 @@
+//! Policies published from a folder: a model file that is replaced (by renaming a whole one onto it) takes its
+//! policy's place, if it loads, fits and answers.
+//!
+//! The folder is looked at from time to time. A file that was refused is not tried again until it changes.
+
+use crate::ServerError;
+use crate::candidate::{CandidateError, try_out};
+use crate::policies::{Policies, Release};
+use oto_policy::{Loaded, Metadata, load_file};
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, SystemTime};
+
+/// What came of a change in the folder, for a log.
+#[derive(Debug)]
+pub enum Event {
+    /// A file's policy is published.
+    Published {
+        /// The policy.
+        policy: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A file's policy is not.
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: CandidateError,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Published { policy, path } => write!(f, "{policy}: {} is published", path.display()),
+            Event::Refused { path, error } => write!(f, "{}: {error}; what was before stays", path.display()),
+        }
+    }
+}
+
+/// What tells that a file was replaced.
+type Stamp = (SystemTime, u64);
+
+/// Watches a folder whose policies are hosted, in a thread that ends when what this gives is dropped.
+///
+/// # Errors
+/// [`ServerError::Thread`].
+pub fn watch(
+    folder: &Path,
+    policies: Policies,
+    every: Duration,
+    mut log: impl FnMut(Event) + Send + 'static,
+) -> Result<Sender<()>, ServerError> {
+    let (stop, stopped) = channel();
+    let folder = folder.to_owned();
+    let mut known = stamps(&folder);
+    std::thread::Builder::new()
+        .name("folder".into())
+        .spawn(move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                let now = stamps(&folder);
+                for path in changed(&known, &now) {
+                    log(publish(&path, &policies));
+                }
+                known = now;
+            }
+        })
+        .map_err(|_| ServerError::Thread("folder".into()))?;
+    Ok(stop)
+}
+
+/// All files of the folder, and those of the runs in it.
+fn stamps(folder: &Path) -> HashMap<PathBuf, Stamp> {
+    let files = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut stamps = HashMap::new();
+    for entry in files(folder) {
+        let path = entry.path();
+        let inside =
+            if path.is_dir() { files(&path).map(|entry| entry.path()).collect() } else { vec![path] };
+        for path in inside {
+            if let Ok(metadata) = path.metadata()
+                && let Ok(modified) = metadata.modified()
+                && metadata.is_file()
+            {
+                stamps.insert(path, (modified, metadata.len()));
+            }
+        }
+    }
+    stamps
+}
+
+/// The policies, by their metadata or run's file, of which a file changed. A file that is being written has another
+/// name: it is its renaming that counts.
+fn changed(before: &HashMap<PathBuf, Stamp>, now: &HashMap<PathBuf, Stamp>) -> Vec<PathBuf> {
+    let different = now.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp));
+    let mut changed: Vec<PathBuf> = different.filter_map(|(path, _)| policy_of(path)).collect();
+    changed.sort();
+    changed.dedup();
+    changed
+}
+
+/// The file by which a policy is loaded that this file is part of.
+fn policy_of(path: &Path) -> Option<PathBuf> {
+    if path.file_name()? == oto_policy::load::RUN_POLICY {
+        return Some(path.to_owned());
+    }
+    let name = path.file_name()?.to_str()?;
+    let stem = ["json", "policy.pth", "onnx", "safetensors", "zip", "pth"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))?;
+    let metadata = path.with_file_name(format!("{stem}.json"));
+    let is_policy = std::fs::read(&metadata).is_ok_and(|bytes| Metadata::read(&bytes).is_ok());
+    is_policy.then_some(metadata)
+}
+
+fn publish(path: &Path, policies: &Policies) -> Event {
+    let published = || -> Result<String, CandidateError> {
+        let Loaded { name, mut policy, model, .. } = load_file(path)?;
+        // A policy that nobody hosts is not tried out.
+        policies.metadata(&name)?;
+        try_out(&mut *policy)?;
+        policies.publish(&name, Release { policy, model, version: 0 })?;
+        Ok(name)
+    };
+    let path = path.to_owned();
+    match published() {
+        Ok(policy) => Event::Published { policy, path },
+        Err(error) => Event::Refused { path, error },
+    }
+}

@@ -1,0 +1,134 @@
+//! A student's socket, every use of which has a deadline and every message of which has a limit.
+
+use crate::config::Limits;
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use oto_proto::message::{CLOSE_OVERLOADED, CLOSE_RESTARTING, MAX_CONTROL_BYTES, Overloaded};
+use oto_proto::{ErrorCode, ErrorMessage, ServerMessage};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+/// tungstenite's default of 128 KiB for each direction would be most of a connection's memory. Larger messages make
+/// room for themselves once their length is known and allowed.
+const SOCKET_BUFFER_BYTES: usize = 2 << 10;
+
+/// How a conversation ends.
+pub(crate) enum End {
+    /// The student is gone, or closes, or takes nothing any more.
+    Gone,
+    /// It said `bye`.
+    Bye,
+    /// The server stops.
+    Restarting,
+    /// The student may come again after this time.
+    Overloaded(Duration),
+    /// The student is told why, and shown out.
+    Refused(ErrorMessage),
+}
+
+impl<E: Into<ErrorMessage>> From<E> for End {
+    fn from(error: E) -> Self {
+        End::Refused(error.into())
+    }
+}
+
+/// An end that tells the student why.
+pub(crate) fn refused(code: ErrorCode, message: impl Into<String>) -> End {
+    End::Refused(ErrorMessage::new(code, message))
+}
+
+/// A time as messages have it.
+pub(crate) fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// The student's socket.
+pub(crate) struct Peer<'a> {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    /// How long it may take for what.
+    pub limits: &'a Limits,
+}
+
+impl<'a> Peer<'a> {
+    /// A connection after its handshake.
+    pub async fn new(io: TokioIo<Upgraded>, limits: &'a Limits) -> Self {
+        let largest = limits.message_bytes.max(MAX_CONTROL_BYTES);
+        let settings = WebSocketConfig::default()
+            .read_buffer_size(SOCKET_BUFFER_BYTES)
+            .write_buffer_size(0)
+            // Room for one answer: each is flushed before the next is written.
+            .max_write_buffer_size(2 * largest)
+            .max_message_size(Some(largest))
+            .max_frame_size(Some(largest));
+        Peer { socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await, limits }
+    }
+
+    /// The next message.
+    pub async fn receive(&mut self) -> Result<Message, End> {
+        match self.socket.next().await {
+            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+            Some(Ok(message)) => Ok(message),
+            Some(Err(Error::Capacity(error))) => Err(refused(ErrorCode::TooLarge, error.to_string())),
+            Some(Err(Error::Protocol(error))) => Err(refused(ErrorCode::BadMessage, error.to_string())),
+            Some(Err(Error::Utf8(error))) => Err(refused(ErrorCode::BadMessage, error)),
+            Some(Err(_)) => Err(End::Gone),
+        }
+    }
+
+    /// Sends a message, for as long as the student takes it in time.
+    pub async fn send(&mut self, message: Message) -> Result<(), End> {
+        match timeout(self.limits.write_timeout, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            // Whoever takes nothing can be told nothing.
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Sends a control message.
+    pub async fn say(&mut self, message: ServerMessage) -> Result<(), End> {
+        self.send(Message::text(message.encode())).await
+    }
+
+    /// Says why, closes, and waits for the student to have read it: a socket that is dropped with unread bytes takes
+    /// back what it sent last.
+    pub async fn dismiss(mut self, end: End) {
+        let (message, code, reason) = match end {
+            End::Gone => (None, CloseCode::Normal, ""),
+            End::Bye => (None, CloseCode::Normal, "bye"),
+            End::Restarting => (None, CloseCode::from(CLOSE_RESTARTING), "restarting"),
+            End::Overloaded(pause) => {
+                let message = Overloaded { request: None, retry_ms: milliseconds(pause) };
+                (Some(ServerMessage::Overloaded(message)), CloseCode::from(CLOSE_OVERLOADED), "overloaded")
+            }
+            End::Refused(error) => {
+                let code = CloseCode::from(error.code.close_code());
+                (Some(ServerMessage::Error(error)), code, "refused")
+            }
+        };
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let farewell = async {
+            if let Some(message) = message {
+                self.say(message).await?;
+            }
+            self.send(close).await
+        };
+        if farewell.await.is_err() {
+            return;
+        }
+        let io = self.socket.get_mut();
+        let leave = async {
+            io.shutdown().await?;
+            let mut rest = [0; 256];
+            while io.read(&mut rest).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        // Whatever it says now, or if it stays: the connection ends here.
+        drop(timeout(self.limits.close_timeout, leave).await);
+    }
+}

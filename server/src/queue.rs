@@ -1,0 +1,468 @@
+//! The requests that wait for one policy: bounded, fair between students, and measured.
+//!
+//! Fair means by states, not by requests: a student that asks about thousands of states at a time waits for those who
+//! ask about one, and takes nothing from them. It is self-clocked fair queueing (Golestani, INFOCOM 1994): a request
+//! ends, on a clock that counts states, after the one before it of the same student or after what is answered now,
+//! whichever is later; what ends first is answered first.
+
+use crate::policies::Change;
+use oto_proto::ErrorMessage;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// The most states of one batch, if no single request has more: a model computes no more of them at once anyway.
+pub const BATCH_ROWS: usize = oto_policy::ROWS_PER_RUN;
+
+/// How much may wait, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueLimits {
+    /// Requests that wait for one policy.
+    pub requests: usize,
+    /// Bytes of their observations.
+    pub bytes: usize,
+    /// For a request to be answered; one that waited longer is dropped.
+    pub timeout: Duration,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        QueueLimits { requests: 8192, bytes: 64 << 20, timeout: Duration::from_secs(5) }
+    }
+}
+
+/// States that want actions.
+pub(crate) struct Request {
+    /// The student's number for it.
+    pub id: u32,
+    /// The number of states.
+    pub rows: usize,
+    /// The teacher's observations `[rows, observation width]`.
+    pub observations: Vec<f32>,
+    /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
+    pub reply: mpsc::Sender<Answer>,
+}
+
+/// What came of one request.
+pub(crate) struct Answer {
+    /// The student's number for the request.
+    pub id: u32,
+    /// What is to be said.
+    pub said: Said,
+}
+
+/// An answer's content.
+pub(crate) enum Said {
+    /// The teacher's actions `[rows, action width]`, all of this version.
+    Actions {
+        /// The version that answered.
+        version: u32,
+        /// Row-major.
+        actions: Vec<f32>,
+    },
+    /// The policy has none.
+    Failed(Box<ErrorMessage>),
+    /// It waited too long and was dropped; it may come again after this time.
+    Late(Duration),
+}
+
+/// A student's place in the order of answers.
+pub(crate) struct Seat {
+    /// Its number, unlike all others of the queue.
+    student: u64,
+    /// From 0 to 100: a canary answers students whose draw is below its percentage.
+    draw: f32,
+    /// When its last request ends, on the clock of states.
+    end: u64,
+}
+
+impl Seat {
+    /// The draw that decides who is answered by a canary, from 0 to 100.
+    pub fn draw(&self) -> f32 {
+        self.draw
+    }
+}
+
+/// Why a request was not taken.
+pub(crate) enum NotTaken {
+    /// Too many wait already; it may come again after this time.
+    Full(Duration),
+    /// The policy's thread is gone.
+    Gone,
+}
+
+/// What a policy's thread has to do next.
+pub(crate) enum Work {
+    /// Replace what answers.
+    Change(Change),
+    /// Answer these requests together.
+    Answer(Batch),
+}
+
+/// Requests that are answered together.
+pub(crate) struct Batch {
+    /// Whether the canary is to answer.
+    pub canary: bool,
+    /// At least one.
+    pub requests: Vec<Request>,
+}
+
+/// The queue of one policy.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    came: Condvar,
+}
+
+/// Where a request stands: its end on the clock of states, and a number that no other one has.
+type Place = (u64, u64);
+
+struct Entry {
+    request: Request,
+    student: u64,
+    draw: f32,
+    deadline: Instant,
+}
+
+#[derive(Default)]
+struct Waiting {
+    stable: BTreeMap<Place, Entry>,
+    canary: BTreeMap<Place, Entry>,
+    percent: f32,
+    changes: VecDeque<Change>,
+    rows: usize,
+    bytes: usize,
+    /// How far the clock of states is.
+    clock: u64,
+    /// Requests and students so far.
+    numbers: u64,
+    /// No request that waits has an earlier deadline.
+    earliest: Option<Instant>,
+    rate: Rate,
+    closed: bool,
+}
+
+/// States answered in a second of work, averaged over the last batches.
+#[derive(Default)]
+struct Rate(Option<f64>);
+
+impl Rate {
+    fn add(&mut self, rows: usize, took: Duration) {
+        let now = rows as f64 / took.as_secs_f64().max(1e-9);
+        self.0 = Some(self.0.map_or(now, |rate| 0.9 * rate + 0.1 * now));
+    }
+
+    /// How long this many states take, within reason.
+    fn time_for(&self, rows: usize) -> Duration {
+        let seconds = self.0.map_or(UNMEASURED.as_secs_f64(), |rate| rows as f64 / rate.max(1.0));
+        Duration::from_secs_f64(seconds.clamp(SHORTEST_PAUSE.as_secs_f64(), LONGEST_PAUSE.as_secs_f64()))
+    }
+}
+
+/// What a student is told to wait at least, and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What it is told before anything was measured.
+const UNMEASURED: Duration = Duration::from_secs(1);
+
+impl Waiting {
+    fn requests(&self) -> usize {
+        self.stable.len() + self.canary.len()
+    }
+
+    fn insert(&mut self, place: Place, entry: Entry) {
+        let canary = entry.draw < self.percent;
+        if canary { &mut self.canary } else { &mut self.stable }.insert(place, entry);
+    }
+
+    /// Takes out requests of which `wanted` says so.
+    fn take_out(&mut self, mut wanted: impl FnMut(&Entry) -> bool) -> Vec<Entry> {
+        let mut out: Vec<Entry> = self.stable.extract_if(.., |_, e| wanted(e)).map(|(_, e)| e).collect();
+        out.extend(self.canary.extract_if(.., |_, e| wanted(e)).map(|(_, e)| e));
+        out.iter().for_each(|entry| self.took(&entry.request));
+        out
+    }
+
+    fn took(&mut self, request: &Request) {
+        self.rows -= request.rows;
+        self.bytes -= bytes(request);
+    }
+
+    /// Drops what waited too long.
+    fn expire(&mut self, now: Instant) {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return;
+        }
+        let late = self.take_out(|entry| entry.deadline <= now);
+        let pause = self.rate.time_for(self.rows);
+        for Entry { request, .. } in late {
+            request.answer(Said::Late(pause));
+        }
+        self.earliest = self.stable.values().chain(self.canary.values()).map(|entry| entry.deadline).min();
+    }
+
+    /// The next batch: the requests that end first, of one version. What a student asked before it vanished is nobody's
+    /// any more.
+    fn batch(&mut self) -> Option<Batch> {
+        let first = |map: &BTreeMap<Place, Entry>| map.first_key_value().map(|(place, _)| *place);
+        loop {
+            let canary = match (first(&self.stable), first(&self.canary)) {
+                (None, None) => return None,
+                (stable, canary) => canary.is_some_and(|canary| stable.is_none_or(|stable| canary < stable)),
+            };
+            let mut batch = Batch { canary, requests: Vec::new() };
+            let mut rows = 0;
+            loop {
+                let map = if canary { &mut self.canary } else { &mut self.stable };
+                let Some(entry) = map.first_entry() else { break };
+                let more = entry.get().request.rows;
+                let gone = entry.get().request.reply.is_closed();
+                if !gone && !batch.requests.is_empty() && rows + more > BATCH_ROWS {
+                    break;
+                }
+                let ((end, _), Entry { request, .. }) = entry.remove_entry();
+                self.took(&request);
+                if !gone {
+                    self.clock = self.clock.max(end);
+                    rows += more;
+                    batch.requests.push(request);
+                }
+            }
+            if !batch.requests.is_empty() {
+                return Some(batch);
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more student.
+    pub fn seat(&self, draw: f32) -> Seat {
+        let mut waiting = self.waiting();
+        waiting.numbers += 1;
+        Seat { student: waiting.numbers, draw, end: 0 }
+    }
+
+    /// Takes a request; its answer comes through its `reply`.
+    pub fn push(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return Err(NotTaken::Gone);
+        }
+        let size = bytes(&request);
+        if waiting.requests() >= limits.requests || waiting.bytes.saturating_add(size) > limits.bytes {
+            return Err(NotTaken::Full(waiting.rate.time_for(waiting.rows)));
+        }
+        let deadline = Instant::now() + limits.timeout;
+        waiting.earliest = Some(waiting.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+        waiting.rows += request.rows;
+        waiting.bytes += size;
+        waiting.numbers += 1;
+        seat.end = seat.end.max(waiting.clock) + request.rows as u64;
+        let place = (seat.end, waiting.numbers);
+        waiting.insert(place, Entry { request, student: seat.student, draw: seat.draw, deadline });
+        drop(waiting);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// Forgets what a student asked that has gone.
+    pub fn forget(&self, seat: &Seat) {
+        let mut waiting = self.waiting();
+        if waiting.requests() > 0 {
+            drop(waiting.take_out(|entry| entry.student == seat.student));
+        }
+    }
+
+    /// How long a request of now would wait.
+    pub fn pause(&self) -> Duration {
+        let waiting = self.waiting();
+        waiting.rate.time_for(waiting.rows)
+    }
+
+    /// What waits, and how fast it is answered, for an operator.
+    pub fn load(&self) -> serde_json::Value {
+        let waiting = self.waiting();
+        serde_json::json!({
+            "requests": waiting.requests(),
+            "states": waiting.rows,
+            "bytes": waiting.bytes,
+            "states_per_second": waiting.rate.0,
+        })
+    }
+
+    /// Puts a change before all requests that wait. False if the thread is gone.
+    pub fn change(&self, change: Change) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return false;
+        }
+        waiting.changes.push_back(change);
+        drop(waiting);
+        self.came.notify_one();
+        true
+    }
+
+    /// From now on a canary answers students whose draw is below this percentage.
+    pub fn split(&self, percent: f32) {
+        let mut waiting = self.waiting();
+        waiting.percent = percent;
+        let mut all = std::mem::take(&mut waiting.stable);
+        all.append(&mut waiting.canary);
+        all.into_iter().for_each(|(place, entry)| waiting.insert(place, entry));
+    }
+
+    /// How long answering took.
+    pub fn answered(&self, rows: usize, took: Duration) {
+        self.waiting().rate.add(rows, took);
+    }
+
+    /// What is to be done next, as soon as there is something; nothing when the queue is closed.
+    pub fn next(&self) -> Option<Work> {
+        let mut waiting = self.waiting();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(change) = waiting.changes.pop_front() {
+                return Some(Work::Change(change));
+            }
+            waiting.expire(Instant::now());
+            if let Some(batch) = waiting.batch() {
+                return Some(Work::Answer(batch));
+            }
+            waiting = self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Nothing is taken any more, and what waits is dropped.
+    pub fn close(&self) {
+        let mut waiting = self.waiting();
+        *waiting = Waiting { closed: true, ..Waiting::default() };
+        drop(waiting);
+        self.came.notify_all();
+    }
+}
+
+impl Request {
+    /// It fails only if the student is gone.
+    pub fn answer(&self, said: Said) {
+        drop(self.reply.try_send(Answer { id: self.id, said }));
+    }
+}
+
+fn bytes(request: &Request) -> usize {
+    4 * request.observations.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: QueueLimits =
+        QueueLimits { requests: 100, bytes: 1 << 20, timeout: Duration::from_secs(60) };
+
+    fn request(id: u32, rows: usize) -> (Request, mpsc::Receiver<Answer>) {
+        let (reply, answers) = mpsc::channel(1);
+        (Request { id, rows, observations: vec![0.0; rows], reply }, answers)
+    }
+
+    /// The requests of the next batch.
+    fn next(queue: &Queue) -> Vec<u32> {
+        match queue.next() {
+            Some(Work::Answer(batch)) => batch.requests.iter().map(|request| request.id).collect(),
+            _ => panic!("expected a batch"),
+        }
+    }
+
+    fn push(queue: &Queue, seat: &mut Seat, id: u32, rows: usize) -> mpsc::Receiver<Answer> {
+        let (request, answers) = request(id, rows);
+        assert!(queue.push(seat, request, &LIMITS).is_ok());
+        answers
+    }
+
+    #[test]
+    fn a_student_with_large_requests_does_not_hold_up_small_ones() {
+        let queue = Queue::default();
+        let (mut large, mut small, mut other) = (queue.seat(0.0), queue.seat(0.0), queue.seat(0.0));
+        let mut kept: Vec<_> = (0..4).map(|i| push(&queue, &mut large, i, BATCH_ROWS)).collect();
+        kept.push(push(&queue, &mut small, 10, 1));
+        assert_eq!(next(&queue), [10], "a large one would make it wait");
+        assert_eq!(next(&queue), [0]);
+        kept.push(push(&queue, &mut other, 20, 8));
+        kept.push(push(&queue, &mut small, 11, 1));
+        assert_eq!(next(&queue), [11, 20], "who comes later does not wait for the rest of the large ones");
+        assert_eq!(next(&queue), [1]);
+    }
+
+    #[test]
+    fn students_who_want_much_share_alike() {
+        let queue = Queue::default();
+        let (mut a, mut b) = (queue.seat(0.0), queue.seat(0.0));
+        let half = BATCH_ROWS / 2;
+        let mut kept: Vec<_> = (0..6).map(|i| push(&queue, &mut a, i, half)).collect();
+        kept.extend((10..13).map(|i| push(&queue, &mut b, i, half)));
+        assert_eq!([next(&queue), next(&queue), next(&queue)], [[0, 10], [1, 11], [2, 12]]);
+        assert_eq!(next(&queue), [3, 4], "alone again");
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_requests_and_in_bytes() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let mut try_push = |rows, limits: &QueueLimits| {
+            let (request, _) = request(1, rows);
+            queue.push(&mut seat, request, limits).is_ok()
+        };
+        let limits = QueueLimits { requests: 2, bytes: 4 * 100, ..LIMITS };
+        assert!(!try_push(101, &limits) && try_push(50, &limits) && !try_push(51, &limits));
+        assert!(try_push(1, &limits) && !try_push(1, &limits), "two requests");
+    }
+
+    #[test]
+    fn what_waited_too_long_or_belongs_to_nobody_is_not_computed() {
+        let queue = Queue::default();
+        let (mut late, mut gone, mut here) = (queue.seat(0.0), queue.seat(0.0), queue.seat(0.0));
+        let (old, mut answers) = request(1, 1);
+        let no_time = QueueLimits { timeout: Duration::ZERO, ..LIMITS };
+        assert!(queue.push(&mut late, old, &no_time).is_ok());
+        drop(push(&queue, &mut gone, 2, 1));
+        let _forgotten = push(&queue, &mut gone, 3, 1);
+        queue.forget(&gone);
+        let _kept = push(&queue, &mut here, 4, 1);
+        assert_eq!(next(&queue), [4]);
+        assert!(matches!(answers.try_recv().unwrap().said, Said::Late(_)));
+        let waiting = queue.waiting();
+        assert_eq!((waiting.requests(), waiting.rows, waiting.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_pause_is_how_long_the_backlog_takes() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let _kept: Vec<_> = (0..2).map(|i| push(&queue, &mut seat, i, 1000)).collect();
+        queue.answered(500, Duration::from_secs(1));
+        assert_eq!(queue.pause(), Duration::from_secs(4));
+        queue.answered(0, Duration::ZERO);
+        assert!(queue.pause() > Duration::from_secs(4) && queue.pause() <= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_canary_takes_over_what_waits_for_its_students_and_gives_it_back() {
+        let queue = Queue::default();
+        let (mut few, mut many) = (queue.seat(3.0), queue.seat(50.0));
+        let mut kept = vec![push(&queue, &mut few, 1, 1), push(&queue, &mut many, 2, 1)];
+        queue.split(10.0);
+        kept.push(push(&queue, &mut few, 3, 1));
+        let Some(Work::Answer(batch)) = queue.next() else { panic!("expected a batch") };
+        assert!(batch.canary && batch.requests.iter().map(|r| r.id).eq([1, 3]));
+        kept.push(push(&queue, &mut few, 4, 1));
+        queue.split(0.0);
+        assert_eq!(next(&queue), [2, 4]);
+    }
+}

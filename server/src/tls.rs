@@ -1,0 +1,113 @@
+//! TLS: a certificate and its key in PEM files, read anew when they change, so that renewing them needs no restart.
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+use tokio_rustls::TlsAcceptor;
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read, or is not PEM.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// The file holds no certificate.
+    #[error("{} holds no certificate", .0.display())]
+    Empty(PathBuf),
+    /// Certificate and key cannot be used, or not together.
+    #[error("the certificate cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// A server's certificate; clones share it.
+#[derive(Clone)]
+pub struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: Arc<RwLock<Arc<rustls::ServerConfig>>>,
+}
+
+/// What tells that a file was replaced.
+type Stamp = [Option<(SystemTime, u64)>; 2];
+
+impl Tls {
+    /// Reads a certificate (with those that lead to an authority after it) and its key.
+    ///
+    /// # Errors
+    /// If one cannot be read, or they do not fit.
+    pub fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let current = Arc::new(RwLock::new(read(certificate, key)?));
+        Ok(Tls { certificate: certificate.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// What accepts connections now.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone().into()
+    }
+
+    /// Looks at the files from time to time, in a thread that ends when what this gives is dropped. Files that cannot be
+    /// used are told to `log`, and the certificate that was used before stays.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn watch(
+        &self,
+        every: Duration,
+        log: impl Fn(String) + Send + 'static,
+    ) -> std::io::Result<Sender<()>> {
+        let (stop, stopped) = channel();
+        let (tls, mut known) = (self.clone(), self.stamp());
+        std::thread::Builder::new().name("certificate".into()).spawn(move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                let now = tls.stamp();
+                if now == known {
+                    continue;
+                }
+                known = now;
+                match read(&tls.certificate, &tls.key) {
+                    Ok(config) => {
+                        *tls.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                        log(format!("{}: the new certificate is used", tls.certificate.display()));
+                    }
+                    Err(error) => log(format!("{error}; the certificate before it stays in use")),
+                }
+            }
+        })?;
+        Ok(stop)
+    }
+
+    fn stamp(&self) -> Stamp {
+        [&self.certificate, &self.key].map(|path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        })
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Read { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).map_err(wrong(certificate))?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(wrong(certificate))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty(certificate.to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(wrong(key))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
