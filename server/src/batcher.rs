@@ -1,6 +1,9 @@
-//! The thread of one policy: takes all requests that wait, answers them in one call of [`Policy::act`], and splits the
-//! answer. While it computes, the next batch gathers: nobody waits for company, and the busier the server, the larger
-//! its batches.
+//! What answers for one policy: takes all requests that wait, answers them in one call of [`Policy::act`], and splits the
+//! answer. Meanwhile the next batch gathers: nobody waits for company, and the busier the server, the larger its
+//! batches.
+//!
+//! A thread of its own does it, so that no model holds up sockets. Where so little waits that waking that thread would
+//! take longer, whoever brought it does it.
 //!
 //! What answers changes between two batches only, so that all rows of an answer are of one version. A version is the
 //! number of a publication. It only grows on each connection, whatever is published, tried or taken back: what would
@@ -8,12 +11,12 @@
 
 use crate::ServerError;
 use crate::policies::{Canary, Change, ChangeKind, Model, Status};
-use crate::queue::{Batch, Queue, Request, Said, Work};
+use crate::queue::{Batch, NotTaken, Queue, QueueLimits, Request, Said, Seat, Work};
 use crate::shadow::Shadow;
 use oto_policy::{Policy, PolicyError, fit_actions};
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -57,9 +60,15 @@ pub(crate) struct Version {
     pub model: Option<Arc<Model>>,
 }
 
-/// What a policy's thread works with.
-pub(crate) struct Batcher {
-    queue: Arc<Queue>,
+/// Where a policy's requests wait, and who answers them.
+pub(crate) struct Desk {
+    pub queue: Queue,
+    /// One at a time.
+    batcher: Mutex<Batcher>,
+}
+
+/// What is done for a policy, one thing after the other.
+struct Batcher {
     /// What everyone may know of it.
     status: watch::Sender<Status>,
     /// The largest number so far.
@@ -72,22 +81,21 @@ pub(crate) struct Batcher {
 }
 
 /// Closes the queue however its thread ends.
-struct Closing(Arc<Queue>);
+struct Closing<'a>(&'a Queue);
 
-impl Drop for Closing {
+impl Drop for Closing<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl Batcher {
+impl Desk {
     /// A policy with its first version, and what is known of it.
-    pub fn new(stable: Version, queue: Arc<Queue>) -> (Self, watch::Receiver<Status>) {
+    pub fn new(stable: Version) -> (Arc<Self>, watch::Receiver<Status>) {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
         let (status, known) = watch::channel(status);
         let batcher = Batcher {
-            queue,
             status,
             newest,
             stable,
@@ -96,25 +104,44 @@ impl Batcher {
             shadow: None,
             observations: Vec::new(),
         };
-        (batcher, known)
+        (Arc::new(Desk { queue: Queue::default(), batcher: Mutex::new(batcher) }), known)
+    }
+
+    /// Takes a request; its answer comes through its `reply`.
+    pub fn ask(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+        let little = self.queue.push(seat, request, limits)?;
+        if little && let Ok(mut batcher) = self.batcher.try_lock() {
+            batcher.work_once(&self.queue);
+        }
+        // Whoever is at it may just have looked for the last time.
+        self.queue.wake_for_rest();
+        Ok(())
     }
 
     /// Works until the queue is closed.
-    pub fn run(mut self) {
-        let _closing = Closing(self.queue.clone());
-        while let Some(work) = self.queue.next() {
-            match work {
-                Work::Change(Change { kind, done }) => {
-                    let result = self.change(kind);
-                    // Nobody has to be there to hear it.
-                    done.map(|done| drop(done.send(result)));
-                }
-                Work::Answer(Batch { canary, requests }) => {
-                    let rows = requests.iter().map(|request| request.rows).sum();
-                    let start = Instant::now();
-                    self.answer(canary, requests);
-                    self.queue.answered(rows, start.elapsed());
-                }
+    pub fn run(&self) {
+        let _closing = Closing(&self.queue);
+        while self.queue.wait() {
+            self.batcher.lock().unwrap_or_else(PoisonError::into_inner).work_once(&self.queue);
+        }
+    }
+}
+
+impl Batcher {
+    /// Does the next thing, if there is one.
+    fn work_once(&mut self, queue: &Queue) {
+        match queue.next() {
+            None => {}
+            Some(Work::Change(Change { kind, done })) => {
+                let result = self.change(kind, queue);
+                // Nobody has to be there to hear it.
+                done.map(|done| drop(done.send(result)));
+            }
+            Some(Work::Answer(Batch { canary, requests })) => {
+                let rows = requests.iter().map(|request| request.rows).sum();
+                let start = Instant::now();
+                self.answer(canary, requests, queue);
+                queue.answered(rows, start.elapsed());
             }
         }
     }
@@ -130,7 +157,7 @@ impl Batcher {
     }
 
     /// Does what an operator, a follower or an agent wants. Gives the version that comes of it.
-    fn change(&mut self, kind: ChangeKind) -> Result<u32, ServerError> {
+    fn change(&mut self, kind: ChangeKind, queue: &Queue) -> Result<u32, ServerError> {
         let mut ended = None;
         let version = match kind {
             ChangeKind::Publish(version) => {
@@ -170,7 +197,7 @@ impl Batcher {
                 self.stable.number
             }
         };
-        self.show(ended);
+        self.show(ended, queue);
         Ok(version)
     }
 
@@ -188,12 +215,13 @@ impl Batcher {
     }
 
     /// Lets everyone know what answers now, and sorts what waits accordingly.
-    fn show(&mut self, ended: Option<String>) {
+    fn show(&mut self, ended: Option<String>, queue: &Queue) {
         let canary = self
             .canary
             .as_ref()
             .map(|(version, percent)| Canary { version: version.number, percent: *percent });
-        self.queue.split(canary.map_or(0.0, |canary| canary.percent));
+        queue.forget_rate();
+        queue.split(canary.map_or(0.0, |canary| canary.percent));
         self.status.send_replace(Status {
             version: self.stable.number,
             model: self.stable.model.clone(),
@@ -205,7 +233,7 @@ impl Batcher {
 
     /// Answers requests together. If that fails, each is answered alone: one student's odd states are not the others'
     /// fault. A canary that fails where the stable version does not has ended, and nobody notices.
-    fn answer(&mut self, canary: bool, requests: Vec<Request>) {
+    fn answer(&mut self, canary: bool, requests: Vec<Request>, queue: &Queue) {
         self.observations.clear();
         requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
         let rows = requests.iter().map(|request| request.rows).sum();
@@ -225,11 +253,11 @@ impl Batcher {
             Err(error) => error,
         };
         if requests.len() > 1 {
-            requests.into_iter().for_each(|request| self.answer(canary, vec![request]));
+            requests.into_iter().for_each(|request| self.answer(canary, vec![request], queue));
         } else if canary && self.stable.rows.act(&self.observations, rows).is_ok() {
             // It cannot fail: there is a canary.
-            drop(self.change(ChangeKind::EndCanary(Some(error.to_string()))));
-            self.answer(false, requests);
+            drop(self.change(ChangeKind::EndCanary(Some(error.to_string())), queue));
+            self.answer(false, requests, queue);
         } else {
             let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());
             requests.iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));

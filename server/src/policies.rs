@@ -1,11 +1,11 @@
 //! Policies by name, what is published of each, and how students reach them.
 //!
-//! Each has a queue ([`crate::queue`]) and a thread ([`crate::batcher`]). Everything that changes what answers is a
+//! Each has a queue ([`crate::queue`]) and a thread (`batcher`). Everything that changes what answers is a
 //! [`ChangeKind`], done by that thread between two batches.
 
 use crate::ServerError;
-use crate::batcher::{Batcher, Rows, Version};
-use crate::queue::{NotTaken, Queue, QueueLimits, Request, Said, Seat};
+use crate::batcher::{Desk, Rows, Version};
+use crate::queue::{NotTaken, QueueLimits, Request, Said, Seat};
 use crate::shadow::Comparison;
 use bytes::Bytes;
 use oto_policy::{Loaded, Metadata, Policy, scripted};
@@ -25,13 +25,13 @@ struct Hosted {
     name: String,
     metadata: Metadata,
     info: TeacherInfo,
-    queue: Arc<Queue>,
+    desk: Arc<Desk>,
     status: watch::Receiver<Status>,
 }
 
 impl Drop for Hosted {
     fn drop(&mut self) {
-        self.queue.close();
+        self.desk.queue.close();
     }
 }
 
@@ -191,7 +191,7 @@ impl Policies {
         kind: ChangeKind,
         done: Option<oneshot::Sender<Result<u32, ServerError>>>,
     ) -> Result<(), ServerError> {
-        match self.hosted(name)?.queue.change(Change { kind, done }) {
+        match self.hosted(name)?.desk.queue.change(Change { kind, done }) {
             true => Ok(()),
             false => Err(ServerError::Thread(name.to_owned())),
         }
@@ -260,7 +260,7 @@ impl Policies {
                 "canary": canary.map(|c| serde_json::json!({ "version": c.version, "percent": c.percent })),
                 "canary_failed": ended,
                 "shadow": shadow,
-                "queue": hosted.queue.load(),
+                "queue": hosted.desk.queue.load(),
             })
         };
         self.0.iter().map(entry).collect()
@@ -288,7 +288,7 @@ impl Policies {
         };
         let hosted = self.0[id].clone();
         // Drawn once, so that a canary's student stays one.
-        let seat = hosted.queue.seat(100.0 * crate::random::share());
+        let seat = hosted.desk.queue.seat(100.0 * crate::random::share());
         let (info, status) = (hosted.info.clone(), hosted.status.clone());
         Ok(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, status } })
     }
@@ -317,7 +317,7 @@ impl Teacher {
     /// Takes a request; its answer comes through its `reply`.
     pub fn ask(&mut self, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
         match &mut self.way {
-            Way::Hosted { hosted, seat, .. } => hosted.queue.push(seat, request, limits),
+            Way::Hosted { hosted, seat, .. } => hosted.desk.ask(seat, request, limits),
             Way::Scripted(rows) => {
                 let said = match rows.act(&request.observations, request.rows) {
                     Ok(actions) => Said::Actions { version: 1, actions: actions.to_vec() },
@@ -354,7 +354,7 @@ impl Teacher {
     /// How long a request of now would wait.
     pub fn pause(&self) -> Duration {
         match &self.way {
-            Way::Hosted { hosted, .. } => hosted.queue.pause(),
+            Way::Hosted { hosted, .. } => hosted.desk.queue.pause(),
             Way::Scripted(_) => Duration::ZERO,
         }
     }
@@ -363,7 +363,7 @@ impl Teacher {
 impl Drop for Teacher {
     fn drop(&mut self) {
         if let Way::Hosted { hosted, seat, .. } = &self.way {
-            hosted.queue.forget(seat);
+            hosted.desk.queue.forget(seat);
         }
     }
 }
@@ -376,14 +376,13 @@ impl Hosted {
         model: Option<Vec<u8>>,
     ) -> Result<Self, ServerError> {
         let info = info(&*policy, metadata.description.as_deref().unwrap_or_default());
-        let queue = Arc::<Queue>::default();
-        let first = Version::from(Release { policy, model, version: 1 });
-        let (batcher, status) = Batcher::new(first, queue.clone());
+        let (desk, status) = Desk::new(Version::from(Release { policy, model, version: 1 }));
+        let own = desk.clone();
         std::thread::Builder::new()
             .name(format!("policy {name}"))
-            .spawn(move || batcher.run())
+            .spawn(move || own.run())
             .map_err(|_| ServerError::Thread(name.clone()))?;
-        Ok(Hosted { name, metadata, info, queue, status })
+        Ok(Hosted { name, metadata, info, desk, status })
     }
 }
 

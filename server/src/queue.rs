@@ -160,6 +160,8 @@ impl Rate {
     }
 }
 
+/// Work that is shorter than waking a thread for it, and another one for its answers.
+const LITTLE: Duration = Duration::from_micros(100);
 /// What a student is told to wait at least, and at most.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -248,8 +250,9 @@ impl Queue {
         Seat { student: waiting.numbers, draw, end: 0 }
     }
 
-    /// Takes a request; its answer comes through its `reply`.
-    pub fn push(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+    /// Takes a request; its answer comes through its `reply`. It wakes nobody, but says whether all that waits is so
+    /// little that whoever brought it may as well answer it.
+    pub fn push(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<bool, NotTaken> {
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(NotTaken::Gone);
@@ -266,9 +269,9 @@ impl Queue {
         seat.end = seat.end.max(waiting.clock) + request.rows as u64;
         let place = (seat.end, waiting.numbers);
         waiting.insert(place, Entry { request, student: seat.student, draw: seat.draw, deadline });
-        drop(waiting);
-        self.came.notify_one();
-        Ok(())
+        let little =
+            waiting.rate.0.is_some_and(|rate| waiting.rows as f64 / rate.max(1.0) < LITTLE.as_secs_f64());
+        Ok(little && waiting.changes.is_empty())
     }
 
     /// Forgets what a student asked that has gone.
@@ -322,22 +325,34 @@ impl Queue {
         self.waiting().rate.add(rows, took);
     }
 
-    /// What is to be done next, as soon as there is something; nothing when the queue is closed.
+    /// What is to be done next, if there is anything.
     pub fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting();
-        loop {
-            if waiting.closed {
-                return None;
-            }
-            if let Some(change) = waiting.changes.pop_front() {
-                return Some(Work::Change(change));
-            }
-            waiting.expire(Instant::now());
-            if let Some(batch) = waiting.batch() {
-                return Some(Work::Answer(batch));
-            }
-            waiting = self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = waiting.changes.pop_front() {
+            return Some(Work::Change(change));
         }
+        waiting.expire(Instant::now());
+        waiting.batch().map(Work::Answer)
+    }
+
+    /// Waits until there is something to do. False when the queue is closed.
+    pub fn wait(&self) -> bool {
+        let nothing =
+            |waiting: &mut Waiting| !waiting.closed && waiting.changes.is_empty() && waiting.requests() == 0;
+        let waiting = self.came.wait_while(self.waiting(), nothing);
+        !waiting.unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    /// Wakes the thread that waits, if there is something to do.
+    pub fn wake_for_rest(&self) {
+        if self.waiting().requests() > 0 {
+            self.came.notify_one();
+        }
+    }
+
+    /// What was measured tells nothing any more: something else answers.
+    pub fn forget_rate(&self) {
+        self.waiting().rate = Rate::default();
     }
 
     /// Nothing is taken any more, and what waits is dropped.

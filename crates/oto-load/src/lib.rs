@@ -12,7 +12,7 @@
 //! - [`process`]: what another process has used of memory and processor;
 //! - [`report`]: the numbers, as a table and as JSON.
 //!
-//! Linux only: times shorter than a millisecond need its `epoll_pwait2`.
+//! Linux only: thousands of sockets and times shorter than a millisecond need its `epoll` and its `ppoll`.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 

@@ -25,7 +25,9 @@ pub(crate) struct Recorder {
     versions: BTreeSet<u32>,
 }
 
-/// Three significant digits, up to more than an hour.
+/// The longest latency that is told from longer ones: an hour, in microseconds.
+const LONGEST: u64 = 3_600_000_000;
+/// Significant digits.
 const DIGITS: u8 = 3;
 
 impl Recorder {
@@ -33,7 +35,7 @@ impl Recorder {
         Recorder {
             from,
             to,
-            latencies: Histogram::new(DIGITS).expect("three digits are allowed"),
+            latencies: Histogram::new_with_max(LONGEST, DIGITS).expect("sound bounds"),
             sent: 0,
             answered: 0,
             overloaded: 0,

@@ -5,7 +5,9 @@ use crate::report::{Measurement, Recorder};
 use crate::student::{Heard, Student};
 use crate::{LoadError, process};
 use oto_env::rng::Rng;
-use rustix::event::{Timespec, epoll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
@@ -164,17 +166,26 @@ impl Crowd {
             }
         }
         let wait = if self.unsent.is_empty() { wait } else { wait.min(Duration::from_millis(1)) };
-        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(std::io::Error::from(error).into()),
-        }
+        self.wait(wait).map_err(std::io::Error::from)?;
         for at in 0..self.events.len() {
             let i = self.events[at].data.u64() as usize;
             self.take_in(i, recorder, again);
         }
         Ok(())
+    }
+
+    /// Waits for sockets that have something. `poll` waits for microseconds where `epoll` may round up to milliseconds.
+    fn wait(&mut self, time: Duration) -> rustix::io::Result<()> {
+        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        self.events.clear();
+        let any = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout));
+        match any.and_then(|any| match any {
+            0 => Ok(0),
+            _ => epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&Timespec::default())),
+        }) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn take_in(&mut self, i: usize, recorder: &mut Recorder, again: bool) {
