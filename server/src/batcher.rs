@@ -134,8 +134,10 @@ impl Batcher {
             None => {}
             Some(Work::Change(Change { kind, done })) => {
                 let result = self.change(kind, queue);
-                // Nobody has to be there to hear it.
-                done.map(|done| drop(done.send(result)));
+                if let Some(done) = done {
+                    // Nobody has to be there to hear it.
+                    drop(done.send(result));
+                }
             }
             Some(Work::Answer(Batch { canary, requests })) => {
                 let rows = requests.iter().map(|request| request.rows).sum();

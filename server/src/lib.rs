@@ -121,7 +121,7 @@ pub async fn run(
                     Some(place) => {
                         let (server, stopping) = (server.clone(), stopping.clone());
                         connections.spawn(async move {
-                            accept(stream, server, caller, stopping).await;
+                            serve(stream, server, caller, stopping).await;
                             drop(place);
                         });
                     }
@@ -142,30 +142,19 @@ pub async fn run(
     result
 }
 
-/// One connection, with TLS or without.
-async fn accept(stream: TcpStream, server: Arc<Server>, caller: Caller, stopping: watch::Receiver<bool>) {
+/// One connection: TLS if there is any, plain requests, and then perhaps a student. What each of them needs is on the heap
+/// for as long as it lasts, so that an idle student keeps what a student needs.
+async fn serve(stream: TcpStream, server: Arc<Server>, caller: Caller, mut stopping: watch::Receiver<bool>) {
     // A label that waits for more to send with it is a late label. If it cannot be set, the connection is slower only.
     drop(stream.set_nodelay(true));
-    match &server.config.tls {
-        None => serve(stream, server, caller, stopping).await,
+    let upgrade = match &server.config.tls {
+        None => Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await,
         Some(tls) => {
-            let accepting = tls.acceptor().accept(stream);
-            if let Ok(Ok(stream)) = timeout(server.config.limits.tls_timeout, accepting).await {
-                serve(stream, server, caller, stopping).await;
-            }
+            let accepting = Box::pin(tls.acceptor().accept(stream));
+            let Ok(Ok(stream)) = timeout(server.config.limits.tls_timeout, accepting).await else { return };
+            Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await
         }
-    }
-}
-
-/// Plain requests, and then perhaps a student.
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    server: Arc<Server>,
-    caller: Caller,
-    mut stopping: watch::Receiver<bool>,
-) {
-    // What HTTP needs is freed before a student stays.
-    let upgrade = Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await;
+    };
     if let Some((upgrade, caller)) = upgrade
         && let Ok(upgraded) = upgrade.await
     {
