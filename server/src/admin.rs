@@ -3,6 +3,7 @@
 //! | request | |
 //! | --- | --- |
 //! | `GET /policies` | what answers, what is tried, how much waits |
+//! | `GET /metrics` | what was counted, as Prometheus reads it |
 //! | `POST /policies/NAME/publish` | the body's model answers from now on |
 //! | `POST /policies/NAME/rollback` | the version before the last one answers again, under a new number |
 //! | `POST /policies/NAME/canary?percent=P` | the body's model answers P of a hundred students |
@@ -46,6 +47,8 @@ const CONNECTIONS: usize = 16;
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// For the headers of a request.
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// What Prometheus is told that it reads.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -145,6 +148,9 @@ impl Admin {
 
     async fn answer(&self, request: Request<Incoming>, address: IpAddr) -> Answer {
         let (method, uri) = (request.method().clone(), request.uri().clone());
+        if method == Method::GET && uri.path() == "/metrics" && self.is_operator(request.headers()) {
+            return respond(StatusCode::OK, METRICS_TYPE, self.policies.metrics_text().into());
+        }
         let wanted = wanted(uri.path(), uri.query().unwrap_or_default());
         let result = match (self.is_operator(request.headers()), &wanted) {
             (false, _) => Err(Refusal::Token),

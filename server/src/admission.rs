@@ -1,6 +1,7 @@
 //! Who is let in: by token at the handshake, by ticket in `hello`, and what the audit log has of it.
 
 use crate::access::{Doorkeeper, Entered, Visitor};
+use crate::metrics::Metrics;
 use crate::peer::{End, refused};
 use crate::{ServerConfig, ServerError};
 use hyper::header::{self, HeaderMap};
@@ -38,6 +39,11 @@ impl Server {
     pub fn new(config: ServerConfig) -> Result<Self, ServerError> {
         let doorkeeper = config.access.as_ref().map(|access| access.doorkeeper()).transpose()?;
         Ok(Server { config, doorkeeper, anyone: Arc::new(Visitor::anyone()) })
+    }
+
+    /// Where everything is counted.
+    pub fn metrics(&self) -> &Metrics {
+        self.config.policies.metrics()
     }
 
     /// Notes something in the audit log.

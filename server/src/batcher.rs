@@ -10,6 +10,7 @@
 //! make a student's number smaller is published anew.
 
 use crate::ServerError;
+use crate::metrics::Metrics;
 use crate::policies::{Canary, Change, ChangeKind, Model, Status};
 use crate::queue::{Batch, NotTaken, Queue, QueueLimits, Request, Said, Seat, Work};
 use crate::shadow::Shadow;
@@ -65,6 +66,7 @@ pub(crate) struct Desk {
     pub queue: Queue,
     /// One at a time.
     batcher: Mutex<Batcher>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is done for a policy, one thing after the other.
@@ -91,7 +93,7 @@ impl Drop for Closing<'_> {
 
 impl Desk {
     /// A policy with its first version, and what is known of it.
-    pub fn new(stable: Version) -> (Arc<Self>, watch::Receiver<Status>) {
+    pub fn new(stable: Version, metrics: Arc<Metrics>) -> (Arc<Self>, watch::Receiver<Status>) {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
         let (status, known) = watch::channel(status);
@@ -104,14 +106,14 @@ impl Desk {
             shadow: None,
             observations: Vec::new(),
         };
-        (Arc::new(Desk { queue: Queue::default(), batcher: Mutex::new(batcher) }), known)
+        (Arc::new(Desk { queue: Queue::default(), batcher: Mutex::new(batcher), metrics }), known)
     }
 
     /// Takes a request; its answer comes through its `reply`.
     pub fn ask(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
         let little = self.queue.push(seat, request, limits)?;
         if little && let Ok(mut batcher) = self.batcher.try_lock() {
-            batcher.work_once(&self.queue);
+            batcher.work_once(&self.queue, &self.metrics);
         }
         // Whoever is at it may just have looked for the last time.
         self.queue.wake_for_rest();
@@ -122,14 +124,14 @@ impl Desk {
     pub fn run(&self) {
         let _closing = Closing(&self.queue);
         while self.queue.wait() {
-            self.batcher.lock().unwrap_or_else(PoisonError::into_inner).work_once(&self.queue);
+            self.batcher.lock().unwrap_or_else(PoisonError::into_inner).work_once(&self.queue, &self.metrics);
         }
     }
 }
 
 impl Batcher {
     /// Does the next thing, if there is one.
-    fn work_once(&mut self, queue: &Queue) {
+    fn work_once(&mut self, queue: &Queue, metrics: &Metrics) {
         match queue.next() {
             None => {}
             Some(Work::Change(Change { kind, done })) => {
@@ -141,9 +143,11 @@ impl Batcher {
             }
             Some(Work::Answer(Batch { canary, requests })) => {
                 let rows = requests.iter().map(|request| request.rows).sum();
+                let came: Vec<Instant> = requests.iter().map(|request| request.came).collect();
                 let start = Instant::now();
                 self.answer(canary, requests, queue);
                 queue.answered(rows, start.elapsed());
+                metrics.batch(came.into_iter(), rows, start);
             }
         }
     }

@@ -11,6 +11,7 @@
 //!   students together; a `shadow` beside it is only compared;
 //! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
 //!   policy that learns here, and by an operator;
+//! - `metrics`: what an operator watches;
 //! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
@@ -29,6 +30,7 @@ pub mod dataset;
 pub mod folder;
 pub mod follow;
 mod http;
+mod metrics;
 mod peer;
 pub mod policies;
 pub mod queue;
@@ -112,16 +114,23 @@ pub async fn run(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= limits.connections => refuse(&stream),
+            Ok((stream, _)) if connections.len() >= limits.connections => {
+                server.metrics().dropped("connections");
+                refuse(&stream);
+            }
             Ok((stream, address)) => {
                 failures = 0;
                 let caller = Caller { address: address.ip(), visitor: None };
                 match addresses.enter(caller.address, limits.per_address) {
-                    None => refuse(&stream),
+                    None => {
+                        server.metrics().dropped("address");
+                        refuse(&stream);
+                    }
                     Some(place) => {
                         let (server, stopping) = (server.clone(), stopping.clone());
                         connections.spawn(async move {
-                            serve(stream, server, caller, stopping).await;
+                            let _counted = server.metrics().connection();
+                            serve(stream, server.clone(), caller, stopping).await;
                             drop(place);
                         });
                     }

@@ -1,6 +1,7 @@
 //! A student's socket, every use of which has a deadline and every message of which has a limit.
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -20,8 +21,10 @@ const SOCKET_BUFFER_BYTES: usize = 2 << 10;
 
 /// How a conversation ends.
 pub(crate) enum End {
-    /// The student is gone, or closes, or takes nothing any more.
+    /// The student is gone, or closes.
     Gone,
+    /// It takes nothing any more.
+    Slow,
     /// It said `bye`.
     Bye,
     /// The server stops.
@@ -35,6 +38,22 @@ pub(crate) enum End {
 impl<E: Into<ErrorMessage>> From<E> for End {
     fn from(error: E) -> Self {
         End::Refused(error.into())
+    }
+}
+
+impl End {
+    /// Why the server ended it, for who counts; none if the student left or the server stops.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            End::Gone | End::Bye | End::Restarting => None,
+            End::Slow => Some("slow"),
+            End::Overloaded(_) => Some("visitor"),
+            End::Refused(error) => Some(match error.code {
+                ErrorCode::Timeout => "silent",
+                ErrorCode::Forbidden => "forbidden",
+                _ => "refused",
+            }),
+        }
     }
 }
 
@@ -53,11 +72,13 @@ pub(crate) struct Peer<'a> {
     socket: WebSocketStream<TokioIo<Upgraded>>,
     /// How long it may take for what.
     pub limits: &'a Limits,
+    /// Where its messages are counted.
+    pub metrics: &'a Metrics,
 }
 
 impl<'a> Peer<'a> {
     /// A connection after its handshake.
-    pub async fn new(io: TokioIo<Upgraded>, limits: &'a Limits) -> Self {
+    pub async fn new(io: TokioIo<Upgraded>, limits: &'a Limits, metrics: &'a Metrics) -> Self {
         let largest = limits.message_bytes.max(MAX_CONTROL_BYTES);
         let settings = WebSocketConfig::default()
             .read_buffer_size(SOCKET_BUFFER_BYTES)
@@ -66,14 +87,18 @@ impl<'a> Peer<'a> {
             .max_write_buffer_size(2 * largest)
             .max_message_size(Some(largest))
             .max_frame_size(Some(largest));
-        Peer { socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await, limits }
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await;
+        Peer { socket, limits, metrics }
     }
 
     /// The next message.
     pub async fn receive(&mut self) -> Result<Message, End> {
         match self.socket.next().await {
             Some(Ok(Message::Close(_))) | None => Err(End::Gone),
-            Some(Ok(message)) => Ok(message),
+            Some(Ok(message)) => {
+                self.metrics.received(message.len());
+                Ok(message)
+            }
             Some(Err(Error::Capacity(error))) => Err(refused(ErrorCode::TooLarge, error.to_string())),
             Some(Err(Error::Protocol(error))) => Err(refused(ErrorCode::BadMessage, error.to_string())),
             Some(Err(Error::Utf8(error))) => Err(refused(ErrorCode::BadMessage, error)),
@@ -83,10 +108,12 @@ impl<'a> Peer<'a> {
 
     /// Sends a message, for as long as the student takes it in time.
     pub async fn send(&mut self, message: Message) -> Result<(), End> {
+        self.metrics.sent(message.len());
         match timeout(self.limits.write_timeout, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             // Whoever takes nothing can be told nothing.
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Slow),
         }
     }
 
@@ -99,7 +126,7 @@ impl<'a> Peer<'a> {
     /// back what it sent last.
     pub async fn dismiss(mut self, end: End) {
         let (message, code, reason) = match end {
-            End::Gone => (None, CloseCode::Normal, ""),
+            End::Gone | End::Slow => (None, CloseCode::Normal, ""),
             End::Bye => (None, CloseCode::Normal, "bye"),
             End::Restarting => (None, CloseCode::from(CLOSE_RESTARTING), "restarting"),
             End::Overloaded(pause) => {

@@ -5,6 +5,7 @@
 
 use crate::ServerError;
 use crate::batcher::{Desk, Rows, Version};
+use crate::metrics::{Metrics, Standing};
 use crate::queue::{NotTaken, QueueLimits, Request, Said, Seat};
 use crate::shadow::Comparison;
 use bytes::Bytes;
@@ -18,7 +19,10 @@ use tokio::sync::{oneshot, watch};
 
 /// The policies of a server. Clones share them; their threads end with the last clone.
 #[derive(Clone)]
-pub struct Policies(Arc<[Arc<Hosted>]>);
+pub struct Policies {
+    hosted: Arc<[Arc<Hosted>]>,
+    metrics: Arc<Metrics>,
+}
 
 /// One policy and the way to its thread.
 struct Hosted {
@@ -137,15 +141,15 @@ impl Policies {
     /// # Errors
     /// If two share a name, a name is unusable, or a thread cannot be started.
     pub fn new(loaded: Vec<Loaded>) -> Result<Self, ServerError> {
-        let mut hosted: Vec<Arc<Hosted>> = Vec::new();
+        let (mut hosted, metrics) = (Vec::<Arc<Hosted>>::new(), Arc::new(Metrics::default()));
         for Loaded { name, metadata, policy, model } in loaded {
             let usable = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with(scripted::PREFIX);
             if !usable || hosted.iter().any(|other| other.name == name) {
                 return Err(ServerError::Name(name));
             }
-            hosted.push(Arc::new(Hosted::start(name, metadata, policy, model)?));
+            hosted.push(Arc::new(Hosted::start(name, metadata, policy, model, metrics.clone())?));
         }
-        Ok(Policies(hosted.into()))
+        Ok(Policies { hosted: hosted.into(), metrics })
     }
 
     /// Replaces a policy by a new version between two of its answers, and tells its students. It does not wait for
@@ -207,7 +211,7 @@ impl Policies {
     }
 
     fn hosted(&self, name: &str) -> Result<&Hosted, ServerError> {
-        let found = self.0.iter().find(|hosted| hosted.name == name);
+        let found = self.hosted.iter().find(|hosted| hosted.name == name);
         found.map(|hosted| &**hosted).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))
     }
 
@@ -229,7 +233,7 @@ impl Policies {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.hosted.is_empty()
     }
 
     /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
@@ -245,7 +249,7 @@ impl Policies {
             }
             entry
         };
-        self.0.iter().map(entry).collect()
+        self.hosted.iter().map(entry).collect()
     }
 
     /// A list for operators: what answers, what is tried, and how much waits.
@@ -263,7 +267,22 @@ impl Policies {
                 "queue": hosted.desk.queue.load(),
             })
         };
-        self.0.iter().map(entry).collect()
+        self.hosted.iter().map(entry).collect()
+    }
+
+    /// Where everything is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Everything that was counted, as text.
+    pub(crate) fn metrics_text(&self) -> String {
+        let standing = |hosted: &Arc<Hosted>| {
+            let (requests, states) = hosted.desk.queue.waits();
+            let version = hosted.status.borrow().version;
+            Standing { policy: hosted.name.clone(), version, requests, states }
+        };
+        self.metrics.text(self.hosted.iter().map(standing).collect())
     }
 
     /// Finds the teacher that a student asked for. A scripted one is made for the student's own spaces.
@@ -278,15 +297,15 @@ impl Policies {
             let policy =
                 scripted(name, observation.clone(), action.clone()).map_err(|e| refuse(e.to_string()))?;
             let info = info(&*policy, "A scripted baseline.");
-            return Ok(Teacher { id: self.0.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
+            return Ok(Teacher { id: self.hosted.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
         }
-        let Some(id) = self.0.iter().position(|hosted| hosted.name == name) else {
-            let names: Vec<_> = self.0.iter().map(|hosted| hosted.name.as_str()).collect();
+        let Some(id) = self.hosted.iter().position(|hosted| hosted.name == name) else {
+            let names: Vec<_> = self.hosted.iter().map(|hosted| hosted.name.as_str()).collect();
             return Err(refuse(format!(
                 "there is no policy {name:?} here; there are {names:?} and \"scripted:random\""
             )));
         };
-        let hosted = self.0[id].clone();
+        let hosted = self.hosted[id].clone();
         // Drawn once, so that a canary's student stays one.
         let seat = hosted.desk.queue.seat(100.0 * crate::random::share());
         let (info, status) = (hosted.info.clone(), hosted.status.clone());
@@ -374,9 +393,10 @@ impl Hosted {
         metadata: Metadata,
         policy: Box<dyn Policy>,
         model: Option<Vec<u8>>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ServerError> {
         let info = info(&*policy, metadata.description.as_deref().unwrap_or_default());
-        let (desk, status) = Desk::new(Version::from(Release { policy, model, version: 1 }));
+        let (desk, status) = Desk::new(Version::from(Release { policy, model, version: 1 }), metrics);
         let own = desk.clone();
         std::thread::Builder::new()
             .name(format!("policy {name}"))

@@ -38,6 +38,8 @@ pub(crate) struct Request {
     pub id: u32,
     /// The number of states.
     pub rows: usize,
+    /// When it came.
+    pub came: Instant,
     /// The teacher's observations `[rows, observation width]`.
     pub observations: Vec<f32>,
     /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
@@ -48,6 +50,8 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     /// The student's number for the request.
     pub id: u32,
+    /// When the request came.
+    pub came: Instant,
     /// What is to be said.
     pub said: Said,
 }
@@ -288,6 +292,12 @@ impl Queue {
         waiting.rate.time_for(waiting.rows)
     }
 
+    /// How many requests and states wait.
+    pub fn waits(&self) -> (usize, usize) {
+        let waiting = self.waiting();
+        (waiting.requests(), waiting.rows)
+    }
+
     /// What waits, and how fast it is answered, for an operator.
     pub fn load(&self) -> serde_json::Value {
         let waiting = self.waiting();
@@ -367,7 +377,7 @@ impl Queue {
 impl Request {
     /// It fails only if the student is gone.
     pub fn answer(&self, said: Said) {
-        drop(self.reply.try_send(Answer { id: self.id, said }));
+        drop(self.reply.try_send(Answer { id: self.id, came: self.came, said }));
     }
 }
 
@@ -384,7 +394,7 @@ mod tests {
 
     fn request(id: u32, rows: usize) -> (Request, mpsc::Receiver<Answer>) {
         let (reply, answers) = mpsc::channel(1);
-        (Request { id, rows, observations: vec![0.0; rows], reply }, answers)
+        (Request { id, rows, came: Instant::now(), observations: vec![0.0; rows], reply }, answers)
     }
 
     /// The requests of the next batch.

@@ -34,11 +34,17 @@ pub(crate) async fn teach(
     caller: Caller,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let mut peer = Peer::new(io, &server.config.limits).await;
+    let mut peer = Peer::new(io, &server.config.limits, server.metrics()).await;
     let end = match greet(&mut peer, server, &caller, &mut stopping).await {
-        Ok(mut lesson) => lesson.hold(&mut peer, &mut stopping).await.unwrap_or_else(|end| end),
+        Ok(mut lesson) => {
+            let _counted = server.metrics().student();
+            lesson.hold(&mut peer, &mut stopping).await.unwrap_or_else(|end| end)
+        }
         Err(end) => end,
     };
+    if let Some(reason) = end.reason() {
+        server.metrics().dropped(reason);
+    }
     peer.dismiss(end).await;
 }
 
@@ -242,9 +248,9 @@ impl Lesson {
     async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
         let refusal = match message {
             Message::Binary(frame) if frame.first() == Some(&(Kind::Submit as u8)) => {
-                self.take_submission(peer.limits, &frame).err()
+                self.take_submission(peer, &frame).err()
             }
-            Message::Binary(frame) => self.take(peer.limits, &frame).err(),
+            Message::Binary(frame) => self.take(peer, &frame).err(),
             Message::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
                 Ok(ClientMessage::Stage(_)) => None,
@@ -260,6 +266,7 @@ impl Lesson {
         let Some(refusal) = refusal else { return Ok(None) };
         if let ServerMessage::Error(error) = &refusal {
             self.refusals += 1;
+            peer.metrics.dropped("malformed");
             if self.refusals > peer.limits.refusals {
                 return Err(error.clone().about(None).into());
             }
@@ -269,7 +276,8 @@ impl Lesson {
     }
 
     /// Takes a frame of states, or says why not.
-    fn take(&mut self, limits: &Limits, frame: &[u8]) -> Result<(), ServerMessage> {
+    fn take(&mut self, peer: &Peer<'_>, frame: &[u8]) -> Result<(), ServerMessage> {
+        let (limits, metrics, came) = (peer.limits, peer.metrics, std::time::Instant::now());
         let id = Header::request_of(frame);
         let refuse = |error: ErrorMessage| ServerMessage::Error(error.about(id));
         let states = self.formats.states.decode(frame, self.max_rows.into()).map_err(|e| refuse(e.into()))?;
@@ -279,22 +287,30 @@ impl Lesson {
             return Err(refuse(ErrorMessage::new(ErrorCode::UnknownPolicy, message)));
         }
         if self.in_flight >= limits.credits.max(1) {
+            metrics.dropped("credits");
             return Err(overloaded(request, self.teacher.pause()));
         }
-        self.visitor.spend(states.rows()).map_err(|pause| overloaded(request, pause))?;
+        self.visitor.spend(states.rows()).map_err(|pause| {
+            metrics.dropped("quota");
+            overloaded(request, pause)
+        })?;
         let (rows, width) = (states.rows(), self.teacher.info.observation.width());
         let mut observations = vec![0.0; rows * width];
         for (row, teacher) in observations.chunks_exact_mut(width).enumerate() {
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
-        let asked = Request { id: request, rows, observations, reply: self.reply.clone() };
+        let asked = Request { id: request, rows, came, observations, reply: self.reply.clone() };
         match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;
+                metrics.taken(rows);
                 Ok(())
             }
-            Err(NotTaken::Full(pause)) => Err(overloaded(request, pause)),
+            Err(NotTaken::Full(pause)) => {
+                metrics.dropped("full");
+                Err(overloaded(request, pause))
+            }
             Err(NotTaken::Gone) => {
                 let message = "expected the policy to run, it does not any more";
                 Err(refuse(ErrorMessage::new(ErrorCode::Internal, message)))
@@ -303,14 +319,14 @@ impl Lesson {
     }
 
     /// Takes a frame of transitions, or says why not.
-    fn take_submission(&mut self, limits: &Limits, frame: &[u8]) -> Result<(), ServerMessage> {
+    fn take_submission(&mut self, peer: &Peer<'_>, frame: &[u8]) -> Result<(), ServerMessage> {
         let Some(submissions) = &mut self.submissions else {
             let message = "expected states, got a submission: there is no grant \"submit\" here";
             let error = ErrorMessage::new(ErrorCode::Forbidden, message).about(Header::request_of(frame));
             return Err(ServerMessage::Error(error));
         };
         submissions.take(frame).map_err(|not_taken| match not_taken {
-            submit::NotTaken::Busy(request) => overloaded(request, limits.retry),
+            submit::NotTaken::Busy(request) => overloaded(request, peer.limits.retry),
             submit::NotTaken::Refused(error) => ServerMessage::Error(error),
         })
     }
@@ -321,12 +337,17 @@ impl Lesson {
         let frame = match answer.said {
             Said::Actions { version, actions } => self.encode(answer.id, version, &actions),
             Said::Failed(error) => Err(*error),
-            Said::Late(pause) => return peer.say(overloaded(answer.id, pause)).await,
+            Said::Late(pause) => {
+                peer.metrics.dropped("late");
+                return peer.say(overloaded(answer.id, pause)).await;
+            }
         };
         match frame {
-            Ok(frame) => peer.send(Message::binary(frame)).await,
-            Err(error) => peer.say(ServerMessage::Error(error.about(Some(answer.id)))).await,
+            Ok(frame) => peer.send(Message::binary(frame)).await?,
+            Err(error) => peer.say(ServerMessage::Error(error.about(Some(answer.id)))).await?,
         }
+        peer.metrics.answered(answer.came);
+        Ok(())
     }
 
     fn encode(&mut self, request: u32, version: u32, actions: &[f32]) -> Result<Vec<u8>, ErrorMessage> {

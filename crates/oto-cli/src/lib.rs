@@ -30,6 +30,8 @@ pub mod run_folder;
 #[cfg(feature = "native")]
 pub mod serve;
 #[cfg(feature = "native")]
+pub mod settings;
+#[cfg(feature = "native")]
 mod submitted;
 #[cfg(feature = "native")]
 pub mod sweep;

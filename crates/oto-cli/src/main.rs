@@ -1,10 +1,10 @@
 //! `oto`: serve teachers, train students, look at what came of it.
 #![forbid(unsafe_code)]
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(target_os = "linux")]
 use oto_cli::load;
-use oto_cli::{bench, dataset, eval, learn_command, policy, report, serve, teach, verify};
+use oto_cli::{bench, dataset, eval, learn_command, policy, report, serve, settings, teach, verify};
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Host teachers for students, and the site
-    Serve(serve::ServeOptions),
+    Serve(Box<serve::ServeOptions>),
     /// Publish, try and take back the policies of a running server
     Policy(policy::PolicyOptions),
     /// Put many simulated students on a server
@@ -45,7 +45,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match arguments() {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(error) => {
+            eprintln!("oto: {error}");
+            return ExitCode::from(2);
+        }
+    };
     if let Some(python) = cli.python {
         oto_bridge::use_python(python);
     }
@@ -70,4 +76,11 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The command line, and what a settings file and the environment add to it for `oto serve`.
+fn arguments() -> Result<Vec<std::ffi::OsString>, settings::SettingsError> {
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("it is one of them");
+    settings::expand(std::env::args_os().collect(), serve, |name| std::env::var_os(name))
 }

@@ -18,6 +18,12 @@ use std::time::Duration;
 /// What to serve, and where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
+    /// TOML file with any of these flags as settings; OTO_SERVE_PORT and its like go before it, flags before both
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Load and check everything, listen to nobody, and say whether it would serve
+    #[arg(long)]
+    pub check: bool,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: std::net::IpAddr,
@@ -224,6 +230,10 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     config.collecting = Collecting::new(stores);
     let policies = config.policies.clone();
     let doors = options.doors.set(options.host, &mut config, &policies)?;
+    if options.check {
+        println!("fine: {}", names.join(", "));
+        return Ok(());
+    }
     let follow = |follower: Follower| follower.follow(policies.clone(), log());
     let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
     let begin = |waiting: Waiting| waiting.begin(policies.clone());

@@ -305,6 +305,7 @@ impl Trainer {
     /// See [`Settle`].
     fn settle(&mut self, settle: Settle, good: bool) -> Result<(), TrainError> {
         let next = if good { self.settled * settle.factor } else { self.settled / settle.factor };
+        self.settled = next.clamp(settle.floor, 1.0);
         if good {
             self.setbacks = 0;
             if settle.setbacks > 0 {
@@ -312,9 +313,7 @@ impl Trainer {
             }
         } else if self.setbacks < settle.setbacks && self.learner.go_back()? {
             self.setbacks += 1;
-            return Ok(());
         }
-        self.settled = next.clamp(settle.floor, 1.0);
         Ok(())
     }
 

@@ -386,7 +386,10 @@ mod tests {
     use crate::dataset::tests::Folder;
     use proptest::prelude::*;
 
-    fn all(log: &mut Log) -> (Vec<(u128, Vec<u8>)>, Vec<Range<u64>>) {
+    /// Names and payloads of all records, and what is damaged.
+    type All = (Vec<(u128, Vec<u8>)>, Vec<Range<u64>>);
+
+    fn all(log: &mut Log) -> All {
         let (mut found, mut damaged) = (Vec::new(), Vec::new());
         for number in log.segments().iter().map(|s| s.number).collect::<Vec<_>>() {
             let scanned = log.scan(number, START, |_, record| {

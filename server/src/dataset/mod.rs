@@ -355,7 +355,7 @@ mod tests {
             &|file| {
                 let other = Folder::new();
                 let store = other.open();
-                (10..20).for_each(|name| drop(store.put(&batch(name, 5)).unwrap()));
+                (10..20).for_each(|name| assert_eq!(store.put(&batch(name, 5)).unwrap(), Put::Kept));
                 drop(store);
                 fs::copy(other.0.join("catalogue.sqlite"), file).unwrap();
             },
@@ -456,7 +456,7 @@ mod tests {
     fn damage_is_told_and_the_rest_is_there() {
         let folder = Folder::new();
         let store = folder.open();
-        (1..=3).for_each(|name| drop(store.put(&batch(name, 3)).unwrap()));
+        (1..=3).for_each(|name| assert_eq!(store.put(&batch(name, 3)).unwrap(), Put::Kept));
         drop(store);
         let file = folder.0.join("000000.log");
         let mut bytes = fs::read(&file).unwrap();

@@ -1,0 +1,214 @@
+//! What an operator watches: counted while the server works, written as Prometheus reads it (OpenMetrics).
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Instant;
+
+/// Why something was not done, or who was shown out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    reason: &'static str,
+}
+
+/// A policy's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    policy: String,
+}
+
+/// A policy, as it stands when somebody looks.
+pub(crate) struct Standing {
+    /// Its name.
+    pub policy: String,
+    /// The version that answers.
+    pub version: u32,
+    /// Requests that wait.
+    pub requests: usize,
+    /// States that wait.
+    pub states: usize,
+}
+
+/// All that is counted.
+pub(crate) struct Metrics {
+    registry: Registry,
+    connections: Gauge,
+    students: Gauge,
+    requests: Counter,
+    states: Counter,
+    received: Counter,
+    sent: Counter,
+    dropped: Family<Dropped, Counter>,
+    wait: Histogram,
+    compute: Histogram,
+    answer: Histogram,
+    batch: Histogram,
+    version: Family<Named, Gauge>,
+    waiting_requests: Family<Named, Gauge>,
+    waiting_states: Family<Named, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From 20 microseconds to 10 seconds; from one state to a full batch.
+        let time = || Histogram::new(exponential_buckets(20e-6, 2.0, 20));
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("oto"),
+            connections: Gauge::default(),
+            students: Gauge::default(),
+            requests: Counter::default(),
+            states: Counter::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            dropped: Family::default(),
+            wait: time(),
+            compute: time(),
+            answer: time(),
+            batch: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            version: Family::default(),
+            waiting_requests: Family::default(),
+            waiting_states: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+/// Counted in a gauge for as long as it is kept.
+pub(crate) struct Present(Gauge);
+
+impl Present {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Present(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("connections", "Connections, students' or not", self.connections.clone());
+        r.register("students", "Students that were greeted and have not left", self.students.clone());
+        r.register("requests", "Requests for actions that were taken", self.requests.clone());
+        r.register("states", "States in these requests", self.states.clone());
+        r.register_with_unit("received", "Messages of students", Unit::Bytes, self.received.clone());
+        r.register_with_unit("sent", "Messages to students", Unit::Bytes, self.sent.clone());
+        r.register(
+            "dropped",
+            "Requests and connections that were refused or ended, by reason",
+            self.dropped.clone(),
+        );
+        r.register_with_unit(
+            "wait",
+            "From a request's coming to its batch",
+            Unit::Seconds,
+            self.wait.clone(),
+        );
+        r.register_with_unit("compute", "A policy's work on a batch", Unit::Seconds, self.compute.clone());
+        r.register_with_unit(
+            "answer",
+            "From a request's coming to its answer on the socket",
+            Unit::Seconds,
+            self.answer.clone(),
+        );
+        r.register("batch", "States in a batch", self.batch.clone());
+        r.register("policy_version", "The version that answers", self.version.clone());
+        r.register("waiting_requests", "Requests that wait", self.waiting_requests.clone());
+        r.register("waiting_states", "States that wait", self.waiting_states.clone());
+    }
+
+    /// Somebody connected.
+    pub fn connection(&self) -> Present {
+        Present::new(&self.connections)
+    }
+
+    /// A student was greeted.
+    pub fn student(&self) -> Present {
+        Present::new(&self.students)
+    }
+
+    /// A request was taken.
+    pub fn taken(&self, states: usize) {
+        self.requests.inc();
+        self.states.inc_by(states as u64);
+    }
+
+    /// A message came.
+    pub fn received(&self, bytes: usize) {
+        self.received.inc_by(bytes as u64);
+    }
+
+    /// A message was sent.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.inc_by(bytes as u64);
+    }
+
+    /// A request that came then is answered now.
+    pub fn answered(&self, came: Instant) {
+        self.answer.observe(came.elapsed().as_secs_f64());
+    }
+
+    /// Something was refused, or someone was shown out.
+    pub fn dropped(&self, reason: &'static str) {
+        self.dropped.get_or_create(&Dropped { reason }).inc();
+    }
+
+    /// A batch of requests that came at these times was worked on from `start` until now.
+    pub fn batch(&self, came: impl Iterator<Item = Instant>, states: usize, start: Instant) {
+        came.for_each(|came| self.wait.observe(start.saturating_duration_since(came).as_secs_f64()));
+        self.compute.observe(start.elapsed().as_secs_f64());
+        self.batch.observe(states as f64);
+    }
+
+    /// Everything as text, with how the policies stand.
+    pub fn text(&self, standing: Vec<Standing>) -> String {
+        for Standing { policy, version, requests, states } in standing {
+            let named = Named { policy };
+            self.version.get_or_create(&named).set(version.into());
+            self.waiting_requests.get_or_create(&named).set(requests as i64);
+            self.waiting_states.get_or_create(&named).set(states as i64);
+        }
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_told() {
+        let metrics = Metrics::default();
+        let (one, _two) = (metrics.student(), metrics.student());
+        drop(one);
+        metrics.taken(64);
+        metrics.dropped("full");
+        metrics.batch([Instant::now()].into_iter(), 64, Instant::now());
+        let standing = Standing { policy: "pole \"1\"".into(), version: 3, requests: 2, states: 9 };
+        let text = metrics.text(vec![standing]);
+        for line in [
+            "oto_students 1",
+            "oto_states_total 64",
+            "oto_dropped_total{reason=\"full\"} 1",
+            "oto_batch_bucket{le=\"64.0\"} 1",
+            "oto_wait_seconds_count 1",
+            "oto_policy_version{policy=\"pole \\\"1\\\"\"} 3",
+            "oto_waiting_states{policy=\"pole \\\"1\\\"\"} 9",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
