@@ -172,7 +172,7 @@ impl Metrics {
     /// Everything as text, with how the policies stand.
     pub fn text(&self, standing: Vec<Standing>) -> String {
         for Standing { policy, version, requests, states } in standing {
-            let named = Named { policy };
+            let named = Named { policy: escaped(&policy) };
             self.version.get_or_create(&named).set(version.into());
             self.waiting_requests.get_or_create(&named).set(requests as i64);
             self.waiting_states.get_or_create(&named).set(states as i64);
@@ -182,6 +182,11 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A label's value as the format wants it: any name may be a policy's.
+fn escaped(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
