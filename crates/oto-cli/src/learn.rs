@@ -56,6 +56,8 @@ pub trait Observer {
     }
 }
 
+/// Where a bearer token for teachers' servers stands, if they want one.
+const TOKEN: &str = "OTO_TOKEN";
 /// How long a run waits for its teachers before it begins without those that are not there.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a run that is over waits for its teachers to keep what it submits.
@@ -90,6 +92,9 @@ pub fn prepare_in(
         Some(wires) => Driver::with(wires),
         None => Driver::new(&job.teachers)?,
     };
+    if let Ok(token) = std::env::var(TOKEN) {
+        driver.authorize(token.trim())?;
+    }
     let mut student =
         Student::new(&job.student, world, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
     student.trainer().tried = chosen.tried;

@@ -39,6 +39,17 @@ impl Driver {
         Ok(Self::with(teachers.iter().map(socket).collect::<Result<_, _>>()?))
     }
 
+    /// Shows all servers this bearer token.
+    ///
+    /// # Errors
+    /// If it is no text that a header may hold.
+    pub fn authorize(&mut self, token: &str) -> Result<(), AddressError> {
+        self.wires.iter_mut().try_for_each(|wire| match wire {
+            Wire::Socket(socket) => socket.authorize(token),
+            Wire::Memory(_) => Ok(()),
+        })
+    }
+
     /// These wires.
     pub fn with(wires: Vec<Wire>) -> Self {
         Self { wires, start: Instant::now() }
