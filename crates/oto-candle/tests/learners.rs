@@ -210,6 +210,47 @@ fn conservative_learners_give_the_same_curve() {
     agree(actor_critic, 60, continuous);
 }
 
+/// The same task seen as two small images, whose first pixel the teacher goes by.
+fn images(rng: &mut Rng) -> Batch {
+    let mut batch = batch(rng);
+    let rows = config().batch_size;
+    let width = convolution().inputs();
+    let mut draw = || (0..rows * width).map(|_| rng.below(256) as f32).collect::<Vec<_>>();
+    (batch.observation, batch.next_observation) = (draw(), draw());
+    let first = |i: usize| batch.observation[i * width];
+    batch.reward = (0..rows).map(|i| first(i) / 128.0 - 1.0).collect();
+    batch.teacher_action = (0..rows).map(|i| f32::from(first(i) > 127.0)).collect();
+    batch.action.clone_from(&batch.teacher_action);
+    batch
+}
+
+fn convolution() -> Convolution {
+    let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+    Convolution { shape: [2, 7, 6], layers: vec![layer(4, 3, 2), layer(6, 2, 1)] }
+}
+
+#[test]
+fn learners_that_see_images_give_the_same_curve() {
+    let sizes = Sizes { observation: convolution().inputs(), actions: 2, teachers: 0 };
+    let seeing = || Some(convolution());
+    let qrdqn = |cql, teachers| {
+        move |backend: &dyn Backend, rng: &mut Rng| {
+            let config =
+                QrDqnConfig { convolution: seeing(), hidden: vec![16], quantiles: 8, cql, ..config() };
+            Agent::QrDqn(QrDqn::new(&config, Sizes { teachers, ..sizes }, backend, rng).unwrap())
+        }
+    };
+    agree(qrdqn(0.0, 1), 60, images);
+    agree(qrdqn(4.0, 0), 60, images);
+    let clone = |backend: &dyn Backend, rng: &mut Rng| {
+        let config =
+            BcConfig { convolution: seeing(), hidden: vec![16], batch_size: 32, ..BcConfig::default() };
+        let sizes = bc::Sizes { observation: sizes.observation, actions: Actions::Discrete(2) };
+        Agent::Bc(Bc::new(&config, sizes, backend, rng).unwrap())
+    };
+    agree(clone, 60, images);
+}
+
 /// The same task where the data's actions are the teacher's.
 fn demonstrated(mut batch: Batch) -> Batch {
     batch.action = batch.teacher_action.clone();

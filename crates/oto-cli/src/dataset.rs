@@ -145,10 +145,13 @@ fn print(dataset: &Dataset) {
     println!("{:>12}: {}", "observation", summary.observation);
     println!("{:>12}: {}", "action", summary.action);
     let first = summary.first;
-    println!(
-        "{:>12}: {:?}, {:?} gives {} and {:?}",
-        "first", first.observation, first.action, first.reward, first.next_observation
-    );
+    // An image has thousands.
+    let numbers = |row: &[f32]| match row.len() {
+        0..=32 => format!("{row:?}"),
+        many => format!("{many} numbers"),
+    };
+    let (seen, next) = (numbers(&first.observation), numbers(&first.next_observation));
+    println!("{:>12}: {seen}, {:?} gives {} and {next}", "first", first.action, first.reward);
 }
 
 fn print_json(dataset: &Dataset) {

@@ -289,8 +289,7 @@ impl Observer for Console<'_> {
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
         let file = student.save(true).map_err(|e: TrainError| e.to_string())?;
         self.folder.save_checkpoint(&file).map_err(|e| e.to_string())?;
-        let policy = student.policy(self.env);
-        policy.map_or(Ok(()), |file| self.folder.save_policy(&file)).map_err(|e| e.to_string())
+        self.folder.save_policy(&student.policy(self.env)).map_err(|e| e.to_string())
     }
 
     fn stop(&self) -> bool {

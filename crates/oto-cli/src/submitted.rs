@@ -127,13 +127,13 @@ pub fn episodes(submissions: &[Submission]) -> Vec<Episode> {
         let goes_on = rows.get(i + 1).is_some_and(|next| next.observation == row.next_observation)
             && !row.terminated
             && !row.truncated;
-        episode.observations.extend_from_slice(row.observation);
+        episode.observations.push(row.observation);
         episode.actions.extend_from_slice(row.action);
         episode.rewards.push(row.reward.into());
         episode.terminated.push(row.terminated);
         episode.truncated.push(!goes_on && !row.terminated);
         if !goes_on {
-            episode.observations.extend_from_slice(row.next_observation);
+            episode.observations.push(row.next_observation);
             episodes.push(std::mem::take(&mut episode));
         }
     }

@@ -7,10 +7,12 @@ use crate::run_folder::{FolderError, RunFolder};
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use oto_data::{DataError, Dataset, Episode};
-use oto_env::EnvError;
+use oto_data::{DataError, Dataset, Episode, Rows};
+use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
-use oto_student::offline::{End, Evaluation, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded};
+use oto_student::offline::{
+    End, Evaluation, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen,
+};
 use oto_student::student::Event;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -201,13 +203,18 @@ fn read(path: &Path) -> Result<Dataset, TeachError> {
 }
 
 impl TeachOptions {
-    /// The run these flags mean: the method's defaults for the dataset's actions, then `--config`, then `--set`, then the
+    /// The run these flags mean: the method's defaults for the dataset's actions and the environment's images, then `--config`, then `--set`, then the
     /// other flags.
     fn job(&self, dataset: PathBuf, data: &Dataset) -> Result<TeachJob, TeachError> {
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
         let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
         let method = if self.algorithm == "bc" { Method::Bc } else { Method::Cql };
-        let defaults = OfflineConfig::new(method, &data.action);
+        let defaults = match world::images(&env)? {
+            Some(shape) if matches!(data.action, Space::Discrete { .. }) => {
+                OfflineConfig::pixels(method, &data.action, shape)
+            }
+            _ => OfflineConfig::new(method, &data.action),
+        };
         let mut teach: OfflineConfig = settings(&defaults, self.config.as_deref(), "teach", &self.set)?;
         teach.method = method;
         teach.seed = self.seed.unwrap_or(teach.seed);
@@ -326,7 +333,10 @@ pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<()
 
 pub(crate) fn add_episode(trainer: &mut OfflineTrainer, episode: &Episode) -> Result<(), OfflineError> {
     let recorded = Recorded {
-        observations: &episode.observations,
+        observations: match &episode.observations {
+            Rows::Numbers(numbers) => Seen::Numbers(numbers),
+            Rows::Bytes(bytes) => Seen::Bytes(bytes),
+        },
         actions: &episode.actions,
         rewards: &episode.rewards,
         terminated: episode.terminated.last().copied().unwrap_or(false),

@@ -2,6 +2,8 @@
 //! same bodies without Python, on MuJoCo's own library.
 
 use oto_env::{EnvError, Environment};
+#[cfg(feature = "native")]
+use oto_rl::convolution::Convolution;
 use oto_student::config::StudentConfig;
 use oto_student::presets;
 use oto_student::student::World;
@@ -37,6 +39,15 @@ pub fn environment(env: &str) -> Result<Box<dyn Environment>, EnvError> {
 /// A student's world: one environment to learn in, one to be evaluated in.
 pub fn world(env: &str) -> Result<World, TrainError> {
     Ok(World::Inside { train: make(env, true)?, evaluate: make(env, false)? })
+}
+
+/// The shape `[images, height, width]` of what an environment shows, where that is images of bytes which the field's network can
+/// see. One of Gymnasium's is asked.
+pub fn images(env: &str) -> Result<Option<[usize; 3]>, EnvError> {
+    match place(env) {
+        Place::Gymnasium(id) => gymnasium_images(id),
+        Place::BuiltIn(_) | Place::Mujoco(_) => Ok(None),
+    }
 }
 
 /// The default student for an environment. One of Gymnasium's is asked what it is.
@@ -84,20 +95,34 @@ fn bridged(id: &str, training: bool) -> Result<oto_bridge::Gymnasium, EnvError> 
 #[cfg(feature = "native")]
 fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
     let world = bridged(id, true)?;
-    Ok(match (world.action_space(), world.shape()) {
+    Ok(match (world.action_space(), images_of(&world)) {
         (oto_env::Space::Box { .. }, _) => presets::continuous(),
-        (_, &[channels, height, width]) if world.bytes() => {
-            let config = presets::pixels([channels, height, width]);
-            // Images that are too small for the field's network are rows of numbers.
-            if config.validate().is_ok() { config } else { presets::student(id) }
-        }
+        (_, Some(shape)) => presets::pixels(shape),
         _ => presets::student(id),
     })
+}
+
+#[cfg(feature = "native")]
+fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
+    Ok(images_of(&bridged(id, false)?))
+}
+
+#[cfg(feature = "native")]
+fn images_of(world: &oto_bridge::Gymnasium) -> Option<[usize; 3]> {
+    let &[images, height, width] = world.shape() else { return None };
+    let shape = [images, height, width];
+    // Images that are too small for the field's network are rows of numbers.
+    (world.bytes() && Convolution::atari(shape).check().is_ok()).then_some(shape)
 }
 
 #[cfg(not(feature = "native"))]
 fn gymnasium(id: &str, _training: bool) -> Result<Box<dyn Environment>, EnvError> {
     Err(EnvError::External(format!("gym:{id}: a component has no Python; use the native program")))
+}
+
+#[cfg(not(feature = "native"))]
+fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
+    gymnasium(id, false).map(|_| None)
 }
 
 #[cfg(not(feature = "native"))]

@@ -145,9 +145,9 @@ mod tests {
             assert_eq!(episode.seed, Some(5 + number as u64));
             world.reset(episode.seed, &mut seen).unwrap();
             for transition in dataset.transitions_of(episode) {
-                assert_eq!(transition.observation, seen);
+                assert_eq!(transition.observation[..], seen);
                 let step = world.step(transition.action, &mut seen).unwrap();
-                assert_eq!(transition.next_observation, seen);
+                assert_eq!(transition.next_observation[..], seen);
                 let expected = (transition.reward, transition.terminated, transition.truncated);
                 assert_eq!((step.reward, step.terminated, step.truncated), expected);
             }

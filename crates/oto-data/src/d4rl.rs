@@ -93,7 +93,7 @@ fn episode(steps: &Steps, start: usize, last: usize) -> Option<Episode> {
         return None;
     }
     let mut episode = Episode {
-        observations: [&steps.observations.values[start * width..end * width], after].concat(),
+        observations: [&steps.observations.values[start * width..end * width], after].concat().into(),
         actions: steps.actions.values[start * steps.actions.width..end * steps.actions.width].to_vec(),
         rewards: steps.rewards[start..end].to_vec(),
         terminated: vec![false; length],

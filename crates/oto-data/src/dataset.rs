@@ -1,7 +1,8 @@
 //! Episodes in memory, and what has to hold for them.
 
-use crate::DataError;
+use crate::{DataError, Rows};
 use oto_env::{Action, Space};
+use std::borrow::Cow;
 
 /// Episodes of one environment.
 ///
@@ -35,7 +36,7 @@ pub struct Metadata {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Episode {
     /// `[T + 1, observation width]`: before each step, and after the last.
-    pub observations: Vec<f32>,
+    pub observations: Rows,
     /// `[T, action width]`, in the environment's units; a discrete action is its index as a number.
     pub actions: Vec<f32>,
     /// `[T]`.
@@ -50,16 +51,16 @@ pub struct Episode {
 }
 
 /// One step, borrowed from its episode.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Transition<'a> {
     /// `[observation width]`, before the step.
-    pub observation: &'a [f32],
+    pub observation: Cow<'a, [f32]>,
     /// What was done, in the environment's units.
     pub action: Action<'a>,
     /// What it gave.
     pub reward: f64,
     /// `[observation width]`, after the step.
-    pub next_observation: &'a [f32],
+    pub next_observation: Cow<'a, [f32]>,
     /// The episode ended inside the task: no value lies beyond.
     pub terminated: bool,
     /// The episode was cut: `next_observation` goes on having a value.
@@ -106,15 +107,16 @@ impl Dataset {
 
     /// The steps of one of this dataset's episodes.
     pub fn transitions_of<'a>(&'a self, episode: &'a Episode) -> impl Iterator<Item = Transition<'a>> {
-        let observations = episode.observations.chunks_exact(self.observation.width().max(1));
+        let (seen, width) = (&episode.observations, self.observation.width().max(1));
         let actions = episode.actions.chunks_exact(self.action.width().max(1));
         let ends = episode.terminated.iter().zip(&episode.truncated);
-        observations.clone().zip(observations.skip(1)).zip(actions).zip(&episode.rewards).zip(ends).map(
-            |((((observation, next_observation), action), &reward), (&terminated, &truncated))| Transition {
-                observation,
+        let rows = (seen.len() / width).saturating_sub(1);
+        (0..rows).zip(actions).zip(&episode.rewards).zip(ends).map(
+            move |(((step, action), &reward), (&terminated, &truncated))| Transition {
+                observation: seen.row(step, width),
                 action: element(&self.action, action),
                 reward,
-                next_observation,
+                next_observation: seen.row(step + 1, width),
                 terminated,
                 truncated,
             },
@@ -181,14 +183,16 @@ impl Dataset {
                 return Err(DataError::Length { episode: number, steps, what, expected, got });
             }
         }
-        check_finite(number, "observation", &episode.observations, self.observation.width())?;
+        if let Rows::Numbers(numbers) = &episode.observations {
+            check_finite(number, "observation", numbers, self.observation.width())?;
+        }
         check_finite(number, "action", &episode.actions, self.action.width())?;
         if let Some(row) = episode.rewards.iter().position(|reward| !reward.is_finite()) {
             let value = episode.rewards[row];
             return Err(DataError::NotFinite { episode: number, row, what: "the reward".into(), value });
         }
         if let Space::Discrete { .. } = self.observation {
-            check_inside(number, "observation", &self.observation, &episode.observations)?;
+            check_inside(number, "observation", &self.observation, &episode.observations.numbers())?;
         }
         check_inside(number, "action", &self.action, &episode.actions)?;
         let ends = episode.terminated.iter().zip(&episode.truncated);

@@ -99,12 +99,12 @@ fn bounds(what: &str, json: &Value, out: &mut Vec<f32>) -> Result<(), DataError>
     }
 }
 
-/// Writes a space as `minari.serialization.serialize_space` does.
-pub(crate) fn write_space(space: &Space) -> String {
+/// Writes a space as `minari.serialization.serialize_space` does, a box with this type of number.
+pub(crate) fn write_space(space: &Space, dtype: &str) -> String {
     match space {
         Space::Discrete { n } => format!(r#"{{"type": "Discrete", "dtype": "int64", "start": 0, "n": {n}}}"#),
         Space::Box { low, high } => format!(
-            r#"{{"type": "Box", "dtype": "float32", "shape": [{}], "low": {}, "high": {}}}"#,
+            r#"{{"type": "Box", "dtype": "{dtype}", "shape": [{}], "low": {}, "high": {}}}"#,
             low.len(),
             numbers(low),
             numbers(high)
@@ -169,7 +169,7 @@ mod tests {
             },
         ];
         for space in spaces {
-            let read = read_space("action", &write_space(&space)).unwrap();
+            let read = read_space("action", &write_space(&space, "float32")).unwrap();
             assert_eq!((read.space, read.start), (space, 0.0));
         }
     }

@@ -51,6 +51,19 @@ impl Reader {
         complete(what, rows, width, whole, values)
     }
 
+    /// Whether an array's elements are bytes.
+    pub fn is_bytes(&self, group: &Group, name: &str, what: &str) -> Result<bool, DataError> {
+        let dataset = group.dataset(name).map_err(|error| failure(what, error))?;
+        Ok(matches!(dataset.dtype().map_err(|error| failure(what, error))?, DType::U8))
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self, group: &Group, name: &str, what: &str) -> Result<Array<u8>, DataError> {
+        let (dataset, rows, width, whole) = self.numbers(group, name, what)?;
+        let values = dataset.read_u8().map_err(|error| failure(what, error))?;
+        complete(what, rows, width, whole, values)
+    }
+
     /// Numbers as float64.
     pub fn doubles(&mut self, group: &Group, name: &str, what: &str) -> Result<Array<f64>, DataError> {
         let (dataset, rows, width, whole) = self.numbers(group, name, what)?;

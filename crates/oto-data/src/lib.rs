@@ -14,8 +14,8 @@
 //! - [`Recorder`] records what somebody plays, [`Recorded`] what is played in an environment; [`collect()`] plays a policy
 //!   and records it.
 //!
-//! Observations and actions are flat: a box of any shape becomes a vector, in row-major order. Dictionaries and tuples are
-//! refused. HDF5 itself is read and written by `hdf5-pure`, in WebAssembly too.
+//! Observations and actions are flat: a box of any shape becomes a vector, in row-major order. Images of bytes stay bytes
+//! ([`Rows`]). Dictionaries and tuples are refused. HDF5 itself is read and written by `hdf5-pure`, in WebAssembly too.
 //!
 //! [minari]: https://minari.farama.org/content/dataset_standards/
 //! [storage]: https://github.com/Farama-Foundation/Minari/blob/main/minari/dataset/_storages/hdf5_storage.py
@@ -35,6 +35,7 @@ mod minari;
 mod parquet;
 mod recorded;
 mod recorder;
+mod rows;
 mod summary;
 
 pub use collect::{Collect, collect};
@@ -45,4 +46,5 @@ pub use files::write_parquet_folder;
 pub use files::{MAX_FILE, check_target, read_bytes, read_file, write_folder};
 pub use recorded::Recorded;
 pub use recorder::Recorder;
+pub use rows::Rows;
 pub use summary::Summary;

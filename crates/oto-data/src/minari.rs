@@ -5,7 +5,7 @@
 
 use crate::gymnasium::{self, Numbered};
 use crate::hdf5::{Array, Reader, failure};
-use crate::{DataError, Dataset, Episode, Metadata};
+use crate::{DataError, Dataset, Episode, Metadata, Rows};
 use hdf5_pure::{AttrValue, EnumTypeBuilder, FileBuilder, Group, GroupBuilder, make_i8_type};
 use oto_env::Space;
 use serde_json::{Value, json};
@@ -121,13 +121,7 @@ fn read_episode(
     let rewards = reader.doubles(group, "rewards", &path("rewards"))?;
     let steps = rewards.rows;
     column(&path("rewards"), &rewards, steps)?;
-    let observations = reader.floats(group, "observations", &path("observations"))?;
-    rows_of(
-        &path("observations"),
-        &observations,
-        steps.saturating_add(1),
-        shapes.observation(&observations),
-    )?;
+    let observations = read_observations(reader, group, &path("observations"), steps, shapes)?;
     let actions = reader.floats(group, "actions", &path("actions"))?;
     rows_of(&path("actions"), &actions, steps, shapes.action(&actions))?;
     let terminated = reader.flags(group, "terminations", &path("terminations"))?;
@@ -137,7 +131,7 @@ fn read_episode(
 
     end(&terminated.values, &mut truncated.values);
     Ok(Episode {
-        observations: observations.values,
+        observations,
         actions: actions.values,
         rewards: rewards.values,
         terminated: terminated.values,
@@ -151,6 +145,30 @@ pub(crate) fn end(terminated: &[bool], truncated: &mut [bool]) {
     if let (Some(false), Some(last)) = (terminated.last(), truncated.last_mut()) {
         *last = true;
     }
+}
+
+/// One row more than steps; bytes stay bytes unless they are indices.
+fn read_observations(
+    reader: &mut Reader,
+    group: &Group,
+    path: &str,
+    steps: usize,
+    shapes: &mut Shapes,
+) -> Result<Rows, DataError> {
+    let rows = steps.saturating_add(1);
+    if !reader.is_bytes(group, "observations", path)? {
+        let array = reader.floats(group, "observations", path)?;
+        rows_of(path, &array, rows, shapes.observation(&array))?;
+        return Ok(Rows::Numbers(array.values));
+    }
+    let array = reader.bytes(group, "observations", path)?;
+    let space = shapes.observation(&array);
+    rows_of(path, &array, rows, space)?;
+    let bytes = Rows::Bytes(array.values);
+    Ok(match space {
+        Space::Discrete { .. } => Rows::Numbers(bytes.numbers().into_owned()),
+        Space::Box { .. } => bytes,
+    })
 }
 
 /// Checks that there is one number for each step.
@@ -231,7 +249,13 @@ fn write_episode(
         group.set_attr("seed", AttrValue::U64(seed));
     }
     group.set_attr("total_steps", AttrValue::I64(steps as i64));
-    write_elements(group, "observations", &episode.observations, &dataset.observation, steps + 1);
+    match &episode.observations {
+        Rows::Numbers(rows) => write_elements(group, "observations", rows, &dataset.observation, steps + 1),
+        Rows::Bytes(rows) => {
+            let shape = [steps + 1, dataset.observation.width()];
+            compress(group.create_dataset("observations").with_u8_data(rows), &shape, 1);
+        }
+    }
     write_elements(group, "actions", &episode.actions, &dataset.action, steps);
     compress(group.create_dataset("rewards").with_f64_data(&episode.rewards), &[steps], 8);
     // As h5py keeps NumPy's booleans.
@@ -268,12 +292,15 @@ fn compress(array: &mut hdf5_pure::DatasetBuilder, shape: &[usize], size: usize)
 pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> String {
     let Metadata { id, environment, algorithm, description } = &dataset.metadata;
     let id = id.as_deref().unwrap_or("oto/recorded-v0");
+    // In Parquet images become numbers.
+    let images = dataset.episodes.iter().all(|e| matches!(e.observations, Rows::Bytes(_)));
+    let dtype = if images && format == "hdf5" { "uint8" } else { "float32" };
     let mut json = json!({
         "total_episodes": dataset.episodes.len(),
         "total_steps": dataset.len(),
         "data_format": format,
-        "observation_space": gymnasium::write_space(&dataset.observation),
-        "action_space": gymnasium::write_space(&dataset.action),
+        "observation_space": gymnasium::write_space(&dataset.observation, dtype),
+        "action_space": gymnasium::write_space(&dataset.action, "float32"),
         // In megabytes, as Minari counts them.
         "dataset_size": (bytes as f64 / 1e5).round() / 10.0,
         "dataset_id": id,

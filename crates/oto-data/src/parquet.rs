@@ -65,7 +65,7 @@ fn write_columns<W: std::io::Write + Send>(
     let mut index = 0;
     while let Some(mut column) = rows.next_column()? {
         match index {
-            0 => write_elements(&mut column, &dataset.observation, &episode.observations)?,
+            0 => write_elements(&mut column, &dataset.observation, &episode.observations.numbers())?,
             1 => write_elements(&mut column, &dataset.action, &actions)?,
             2 => plain(column.typed::<DoubleType>(), &padded(&episode.rewards, 1))?,
             3 => plain(column.typed::<BoolType>(), &flags(&episode.terminated))?,
@@ -165,9 +165,9 @@ fn read_episode(
     };
     let (terminated, mut truncated) = (flags("terminations")?, flags("truncations")?);
     minari::end(&terminated, &mut truncated);
-    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<_>>();
     Ok(Episode {
-        observations: narrow(observations.values),
+        observations: narrow(observations.values).into(),
         actions: narrow(actions.values),
         rewards: rewards.values,
         terminated,

@@ -91,8 +91,8 @@ mod tests {
         while !world.step(Action::Discrete(0), &mut seen).unwrap().done() {}
         let dataset = recorder.lock().unwrap().clone().finish().unwrap();
         let [first, second] = &dataset.episodes[..] else { panic!("{} episodes", dataset.episodes.len()) };
-        assert_eq!((first.len(), &first.observations[..4], first.seed), (1, &begin[..], Some(1)));
+        assert_eq!((first.len(), &first.observations.numbers()[..4], first.seed), (1, &begin[..], Some(1)));
         assert_eq!((first.truncated[0], second.terminated.last()), (true, Some(&true)));
-        assert!(second.len() > 5 && second.observations.ends_with(&seen));
+        assert!(second.len() > 5 && second.observations.numbers().ends_with(&seen));
     }
 }

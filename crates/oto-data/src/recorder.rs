@@ -1,7 +1,7 @@
 //! Episodes as they are played.
 
 use crate::hdf5::MAX_NUMBERS;
-use crate::{DataError, Dataset, Episode, Metadata};
+use crate::{DataError, Dataset, Episode, Metadata, Rows};
 use oto_env::{Action, Space, Step};
 
 /// Makes a dataset of what somebody else plays: [`Recorder::reset`] at each episode's begin, then [`Recorder::step`].
@@ -11,13 +11,15 @@ pub struct Recorder {
     /// The running episode; nothing before the first `reset`.
     episode: Option<Episode>,
     steps: usize,
+    /// What the steps' observations take.
+    bytes: u64,
 }
 
 impl Recorder {
     /// A recorder for these spaces.
     pub fn new(observation: Space, action: Space, metadata: Metadata) -> Self {
         let dataset = Dataset { observation, action, episodes: Vec::new(), metadata };
-        Self { dataset, episode: None, steps: 0 }
+        Self { dataset, episode: None, steps: 0, bytes: 0 }
     }
 
     /// How many steps were recorded.
@@ -33,7 +35,9 @@ impl Recorder {
     /// An episode begins with this observation `[observation width]`. One that was running is truncated where it is.
     pub fn reset(&mut self, observation: &[f32], seed: Option<u64>) {
         self.cut();
-        self.episode = Some(Episode { observations: observation.to_vec(), seed, ..Episode::default() });
+        let mut observations = Rows::of(&self.dataset.observation);
+        observations.push(observation);
+        self.episode = Some(Episode { observations, seed, ..Episode::default() });
     }
 
     /// Whether an episode is running.
@@ -55,16 +59,17 @@ impl Recorder {
         let Some(episode) = &mut self.episode else {
             return Err(DataError::EmptyEpisode { episode: self.dataset.episodes.len() });
         };
-        let numbers = (self.steps as u64 + 1).saturating_mul(next_observation.len() as u64);
-        if numbers > MAX_NUMBERS {
-            let what = "the recording".into();
-            return Err(DataError::TooLarge { what, found: numbers, max: MAX_NUMBERS, unit: "numbers" });
+        let each = if matches!(episode.observations, Rows::Bytes(_)) { 1 } else { size_of::<f32>() as u64 };
+        let (found, max) = (self.bytes.saturating_add(next_observation.len() as u64 * each), MAX_NUMBERS * 4);
+        if found > max {
+            return Err(DataError::TooLarge { what: "the recording".into(), found, max, unit: "bytes" });
         }
+        self.bytes = found;
         match action {
             Action::Discrete(choice) => episode.actions.push(choice as f32),
             Action::Continuous(vector) => episode.actions.extend_from_slice(vector),
         }
-        episode.observations.extend_from_slice(next_observation);
+        episode.observations.push(next_observation);
         episode.rewards.push(step.reward);
         episode.terminated.push(step.terminated);
         episode.truncated.push(step.truncated);
@@ -120,7 +125,10 @@ mod tests {
         let dataset = recorder.finish().unwrap();
         assert_eq!(dataset.episodes.len(), 2);
         let [first, second] = &dataset.episodes[..] else { unreachable!() };
-        assert_eq!((&first.observations[..], &first.actions[..]), (&[0.0, 1.0, 2.0][..], &[2.0, 1.0][..]));
+        assert_eq!(
+            (&first.observations.numbers()[..], &first.actions[..]),
+            (&[0.0, 1.0, 2.0][..], &[2.0, 1.0][..])
+        );
         assert_eq!((&first.terminated[..], &first.truncated[..]), (&[false, true][..], &[false, false][..]));
         assert_eq!((first.seed, second.seed), (Some(7), None));
         assert_eq!((&second.terminated[..], &second.truncated[..]), (&[false][..], &[true][..]));

@@ -158,7 +158,7 @@ fn a_dataset_for_another_environment_is_refused() {
 #[test]
 fn what_is_wrong_in_memory_is_told_with_its_place() {
     let fine = Episode {
-        observations: vec![0.0; 3],
+        observations: vec![0.0; 3].into(),
         actions: vec![0.0; 2],
         rewards: vec![0.0; 2],
         terminated: vec![false, true],
@@ -179,11 +179,14 @@ fn what_is_wrong_in_memory_is_told_with_its_place() {
     check(|_| ()).unwrap();
     assert!(matches!(check(|e| *e = Episode::default()), Err(DataError::EmptyEpisode { episode: 1 })));
     assert!(matches!(
-        check(|e| e.observations.truncate(2)),
+        check(|e| e.observations = vec![0.0; 2].into()),
         Err(DataError::Length { episode: 1, expected: 3, got: 2, .. })
     ));
     assert!(matches!(check(|e| e.truncated.push(true)), Err(DataError::Length { what: "truncations", .. })));
-    assert!(matches!(check(|e| e.observations[2] = f32::NAN), Err(DataError::NotFinite { row: 2, .. })));
+    assert!(matches!(
+        check(|e| e.observations = vec![0.0, 0.0, f32::NAN].into()),
+        Err(DataError::NotFinite { row: 2, .. })
+    ));
     assert!(matches!(check(|e| e.actions[1] = 0.5), Err(DataError::Outside { row: 1, .. })));
     assert!(matches!(check(|e| e.actions[1] = 2.0), Err(DataError::Outside { row: 1, .. })));
     assert!(matches!(check(|e| e.terminated[1] = false), Err(DataError::NoEnd { episode: 1 })));

@@ -1,6 +1,6 @@
 //! Datasets that Minari, h5py and D4RL's users wrote: read as they are, written so that nothing is lost.
 
-use oto_data::{DataError, Dataset, Episode, Metadata, Summary, read_bytes, read_file, write_folder};
+use oto_data::{DataError, Dataset, Episode, Metadata, Rows, Summary, read_bytes, read_file, write_folder};
 use oto_env::{Action, Environment, Space};
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,9 @@ fn replay(world: &mut dyn Environment, dataset: &Dataset, episode: &Episode) {
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));
     world.reset(episode.seed, &mut seen).unwrap();
     for (row, transition) in dataset.transitions_of(episode).enumerate().take(100) {
-        assert!(close(&seen, transition.observation), "row {row}: {seen:?} {transition:?}");
+        assert!(close(&seen, &transition.observation), "row {row}: {seen:?} {transition:?}");
         let step = world.step(transition.action, &mut seen).unwrap();
-        assert!(close(&seen, transition.next_observation), "row {row}: {seen:?} {transition:?}");
+        assert!(close(&seen, &transition.next_observation), "row {row}: {seen:?} {transition:?}");
         let expected = (transition.reward, transition.terminated, transition.truncated);
         assert_eq!((step.reward, step.terminated, step.truncated), expected, "row {row}");
     }
@@ -63,8 +63,8 @@ fn what_minari_tells_is_kept() {
     assert!((summary.mean_return - 26.833_333_333).abs() < 1e-6);
     assert!((summary.std_return - 17.803_713_72).abs() < 1e-6);
     assert_eq!(summary.first.action, Action::Discrete(1));
-    assert_eq!(summary.first.observation, [0.009_641_292_5, 0.010_226_438, 0.017_419_059, 0.032_549_31]);
-    assert_eq!(summary.first.next_observation, [0.009_845_821, 0.205_094_32, 0.018_070_046, -0.254_587_23]);
+    assert_eq!(summary.first.observation[..], [0.009_641_292_5, 0.010_226_438, 0.017_419_059, 0.032_549_31]);
+    assert_eq!(summary.first.next_observation[..], [0.009_845_821, 0.205_094_32, 0.018_070_046, -0.254_587_23]);
 }
 
 /// The file alone shows its spaces, the `data` folder is as good as the one around it.
@@ -125,8 +125,9 @@ fn where_d4rl_has_next_observations_no_step_is_lost() {
     assert_eq!(ends, [true, false, false, true, false]);
     // The columns are cut out of one episode, of which the other fixture has all.
     let source = &read_file(&fixture("inverted_pendulum_medium")).unwrap().episodes[0];
-    assert_eq!(dataset.episodes[0].observations, source.observations[..6 * 4]);
-    assert_eq!(dataset.episodes[1].observations, source.observations[10 * 4..15 * 4]);
+    let seen = source.observations.numbers();
+    assert_eq!(dataset.episodes[0].observations.numbers()[..], seen[..6 * 4]);
+    assert_eq!(dataset.episodes[1].observations.numbers()[..], seen[10 * 4..15 * 4]);
     assert_eq!(dataset.episodes[1].actions, source.actions[10..14]);
 }
 
@@ -137,7 +138,7 @@ fn what_is_written_is_read_again() {
         action: Space::uniform(2, -1.0, f32::INFINITY),
         episodes: (0..3)
             .map(|i| Episode {
-                observations: (0..=200 * i + 1).map(|step| (step % 500) as f32).collect(),
+                observations: (0..=200 * i + 1).map(|step| (step % 500) as f32).collect::<Vec<_>>().into(),
                 actions: (0..2 * (200 * i + 1)).map(|number| number as f32 * 0.1 - 1.0).collect(),
                 rewards: (0..200 * i + 1).map(|step| f64::from(step) / 3.0).collect(),
                 terminated: vec![false; 200 * i as usize + 1],
@@ -152,9 +153,22 @@ fn what_is_written_is_read_again() {
             description: Some("für die Prüfung".into()),
         },
     };
+    let images = Dataset {
+        observation: Space::uniform(600, 0.0, 255.0),
+        action: Space::Discrete { n: 3 },
+        episodes: vec![Episode {
+            observations: Rows::Bytes((0..1_800).map(|i| (i * i / 7 % 256) as u8).collect()),
+            actions: vec![0.0, 2.0],
+            rewards: vec![1.0, -1.0],
+            terminated: vec![false, true],
+            truncated: vec![false, false],
+            seed: Some(3),
+        }],
+        metadata: Metadata { id: Some("oto/images-v0".into()), ..Metadata::default() },
+    };
     let fixtures = ["cartpole_random", "cartpole_resizable", "inverted_pendulum_medium"]
         .map(|name| read_file(&fixture(name)).unwrap());
-    for (number, dataset) in fixtures.into_iter().chain([choices]).enumerate() {
+    for (number, dataset) in fixtures.into_iter().chain([choices, images]).enumerate() {
         let folder = fresh(&format!("round-trip-{number}"));
         write_folder(&dataset, &folder).unwrap();
         assert_eq!(read_file(&folder).unwrap(), dataset);

@@ -76,7 +76,7 @@ fn compare(seen: &Value, dataset: &Dataset) {
     let episodes = seen["episodes"].as_array().unwrap();
     assert_eq!(episodes.len(), dataset.episodes.len());
     for (seen, episode) in episodes.iter().zip(&dataset.episodes) {
-        assert_eq!(numbers(&seen["observations"]), wide(&episode.observations));
+        assert_eq!(numbers(&seen["observations"]), wide(&episode.observations.numbers()));
         assert_eq!(numbers(&seen["actions"]), wide(&episode.actions));
         assert_eq!(numbers(&seen["rewards"]), episode.rewards);
         assert_eq!(flags(&seen["terminated"]), episode.terminated);

@@ -2,6 +2,7 @@
 
 use crate::PolicyError;
 use oto_proto::Space;
+use oto_rl::convolution::Convolution;
 use oto_rl::mlp::Activation;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,9 @@ pub struct Metadata {
     /// The activation of the hidden layers, where it is not the algorithm's default and the model does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
+    /// The sizes of oto's own convolutions, where its network sees images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convolution: Option<Convolution>,
     /// The operators of the ONNX export; if they name one activation only, it stands in for `activation`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ops: Vec<String>,

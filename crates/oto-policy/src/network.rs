@@ -10,18 +10,22 @@
 //! | `action_net.N` | ARS | relu | largest score, or tanh scaled to the action range; a single layer is clipped |
 //! | `mean.N` | oto's own PPO students | tanh | the action, clipped |
 //! | `policy.N` | oto's own students and teachers | relu | largest value, or tanh scaled to the action range |
+//!
+//! oto's own may see images: convolutions `policy.eye.N` or `mean.eye.N` before the layers, whose sizes the metadata give.
 
 use crate::spaces::{self, ActionShape, Input};
 use crate::tensors::{StateDict, Tensor};
 use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
 use oto_proto::Space;
+use oto_rl::convolution::{Convolution, Eye};
 use oto_rl::mlp::{Activation, Layer, Mlp};
+use oto_rl::network::Actor;
 
-/// A multi-layer perceptron and what makes an action of its output.
+/// A network and what makes an action of its output.
 pub struct Network {
     input: Input,
     action: Space,
-    mlp: Mlp,
+    network: Actor,
     head: Head,
     values: Vec<f32>,
 }
@@ -57,16 +61,27 @@ impl Network {
     ///
     /// # Errors
     /// If `metadata` contradict it or lack what it needs.
-    pub fn acting(network: &Mlp, metadata: &Metadata) -> Result<Self, PolicyError> {
-        Self::of(Parts { layers: network.layers().to_vec(), head: own_head(metadata) }, metadata)
+    pub fn acting(network: &Actor, metadata: &Metadata) -> Result<Self, PolicyError> {
+        Self::with(network.clone(), own_head(metadata), metadata)
     }
 
-    fn of(parts: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
-        let inputs = parts.layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
-        let mlp = Mlp::new(inputs, parts.layers)
-            .map_err(|e| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}")))?;
-        let action = spaces::action(metadata, parts.head.shape(mlp.outputs()))?;
-        if let (Head::Squashed(_), Space::Box { low, high }) = (parts.head, &action)
+    fn of(Parts { eye, layers, head }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
+        let inputs = layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
+        let mlp = Mlp::new(inputs, layers).map_err(|e| misfit(e.to_string()))?;
+        if let Some(seen) = eye.as_ref().map(|eye| eye.convolution().outputs())
+            && seen != inputs
+        {
+            return Err(misfit(format!(
+                "the convolutions give {seen} numbers, the next layer takes {inputs}"
+            )));
+        }
+        Self::with(Actor::new(eye, mlp), head, metadata)
+    }
+
+    fn with(network: Actor, head: Head, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let action = spaces::action(metadata, head.shape(network.outputs()))?;
+        if let (Head::Squashed(_), Space::Box { low, high }) = (head, &action)
             && low.iter().chain(high).any(|bound| !bound.is_finite())
         {
             let message =
@@ -74,10 +89,10 @@ impl Network {
             return Err(PolicyError::Metadata(message.into()));
         }
         Ok(Network {
-            input: Input::new(metadata, inputs)?,
+            input: Input::new(metadata, network.inputs())?,
             action,
-            mlp,
-            head: parts.head,
+            network,
+            head,
             values: Vec::new(),
         })
     }
@@ -91,7 +106,7 @@ impl Network {
     ) -> Result<(), PolicyError> {
         let width = self.input.width;
         for rows in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
-            each(self.head, &self.action, self.mlp.forward(rows), &mut self.values)?;
+            each(self.head, &self.action, self.network.forward(rows), &mut self.values)?;
         }
         Ok(())
     }
@@ -123,7 +138,7 @@ impl Policy for Network {
         if let (Head::Mean, Space::Box { .. }) = (self.head, &self.action) {
             fit_actions(&self.action, &mut actions)?;
         }
-        let width = self.mlp.outputs();
+        let width = self.network.outputs();
         let output = |name: &str, shape: &[usize], values| Output {
             name: name.into(),
             shape: [&[rows], shape].concat(),
@@ -200,8 +215,16 @@ fn space_choices(space: &Space) -> usize {
 }
 
 struct Parts {
+    eye: Option<Eye>,
     layers: Vec<Layer>,
     head: Head,
+}
+
+impl Parts {
+    /// A network that sees no images.
+    fn new(layers: Vec<Layer>, head: Head) -> Self {
+        Self { eye: None, layers, head }
+    }
 }
 
 fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError> {
@@ -227,13 +250,13 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
         let mut layers = read("mlp_extractor.policy_net.", hidden(Tanh))?;
         layers.extend(last("action_net")?);
         let head = if has("log_std") { Head::Mean } else { Head::Choices("logits") };
-        return Ok(Parts { layers, head });
+        return Ok(Parts::new(layers, head));
     }
     if has("actor.mu.weight") || (has("actor.mu.0.weight") && starts("actor.latent_pi.").is_some()) {
         let mut layers = read("actor.latent_pi.", hidden(Relu))?;
         let sde = has("actor.mu.0.weight");
         layers.extend(last(if sde { "actor.mu.0" } else { "actor.mu" })?);
-        return Ok(Parts { layers, head: Head::Squashed(if sde { SDE_CLIP_MEAN } else { f32::MAX }) });
+        return Ok(Parts::new(layers, Head::Squashed(if sde { SDE_CLIP_MEAN } else { f32::MAX })));
     }
     let open = |prefix: &str| {
         let mut layers = read(prefix, hidden(Relu))?;
@@ -243,15 +266,15 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
         Ok(layers)
     };
     if starts("actor.mu.").is_some() {
-        return Ok(Parts { layers: open("actor.mu.")?, head: Head::Squashed(f32::MAX) });
+        return Ok(Parts::new(open("actor.mu.")?, Head::Squashed(f32::MAX)));
     }
     if starts("q_net.q_net.").is_some() {
-        return Ok(Parts { layers: open("q_net.q_net.")?, head: Head::Choices("q_values") });
+        return Ok(Parts::new(open("q_net.q_net.")?, Head::Choices("q_values")));
     }
     if starts("quantile_net.quantile_net.").is_some() {
         let layers = open("quantile_net.quantile_net.")?;
         let head = Head::Quantiles(quantiles(&layers, metadata)?);
-        return Ok(Parts { layers, head });
+        return Ok(Parts::new(layers, head));
     }
     if starts("action_net.").is_some() {
         let layers = open("action_net.")?;
@@ -262,19 +285,62 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
             1 => Head::Mean,
             _ => Head::Squashed(f32::MAX),
         };
-        return Ok(Parts { layers, head });
+        return Ok(Parts::new(layers, head));
     }
+    let own = |prefix: &str, head| Ok(Parts { eye: eye(dict, prefix, metadata)?, layers: open(prefix)?, head });
     if starts("mean.").is_some() {
-        return Ok(Parts { layers: open("mean.")?, head: Head::Mean });
+        return own("mean.", Head::Mean);
     }
     if starts("policy.").is_some() {
-        return Ok(Parts { layers: open("policy.")?, head: own_head(metadata) });
+        return own("policy.", own_head(metadata));
     }
     let names: Vec<_> = dict.keys().take(4).collect();
     Err(PolicyError::Unsupported(format!(
         "{} tensors of no known layout, the first are {names:?}",
         dict.len()
     )))
+}
+
+/// What sees images: the convolutions `{prefix}eye.N`, of the sizes that the metadata give.
+fn eye(dict: &StateDict, prefix: &str, metadata: &Metadata) -> Result<Option<Eye>, PolicyError> {
+    let first = format!("{prefix}{EYE}");
+    let there = dict.keys().filter(|name| name.starts_with(&first));
+    let Some(convolution) = &metadata.convolution else {
+        let refused = |name| {
+            let message = format!("{name} is of a convolution, whose sizes they do not give");
+            Err(PolicyError::Metadata(message))
+        };
+        return there.into_iter().next().map_or(Ok(None), refused);
+    };
+    convolution.check().map_err(|expected| {
+        PolicyError::Metadata(format!("expected as convolution {expected}, got {convolution:?}"))
+    })?;
+    let parts = parts_of(&first, convolution);
+    if let Some(name) = there.into_iter().find(|name| !parts.iter().any(|(part, _)| part == *name)) {
+        return Err(PolicyError::Unsupported(format!("{name} belongs to no convolution of the metadata's")));
+    }
+    let mut found = Vec::new();
+    for (name, shape) in &parts {
+        match dict.get(name) {
+            Some(tensor) if tensor.shape == *shape => found.push(&tensor.values),
+            other => {
+                let got = other.map_or("it is missing".into(), |t| format!("it has {:?}", t.shape));
+                return Err(PolicyError::Unsupported(format!("{name}: expected the shape {shape:?}, {got}")));
+            }
+        }
+    }
+    // Room for the weights is made once the file is known to have them.
+    let mut eye = Eye::new(convolution.clone());
+    eye.parameters_mut().zip(found).for_each(|(to, from)| to.copy_from_slice(from));
+    Ok(Some(eye))
+}
+
+/// Names and shapes of the tensors of convolutions.
+fn parts_of(first: &str, convolution: &Convolution) -> Vec<(String, Vec<usize>)> {
+    let layer = |(i, shape): (usize, [usize; 4])| {
+        [(format!("{first}{i}.weight"), shape.to_vec()), (format!("{first}{i}.bias"), vec![shape[0]])]
+    };
+    convolution.weights().enumerate().flat_map(layer).collect()
 }
 
 /// What the outputs of oto's own networks mean.
@@ -300,10 +366,14 @@ fn quantiles(layers: &[Layer], metadata: &Metadata) -> Result<usize, PolicyError
     Ok(outputs / n)
 }
 
-/// The linear layers `PREFIX{N}.weight` in the order of their numbers.
+/// Names of convolutions, among those of layers.
+const EYE: &str = "eye.";
+
+/// The linear layers `PREFIX{N}.weight` in the order of their numbers; convolutions are passed over.
 fn layers(dict: &StateDict, prefix: &str, activation: Activation) -> Result<Vec<Layer>, PolicyError> {
     let mut numbers = Vec::new();
-    for name in dict.keys().filter_map(|name| name.strip_prefix(prefix)) {
+    let names = dict.keys().filter_map(|name| name.strip_prefix(prefix));
+    for name in names.filter(|name| !name.starts_with(EYE)) {
         match name.split_once('.') {
             Some((number, "weight")) => {
                 numbers.push(number.parse::<u32>().map_err(|_| foreign(prefix, name))?)

@@ -5,9 +5,16 @@ use oto_env::rng::Rng;
 use oto_policy::network::Network;
 use oto_policy::{Metadata, Policy, PolicyError, load, load_file, load_folder};
 use oto_proto::Space;
+use oto_rl::agent::Agent;
+use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::mlp::{Activation, Layer, Mlp};
+use oto_rl::qrdqn::QrDqnConfig;
+use oto_student::config::StudentConfig;
 use oto_student::presets;
 use oto_student::student::{Student, World};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 /// A folder of its own that goes when the test ends.
@@ -53,7 +60,7 @@ fn a_students_policy_answers_as_the_student_acts() {
     {
         let config = if on_policy { presets::on_policy(env) } else { presets::student(env) };
         let mut student = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
-        let file = student.policy(env).unwrap();
+        let file = student.policy(env);
         let mut policy = load(&file, &Metadata::default()).unwrap();
         let mut rng = Rng::new(2);
         let width = policy.observation_space().width();
@@ -75,12 +82,129 @@ fn a_students_policy_answers_as_the_student_acts() {
     }
 }
 
+/// A student that sees two images of seven by six pixels, and its policy's file.
+fn seeing() -> (Student, Vec<u8>) {
+    let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
+    let convolution = Convolution { shape: [2, 7, 6], layers: vec![layer(4, 3, 2), layer(5, 2, 1)] };
+    let qrdqn = QrDqnConfig { convolution: Some(convolution), hidden: vec![16], ..QrDqnConfig::default() };
+    let config = StudentConfig { qrdqn, ..StudentConfig::default() };
+    let observation = oto_env::Space::uniform(84, 0.0, 255.0);
+    let world = World::Outside { observation, action: oto_env::Space::Discrete { n: 5 } };
+    let student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
+    let file = student.policy("Images-v0");
+    (student, file)
+}
+
+#[test]
+fn a_policy_that_sees_images_answers_as_the_student_acts() {
+    let (mut student, file) = seeing();
+    let mut policy = load(&file, &Metadata::default()).unwrap();
+    assert_eq!((policy.observation_space().width(), policy.action_space()), (84, &Space::Discrete { n: 5 }));
+    let mut rng = Rng::new(2);
+    let images = (0..84 * 40).map(|_| rng.below(256) as f32).collect::<Vec<_>>();
+    let mut actions = Vec::new();
+    policy.act(&images, 40, &mut actions).unwrap();
+    let values = policy.outputs(&images, 40).unwrap().remove(0);
+    assert_eq!(values.shape, [40, 5]);
+    for ((image, action), values) in images.chunks_exact(84).zip(&actions).zip(values.values.chunks_exact(5))
+    {
+        assert_eq!(student.trainer().greedy(image).unwrap(), oto_env::Action::Discrete(*action as u32));
+        let Agent::QrDqn(learner) = student.trainer().learner() else { panic!("it has Q-values") };
+        assert_eq!(learner.q_values(image), values);
+    }
+    assert!(values.values[..5] != values.values[5..10], "it looks");
+    for length in (0..file.len().min(3_000)).chain([file.len() - 1]) {
+        assert!(load(&file[..length], &Metadata::default()).is_err(), "cut to {length} bytes");
+    }
+}
+
+/// The same file with other metadata and tensors.
+fn remade(
+    file: &[u8],
+    metadata: impl Fn(&mut serde_json::Value),
+    tensors: impl Fn(&mut BTreeMap<String, (Vec<usize>, Vec<u8>)>),
+) -> Result<(), PolicyError> {
+    let (_, header) = SafeTensors::read_metadata(file).unwrap();
+    let (key, text) = header.metadata().as_ref().unwrap().iter().next().unwrap();
+    let mut json = serde_json::from_str(text).unwrap();
+    metadata(&mut json);
+    let old = SafeTensors::deserialize(file).unwrap();
+    let mut all = BTreeMap::new();
+    for name in old.names() {
+        let view = old.tensor(name).unwrap();
+        all.insert(name.to_string(), (view.shape().to_vec(), view.data().to_vec()));
+    }
+    tensors(&mut all);
+    let views = all.iter().map(|(name, (shape, data))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("the test's tensors are sound"))
+    });
+    let entries = HashMap::from([(key.clone(), json.to_string())]);
+    load(&safetensors::serialize(views, Some(entries)).unwrap(), &Metadata::default()).map(drop)
+}
+
+#[test]
+fn convolutions_that_do_not_fit_are_refused_with_a_sentence() {
+    let (_, file) = seeing();
+    remade(&file, |_| (), |_| ()).unwrap();
+    let metadata =
+        |change: fn(&mut serde_json::Value)| remade(&file, change, |_| ()).unwrap_err().to_string();
+    let layer = |key: &'static str, value: u64| {
+        let change = move |m: &mut serde_json::Value| m["convolution"]["layers"][0][key] = value.into();
+        remade(&file, change, |_| ()).unwrap_err().to_string()
+    };
+    assert!(metadata(|m| drop(m.as_object_mut().unwrap().remove("convolution"))).contains("policy.eye.0"));
+    assert!(metadata(|m| m["convolution"]["layers"] = [(); 0].into()).contains("1 to 8 layers"));
+    assert!(metadata(|m| m["convolution"] = 3.into()).starts_with("metadata: "));
+    let huge = metadata(|m| m["convolution"]["shape"] = vec![1u64 << 60, 1 << 60, 1 << 60].into());
+    assert!(huge.contains("an image of 1 to 1048576 numbers"), "{huge}");
+    assert!(
+        metadata(|m| m["convolution"]["shape"] = vec![2, 70, 60].into()).contains("the convolutions give")
+    );
+    assert!(metadata(|m| m["convolution"]["shape"] = vec![3, 7, 6].into()).contains("[4, 3, 3, 3]"));
+    assert!(layer("channels", 5).contains("[5, 2, 3, 3]"));
+    assert!(layer("channels", 1 << 40).contains("1 to 1024 channels"));
+    assert!(layer("kernel", 2).contains("[4, 2, 2, 2]"));
+    assert!(layer("kernel", 0).contains("at least 1 pixel") && layer("kernel", 8).contains("fit into"));
+    assert!(layer("stride", 0).contains("stride of at least 1"));
+    // The weights' shapes do not know the stride: what the next layer takes does.
+    assert!(layer("stride", 1).contains("the convolutions give"));
+
+    let tensors = |change: fn(&mut BTreeMap<String, (Vec<usize>, Vec<u8>)>)| {
+        remade(&file, |_| (), change).unwrap_err().to_string()
+    };
+    assert!(tensors(|t| drop(t.remove("policy.eye.1.bias"))).contains("policy.eye.1.bias: expected"));
+    let flat = tensors(|t| t.get_mut("policy.eye.0.weight").unwrap().0 = vec![4, 18]);
+    assert!(flat.contains("expected the shape [4, 2, 3, 3], it has [4, 18]"), "{flat}");
+    let more = tensors(|t| drop(t.insert("policy.eye.2.bias".into(), (vec![1], vec![0; 4]))));
+    assert!(more.contains("belongs to no convolution"), "{more}");
+}
+
+/// Whatever happens to a byte, reading and acting return.
+#[test]
+fn damaged_policies_that_see_images_never_panic() {
+    let (_, file) = seeing();
+    let mut rng = Rng::new(4);
+    let mut actions = Vec::new();
+    for _ in 0..2_000 {
+        let mut damaged = file.clone();
+        for _ in 0..1 + rng.below(3) {
+            let within = if rng.below(4) > 0 { 3_000 } else { file.len() as u32 };
+            let at = rng.below(within) as usize;
+            damaged[at] = if rng.below(2) > 0 { b'0' + rng.below(10) as u8 } else { rng.below(256) as u8 };
+        }
+        if let Ok(mut policy) = load(&damaged, &Metadata::default()) {
+            let width = policy.observation_space().width();
+            drop(policy.act(&vec![200.0; 2 * width], 2, &mut actions));
+        }
+    }
+}
+
 #[test]
 fn a_run_is_a_policy_of_its_folders_name() {
     let folder = Folder::new("run");
     let env = "CartPole-v1";
     let student = Student::new(&presets::student(env), World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
-    folder.write("first/policy.safetensors", student.policy(env).unwrap());
+    folder.write("first/policy.safetensors", student.policy(env));
     folder.write("first/config.json", "{}");
     folder.constant("push", env, 1.0);
     let names = |path: PathBuf| load_folder(&path).unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
@@ -105,6 +229,7 @@ fn a_network_in_memory_is_a_policy() {
         ..Metadata::default()
     };
     let mut actions = Vec::new();
+    let network = network.into();
     let mut choices = Network::acting(&network, &metadata(Space::Discrete { n: 2 })).unwrap();
     choices.act(&[2.0, -2.0], 2, &mut actions).unwrap();
     assert_eq!(actions, [0.0, 1.0]);

@@ -4,7 +4,7 @@
 use crate::actions::Actions;
 use crate::bc::Bc;
 use crate::engine::{Engine, LearnError, Learner, Schedule};
-use crate::mlp::Mlp;
+use crate::network::Actor;
 use crate::ppo::Ppo;
 use crate::qrdqn::QrDqn;
 use crate::replay::Batch;
@@ -103,12 +103,12 @@ impl Agent {
 
     /// The network that acts, for whoever acts with it elsewhere: a preference for each action, or the action before its tanh
     /// (PPO's as it is).
-    pub fn policy(&self) -> Mlp {
+    pub fn policy(&self) -> Actor {
         match self {
             Agent::QrDqn(agent) => agent.actor().clone(),
-            Agent::Sac(agent) => agent.actor(),
-            Agent::SacDiscrete(agent) => agent.actor().clone(),
-            Agent::Ppo(agent) => agent.actor().clone(),
+            Agent::Sac(agent) => agent.actor().into(),
+            Agent::SacDiscrete(agent) => agent.actor().clone().into(),
+            Agent::Ppo(agent) => agent.actor().clone().into(),
             Agent::Bc(agent) => agent.actor().clone(),
         }
     }

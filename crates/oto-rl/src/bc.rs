@@ -2,18 +2,22 @@
 //! learner. Discrete actions are classes, continuous ones (from -1 to 1) are a tanh, fitted by least squares.
 
 use crate::actions::Actions;
-use crate::critics::{Drawn, initial, initial_mlp};
+use crate::convolution::Convolution;
+use crate::critics::{Drawn, initial};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::offline::{behaviour_cloning_continuous, behaviour_cloning_discrete};
-use crate::mlp::{self, Mlp};
-use crate::optimiser::{Adam, mlp as network, mlp_parameters};
+use crate::mlp;
+use crate::network::{Actor, Shape};
+use crate::optimiser::Adam;
 use crate::replay::Batch;
 use oto_env::rng::Rng;
-use oto_graph::{Activation, Backend, Program, Trace};
+use oto_graph::{Backend, Program, Trace};
 
 /// What a clone is made of. Defaults are those of d3rlpy's behaviour cloning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BcConfig {
+    /// What sees observations that are images; the hidden layers go on from there.
+    pub convolution: Option<Convolution>,
     /// Widths of the hidden layers, ReLU after each.
     pub hidden: Vec<usize>,
     /// Transitions in an update.
@@ -22,11 +26,11 @@ pub struct BcConfig {
     pub adam: Adam,
 }
 
-oto_json::json_object! { BcConfig: settings { hidden, batch_size, adam } }
+oto_json::json_object! { BcConfig: settings { convolution omit none, hidden, batch_size, adam } }
 
 impl Default for BcConfig {
     fn default() -> Self {
-        Self { hidden: vec![256, 256], batch_size: 100, adam: Adam::default() }
+        Self { convolution: None, hidden: vec![256, 256], batch_size: 100, adam: Adam::default() }
     }
 }
 
@@ -43,8 +47,8 @@ pub struct Sizes {
 pub fn program(config: &BcConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let batch = config.batch_size;
-    let params = mlp_parameters(t, "bc.", &widths(config, sizes));
-    let answer = network(&params, t.data("observation", &[batch, sizes.observation]), Activation::Relu);
+    let params = shape(config, sizes).parameters(t, "bc.");
+    let answer = shape(config, sizes).forward(&params, t.data("observation", &[batch, sizes.observation]));
     let loss = match sizes.actions {
         Actions::Discrete(_) => behaviour_cloning_discrete(answer, t.data("action", &[batch])),
         Actions::Continuous(n) => behaviour_cloning_continuous(answer.tanh(), t.data("action", &[batch, n])),
@@ -54,8 +58,8 @@ pub fn program(config: &BcConfig, sizes: Sizes) -> Program {
     t.finish(&updates, &LossParts::outputs(t, loss, loss, &[], none, none))
 }
 
-fn widths(config: &BcConfig, sizes: Sizes) -> Vec<usize> {
-    [&[sizes.observation], &config.hidden[..], &[sizes.actions.outputs()]].concat()
+fn shape(config: &BcConfig, sizes: Sizes) -> Shape<'_> {
+    Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, sizes.actions.outputs())
 }
 
 /// A clone: owns its parameters, improves them, acts with them.
@@ -64,7 +68,7 @@ pub struct Bc {
     sizes: Sizes,
     engine: Engine,
     /// Gives a preference for each action, or the action before its tanh.
-    actor: Mlp,
+    actor: Actor,
 }
 
 impl Bc {
@@ -76,7 +80,7 @@ impl Bc {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), "bc.", backend)?;
-        let actor = Mlp::zeros(&widths(config, sizes), mlp::Activation::Relu);
+        let actor = shape(config, sizes).actor();
         let mut clone = Self { config: config.clone(), sizes, engine, actor };
         clone.start_over(rng)?;
         Ok(clone)
@@ -106,7 +110,7 @@ impl Bc {
     }
 
     /// The weights it acts with now.
-    pub fn actor(&self) -> &Mlp {
+    pub fn actor(&self) -> &Actor {
         &self.actor
     }
 }
@@ -121,12 +125,13 @@ impl Learner for Bc {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        self.engine.acting_layers(0, &mut self.actor).map(drop)
+        let mut parts = self.actor.parameters_mut().enumerate();
+        parts.try_for_each(|(i, part)| self.engine.acting(i, part))
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut drawn = Drawn::new();
-        initial_mlp(rng, "bc.", &widths(&self.config, self.sizes), &mut drawn);
+        shape(&self.config, self.sizes).initial(rng, "bc.", &mut drawn);
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }

@@ -33,6 +33,8 @@ oto_json::json_object! { Convolution: closed { shape, layers } }
 const SCALE: f64 = 1.0 / 255.0;
 /// The most layers and the most numbers that the last one may give.
 const MOST: (usize, usize) = (8, 1 << 16);
+/// The most multiplications that an image may take; the Atari network takes 7.7 million.
+const MOST_WORK: u64 = 1 << 30;
 
 /// A layer between its images.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,7 +89,12 @@ impl Convolution {
             }
         }
         let outputs = self.layers[self.layers.len() - 1].channels * height * width;
-        if outputs <= MOST.1 { Ok(()) } else { Err("a last layer that gives at most 65536 numbers") }
+        if outputs > MOST.1 {
+            return Err("a last layer that gives at most 65536 numbers");
+        }
+        let work = |layer: Between| (layer.places() * layer.to[0]) as u64 * layer.seen() as u64;
+        let fits = self.between().map(work).sum::<u64>() <= MOST_WORK;
+        if fits { Ok(()) } else { Err("layers that take at most 2^30 multiplications an image") }
     }
 
     /// Numbers of an observation.
@@ -108,6 +115,11 @@ impl Convolution {
     /// Numbers of what the last layer gives.
     pub fn outputs(&self) -> usize {
         self.between().last().map_or(self.inputs(), |layer| layer.to.iter().product())
+    }
+
+    /// The shape `[O, C, K, K]` of each layer's weight.
+    pub fn weights(&self) -> impl Iterator<Item = [usize; 4]> + '_ {
+        self.between().map(|layer| [layer.to[0], layer.from[0], layer.kernel, layer.kernel])
     }
 
     /// How many numbers each layer's kernel sees at a place, and how many kernels it has: what initial weights depend on.
@@ -141,6 +153,7 @@ impl Convolution {
 /// The layers with plain weights, for acting on one observation at a time. Allocates nothing after the first.
 #[derive(Clone, Debug)]
 pub struct Eye {
+    convolution: Convolution,
     layers: Vec<(Between, Vec<f32>, Vec<f32>)>,
     image: Vec<f32>,
     result: Vec<f32>,
@@ -149,13 +162,23 @@ pub struct Eye {
 
 impl Eye {
     /// Layers whose weights are zeros.
-    pub fn new(convolution: &Convolution) -> Self {
+    pub fn new(convolution: Convolution) -> Self {
         let zeros = |layer: Between| (layer, vec![0.0; layer.seen() * layer.to[0]], vec![0.0; layer.to[0]]);
         let layers = convolution.between().map(zeros).collect();
-        Self { layers, image: Vec::new(), result: Vec::new(), patch: Vec::new() }
+        Self { convolution, layers, image: Vec::new(), result: Vec::new(), patch: Vec::new() }
     }
 
-    /// Weight and bias of each layer, first to last, for handing new weights over; sizes must stay as they are.
+    /// Its sizes.
+    pub fn convolution(&self) -> &Convolution {
+        &self.convolution
+    }
+
+    /// Weight `[O, C, K, K]` and bias `[O]` of each layer, first to last.
+    pub fn parameters(&self) -> impl Iterator<Item = &[f32]> {
+        self.layers.iter().flat_map(|(_, weight, bias)| [weight.as_slice(), bias.as_slice()])
+    }
+
+    /// The same, for handing new weights over; sizes must stay as they are.
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.layers.iter_mut().flat_map(|(_, weight, bias)| [weight.as_mut_slice(), bias.as_mut_slice()])
     }
@@ -165,7 +188,7 @@ impl Eye {
     /// # Panics
     /// If `x` has another length: callers check what comes from outside.
     pub fn forward(&mut self, x: &[f32]) -> &[f32] {
-        let Self { layers, image, result, patch } = self;
+        let Self { layers, image, result, patch, .. } = self;
         assert_eq!(x.len(), layers[0].0.from.iter().product::<usize>(), "one image");
         image.clear();
         image.extend(x.iter().map(|x| x * SCALE as f32));
@@ -222,13 +245,14 @@ mod tests {
         assert!(with([0, 3, 3], &[[1, 1, 1]]).unwrap_err().contains("image"));
         assert!(with([usize::MAX, usize::MAX, 2], &[[1, 1, 1]]).unwrap_err().contains("image"));
         assert!(with([1, 1024, 1024], &[[1024, 1, 1]]).unwrap_err().contains("1048576"));
+        assert!(with([1, 1024, 1024], &[[100, 1000, 1]]).unwrap_err().contains("multiplications"));
     }
 
     /// Two kernels of two pixels over an image of three by three, by hand.
     #[test]
     fn an_eye_convolves() {
         let layer = ConvolutionLayer { channels: 2, kernel: 2, stride: 1 };
-        let mut eye = Eye::new(&Convolution { shape: [1, 3, 3], layers: vec![layer] });
+        let mut eye = Eye::new(Convolution { shape: [1, 3, 3], layers: vec![layer] });
         let new: [&[f32]; 2] = [&[1.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0], &[0.5, 3.0]];
         eye.parameters_mut().zip(new).for_each(|(to, from)| to.copy_from_slice(from));
         let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0].map(|x: f32| x * 255.0);

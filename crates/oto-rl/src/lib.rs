@@ -8,6 +8,7 @@ mod critics;
 pub mod engine;
 pub mod losses;
 pub mod mlp;
+pub mod network;
 mod noise;
 pub mod observations;
 pub mod optimiser;

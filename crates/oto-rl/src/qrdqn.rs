@@ -1,15 +1,16 @@
 //! QR-DQN (Dabney et al. 2018) with the teachers' term of OTO eq. 14: the program of one update, and its learner.
 
-use crate::convolution::{Convolution, Eye};
+use crate::convolution::Convolution;
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::distillation::{Thoughts, policy_and_value};
 use crate::losses::offline::cql_discrete;
 use crate::losses::{self, Labels};
-use crate::mlp::{self, Mlp};
-use crate::optimiser::{Adam, initial_layer, mlp as network, mlp_parameters};
+use crate::mlp;
+use crate::network::{Actor, Shape};
+use crate::optimiser::Adam;
 use crate::replay::Batch;
 use oto_env::rng::Rng;
-use oto_graph::{Activation, Backend, Program, Tensor, Trace};
+use oto_graph::{Backend, Program, Tensor, Trace};
 
 /// What teachers answer, and the loss that makes use of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,30 +83,20 @@ pub struct Sizes {
     pub teachers: usize,
 }
 
-/// The parameters of a network, named `{prefix}{layer}.weight` and `.bias`; before them `{prefix}eye.{layer}` for images.
-fn parameters<'t>(
-    t: &'t Trace,
-    prefix: &str,
-    config: &QrDqnConfig,
-    sizes: Sizes,
-) -> Vec<(String, Tensor<'t>)> {
-    let mut params =
-        config.convolution.as_ref().map_or(Vec::new(), |c| c.parameters(t, &format!("{prefix}eye.")));
-    params.extend(mlp_parameters(t, prefix, &widths(config, sizes)));
-    params
+/// The network between observations and quantiles.
+fn shape(config: &QrDqnConfig, sizes: Sizes) -> Shape<'_> {
+    let outputs = sizes.actions * config.quantiles;
+    Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, outputs)
 }
 
 /// Quantiles `[B, A, N]` of a network for observations x `[B, O]`.
-fn quantiles<'t>(config: &QrDqnConfig, params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
-    let (seen, rest) = match &config.convolution {
-        None => (x, params),
-        Some(c) => {
-            let (eye, rest) = params.split_at(2 * c.layers.len());
-            (c.network(eye, x), rest)
-        }
-    };
-    let flat = network(rest, seen, Activation::Relu);
-    flat.reshape(&[x.size(0), flat.size(1) / config.quantiles, config.quantiles])
+fn quantiles<'t>(
+    config: &QrDqnConfig,
+    sizes: Sizes,
+    params: &[(String, Tensor<'t>)],
+    x: Tensor<'t>,
+) -> Tensor<'t> {
+    shape(config, sizes).forward(params, x).reshape(&[x.size(0), sizes.actions, config.quantiles])
 }
 
 /// The distributional Bellman target `[B, N]`: reward + discount * the quantiles of the best next action.
@@ -158,17 +149,18 @@ fn teachers<'t>(
 pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let batch = config.batch_size;
-    let params = parameters(t, "q.", config, sizes);
-    let targets = parameters(t, "target.", config, sizes);
+    let params = shape(config, sizes).parameters(t, "q.");
+    let targets = shape(config, sizes).parameters(t, "target.");
+    let quantiles = |params, x| quantiles(config, sizes, params, x);
     let row = |name: &str| t.data(name, &[batch]);
     let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
     let scalar = |name: &str| t.data(name, &[]);
 
     let next_observation = rows("next_observation");
-    let next = quantiles(config, &targets, next_observation);
-    let chooser = if config.double { quantiles(config, &params, next_observation) } else { next };
+    let next = quantiles(&targets, next_observation);
+    let chooser = if config.double { quantiles(&params, next_observation) } else { next };
     let target = bellman_target(next, chooser, row("reward"), row("discount"));
-    let theta = quantiles(config, &params, rows("observation"));
+    let theta = quantiles(&params, rows("observation"));
     let action = row("action");
     let chosen = theta.pick(action);
     let mut task = losses::quantile_huber(chosen, target.stop_gradient());
@@ -192,23 +184,13 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
 }
 
-/// Widths of what the fully connected layers stand between.
-fn widths(config: &QrDqnConfig, sizes: Sizes) -> Vec<usize> {
-    let mut widths = vec![config.convolution.as_ref().map_or(sizes.observation, Convolution::outputs)];
-    widths.extend(&config.hidden);
-    widths.push(sizes.actions * config.quantiles);
-    widths
-}
-
 /// A QR-DQN student: owns its parameters, improves them, acts with them.
 pub struct QrDqn {
     config: QrDqnConfig,
     sizes: Sizes,
     engine: Engine,
     /// Acts: the network with its last layer averaged over quantiles, which gives Q-values directly.
-    actor: Mlp,
-    /// What it sees images with.
-    eye: Option<Eye>,
+    actor: Actor,
     scratch: Vec<f32>,
 }
 
@@ -222,12 +204,11 @@ impl QrDqn {
     ) -> Result<Self, LearnError> {
         let acting = if config.act_with_target { "target." } else { "q." };
         let engine = Engine::new(program(config, sizes), acting, backend)?;
-        let mut widths = widths(config, sizes);
         // A value of each action, not its quantiles.
-        *widths.last_mut().expect("a network has a last layer") = sizes.actions;
-        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
-        let eye = config.convolution.as_ref().map(Eye::new);
-        let mut student = Self { config: config.clone(), sizes, engine, actor, eye, scratch: Vec::new() };
+        let values =
+            Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, sizes.actions);
+        let actor = values.actor();
+        let mut student = Self { config: config.clone(), sizes, engine, actor, scratch: Vec::new() };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -256,10 +237,7 @@ impl QrDqn {
 
     /// Q-values `[actions]` of one observation.
     pub fn q_values(&mut self, observation: &[f32]) -> &[f32] {
-        match &mut self.eye {
-            Some(eye) => self.actor.forward(eye.forward(observation)),
-            None => self.actor.forward(observation),
-        }
+        self.actor.forward(observation)
     }
 
     /// The action with the highest Q-value; the first of equals.
@@ -267,8 +245,8 @@ impl QrDqn {
         mlp::argmax(self.q_values(observation)) as u32
     }
 
-    /// The weights it acts with now; of a student that sees images those behind its convolutions.
-    pub fn actor(&self) -> &Mlp {
+    /// The weights it acts with now.
+    pub fn actor(&self) -> &Actor {
         &self.actor
     }
 }
@@ -284,10 +262,7 @@ impl Learner for QrDqn {
 
     /// Copies the acting network into the actor, its last layer averaged over quantiles.
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let seeing = self.eye.iter_mut().flat_map(Eye::parameters_mut);
-        let parts = self.actor.layers_mut().iter_mut();
-        let parts = parts.flat_map(|l| [l.weight.as_mut_slice(), l.bias.as_mut_slice()]);
-        for (i, part) in seeing.chain(parts).enumerate() {
+        for (i, part) in self.actor.parameters_mut().enumerate() {
             let len = self.engine.acting_len(i);
             if len == part.len() {
                 self.engine.acting(i, part)?;
@@ -302,17 +277,7 @@ impl Learner for QrDqn {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut drawn = Vec::new();
-        let mut draw = |name: String, inputs, outputs| {
-            let (weight, bias) = initial_layer(rng, inputs, outputs);
-            drawn.extend([(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)]);
-        };
-        for (i, (inputs, outputs)) in self.config.convolution.iter().flat_map(Convolution::sizes).enumerate()
-        {
-            draw(format!("eye.{i}"), inputs, outputs);
-        }
-        for (i, pair) in widths(&self.config, self.sizes).windows(2).enumerate() {
-            draw(i.to_string(), pair[0], pair[1]);
-        }
+        shape(&self.config, self.sizes).initial(rng, "", &mut drawn);
         self.engine.start(|input| {
             let name = input.name.strip_prefix("target.").or(input.name.strip_prefix("q."));
             let found = drawn.iter().find(|(drawn, _)| Some(drawn.as_str()) == name);

@@ -10,7 +10,7 @@ use crate::policy;
 use crate::safetensors::{self, File};
 use crate::stage::Stage;
 use crate::student::Metrics;
-use crate::trainer::{BackendStatus, from_units, in_units};
+use crate::trainer::{BackendStatus, from_units, in_units, is_byte, sees_pixels};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Space};
 use oto_graph::Backend;
@@ -18,8 +18,10 @@ use oto_json::Writer;
 use oto_rl::actions::Actions;
 use oto_rl::agent::Agent;
 use oto_rl::bc::{self, Bc, BcConfig};
-use oto_rl::engine::{LearnError, LossParts, Schedule};
-use oto_rl::mlp::Mlp;
+use oto_rl::convolution::Convolution;
+use oto_rl::engine::{LearnError, LossParts, NamedTensor, Schedule};
+use oto_rl::network::Actor;
+use oto_rl::optimiser::Adam;
 use oto_rl::qrdqn::{self, QrDqn, QrDqnConfig};
 use oto_rl::replay::{Batch, Replay};
 use oto_rl::sac::{self, Sac, SacConfig};
@@ -132,19 +134,43 @@ impl OfflineConfig {
         }
     }
 
+    /// The field's settings for discrete actions and images of this shape: for discrete CQL those of d3rlpy's reproduction on
+    /// Atari (`reproductions/offline/discrete_cql.py`: weight 4, learning rate 5e-5, batches of 32, the target network replaced
+    /// every 2,000 updates), for cloning the same network. The number of updates is for small datasets.
+    pub fn pixels(method: Method, action: &Space, shape: [usize; 3]) -> Self {
+        let config = Self::new(method, action);
+        let (convolution, hidden) = (Some(Convolution::atari(shape)), vec![512]);
+        let adam = Adam { epsilon: 1e-2 / 32.0, ..Adam::default() };
+        Self {
+            qrdqn: QrDqnConfig {
+                convolution: convolution.clone(),
+                hidden: hidden.clone(),
+                cql: 4.0,
+                adam,
+                ..config.qrdqn
+            },
+            bc: BcConfig { convolution, hidden, batch_size: 32, adam },
+            n_step: 1,
+            learning_rate: Linear::constant(5e-5),
+            target_every: 2_000,
+            evaluation: EvaluationConfig { every: 1_000, episodes: 3 },
+            ..config
+        }
+    }
+
+    /// What sees images, if the method's network has it.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        match self.method {
+            Method::Cql => self.qrdqn.convolution.as_ref(),
+            Method::Bc => self.bc.convolution.as_ref(),
+        }
+    }
+
     /// Checks every setting before anything is built from it.
     ///
     /// # Errors
     /// The first setting that is out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(convolution) = &self.qrdqn.convolution {
-            let (field, got) = ("qrdqn.convolution", oto_json::write(convolution));
-            return Err(ConfigError {
-                field,
-                got,
-                expected: "null: a teacher made of a dataset sees rows of numbers",
-            });
-        }
         // What a student has too has a student's ranges.
         StudentConfig {
             qrdqn: self.qrdqn.clone(),
@@ -161,7 +187,11 @@ impl OfflineConfig {
             true => Ok(()),
             false => Err(ConfigError { field, got, expected }),
         };
-        let BcConfig { hidden, batch_size, adam } = &self.bc;
+        let BcConfig { convolution, hidden, batch_size, adam } = &self.bc;
+        if let Some(convolution) = convolution {
+            let (field, got) = ("bc.convolution", oto_json::write(convolution));
+            convolution.check().map_err(|expected| ConfigError { field, got, expected })?;
+        }
         let layers = (1..=8).contains(&hidden.len()) && hidden.iter().all(|w| (1..=4096).contains(w));
         check(layers, "bc.hidden", format!("{hidden:?}"), "1 to 8 widths from 1 to 4096")?;
         let batch = (1..=65_536).contains(batch_size);
@@ -226,6 +256,14 @@ pub enum OfflineError {
         /// The number.
         value: f64,
     },
+    /// A number of an image that is no byte.
+    #[error("step {step}: the observation holds {value}, expected a pixel: a whole number from 0 to 255")]
+    Pixel {
+        /// Which step of the episode, from 0.
+        step: usize,
+        /// The number.
+        value: f32,
+    },
     /// An action outside its space.
     #[error("step {step}: {action:?} is no action of the space")]
     Action {
@@ -245,11 +283,45 @@ pub enum OfflineError {
     Checkpoint(String),
 }
 
+/// Observations as they were recorded, row by row.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// As numbers.
+    Numbers(&'a [f32]),
+    /// As bytes, which images are made of.
+    Bytes(&'a [u8]),
+}
+
+impl Seen<'_> {
+    fn len(self) -> usize {
+        match self {
+            Seen::Numbers(numbers) => numbers.len(),
+            Seen::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Row `i` of this width.
+    fn row(self, i: usize, width: usize, to: &mut Vec<f32>) {
+        to.clear();
+        match self {
+            Seen::Numbers(numbers) => to.extend_from_slice(&numbers[i * width..(i + 1) * width]),
+            Seen::Bytes(bytes) => to.extend(bytes[i * width..(i + 1) * width].iter().map(|b| f32::from(*b))),
+        }
+    }
+
+    /// Where the first number is that this holds for.
+    fn find(self, wrong: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
+        // A byte is finite, and a pixel.
+        let Seen::Numbers(numbers) = self else { return None };
+        numbers.iter().position(|x| wrong(*x)).map(|at| (at, numbers[at]))
+    }
+}
+
 /// One episode of `T` steps, or a piece of one, as it was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a> {
     /// `[T + 1, observation width]`: before each step, and after the last.
-    pub observations: &'a [f32],
+    pub observations: Seen<'a>,
     /// `[T, action width]` in the environment's units; a discrete action is its index as a number.
     pub actions: &'a [f32],
     /// `[T]`.
@@ -284,7 +356,7 @@ pub struct Best {
     /// Mean return.
     pub mean: f64,
     /// As [`OfflineTrainer::policy`] gave it.
-    pub policy: Mlp,
+    pub policy: Actor,
 }
 
 /// Why there is nothing more to do.
@@ -346,6 +418,8 @@ pub struct OfflineTrainer {
     best: Option<Best>,
     since_best: u32,
     row: Vec<f32>,
+    /// Two observations of an episode that is added.
+    room: [Vec<f32>; 2],
 }
 
 impl OfflineTrainer {
@@ -363,8 +437,12 @@ impl OfflineTrainer {
         let mut rng = Rng::new(config.seed);
         let agent = agent(config, observation, action, backend, &mut rng)?;
         let widths = [observation.width(), agent.action_width()];
+        let replay = Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma);
         Ok(Self {
-            replay: Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma),
+            replay: match config.convolution() {
+                Some(c) => replay.of_images(c.shape[0]),
+                None => replay,
+            },
             config: config.clone(),
             agent,
             spaces: [observation.clone(), action.clone()],
@@ -375,6 +453,7 @@ impl OfflineTrainer {
             best: None,
             since_best: 0,
             row: Vec::new(),
+            room: [Vec::new(), Vec::new()],
         })
     }
 
@@ -386,23 +465,17 @@ impl OfflineTrainer {
         let (width, numbers) = (self.spaces[0].width(), self.spaces[1].width());
         self.check(episode)?;
         let steps = episode.rewards.len();
-        let observation = |step: usize| &episode.observations[step * width..(step + 1) * width];
+        let [seen, next] = &mut self.room;
         for (step, action) in episode.actions.chunks_exact(numbers).enumerate() {
             self.row.clear();
             from_units(&self.spaces[1], recorded(&self.spaces[1], action), &mut self.row);
             let last = step + 1 == steps;
             let (terminated, truncated) = (last && episode.terminated, last && !episode.terminated);
             let reward = episode.rewards[step] as f32;
-            self.replay.push(
-                observation(step),
-                &self.row,
-                reward,
-                observation(step + 1),
-                terminated,
-                truncated,
-                |_, _| {},
-            );
-            let all = observation(step).iter().chain(&self.row).chain(observation(step + 1));
+            episode.observations.row(step, width, seen);
+            episode.observations.row(step + 1, width, next);
+            self.replay.push(seen, &self.row, reward, next, terminated, truncated, |_, _| {});
+            let all = seen.iter().chain(&self.row).chain(&*next);
             for number in all.chain([&reward, &f32::from(terminated)]) {
                 // FNV-1a over the numbers' bits.
                 self.digest = (self.digest ^ u64::from(number.to_bits())).wrapping_mul(0x0100_0000_01b3);
@@ -425,9 +498,13 @@ impl OfflineTrainer {
         if self.transitions() + steps > MAX_TRANSITIONS {
             return Err(OfflineError::TooMany);
         }
-        if let Some(at) = episode.observations.iter().position(|x| !x.is_finite()) {
-            let value = episode.observations[at].into();
+        if let Some((at, value)) = episode.observations.find(|x| !x.is_finite()) {
+            let value = value.into();
             return Err(OfflineError::NotFinite { step: at / width, what: "observation", value });
+        }
+        let wrong = episode.observations.find(|x| self.config.convolution().is_some() && !is_byte(x));
+        if let Some((at, value)) = wrong {
+            return Err(OfflineError::Pixel { step: at / width, value });
         }
         if let Some(step) = episode.rewards.iter().position(|r| !(*r as f32).is_finite()) {
             return Err(OfflineError::NotFinite { step, what: "reward", value: episode.rewards[step] });
@@ -494,7 +571,7 @@ impl OfflineTrainer {
             return Err(OfflineError::Space(message));
         }
         let policy = self.policy();
-        if !policy.layers().iter().all(|l| l.weight.iter().chain(&l.bias).all(|x| x.is_finite())) {
+        if !policy.parameters().all(|part| part.iter().all(|x| x.is_finite())) {
             return Err(LearnError::NotFinite("of the acting network".into()).into());
         }
         let episodes = self.config.evaluation.episodes;
@@ -568,7 +645,7 @@ impl OfflineTrainer {
     }
 
     /// The network that acts now: a preference for each discrete action, or a continuous action before its tanh.
-    pub fn policy(&self) -> Mlp {
+    pub fn policy(&self) -> Actor {
         self.agent.policy()
     }
 
@@ -578,7 +655,7 @@ impl OfflineTrainer {
     }
 
     /// A policy of this trainer as a file that can be served, see [`policy::write`].
-    pub fn policy_file(&self, policy: &Mlp, environment: &str) -> Vec<u8> {
+    pub fn policy_file(&self, policy: &Actor, environment: &str) -> Vec<u8> {
         let algorithm = match (&self.agent, self.config.method) {
             (Agent::QrDqn(_), _) => "oto CQL on QR-DQN",
             (Agent::Sac(_), _) => "oto CQL on SAC",
@@ -631,7 +708,7 @@ impl OfflineTrainer {
             return Err(LearnError::NotFinite(bad.name.clone()).into());
         }
         if let Some(best) = &self.best {
-            tensors.extend(policy::tensors("best.", best.policy.layers()));
+            tensors.extend(policy::tensors("best.", best.policy.eye(), best.policy.layers()));
         }
         let progress = Progress {
             config: self.config.clone(),
@@ -671,12 +748,11 @@ impl OfflineTrainer {
 
     fn best_of(&self, file: &File<'_>, mark: Mark) -> Result<Best, OfflineError> {
         let mut policy = self.policy();
-        for (i, layer) in policy.layers_mut().iter_mut().enumerate() {
-            for (part, values) in [("weight", &mut layer.weight), ("bias", &mut layer.bias)] {
-                let name = format!("best.{i}.{part}");
-                let found = file.floats(&name).filter(|f| f.len() == values.len());
-                *values = found.ok_or_else(|| broken(format!("{name} is not there, or does not fit")))?;
-            }
+        let saved = policy::tensors("best.", policy.eye(), policy.layers());
+        for (part, NamedTensor { name, .. }) in policy.parameters_mut().zip(saved) {
+            let found = file.floats(&name).filter(|f| f.len() == part.len());
+            let found = found.ok_or_else(|| broken(format!("{name} is not there, or does not fit")))?;
+            part.copy_from_slice(&found);
         }
         Ok(Best { updates: mark.updates, mean: mark.mean, policy })
     }
@@ -728,9 +804,12 @@ fn agent(
         space.validate().map_err(|e| OfflineError::Space(format!("the {which} space: {e}")))?;
     }
     let refused = |reason: &str| Err(OfflineError::Space(reason.into()));
-    let Space::Box { low, .. } = observation else {
+    let Space::Box { low, high } = observation else {
         return refused("learning needs a box of numbers as observation, this one is discrete");
     };
+    if let Some(convolution) = config.convolution() {
+        sees_pixels(convolution, low, high).map_err(OfflineError::Space)?;
+    }
     let (width, teachers) = (low.len(), 0);
     let actions = match action {
         Space::Discrete { n } => Actions::Discrete(*n as usize),
@@ -749,6 +828,9 @@ fn agent(
         (_, Actions::Discrete(actions)) => {
             let sizes = qrdqn::Sizes { observation: width, actions, teachers };
             Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, rng)?)
+        }
+        (_, Actions::Continuous(_)) if config.convolution().is_some() => {
+            return refused("continuous CQL sees rows of numbers: set qrdqn.convolution to null");
         }
         (_, Actions::Continuous(action)) => {
             let sizes = sac::Sizes { observation: width, action, teachers };
@@ -769,8 +851,8 @@ mod tests {
         let mut trainer = OfflineTrainer::new(&config, &observation, &action, &oto_cpu::Cpu).unwrap();
         for terminated in [true, false] {
             let (observations, actions, rewards) = ([0.0, 1.0, 2.0, 3.0], [2.0, 0.0, -1.0], [1.0, 2.0, 4.0]);
-            let episode =
-                Recorded { observations: &observations, actions: &actions, rewards: &rewards, terminated };
+            let observations = Seen::Numbers(&observations);
+            let episode = Recorded { observations, actions: &actions, rewards: &rewards, terminated };
             assert_eq!(trainer.add(&episode).unwrap(), 3);
         }
         let (_, arrays) = trainer.replay.save();

@@ -4,18 +4,21 @@
 use crate::safetensors;
 use oto_env::Space;
 use oto_json::Writer;
+use oto_rl::convolution::Eye;
 use oto_rl::engine::NamedTensor;
-use oto_rl::mlp::{Activation, Layer, Mlp};
+use oto_rl::mlp::{Activation, Layer};
+use oto_rl::network::Actor;
 
 /// The key of the file's only metadata entry: a policy's metadata as JSON.
 pub const FORMAT: &str = "oto.policy.v1";
 
 /// Writes a network whose outputs are a preference for each discrete action, or a continuous action: before its tanh
 /// (`squashed`), or as it is, cut off at -1 and 1. Tensors are `policy.N.weight` and `policy.N.bias`, or `mean.N...`, whose outputs
-/// are in the environment's units; metadata are the spaces, the hidden layers' activation, the environment's id and the
-/// algorithm, `description` a sentence for people.
+/// are in the environment's units; convolutions before them are `policy.eye.N.weight` and `.bias`. Metadata are the spaces, the
+/// convolutions' sizes, the hidden layers' activation, the environment's id and the algorithm, `description` a sentence for
+/// people.
 pub fn write(
-    network: &Mlp,
+    network: &Actor,
     squashed: bool,
     [observation, action]: [&Space; 2],
     environment: &str,
@@ -33,17 +36,22 @@ pub fn write(
         if hidden == Activation::Tanh {
             out.field("activation", "tanh");
         }
+        if let Some(eye) = network.eye() {
+            out.field("convolution", eye.convolution());
+        }
     });
     let tensors = match action {
-        Space::Box { low, high } if !squashed => tensors("mean.", &in_units(network, low, high)),
-        _ => tensors("policy.", network.layers()),
+        Space::Box { low, high } if !squashed => {
+            tensors("mean.", network.eye(), &in_units(network.layers(), low, high))
+        }
+        _ => tensors("policy.", network.eye(), network.layers()),
     };
     safetensors::write(FORMAT, &metadata, &tensors)
 }
 
 /// The same network with outputs from `low` to `high` where they went from -1 to 1.
-fn in_units(network: &Mlp, low: &[f32], high: &[f32]) -> Vec<Layer> {
-    let mut layers = network.layers().to_vec();
+fn in_units(layers: &[Layer], low: &[f32], high: &[f32]) -> Vec<Layer> {
+    let mut layers = layers.to_vec();
     let last = layers.last_mut().expect("a network has a last layer");
     let width = last.weight.len() / last.bias.len();
     for (i, row) in last.weight.chunks_exact_mut(width).enumerate() {
@@ -54,16 +62,25 @@ fn in_units(network: &Mlp, low: &[f32], high: &[f32]) -> Vec<Layer> {
     layers
 }
 
-/// A network's layers as tensors `{prefix}N.weight` and `{prefix}N.bias`.
-pub(crate) fn tensors(prefix: &str, network: &[Layer]) -> Vec<NamedTensor> {
-    let layer = |(i, layer): (usize, &Layer)| {
-        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
-        let named = |part: &str, shape: Vec<usize>, values: &[f32]| NamedTensor {
-            name: format!("{prefix}{i}.{part}"),
-            shape,
-            values: values.to_vec(),
-        };
-        [named("weight", vec![outputs, inputs], &layer.weight), named("bias", vec![outputs], &layer.bias)]
+/// A network as tensors: convolutions are `{prefix}eye.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
+pub(crate) fn tensors(prefix: &str, eye: Option<&Eye>, layers: &[Layer]) -> Vec<NamedTensor> {
+    let named = |name: String, shape: &[usize], values: &[f32]| NamedTensor {
+        name,
+        shape: shape.to_vec(),
+        values: values.to_vec(),
     };
-    network.iter().enumerate().flat_map(layer).collect()
+    let mut tensors = Vec::new();
+    if let Some(eye) = eye {
+        let parts = eye.parameters().collect::<Vec<_>>();
+        for (i, (part, shape)) in parts.chunks_exact(2).zip(eye.convolution().weights()).enumerate() {
+            tensors.push(named(format!("{prefix}eye.{i}.weight"), &shape, part[0]));
+            tensors.push(named(format!("{prefix}eye.{i}.bias"), &shape[..1], part[1]));
+        }
+    }
+    for (i, layer) in layers.iter().enumerate() {
+        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
+        tensors.push(named(format!("{prefix}{i}.weight"), &[outputs, inputs], &layer.weight));
+        tensors.push(named(format!("{prefix}{i}.bias"), &[outputs], &layer.bias));
+    }
+    tensors
 }

@@ -580,17 +580,13 @@ impl Student {
 
     /// The policy as it is now, as a file that can be served, see [`crate::policy::write`].
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    /// None for a student that sees images: the format has no convolutions.
-    pub fn policy(&self, environment: &str) -> Option<Vec<u8>> {
-        if self.trainer.config.convolution().is_some() {
-            return None;
-        }
+    pub fn policy(&self, environment: &str) -> Vec<u8> {
         let (observation, action) = self.world.spaces();
         let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
         let description = format!("A student after {} steps.", self.trainer.steps());
         let (network, squashed) = (self.trainer.learner.policy(), self.trainer.learner.squashes());
         let spaces = [observation, action];
-        Some(crate::policy::write(&network, squashed, spaces, environment, &algorithm, &description))
+        crate::policy::write(&network, squashed, spaces, environment, &algorithm, &description)
     }
 
     /// Takes over a saved network to act with; nothing else of the file.

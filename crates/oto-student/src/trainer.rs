@@ -10,6 +10,7 @@ use oto_graph::Backend;
 use oto_graph::Program;
 use oto_rl::actions::Actions;
 use oto_rl::agent::Agent;
+use oto_rl::convolution::Convolution;
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::losses;
 use oto_rl::ppo::{self, Ppo};
@@ -445,8 +446,7 @@ impl Trainer {
         if let Some(component) = observation.iter().position(|x| !x.is_finite()) {
             return Err(TrainError::Observation { component, value: observation[component] });
         }
-        let byte = |x: &f32| f32::from(*x as u8) == *x;
-        match observation.iter().position(|x| self.pixels && !byte(x)) {
+        match observation.iter().position(|x| self.pixels && !is_byte(*x)) {
             Some(component) => Err(TrainError::Pixel { component, value: observation[component] }),
             None => Ok(()),
         }
@@ -521,6 +521,11 @@ impl Trainer {
     }
 }
 
+/// Whether a number is a pixel's.
+pub(crate) fn is_byte(x: f32) -> bool {
+    f32::from(x as u8) == x
+}
+
 /// An action as the environment takes it: components from -1 to 1 are spread over the box.
 pub(crate) fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'u> {
     let Space::Box { low, high } = space else { return Action::Discrete(action[0] as u32) };
@@ -541,6 +546,18 @@ pub(crate) fn from_units(space: &Space, action: Action<'_>, out: &mut Vec<f32>) 
             out.extend(scaled.map(|v| v.clamp(-1.0, 1.0)));
         }
         _ => {}
+    }
+}
+
+/// Whether observations between these bounds are images for a convolution; why not.
+pub(crate) fn sees_pixels(convolution: &Convolution, low: &[f32], high: &[f32]) -> Result<(), String> {
+    if convolution.inputs() != low.len() {
+        let shape = convolution.shape;
+        return Err(format!("its convolution sees {shape:?} numbers, an observation has {}", low.len()));
+    }
+    match low.iter().any(|low| *low != 0.0) || high.iter().any(|high| *high != 255.0) {
+        true => Err("its convolution sees pixels: numbers that go from 0 to 255".into()),
+        false => Ok(()),
     }
 }
 
@@ -581,17 +598,10 @@ fn sizes(
     let Space::Box { low, high } = observation else {
         return refused("sees a box of numbers, not a discrete observation");
     };
-    if let Some(c) = config.convolution() {
-        if c.inputs() != low.len() {
-            return refused(&format!(
-                "its convolution sees {:?} numbers, an observation has {}",
-                c.shape,
-                low.len()
-            ));
-        }
-        if low.iter().any(|low| *low != 0.0) || high.iter().any(|high| *high != 255.0) {
-            return refused("its convolution sees pixels: numbers that go from 0 to 255");
-        }
+    if let Some(convolution) = config.convolution()
+        && let Err(reason) = sees_pixels(convolution, low, high)
+    {
+        return refused(&reason);
     }
     let observation = low.len();
     match (config.algorithm, action) {

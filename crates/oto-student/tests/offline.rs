@@ -8,7 +8,9 @@ use oto_rl::engine::LearnError;
 use oto_rl::qrdqn::QrDqnConfig;
 use oto_rl::sac::SacConfig;
 use oto_student::config::EvaluationConfig;
-use oto_student::offline::{End, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, checkpoint};
+use oto_student::offline::{
+    End, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint,
+};
 
 /// What an episode was.
 #[derive(Default)]
@@ -22,7 +24,7 @@ struct Episode {
 impl Episode {
     fn recorded(&self) -> Recorded<'_> {
         let Episode { observations, actions, rewards, terminated } = self;
-        Recorded { observations, actions, rewards, terminated: *terminated }
+        Recorded { observations: Seen::Numbers(observations), actions, rewards, terminated: *terminated }
     }
 }
 
@@ -198,8 +200,8 @@ fn a_diverging_run_says_so_and_keeps_what_was_good() {
     let file = trainer.save().unwrap();
     let rewards = vec![3e38; 500];
     let (observations, actions) = (vec![0.1; 501 * 4], vec![1.0; 500]);
-    let poison =
-        Recorded { observations: &observations, actions: &actions, rewards: &rewards, terminated: true };
+    let observations = Seen::Numbers(&observations);
+    let poison = Recorded { observations, actions: &actions, rewards: &rewards, terminated: true };
     trainer.add(&poison).unwrap();
     let error = loop {
         if let Err(error) = trainer.step(1) {

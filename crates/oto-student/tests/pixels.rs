@@ -1,12 +1,14 @@
-//! A student that sees only images: it learns a game, keeps little of what it saw, and goes on from a checkpoint as if it had never
-//! stopped.
+//! Students and teachers that see only images: they learn a game, alone and from what others played, keep little of what was seen,
+//! and go on from a checkpoint as if they had never stopped.
 
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
+use oto_rl::bc::BcConfig;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
 use oto_student::stage::StagesConfig;
 use oto_student::student::{Student, Tick, World};
 use oto_student::trainer::TrainError;
@@ -106,13 +108,17 @@ impl Environment for Catch {
     }
 }
 
-fn config() -> StudentConfig {
+fn convolution() -> Convolution {
     let layer = ConvolutionLayer { channels: 8, kernel: 3, stride: 1 };
+    Convolution { shape: [2, SIDE, SIDE], layers: vec![layer] }
+}
+
+fn config() -> StudentConfig {
     StudentConfig {
         seed: 1,
         steps: 2_000,
         qrdqn: QrDqnConfig {
-            convolution: Some(Convolution { shape: [2, SIDE, SIDE], layers: vec![layer] }),
+            convolution: Some(convolution()),
             hidden: vec![32],
             quantiles: 4,
             batch_size: 32,
@@ -182,4 +188,126 @@ fn what_is_no_image_of_bytes_is_refused() {
     wrong.qrdqn.convolution = Some(Convolution::atari([4, 8, 8]));
     let wrong = wrong.validate().unwrap_err().to_string();
     assert!(wrong.contains("qrdqn.convolution") && wrong.contains("fit into"), "{wrong}");
+}
+
+/// An episode as bytes.
+#[derive(Default)]
+struct Episode {
+    bytes: Vec<u8>,
+    actions: Vec<f32>,
+    rewards: Vec<f64>,
+}
+
+impl Episode {
+    fn recorded(&self) -> Recorded<'_> {
+        let (actions, rewards) = (&self.actions, &self.rewards);
+        Recorded { observations: Seen::Bytes(&self.bytes), actions, rewards, terminated: true }
+    }
+}
+
+/// Games of somebody who runs to where the ball will fall, a third of the steps by chance.
+fn games(count: u64) -> Vec<Episode> {
+    let mut world = Catch::boxed();
+    let mut rng = Rng::new(7);
+    let mut game = |seed| {
+        let mut seen = vec![0.0; WIDTH];
+        world.reset(Some(seed), &mut seen).unwrap();
+        let bytes = |seen: &[f32]| seen.iter().map(|x| *x as u8).collect::<Vec<_>>();
+        let mut episode = Episode { bytes: bytes(&seen), ..Episode::default() };
+        loop {
+            let column = |pixel| seen[SIDE * SIDE..].iter().rposition(|x| *x == pixel).unwrap() % SIDE;
+            let (ball, paddle) = (column(255.0), column(128.0));
+            let choice = match rng.below(3) {
+                0 => rng.below(3),
+                _ => 1 + u32::from(ball > paddle) - u32::from(ball < paddle),
+            };
+            let step = world.step(Action::Discrete(choice), &mut seen).unwrap();
+            episode.bytes.extend(bytes(&seen));
+            episode.actions.push(choice as f32);
+            episode.rewards.push(step.reward);
+            if step.done() {
+                return episode;
+            }
+        }
+    };
+    (0..count).map(&mut game).collect()
+}
+
+fn teacher(method: Method) -> OfflineConfig {
+    let config = OfflineConfig::pixels(method, &Space::Discrete { n: 3 }, [2, SIDE, SIDE]);
+    OfflineConfig {
+        updates: 1_000,
+        qrdqn: QrDqnConfig {
+            convolution: Some(convolution()),
+            hidden: vec![32],
+            quantiles: 4,
+            ..config.qrdqn
+        },
+        bc: BcConfig { convolution: Some(convolution()), hidden: vec![32], ..config.bc },
+        learning_rate: Linear::constant(1e-3),
+        target_every: 50,
+        evaluation: EvaluationConfig { every: 200, episodes: 50 },
+        until_return: Some(0.9),
+        ..config
+    }
+}
+
+fn trainer(config: &OfflineConfig, data: &[Episode]) -> OfflineTrainer {
+    let (observation, action) = (Space::uniform(WIDTH, 0.0, 255.0), Space::Discrete { n: 3 });
+    let mut trainer = OfflineTrainer::new(config, &observation, &action, &Cpu).unwrap();
+    data.iter().for_each(|episode| _ = trainer.add(&episode.recorded()).unwrap());
+    trainer
+}
+
+#[test]
+fn recorded_images_make_a_teacher() {
+    let data = games(150);
+    let played = data.iter().flat_map(|e| &e.rewards).sum::<f64>() / data.len() as f64;
+    let mut world = Catch::boxed();
+    for method in [Method::Cql, Method::Bc] {
+        let config = teacher(method);
+        let mut whole = trainer(&config, &data);
+        while whole.advance(&mut *world, 1_000).unwrap().ended.is_none() {}
+        let best = whole.best().unwrap();
+        assert!(best.mean > 0.85 && best.mean > played, "{method:?}: {} from data of {played}", best.mean);
+
+        // Interrupted after its first evaluation.
+        let mut first = trainer(&config, &data);
+        first.advance(&mut *world, 250).unwrap();
+        let file = first.save().unwrap();
+        let mut second = trainer(&config, &data);
+        assert!(second.load(&file).unwrap());
+        while second.advance(&mut *world, 70).unwrap().ended.is_none() {}
+        assert!(second.save().unwrap() == whole.save().unwrap(), "{method:?}");
+    }
+}
+
+#[test]
+fn data_that_are_no_images_make_no_teacher() {
+    let mut config = teacher(Method::Cql);
+    let mut trainer = trainer(&config, &[]);
+    let mut numbers = vec![0.0; 2 * WIDTH];
+    numbers[WIDTH + 3] = 0.5;
+    let observations = Seen::Numbers(&numbers);
+    let refused = trainer.add(&Recorded { observations, actions: &[1.0], rewards: &[0.0], terminated: true });
+    assert!(matches!(refused, Err(OfflineError::Pixel { step: 1, value: 0.5 })), "{refused:?}");
+    let short = Recorded {
+        observations: Seen::Bytes(&[0; WIDTH]),
+        actions: &[1.0],
+        rewards: &[0.0],
+        terminated: true,
+    };
+    assert!(matches!(trainer.add(&short), Err(OfflineError::Length { what: "observations", .. })));
+
+    let made = |config: &OfflineConfig, observation: Space, action: Space| {
+        OfflineTrainer::new(config, &observation, &action, &Cpu).map(drop).unwrap_err().to_string()
+    };
+    let choices = || Space::Discrete { n: 3 };
+    assert!(made(&config, Space::uniform(WIDTH, 0.0, 1.0), choices()).contains("from 0 to 255"));
+    assert!(made(&config, Space::uniform(9, 0.0, 255.0), choices()).contains("has 9"));
+    let continuous = made(&config, Space::uniform(WIDTH, 0.0, 255.0), Space::uniform(1, -1.0, 1.0));
+    assert!(continuous.contains("qrdqn.convolution"), "{continuous}");
+    config.bc.convolution = Some(Convolution::atari([4, 8, 8]));
+    let wrong = made(&config, Space::uniform(WIDTH, 0.0, 255.0), choices());
+    assert!(wrong.starts_with("bc.convolution") && wrong.contains("fit into"), "{wrong}");
 }

@@ -172,7 +172,7 @@ impl Observer for Console {
         let policy = student.policy(&self.env);
         self.keep(|folder| {
             folder.save_checkpoint(&file)?;
-            policy.iter().try_for_each(|policy| folder.save_policy(policy))
+            folder.save_policy(&policy)
         })
     }
 }
