@@ -26,7 +26,8 @@ def make(request):
         raise missing("gymnasium", "gymnasium") from error
     name = request["id"]
     if name.startswith("ALE/"):
-        return atari(gymnasium, name, request["training"])
+        name, _, query = name.partition("?")
+        return atari(gymnasium, name, request["training"], **choices(query))
     try:
         return gymnasium.make(name)
     except ModuleNotFoundError as error:
@@ -34,10 +35,24 @@ def make(request):
         raise Refused(f"{error}: {name} needs another of gymnasium's extras, such as {install}") from error
 
 
-def atari(gymnasium, name, training):
+def choices(query):
+    """What an id asks for behind its question mark, such as screen=42&limit=500."""
+    known = {"screen": range(16, 161), "limit": range(1, 1 << 31)}
+    chosen = {}
+    for part in filter(None, query.split("&")):
+        name, _, number = part.partition("=")
+        if name not in known or not number.isdecimal() or int(number) not in known[name]:
+            allowed = " and ".join(f"{n}={r.start} to {r.stop - 1}" for n, r in known.items())
+            raise Refused(f"{part} is no choice of a game; there are {allowed}")
+        chosen[name] = int(number)
+    return chosen
+
+
+def atari(gymnasium, name, training, screen=84, limit=None):
     """Mnih et al. 2015: 84 x 84 grey images, four frames a step, the last four of them together.
 
     In training a lost life ends the episode and rewards are clipped to their sign; evaluations play the whole game.
+    `screen` is another side of the images; a game is cut off after `limit` steps.
     """
     try:
         import ale_py
@@ -71,7 +86,9 @@ def atari(gymnasium, name, training):
             return observation, reward, terminated or self.lives < lives, truncated, info
 
     wrappers = gymnasium.wrappers
-    env = wrappers.AtariPreprocessing(gymnasium.make(name, frameskip=1))
+    env = wrappers.AtariPreprocessing(gymnasium.make(name, frameskip=1), screen_size=screen)
+    if limit:
+        env = wrappers.TimeLimit(env, limit)
     if training:
         env = wrappers.TransformReward(EpisodicLife(env), lambda reward: (reward > 0) - (reward < 0))
     return wrappers.FrameStackObservation(env, 4)

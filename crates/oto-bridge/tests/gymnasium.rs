@@ -87,6 +87,30 @@ fn a_python_without_gymnasium_says_how_to_install_it() {
     }
 }
 
+/// Small images, and games that are cut off.
+#[test]
+fn an_id_may_choose_the_screen_and_a_limit() {
+    let Some(options) = python("gymnasium, ale_py, cv2") else { return };
+    for training in [true, false] {
+        let options = Options { training, ..options.clone() };
+        let mut world = Gymnasium::make("ALE/Pong-v5?screen=42&limit=20", &options).unwrap();
+        assert_eq!((world.shape(), world.bytes()), (&[4, 42, 42][..], true));
+        assert_eq!(world.max_episode_steps(), Some(20));
+        let mut seen = vec![0.0; 4 * 42 * 42];
+        for episode in 0..2 {
+            world.reset(Some(episode), &mut seen).unwrap();
+            for step in 1..=20 {
+                let told = world.step(Action::Discrete(0), &mut seen).unwrap();
+                assert_eq!((told.terminated, told.truncated), (false, step == 20), "step {step}");
+            }
+        }
+    }
+    for wrong in ["side=3", "screen=4e9", "limit=0"] {
+        let refused = Gymnasium::make(&format!("ALE/Pong-v5?{wrong}"), &options).err().unwrap().to_string();
+        assert!(refused.starts_with(wrong) && refused.contains("screen=16 to 160"), "{refused}");
+    }
+}
+
 /// A game as the field plays it: images of bytes; in training a lost life ends an episode but not the game.
 #[test]
 fn a_game_is_seen_as_four_images() {
