@@ -17,17 +17,17 @@ use std::path::Path;
 /// The expert, which says what it thinks.
 const THINKER: &str = "sac_inverted_pendulum_v5_thoughts";
 /// A policy that a file holds.
-const CQL: &str = "cql";
+pub(super) const CQL: &str = "cql";
 
 /// AIKD without one of its parts, or without both.
 #[derive(Clone, Copy)]
-enum Parts {
+pub(super) enum Parts {
     Base,
     Rkd,
     Neither,
 }
 
-fn only(mut job: Job, parts: Parts) -> Job {
+pub(super) fn only(mut job: Job, parts: Parts) -> Job {
     let t = &mut job.student.transfer;
     match parts {
         Parts::Base => t.eta = 0.0,

@@ -4,10 +4,12 @@
 //! second one is quick. Teachers sit in this process behind the real codec, so that bytes on the wire are counted.
 
 mod ablations;
+mod atari;
 mod cartpole;
 mod cell;
 mod cost;
 mod fusion;
+mod games;
 mod runs;
 mod statistics;
 mod teachers;
@@ -32,7 +34,7 @@ pub struct ReportOptions {
     /// Runs at once; by default one for each core
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm; by default 10; 5 for pendulum, 3 for cheetah
+    /// Seeds of each arm; by default 10; 5 for pendulum, 3 for cheetah and atari
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -56,6 +58,8 @@ pub enum Experiment {
     Cost,
     /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
     Cell,
+    /// Two Atari games in Python (gymnasium, ale-py), taught by policies that were made of datasets, against learning alone
+    Atari,
     /// Pendulum, PPO and its fusion policy alone, and that taught by a soft actor-critic
     Pendulum,
     /// The same on HalfCheetah, as far as a small machine comes
@@ -90,6 +94,12 @@ pub enum ReportError {
          and give --sac-teacher teacher/policy.safetensors"
     )]
     NoTeacher,
+    /// Episodes could not be recorded.
+    #[error(transparent)]
+    Data(#[from] oto_data::DataError),
+    /// A teacher could not be made of them.
+    #[error(transparent)]
+    Offline(#[from] oto_student::offline::OfflineError),
     /// A picture could not be drawn.
     #[error(transparent)]
     Chart(#[from] crate::chart::ChartError),
@@ -112,6 +122,7 @@ impl From<crate::eval::EvalError> for ReportError {
 /// Makes the report.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     match options.experiment {
+        Experiment::Atari => atari::report(options),
         Experiment::Cartpole => cartpole::report(options),
         Experiment::Cost => cost::report(options),
         Experiment::Cell => cell::report(options),

@@ -97,15 +97,30 @@ pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<V
     let style =
         ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed} so far, {eta} left  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let results = each(options, &tasks, |(arm, seed)| {
+        bar.set_message(format!("{} {seed}", arm.name));
+        let result = one(&options.cache, arm, *seed);
+        bar.inc(1);
+        result
+    });
+    bar.finish_and_clear();
+    let mut results = results?.into_iter();
+    Ok(arms.iter().map(|_| results.by_ref().take(seeds.len()).collect()).collect())
+}
+
+/// Does each of these tasks, several at once; their results in the tasks' order.
+pub fn each<T: Sync, R: Send>(
+    options: &ReportOptions,
+    tasks: &[T],
+    work: impl Fn(&T) -> Result<R, ReportError> + Sync,
+) -> Result<Vec<R>, ReportError> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new((0..tasks.len()).map(|_| None).collect::<Vec<_>>());
-    let work = || {
+    let worker = || {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some((arm, seed)) = tasks.get(i) else { return };
-            bar.set_message(format!("{} {seed}", arm.name));
-            let result = one(&options.cache, arm, *seed);
-            bar.inc(1);
+            let Some(task) = tasks.get(i) else { return };
+            let result = work(task);
             if result.is_err() {
                 // The others finish what they are at, and begin nothing new.
                 next.store(tasks.len(), Ordering::Relaxed);
@@ -115,12 +130,9 @@ pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<V
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
-        (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(work)))
+        (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(worker)))
     });
-    bar.finish_and_clear();
-    let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
-    let mut results = results.into_iter().flatten().collect::<Result<Vec<_>, _>>()?.into_iter();
-    Ok(arms.iter().map(|_| results.by_ref().take(seeds.len()).collect()).collect())
+    results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().flatten().collect()
 }
 
 fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {

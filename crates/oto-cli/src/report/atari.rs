@@ -1,0 +1,309 @@
+//! Two Atari games, small: a QR-DQN student taught by policies that conservative Q-learning made of recorded games, by both parts of
+//! AIKD, by one, and alone (OTO, section V-A, figures 5 and 6).
+
+use super::ablations::{self, CQL, Parts};
+use super::cartpole::curve;
+use super::games::{self, Data, GAMES, Game, Made};
+use super::runs::{self, Arm, Finished};
+use super::statistics::{bootstrap_mean, mean, median};
+use super::teachers;
+use super::write::{self, Table};
+use super::{ReportError, ReportOptions};
+use crate::chart::{Chart, PALETTE};
+use crate::options::Job;
+use oto_proto::{Dtype, Quantization};
+use oto_rl::qrdqn::QrDqnConfig;
+use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_student::presets;
+use oto_student::stage::StagesConfig;
+use oto_student::student::TeacherConfig;
+
+/// Steps of a run, four frames each.
+const STEPS: u64 = 5_000;
+const FRAMES: u64 = 4;
+const EVERY: u64 = 500;
+/// Evaluations whose mean says where a run stands, and where it ended.
+const WINDOW: usize = 2;
+const LAST: usize = 4;
+/// No tuning looked at these seeds.
+const FIRST_SEED: u64 = 9_750;
+const TITLES: [&str; 5] =
+    ["OTO: BASE and RKD", "BASE only", "RKD only", "OTO, teacher of random games", "alone"];
+
+/// The same in all arms: the field's settings for pixels, over a budget of thousands of steps instead of millions.
+fn student() -> StudentConfig {
+    let usual = presets::pixels(games::SHAPE);
+    StudentConfig {
+        steps: STEPS,
+        qrdqn: QrDqnConfig {
+            convolution: Some(games::network()),
+            hidden: vec![games::HIDDEN],
+            quantiles: games::QUANTILES,
+            ..usual.qrdqn
+        },
+        buffer: STEPS as usize,
+        learning_starts: 500,
+        learning_rate: Linear::constant(2.5e-4),
+        epsilon: Linear { start: 1.0, end: 0.05, steps: STEPS / 4 },
+        target_every: 250,
+        evaluation: EvaluationConfig { every: EVERY, episodes: 1 },
+        ..usual
+    }
+}
+
+fn alone(game: &Game) -> Job {
+    let student = StudentConfig { stages: StagesConfig::SOLO, ..student() };
+    Job { env: game.env.into(), student, teachers: Vec::new() }
+}
+
+/// Pixels travel as the bytes that they are.
+fn taught(game: &Game, teacher: &Made) -> Result<Job, ReportError> {
+    let unread = |error| ReportError::File { path: teacher.policy.clone(), error };
+    let numbers = games::SHAPE.iter().product();
+    let teacher = TeacherConfig {
+        url: teachers::address(CQL, &teacher.policy).map_err(unread)?,
+        policy: CQL.into(),
+        adapter: None,
+        dtype: Dtype::U8,
+        quantization: Some(Quantization { scale: vec![1.0; numbers], offset: vec![0.0; numbers] }),
+        weight: 1.0,
+        submit: false,
+    };
+    Ok(Job { student: student(), teachers: vec![teacher], ..alone(game) })
+}
+
+fn arms(game: &Game, [expert, random]: [&Made; 2]) -> Result<Vec<Arm>, ReportError> {
+    let (by_expert, by_random) = (taught(game, expert)?, taught(game, random)?);
+    let jobs = [
+        (by_expert.clone(), Some(expert)),
+        (ablations::only(by_expert.clone(), Parts::Base), Some(expert)),
+        (ablations::only(by_expert, Parts::Rkd), Some(expert)),
+        (by_random, Some(random)),
+        (alone(game), None),
+    ];
+    let arm = |((job, teacher), (name, title)): ((Job, Option<&Made>), (&'static str, &'static str))| {
+        let teachers = teacher.map_or_else(teachers::none, |t| teachers::from_file(CQL, t.policy.clone()));
+        Arm { name, title, before: None, job, test: None, teachers }
+    };
+    Ok(jobs.into_iter().zip(game.arms.into_iter().zip(TITLES)).map(arm).collect())
+}
+
+/// A game with its teachers and runs.
+struct Played<'g> {
+    game: &'g Game,
+    expert: Made,
+    random: Made,
+    arms: Vec<Arm>,
+    runs: Vec<Vec<Finished>>,
+}
+
+impl Played<'_> {
+    /// The score that counts: half of the way from what chance plays to what the teacher plays.
+    fn bar(&self) -> f64 {
+        0.5 * (self.random.about.recorded + self.expert.score())
+    }
+
+    /// Steps of each run of an arm until the mean of [`WINDOW`] evaluations is at the bar, or the run's end.
+    fn reached(&self, arm: usize) -> Vec<f64> {
+        let first = |run: &Finished| {
+            let found = run.returns.windows(WINDOW).position(|w| mean(w) >= self.bar());
+            found.map_or(STEPS, |i| run.steps[i + WINDOW - 1]) as f64
+        };
+        self.runs[arm].iter().map(first).collect()
+    }
+
+    /// Mean of all evaluations of each run: how much was learned, and how soon.
+    fn whole(&self, arm: usize) -> Vec<f64> {
+        self.runs[arm].iter().map(|r| r.last(r.returns.len())).collect()
+    }
+
+    fn chart(&self) -> Chart {
+        let series = self.arms.iter().zip(&self.runs).zip(PALETTE);
+        let seeds = self.runs[0].len();
+        Chart {
+            title: format!("{}: taught from recorded games, and alone", self.game.name),
+            subtitle: format!("score of {} steps, mean of {seeds} seeds, 95 % bootstrap band", games::LIMIT),
+            x_label: format!("environment steps of {FRAMES} frames"),
+            y_label: "score".into(),
+            series: series.map(|((a, runs), colour)| curve(a.title, colour, runs)).collect(),
+            marks: vec![
+                (self.expert.score(), format!("teacher of expert games: {:.1}", self.expert.score())),
+                (self.bar(), format!("half of the way there: {:.1}", self.bar())),
+            ],
+            y_range: None,
+            logarithmic: false,
+        }
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new(&[
+            "arm",
+            "steps to the bar, median",
+            "lowest",
+            "highest",
+            "all evaluations, mean",
+            "95 % interval",
+            "last four, mean",
+            "updates",
+            "labels",
+            "bytes up",
+            "bytes down",
+        ]);
+        for (i, (arm, runs)) in self.arms.iter().zip(&self.runs).enumerate() {
+            let (steps, all) = (self.reached(i), self.whole(i));
+            let (low, high) = bootstrap_mean(&all);
+            let average = |g: &dyn Fn(&Finished) -> f64| mean(&runs.iter().map(g).collect::<Vec<_>>());
+            table.row(vec![
+                arm.title.into(),
+                shown(median(&steps)),
+                shown(steps.iter().copied().fold(f64::INFINITY, f64::min)),
+                shown(steps.iter().copied().fold(0.0, f64::max)),
+                format!("{:.2}", mean(&all)),
+                format!("{low:.2} to {high:.2}"),
+                format!("{:.2}", average(&|r| r.last(LAST))),
+                write::whole(average(&|r| r.updates as f64)),
+                write::whole(average(&|r| r.labels as f64)),
+                write::whole(average(&|r| r.bytes_up as f64)),
+                write::whole(average(&|r| r.bytes_down as f64)),
+            ]);
+        }
+        table
+    }
+
+    /// Whether the order is the paper's, by the steps to the bar and, where those are equal, by all evaluations.
+    fn order(&self) -> String {
+        let better = |a: usize, b: usize| {
+            let (steps, all) = (|i| median(&self.reached(i)), |i| mean(&self.whole(i)));
+            steps(a).total_cmp(&steps(b)).then(all(b).total_cmp(&all(a))).is_lt()
+        };
+        let [oto, base, rkd, random, solo] = [0, 1, 2, 3, 4];
+        let mut sentences = vec![match (better(oto, base), better(oto, rkd)) {
+            (true, true) => "Both parts together are ahead of each alone, as in the paper.".into(),
+            (false, false) => "Each part alone is ahead of both together, unlike in the paper.".into(),
+            (one, _) => format!(
+                "Both parts together are ahead of {} alone but not of {}, unlike in the paper.",
+                if one { "BASE" } else { "RKD" },
+                if one { "RKD" } else { "BASE" },
+            ),
+        }];
+        let taught = [oto, base, rkd];
+        sentences.push(match taught.iter().filter(|arm| better(**arm, solo)).count() {
+            3 => "All three are ahead of the student alone.".into(),
+            0 => "None of the three is ahead of the student alone, unlike in the paper.".into(),
+            count => format!("{count} of the three are ahead of the student alone, unlike in the paper."),
+        });
+        sentences.push(match better(random, solo) {
+            true => "A teacher of random games still helps.".into(),
+            false => "A teacher of random games does not help.".into(),
+        });
+        let spread = |arm: usize| bootstrap_mean(&self.whole(arm));
+        let apart = taught[1..].iter().filter(|part| {
+            let (a, b) = (spread(oto), spread(**part));
+            a.0 > b.1 || b.0 > a.1
+        });
+        sentences.push(match apart.count() {
+            0 => "The intervals of both together and of each part overlap: so few seeds do not tell them apart.".into(),
+            1 => "The interval of both together overlaps with that of one part.".into(),
+            _ => "The intervals of both together and of each part do not overlap.".to_string(),
+        });
+        sentences.join(" ")
+    }
+}
+
+/// Steps of a run, or that it never came there.
+fn shown(steps: f64) -> String {
+    if steps >= STEPS as f64 { "never".into() } else { write::whole(steps) }
+}
+
+/// Makes what is missing and writes the section on Atari.
+pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(3)).collect::<Vec<_>>();
+    let wanted = GAMES.each_ref().map(|game| [(game, Data::Expert), (game, Data::Random)]).concat();
+    let made = runs::each(options, &wanted, |(game, data)| games::teacher(&options.cache, game, *data))?;
+    let mut made = made.into_iter();
+    let mut played = Vec::new();
+    for game in &GAMES {
+        let (expert, random) = made.next().zip(made.next()).expect("two teachers were made for each game");
+        let arms = arms(game, [&expert, &random])?;
+        let runs = runs::all(options, &arms, &seeds)?;
+        let one = Played { game, expert, random, arms, runs };
+        write::chart(&options.out, &format!("atari-{}", game.name.to_lowercase()), &one.chart())?;
+        played.push(one);
+    }
+
+    let mut teachers = Table::new(&[
+        "game",
+        "data",
+        "recorded score, mean",
+        "transitions",
+        "teacher's score, mean",
+        "lowest",
+        "highest",
+        "seconds",
+    ]);
+    let mut each = Table::new(&["game", "arm", "seed", "steps to the bar", "all evaluations", "seconds"]);
+    for one in &played {
+        for (data, Made { about, .. }) in [(Data::Expert, &one.expert), (Data::Random, &one.random)] {
+            let scores = &about.scores;
+            teachers.row(vec![
+                one.game.name.into(),
+                data.name().into(),
+                format!("{:.2}", about.recorded),
+                write::whole(about.transitions as f64),
+                format!("{:.2}", mean(scores)),
+                format!("{}", scores.iter().copied().fold(f64::INFINITY, f64::min)),
+                format!("{}", scores.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+                format!("{:.0}", about.seconds),
+            ]);
+        }
+        for (i, (arm, runs)) in one.arms.iter().zip(&one.runs).enumerate() {
+            for (run, (steps, all)) in runs.iter().zip(one.reached(i).into_iter().zip(one.whole(i))) {
+                let cells = [one.game.name, arm.title].map(String::from).into_iter();
+                let rest =
+                    [run.seed.to_string(), shown(steps), format!("{all:.2}"), format!("{:.0}", run.seconds)];
+                each.row(cells.chain(rest).collect());
+            }
+        }
+    }
+    let games = played.iter().map(|one| {
+        format!(
+            include_str!("atari_game.md"),
+            name = one.game.name,
+            file = one.game.name.to_lowercase(),
+            rule = one.game.rule,
+            bar = format!("{:.2}", one.bar()),
+            order = one.order(),
+            table = one.table(),
+        )
+    });
+    let c = games::config();
+    let text = format!(
+        include_str!("atari.md"),
+        games = games.collect::<String>(),
+        count = seeds.len(),
+        seeds = format!("{} to {}", seeds[0], seeds[seeds.len() - 1]),
+        steps = write::whole(STEPS as f64),
+        frames = write::whole((STEPS * FRAMES) as f64),
+        screen = games::SCREEN,
+        limit = games::LIMIT,
+        every = EVERY,
+        window = WINDOW,
+        hidden = games::HIDDEN,
+        quantiles = games::QUANTILES,
+        recorded = write::whole(games::RECORDED as f64),
+        slips = format!("{:.0} %", 100.0 * games::SLIPS),
+        teacher_updates = write::whole(c.updates as f64),
+        weight = c.qrdqn.cql,
+        tested = games::TEST.end - games::TEST.start,
+        teachers = teachers,
+        each = each,
+        threads = std::thread::available_parallelism().map_or(1, |n| n.get()),
+        system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    );
+    write::section(&options.out, "atari", &text)?;
+    let (arms, runs): (Vec<_>, Vec<_>) = played.into_iter().map(|one| (one.arms, one.runs)).unzip();
+    let (arms, runs) = (arms.into_iter().flatten().collect::<Vec<_>>(), runs.concat());
+    write::runs(&options.out, "atari", &arms, &runs)?;
+    println!("two games; {}", options.out.join("results.md").display());
+    Ok(())
+}
