@@ -121,6 +121,15 @@ impl fmt::Display for Event {
 /// Whoever is told what followers do.
 pub type Log = Box<dyn FnMut(Event) + Send>;
 
+/// What a server says of one of its policies, its spaces among it.
+///
+/// # Errors
+/// The address, the connection, or a server that has no policy of this name.
+pub fn metadata(url: &str, policy: &str) -> Result<Metadata, FollowError> {
+    let timeout = Duration::from_secs(10);
+    Follower::new(FollowConfig { timeout, ..FollowConfig::new(url, policy) })?.pull_metadata()
+}
+
 /// A follower that has not pulled anything yet.
 pub struct Follower {
     config: FollowConfig,

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_student::checkpoint;
-use oto_student::student::{Event, Metrics, Student, World};
+use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_student::trainer::TrainError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,6 +58,14 @@ pub enum LearnCommandError {
     /// Its folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A teacher whose adapter is to be learnt, and whose spaces nobody tells.
+    #[error("the spaces of teacher {policy}: {reason}")]
+    Spaces {
+        /// Its policy.
+        policy: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The curve of many runs.
     #[error(transparent)]
     Chart(#[from] ChartError),
@@ -103,13 +111,29 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         folder.write_config(&job)?;
         return one(command, &job, folder, Some(&file), &stop, &MultiProgress::new()).map(drop);
     }
-    let job = command.learn.job()?;
+    let mut job = command.learn.job()?;
+    for i in command.learn.learns_adapter() {
+        if let Some(teacher) = job.teachers.get_mut(i) {
+            teacher.learn_adapter = Some(spaces(teacher)?);
+        }
+    }
     match command.seeds {
         0 | 1 => {
             let folder = RunFolder::create(&command.out, &job, command.force)?;
             one(command, &job, folder, None, &stop, &MultiProgress::new()).map(drop)
         }
         n => many(command, &job, n, &stop),
+    }
+}
+
+/// A teacher's own spaces, which its server knows.
+fn spaces(teacher: &TeacherConfig) -> Result<TeacherSpaces, LearnCommandError> {
+    let unknown = |reason: String| LearnCommandError::Spaces { policy: teacher.policy.clone(), reason };
+    let known =
+        oto_server::follow::metadata(&teacher.url, &teacher.policy).map_err(|e| unknown(e.to_string()))?;
+    match (known.observation_space, known.action_space) {
+        (Some(observation), Some(action)) => Ok(TeacherSpaces { observation, action }),
+        _ => Err(unknown("its server does not say them".into())),
     }
 }
 

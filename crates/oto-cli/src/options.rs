@@ -55,8 +55,8 @@ pub struct LearnOptions {
     /// Policy to be taught by, one for each --teacher
     #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5")]
     pub policy: Vec<String>,
-    /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for none.
-    /// Without it: the known one for the pair, if there is one
+    /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for none, "learn" to let the
+    /// student find it. Without it: the known one for the pair, if there is one
     #[arg(long, value_name = "JSON")]
     pub adapter: Vec<String>,
     /// How much each --teacher counts beside the others; 1 where none is given
@@ -153,6 +153,11 @@ impl LearnOptions {
         Ok(Job { env: self.env.clone(), student, teachers })
     }
 
+    /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.
+    pub fn learns_adapter(&self) -> impl Iterator<Item = usize> {
+        self.adapter.iter().enumerate().filter(|(_, given)| *given == "learn").map(|(i, _)| i)
+    }
+
     /// Defaults, with `--config` and `--set` over them.
     fn settings(&self, defaults: &StudentConfig) -> Result<StudentConfig, OptionsError> {
         settings(defaults, self.config.as_deref(), "student", &self.set)
@@ -192,13 +197,23 @@ impl LearnOptions {
             let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
             let adapter = match self.adapter.get(i).map(String::as_str) {
                 None => presets::adapter(world::id(&self.env), &policy),
-                Some("none") => None,
+                Some("none" | "learn") => None,
                 Some(given) => Some(adapter(given)?),
             };
             let dtype = if self.dtype == "f16" { Dtype::F16 } else { Dtype::F32 };
             let (weight, submit) = (self.weight.get(i).copied().unwrap_or(1.0), self.submit);
             let url = presets::teacher_url(url);
-            Ok(TeacherConfig { url, policy, adapter, dtype, quantization: None, weight, submit })
+            let learn_adapter = None;
+            Ok(TeacherConfig {
+                url,
+                policy,
+                adapter,
+                learn_adapter,
+                dtype,
+                quantization: None,
+                weight,
+                submit,
+            })
         };
         if let Some(w) = self.weight.iter().find(|w| !(0.0..=1e6).contains(*w)) {
             return Err(OptionsError::Flag(format!("--weight {w}: a weight from 0 to 1e6 is needed")));

@@ -242,6 +242,12 @@ impl Replay {
         true
     }
 
+    /// Forgets all that a teacher said.
+    pub fn forget_labels(&mut self, teacher: usize) {
+        let labels = self.label.chunks_exact_mut(self.label_width);
+        labels.skip(teacher).step_by(self.teachers.max(1)).for_each(|label| label.fill(NO_LABEL));
+    }
+
     /// The observation a slot holds, unless it has been overwritten or never was; `room` is for where it has to be put together.
     pub fn observation<'a>(&'a self, slot: SlotId, room: &'a mut Vec<f32>) -> Option<&'a [f32]> {
         Some(self.seen.first(self.place(slot)?, room))

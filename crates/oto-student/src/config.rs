@@ -261,6 +261,33 @@ impl StudentConfig {
         Ok(())
     }
 
+    /// Whether the adapter to this teacher can be learnt: from single steps that show how they ended, for answers that are actions.
+    pub(crate) fn may_learn_adapter(
+        &self,
+        teacher: &crate::student::TeacherConfig,
+    ) -> Result<(), ConfigError> {
+        let refused = |field, got: &str, expected| Err(ConfigError { field, got: got.into(), expected });
+        if teacher.adapter.is_some() {
+            return refused("teachers.adapter", "declared", "none for a teacher whose adapter is learnt");
+        }
+        if teacher.submit {
+            return refused("teachers.submit", "true", "false for a teacher whose adapter is learnt");
+        }
+        if self.taught_by_thoughts() {
+            return refused("qrdqn.teaching", "thoughts", "actions for a teacher whose adapter is learnt");
+        }
+        if self.n_step != 1 {
+            return refused("n_step", &self.n_step.to_string(), "1 for a student that learns an adapter");
+        }
+        if self.gamma == 0.0 {
+            return refused("gamma", "0", "above 0 for a student that learns an adapter");
+        }
+        if self.convolution().is_some() {
+            return refused("qrdqn.convolution", "given", "none for a student that learns an adapter");
+        }
+        Ok(())
+    }
+
     /// Checks every setting before anything is built from it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let whole = |field, got: u64, from: u64, to: u64, expected| match (from..=to).contains(&got) {

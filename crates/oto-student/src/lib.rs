@@ -1,5 +1,7 @@
 //! The student: teacher link, stages and the training loop.
 
+#[cfg_attr(not(feature = "adapter"), path = "no_adapter.rs")]
+mod adapter;
 pub mod checkpoint;
 pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]

@@ -4,6 +4,7 @@
 //! A built-in environment lives inside; an environment elsewhere (a page's JavaScript object, a component's host) is
 //! asked for through [`Student::need`] and answers through [`Student::began`] and [`Student::stepped`].
 
+use crate::adapter;
 use crate::checkpoint;
 use crate::config::{Clock, StudentConfig};
 use crate::evaluation::play;
@@ -33,6 +34,8 @@ pub struct TeacherConfig {
     pub policy: String,
     /// How spaces are mapped, where they differ.
     pub adapter: Option<Adapter>,
+    /// The teacher's own spaces, in place of `adapter`: the student learns it (feature `adapter`).
+    pub learn_adapter: Option<TeacherSpaces>,
     /// How states travel.
     pub dtype: Dtype,
     /// What the bytes of `u8` states mean.
@@ -46,9 +49,21 @@ pub struct TeacherConfig {
 
 oto_json::json_object! {
     TeacherConfig: closed {
-        url, policy, adapter omit none, dtype = Dtype::default(), quantization omit none, weight = 1.0, submit = false
+        url, policy, adapter omit none, learn_adapter omit none, dtype = Dtype::default(), quantization omit none,
+        weight = 1.0, submit = false
     }
 }
+
+/// What a teacher sees and does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TeacherSpaces {
+    /// Its observations.
+    pub observation: oto_proto::Space,
+    /// Its actions.
+    pub action: oto_proto::Space,
+}
+
+oto_json::json_object! { TeacherSpaces: open { observation, action } }
 
 /// Where a student acts.
 pub enum World {
@@ -139,6 +154,15 @@ pub enum Event {
         /// Which one.
         stage: Stage,
     },
+    /// A learnt adapter came into use, or the one in use was given up.
+    Adapter {
+        /// Environment steps so far.
+        step: u64,
+        /// Which teacher's, from 0.
+        teacher: usize,
+        /// As it could be declared.
+        adapter: Option<Adapter>,
+    },
 }
 
 /// How a run stands.
@@ -193,6 +217,8 @@ struct Teacher {
     offered: (SlotId, u64),
     /// There if the student submits its replay to this teacher.
     outbox: Option<Outbox>,
+    /// There if the student learns the adapter to this teacher.
+    adapter: Option<Box<adapter::Learner>>,
 }
 
 /// A request of lockstep and what became of it.
@@ -245,12 +271,13 @@ struct Extra {
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
     outboxes: Vec<Option<Outbox>>,
+    adapters: Vec<Option<adapter::State>>,
 }
 
 oto_json::json_object! {
     Extra: open {
         seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
-        outboxes = Vec::new()
+        outboxes = Vec::new(), adapters = Vec::new()
     }
 }
 
@@ -268,7 +295,8 @@ impl Student {
         for (i, t) in teachers.iter().enumerate() {
             trainer.set_teacher_weight(i, t.weight)?;
         }
-        let link = |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, observation, &trainer, now_ms);
+        let link =
+            |(i, t): (usize, &TeacherConfig)| teacher(config, t, i, [observation, action], &trainer, now_ms);
         let teachers = teachers.iter().enumerate().map(link).collect::<Result<_, _>>()?;
         let width = observation.width();
         Ok(Self {
@@ -345,6 +373,7 @@ impl Student {
         }
         if self.trainer.stages().stage() == Stage::Transfer {
             self.ask(now_ms);
+            self.learn_adapters(now_ms);
         }
         let evaluation = self.evaluate_if_due()?;
         let seconds = self.last_ms.map_or(0.0, |last| now_ms.saturating_sub(last) as f64 / 1000.0);
@@ -434,18 +463,40 @@ impl Student {
     /// Offers the last step's states to every teacher that counts and makes the requests that are full.
     fn ask(&mut self, now_ms: u64) {
         let (config, replay, step) = (self.trainer.config(), self.trainer.replay(), self.trainer.steps());
+        let (batch, enters) = (config.request_batch, step + config.label_lag);
         let asked = self.teachers.iter_mut().zip(self.trainer.teacher_weights()).filter(|(_, w)| **w > 0.0);
         for (t, _) in asked {
+            if let Some(mut adapter) = t.adapter.take() {
+                for query in adapter.queries(replay) {
+                    t.offer(query, adapter.query(query, replay), batch, enters, now_ms);
+                }
+                t.adapter = Some(adapter);
+                continue;
+            }
             for slot in &self.stored {
-                t.offer(
-                    *slot,
-                    replay.observation(*slot, &mut self.room),
-                    config.request_batch,
-                    step + config.label_lag,
-                    now_ms,
-                );
+                t.offer(*slot, replay.observation(*slot, &mut self.room), batch, enters, now_ms);
             }
         }
+    }
+
+    /// Looks for adapters where it is time. Labels under an older one are forgotten.
+    fn learn_adapters(&mut self, now_ms: u64) {
+        for i in 0..self.teachers.len() {
+            let Trainer { replay, learner, config, steps, .. } = &mut self.trainer;
+            let t = &mut self.teachers[i];
+            let Some(learnt) = t.adapter.as_mut().filter(|a| a.is_due(replay)) else { continue };
+            if learnt.look(replay, |observation, action| learner.act(observation, action)) {
+                let (step, adapter) = (*steps, learnt.adapter());
+                t.request(step + config.label_lag, now_ms);
+                replay.forget_labels(i);
+                self.event(Event::Adapter { step, teacher: i, adapter });
+            }
+        }
+    }
+
+    /// The adapter that was learnt for a teacher and is in use.
+    pub fn learnt_adapter(&self, teacher: usize) -> Option<Adapter> {
+        self.teachers.get(teacher)?.adapter.as_ref()?.adapter()
     }
 
     /// Puts labels that are due beside their transitions; false if some are due and still on their way.
@@ -454,7 +505,14 @@ impl Student {
         let (step, clock) = (trainer.steps(), trainer.config().clock);
         let mut ready = true;
         for (i, t) in self.teachers.iter_mut().enumerate() {
+            let mut adapter = t.adapter.take();
             let mut put = |slot, action: oto_proto::Action<'_>, version| {
+                if let Some(adapter) = &mut adapter {
+                    if let Some((slot, label)) = adapter.answer(slot, action, &trainer.replay) {
+                        *labels += u64::from(trainer.replay.label(slot, i, label, version));
+                    }
+                    return;
+                }
                 let action = match action {
                     oto_proto::Action::Discrete(index) => Action::Discrete(index),
                     oto_proto::Action::Continuous(values) => Action::Continuous(values),
@@ -465,6 +523,7 @@ impl Student {
                 Clock::Async => t.link.drain_labels(&mut put),
                 Clock::Lockstep => ready &= t.take_due(step, &mut put),
             }
+            t.adapter = adapter;
         }
         ready
     }
@@ -574,6 +633,7 @@ impl Student {
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
             outboxes: self.teachers.iter().map(|t| t.outbox.clone()).collect(),
+            adapters: self.teachers.iter().map(|t| t.adapter.as_ref().map(|a| a.save())).collect(),
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
     }
@@ -611,6 +671,15 @@ impl Student {
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
         for (i, weight) in extra.weights.iter().enumerate().take(self.teachers.len()) {
             self.trainer.set_teacher_weight(i, *weight)?;
+        }
+        for (t, saved) in self.teachers.iter_mut().zip(extra.adapters) {
+            if let (Some(adapter), Some(saved)) = (&mut t.adapter, saved)
+                && !adapter.restore(saved)
+            {
+                return Err(TrainError::Checkpoint(
+                    "its learnt adapter does not fit this teacher's spaces".into(),
+                ));
+            }
         }
         let replay = self.trainer.replay();
         for (t, (requests, offered)) in
@@ -657,7 +726,11 @@ impl Teacher {
     fn offer_all(&mut self, replay: &oto_rl::replay::Replay, first: SlotId, count: u64, now_ms: u64) {
         let mut room = Vec::new();
         for slot in first..first.saturating_add(count.min(1 << 16)) {
-            if let Some(state) = replay.observation(slot, &mut room) {
+            let state = match &mut self.adapter {
+                Some(adapter) => adapter.query(slot, replay),
+                None => replay.observation(slot, &mut room),
+            };
+            if let Some(state) = state {
                 // A state that was accepted once is accepted again.
                 let _ = self.link.offer(slot, state, now_ms);
             }
@@ -689,10 +762,23 @@ fn teacher(
     config: &StudentConfig,
     teacher: &TeacherConfig,
     index: usize,
-    observation: &Space,
+    [observation, action]: [&Space; 2],
     trainer: &Trainer,
     now_ms: u64,
 ) -> Result<Teacher, TrainError> {
+    let refused = |reason: String| TrainError::Space(format!("teacher {}: {reason}", teacher.policy));
+    let adapter = match &teacher.learn_adapter {
+        None => None,
+        Some(spaces) => {
+            config.may_learn_adapter(teacher)?;
+            let seed = config.seed.wrapping_add(index as u64);
+            Some(Box::new(adapter::Learner::new(observation, action, spaces, seed).map_err(refused)?))
+        }
+    };
+    let [observation, action] = match &teacher.learn_adapter {
+        None => [wire_space(observation), wire_space(&trainer.answers())],
+        Some(spaces) => [spaces.observation.clone(), spaces.action.clone()],
+    };
     let mut grants = vec![oto_proto::Grant::Actions];
     if teacher.submit {
         config.may_submit()?;
@@ -702,8 +788,8 @@ fn teacher(
         protocol: PROTOCOL.into(),
         policy: teacher.policy.clone(),
         student: format!("oto-{}", config.seed),
-        observation: wire_space(observation),
-        action: wire_space(&trainer.answers()),
+        observation,
+        action,
         adapter: teacher.adapter.clone(),
         dtype: teacher.dtype,
         action_dtype: None,
@@ -719,11 +805,10 @@ fn teacher(
         delay_ms: (!lockstep).then_some(ASYNC_DELAY_MS),
         ..LinkConfig::new(hello)
     };
-    let mut link = Link::new(link)
-        .map_err(|e| TrainError::Space(format!("teacher {}: {}", teacher.policy, e.message)))?;
+    let mut link = Link::new(link).map_err(|e| refused(e.message))?;
     link.connect(now_ms);
     let outbox = teacher.submit.then(Outbox::default);
-    Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0), outbox })
+    Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0), outbox, adapter })
 }
 
 /// A space as the wire has it.

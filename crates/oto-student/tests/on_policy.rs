@@ -59,6 +59,7 @@ fn taught(config: &StudentConfig, environment: &str) -> (Student, Driver) {
         url: "memory://".into(),
         policy: "rule".into(),
         adapter: None,
+        learn_adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         submit: false,

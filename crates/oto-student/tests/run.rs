@@ -42,6 +42,7 @@ fn teacher() -> TeacherConfig {
         url: "memory://".into(),
         policy: policy.into(),
         adapter: presets::adapter("CartPole-v1", policy),
+        learn_adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         weight: 1.0,

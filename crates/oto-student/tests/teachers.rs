@@ -44,6 +44,7 @@ impl Lesson {
             url: "memory://".into(),
             policy: POLICY.into(),
             adapter: presets::adapter("CartPole-v1", POLICY),
+            learn_adapter: None,
             dtype: oto_proto::Dtype::F32,
             quantization: None,
             submit: false,

@@ -58,6 +58,11 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
         return resume(command, path.clone());
     }
     let job = command.learn.job()?;
+    if command.learn.learns_adapter().next().is_some() {
+        let reason =
+            "--adapter learn asks the server for its teacher's spaces over HTTP, which is not built in here";
+        return Err(OptionsError::Flag(reason.into()).into());
+    }
     for i in 0..command.seeds.max(1) {
         let mut job = job.clone();
         job.student.seed = job.student.seed.wrapping_add(i);

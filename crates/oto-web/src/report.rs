@@ -75,6 +75,8 @@ impl Reporter {
                 }
                 // The stage now is among the metrics.
                 Event::Stage { .. } => {}
+                // Pages learn no adapters.
+                Event::Adapter { .. } => {}
             }
         }
         newest

@@ -19,6 +19,7 @@ fn teacher(server: &Server, policy: &str, weight: f64) -> TeacherConfig {
         url: format!("ws://{}/v1/teach", server.address),
         policy: policy.into(),
         adapter: None,
+        learn_adapter: None,
         dtype: Dtype::F32,
         quantization: None,
         submit: false,

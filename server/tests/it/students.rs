@@ -37,6 +37,7 @@ fn learn(server: SocketAddr, env: &str, policy: &str, config: &StudentConfig, su
         url: format!("ws://{server}/v1/teach"),
         policy: policy.into(),
         adapter: presets::adapter(env, policy),
+        learn_adapter: None,
         dtype: Dtype::F32,
         quantization: None,
         weight: 1.0,

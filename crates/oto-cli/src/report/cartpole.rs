@@ -83,6 +83,7 @@ pub(super) fn taught(policy: &str) -> Job {
         url: format!("memory://{policy}"),
         policy: policy.into(),
         adapter: presets::adapter(ENVIRONMENT, policy),
+        learn_adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         weight: 1.0,

@@ -37,6 +37,7 @@ fn taught() -> Job {
         url: format!("memory://{TEACHER}"),
         policy: TEACHER.into(),
         adapter: None,
+        learn_adapter: None,
         dtype: oto_proto::Dtype::F32,
         quantization: None,
         submit: false,

@@ -123,6 +123,7 @@ impl Setting {
             url,
             policy: policy.into(),
             adapter: None,
+            learn_adapter: None,
             weight: 1.0,
             dtype: oto_proto::Dtype::F32,
             quantization: None,
