@@ -12,6 +12,7 @@ use oto_proto::Adapter;
 use oto_rl::qrdqn::Teaching;
 use oto_student::config::Linear;
 use oto_student::presets;
+use oto_student::student::TeacherSpaces;
 use std::path::Path;
 
 /// The expert, which says what it thinks.
@@ -58,6 +59,17 @@ fn unmapped(mut job: Job) -> Job {
     job
 }
 
+/// The student finds the adapter itself.
+fn learnt(mut job: Job) -> Result<Job, ReportError> {
+    let teacher = &mut job.teachers[0];
+    let found = crate::serve::bundled()?.into_iter().find(|l| l.name == teacher.policy);
+    let policy = found.expect("reports name bundled teachers only").policy;
+    let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
+    teacher.adapter = None;
+    teacher.learn_adapter = Some(TeacherSpaces { observation, action });
+    Ok(job)
+}
+
 /// The teacher is never left, whatever it costs.
 fn kept(mut job: Job) -> Job {
     if let Some(transfer) = &mut job.student.stages.transfer {
@@ -72,6 +84,7 @@ pub fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
     let thinker = || teachers::thinker(THINKER);
     let coin = || teachers::random(RANDOM);
     let mut arms = vec![
+        arm("learnt", "AIKD, adapter learnt", learnt(taught(EXPERT))?, expert()),
         arm("kd", "distilled: policy and value", distilled(), thinker()),
         arm("kd-unmapped", "distilled, observations not mapped", unmapped(distilled()), thinker()),
         arm("kd-kept", "distilled, not mapped, never given up", kept(unmapped(distilled())), thinker()),
@@ -103,13 +116,13 @@ fn from_file(path: &Path) -> Result<Job, ReportError> {
 
 /// Draws the figures and writes the part of the section.
 pub(super) fn text(out: &Path, all: &Runs<'_>) -> Result<String, ReportError> {
-    let distilled = ["taught", "unmapped-kept", "kd", "kd-kept", "solo"];
+    let distilled = ["taught", "unmapped-kept", "kd", "kd-kept", "solo", "learnt"];
     write::chart(out, "cartpole-distillation", &all.chart("Action or thought, mapped or not", &distilled))?;
     let parts = ["taught", "base", "rkd", "neither", "solo"];
     write::chart(out, "cartpole-parts", &all.chart("Which part of AIKD teaches", &parts))?;
 
     let mut methods = comparison("method");
-    for name in ["taught", "unmapped", "unmapped-kept", "kd", "kd-unmapped", "kd-kept", "solo"] {
+    for name in ["taught", "learnt", "unmapped", "unmapped-kept", "kd", "kd-unmapped", "kd-kept", "solo"] {
         methods.row(row(all, name, all.title(name)));
     }
     let mut ablations = comparison("teacher, parts");
