@@ -3,7 +3,7 @@
 use oto_env::rng::Rng;
 use oto_proto::{ActionMap, Adapter, AdapterError, ObservationMap, Plan, Space};
 
-/// The most numbers that an observation or an action may have on either side: what is searched grows faster than they do.
+/// The most numbers or choices that an observation or an action may have on either side: what is searched grows faster than they do.
 pub(super) const MAX_NUMBERS: usize = 64;
 
 /// How likely a drawn map turns a number's sign around: resembling spaces mostly agree.
@@ -50,11 +50,13 @@ impl Spaces {
                 "the teacher's actions have {got} numbers, the student's {expected}: they must be as many"
             ));
         }
-        let widest =
-            [student.0.len(), teacher.0.len(), self.student_action.width(), self.teacher_action.width()];
-        let widest = widest.into_iter().max().unwrap_or(0);
-        (widest > MAX_NUMBERS)
-            .then(|| format!("an adapter is learnt for at most {MAX_NUMBERS} numbers, there are {widest}"))
+        let count =
+            |space: &Space| if let Space::Discrete { n } = space { *n as usize } else { space.width() };
+        let actions = [count(&self.student_action), count(&self.teacher_action)];
+        let widest = student.0.len().max(teacher.0.len()).max(actions[0]).max(actions[1]);
+        (widest > MAX_NUMBERS).then(|| {
+            format!("an adapter is learnt for at most {MAX_NUMBERS} numbers or choices, there are {widest}")
+        })
     }
 
     /// The declared form, checked.
@@ -305,7 +307,10 @@ mod tests {
         };
         assert!(with(&|s| s.teacher_observation = Space::Discrete { n: 3 }).contains("boxes"));
         assert!(with(&|s| s.teacher_action = wide(2)).contains("2 numbers, the student's 1"));
-        assert!(with(&|s| s.student_observation = wide(65)).contains("at most 64 numbers, there are 65"));
+        assert!(
+            with(&|s| s.student_observation = wide(65))
+                .contains("at most 64 numbers or choices, there are 65")
+        );
         assert!(
             with(&|s| s.teacher_observation = Space::Box { low: vec![1.0], high: vec![f32::NAN] })
                 .contains("low <= high")

@@ -11,6 +11,9 @@ use oto_rl::replay::Replay;
 /// Transitions that are learnt from, at most: spread evenly over the buffer.
 const MAX_ROWS: u64 = 4096;
 
+/// Products are for at most so many numbers; there are half as many as their square.
+const MAX_FACTORS: usize = 24;
+
 /// The world in the student's head.
 pub(super) struct Imagination {
     /// From observation, action and products to the change of the observation and the reward.
@@ -56,7 +59,10 @@ impl Imagination {
                 *range = (range.0.min(*x.0).min(*x.1), range.1.max(*x.0).max(*x.1));
             }
         }
-        let terms = |numbers: usize| width + numbers + width * (width + 1) / 2 + width * numbers;
+        let terms = |numbers: usize| {
+            let products = width * (width + 1) / 2 + width * numbers;
+            width + numbers + if width + numbers <= MAX_FACTORS { products } else { 0 }
+        };
         let dynamics = regression::fit(&steps, [terms(numbers), width + 1], 0, rng)?;
         // Ends are rare; both kinds count the same.
         let rows = ends.y.len();
@@ -123,7 +129,8 @@ fn choices(action: &Space) -> usize {
     }
 }
 
-/// Observation and action, a discrete one as so many numbers of which one is 1, and their products.
+/// Observation and action, a discrete one as so many numbers of which one is 1, and their
+/// products if they are few.
 fn encode(state: &[f32], action: &[f32], choices: usize, out: &mut Vec<f32>) {
     let first = out.len();
     out.extend_from_slice(state);
@@ -132,6 +139,9 @@ fn encode(state: &[f32], action: &[f32], choices: usize, out: &mut Vec<f32>) {
         n => out.extend((0..n).map(|i| f32::from(u8::from(i == action[0] as usize)))),
     }
     let end = out.len();
+    if end - first > MAX_FACTORS {
+        return;
+    }
     for i in first..first + state.len() {
         for j in i..end {
             out.push(out[i] * out[j]);
