@@ -64,7 +64,10 @@ fn what_minari_tells_is_kept() {
     assert!((summary.std_return - 17.803_713_72).abs() < 1e-6);
     assert_eq!(summary.first.action, Action::Discrete(1));
     assert_eq!(summary.first.observation[..], [0.009_641_292_5, 0.010_226_438, 0.017_419_059, 0.032_549_31]);
-    assert_eq!(summary.first.next_observation[..], [0.009_845_821, 0.205_094_32, 0.018_070_046, -0.254_587_23]);
+    assert_eq!(
+        summary.first.next_observation[..],
+        [0.009_845_821, 0.205_094_32, 0.018_070_046, -0.254_587_23]
+    );
 }
 
 /// The file alone shows its spaces, the `data` folder is as good as the one around it.

@@ -287,7 +287,8 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
         };
         return Ok(Parts::new(layers, head));
     }
-    let own = |prefix: &str, head| Ok(Parts { eye: eye(dict, prefix, metadata)?, layers: open(prefix)?, head });
+    let own =
+        |prefix: &str, head| Ok(Parts { eye: eye(dict, prefix, metadata)?, layers: open(prefix)?, head });
     if starts("mean.").is_some() {
         return own("mean.", Head::Mean);
     }

@@ -53,6 +53,9 @@ impl Drop for Folder {
     }
 }
 
+/// Shapes and bytes, by name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
 #[test]
 fn a_students_policy_answers_as_the_student_acts() {
     for (env, on_policy) in
@@ -169,9 +172,7 @@ fn convolutions_that_do_not_fit_are_refused_with_a_sentence() {
     // The weights' shapes do not know the stride: what the next layer takes does.
     assert!(layer("stride", 1).contains("the convolutions give"));
 
-    let tensors = |change: fn(&mut BTreeMap<String, (Vec<usize>, Vec<u8>)>)| {
-        remade(&file, |_| (), change).unwrap_err().to_string()
-    };
+    let tensors = |change: fn(&mut Tensors)| remade(&file, |_| (), change).unwrap_err().to_string();
     assert!(tensors(|t| drop(t.remove("policy.eye.1.bias"))).contains("policy.eye.1.bias: expected"));
     let flat = tensors(|t| t.get_mut("policy.eye.0.weight").unwrap().0 = vec![4, 18]);
     assert!(flat.contains("expected the shape [4, 2, 3, 3], it has [4, 18]"), "{flat}");

@@ -64,6 +64,7 @@ fn taught(game: &Game, teacher: &Made) -> Result<Job, ReportError> {
         url: teachers::address(CQL, &teacher.policy).map_err(unread)?,
         policy: CQL.into(),
         adapter: None,
+        learn_adapter: None,
         dtype: Dtype::U8,
         quantization: Some(Quantization { scale: vec![1.0; numbers], offset: vec![0.0; numbers] }),
         weight: 1.0,
