@@ -154,7 +154,7 @@ fn answers_that_are_none_teach_nothing_and_stop_nothing() {
 
 #[test]
 fn a_teacher_that_leaves_is_not_waited_for() {
-    for leaves in [0, 100, 300] {
+    for leaves in [0, 10, 300] {
         let (mut student, mut driver) = taught(memory(|force| force));
         run(&mut student, &mut driver, leaves);
         let now = driver.now_ms();
@@ -163,8 +163,8 @@ fn a_teacher_that_leaves_is_not_waited_for() {
         }
         run(&mut student, &mut driver, STEPS);
         assert_eq!(student.trainer().steps(), STEPS, "left at {leaves}");
-        // From 100 answers nothing is concluded.
-        assert!(leaves > 100 || student.learnt_adapter(0).is_none());
+        // From a few dozen answers nothing is concluded.
+        assert!(leaves > 10 || student.learnt_adapter(0).is_none());
     }
 }
 
