@@ -3,6 +3,7 @@
 use oto_server::{Policies, ServerConfig};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A running server; dropping it stops it.
@@ -33,7 +34,9 @@ impl Server {
         let listener = listener.expect("the port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let teachers = oto_cli::serve::bundled().expect("the bundled teachers are sound");
-        let config = ServerConfig::new(Policies::new(teachers).expect("their names differ"));
+        let mut config = ServerConfig::new(Policies::new(teachers).expect("their names differ"));
+        // Nobody else comes back with these students.
+        config.limits.restart_spread = Duration::from_millis(100);
         let (stop, stopped) = oneshot::channel();
         let serve = async { oto_server::run(listener, config, async { drop(stopped.await) }).await };
         let thread = std::thread::spawn(move || runtime.block_on(serve).expect("the server stops in peace"));

@@ -158,8 +158,9 @@ fn agree(make: impl Fn(&dyn Backend, &mut Rng) -> Agent, updates: usize, batch: 
             }
         }
     }
-    let (first, last) = (reference[0].loss, reference[reference.len() - 1].loss);
-    assert!((last - first).abs() > 0.02, "what is compared moves: the loss was {first}, then {last}");
+    let first = reference[0].loss;
+    let moved = reference.iter().map(|parts| (parts.loss - first).abs()).fold(0.0, f32::max);
+    assert!(moved > 0.02, "what is compared moves: the loss was {first}, and at most {moved} away from it");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What students submitted, until a teacher learns from it: batches of transitions, each in one of three states.
 //!
-//! - [`LogStore`] keeps them in a folder: segments of an append-only [`log`](self::log), synced before anyone is told, and a
-//!   [`catalogue`](self::catalogue) of them in SQLite, which is made of the log;
-//! - a batch in the log is a safetensors file: [`encode`], [`decode`].
+//! - [`LogStore`] keeps them in a folder: segments of an append-only log (`log`), synced before anyone is told, and a catalogue of
+//!   them in SQLite (`catalogue`), which is made of the log;
+//! - a batch in the log is a safetensors file.
 
 mod catalogue;
 mod log;

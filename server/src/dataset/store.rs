@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Keeps what students submit in segments of a log. What [`DatasetStore::put`] has answered is synced, and outlives the
 /// process and the machine.
@@ -39,6 +40,10 @@ pub struct Damage {
     pub bytes: Range<u64>,
 }
 
+/// How often, and after what time each, a lock is tried again.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(10);
+
 impl LogStore {
     /// Opens a folder, or makes it. `max_bytes` limits the batches that are not forgotten.
     ///
@@ -48,7 +53,7 @@ impl LogStore {
         fs::create_dir_all(folder).map_err(at(folder))?;
         let path = folder.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-        lock.try_lock().map_err(|error| match error {
+        own(&lock).map_err(|error| match error {
             fs::TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
             fs::TryLockError::Error(source) => StoreError::Io { path, source },
         })?;
@@ -194,6 +199,18 @@ impl Inner {
         *bytes = catalogue.bytes()?;
         Ok(())
     }
+}
+
+/// Looks for a moment whether the lock is given up: by a server that is just ending, or by a process that this one is just
+/// starting, which has its files until it has begun.
+fn own(lock: &File) -> Result<(), fs::TryLockError> {
+    for _ in 0..LOOKS {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+            other => return other,
+        }
+    }
+    lock.try_lock()
 }
 
 /// Shows the catalogue what it has not read yet, and gives what cannot be read.
