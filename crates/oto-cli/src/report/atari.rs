@@ -17,6 +17,7 @@ use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
 use oto_student::student::TeacherConfig;
+use std::cmp::Ordering;
 
 /// Steps of a run, four frames each.
 const STEPS: u64 = 5_000;
@@ -173,20 +174,23 @@ impl Played<'_> {
 
     /// Whether the order is the paper's, by the steps to the bar and, where those are equal, by all evaluations.
     fn order(&self) -> String {
-        let better = |a: usize, b: usize| {
+        let compare = |a: usize, b: usize| {
             let (steps, all) = (|i| median(&self.reached(i)), |i| mean(&self.whole(i)));
-            steps(a).total_cmp(&steps(b)).then(all(b).total_cmp(&all(a))).is_lt()
+            steps(a).total_cmp(&steps(b)).then(all(b).total_cmp(&all(a)))
+        };
+        let better = |a: usize, b: usize| compare(a, b).is_lt();
+        let words = |a: usize, b: usize| match compare(a, b) {
+            Ordering::Less => "ahead of",
+            Ordering::Equal => "level with",
+            Ordering::Greater => "behind",
         };
         let [oto, base, rkd, random, solo] = [0, 1, 2, 3, 4];
-        let mut sentences = vec![match (better(oto, base), better(oto, rkd)) {
-            (true, true) => "Both parts together are ahead of each alone, as in the paper.".into(),
-            (false, false) => "Each part alone is ahead of both together, unlike in the paper.".into(),
-            (one, _) => format!(
-                "Both parts together are ahead of {} alone but not of {}, unlike in the paper.",
-                if one { "BASE" } else { "RKD" },
-                if one { "RKD" } else { "BASE" },
-            ),
-        }];
+        let paper = if better(oto, base) && better(oto, rkd) { "as" } else { "unlike" };
+        let mut sentences = vec![format!(
+            "Both parts together are {} BASE alone and {} RKD alone, {paper} in the paper.",
+            words(oto, base),
+            words(oto, rkd),
+        )];
         let taught = [oto, base, rkd];
         sentences.push(match taught.iter().filter(|arm| better(**arm, solo)).count() {
             3 => "All three are ahead of the student alone.".into(),
