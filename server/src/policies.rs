@@ -1,7 +1,7 @@
 //! Policies by name, what is published of each, and how students reach them.
 //!
 //! Each has a queue ([`crate::queue`]) and a thread (`batcher`). Everything that changes what answers is a
-//! [`ChangeKind`], done by that thread between two batches.
+//! `ChangeKind`, done by that thread between two batches.
 
 use crate::ServerError;
 use crate::batcher::{Desk, Rows, Version};
