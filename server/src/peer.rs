@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -100,6 +101,7 @@ impl<'a> Peer<'a> {
                 Ok(message)
             }
             Some(Err(Error::Capacity(error))) => Err(refused(ErrorCode::TooLarge, error.to_string())),
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Err(End::Gone),
             Some(Err(Error::Protocol(error))) => Err(refused(ErrorCode::BadMessage, error.to_string())),
             Some(Err(Error::Utf8(error))) => Err(refused(ErrorCode::BadMessage, error)),
             Some(Err(_)) => Err(End::Gone),
