@@ -4,7 +4,7 @@
 //! because its origin is allowed or its own server asked for one, and says it in `hello`: once, within a minute. Of both
 //! only hashes are kept here.
 
-use crate::policies::sha256;
+use crate::policies::{hex, sha256};
 use oto_proto::Grant;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -94,7 +94,7 @@ pub enum AccessError {
 }
 
 /// The shortest token, in bytes: what is shorter can be guessed.
-const MIN_TOKEN_BYTES: usize = 16;
+pub const MIN_TOKEN_BYTES: usize = 16;
 /// Tickets that nobody has used yet; one more pushes out the oldest.
 const MAX_TICKETS: usize = 65_536;
 
@@ -316,7 +316,7 @@ impl Doorkeeper {
     pub fn issue(&self, visitor: Arc<Visitor>) -> Result<(String, Duration), getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
-        let ticket: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let ticket = hex(&secret);
         let (hash, now) = (sha256(ticket.as_bytes()), Instant::now());
         let mut tickets = lock(&self.tickets);
         tickets.forget(now, MAX_TICKETS - 1);

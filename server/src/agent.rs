@@ -6,13 +6,16 @@
 //! submitted: at the end of the Online stage a copy of the training agent learns with one student's batches, and they
 //! become part of the dataset if it passes (line 18).
 //!
+//! What was learned is kept in a file, if one is named, and gone on from after a restart.
+//!
 //! [`OfflineAgent::advance`] does one slice of the work, [`start`] all of it in a thread of low priority.
 
 use crate::dataset::{DatasetStore, State, StoreError, Submission};
+use crate::kept::{Kept, KeptError};
 use crate::policies::{Policies, Release};
-use crate::{ServerError, dataset};
+use crate::{ServerError, candidate, dataset};
 use oto_env::{Action, EnvError, Environment};
-use oto_policy::{Policy, PolicyError};
+use oto_policy::{Metadata, Policy, PolicyError};
 use oto_proto::{BatchId, Space};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -42,6 +45,19 @@ pub trait TrainingAgent {
     /// # Errors
     /// If the batch does not fit its spaces. Part of it may have been taken: the agent is of no use any more.
     fn add(&mut self, submission: &Submission) -> Result<(), AgentError>;
+
+    /// Everything that it has learned, without its dataset.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    fn save(&mut self) -> Result<Vec<u8>, AgentError>;
+
+    /// Goes on from what was saved. True if the data are those it was saved with: only then does it go on as if it had never
+    /// stopped.
+    ///
+    /// # Errors
+    /// If it is not what such an agent saved; nothing changes then.
+    fn load(&mut self, saved: &[u8]) -> Result<bool, AgentError>;
 
     /// An agent of its own that knows and has learned what this one has.
     ///
@@ -86,6 +102,9 @@ pub enum AgentError {
     /// Publishing.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// What was kept.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     /// A file of a refused candidate.
     #[error("{path}: {source}", path = path.display())]
     Refused {
@@ -191,9 +210,11 @@ impl AgentConfig {
 }
 
 /// A stage of Algorithm 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Training on the dataset.
+    #[default]
     Offline,
     /// Training on, while the policy that was published teaches.
     Transfer,
@@ -201,9 +222,43 @@ pub enum Stage {
     Online,
 }
 
+/// How far an offline agent is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Standing {
+    stage: Stage,
+    /// Updates in the stage, and in all.
+    stage_updates: u64,
+    updates: u64,
+    done: bool,
+}
+
+/// What is left of an agent that ended.
+struct Remains {
+    standing: Standing,
+    /// The bytes of the policy that answered.
+    serving: Vec<u8>,
+    /// What the training agent saved.
+    learned: Vec<u8>,
+}
+
+/// What is said of the bytes that are kept: the policy that answers, and after it what was learned.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    standing: Standing,
+    /// Length of the policy.
+    serving: usize,
+}
+
 /// What an offline agent did, for a log.
 #[derive(Debug)]
 pub enum Event {
+    /// It goes on from what was kept.
+    Resumed {
+        /// The stage it was in; its seconds count anew.
+        stage: Stage,
+        /// Updates so far.
+        updates: u64,
+    },
     /// A stage began.
     Stage {
         /// Which one.
@@ -272,6 +327,9 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Event::Resumed { stage, updates } => {
+                write!(f, "goes on in stage {stage:?} after {updates} updates")
+            }
             Event::Stage { stage, updates } => write!(f, "stage {stage:?} begins after {updates} updates"),
             Event::Evaluated { updates, mean } => write!(f, "{updates} updates: mean return {mean:.2}"),
             Event::Published { updates, mean, before } => {
@@ -315,6 +373,32 @@ pub struct Parts {
     pub store: Option<Arc<dyn DatasetStore>>,
     /// A folder for candidates that were refused.
     pub refused: PathBuf,
+    /// The file in which what was learned is kept, at every evaluation and at the end; by none it is forgotten.
+    pub kept: Option<PathBuf>,
+}
+
+impl Parts {
+    fn kept(&self) -> Option<Kept> {
+        self.kept.clone().map(Kept::at)
+    }
+
+    fn read_kept(&self) -> Result<Option<Remains>, AgentError> {
+        let (Some(kept), Some(path)) = (self.kept(), &self.kept) else { return Ok(None) };
+        let Some((said, mut serving)) = kept.read()? else { return Ok(None) };
+        match serde_json::from_value(said) {
+            Ok(Said { standing, serving: length }) if length <= serving.len() => {
+                let learned = serving.split_off(length);
+                Ok(Some(Remains { standing, serving, learned }))
+            }
+            _ => Err(KeptError::Damaged(path.clone()).into()),
+        }
+    }
+}
+
+/// A policy whose bytes say everything of it.
+fn release(model: Vec<u8>) -> Result<Release, AgentError> {
+    let policy = candidate::load(&model, &Metadata::default())?;
+    Ok(Release { policy, model: Some(model), version: 0 })
 }
 
 /// A training agent and what it is held to.
@@ -324,30 +408,42 @@ pub struct OfflineAgent {
     policies: Policies,
     /// Returns of the policy that answers, episode by episode.
     serving: Vec<f64>,
-    stage: Stage,
+    /// Its bytes, if it has any.
+    model: Option<Vec<u8>>,
     began: bool,
     since: Duration,
-    stage_updates: u64,
-    updates: u64,
+    standing: Standing,
     /// The last evaluation of this stage.
     mean: Option<f64>,
-    done: bool,
     stop: Arc<AtomicBool>,
     log: Log,
 }
 
+/// An agent's policy, judged, and how far the agent is.
+struct Ready {
+    parts: Parts,
+    serving: Vec<f64>,
+    model: Option<Vec<u8>>,
+    /// Where it goes on, if it does.
+    standing: Option<Standing>,
+}
+
 impl OfflineAgent {
-    /// The first policy of a training agent, which learned what was accepted before: to be hosted, and then replaced.
+    /// The first policy of a training agent, which is given what was accepted before: to be hosted, and then replaced. It is
+    /// the one that answered last, if that was kept.
     ///
     /// # Errors
-    /// If an accepted batch cannot be read or does not fit.
+    /// If an accepted batch cannot be read or does not fit, or what was kept is damaged.
     pub fn first(parts: &mut Parts) -> Result<Release, AgentError> {
         if let Some(store) = &parts.store {
             for batch in store.list(State::Accepted)? {
                 parts.training.add(&store.read(batch)?)?;
             }
         }
-        parts.training.policy()
+        match parts.read_kept()? {
+            Some(remains) => release(remains.serving),
+            None => parts.training.policy(),
+        }
     }
 
     /// An agent whose policy is hosted in `policies`, as [`OfflineAgent::first`] gave it.
@@ -355,46 +451,44 @@ impl OfflineAgent {
     /// # Errors
     /// If a setting is out of its range, or the policy and the environment do not fit.
     pub fn new(config: AgentConfig, parts: Parts, policies: Policies, log: Log) -> Result<Self, AgentError> {
-        let (parts, serving) = Self::evaluated(&config, parts)?;
-        Ok(Self::with(config, parts, serving, policies, log, Arc::default()))
+        let ready = Self::ready(&config, parts)?;
+        Ok(Self::with(config, ready, policies, log, Arc::default()))
     }
 
-    /// Checks the settings, and plays the first policy's episodes.
-    fn evaluated(config: &AgentConfig, mut parts: Parts) -> Result<(Parts, Vec<f64>), AgentError> {
+    /// Checks the settings, goes on from what was kept, and plays the first policy's episodes.
+    fn ready(config: &AgentConfig, mut parts: Parts) -> Result<Ready, AgentError> {
         config.validate()?;
-        let mut first = parts.training.policy()?;
+        let (mut first, standing) = match parts.read_kept()? {
+            None => (parts.training.policy()?, None),
+            Some(Remains { standing, serving, learned }) => {
+                // More may have been accepted since it was kept.
+                parts.training.load(&learned)?;
+                (release(serving)?, Some(standing))
+            }
+        };
         let serving = evaluate(&mut *first.policy, &mut *parts.world, config)?;
-        Ok((parts, serving))
+        Ok(Ready { parts, serving, model: first.model, standing })
     }
 
     fn with(
         config: AgentConfig,
-        parts: Parts,
-        serving: Vec<f64>,
+        ready: Ready,
         policies: Policies,
-        log: Log,
+        mut log: Log,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        OfflineAgent {
-            config,
-            parts,
-            policies,
-            serving,
-            stage: Stage::Offline,
-            began: false,
-            since: Duration::ZERO,
-            stage_updates: 0,
-            updates: 0,
-            mean: None,
-            done: false,
-            stop,
-            log,
+        let Ready { parts, serving, model, standing } = ready;
+        let (began, since, mean) = (standing.is_some(), Duration::ZERO, None);
+        if let Some(Standing { stage, updates, .. }) = standing {
+            log(Event::Resumed { stage, updates });
         }
+        let standing = standing.unwrap_or_default();
+        OfflineAgent { config, parts, policies, serving, model, began, since, standing, mean, stop, log }
     }
 
     /// The stage now.
     pub fn stage(&self) -> Stage {
-        self.stage
+        self.standing.stage
     }
 
     /// Does one slice of training and whatever is due after it; `now` is any clock that never runs backwards. False once
@@ -403,36 +497,49 @@ impl OfflineAgent {
     /// # Errors
     /// If training, evaluating or keeping failed; the policy that answers goes on doing so.
     pub fn advance(&mut self, now: Duration) -> Result<bool, AgentError> {
-        if self.done {
+        if self.standing.done {
             return Ok(false);
         }
         if !self.began {
             self.began = true;
             self.enter(Stage::Offline, now);
         }
-        let before = self.stage_updates / self.config.evaluate_every;
+        let before = self.standing.stage_updates / self.config.evaluate_every;
         self.parts.training.train(self.config.slice)?;
-        self.updates += self.config.slice;
-        self.stage_updates += self.config.slice;
-        if self.stage_updates / self.config.evaluate_every > before {
+        self.standing.updates += self.config.slice;
+        self.standing.stage_updates += self.config.slice;
+        let due = self.standing.stage_updates / self.config.evaluate_every > before;
+        if due {
             let mut candidate = self.parts.training.policy()?;
             let mean = mean(&self.evaluate(&mut *candidate.policy)?);
             self.mean = Some(mean);
-            (self.log)(Event::Evaluated { updates: self.updates, mean });
+            (self.log)(Event::Evaluated { updates: self.standing.updates, mean });
         }
-        if self.is_over(now) {
+        let over = self.is_over(now);
+        if over {
             self.next(now)?;
         }
-        Ok(!self.done)
+        if due || over {
+            self.keep()?;
+        }
+        Ok(!self.standing.done)
+    }
+
+    /// Keeps what answers and what was learned, where there is a place for it.
+    fn keep(&mut self) -> Result<(), AgentError> {
+        let (Some(kept), Some(serving)) = (self.parts.kept(), &self.model) else { return Ok(()) };
+        let learned = self.parts.training.save()?;
+        let said = Said { standing: self.standing, serving: serving.len() };
+        Ok(kept.write(&serde_json::json!(said), &[serving, &learned])?)
     }
 
     fn is_over(&self, now: Duration) -> bool {
-        let ending = match self.stage {
+        let ending = match self.standing.stage {
             Stage::Offline => self.config.offline,
             Stage::Transfer => self.config.transfer,
             Stage::Online => self.config.online,
         };
-        ending.updates.is_some_and(|updates| self.stage_updates >= updates)
+        ending.updates.is_some_and(|updates| self.standing.stage_updates >= updates)
             || ending.seconds.is_some_and(|s| now.saturating_sub(self.since).as_secs_f64() >= s)
             || ending.return_at_least.zip(self.mean).is_some_and(|(bar, mean)| mean >= bar)
     }
@@ -440,17 +547,17 @@ impl OfflineAgent {
     /// Algorithm 1 from one stage to the next: the inferring agent is replaced when each begins (lines 2, 7 and 13), and
     /// at the end of Online the dataset is renewed (line 18).
     fn next(&mut self, now: Duration) -> Result<(), AgentError> {
-        if self.stage == Stage::Online {
+        if self.standing.stage == Stage::Online {
             self.renew()?;
         }
-        let next = match self.stage {
+        let next = match self.standing.stage {
             Stage::Offline => Stage::Transfer,
             Stage::Transfer => Stage::Online,
             Stage::Online if self.config.repeat => Stage::Offline,
             Stage::Online => {
                 self.replace()?;
-                self.done = true;
-                (self.log)(Event::Done { updates: self.updates });
+                self.standing.done = true;
+                (self.log)(Event::Done { updates: self.standing.updates });
                 return Ok(());
             }
         };
@@ -459,18 +566,20 @@ impl OfflineAgent {
     }
 
     fn enter(&mut self, stage: Stage, now: Duration) {
-        (self.stage, self.since, self.stage_updates, self.mean) = (stage, now, 0, None);
-        (self.log)(Event::Stage { stage, updates: self.updates });
+        (self.standing.stage, self.standing.stage_updates) = (stage, 0);
+        (self.since, self.mean) = (now, None);
+        (self.log)(Event::Stage { stage, updates: self.standing.updates });
     }
 
     /// Publishes what the training agent would do now, unless it is worse than what answers.
     fn replace(&mut self) -> Result<(), AgentError> {
         let mut candidate = self.parts.training.policy()?;
         let returns = self.evaluate(&mut *candidate.policy)?;
-        let (updates, found, before) = (self.updates, mean(&returns), mean(&self.serving));
+        let (updates, found, before) = (self.standing.updates, mean(&returns), mean(&self.serving));
         if !self.passes(&returns) {
             return self.refuse(candidate, found);
         }
+        self.model.clone_from(&candidate.model);
         self.policies.publish(&self.parts.policy, candidate)?;
         self.serving = returns;
         (self.log)(Event::Published { updates, mean: found, before });
@@ -485,13 +594,13 @@ impl OfflineAgent {
 
     fn refuse(&mut self, candidate: Release, found: f64) -> Result<(), AgentError> {
         let serving = mean(&self.serving);
-        let file = candidate.model.map(|model| self.keep(&model)).transpose()?;
-        (self.log)(Event::Refused { updates: self.updates, mean: found, serving, file });
+        let file = candidate.model.map(|model| self.put_aside(&model)).transpose()?;
+        (self.log)(Event::Refused { updates: self.standing.updates, mean: found, serving, file });
         Ok(())
     }
 
     /// Keeps a refused candidate's bytes, under a name that no other one has.
-    fn keep(&self, model: &[u8]) -> Result<PathBuf, AgentError> {
+    fn put_aside(&self, model: &[u8]) -> Result<PathBuf, AgentError> {
         let folder = &self.parts.refused;
         let at = |path: &PathBuf| {
             let path = path.clone();
@@ -499,7 +608,7 @@ impl OfflineAgent {
         };
         std::fs::create_dir_all(folder).map_err(at(folder))?;
         let digest = crate::policies::sha256(model);
-        let path = folder.join(format!("{:09}-{}.model", self.updates, &digest[..8]));
+        let path = folder.join(format!("{:09}-{}.model", self.standing.updates, &digest[..8]));
         std::fs::write(&path, model).map_err(at(&path))?;
         Ok(path)
     }
@@ -575,7 +684,7 @@ impl OfflineAgent {
         }
         batches.iter().try_for_each(|batch| store.judge(*batch, State::Accepted))?;
         self.parts.training = copy;
-        self.updates += self.config.trial_updates;
+        self.standing.updates += self.config.trial_updates;
         (self.log)(Event::Accepted { student, batches: batches.len(), transitions, mean: found, serving });
         Ok(())
     }
@@ -601,6 +710,9 @@ impl OfflineAgent {
                 Ok(false) => return,
                 Err(error) => return (self.log)(Event::Failed(error)),
             }
+        }
+        if let Err(error) = self.keep() {
+            (self.log)(Event::Failed(error));
         }
     }
 }
@@ -631,8 +743,8 @@ pub fn start<E: From<AgentError> + Send + 'static>(
             Err(error) => return drop(say.send(Err(error))),
         };
         let Ok(policies) = policies.recv() else { return };
-        match OfflineAgent::evaluated(&config, parts) {
-            Ok((parts, serving)) => OfflineAgent::with(config, parts, serving, policies, log, stopped).work(),
+        match OfflineAgent::ready(&config, parts) {
+            Ok(ready) => OfflineAgent::with(config, ready, policies, log, stopped).work(),
             Err(error) => log(Event::Failed(error)),
         }
     });

@@ -36,6 +36,10 @@ impl Rows {
         &*self.policy
     }
 
+    pub fn into_policy(self) -> Box<dyn Policy> {
+        self.policy
+    }
+
     /// Asks the policy and checks what it says, whoever wrote it. Gives the actions `[rows, action width]`.
     pub fn act(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
         let Rows { policy, actions } = self;

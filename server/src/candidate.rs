@@ -2,8 +2,9 @@
 //! before they do.
 
 use crate::ServerError;
+use crate::batcher::Rows;
 use crate::policies::{Policies, Release};
-use oto_policy::{Metadata, Policy, PolicyError, fit_actions};
+use oto_policy::{Metadata, Policy, PolicyError};
 use oto_proto::Space;
 
 /// Observations that a candidate has to answer.
@@ -22,20 +23,15 @@ pub enum CandidateError {
 
 /// Makes a policy of bytes, and has it answer: a model may load and still give what is no action.
 pub(crate) fn load(bytes: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
-    let mut policy = oto_policy::load(bytes, metadata)?;
-    try_out(&mut *policy)?;
-    Ok(policy)
+    try_out(oto_policy::load(bytes, metadata)?)
 }
 
-/// Has a policy answer.
-pub(crate) fn try_out(policy: &mut dyn Policy) -> Result<(), PolicyError> {
-    let (observations, mut actions) = (trial(policy.observation_space()), Vec::new());
-    policy.act(&observations, TRIAL_ROWS, &mut actions)?;
-    let expected = TRIAL_ROWS * policy.action_space().width();
-    if actions.len() != expected {
-        return Err(PolicyError::Run(format!("it gave {} numbers, expected {expected}", actions.len())));
-    }
-    fit_actions(policy.action_space(), &mut actions)
+/// Has a policy answer, and gives it back if it does.
+pub(crate) fn try_out(policy: Box<dyn Policy>) -> Result<Box<dyn Policy>, PolicyError> {
+    let observations = trial(policy.observation_space());
+    let mut rows = Rows::new(policy);
+    rows.act(&observations, TRIAL_ROWS)?;
+    Ok(rows.into_policy())
 }
 
 /// A release made of bytes that were sent for the place of policy `name`.

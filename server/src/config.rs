@@ -114,7 +114,7 @@ pub struct Limits {
     pub restart_spread: Duration,
     /// For the handshake of TLS.
     pub tls_timeout: Duration,
-    /// For the headers of a request, and for the next request of the same connection.
+    /// For the headers of a request, for its body, and for the next request of the same connection.
     pub header_timeout: Duration,
     /// For all requests of a connection that does not become a student's.
     pub http_timeout: Duration,
@@ -130,6 +130,16 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// For everything that is to be done after the server was told to stop.
     pub stop_timeout: Duration,
+}
+
+impl Limits {
+    /// How many states one request may have, if the widest that is made of one (its frame's row, the teacher's
+    /// observation, either's action) has so many numbers. Nothing that one request causes to be held is larger than
+    /// `message_bytes`.
+    pub(crate) fn rows_of(&self, widest: usize) -> u16 {
+        let rows = self.message_bytes.saturating_sub(oto_proto::HEADER_BYTES) / (4 * widest.max(1));
+        u16::try_from(rows).unwrap_or(u16::MAX).min(self.max_rows)
+    }
 }
 
 impl Default for Limits {

@@ -118,11 +118,10 @@ fn policy_of(path: &Path) -> Option<PathBuf> {
 
 fn publish(path: &Path, policies: &Policies) -> Event {
     let published = || -> Result<String, CandidateError> {
-        let Loaded { name, mut policy, model, .. } = load_file(path)?;
+        let Loaded { name, policy, model, .. } = load_file(path)?;
         // A policy that nobody hosts is not tried out.
         policies.metadata(&name)?;
-        try_out(&mut *policy)?;
-        policies.publish(&name, Release { policy, model, version: 0 })?;
+        policies.publish(&name, Release { policy: try_out(policy)?, model, version: 0 })?;
         Ok(name)
     };
     let path = path.to_owned();

@@ -2,9 +2,11 @@
 //! published version of a policy from a server in the cloud, over plain HTTP as `PROTOCOL.md` (section 8) says.
 //!
 //! Nothing that comes is trusted: bytes count only with the checksum they were announced with, and only if they load and
-//! have the spaces of the version before. Whatever goes wrong, the last good version goes on answering.
+//! have the spaces of the version before. Whatever goes wrong, the last good version goes on answering, and where a folder
+//! is given to keep it in, it answers after a restart too.
 
 use crate::http::VERSION;
+use crate::kept::{Kept, KeptError};
 use crate::policies::{Policies, Release, sha256};
 use crate::{ServerError, candidate, http};
 use oto_policy::tensors::MAX_MODEL_BYTES;
@@ -12,6 +14,7 @@ use oto_policy::{Loaded, Metadata, PolicyError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use ureq::Agent;
@@ -19,6 +22,8 @@ use ureq::http::StatusCode;
 
 /// The longest list of policies that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 4 << 20;
+/// For a request that somebody waits for.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// What to follow, and how patiently.
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ pub struct FollowConfig {
     pub backoff_max: Duration,
     /// For one request, its answer included.
     pub timeout: Duration,
+    /// The folder in which the last version is kept; by default none is.
+    pub keep: Option<PathBuf>,
 }
 
 impl FollowConfig {
@@ -47,6 +54,7 @@ impl FollowConfig {
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             timeout: Duration::from_secs(120),
+            keep: None,
         }
     }
 }
@@ -80,6 +88,9 @@ pub enum FollowError {
     /// It cannot take the place of the version before.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// What was kept cannot be used.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
 }
 
 /// What a follower does, for a log.
@@ -93,6 +104,20 @@ pub enum Event {
         version: u32,
         /// The SHA-256 of its bytes.
         sha256: String,
+    },
+    /// The version that was kept answers until the cloud is there.
+    Kept {
+        /// The policy.
+        policy: String,
+        /// Why the cloud's own is not here.
+        error: FollowError,
+    },
+    /// A version answers and could not be kept.
+    NotKept {
+        /// The policy.
+        policy: String,
+        /// Why.
+        error: KeptError,
     },
     /// Looking for a version, or taking one over, failed.
     Failed {
@@ -111,6 +136,10 @@ impl fmt::Display for Event {
             Event::Published { policy, version, sha256 } => {
                 write!(f, "{policy}: version {version} of the cloud is published, SHA-256 {sha256}")
             }
+            Event::Kept { policy, error } => {
+                write!(f, "{policy}: the version that was kept answers: {error}")
+            }
+            Event::NotKept { policy, error } => write!(f, "{policy}: the version is not kept: {error}"),
             Event::Failed { policy, error, retry } => {
                 write!(f, "{policy}: {error}; looking again in {:.1} s", retry.as_secs_f64())
             }
@@ -126,8 +155,7 @@ pub type Log = Box<dyn FnMut(Event) + Send>;
 /// # Errors
 /// The address, the connection, or a server that has no policy of this name.
 pub fn metadata(url: &str, policy: &str) -> Result<Metadata, FollowError> {
-    let timeout = Duration::from_secs(10);
-    Follower::new(FollowConfig { timeout, ..FollowConfig::new(url, policy) })?.pull_metadata()
+    Follower::new(FollowConfig { timeout: SHORT, ..FollowConfig::new(url, policy) })?.pull_metadata()
 }
 
 /// A follower that has not pulled anything yet.
@@ -155,36 +183,61 @@ impl Follower {
     /// [`FollowError::Address`].
     pub fn new(config: FollowConfig) -> Result<Self, FollowError> {
         let base = base(&config.url).ok_or_else(|| FollowError::Address(config.url.clone()))?;
-        let agent = Agent::config_builder()
-            .timeout_global(Some(config.timeout))
-            .http_status_as_error(false)
-            .max_redirects(3)
-            .build()
-            .into();
+        let agent = agent(config.timeout);
         let metadata = Metadata::default();
         Ok(Follower { config, agent, base, known: Vec::new(), metadata, failures: 0 })
     }
 
-    /// Pulls the first version, however long the cloud is not there; none if `stopped` is told to, or gone.
+    /// Pulls the first version, or takes the one that was kept if the cloud is not there. Without one it waits for the
+    /// cloud, however long; gives none if `stopped` is told to, or gone.
     pub fn first(&mut self, stopped: &Receiver<()>, log: &mut Log) -> Option<Loaded> {
+        let mut kept = self.load_kept().unwrap_or_else(|error| {
+            self.failed(error, log);
+            None
+        });
+        if kept.is_some() {
+            self.agent = agent(self.config.timeout.min(SHORT));
+        }
         loop {
-            match self.load_first() {
-                Ok((loaded, event)) => {
-                    self.failures = 0;
-                    log(event);
+            match self.load_first(log) {
+                Ok(loaded) => {
+                    (self.failures, self.agent) = (0, agent(self.config.timeout));
                     return Some(loaded);
                 }
-                Err(error) => {
-                    let retry = self.failed(error, log);
-                    if is_told(stopped, retry) {
-                        return None;
+                Err(error) => match kept.take() {
+                    Some(loaded) => {
+                        self.agent = agent(self.config.timeout);
+                        self.metadata = loaded.metadata.clone();
+                        self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
+                        log(Event::Kept { policy: loaded.name.clone(), error });
+                        return Some(loaded);
                     }
-                }
+                    None => {
+                        let retry = self.failed(error, log);
+                        if is_told(stopped, retry) {
+                            return None;
+                        }
+                    }
+                },
             }
         }
     }
 
-    fn load_first(&mut self) -> Result<(Loaded, Event), FollowError> {
+    fn kept(&self) -> Option<Kept> {
+        let name = utf8_percent_encode(&self.config.policy, NON_ALPHANUMERIC);
+        self.config.keep.as_ref().map(|folder| Kept::at(folder.join(format!("{name}.kept"))))
+    }
+
+    fn load_kept(&self) -> Result<Option<Loaded>, FollowError> {
+        let Some((said, bytes)) = self.kept().map(|kept| kept.read()).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let metadata = Metadata::read(said.to_string().as_bytes())?;
+        let policy = candidate::load(&bytes, &metadata)?;
+        Ok(Some(Loaded { name: self.config.policy.clone(), metadata, policy, model: Some(bytes) }))
+    }
+
+    fn load_first(&mut self, log: &mut Log) -> Result<Loaded, FollowError> {
         self.metadata = self.pull_metadata()?;
         let Some(download) = self.pull()? else {
             return Err(FollowError::Answer("304 to a request that knows nothing".into()));
@@ -194,8 +247,8 @@ impl Follower {
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
         let name = self.config.policy.clone();
-        let event = self.took(&download);
-        Ok((Loaded { name, metadata, policy, model: Some(download.bytes) }, event))
+        self.took(&download, log);
+        Ok(Loaded { name, metadata, policy, model: Some(download.bytes) })
     }
 
     /// Follows in a thread of its own, which ends when what this gives is dropped.
@@ -219,25 +272,27 @@ impl Follower {
 
     /// Looks for a new version once; gives how long to wait before the next look.
     fn look(&mut self, policies: &Policies, log: &mut Log) -> Duration {
-        match self.take_over(policies) {
-            Ok(event) => {
+        match self.take_over(policies, log) {
+            Ok(()) => {
                 self.failures = 0;
-                event.into_iter().for_each(log);
                 self.config.every
             }
             Err(error) => self.failed(error, log),
         }
     }
 
-    fn take_over(&mut self, policies: &Policies) -> Result<Option<Event>, FollowError> {
-        let Some(download) = self.pull()? else { return Ok(None) };
+    fn take_over(&mut self, policies: &Policies, log: &mut Log) -> Result<(), FollowError> {
+        let Some(download) = self.pull()? else { return Ok(()) };
         let loaded = candidate::load(&download.bytes, &self.metadata).map_err(FollowError::from);
         let published = loaded.and_then(|policy| {
             let (model, version) = (Some(download.bytes.clone()), download.version);
             Ok(policies.publish(&self.config.policy, Release { policy, model, version })?)
         });
         match published {
-            Ok(()) => Ok(Some(self.took(&download))),
+            Ok(()) => {
+                self.took(&download, log);
+                Ok(())
+            }
             Err(error) => {
                 // It will not be better for being sent again.
                 self.known.truncate(1);
@@ -247,11 +302,15 @@ impl Follower {
         }
     }
 
-    fn took(&mut self, download: &Download) -> Event {
-        self.known = vec![tag(&download.sha256)];
-        let (policy, version, sha256) =
-            (self.config.policy.clone(), download.version, download.sha256.clone());
-        Event::Published { policy, version, sha256 }
+    fn took(&mut self, download: &Download, log: &mut Log) {
+        let Download { version, sha256, bytes } = download;
+        let policy = self.config.policy.clone();
+        self.known = vec![tag(sha256)];
+        let said = serde_json::json!(self.metadata);
+        if let Some(Err(error)) = self.kept().map(|kept| kept.write(&said, &[bytes])) {
+            log(Event::NotKept { policy: policy.clone(), error });
+        }
+        log(Event::Published { policy, version: *version, sha256: sha256.clone() });
     }
 
     fn failed(&mut self, error: FollowError, log: &mut Log) -> Duration {
@@ -315,6 +374,15 @@ impl Follower {
 /// A follower at work. Dropping it ends it, after the request that is under way; nobody has to wait for that.
 pub struct Following {
     _stop: Sender<()>,
+}
+
+fn agent(timeout: Duration) -> Agent {
+    Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .max_redirects(3)
+        .build()
+        .into()
 }
 
 /// Waits, unless it is told to stop.

@@ -8,10 +8,13 @@
 //! | `/policies/NAME/model` | the bytes of a policy, where they are shared |
 //! | `/v1/teach` | the WebSocket of subprotocol `oto.v1` |
 //! | `/v1/ticket` | POST: a ticket for one student's `hello` |
+//! | `/v2/...` | KServe's protocol, for programs that are no students (`kserve`) |
 //! | anything else | the site |
 
 use crate::admission::{Bearer, Caller, Server};
+use crate::kserve;
 use bytes::Bytes;
+use futures_util::future::Either;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -22,8 +25,9 @@ use oto_proto::{Grant, PROTOCOL};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, ready};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -39,12 +43,13 @@ pub(crate) const TEACH: &str = "/v1/teach";
 const TICKET: &str = "/v1/ticket";
 
 pub(crate) type Answer = Response<Full<Bytes>>;
+type Answered = Result<Answer, Infallible>;
 
 /// What answers the requests of one connection.
 #[derive(Clone)]
 pub(crate) struct Site {
-    server: Arc<Server>,
-    caller: Caller,
+    pub server: Arc<Server>,
+    pub caller: Caller,
     stopping: watch::Receiver<bool>,
     upgrade: Arc<Mutex<Option<(OnUpgrade, Caller)>>>,
 }
@@ -52,10 +57,17 @@ pub(crate) struct Site {
 impl Service<Request<Incoming>> for Site {
     type Response = Answer;
     type Error = Infallible;
-    type Future = Ready<Result<Answer, Infallible>>;
+    type Future = Either<Ready<Answered>, Pin<Box<dyn Future<Output = Answered> + Send>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        ready(Ok(self.answer(&mut request)))
+        let below = request.uri().path().strip_prefix(kserve::ROOT);
+        match below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            false => Either::Left(ready(Ok(self.answer(&mut request)))),
+            true => {
+                let site = self.clone();
+                Either::Right(Box::pin(async move { Ok(kserve::answer(site, request).await) }))
+            }
+        }
     }
 }
 
@@ -69,6 +81,11 @@ impl Site {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether the server takes nothing new any more.
+    pub fn stops(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     fn answer(&self, request: &mut Request<Incoming>) -> Answer {
         if request.method() == Method::POST && request.uri().path() == TICKET {
             return self.ticket(request.headers());
@@ -80,7 +97,7 @@ impl Site {
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if *self.stopping.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" if self.stops() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             "/readyz" if self.server.config.policies.is_empty() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "there are no policies\n")
             }
@@ -206,7 +223,7 @@ impl Site {
             answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             return answer;
         }
-        if *self.stopping.borrow() {
+        if self.stops() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
         }
         if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -249,7 +266,7 @@ impl Site {
     }
 
     /// Whether the page behind a request may use the server. Only browsers name an origin, and they do not lie about it.
-    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+    pub fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         let Ok(origin) = origin.to_str() else { return false };
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

@@ -4,13 +4,14 @@
 //! program, a test and a notebook can all have one.
 //!
 //! - [`config`]: policies, site, origins and limits;
-//! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it;
+//! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it, `kserve` beside it;
 //! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it;
 //! - `teach`: the conversation with one student, over the socket in `peer`;
 //! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
 //!   students together; a `shadow` beside it is only compared;
 //! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
 //!   policy that learns here, and by an operator;
+//! - [`kept`]: what the last two had when the server ended;
 //! - `metrics`: what an operator watches;
 //! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
 //!
@@ -30,6 +31,8 @@ pub mod dataset;
 pub mod folder;
 pub mod follow;
 mod http;
+pub mod kept;
+mod kserve;
 mod metrics;
 mod peer;
 pub mod policies;
@@ -187,14 +190,14 @@ async fn requests(
         .serve_connection(TokioIo::new(stream), site.clone())
         .with_upgrades();
     let mut connection = pin!(connection);
-    let finished = tokio::select! {
-        finished = &mut connection => finished,
-        () = sleep(limits.http_timeout) => return None,
-        () = stopped(stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    tokio::select! {
+        finished = &mut connection => return finished.ok().and_then(|()| site.take_upgrade()),
+        () = sleep(limits.http_timeout) => {}
+        () = stopped(stopping) => {}
+    }
+    // What was asked is answered, if whoever asked takes it in time.
+    connection.as_mut().graceful_shutdown();
+    let finished = timeout(limits.stop_timeout, connection).await.ok()?;
     finished.ok().and_then(|()| site.take_upgrade())
 }
 

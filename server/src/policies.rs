@@ -79,7 +79,12 @@ impl Model {
 
 /// The SHA-256 of these bytes in hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What answers a policy's students now.
@@ -215,6 +220,11 @@ impl Policies {
         found.map(|hosted| &**hosted).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))
     }
 
+    /// What a policy observes and does.
+    pub(crate) fn info(&self, name: &str) -> Option<&TeacherInfo> {
+        Some(&self.hosted(name).ok()?.info)
+    }
+
     /// What was said of a policy when it was loaded.
     pub(crate) fn metadata(&self, name: &str) -> Result<&Metadata, ServerError> {
         Ok(&self.hosted(name)?.metadata)
@@ -299,17 +309,20 @@ impl Policies {
             let info = info(&*policy, "A scripted baseline.");
             return Ok(Teacher { id: self.hosted.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
         }
-        let Some(id) = self.hosted.iter().position(|hosted| hosted.name == name) else {
+        self.hosted_teacher(name).ok_or_else(|| {
             let names: Vec<_> = self.hosted.iter().map(|hosted| hosted.name.as_str()).collect();
-            return Err(refuse(format!(
-                "there is no policy {name:?} here; there are {names:?} and \"scripted:random\""
-            )));
-        };
+            refuse(format!("there is no policy {name:?} here; there are {names:?} and \"scripted:random\""))
+        })
+    }
+
+    /// The same for a policy that is hosted here.
+    pub(crate) fn hosted_teacher(&self, name: &str) -> Option<Teacher> {
+        let id = self.hosted.iter().position(|hosted| hosted.name == name)?;
         let hosted = self.hosted[id].clone();
         // Drawn once, so that a canary's student stays one.
         let seat = hosted.desk.queue.seat(100.0 * crate::random::share());
         let (info, status) = (hosted.info.clone(), hosted.status.clone());
-        Ok(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, status } })
+        Some(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, status } })
     }
 }
 

@@ -1,9 +1,9 @@
-//! Randomness: some for spreading things out, and some that nobody can guess.
+//! Randomness for spreading things out in time. What nobody may guess does not come from here.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// A number from 0 to below 1, for spreading things out.
+/// A number from 0 to below 1.
 pub(crate) fn share() -> f32 {
     let bits = RandomState::new().build_hasher().finish() >> 40;
     bits as f32 / (1 << 24) as f32

@@ -136,15 +136,14 @@ impl Lesson {
         let info = &teacher.info;
         let adapter = hello.adapter.clone().unwrap_or_default();
         let plan = adapter.check(&hello.observation, &hello.action, &info.observation, &info.action)?;
-        // Nothing that one request causes to be held is larger than `message_bytes`: its frame, the teacher's
-        // observations (an adapter may repeat components) and both kinds of actions.
+        // An adapter may repeat components, so that the teacher's observations are the largest.
         let widest =
             [formats.states.width(), info.observation.width(), info.action.width(), formats.actions.width()];
-        let row_bytes = 4 * widest.into_iter().max().unwrap_or(1);
-        let max_rows = limits.message_bytes.saturating_sub(oto_proto::HEADER_BYTES) / row_bytes;
-        let max_rows = u16::try_from(max_rows).unwrap_or(u16::MAX).min(limits.max_rows);
+        let widest = widest.into_iter().max().unwrap_or(1);
+        let max_rows = limits.rows_of(widest);
         if max_rows == 0 {
-            let message = format!("expected rows of at most {} bytes, got {row_bytes}", limits.message_bytes);
+            let message =
+                format!("expected rows of at most {} bytes, got {}", limits.message_bytes, 4 * widest);
             return Err(refused(ErrorCode::TooLarge, message));
         }
         let credits = limits.credits.max(1);

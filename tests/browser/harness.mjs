@@ -37,10 +37,10 @@ export async function launch({ webgpu = false } = {}) {
   return chromium.launch({ executablePath, args });
 }
 
-/** Starts `oto serve` and waits until it says where it listens. Port 0 means any. */
-export async function startServer({ port = 0, origins = [] } = {}) {
+/** Starts `oto serve` and waits until it says where it listens. Port 0 means any; `more` are other arguments. */
+export async function startServer({ port = 0, origins = [], more = [] } = {}) {
   const program = process.env.OTO ?? join(root, 'target/release/oto');
-  const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin])];
+  const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin]), ...more];
   const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const line of createInterface(server.stdout)) {
     const address = /http:\/\/[\d.]+:(\d+)/.exec(line);

@@ -1,6 +1,9 @@
 // The npm package in a real browser: learning, being taught, acting, saving, and everything a page can do wrong.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { startGarbage } from './garbage.mjs';
 import { ADAPTED, SMALL, launch, openPlainPage, startPlainSite, startServer, teachUrl } from './harness.mjs';
@@ -171,6 +174,34 @@ test('a cut wire stops the labels and not the learning; mended, the link comes b
   assert.ok(result.cut.teachers[0].retryInMs >= 0);
   assert.equal(result.alone.labels, result.cut.labels);
   assert.ok(result.back.teachers[0].stats.reconnects >= 1);
+});
+
+test('a server that wants tickets gives them to pages that it knows, one for each connection', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'oto-'));
+  const access = join(folder, 'access.json');
+  await writeFile(access, JSON.stringify({ pages: {} }));
+  const guarded = await startServer({ origins: [site.origin], more: ['--access', access] });
+  const teacher = { url: teachUrl(guarded), ...ADAPTED };
+  const result = await page.evaluate(async ({ options, teacher, tickets }) => {
+    const without = await oto.Student.create({ ...options, teachers: [teacher] });
+    const refused = await trainUntil(without, (m) => m.teachers[0].state === 'failed');
+    without.dispose();
+    const student = await oto.Student.create({ ...options, teachers: [{ ...teacher, ticket: true }, { ...teacher, ticket: tickets }] });
+    const taught = await trainUntil(student, (m) => m.teachers.every(({ state, stats }) => state === 'ready' && stats.labels > 50));
+    await student.disconnectTeachers();
+    await trainUntil(student, (m) => m.teachers.every(({ state }) => state === 'waiting'));
+    await student.connectTeachers();
+    const again = await trainUntil(student, (m) => m.teachers.every(({ state }) => state === 'ready'));
+    student.dispose();
+    const wrong = await failure(oto.Student.create({ ...options, teachers: [{ ...teacher, ticket: 'http://[' }] }));
+    return { refused, taught, again, wrong };
+  }, { options: taughtOptions(), teacher, tickets: `${guarded.origin}/v1/ticket` });
+  await guarded.stop();
+  await rm(folder, { recursive: true });
+  assert.match(result.refused.teachers[0].problem, /ticket/);
+  for (const { stats } of result.again.teachers) assert.equal(stats.welcomes, 2);
+  assert.equal(result.wrong.kind, 'ConfigError');
+  assert.equal(result.wrong.field, 'ticket');
 });
 
 test('a server that goes away and comes back is found again', async () => {

@@ -1,7 +1,7 @@
 //! Who reaches a server, and how: TLS, tokens and tickets, limits, and the operator's door. Flags of `oto serve`.
 
 use clap::Args;
-use oto_server::access::{Access, AccessError};
+use oto_server::access::{Access, AccessError, MIN_TOKEN_BYTES};
 use oto_server::admin::Admin;
 use oto_server::audit::Audit;
 use oto_server::tls::{Tls, TlsError};
@@ -74,8 +74,6 @@ pub enum DoorError {
 
 /// The environment's operator token, here and for `oto policy`.
 pub(crate) const ADMIN_TOKEN: &str = "OTO_ADMIN_TOKEN";
-/// The shortest operator's token.
-const MIN_TOKEN_BYTES: usize = 16;
 /// Connections from one address, where anyone can connect.
 const PER_ADDRESS: usize = 64;
 /// From one look at the certificate's files to the next.

@@ -57,6 +57,9 @@ pub struct ServeOptions {
     /// Policy to follow; repeat for more
     #[arg(long, value_name = "NAME", requires = "follow")]
     pub policy: Vec<String>,
+    /// Keep the last version of each in DIR, and answer with it after a restart until the followed server is there
+    #[arg(long, value_name = "DIR", requires = "follow")]
+    pub follow_keep: Option<PathBuf>,
     /// Doors.
     #[command(flatten)]
     pub doors: DoorOptions,
@@ -169,15 +172,16 @@ fn stores(
 }
 
 /// Followers of a server in the cloud, each with its first version.
-fn followers(url: &str, names: &[String]) -> Result<Vec<(Follower, Loaded)>, ServeError> {
+fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Loaded)>, ServeError> {
     // Until there is something to serve, Ctrl-C ends the program itself.
     let (_running, stopped) = std::sync::mpsc::channel();
     let first = |name: &String| {
-        let mut follower = Follower::new(FollowConfig::new(url, name))?;
+        let keep = options.follow_keep.clone();
+        let mut follower = Follower::new(FollowConfig { keep, ..FollowConfig::new(url, name) })?;
         let loaded = follower.first(&stopped, &mut log()).ok_or_else(|| ServeError::Stopped(name.clone()))?;
         Ok((follower, loaded))
     };
-    names.iter().map(first).collect()
+    options.policy.iter().map(first).collect()
 }
 
 fn log() -> oto_server::follow::Log {
@@ -189,8 +193,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let mut followed = Vec::new();
     let mut loaded = match (&options.follow, &options.policies) {
         (Some(url), folder) => {
-            let (followers, mut loaded): (Vec<_>, Vec<_>) =
-                followers(url, &options.policy)?.into_iter().unzip();
+            let (followers, mut loaded): (Vec<_>, Vec<_>) = followers(url, options)?.into_iter().unzip();
             followed = followers;
             if let Some(folder) = folder {
                 loaded.extend(load_folder(folder)?);

@@ -37,6 +37,9 @@ pub struct TrainJob {
     pub stages: AgentConfig,
     /// Folder for candidates that were refused.
     pub refused: PathBuf,
+    /// File in which what was learned is kept, to go on from after a restart; without it a restart begins anew.
+    #[serde(default)]
+    pub kept: Option<PathBuf>,
 }
 
 fn cql() -> Method {
@@ -122,6 +125,7 @@ impl TrainJob {
             world,
             store,
             refused: self.refused.clone(),
+            kept: self.kept.clone(),
         })
     }
 }
@@ -173,12 +177,19 @@ impl TrainingAgent for Learner {
         Ok(())
     }
 
+    fn save(&mut self) -> Result<Vec<u8>, AgentError> {
+        self.trainer.save().map_err(failed)
+    }
+
+    fn load(&mut self, saved: &[u8]) -> Result<bool, AgentError> {
+        self.trainer.load(saved).map_err(failed)
+    }
+
     fn fork(&mut self) -> Result<Box<dyn TrainingAgent>, AgentError> {
         let (config, spaces, env) = (self.config.clone(), self.spaces.clone(), self.env.clone());
         let mut copy =
             Learner::new(config, spaces, env, self.data.clone(), self.submitted.clone()).map_err(failed)?;
-        let state = self.trainer.save().map_err(failed)?;
-        match copy.trainer.load(&state).map_err(failed)? {
+        match copy.load(&self.save()?)? {
             true => Ok(Box::new(copy)),
             false => Err(failed("a copy was given other data")),
         }
@@ -203,5 +214,76 @@ pub fn metadata(job: &TrainJob, release: &Release) -> Metadata {
         observation_space: Some(release.policy.observation_space().clone()),
         action_space: Some(release.policy.action_space().clone()),
         ..Metadata::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oto_policy::Loaded;
+    use oto_server::Policies;
+    use oto_server::agent::{Ending, Event, OfflineAgent};
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    fn job(folder: &Path) -> TrainJob {
+        let ending = Ending { updates: Some(6), ..Ending::default() };
+        let stages = AgentConfig {
+            offline: ending,
+            slice: 2,
+            evaluate_every: 2,
+            episodes: 2,
+            ..AgentConfig::default()
+        };
+        let teach = serde_json::json!({ "qrdqn.hidden": [16], "qrdqn.quantiles": 8 });
+        TrainJob {
+            dataset: concat!(env!("CARGO_MANIFEST_DIR"), "/../oto-data/tests/fixtures/cartpole_expert")
+                .into(),
+            env: None,
+            method: Method::Cql,
+            teach: teach.as_object().unwrap().clone(),
+            stages,
+            refused: folder.join("refused"),
+            kept: Some(folder.join("kept")),
+        }
+    }
+
+    /// Trains for so many slices, as a server does from its start to its end; gives what was kept, and whether it went on.
+    fn train(job: &TrainJob, slices: usize) -> (Vec<u8>, bool) {
+        let mut parts = job.parts("p", None).unwrap();
+        let first = OfflineAgent::first(&mut parts).unwrap();
+        let metadata = metadata(job, &first);
+        let hosted = Loaded { name: "p".into(), metadata, policy: first.policy, model: first.model };
+        let (say, heard) = channel();
+        let log = Box::new(move |event| drop(say.send(event)));
+        let policies = Policies::new(vec![hosted]).unwrap();
+        let mut agent = OfflineAgent::new(job.stages.clone(), parts, policies, log).unwrap();
+        for _ in 0..slices {
+            agent.advance(Duration::ZERO).unwrap();
+        }
+        let kept = std::fs::read(job.kept.as_ref().unwrap()).unwrap();
+        (kept, heard.try_iter().any(|event| matches!(event, Event::Resumed { .. })))
+    }
+
+    #[test]
+    fn training_goes_on_after_a_restart_as_if_there_had_been_none() {
+        let folder = std::env::temp_dir().join(format!("oto-train-{}", std::process::id()));
+        let [whole, parted] = ["whole", "parted"].map(|name| job(&folder.join(name)));
+        let (expected, resumed) = train(&whole, 7);
+        assert!(!resumed);
+        train(&parted, 2);
+        let (_, resumed) = train(&parted, 1);
+        assert!(resumed);
+        assert_eq!(train(&parted, 4), (expected, true), "parameters, policy and stage");
+
+        let kept = parted.kept.clone().unwrap();
+        let mut bytes = std::fs::read(&kept).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&kept, bytes).unwrap();
+        let error = OfflineAgent::first(&mut parted.parts("p", None).unwrap()).err().unwrap();
+        assert!(error.to_string().contains("damaged"), "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

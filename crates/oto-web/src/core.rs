@@ -189,6 +189,13 @@ impl StudentCore {
         }
     }
 
+    /// The ticket for the connection that is opened next.
+    pub fn link_ticket(&mut self, teacher: usize, ticket: String) {
+        if let Some(link) = self.link(teacher) {
+            link.set_ticket(ticket);
+        }
+    }
+
     /// The connection is open.
     pub fn link_opened(&mut self, teacher: usize) {
         self.handle(teacher, Event::Connected);

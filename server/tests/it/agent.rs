@@ -54,6 +54,14 @@ impl TrainingAgent for Balancer {
         Ok(())
     }
 
+    fn save(&mut self) -> Result<Vec<u8>, AgentError> {
+        Ok([self.skill, self.pace].map(f32::to_le_bytes).concat())
+    }
+
+    fn load(&mut self, _: &[u8]) -> Result<bool, AgentError> {
+        unreachable!("nothing is kept in these tests")
+    }
+
     fn fork(&mut self) -> Result<Box<dyn TrainingAgent>, AgentError> {
         let (updates, blocked) = (self.updates.clone(), self.blocked.clone());
         Ok(Box::new(Balancer { skill: self.skill, pace: self.pace, updates, blocked }))
@@ -88,7 +96,7 @@ fn parts(training: Balancer, folder: &Folder, store: Option<Arc<LogStore>>) -> P
     let store = store.map(|store| store as Arc<dyn DatasetStore>);
     let world = oto_env::make("CartPole-v1").unwrap();
     let refused = folder.0.join("refused");
-    Parts { policy: "balancer".into(), training: Box::new(training), world, store, refused }
+    Parts { policy: "balancer".into(), training: Box::new(training), world, store, refused, kept: None }
 }
 
 fn host(Release { policy, model, .. }: Release) -> Server {
@@ -344,6 +352,7 @@ fn settings_and_spaces_that_do_not_fit_are_named() {
         world,
         store: None,
         refused: std::env::temp_dir(),
+        kept: None,
     };
     let error = OfflineAgent::new(config, parts, Policies::new(Vec::new()).unwrap(), Box::new(drop)).err();
     assert!(matches!(error, Some(AgentError::Spaces { .. })));

@@ -102,7 +102,7 @@ fn closed(config: &mut ServerConfig) {
     config.origins = vec!["https://friend.example".into()];
 }
 
-fn sha256(text: &str) -> String {
+pub fn sha256(text: &str) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::policies::{boxed, function, loaded, sum};
 use crate::student::{Heard, Server, hello, request, serve, serve_at};
+use crate::submissions::Folder;
 use oto_policy::{Loaded, Policy, load_file};
 use oto_proto::{ServerMessage, Space};
 use oto_server::Release;
@@ -147,6 +148,44 @@ fn an_edge_answers_without_its_cloud_and_follows_again() {
     assert_eq!(answers(&edge, "cartpole"), own(teacher(LATE, "")));
     let (_, welcome) = edge.student(hello("cartpole", boxed(4), Space::Discrete { n: 2 }));
     assert_eq!(welcome.version, 2, "versions only grow");
+}
+
+#[test]
+fn an_edge_that_kept_a_version_starts_without_its_cloud() {
+    let folder = Folder::new();
+    let mut cloud = serve(vec![teacher(EARLY, "a policy")], share);
+    let address = cloud.address;
+    let follower = || {
+        let keep = Some(folder.0.clone());
+        Follower::new(FollowConfig { keep, ..quick(address, "a policy") }).unwrap()
+    };
+    let (_stop, stopped) = channel();
+    let (mut log, _heard) = listen();
+    follower().first(&stopped, &mut log).unwrap();
+    cloud.stop();
+    cloud.join();
+
+    let (mut log, heard) = listen();
+    let mut restarted = follower();
+    let loaded = restarted.first(&stopped, &mut log).unwrap();
+    assert!(matches!(heard.recv().unwrap(), Event::Kept { error: FollowError::Http(_), .. }));
+    let edge = serve(vec![loaded], |_| {});
+    assert_eq!(answers(&edge, "a policy"), own(teacher(EARLY, "")));
+    let (log, heard) = listen();
+    let _following = restarted.follow(edge.policies.clone(), log).unwrap();
+    let _cloud = serve_at(address, vec![teacher(LATE, "a policy")], share);
+    published(&heard);
+    assert_eq!(answers(&edge, "a policy"), own(teacher(LATE, "")));
+
+    // What is damaged is not what was kept.
+    let file = std::fs::read_dir(&folder.0).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let (mut log, heard) = listen();
+    let loaded = follower().first(&stopped, &mut log).unwrap();
+    assert!(matches!(failed(&heard), FollowError::Kept(_)));
+    assert_eq!(own(loaded), own(teacher(LATE, "")), "it came from the cloud");
 }
 
 #[test]

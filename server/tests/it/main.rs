@@ -8,6 +8,7 @@ mod doors;
 mod folder;
 mod follow;
 mod http;
+mod kserve;
 mod lessons;
 mod policies;
 mod serving;

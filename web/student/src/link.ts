@@ -1,5 +1,5 @@
 // A WebSocket for one teacher's link. The engine decides what is said and when to connect again; this file only carries
-// events in and commands out.
+// events in and commands out, and gets the ticket that a server may want.
 
 import type { StudentCore } from '../wasm/oto_web.js';
 
@@ -8,6 +8,10 @@ const PROTOCOL = 'oto.v1';
 /** Close codes of RFC 6455: nothing was said at the end; the message was too long. */
 const ABNORMAL = 1006;
 const TOO_LONG = 1009;
+/** For a ticket to come, in milliseconds. */
+const TICKET_TIME = 10_000;
+/** There are no tickets, and none is needed. */
+const NO_TICKETS = 404;
 
 /** What the engine wants done: connect, send a text or bytes, close with a code, or nothing more. */
 type Command = true | string | Uint8Array<ArrayBuffer> | number | undefined;
@@ -16,14 +20,18 @@ type Command = true | string | Uint8Array<ArrayBuffer> | number | undefined;
 export class LinkDriver {
   #core: StudentCore;
   #teacher: number;
+  #tickets: string | null;
   #changed: () => void;
   #socket: WebSocket | undefined;
+  /** The attempt to connect that counts; an earlier one may still wait for its ticket. */
+  #attempt = 0;
   #cut = false;
 
-  /** `changed` is called after every event, so that the engine gets its turn. */
-  constructor(core: StudentCore, teacher: number, changed: () => void) {
+  /** `tickets` is where they are given; `changed` is called after every event, so that the engine gets its turn. */
+  constructor(core: StudentCore, teacher: number, tickets: string | null, changed: () => void) {
     this.#core = core;
     this.#teacher = teacher;
+    this.#tickets = tickets;
     this.#changed = changed;
   }
 
@@ -46,12 +54,30 @@ export class LinkDriver {
 
   #open(): void {
     this.#forget()?.close();
+    if (this.#tickets === null || this.#cut) return this.#connect();
+    const attempt = this.#attempt;
+    const on = (carry: () => void) => {
+      if (this.#attempt !== attempt) return;
+      carry();
+      this.#changed();
+    };
+    takeTicket(this.#tickets).then(
+      (ticket) =>
+        on(() => {
+          if (ticket !== undefined) this.#core.link_ticket(this.#teacher, ticket);
+          this.#connect();
+        }),
+      (thrown) => on(() => this.#lose(`no ticket: ${reasonOf(thrown)}`)),
+    );
+  }
+
+  #connect(): void {
     if (this.#cut) return this.#lose('the page keeps the connection cut');
     let socket: WebSocket;
     try {
       socket = new WebSocket(this.#core.link_url(this.#teacher) ?? '', PROTOCOL);
     } catch (thrown) {
-      return this.#lose(thrown instanceof Error ? thrown.message : String(thrown));
+      return this.#lose(reasonOf(thrown));
     }
     this.#socket = socket;
     socket.binaryType = 'arraybuffer';
@@ -87,10 +113,25 @@ export class LinkDriver {
     this.#core.link_closed(this.#teacher, code, reason);
   }
 
-  /** Lets go of the socket, so that its later events reach nobody. */
+  /** Lets go of the socket, and of a ticket on its way, so that their later events reach nobody. */
   #forget(): WebSocket | undefined {
+    this.#attempt += 1;
     const socket = this.#socket;
     this.#socket = undefined;
     return socket;
   }
+}
+
+/** A ticket, or nothing where none is needed. */
+async function takeTicket(address: string): Promise<string | undefined> {
+  const answer = await fetch(address, { method: 'POST', signal: AbortSignal.timeout(TICKET_TIME) });
+  if (answer.status === NO_TICKETS) return undefined;
+  if (!answer.ok) throw new Error(`${address} answered ${answer.status}`);
+  const { ticket } = (await answer.json()) as { ticket?: unknown };
+  if (typeof ticket !== 'string') throw new Error(`${address} gave none`);
+  return ticket;
+}
+
+function reasonOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
 }

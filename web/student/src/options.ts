@@ -152,6 +152,11 @@ export interface TeacherOptions {
   adapter?: Adapter;
   /** How states travel: as 32-bit (the default) or 16-bit numbers. */
   dtype?: 'f32' | 'f16';
+  /**
+   * Where the student gets its ticket, before each connection, if the server wants one (docs/serving.md). `true`: from that server,
+   * which knows the page by its origin; an address: by POST from the page's own server, which answers as `/v1/ticket` does.
+   */
+  ticket?: boolean | string;
   /** How much it counts beside the other teachers, 1 if left out; 0 leaves it unasked. Only ratios matter: together they count `transfer.alphaAikd`. */
   weight?: number;
   /** Whether the teacher gets the replay buffer at the end of the Online stage and of the run, if it takes it; false unless given. */
@@ -216,7 +221,22 @@ export function toConfig(options: StudentOptions): string {
     requestBatch,
     labelLag,
   };
-  return JSON.stringify({ student: toEngine(student, 'student'), env: toEnvironment(env), teachers });
+  const links = teachers.map((teacher) => ({ ...checkObject('a teacher', teacher), ticket: undefined }));
+  return JSON.stringify({ student: toEngine(student, 'student'), env: toEnvironment(env), teachers: links });
+}
+
+/** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
+export function ticketAddresses({ teachers = [] }: StudentOptions): (string | null)[] {
+  return teachers.map(({ url, ticket = false }) => {
+    if (ticket === false) return null;
+    try {
+      if (typeof ticket !== 'string' && ticket !== true) throw new TypeError();
+      if (ticket === true) return new URL('/v1/ticket', url.replace(/^ws/, 'http')).href;
+      return new URL(ticket, globalThis.location?.href).href;
+    } catch {
+      throw new ConfigError(`ticket must be true or an address, it is ${JSON.stringify(ticket)} for ${JSON.stringify(url)}`, 'ticket');
+    }
+  });
 }
 
 function toEnvironment(env: StudentOptions['env'] | undefined): unknown {

@@ -8,7 +8,8 @@ import type { Scene } from './scene.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
-  create(config: string): Spaces;
+  /** `tickets`: for each teacher the address that gives tickets, or `null`. */
+  create(config: string, tickets: (string | null)[]): Spaces;
   /** Train for so many environment steps (`null`: to the end of the run), with news at most every so many ms. */
   start(steps: number | null, interval: number): void;
   /** The next news of the training under way. */

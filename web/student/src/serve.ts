@@ -52,10 +52,10 @@ let linkTimer: ReturnType<typeof setTimeout> | undefined;
 let wake = (): void => {};
 
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
-  async create(config) {
+  async create(config, tickets) {
     const created = await (await create)(config);
     core = created;
-    links = Array.from({ length: created.teachers() }, (_, teacher) => new LinkDriver(created, teacher, serveLinks));
+    links = tickets.map((ticket, teacher) => new LinkDriver(created, teacher, ticket, serveLinks));
     serveLinks();
     return fromEngine(created.spaces());
   },

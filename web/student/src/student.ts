@@ -3,7 +3,7 @@
 import { checkEnvironment, type Action } from './environment.js';
 import { ConfigError, OtoError } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
-import { toConfig, type StudentOptions } from './options.js';
+import { ticketAddresses, toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
 import type { Scene } from './scene.js';
 import { WorkerClient } from './client.js';
@@ -32,9 +32,10 @@ export class WorkerStudent {
     const env = typeof options?.env === 'object' && options.env !== null ? options.env : undefined;
     if (env !== undefined) checkEnvironment(env);
     const config = toConfig(options);
+    const tickets = ticketAddresses(options);
     const worker = new WorkerClient(start(), env);
     try {
-      return new this(worker, await worker.call('create', config));
+      return new this(worker, await worker.call('create', config, tickets));
     } catch (error) {
       worker.dispose();
       throw error;

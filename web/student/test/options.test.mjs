@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toError, toMessage } from '../dist/errors.js';
 import { fromEngine } from '../dist/metrics.js';
-import { toConfig } from '../dist/options.js';
+import { ticketAddresses, toConfig } from '../dist/options.js';
 
 const config = (options) => JSON.parse(toConfig({ env: 'CartPole-v1', ...options }));
 
@@ -80,4 +80,15 @@ test('the engine’s errors come back in the options’ spelling', () => {
 
 test('the engine’s JSON gets JavaScript’s spelling at every depth', () => {
   assert.deepEqual(fromEngine('{"new_episodes":[{"last_return_value":1}],"x":null}'), { newEpisodes: [{ lastReturnValue: 1 }], x: null });
+});
+
+test('tickets come from the teacher’s server or from an address, and are no business of the engine', () => {
+  const url = 'wss://teachers.example:8443/v1/teach';
+  const teachers = [{ url, policy: 'p', ticket: true }, { url, policy: 'p', ticket: 'https://page.example/ticket' }, { url, policy: 'p' }];
+  assert.deepEqual(ticketAddresses({ teachers }), ['https://teachers.example:8443/v1/ticket', 'https://page.example/ticket', null]);
+  assert.deepEqual(config({ teachers }).teachers, teachers.map(() => ({ url, policy: 'p' })));
+  for (const ticket of ['http://[', 7]) {
+    assert.throws(() => ticketAddresses({ teachers: [{ url, policy: 'p', ticket }] }), { name: 'ConfigError', field: 'ticket' });
+  }
+  assert.throws(() => ticketAddresses({ teachers: [{ url: 'here', policy: 'p', ticket: true }] }), { field: 'ticket' });
 });

@@ -283,6 +283,11 @@ impl Link {
         self.state = LinkState::Off;
     }
 
+    /// The ticket that the next `hello` shows; it is good for one.
+    pub fn set_ticket(&mut self, ticket: String) {
+        self.config.hello.ticket = Some(ticket);
+    }
+
     /// The student entered a stage: the server is told now or with the next `hello`.
     pub fn stage(&mut self, stage: oto_proto::Stage, step: u64) {
         self.config.hello.stage = Some(stage);
