@@ -187,7 +187,7 @@ test('a server that wants tickets gives them to pages that it knows, one for eac
     const refused = await trainUntil(without, (m) => m.teachers[0].state === 'failed');
     without.dispose();
     const student = await oto.Student.create({ ...options, teachers: [{ ...teacher, ticket: true }, { ...teacher, ticket: tickets }] });
-    const taught = await trainUntil(student, (m) => m.teachers.every(({ state, stats }) => state === 'ready' && stats.labels > 50));
+    const taught = await trainUntil(student, (m) => m.teachers.every(({ state, stats }) => state === 'ready' && stats.labelsReceived > 50));
     await student.disconnectTeachers();
     await trainUntil(student, (m) => m.teachers.every(({ state }) => state === 'waiting'));
     await student.connectTeachers();
