@@ -90,11 +90,6 @@ impl Run {
 }
 
 impl Running {
-    /// What it wrote to standard output until now.
-    pub fn out(&self) -> String {
-        String::from_utf8_lossy(&self.out.contents()).into_owned()
-    }
-
     /// Waits for its end.
     ///
     /// # Panics

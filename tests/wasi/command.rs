@@ -89,9 +89,11 @@ fn a_teacher_that_leaves_is_missed_and_one_that_returns_is_used() {
     let (port, url) = (server.port, server.url());
     // However fast this machine is, the run is not over before the teacher is back: it ends with this process.
     let more =
-        ["--teacher", &url, "--steps", "100000000", "--eval-every", "0", "--json", "--out", "left/run"];
-    let running = Run::new(&arguments(&more)).network().write(&runs).start();
-    let newest = || metrics(&running.out()).pop().unwrap_or_default();
+        ["--teacher", &url, "--steps", "100000000", "--eval-every", "0", "--quiet", "--out", "left/run"];
+    let _running = Run::new(&arguments(&more)).network().write(&runs).start();
+    let file = runs.join("run/metrics.jsonl");
+    let metrics = || metrics(&std::fs::read_to_string(&file).unwrap_or_default());
+    let newest = || metrics().pop().unwrap_or_default();
     let labels = || newest()["labels"].as_u64().unwrap_or(0);
     wait(|| labels() > 100, "labels come");
     drop(server);
@@ -100,16 +102,16 @@ fn a_teacher_that_leaves_is_missed_and_one_that_returns_is_used() {
     wait(|| newest()["step"].as_u64() > step, "learning goes on alone");
     let _server = Server::start(port);
     wait(|| labels() > taught + 100, "labels come again");
-    let all = metrics(&running.out());
+    let all = metrics();
     let stats = &all.last().unwrap()["teachers"][0]["stats"];
     assert_eq!(stats["reconnects"], 1, "{stats}");
     let alone = all.windows(2).filter(|pair| pair[0]["labels"] == pair[1]["labels"]).count();
     assert!(alone > 0, "some steps had no label");
 }
 
-/// The metrics in what a run has written; its last line may not be whole.
-fn metrics(out: &str) -> Vec<Value> {
-    let lines = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+/// The metrics in what a run has written so far; the last line may not be whole.
+fn metrics(text: &str) -> Vec<Value> {
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["event"] == "metrics").collect()
 }
 
