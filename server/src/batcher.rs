@@ -3,23 +3,24 @@
 //! batches.
 //!
 //! A thread of its own does it, so that no model holds up sockets. Where so little waits that waking that thread would
-//! take longer, whoever brought it does it.
+//! take longer, whoever brought it does it. In a simulation a task does it, and nobody else.
 //!
 //! What answers changes between two batches only, so that all rows of an answer are of one version. A version is the
 //! number of a publication. It only grows on each connection, whatever is published, tried or taken back: what would
 //! make a student's number smaller is published anew.
 
 use crate::ServerError;
+use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::policies::{Canary, Change, ChangeKind, Model, Status};
 use crate::queue::{Batch, NotTaken, Queue, QueueLimits, Request, Said, Seat, Work};
 use crate::shadow::Shadow;
+use crate::simulation::Pace;
 use oto_policy::{Policy, PolicyError, fit_actions};
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A policy and the buffer of its answers.
 pub(crate) struct Rows {
@@ -68,15 +69,18 @@ pub(crate) struct Version {
 /// Where a policy's requests wait, and who answers them.
 pub(crate) struct Desk {
     pub queue: Queue,
+    /// What everyone may know of it.
+    pub board: Arc<Board>,
     /// One at a time.
     batcher: Mutex<Batcher>,
     metrics: Arc<Metrics>,
+    /// Whether whoever brings little answers it.
+    helped: bool,
 }
 
 /// What is done for a policy, one thing after the other.
 struct Batcher {
-    /// What everyone may know of it.
-    status: watch::Sender<Status>,
+    board: Arc<Board>,
     /// The largest number so far.
     newest: u32,
     stable: Version,
@@ -96,13 +100,13 @@ impl Drop for Closing<'_> {
 }
 
 impl Desk {
-    /// A policy with its first version, and what is known of it.
-    pub fn new(stable: Version, metrics: Arc<Metrics>) -> (Arc<Self>, watch::Receiver<Status>) {
+    /// A policy with its first version. With `helped`, whoever brings little answers it.
+    pub fn new(stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
-        let (status, known) = watch::channel(status);
+        let board = Arc::new(Board::new(status));
         let batcher = Batcher {
-            status,
+            board: board.clone(),
             newest,
             stable,
             previous: None,
@@ -110,13 +114,16 @@ impl Desk {
             shadow: None,
             observations: Vec::new(),
         };
-        (Arc::new(Desk { queue: Queue::default(), batcher: Mutex::new(batcher), metrics }), known)
+        Arc::new(Desk { queue: Queue::default(), board, batcher: Mutex::new(batcher), metrics, helped })
     }
 
     /// Takes a request; its answer comes through its `reply`.
     pub fn ask(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
         let little = self.queue.push(seat, request, limits)?;
-        if little && let Ok(mut batcher) = self.batcher.try_lock() {
+        if self.helped
+            && little
+            && let Ok(mut batcher) = self.batcher.try_lock()
+        {
             batcher.work_once(&self.queue, &self.metrics);
         }
         // Whoever is at it may just have looked for the last time.
@@ -128,8 +135,21 @@ impl Desk {
     pub fn run(&self) {
         let _closing = Closing(&self.queue);
         while self.queue.wait() {
-            self.batcher.lock().unwrap_or_else(PoisonError::into_inner).work_once(&self.queue, &self.metrics);
+            self.work_once();
         }
+    }
+
+    /// Works until the queue is closed, in simulated time.
+    pub async fn run_at(&self, pace: Pace) {
+        let _closing = Closing(&self.queue);
+        while !self.queue.is_closed() {
+            tokio::time::sleep(pace()).await;
+            self.work_once();
+        }
+    }
+
+    fn work_once(&self) {
+        self.batcher.lock().unwrap_or_else(PoisonError::into_inner).work_once(&self.queue, &self.metrics);
     }
 }
 
@@ -232,7 +252,7 @@ impl Batcher {
             .map(|(version, percent)| Canary { version: version.number, percent: *percent });
         queue.forget_rate();
         queue.split(canary.map_or(0.0, |canary| canary.percent));
-        self.status.send_replace(Status {
+        self.board.show(Status {
             version: self.stable.number,
             model: self.stable.model.clone(),
             canary,

@@ -5,12 +5,14 @@ use crate::access::Access;
 use crate::audit::Audit;
 use crate::dataset::DatasetStore;
 use crate::queue::QueueLimits;
+use crate::simulation::Pace;
 use crate::tls::Tls;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 /// Everything [`run`](crate::run) needs beside a listener.
 #[derive(Clone)]
@@ -44,12 +46,33 @@ const WRITES: usize = 8;
 pub struct Collecting {
     stores: Arc<HashMap<String, Arc<dyn DatasetStore>>>,
     writes: Arc<Semaphore>,
+    /// How long a write takes in a simulation, where no thread does it.
+    pace: Option<Pace>,
 }
 
 impl Collecting {
     /// Collects for these policies.
     pub fn new(stores: HashMap<String, Arc<dyn DatasetStore>>) -> Self {
-        Collecting { stores: Arc::new(stores), writes: Arc::new(Semaphore::new(WRITES)) }
+        Collecting { stores: Arc::new(stores), writes: Arc::new(Semaphore::new(WRITES)), pace: None }
+    }
+
+    /// Writes in tasks, each of which takes as long as `pace` says. For simulations.
+    pub fn in_tasks(self, pace: Pace) -> Self {
+        Collecting { pace: Some(pace), ..self }
+    }
+
+    /// Does something that may block.
+    pub(crate) fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self.pace.clone() {
+            None => tokio::task::spawn_blocking(work),
+            Some(pace) => tokio::spawn(async move {
+                tokio::time::sleep(pace()).await;
+                work()
+            }),
+        }
     }
 
     pub(crate) fn store(&self, policy: &str) -> Option<Arc<dyn DatasetStore>> {

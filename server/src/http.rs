@@ -13,6 +13,7 @@
 
 use crate::admission::{Bearer, Caller, Server};
 use crate::kserve;
+use crate::stopping::Stopping;
 use bytes::Bytes;
 use futures_util::future::Either;
 use http_body_util::Full;
@@ -29,7 +30,6 @@ use std::future::{Future, Ready, ready};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The most bytes of a request's headers.
@@ -50,7 +50,7 @@ type Answered = Result<Answer, Infallible>;
 pub(crate) struct Site {
     pub server: Arc<Server>,
     pub caller: Caller,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
     upgrade: Arc<Mutex<Option<(OnUpgrade, Caller)>>>,
 }
 
@@ -72,7 +72,7 @@ impl Service<Request<Incoming>> for Site {
 }
 
 impl Site {
-    pub fn new(server: Arc<Server>, caller: Caller, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(server: Arc<Server>, caller: Caller, stopping: Stopping) -> Self {
         Site { server, caller, stopping, upgrade: Arc::default() }
     }
 
@@ -83,7 +83,7 @@ impl Site {
 
     /// Whether the server takes nothing new any more.
     pub fn stops(&self) -> bool {
-        *self.stopping.borrow()
+        self.stopping.has_begun()
     }
 
     fn answer(&self, request: &mut Request<Incoming>) -> Answer {

@@ -6,6 +6,7 @@
 //! - [`config`]: policies, site, origins and limits;
 //! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it, `kserve` beside it;
 //! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it;
+//! - [`listener`]: where connections come from;
 //! - `teach`: the conversation with one student, over the socket in `peer`;
 //! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
 //!   students together; a `shadow` beside it is only compared;
@@ -13,6 +14,7 @@
 //!   policy that learns here, and by an operator;
 //! - [`kept`]: what the last two had when the server ended;
 //! - `metrics`: what an operator watches;
+//! - [`simulation`]: what a server on a simulated network needs beside that;
 //! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
@@ -25,6 +27,7 @@ mod admission;
 pub mod agent;
 pub mod audit;
 mod batcher;
+mod board;
 pub mod candidate;
 pub mod config;
 pub mod dataset;
@@ -33,29 +36,33 @@ pub mod follow;
 mod http;
 pub mod kept;
 mod kserve;
+pub mod listener;
 mod metrics;
 mod peer;
 pub mod policies;
 pub mod queue;
 mod random;
 pub mod shadow;
+pub mod simulation;
+mod stopping;
 mod submit;
 mod teach;
 pub mod tls;
 
 pub use config::{Assets, Collecting, Limits, ServerConfig};
+pub use listener::Listener;
 pub use policies::{Policies, Release};
 
 use addresses::Addresses;
 use admission::{Caller, Server};
+use futures_util::FutureExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use stopping::Stopping;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -99,19 +106,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// If the listener breaks for good.
 pub async fn run(
-    listener: TcpListener,
+    mut listener: impl Listener,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let server = Arc::new(Server::new(config)?);
     let limits = &server.config.limits;
-    let (stop, stopping) = watch::channel(false);
+    let stopping = Stopping::not_yet();
     let addresses = Addresses::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut failures = 0;
     let result = loop {
         let accepted = tokio::select! {
+            biased;
             () = &mut shutdown => break Ok(()),
             accepted = listener.accept() => accepted,
         };
@@ -119,7 +127,7 @@ pub async fn run(
         match accepted {
             Ok((stream, _)) if connections.len() >= limits.connections => {
                 server.metrics().dropped("connections");
-                refuse(&stream);
+                refuse(stream);
             }
             Ok((stream, address)) => {
                 failures = 0;
@@ -127,13 +135,13 @@ pub async fn run(
                 match addresses.enter(caller.address, limits.per_address) {
                     None => {
                         server.metrics().dropped("address");
-                        refuse(&stream);
+                        refuse(stream);
                     }
                     Some(place) => {
                         let (server, stopping) = (server.clone(), stopping.clone());
                         connections.spawn(async move {
                             let _counted = server.metrics().connection();
-                            serve(stream, server.clone(), caller, stopping).await;
+                            serve(stream, server.clone(), caller, &stopping).await;
                             drop(place);
                         });
                     }
@@ -147,7 +155,7 @@ pub async fn run(
         }
     };
     drop(listener);
-    stop.send_replace(true);
+    stopping.begin();
     let all_closed = async { while connections.join_next().await.is_some() {} };
     // Past the deadline the rest is aborted when the set is dropped.
     drop(timeout(limits.stop_timeout, all_closed).await);
@@ -156,15 +164,18 @@ pub async fn run(
 
 /// One connection: TLS if there is any, plain requests, and then perhaps a student. What each of them needs is on the heap
 /// for as long as it lasts, so that an idle student keeps what a student needs.
-async fn serve(stream: TcpStream, server: Arc<Server>, caller: Caller, mut stopping: watch::Receiver<bool>) {
-    // A label that waits for more to send with it is a late label. If it cannot be set, the connection is slower only.
-    drop(stream.set_nodelay(true));
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    server: Arc<Server>,
+    caller: Caller,
+    stopping: &Stopping,
+) {
     let upgrade = match &server.config.tls {
-        None => Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await,
+        None => Box::pin(requests(stream, server.clone(), caller, stopping)).await,
         Some(tls) => {
             let accepting = Box::pin(tls.acceptor().accept(stream));
             let Ok(Ok(stream)) = timeout(server.config.limits.tls_timeout, accepting).await else { return };
-            Box::pin(requests(stream, server.clone(), caller, &mut stopping)).await
+            Box::pin(requests(stream, server.clone(), caller, stopping)).await
         }
     };
     if let Some((upgrade, caller)) = upgrade
@@ -179,7 +190,7 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     server: Arc<Server>,
     caller: Caller,
-    stopping: &mut watch::Receiver<bool>,
+    stopping: &Stopping,
 ) -> Option<(hyper::upgrade::OnUpgrade, Caller)> {
     let limits = server.config.limits.clone();
     let site = http::Site::new(server, caller, stopping.clone());
@@ -191,9 +202,10 @@ async fn requests(
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         finished = &mut connection => return finished.ok().and_then(|()| site.take_upgrade()),
         () = sleep(limits.http_timeout) => {}
-        () = stopped(stopping) => {}
+        () = stopping.begun() => {}
     }
     // What was asked is answered, if whoever asked takes it in time.
     connection.as_mut().graceful_shutdown();
@@ -201,16 +213,10 @@ async fn requests(
     finished.ok().and_then(|()| site.take_upgrade())
 }
 
-/// Done when the server stops.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error says that the server itself is gone.
-    drop(stopping.wait_for(|stop| *stop).await);
-}
-
 /// Tells a client beyond the limit to come back, if its socket takes it at once.
-fn refuse(stream: &TcpStream) {
+fn refuse(mut stream: impl AsyncWrite + Unpin) {
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    drop(stream.try_write(answer));
+    drop(stream.write(answer).now_or_never());
 }
 
 /// Lets this process have as many files and sockets open as its system allows, where it may choose; often a soft limit

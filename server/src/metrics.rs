@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Why something was not done, or who was shown out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

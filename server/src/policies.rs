@@ -8,6 +8,7 @@ use crate::batcher::{Desk, Rows, Version};
 use crate::metrics::{Metrics, Standing};
 use crate::queue::{NotTaken, QueueLimits, Request, Said, Seat};
 use crate::shadow::Comparison;
+use crate::simulation::Pace;
 use bytes::Bytes;
 use oto_policy::{Loaded, Metadata, Policy, scripted};
 use oto_proto::message::MAX_NAME_BYTES;
@@ -15,7 +16,7 @@ use oto_proto::{ErrorCode, ErrorMessage, Space, TeacherInfo};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// The policies of a server. Clones share them; their threads end with the last clone.
 #[derive(Clone)]
@@ -30,13 +31,20 @@ struct Hosted {
     metadata: Metadata,
     info: TeacherInfo,
     desk: Arc<Desk>,
-    status: watch::Receiver<Status>,
 }
 
 impl Drop for Hosted {
     fn drop(&mut self) {
         self.desk.queue.close();
     }
+}
+
+/// Who answers for a policy.
+enum Hands {
+    /// A thread, and whoever brings little.
+    Thread,
+    /// A task, in simulated time.
+    Task(Pace),
 }
 
 /// A policy to be published.
@@ -146,13 +154,32 @@ impl Policies {
     /// # Errors
     /// If two share a name, a name is unusable, or a thread cannot be started.
     pub fn new(loaded: Vec<Loaded>) -> Result<Self, ServerError> {
+        Self::worked_by(loaded, &Hands::Thread)
+    }
+
+    /// Hosts these policies in tasks of the runtime that this is called in: each batch of answers takes as long as `pace`
+    /// says. For simulations.
+    ///
+    /// # Errors
+    /// If two share a name or a name is unusable.
+    pub fn in_tasks(loaded: Vec<Loaded>, pace: Pace) -> Result<Self, ServerError> {
+        Self::worked_by(loaded, &Hands::Task(pace))
+    }
+
+    fn worked_by(loaded: Vec<Loaded>, hands: &Hands) -> Result<Self, ServerError> {
         let (mut hosted, metrics) = (Vec::<Arc<Hosted>>::new(), Arc::new(Metrics::default()));
         for Loaded { name, metadata, policy, model } in loaded {
             let usable = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with(scripted::PREFIX);
             if !usable || hosted.iter().any(|other| other.name == name) {
                 return Err(ServerError::Name(name));
             }
-            hosted.push(Arc::new(Hosted::start(name, metadata, policy, model, metrics.clone())?));
+            hosted.push(Arc::new(Hosted::start(
+                name,
+                metadata,
+                Release { policy, model, version: 1 },
+                metrics.clone(),
+                hands,
+            )?));
         }
         Ok(Policies { hosted: hosted.into(), metrics })
     }
@@ -232,13 +259,12 @@ impl Policies {
 
     /// The version of a policy now.
     pub fn version(&self, name: &str) -> Option<u32> {
-        Some(self.hosted(name).ok()?.status.borrow().version)
+        Some(self.hosted(name).ok()?.desk.board.read(|status| status.version))
     }
 
     /// A policy's version and the bytes of it, if it was loaded from any.
     pub(crate) fn model(&self, name: &str) -> Option<(u32, Arc<Model>)> {
-        let status = self.hosted(name).ok()?.status.borrow();
-        Some((status.version, status.model.clone()?))
+        self.hosted(name).ok()?.desk.board.read(|status| Some((status.version, status.model.clone()?)))
     }
 
     /// Whether there are none.
@@ -249,11 +275,11 @@ impl Policies {
     /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
     pub(crate) fn list(&self, share: bool) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
-            let status = hosted.status.borrow();
+            let (version, model) = hosted.desk.board.read(|status| (status.version, status.model.clone()));
             let mut entry = serde_json::to_value(&hosted.metadata).unwrap_or_default();
             entry["name"] = hosted.name.as_str().into();
-            entry["version"] = status.version.into();
-            if let Some(model) = status.model.as_ref().filter(|_| share) {
+            entry["version"] = version.into();
+            if let Some(model) = model.filter(|_| share) {
                 entry["model_bytes"] = model.bytes.len().into();
                 entry["sha256"] = model.sha256.as_str().into();
             }
@@ -265,7 +291,7 @@ impl Policies {
     /// A list for operators: what answers, what is tried, and how much waits.
     pub(crate) fn operators_list(&self) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
-            let Status { version, model, canary, shadow, ended } = hosted.status.borrow().clone();
+            let Status { version, model, canary, shadow, ended } = hosted.desk.board.read(Status::clone);
             let shadow = shadow.map(|shadow| shadow.lock().unwrap_or_else(PoisonError::into_inner).clone());
             serde_json::json!({
                 "name": hosted.name,
@@ -289,7 +315,7 @@ impl Policies {
     pub(crate) fn metrics_text(&self) -> String {
         let standing = |hosted: &Arc<Hosted>| {
             let (requests, states) = hosted.desk.queue.waits();
-            let version = hosted.status.borrow().version;
+            let version = hosted.desk.board.read(|status| status.version);
             Standing { policy: hosted.name.clone(), version, requests, states }
         };
         self.metrics.text(self.hosted.iter().map(standing).collect())
@@ -321,8 +347,8 @@ impl Policies {
         let hosted = self.hosted[id].clone();
         // Drawn once, so that a canary's student stays one.
         let seat = hosted.desk.queue.seat(100.0 * crate::random::share());
-        let (info, status) = (hosted.info.clone(), hosted.status.clone());
-        Some(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, status } })
+        let (info, seen) = (hosted.info.clone(), hosted.desk.board.changes());
+        Some(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, seen } })
     }
 }
 
@@ -339,7 +365,8 @@ enum Way {
     Hosted {
         hosted: Arc<Hosted>,
         seat: Seat,
-        status: watch::Receiver<Status>,
+        /// The change of what answers that it knows of.
+        seen: u64,
     },
     /// Answers at once: a scripted policy costs nothing, and it was made for this student.
     Scripted(Rows),
@@ -367,20 +394,20 @@ impl Teacher {
     /// The version that answers this student now.
     pub fn version(&self) -> u32 {
         match &self.way {
-            Way::Hosted { seat, status, .. } => status.borrow().version_for(seat.draw()),
+            Way::Hosted { hosted, seat, .. } => {
+                hosted.desk.board.read(|status| status.version_for(seat.draw()))
+            }
             Way::Scripted(_) => 1,
         }
     }
 
     /// Done when something was published that this student may not know of.
     pub async fn published(&mut self) {
-        if let Way::Hosted { status, .. } = &mut self.way
-            && status.changed().await.is_ok()
-        {
-            return;
+        match &mut self.way {
+            Way::Hosted { hosted, seen, .. } => hosted.desk.board.changed(seen).await,
+            // It stays as it is.
+            Way::Scripted(_) => std::future::pending().await,
         }
-        // A scripted policy stays as it is, and so does one that is gone.
-        std::future::pending().await
     }
 
     /// How long a request of now would wait.
@@ -404,18 +431,26 @@ impl Hosted {
     fn start(
         name: String,
         metadata: Metadata,
-        policy: Box<dyn Policy>,
-        model: Option<Vec<u8>>,
+        first: Release,
         metrics: Arc<Metrics>,
+        hands: &Hands,
     ) -> Result<Self, ServerError> {
-        let info = info(&*policy, metadata.description.as_deref().unwrap_or_default());
-        let (desk, status) = Desk::new(Version::from(Release { policy, model, version: 1 }), metrics);
+        let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
+        let desk = Desk::new(Version::from(first), metrics, matches!(hands, Hands::Thread));
         let own = desk.clone();
-        std::thread::Builder::new()
-            .name(format!("policy {name}"))
-            .spawn(move || own.run())
-            .map_err(|_| ServerError::Thread(name.clone()))?;
-        Ok(Hosted { name, metadata, info, desk, status })
+        match hands {
+            Hands::Thread => drop(
+                std::thread::Builder::new()
+                    .name(format!("policy {name}"))
+                    .spawn(move || own.run())
+                    .map_err(|_| ServerError::Thread(name.clone()))?,
+            ),
+            Hands::Task(pace) => {
+                let pace = pace.clone();
+                drop(tokio::spawn(async move { own.run_at(pace).await }));
+            }
+        }
+        Ok(Hosted { name, metadata, info, desk })
     }
 }
 

@@ -6,11 +6,12 @@
 //! whichever is later; what ends first is answered first.
 
 use crate::policies::Change;
-use oto_proto::ErrorMessage;
+use oto_proto::{ErrorCode, ErrorMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// The most states of one batch, if no single request has more: a model computes no more of them at once anyway.
 pub const BATCH_ROWS: usize = oto_policy::ROWS_PER_RUN;
@@ -353,6 +354,11 @@ impl Queue {
         !waiting.unwrap_or_else(PoisonError::into_inner).closed
     }
 
+    /// Whether nothing is taken any more.
+    pub fn is_closed(&self) -> bool {
+        self.waiting().closed
+    }
+
     /// Wakes the thread that waits, if there is something to do.
     pub fn wake_for_rest(&self) {
         if self.waiting().requests() > 0 {
@@ -365,11 +371,13 @@ impl Queue {
         self.waiting().rate = Rate::default();
     }
 
-    /// Nothing is taken any more, and what waits is dropped.
+    /// Nothing is taken any more, and what waits is answered with an error.
     pub fn close(&self) {
-        let mut waiting = self.waiting();
-        *waiting = Waiting { closed: true, ..Waiting::default() };
-        drop(waiting);
+        let closed = Waiting { closed: true, ..Waiting::default() };
+        let Waiting { stable, canary, .. } = std::mem::replace(&mut *self.waiting(), closed);
+        for Entry { request, .. } in stable.into_values().chain(canary.into_values()) {
+            request.answer(Said::Failed(Box::new(gone())));
+        }
         self.came.notify_all();
     }
 }
@@ -379,6 +387,11 @@ impl Request {
     pub fn answer(&self, said: Said) {
         drop(self.reply.try_send(Answer { id: self.id, came: self.came, said }));
     }
+}
+
+/// What there is to say where a policy's thread is gone.
+pub(crate) fn gone() -> ErrorMessage {
+    ErrorMessage::new(ErrorCode::Internal, "expected the policy to run, it does not any more")
 }
 
 fn bytes(request: &Request) -> usize {
@@ -464,6 +477,17 @@ mod tests {
         assert!(matches!(answers.try_recv().unwrap().said, Said::Late(_)));
         let waiting = queue.waiting();
         assert_eq!((waiting.requests(), waiting.rows, waiting.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_waits_when_the_queue_closes_is_told_so() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let mut answers = push(&queue, &mut seat, 1, 1);
+        queue.close();
+        assert!(matches!(answers.try_recv().unwrap().said, Said::Failed(_)));
+        let (late, _) = request(2, 1);
+        assert!(matches!(queue.push(&mut seat, late, &LIMITS), Err(NotTaken::Gone)));
     }
 
     #[test]

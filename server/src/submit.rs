@@ -104,7 +104,7 @@ impl Submissions {
             submission.truncated.push(t.truncated);
         }
         let store = self.store.clone();
-        let put = tokio::task::spawn_blocking(move || {
+        let put = self.collecting.write(move || {
             let put = store.put(&submission);
             drop(permit);
             put

@@ -8,9 +8,9 @@ use crate::admission::{Caller, Server};
 use crate::config::Limits;
 use crate::peer::{End, Peer, milliseconds, refused};
 use crate::policies::Teacher;
-use crate::queue::{Answer, NotTaken, Request, Said};
+use crate::queue::{self, Answer, NotTaken, Request, Said};
 use crate::random;
-use crate::stopped;
+use crate::stopping::Stopping;
 use crate::submit::{self, Submissions};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -23,22 +23,17 @@ use oto_proto::{
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
 /// Teaches one student until it leaves, misbehaves or the server stops.
-pub(crate) async fn teach(
-    io: TokioIo<Upgraded>,
-    server: &Server,
-    caller: Caller,
-    mut stopping: watch::Receiver<bool>,
-) {
+pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller, stopping: &Stopping) {
     let mut peer = Peer::new(io, &server.config.limits, server.metrics()).await;
-    let end = match greet(&mut peer, server, &caller, &mut stopping).await {
+    let end = match greet(&mut peer, server, &caller, stopping).await {
         Ok(mut lesson) => {
             let _counted = server.metrics().student();
-            lesson.hold(&mut peer, &mut stopping).await.unwrap_or_else(|end| end)
+            lesson.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
         Err(end) => end,
     };
@@ -53,17 +48,18 @@ async fn greet(
     peer: &mut Peer<'_>,
     server: &Server,
     caller: &Caller,
-    stopping: &mut watch::Receiver<bool>,
+    stopping: &Stopping,
 ) -> Result<Lesson, End> {
     let mut deadline = pin!(sleep(peer.limits.hello_timeout));
     let hello = loop {
         let message = tokio::select! {
-            message = peer.receive() => message?,
-            () = &mut deadline => return Err(refused(ErrorCode::Timeout, "expected hello in time, got none")),
-            () = stopped(stopping) => {
+            biased;
+            () = stopping.begun() => {
                 peer.say(restarting(peer.limits)).await?;
                 return Err(End::Restarting);
             }
+            () = &mut deadline => return Err(refused(ErrorCode::Timeout, "expected hello in time, got none")),
+            message = peer.receive() => message?,
         };
         match message {
             Message::Text(text) => match ClientMessage::decode(&text).map_err(ErrorMessage::from)? {
@@ -190,13 +186,13 @@ impl Lesson {
     }
 
     /// Answers until the end.
-    async fn hold(&mut self, peer: &mut Peer<'_>, stopping: &mut watch::Receiver<bool>) -> Result<End, End> {
+    async fn hold(&mut self, peer: &mut Peer<'_>, stopping: &Stopping) -> Result<End, End> {
         let mut silence = Silence::new(peer.limits);
         let mut alarm = pin!(sleep_until(silence.ends()));
         loop {
             tokio::select! {
                 biased;
-                () = stopped(stopping) => return self.finish(peer).await,
+                () = stopping.begun() => return self.finish(peer).await,
                 Some(answer) = self.answers.recv() => self.pass_on(peer, answer).await?,
                 said = written(&mut self.submissions) => peer.say(said).await?,
                 () = self.teacher.published() => self.tell_version(peer).await?,
@@ -276,7 +272,7 @@ impl Lesson {
 
     /// Takes a frame of states, or says why not.
     fn take(&mut self, peer: &Peer<'_>, frame: &[u8]) -> Result<(), ServerMessage> {
-        let (limits, metrics, came) = (peer.limits, peer.metrics, std::time::Instant::now());
+        let (limits, metrics, came) = (peer.limits, peer.metrics, Instant::now());
         let id = Header::request_of(frame);
         let refuse = |error: ErrorMessage| ServerMessage::Error(error.about(id));
         let states = self.formats.states.decode(frame, self.max_rows.into()).map_err(|e| refuse(e.into()))?;
@@ -310,10 +306,7 @@ impl Lesson {
                 metrics.dropped("full");
                 Err(overloaded(request, pause))
             }
-            Err(NotTaken::Gone) => {
-                let message = "expected the policy to run, it does not any more";
-                Err(refuse(ErrorMessage::new(ErrorCode::Internal, message)))
-            }
+            Err(NotTaken::Gone) => Err(refuse(queue::gone())),
         }
     }
 
