@@ -22,8 +22,10 @@ const SOCKET_BUFFER_BYTES: usize = 2 << 10;
 
 /// How a conversation ends.
 pub(crate) enum End {
-    /// The student is gone, or closes.
+    /// The student is gone.
     Gone,
+    /// The student closes, and waits for the answer to that.
+    Closed,
     /// It takes nothing any more.
     Slow,
     /// It said `bye`.
@@ -34,6 +36,8 @@ pub(crate) enum End {
     Overloaded(Duration),
     /// The student is told why, and shown out.
     Refused(ErrorMessage),
+    /// So is one that sends what no WebSocket may, with the close code of RFC 6455 for that.
+    Broken(ErrorMessage, CloseCode),
 }
 
 impl<E: Into<ErrorMessage>> From<E> for End {
@@ -46,7 +50,7 @@ impl End {
     /// Why the server ended it, for who counts; none if the student left or the server stops.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
-            End::Gone | End::Bye | End::Restarting => None,
+            End::Gone | End::Closed | End::Bye | End::Restarting => None,
             End::Slow => Some("slow"),
             End::Overloaded(_) => Some("visitor"),
             End::Refused(error) => Some(match error.code {
@@ -54,6 +58,7 @@ impl End {
                 ErrorCode::Forbidden => "forbidden",
                 _ => "refused",
             }),
+            End::Broken(..) => Some("refused"),
         }
     }
 }
@@ -61,6 +66,11 @@ impl End {
 /// An end that tells the student why.
 pub(crate) fn refused(code: ErrorCode, message: impl Into<String>) -> End {
     End::Refused(ErrorMessage::new(code, message))
+}
+
+/// An end for what no WebSocket may send.
+fn broken(code: CloseCode, message: impl Into<String>) -> End {
+    End::Broken(ErrorMessage::new(ErrorCode::BadMessage, message), code)
 }
 
 /// A time as messages have it.
@@ -95,15 +105,16 @@ impl<'a> Peer<'a> {
     /// The next message.
     pub async fn receive(&mut self) -> Result<Message, End> {
         match self.socket.next().await {
-            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+            Some(Ok(Message::Close(_))) => Err(End::Closed),
+            None => Err(End::Gone),
             Some(Ok(message)) => {
                 self.metrics.received(message.len());
                 Ok(message)
             }
             Some(Err(Error::Capacity(error))) => Err(refused(ErrorCode::TooLarge, error.to_string())),
             Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Err(End::Gone),
-            Some(Err(Error::Protocol(error))) => Err(refused(ErrorCode::BadMessage, error.to_string())),
-            Some(Err(Error::Utf8(error))) => Err(refused(ErrorCode::BadMessage, error)),
+            Some(Err(Error::Protocol(error))) => Err(broken(CloseCode::Protocol, error.to_string())),
+            Some(Err(Error::Utf8(error))) => Err(broken(CloseCode::Invalid, error)),
             Some(Err(_)) => Err(End::Gone),
         }
     }
@@ -113,7 +124,6 @@ impl<'a> Peer<'a> {
         self.metrics.sent(message.len());
         match timeout(self.limits.write_timeout, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
-            // Whoever takes nothing can be told nothing.
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Slow),
         }
@@ -128,7 +138,15 @@ impl<'a> Peer<'a> {
     /// back what it sent last.
     pub async fn dismiss(mut self, end: End) {
         let (message, code, reason) = match end {
-            End::Gone | End::Slow => (None, CloseCode::Normal, ""),
+            // Whoever takes nothing can be told nothing.
+            End::Gone | End::Slow => return,
+            End::Closed => {
+                // The answer to its close frame is made already; this sends it.
+                if let Ok(Ok(())) = timeout(self.limits.write_timeout, self.socket.flush()).await {
+                    self.leave().await;
+                }
+                return;
+            }
             End::Bye => (None, CloseCode::Normal, "bye"),
             End::Restarting => (None, CloseCode::from(CLOSE_RESTARTING), "restarting"),
             End::Overloaded(pause) => {
@@ -139,6 +157,7 @@ impl<'a> Peer<'a> {
                 let code = CloseCode::from(error.code.close_code());
                 (Some(ServerMessage::Error(error)), code, "refused")
             }
+            End::Broken(error, code) => (Some(ServerMessage::Error(error)), code, "refused"),
         };
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         let farewell = async {
@@ -147,9 +166,13 @@ impl<'a> Peer<'a> {
             }
             self.send(close).await
         };
-        if farewell.await.is_err() {
-            return;
+        if farewell.await.is_ok() {
+            self.leave().await;
         }
+    }
+
+    /// Ends the connection in that direction, and waits for the other side to do the same.
+    async fn leave(&mut self) {
         let io = self.socket.get_mut();
         let leave = async {
             io.shutdown().await?;

@@ -7,6 +7,7 @@ mod bad_peers;
 mod doors;
 mod folder;
 mod follow;
+mod frames;
 mod http;
 mod kserve;
 mod lessons;
