@@ -1,7 +1,8 @@
 //! Students that share their replay: what is acknowledged is there, once, whatever happens; all else is refused.
 
 use crate::policies::{boxed, function, loaded, sum};
-use crate::student::{Heard, Server, Student, hello, serve};
+use crate::process::{self, Process};
+use crate::student::{Heard, Student, hello, serve};
 use oto_proto::message::{Submitted, Welcome};
 use oto_proto::{
     ActionMap, Adapter, BatchId, Dtype, ErrorCode, Grant, Hello, ServerMessage, Space, Transition,
@@ -10,9 +11,7 @@ use oto_proto::{
 use oto_server::dataset::{DatasetStore, LogStore, Put, State, StoreError, Submission};
 use oto_server::{Collecting, ServerConfig};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -315,42 +314,7 @@ fn a_server_to_be_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let store = LogStore::open(Path::new(&folder), 1 << 30).unwrap();
     let server = serve(vec![sum()], collect("sum", Arc::new(store)));
-    println!("\nlistening on {}", server.address);
-    // Until it is killed, or the test that started it is gone.
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-}
-
-/// A server in another process.
-struct Killable {
-    process: Child,
-    server: Server,
-}
-
-impl Killable {
-    fn start(folder: &Path) -> Self {
-        let name = "submissions::a_server_to_be_killed";
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address =
-            lines.find_map(|line| line.unwrap().strip_prefix("listening on ")?.parse().ok()).unwrap();
-        // Whatever else it prints would end it with a broken pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Killable { process, server: Server::elsewhere(address) }
-    }
-}
-
-impl Drop for Killable {
-    fn drop(&mut self) {
-        // SIGKILL, where there are signals.
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
+    process::announce(&server);
 }
 
 #[test]
@@ -362,7 +326,8 @@ fn a_server_that_is_killed_loses_nothing_acknowledged_and_counts_nothing_twice()
     let mut acknowledged = 0;
     let rows = |batch: u128| 1 + (batch as usize * 37) % 200;
     for round in 0..kills {
-        let killable = Killable::start(&folder.0);
+        let killable =
+            Process::start("submissions::a_server_to_be_killed", &[(FOLDER, folder.0.as_os_str())]);
         let (mut student, _) = killable.server.student(sharing());
         let killer = std::thread::spawn(move || {
             // Anywhere within a write; nothing is expected of where.
