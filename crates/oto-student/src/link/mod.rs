@@ -771,7 +771,14 @@ impl Link {
     fn restarting(&mut self, restarting: Restarting, now: u64) {
         let retry = retry_at(restarting.retry_ms, now);
         match self.state {
-            LinkState::Ready => self.leaving = Some(retry),
+            LinkState::Ready => {
+                self.leaving = Some(retry);
+                // A server that stops has no more time for a submission than for a request.
+                let deadline = now.saturating_add(self.config.request_timeout_ms);
+                if let Some(submitting) = &mut self.submitting {
+                    submitting.deadline = submitting.deadline.min(deadline);
+                }
+            }
             _ => self.leave("the server restarts", retry, now),
         }
     }

@@ -720,6 +720,17 @@ fn a_batch_that_was_lost_with_its_connection_is_submitted_again() {
 }
 
 #[test]
+fn a_server_that_restarts_and_vanishes_is_not_waited_for_as_long_as_a_submission_may_take() {
+    let mut link = sharing();
+    submit(&mut link, 1, 0).expect("a frame");
+    text(&mut link, ServerMessage::Restarting(Restarting { retry_ms: 50 }), 1);
+    let deadline = 1 + link.config.request_timeout_ms;
+    assert_eq!(link.wake_at(), Some(deadline));
+    link.handle(Event::Tick, deadline);
+    assert_eq!((link.state(), link.stats().timeouts), (LinkState::Waiting, 1));
+}
+
+#[test]
 fn nothing_is_submitted_without_the_grant() {
     let mut link = ready(config());
     assert_eq!((link.may_submit(0), link.hopes_to_submit(), submit(&mut link, 1, 0)), (None, false, None));
