@@ -6,6 +6,7 @@ use crate::process;
 use crate::student::{hello, serve};
 use oto_policy::Policy;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A number in place of a policy.
 fn says(number: f32) -> Box<dyn Policy> {
@@ -70,7 +71,7 @@ fn a_server_to_be_weighed() {
     // Versions come and go meanwhile.
     std::thread::spawn(move || {
         for version in 2.. {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             if policies.publish("number", says(version as f32)).is_err() {
                 return;
             }
@@ -84,6 +85,8 @@ fn a_server_to_be_weighed() {
 mod memory {
     use super::*;
     use crate::process::Process;
+    use crate::student::Student;
+    use tungstenite::Message;
 
     const WEIGHED: &str = "operating::a_server_to_be_weighed";
 
@@ -92,7 +95,7 @@ mod memory {
         for visit in 0..visits {
             let mut student = process.server.pupil("sum");
             student.is_well();
-            student.socket.send(tungstenite::Message::binary(vec![1, 2, 3])).unwrap();
+            student.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
             student.error();
             let (mut other, _) = process.server.student(hello("number", boxed(4), boxed(1)));
             other.ask(&[[0.5; 4]; 64]);
@@ -116,6 +119,20 @@ mod memory {
         println!("{before} bytes, and {after} after 3,000 more connections");
     }
 
+    /// Asks until the server reads no more of it, and says how often that was.
+    fn asks_and_does_not_read(process: &Process) -> (Student, u64) {
+        let (mut student, _) = process.server.student(hello("wide", boxed(1), boxed(64)));
+        student.socket.get_ref().set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut asked = 0;
+        loop {
+            let frame = student.frame(&[[1.0]; 1024]);
+            if student.socket.send(Message::binary(frame)).is_err() {
+                return (student, asked);
+            }
+            asked += 1;
+        }
+    }
+
     #[test]
     fn memory_is_bounded_by_the_credits_of_students_that_do_not_read() {
         const STUDENTS: usize = 16;
@@ -124,25 +141,12 @@ mod memory {
         let process = Process::start(WEIGHED, &[]);
         process.server.pupil("sum").is_well();
         let before = process.resident();
-        let mut asked = 0;
-        let students: Vec<_> = (0..STUDENTS)
-            .map(|_| {
-                let (mut student, _) = process.server.student(hello("wide", boxed(1), boxed(64)));
-                student
-                    .socket
-                    .get_ref()
-                    .set_write_timeout(Some(std::time::Duration::from_millis(200)))
-                    .unwrap();
-                // Until the server reads no more of it.
-                loop {
-                    let frame = student.frame(&[[1.0]; 1024]);
-                    if student.socket.send(tungstenite::Message::binary(frame)).is_err() {
-                        return student;
-                    }
-                    asked += 1;
-                }
-            })
-            .collect();
+        let students: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> =
+                (0..STUDENTS).map(|_| scope.spawn(|| asks_and_does_not_read(&process))).collect();
+            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        });
+        let asked: u64 = students.iter().map(|(_, asked)| asked).sum();
         let after = process.resident();
         // Each of the answers that it has credit for, one that is being written, twice, and the batch they were made in.
         let bound = STUDENTS as u64 * (CREDITS + 2) * ANSWER + (8 << 20);
