@@ -262,6 +262,8 @@ impl Queue {
         if waiting.closed {
             return Err(NotTaken::Gone);
         }
+        // Whoever is late is told so even while the policy works on something long.
+        waiting.expire(Instant::now());
         let size = bytes(&request);
         if waiting.requests() >= limits.requests || waiting.bytes.saturating_add(size) > limits.bytes {
             return Err(NotTaken::Full(waiting.rate.time_for(waiting.rows)));
@@ -477,6 +479,18 @@ mod tests {
         assert!(matches!(answers.try_recv().unwrap().said, Said::Late(_)));
         let waiting = queue.waiting();
         assert_eq!((waiting.requests(), waiting.rows, waiting.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_late_is_told_so_when_another_comes_though_the_policy_is_busy() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let (old, mut answers) = request(1, 1);
+        let limits = QueueLimits { requests: 1, timeout: Duration::ZERO, ..LIMITS };
+        assert!(queue.push(&mut seat, old, &limits).is_ok());
+        let (new, _kept) = request(2, 1);
+        assert!(queue.push(&mut seat, new, &limits).is_ok(), "its place is free");
+        assert!(matches!(answers.try_recv().unwrap().said, Said::Late(_)));
     }
 
     #[test]
