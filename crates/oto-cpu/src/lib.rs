@@ -6,6 +6,7 @@
 mod convolution;
 mod executable;
 mod kernels;
+mod linear;
 mod lower;
 mod map;
 mod math;
@@ -15,3 +16,5 @@ mod quantile;
 mod simd;
 
 pub use executable::Cpu;
+pub use linear::Linear;
+pub use matmul::Scratch;

@@ -27,7 +27,7 @@ pub struct Finish<'a> {
     pub derivative: Option<(Activation, &'a [f32])>,
 }
 
-/// Room for packed lines; grows once.
+/// Room that products pack lines in; it grows once.
 #[derive(Default)]
 pub struct Scratch {
     rows: Vec<f32>,

@@ -2,7 +2,7 @@
 //!
 //! Models come from files that were made elsewhere, and every loader treats its file as hostile:
 //!
-//! - [`onnx`](self): ONNX graphs, run by tract (cargo feature `onnx`, on by default);
+//! - [`onnx`](self): ONNX graphs, run by tract or, if they are plain networks, as such (cargo feature `onnx`, on by default);
 //! - [`tensors`]: named tensors from safetensors, from PyTorch's `policy.pth` and from Stable-Baselines3's model `.zip`;
 //! - [`network`]: Stable-Baselines3's and sb3-contrib's network layouts, recognised by the names of those tensors;
 //! - [`scripted()`]: baselines that need no file;
@@ -20,6 +20,7 @@ mod onnx;
 mod pickle;
 pub mod scripted;
 mod spaces;
+mod steps;
 pub mod tensors;
 
 pub use load::{Loaded, load, load_file, load_folder};

@@ -14,6 +14,7 @@
 //! oto's own may see images: convolutions `policy.eye.N` or `mean.eye.N` before the layers, whose sizes the metadata give.
 
 use crate::spaces::{self, ActionShape, Input};
+use crate::steps::Steps;
 use crate::tensors::{StateDict, Tensor};
 use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
 use oto_proto::Space;
@@ -25,9 +26,35 @@ use oto_rl::network::Actor;
 pub struct Network {
     input: Input,
     action: Space,
-    network: Actor,
+    body: Body,
+    /// Numbers of an answer, before the head.
+    width: usize,
     head: Head,
     values: Vec<f32>,
+}
+
+/// What computes the numbers.
+enum Body {
+    /// Convolutions and what follows them, image by image as a student computes them.
+    Seeing(Actor),
+    /// Layers, for many rows at once.
+    Layers(Steps),
+}
+
+impl Body {
+    fn new(network: Actor) -> Self {
+        match Steps::of(network.layers()) {
+            Some(layers) if network.eye().is_none() => Body::Layers(layers),
+            _ => Body::Seeing(network),
+        }
+    }
+
+    fn forward(&mut self, rows: &[f32]) -> &[f32] {
+        match self {
+            Body::Seeing(network) => network.forward(rows),
+            Body::Layers(layers) => layers.forward(rows),
+        }
+    }
 }
 
 /// What the output of the last layer means.
@@ -91,7 +118,8 @@ impl Network {
         Ok(Network {
             input: Input::new(metadata, network.inputs())?,
             action,
-            network,
+            width: network.outputs(),
+            body: Body::new(network),
             head,
             values: Vec::new(),
         })
@@ -106,7 +134,7 @@ impl Network {
     ) -> Result<(), PolicyError> {
         let width = self.input.width;
         for rows in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
-            each(self.head, &self.action, self.network.forward(rows), &mut self.values)?;
+            each(self.head, &self.action, self.body.forward(rows), &mut self.values)?;
         }
         Ok(())
     }
@@ -138,7 +166,7 @@ impl Policy for Network {
         if let (Head::Mean, Space::Box { .. }) = (self.head, &self.action) {
             fit_actions(&self.action, &mut actions)?;
         }
-        let width = self.network.outputs();
+        let width = self.width;
         let output = |name: &str, shape: &[usize], values| Output {
             name: name.into(),
             shape: [&[rows], shape].concat(),

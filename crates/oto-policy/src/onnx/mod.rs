@@ -1,31 +1,54 @@
-//! Policies from ONNX graphs, run by tract.
+//! Policies from ONNX graphs: run by tract, or as a network of oto's own.
 //!
 //! A graph has one input, the observations `[batch, numbers]` in float32 (or `[batch, channels, height, width]`, which
 //! takes them flattened), and named outputs. The action is the output `action`, an index or numbers; without one it is
 //! the choice with the largest of `logits` or `q_values`; without those it is the only output.
+//!
+//! A graph that is a plain network ([`plain`]) acts by oto's own layers, if they give what tract gives for drawn observations, small and
+//! large ones: numbers within [`TOLERANCE`], and choices that are worth as much. Its named outputs are always tract's.
 
 mod check;
+mod plain;
+#[cfg(test)]
+mod tests;
 
 use crate::spaces::{self, ActionShape, Input};
 use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
 use check::malformed;
+use oto_env::rng::Rng;
 use oto_proto::Space;
+use plain::Plain;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::*;
 
 /// The most numbers one value may have while a run computes [`ROWS_PER_RUN`] rows.
 const MAX_VALUE: f64 = (1u64 << 26) as f64;
 
+/// How far numbers of a plain network may lie from tract's, as a part of them where they are larger than 1: sums in another order are
+/// rounded otherwise. Times the observations where those are larger than 1, because rounding grows with them.
+const TOLERANCE: f32 = 1e-5;
+/// The sizes of drawn observations.
+const SIZES: [f32; 3] = [1e-3, 1.0, 1e3];
+/// How many are drawn of each.
+const DRAWN: usize = 64;
+
 /// An ONNX graph as a policy.
 pub struct Onnx {
-    plan: Arc<TypedRunnableModel>,
+    graph: Graph,
+    /// What answers where the graph is a plain network.
+    plain: Option<Plain>,
     input: Input,
+    action: Space,
+}
+
+/// A graph as tract runs it.
+struct Graph {
+    plan: Arc<TypedRunnableModel>,
     /// The shape of one observation in the graph.
     shape: Vec<usize>,
     outputs: Vec<String>,
-    action: Space,
     answer: Answer,
 }
 
@@ -55,35 +78,89 @@ impl Onnx {
             // Protocol buffers have no mark of their own: what cannot be read is of no known format.
             PolicyError::UnknownFormat(reason)
         })?;
-        let shape = check::check(&proto)?;
-        let (plan, shown) = prepare(&proto, &shape)?;
+        Self::of(&proto, metadata)
+    }
+
+    fn of(proto: &ModelProto, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let shape = check::check(proto)?;
+        let (plan, shown) = prepare(proto, &shape)?;
         let (answer, action_shape) = choose(&shown, metadata)?;
-        Ok(Onnx {
-            plan,
-            input: Input::new(metadata, shape.iter().product())?,
-            shape,
-            outputs: shown.into_iter().map(|output| output.name).collect(),
-            action: spaces::action(metadata, action_shape)?,
-            answer,
+        let input = Input::new(metadata, shape.iter().product())?;
+        let action = spaces::action(metadata, action_shape)?;
+        let outputs = shown.into_iter().map(|output| output.name).collect();
+        let graph = Graph { plan, shape, outputs, answer };
+        let plain = proto.graph.as_ref().and_then(|proto| graph.plain(proto, &action));
+        Ok(Onnx { graph, plain, input, action })
+    }
+}
+
+impl Graph {
+    /// The plain network that the graph is, if it is one and tract agrees.
+    fn plain(&self, proto: &GraphProto, action: &Space) -> Option<Plain> {
+        let &[width] = self.shape.as_slice() else { return None };
+        let (Answer::As(at) | Answer::Largest(at)) = self.answer;
+        let mut plain = Plain::new(proto, &self.outputs[at], width)?;
+        let largest = matches!(self.answer, Answer::Largest(_));
+        let fits = match action {
+            Space::Discrete { n } if largest => !plain.chooses && plain.width == *n as usize,
+            Space::Discrete { .. } => plain.chooses,
+            Space::Box { low, .. } => !plain.chooses && plain.width == low.len(),
+        };
+        plain.chooses |= largest;
+        (fits && self.agrees(&mut plain, action)).then_some(plain)
+    }
+
+    /// Whether a network answers drawn observations as tract does.
+    fn agrees(&self, plain: &mut Plain, action: &Space) -> bool {
+        let mut rng = Rng::new(1);
+        SIZES.iter().all(|size| {
+            let mut draw = |_| rng.uniform(f64::from(-size), f64::from(*size)) as f32;
+            let observations: Vec<f32> = (0..DRAWN * self.shape[0]).map(&mut draw).collect();
+            let mut expected = Vec::new();
+            let (chooses, width, tolerance) = (plain.chooses, plain.width, TOLERANCE * size.max(1.0));
+            let numbers = plain.forward(&observations);
+            let near = |a: f32, b: f32| (a - b).abs() <= tolerance * b.abs().max(1.0);
+            if self.act(&observations, DRAWN, action, &mut expected).is_err() {
+                return false;
+            }
+            if !chooses {
+                return numbers.iter().zip(&expected).all(|(a, b)| near(*a, *b));
+            }
+            numbers.chunks_exact(width).zip(&expected).all(|(values, choice)| {
+                let best = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                values.get(*choice as usize).is_some_and(|value| near(*value, best))
+            })
         })
     }
 
-    /// Runs the graph on every so many rows and gives `each` the run's outputs and its number of rows.
-    fn run(
-        &mut self,
+    /// Runs the graph on some rows, at most [`ROWS_PER_RUN`].
+    fn run(&self, observations: &[f32], rows: usize) -> Result<TVec<TValue>, PolicyError> {
+        let shape = [&[rows], self.shape.as_slice()].concat();
+        guarded(|| self.plan.run(tvec!(Tensor::from_shape(&shape, observations)?.into_tvalue())))
+            .map_err(PolicyError::Run)
+    }
+
+    /// Adds the actions of some rows to `actions`.
+    fn act(
+        &self,
         observations: &[f32],
         rows: usize,
-        mut each: impl FnMut(TVec<TValue>, usize) -> Result<(), PolicyError>,
+        space: &Space,
+        actions: &mut Vec<f32>,
     ) -> Result<(), PolicyError> {
-        let width = self.input.width;
-        for chunk in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
-            let rows = chunk.len() / width;
-            let shape = [&[rows], self.shape.as_slice()].concat();
-            let outputs = guarded(|| {
-                let observations = Tensor::from_shape(&shape, chunk)?;
-                self.plan.run(tvec!(observations.into_tvalue()))
-            });
-            each(outputs.map_err(PolicyError::Run)?, rows)?;
+        let (Answer::As(at) | Answer::Largest(at)) = self.answer;
+        let choices = match (self.answer, space) {
+            (Answer::Largest(_), Space::Discrete { n }) => *n as usize,
+            _ => space.width(),
+        };
+        let values = floats(&self.run(observations, rows)?[at])?;
+        if values.len() != rows * choices {
+            let message = format!("{} numbers came for {rows} rows of {choices}", values.len());
+            return Err(PolicyError::Run(message));
+        }
+        match self.answer {
+            Answer::As(_) => actions.extend_from_slice(&values),
+            Answer::Largest(_) => argmax(&values, choices, actions)?,
         }
         Ok(())
     }
@@ -100,32 +177,24 @@ impl Policy for Onnx {
 
     fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
         actions.clear();
-        let (answer, space) = (self.answer, self.action.clone());
-        self.run(observations, rows, |outputs, rows| {
-            let (Answer::As(at) | Answer::Largest(at)) = answer;
-            let choices = match (answer, &space) {
-                (Answer::Largest(_), Space::Discrete { n }) => *n as usize,
-                _ => space.width(),
-            };
-            let values = floats(&outputs[at])?;
-            if values.len() != rows * choices {
-                let message = format!("{} numbers came for {rows} rows of {choices}", values.len());
-                return Err(PolicyError::Run(message));
+        let Onnx { graph, plain, input, action } = self;
+        let width = input.width;
+        for chunk in input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
+            match plain {
+                Some(plain) if plain.reaches(chunk) => plain.act(chunk, actions)?,
+                _ => graph.act(chunk, chunk.len() / width, action, actions)?,
             }
-            match answer {
-                Answer::As(_) => actions.extend_from_slice(&values),
-                Answer::Largest(_) => argmax(&values, choices, actions)?,
-            }
-            Ok(())
-        })?;
-        fit_actions(&self.action, actions)
+        }
+        fit_actions(action, actions)
     }
 
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
         let mut all: Vec<Output> = Vec::new();
-        let names = self.outputs.clone();
-        self.run(observations, rows, |outputs, rows| {
-            for (i, (name, output)) in names.iter().zip(&outputs).enumerate() {
+        let Onnx { graph, input, .. } = self;
+        let (names, width) = (&graph.outputs, input.width);
+        for chunk in input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
+            let rows = chunk.len() / width;
+            for (i, (name, output)) in names.iter().zip(&graph.run(chunk, rows)?).enumerate() {
                 if output.shape().first() != Some(&rows) {
                     let message = format!("{name:?} has the shape {:?} for {rows} rows", output.shape());
                     return Err(PolicyError::Run(message));
@@ -139,9 +208,8 @@ impl Policy for Onnx {
                     None => all.push(Output { name: name.clone(), shape: output.shape().to_vec(), values }),
                 }
             }
-            Ok(())
-        })?;
-        if let Answer::Largest(at) = self.answer
+        }
+        if let Answer::Largest(at) = graph.answer
             && !names.iter().any(|name| name == "action")
             && let Some(preferences) = all.get(at)
         {

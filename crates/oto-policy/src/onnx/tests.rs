@@ -1,0 +1,317 @@
+//! Which graphs are plain networks, which are not, and that both give what tract gives.
+
+use super::*;
+use crate::load_file;
+use std::path::PathBuf;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
+    AttributeProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
+};
+
+fn node(operation: &str, inputs: &[&str], output: &str, attribute: &[(&str, i64)]) -> NodeProto {
+    let int = |(name, i): &(&str, i64)| AttributeProto {
+        name: (*name).into(),
+        r#type: AttributeType::Int as i32,
+        i: *i,
+        ..Default::default()
+    };
+    NodeProto {
+        op_type: operation.into(),
+        name: output.into(),
+        input: inputs.iter().map(|name| name.to_string()).collect(),
+        output: vec![output.into()],
+        attribute: attribute.iter().map(int).collect(),
+        ..Default::default()
+    }
+}
+
+fn with_float(mut node: NodeProto, name: &str, f: f32) -> NodeProto {
+    let r#type = AttributeType::Float as i32;
+    node.attribute.push(AttributeProto { name: name.into(), r#type, f, ..Default::default() });
+    node
+}
+
+/// Constants that every graph here has, of which it uses some.
+fn constants() -> Vec<TensorProto> {
+    let some = |count: usize, scale: f32| (0..count).map(|i| scale * (1.0 + i as f32 * 1.7).sin()).collect();
+    let tensor = |name: &str, dims: &[i64], float_data: Vec<f32>| TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        float_data,
+        ..Default::default()
+    };
+    vec![
+        tensor("w43", &[4, 3], some(12, 1.0)),
+        tensor("w34", &[3, 4], some(12, 0.7)),
+        tensor("w33", &[3, 3], some(9, 1.1)),
+        tensor("w42", &[4, 2], some(8, 0.9)),
+        tensor("huge", &[3, 3], vec![1e20; 9]),
+        tensor("endless", &[3, 3], vec![f32::INFINITY; 9]),
+        tensor("b4", &[4], some(4, 0.2)),
+        tensor("b2", &[2], some(2, 0.3)),
+        tensor("row", &[1, 3], vec![0.5, -0.25, 2.0]),
+        tensor("std", &[3], vec![0.5, 2.0, 4.0]),
+        tensor("column", &[3, 1], vec![1.0, 2.0, 3.0]),
+        tensor("deep", &[1, 1, 3], vec![1.0, 2.0, 3.0]),
+        tensor("zeros", &[3], vec![1.0, 0.0, 1.0]),
+        tensor("one", &[], vec![1.0]),
+        tensor("minus", &[], vec![-1.0]),
+    ]
+}
+
+/// A graph from `obs`, rows of three numbers, to the last node's output.
+fn model(nodes: &[NodeProto]) -> ModelProto {
+    let size = |value| Dimension { value: Some(value), ..Default::default() };
+    let dim = vec![size(dimension::Value::DimParam("batch".into())), size(dimension::Value::DimValue(3))];
+    let tensor =
+        type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    let info = |name: &str, r#type| ValueInfoProto { name: name.into(), r#type, ..Default::default() };
+    let graph = GraphProto {
+        node: nodes.to_vec(),
+        initializer: constants(),
+        input: vec![info("obs", Some(TypeProto { value, ..Default::default() }))],
+        output: vec![info(&nodes[nodes.len() - 1].output[0], None)],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { version: 17, ..Default::default() }];
+    ModelProto { ir_version: 8, graph: Some(graph), opset_import, ..Default::default() }
+}
+
+/// What is chosen among, if the graph ends in an index.
+fn choices(n: u32) -> Metadata {
+    Metadata { action_space: Some(Space::Discrete { n }), ..Metadata::default() }
+}
+
+fn policy(nodes: &[NodeProto]) -> Onnx {
+    let chooses = nodes.iter().any(|node| node.op_type == "ArgMax");
+    let metadata = if chooses { choices(3) } else { Metadata::default() };
+    Onnx::of(&model(nodes), &metadata).unwrap()
+}
+
+/// What a policy does for these observations.
+fn actions(policy: &mut Onnx, observations: &[f32]) -> Result<Vec<f32>, String> {
+    let (mut actions, rows) = (Vec::new(), observations.len() / policy.input.width);
+    policy.act(observations, rows, &mut actions).map_err(|e| e.to_string())?;
+    Ok(actions)
+}
+
+/// The same as a network and as tract alone has it.
+fn alike(mut policy: Onnx, name: &str) {
+    let mut rng = Rng::new(9);
+    for size in [1e-6, 0.1, 1.0, 10.0] {
+        let observations: Vec<f32> =
+            (0..40 * policy.input.width).map(|_| (size * rng.normal()) as f32).collect();
+        let plain = policy.plain.take();
+        let expected = actions(&mut policy, &observations).unwrap();
+        policy.plain = plain;
+        for (a, b) in actions(&mut policy, &observations).unwrap().iter().zip(&expected) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0) * size.max(1.0) as f32, "{name}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn teachers_that_are_plain_networks_are_run_as_such() {
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let onnx = |folder: &str, name: &str| {
+        let path = crate_folder.join(folder).join(name);
+        let metadata = std::fs::read(path.with_extension("json")).unwrap();
+        let model = std::fs::read(path.with_extension("onnx")).unwrap();
+        Onnx::new(&model, &Metadata::read(&metadata).unwrap()).unwrap()
+    };
+    for name in [
+        "ppo_cartpole_v1",
+        "ppo_cartpole_v1_early",
+        "ppo_mobile_lte",
+        "sac_inverted_pendulum_v5",
+        "sac_pendulum_v1",
+    ] {
+        let policy = onnx("../../tests/fixtures", &format!("teacher_{name}"));
+        assert!(policy.plain.is_some(), "{name}");
+        alike(policy, name);
+    }
+    for name in
+        ["ars", "ars_linear", "dqn", "ppo_continuous", "ppo_linear", "ppo_relu", "sac", "sac_sde", "td3"]
+    {
+        let policy = onnx("tests/data", name);
+        assert!(policy.plain.is_some(), "{name}");
+        alike(policy, name);
+    }
+    for name in ["qrdqn", "image"] {
+        assert!(onnx("tests/data", name).plain.is_none(), "{name}");
+    }
+    // From a file, with everything around it, it is the same.
+    let loaded = load_file(&crate_folder.join("tests/data/sac.onnx")).unwrap();
+    assert_eq!(loaded.policy.action_space().width(), 2);
+}
+
+#[test]
+fn rows_of_known_steps_are_plain_networks() {
+    let graphs: &[(&str, &[NodeProto])] = &[
+        ("no bias", &[node("Gemm", &["obs", "w34"], "action", &[("transB", 0)])]),
+        ("an empty name for a bias", &[node("Gemm", &["obs", "w34", ""], "action", &[])]),
+        (
+            "normalised observations",
+            &[
+                node("Sub", &["obs", "row"], "centred", &[]),
+                node("Div", &["centred", "std"], "scaled", &[]),
+                node("Clip", &["scaled", "minus", "one"], "clipped", &[]),
+                node("MatMul", &["clipped", "w34"], "product", &[]),
+                node("Add", &["b4", "product"], "sum", &[]),
+                node("Relu", &["sum"], "hidden", &[]),
+                node("Tanh", &["hidden"], "action", &[]),
+            ],
+        ),
+        (
+            "what changes nothing",
+            &[
+                node("Flatten", &["obs"], "flat", &[]),
+                node("Identity", &["flat"], "same", &[]),
+                node("Cast", &["same"], "float", &[("to", DataType::Float as i64)]),
+                node("Gemm", &["float", "w43", "b4"], "action", &[("transB", 1)]),
+            ],
+        ),
+        (
+            "a choice that is cast",
+            &[
+                node("Clip", &["obs", "", "one"], "low", &[]),
+                node("Mul", &["std", "low"], "scaled", &[]),
+                node("ArgMax", &["scaled"], "index", &[("axis", -1), ("keepdims", 1)]),
+                node("Cast", &["index"], "action", &[("to", DataType::Int32 as i64)]),
+            ],
+        ),
+    ];
+    for (name, nodes) in graphs {
+        let policy = policy(nodes);
+        assert!(policy.plain.is_some(), "{name}");
+        alike(policy, name);
+    }
+}
+
+#[test]
+fn what_is_no_row_of_known_steps_stays_with_tract() {
+    let layer = node("Gemm", &["obs", "w33"], "layer", &[]);
+    let ends = |middle: NodeProto| vec![layer.clone(), middle];
+    let graphs: Vec<(&str, Vec<NodeProto>)> = vec![
+        ("a branch", ends(node("Add", &["obs", "layer"], "action", &[]))),
+        ("a value twice", ends(node("Mul", &["layer", "layer"], "action", &[]))),
+        ("an unknown operator", ends(node("Sigmoid", &["layer"], "action", &[]))),
+        ("two inputs side by side", ends(node("Concat", &["layer", "obs"], "action", &[("axis", 1)]))),
+        ("alpha", vec![with_float(node("Gemm", &["obs", "w34", "b4"], "action", &[]), "alpha", 0.5)]),
+        ("beta", vec![with_float(node("Gemm", &["obs", "w34", "b4"], "action", &[]), "beta", 2.0)]),
+        ("the other way round", ends(node("Sub", &["row", "layer"], "action", &[]))),
+        ("one through it", ends(node("Div", &["row", "layer"], "action", &[]))),
+        ("a quotient by zero", ends(node("Div", &["layer", "zeros"], "action", &[]))),
+        (
+            "weights that may overflow",
+            vec![
+                node("Gemm", &["obs", "huge"], "first", &[]),
+                node("Gemm", &["first", "huge"], "action", &[]),
+            ],
+        ),
+        ("weights without end", vec![node("Gemm", &["obs", "endless"], "action", &[])]),
+        (
+            "constants made of constants",
+            vec![
+                node("Add", &["w34", "b4"], "weights", &[]),
+                node("MatMul", &["obs", "weights"], "action", &[]),
+            ],
+        ),
+        (
+            "numbers after a choice",
+            vec![
+                node("ArgMax", &["obs"], "index", &[("axis", 1), ("keepdims", 1)]),
+                node("Cast", &["index"], "number", &[("to", DataType::Float as i64)]),
+                node("Mul", &["number", "one"], "action", &[]),
+            ],
+        ),
+    ];
+    for (name, nodes) in graphs {
+        let mut policy = policy(&nodes);
+        assert!(policy.plain.is_none(), "{name}");
+        // Whatever it is, tract answers for it.
+        let answer = actions(&mut policy, &[0.5, -0.25, 1.0]);
+        assert!(
+            answer.is_ok() || name.contains("zero") || name.contains("end") || name.contains("overflow"),
+            "{name}: {answer:?}"
+        );
+    }
+    for (name, node) in [
+        ("turned observations", node("Gemm", &["obs", "w33", ""], "action", &[("transA", 1)])),
+        ("a constant beside the columns", node("Add", &["obs", "column"], "action", &[])),
+        ("a constant that adds a dimension", node("Add", &["obs", "deep"], "action", &[])),
+        ("weights that do not fit", node("MatMul", &["obs", "w42"], "action", &[])),
+        ("a choice among rows", node("ArgMax", &["obs"], "action", &[])),
+    ] {
+        let graph = model(&[node]).graph.unwrap();
+        assert!(Plain::new(&graph, "action", 3).is_none(), "{name}");
+    }
+    let mut twice =
+        model(&[node("Relu", &["obs"], "x", &[]), node("Tanh", &["x"], "action", &[])]).graph.unwrap();
+    assert!(Plain::new(&twice, "action", 3).is_some());
+    twice.node.insert(0, node("Neg", &["obs"], "x", &[]));
+    assert!(Plain::new(&twice, "action", 3).is_none(), "a name that stands for two things");
+}
+
+#[test]
+fn a_network_that_differs_from_tract_is_not_used() {
+    let nodes = [node("Gemm", &["obs", "w34", "b4"], "action", &[])];
+    let policy = policy(&nodes);
+    let with_bias = |change: f32| {
+        let mut proto = model(&nodes).graph.unwrap();
+        let bias = proto.initializer.iter_mut().find(|tensor| tensor.name == "b4").unwrap();
+        bias.float_data[2] += change;
+        Plain::new(&proto, "action", 3).unwrap()
+    };
+    assert!(policy.graph.agrees(&mut with_bias(0.0), &policy.action));
+    assert!(!policy.graph.agrees(&mut with_bias(1e-4), &policy.action));
+    let nodes = [
+        node("Identity", &["obs"], "same", &[]),
+        node("ArgMax", &["same"], "action", &[("axis", 1), ("keepdims", 0)]),
+    ];
+    let policy = Onnx::of(&model(&nodes), &choices(3)).unwrap();
+    let mut other =
+        Plain::new(&model(&[node("Mul", &["obs", "std"], "action", &[])]).graph.unwrap(), "action", 3)
+            .unwrap();
+    other.chooses = true;
+    assert!(policy.plain.is_some() && !policy.graph.agrees(&mut other, &policy.action));
+}
+
+#[test]
+fn nan_infinity_and_overflow_are_answered_as_tract_answers_them() {
+    let nodes = [
+        node("Gemm", &["obs", "w34", "b4"], "first", &[]),
+        node("Relu", &["first"], "hidden", &[]),
+        node("Gemm", &["hidden", "w43"], "last", &[]),
+        node("Tanh", &["last"], "action", &[]),
+    ];
+    let mut policy = policy(&nodes);
+    let mut plain = policy.plain.take();
+    for observation in [
+        [f32::NAN, 0.0, 0.0],
+        [0.0, f32::INFINITY, 0.0],
+        [0.0, 0.0, f32::NEG_INFINITY],
+        [f32::MAX, f32::MAX, f32::MAX],
+        [f32::MAX, -f32::MAX, f32::MAX],
+        [1e38, -3e38, 2e38],
+        [1e30, -1e30, 1e-30],
+        [f32::MIN_POSITIVE, 0.0, -0.0],
+    ] {
+        let expected = actions(&mut policy, &observation);
+        policy.plain = plain.take();
+        let found = actions(&mut policy, &observation);
+        plain = policy.plain.take();
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => {
+                assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{observation:?}");
+            }
+            (found, expected) => assert_eq!(found, expected, "{observation:?}"),
+        }
+    }
+    assert!(!plain.unwrap().reaches(&[f32::MAX]));
+}
