@@ -1,12 +1,14 @@
 //! `oto load`: many simulated students on a server, and how long it lets them wait.
 
+use crate::doors::{DoorError, admin_token};
+use crate::policy;
 use crate::serve::bundled;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_load::ceiling::states_per_second;
 use oto_load::echo::Echo;
 use oto_load::plan::Target;
-use oto_load::{LoadError, Measurement, Pace, Plan, Report, measure};
+use oto_load::{LoadError, Measurement, Pace, Plan, Publish, Report, measure};
 use oto_policy::{PolicyError, load_file};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +51,18 @@ pub struct LoadOptions {
     /// Process of the server, to see what it uses
     #[arg(long)]
     pid: Option<u32>,
+    /// Publish this MODEL through the operator's door meanwhile
+    #[arg(long, value_name = "MODEL")]
+    publish: Option<PathBuf>,
+    /// From one publication to the next, in seconds
+    #[arg(long, default_value_t = 0.1, requires = "publish")]
+    every: f64,
+    /// Where the server's operator is served
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", requires = "publish")]
+    admin: String,
+    /// File with the operator's token; otherwise it is in OTO_ADMIN_TOKEN
+    #[arg(long, value_name = "FILE", requires = "publish")]
+    admin_token: Option<PathBuf>,
     /// File with a bearer token for the handshake
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
@@ -66,6 +80,9 @@ pub enum LoadCommandError {
     /// The policy that was to be called in a loop.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The operator's token.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// It is not there.
     #[error("{0:?} is no bundled policy: give its model, --ceiling MODEL")]
     NotBundled(String),
@@ -100,6 +117,7 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         measured: seconds(options.seconds)?,
         patience: Duration::from_secs(10),
         seed: options.seed,
+        publish: options.publish.as_deref().map(|model| publish(options, model)).transpose()?,
     };
     plan.check()?;
     let token = match &options.token {
@@ -117,7 +135,7 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         false => None,
         true => {
             let echo = Echo::start().map_err(LoadError::from)?;
-            let target = target.echo(echo.address);
+            let (target, plan) = (target.echo(echo.address), Plan { publish: None, ..plan });
             Some(with_progress("echo", |p| measure(&target, &plan, true, None, p))?)
         }
     };
@@ -128,6 +146,18 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         std::fs::write(path, json + "\n").map_err(file(path))?;
     }
     Ok(())
+}
+
+/// What an operator does meanwhile.
+fn publish(options: &LoadOptions, model: &Path) -> Result<Publish, LoadCommandError> {
+    let bytes =
+        std::fs::read(model).map_err(|source| LoadCommandError::File { path: model.to_owned(), source })?;
+    Ok(Publish {
+        url: format!("http://{}{}", options.admin, policy::path(&options.policy, "publish")),
+        token: admin_token(options.admin_token.as_deref())?,
+        model: bytes.into(),
+        every: seconds(options.every)?,
+    })
 }
 
 /// The policy alone, on this machine.

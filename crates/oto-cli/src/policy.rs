@@ -98,12 +98,14 @@ struct Wanted<'a> {
     model: Option<&'a Path>,
 }
 
+/// The path of the operator's door at which something is done about a policy.
+pub(crate) fn path(policy: &str, what: &str) -> String {
+    format!("/policies/{}/{what}", utf8_percent_encode(policy, NON_ALPHANUMERIC))
+}
+
 impl What {
     fn wanted(&self) -> Wanted<'_> {
-        let of = |method, name: &str, what: &str, model| {
-            let path = format!("/policies/{}/{what}", utf8_percent_encode(name, NON_ALPHANUMERIC));
-            Wanted { method, path, model }
-        };
+        let of = |method, name: &str, what: &str, model| Wanted { method, path: path(name, what), model };
         match self {
             What::List => Wanted { method: "GET", path: "/policies".into(), model: None },
             What::Publish { name, file } => of("POST", name, "publish", Some(file)),

@@ -5,6 +5,7 @@
 //! come meanwhile, not only for the few that a waiting client would have sent ("coordinated omission").
 //!
 //! - [`plan`]: how many students ask how often about how much;
+//! - [`publish`]: an operator who publishes meanwhile;
 //! - [`student`]: one simulated student's socket;
 //! - [`run`]: the loop that sends and receives for all of them;
 //! - [`echo`]: a server that only sends back what comes: the machine's ceiling, under the same load;
@@ -20,11 +21,13 @@ pub mod ceiling;
 pub mod echo;
 pub mod plan;
 pub mod process;
+pub mod publish;
 pub mod report;
 pub mod run;
 pub mod student;
 
 pub use plan::{Pace, Plan};
+pub use publish::Publish;
 pub use report::{Measurement, Report};
 pub use run::measure;
 

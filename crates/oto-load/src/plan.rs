@@ -1,6 +1,6 @@
 //! How many students ask how often about how much, and what they ask.
 
-use crate::LoadError;
+use crate::{LoadError, Publish};
 use oto_proto::Space;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -31,8 +31,12 @@ pub struct Plan {
     pub patience: Duration,
     /// Of the students' times and states.
     pub seed: u64,
+    /// What is published meanwhile.
+    pub publish: Option<Publish>,
 }
 
+/// The shortest time between publications.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest measurement: a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
@@ -53,6 +57,14 @@ impl Plan {
         }
         if self.rows == 0 || self.pace == Pace::Saturate(0) {
             return wrong("expected at least one state, and one request".into());
+        }
+        if let Some(publish) = &self.publish
+            && publish.every < SHORTEST
+        {
+            return wrong(format!(
+                "expected at least {SHORTEST:?} between publications, got {:?}",
+                publish.every
+            ));
         }
         if self.measured.is_zero() || self.measured.max(self.warm_up) > LONGEST {
             return wrong(format!("expected a measurement of up to a day, got {:?}", self.measured));

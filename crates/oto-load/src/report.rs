@@ -2,6 +2,7 @@
 
 use crate::plan::{Pace, Plan};
 use crate::process::Used;
+use crate::publish::Published;
 use crate::student::Student;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -91,7 +92,7 @@ impl Recorder {
         self.lost += lost as u64;
     }
 
-    pub fn done(self, plan: &Plan, server: Option<Used>) -> Measurement {
+    pub fn done(self, plan: &Plan, server: Option<Used>, published: Option<Published>) -> Measurement {
         let seconds = plan.measured.as_secs_f64();
         let at = |share: f64| self.latencies.value_at_quantile(share) as f64 / 1e3;
         Measurement {
@@ -120,6 +121,7 @@ impl Recorder {
                 max: self.latencies.max() as f64 / 1e3,
             },
             server,
+            published,
         }
     }
 }
@@ -174,6 +176,8 @@ pub struct Measurement {
     pub milliseconds: Latency,
     /// What the server's process used.
     pub server: Option<Used>,
+    /// What was published meanwhile.
+    pub published: Option<Published>,
 }
 
 /// A server beside what it is held to.
@@ -235,6 +239,17 @@ impl fmt::Display for Report {
                 1e6 * used.processor_seconds / states.max(1.0),
             )?;
         }
+        if let Some(published) = &self.server.published {
+            writeln!(
+                f,
+                "published {} times of {}, the slowest in {:.1} ms, at most {:.1} ms after the one before",
+                published.done, published.due, published.slowest_ms, published.longest_gap_ms
+            )?;
+            published
+                .refused
+                .iter()
+                .try_for_each(|why| writeln!(f, "the first that was not published: {why}"))?;
+        }
         if let Some(wrong) = &self.server.first_wrong {
             writeln!(f, "the first that was wrong: {wrong}")?;
         }
@@ -265,8 +280,9 @@ mod tests {
             measured: second,
             patience: second,
             seed: 0,
+            publish: None,
         };
-        let measured = recorder.done(&plan, None);
+        let measured = recorder.done(&plan, None, None);
         assert_eq!((measured.sent, measured.answered, measured.versions), (2, 2, 1), "the middle two");
         assert!((measured.milliseconds.p50 - 300.0).abs() < 1.0);
         assert_eq!(measured.states_per_second, 8.0);

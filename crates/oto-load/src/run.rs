@@ -3,7 +3,7 @@
 use crate::plan::{Pace, Plan, Target};
 use crate::report::{Measurement, Recorder};
 use crate::student::{Heard, Student};
-use crate::{LoadError, process};
+use crate::{LoadError, process, publish};
 use oto_env::rng::Rng;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -44,6 +44,7 @@ pub fn measure(
     if let Pace::Saturate(requests) = plan.pace {
         (0..plan.students).for_each(|i| (0..requests).for_each(|_| crowd.ask(i, start, &mut recorder)));
     }
+    let publishing = plan.publish.as_ref().map(|publish| publish.start(warm, end)).transpose()?;
     let (mut idle, mut shown) = (None, start);
     loop {
         let now = Instant::now();
@@ -65,13 +66,15 @@ pub fn measure(
         crowd.hear(wait.min(LOOK), &mut recorder, matches!(plan.pace, Pace::Saturate(_)))?;
     }
     let after = process::usage(pid)?;
+    let published = publish::counted(publishing)?;
     let give_up = Instant::now() + plan.patience;
     while crowd.waits() && Instant::now() < give_up {
         crowd.hear(LOOK, &mut recorder, false)?;
     }
     crowd.students.iter().flatten().for_each(|student| recorder.lost(student));
     progress(1.0);
-    Ok(recorder.done(plan, process::between(alone, connected, idle.flatten(), after, plan.students)))
+    let used = process::between(alone, connected, idle.flatten(), after, plan.students);
+    Ok(recorder.done(plan, used, published))
 }
 
 /// When whom to ask for: each student at a moment of its own within the first interval, and then every interval.
@@ -227,6 +230,7 @@ mod tests {
             measured: second,
             patience: second,
             seed: 1,
+            publish: None,
         };
         let start = Instant::now();
         let mut schedule = Schedule::new(&plan, start, &mut Rng::new(1));
