@@ -19,6 +19,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 /// tungstenite's default of 128 KiB for each direction would be most of a connection's memory. Larger messages make
 /// room for themselves once their length is known and allowed.
 const SOCKET_BUFFER_BYTES: usize = 2 << 10;
+/// What a frame has beside its payload, at most.
+const FRAME_BYTES: usize = 10;
 
 /// How a conversation ends.
 pub(crate) enum End {
@@ -78,6 +80,14 @@ pub(crate) fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
+async fn in_time(limits: &Limits, work: impl Future<Output = Result<(), Error>>) -> Result<(), End> {
+    match timeout(limits.write_timeout, work).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone),
+        Err(_) => Err(End::Slow),
+    }
+}
+
 /// The student's socket.
 pub(crate) struct Peer<'a> {
     socket: WebSocketStream<TokioIo<Upgraded>>,
@@ -85,6 +95,8 @@ pub(crate) struct Peer<'a> {
     pub limits: &'a Limits,
     /// Where its messages are counted.
     pub metrics: &'a Metrics,
+    /// Bytes that were added and not sent.
+    added: usize,
 }
 
 impl<'a> Peer<'a> {
@@ -93,13 +105,13 @@ impl<'a> Peer<'a> {
         let largest = limits.message_bytes.max(MAX_CONTROL_BYTES);
         let settings = WebSocketConfig::default()
             .read_buffer_size(SOCKET_BUFFER_BYTES)
-            .write_buffer_size(0)
-            // Room for one answer: each is flushed before the next is written.
+            .write_buffer_size(SOCKET_BUFFER_BYTES)
+            // Room for one message beside what may be added.
             .max_write_buffer_size(2 * largest)
             .max_message_size(Some(largest))
             .max_frame_size(Some(largest));
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await;
-        Peer { socket, limits, metrics }
+        Peer { socket, limits, metrics, added: 0 }
     }
 
     /// The next message.
@@ -119,14 +131,29 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Sends a message, for as long as the student takes it in time.
-    pub async fn send(&mut self, message: Message) -> Result<(), End> {
-        self.metrics.sent(message.len());
-        match timeout(self.limits.write_timeout, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Slow),
+    /// Adds a message to what is sent next. What would be more than a little is sent first.
+    pub async fn add(&mut self, message: Message) -> Result<(), End> {
+        let bytes = message.len() + FRAME_BYTES;
+        if self.added + bytes > SOCKET_BUFFER_BYTES {
+            self.flush().await?;
         }
+        self.added += bytes;
+        self.metrics.sent(message.len());
+        in_time(self.limits, self.socket.feed(message)).await
+    }
+
+    /// Sends what was added, for as long as the student takes it in time.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        match std::mem::take(&mut self.added) {
+            0 => Ok(()),
+            _ => in_time(self.limits, self.socket.flush()).await,
+        }
+    }
+
+    /// Sends a message, and what was added before it.
+    pub async fn send(&mut self, message: Message) -> Result<(), End> {
+        self.add(message).await?;
+        self.flush().await
     }
 
     /// Sends a control message.

@@ -12,6 +12,7 @@ use crate::queue::{self, Answer, NotTaken, Request, Said};
 use crate::random;
 use crate::stopping::Stopping;
 use crate::submit::{self, Submissions};
+use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use oto_policy::action;
@@ -24,6 +25,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -114,6 +116,8 @@ struct Lesson {
     reply: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     in_flight: u16,
+    /// When the requests came whose answers were added and not sent.
+    added: Vec<Instant>,
     /// There if it was granted.
     submissions: Option<Submissions>,
     refusals: u32,
@@ -177,6 +181,7 @@ impl Lesson {
             reply,
             answers,
             in_flight,
+            added: Vec::new(),
             submissions,
             refusals,
             observation,
@@ -193,14 +198,23 @@ impl Lesson {
             tokio::select! {
                 biased;
                 () = stopping.begun() => return self.finish(peer).await,
-                Some(answer) = self.answers.recv() => self.pass_on(peer, answer).await?,
+                Some(answer) = self.answers.recv() => {
+                    self.pass_on(peer, answer).await?;
+                    self.pass_on_rest(peer).await?;
+                }
                 said = written(&mut self.submissions) => peer.say(said).await?,
                 () = self.teacher.published() => self.tell_version(peer).await?,
                 message = peer.receive() => {
                     silence.broken();
-                    if let Some(end) = self.hear(peer, message?).await? {
+                    let heard = self.hear_all(peer, message).await;
+                    // What is answered already leaves together, and before whatever ends this.
+                    let passed = self.pass_on_rest(peer).await;
+                    if let Some(end) = heard? {
                         return Ok(end);
                     }
+                    passed?;
+                    // Whoever always has more to ask lets others go first.
+                    yield_now().await;
                 }
                 () = &mut alarm => {
                     if silence.alarm()? {
@@ -215,9 +229,7 @@ impl Lesson {
     /// Tells of a version, after all answers of the ones before it.
     async fn tell_version(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
         let version = self.teacher.version();
-        while let Ok(answer) = self.answers.try_recv() {
-            self.pass_on(peer, answer).await?;
-        }
+        self.pass_on_rest(peer).await?;
         if version > self.version {
             self.version = version;
             peer.say(ServerMessage::Published(Published { version })).await?;
@@ -232,12 +244,31 @@ impl Lesson {
             // This half of the lesson holds a sender, so that the channel stays open.
             let Some(answer) = self.answers.recv().await else { break };
             self.pass_on(peer, answer).await?;
+            self.pass_on_rest(peer).await?;
         }
         if self.submissions.as_ref().is_some_and(Submissions::busy) {
             let said = written(&mut self.submissions).await;
             peer.say(said).await?;
         }
         Ok(End::Restarting)
+    }
+
+    /// Takes in a message and those that came with it, no more than may be in flight.
+    async fn hear_all(
+        &mut self,
+        peer: &mut Peer<'_>,
+        mut message: Result<Message, End>,
+    ) -> Result<Option<End>, End> {
+        for _ in 1..peer.limits.credits.max(1) {
+            if let Some(end) = self.hear(peer, message?).await? {
+                return Ok(Some(end));
+            }
+            match peer.receive().now_or_never() {
+                Some(next) => message = next,
+                None => return Ok(None),
+            }
+        }
+        self.hear(peer, message?).await
     }
 
     async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
@@ -323,7 +354,17 @@ impl Lesson {
         })
     }
 
-    /// Sends an answer, in the student's own actions.
+    /// Sends all answers that are there.
+    async fn pass_on_rest(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.pass_on(peer, answer).await?;
+        }
+        peer.flush().await?;
+        self.added.drain(..).for_each(|came| peer.metrics.answered(came));
+        Ok(())
+    }
+
+    /// Adds an answer, in the student's own actions, to what is sent next.
     async fn pass_on(&mut self, peer: &mut Peer<'_>, answer: Answer) -> Result<(), End> {
         self.in_flight = self.in_flight.saturating_sub(1);
         let frame = match answer.said {
@@ -335,10 +376,10 @@ impl Lesson {
             }
         };
         match frame {
-            Ok(frame) => peer.send(Message::binary(frame)).await?,
+            Ok(frame) => peer.add(Message::binary(frame)).await?,
             Err(error) => peer.say(ServerMessage::Error(error.about(Some(answer.id)))).await?,
         }
-        peer.metrics.answered(answer.came);
+        self.added.push(answer.came);
         Ok(())
     }
 
