@@ -20,12 +20,15 @@ impl Big {
         }
     }
 
-    /// Gives the remainder.
+    /// Gives the remainder, and keeps no zeros at the top.
     fn divide(&mut self, divisor: u32) -> u32 {
         let mut rest = 0;
         for limb in self.0.iter_mut().rev() {
             let dividend = rest << 32 | u64::from(*limb);
             (*limb, rest) = ((dividend / u64::from(divisor)) as u32, dividend % u64::from(divisor));
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
         }
         rest as u32
     }
@@ -82,15 +85,20 @@ fn magnitude(text: &str) -> f64 {
 fn scaled(mut number: Big, exponent: i64, mut rest: bool) -> f64 {
     let mut bits_below = 0;
     if exponent >= 0 {
-        (0..exponent).for_each(|_| number.multiply_add(10, 0));
+        tens(exponent.unsigned_abs()).for_each(|ten| number.multiply_add(ten, 0));
     } else {
         // So many bits below the point that division leaves 64 of them, as 10 < 2^(7/2).
         let limbs = exponent.unsigned_abs() as usize * 7 / 64 + 3;
         number.0.splice(0..0, std::iter::repeat_n(0, limbs));
-        (exponent..0).for_each(|_| rest |= number.divide(10) != 0);
+        tens(exponent.unsigned_abs()).for_each(|ten| rest |= number.divide(ten) != 0);
         bits_below = limbs * 32;
     }
     round(&number, bits_below as i64, rest)
+}
+
+/// Powers of ten whose product is `10^exponent`, each as large as a limb allows: a megabyte of small numbers takes its time already.
+fn tens(exponent: u64) -> impl Iterator<Item = u32> {
+    (0..exponent.div_ceil(9)).map(move |i| 10_u32.pow((exponent - 9 * i).min(9) as u32))
 }
 
 /// `number / 2^bits_below`, and a little more where there is a `rest`.

@@ -1,4 +1,5 @@
-//! A JSON text (RFC 8259) becomes a tree. Keys are unique; lists and objects lie at most [`MAX_DEPTH`] deep.
+//! A JSON text (RFC 8259) becomes a tree. Keys are unique, at most [`MAX_KEYS`] in an object; lists and objects lie at most
+//! [`MAX_DEPTH`] deep.
 
 use crate::decimal;
 use crate::read::Failure;
@@ -7,10 +8,13 @@ use crate::{Json, JsonError, Number};
 /// How deep lists and objects may lie in each other: this reader calls itself for each.
 const MAX_DEPTH: usize = 128;
 
+/// How many keys an object may have: each is compared with all before it.
+const MAX_KEYS: usize = 1024;
+
 /// Reads a text as a tree.
 ///
 /// # Errors
-/// No JSON, or a key that is there twice; says where.
+/// No JSON, a key that is there twice, or more keys or depth than a text of ours has; says where.
 pub fn parse(text: &str) -> Result<Json, JsonError> {
     let mut parser = Parser { text, at: 0, depth: 0 };
     let read = parser.value().and_then(|value| match parser.peek() {
@@ -97,6 +101,9 @@ impl<'a> Parser<'a> {
         while self.another(b'}', entries.is_empty())? {
             if self.peek() != Some(b'"') {
                 return Err(self.wrong("expected a key"));
+            }
+            if entries.len() == MAX_KEYS {
+                return Err(self.wrong("too many keys in an object"));
             }
             let key = self.string()?;
             if entries.iter().any(|(name, _)| *name == key) {

@@ -122,3 +122,15 @@ fn texts_at_the_edges_are_read_alike() {
         assert_eq!(ours.clone().ok(), theirs.ok(), "{text}: {ours:?}");
     }
 }
+
+#[test]
+fn an_object_has_a_thousand_keys_and_not_endlessly_more() {
+    let object = |keys: usize| {
+        let entries: Vec<String> = (0..keys).map(|i| format!("\"{i}\":{i}")).collect();
+        format!("{{{}}}", entries.join(","))
+    };
+    let Ok(Json::Object(entries)) = oto_json::parse(&object(1024)) else { panic!("it is an object") };
+    assert_eq!(entries.len(), 1024);
+    let error = oto_json::parse(&object(1025)).unwrap_err().to_string();
+    assert!(error.starts_with("too many keys in an object at line 1"), "{error}");
+}
