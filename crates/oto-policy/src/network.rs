@@ -17,7 +17,7 @@ use crate::spaces::{self, ActionShape, Input};
 use crate::steps::Steps;
 use crate::tensors::{StateDict, Tensor};
 use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
-use oto_proto::Space;
+use oto_proto::{MAX_WIDTH, Space};
 use oto_rl::convolution::{Convolution, Eye};
 use oto_rl::mlp::{Activation, Layer, Mlp};
 use oto_rl::network::Actor;
@@ -94,6 +94,12 @@ impl Network {
 
     fn of(Parts { eye, layers, head }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
         let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
+        let widest = layers.iter().map(|layer| layer.bias.len()).max().unwrap_or(0);
+        if widest > MAX_WIDTH {
+            // A run keeps the numbers of a layer for all of its rows.
+            let (found, max) = (widest as u64, MAX_WIDTH as u64);
+            return Err(PolicyError::TooLarge { what: "a layer".into(), found, max, unit: "outputs" });
+        }
         let inputs = layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
         let mlp = Mlp::new(inputs, layers).map_err(|e| misfit(e.to_string()))?;
         if let Some(seen) = eye.as_ref().map(|eye| eye.convolution().outputs())
@@ -427,6 +433,10 @@ fn layer(dict: &StateDict, name: &str, activation: Activation) -> Result<Layer, 
         let message = format!("{name}.weight has the shape {:?}, expected [outputs, inputs]", weight.shape);
         return Err(PolicyError::Unsupported(message));
     };
+    // Before room is made: an empty tensor may have any other dimension.
+    if inputs == 0 || outputs == 0 {
+        return Err(PolicyError::Unsupported(format!("{name}.weight is empty")));
+    }
     let bias = match dict.get(&format!("{name}.bias")) {
         None => vec![0.0; outputs],
         Some(Tensor { shape, values }) if *shape == [outputs] => values.clone(),
@@ -435,8 +445,5 @@ fn layer(dict: &StateDict, name: &str, activation: Activation) -> Result<Layer, 
             return Err(PolicyError::Unsupported(message));
         }
     };
-    if inputs == 0 || outputs == 0 {
-        return Err(PolicyError::Unsupported(format!("{name}.weight is empty")));
-    }
     Ok(Layer { weight: weight.values.clone(), bias, activation })
 }

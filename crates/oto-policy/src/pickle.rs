@@ -21,6 +21,14 @@ pub(crate) struct TensorRef {
     pub strides: Vec<usize>,
 }
 
+/// The longest name of a class, a tensor or a storage, in bytes. A pickle may refer to one text as often as it likes, and each name is
+/// a copy.
+const MAX_NAME: usize = 1024;
+/// The most entries of a state dict, of which each may be the same tensor.
+const MAX_TENSORS: usize = 1 << 14;
+/// The most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 8;
+
 /// A place in [`Machine::nodes`].
 type Id = usize;
 
@@ -53,6 +61,9 @@ pub(crate) fn read_state_dict(pickle: &[u8]) -> Result<Vec<TensorRef>, String> {
     let Node::Dict(items) = &machine.nodes[top] else {
         return Err("expected a dictionary of tensors".into());
     };
+    if items.len() > MAX_TENSORS {
+        return Err(format!("a state dict has at most {MAX_TENSORS} tensors, this one has {}", items.len()));
+    }
     let tensors = items.iter().filter_map(|(key, value)| machine.tensor(*key, *value).transpose());
     tensors.collect()
 }
@@ -196,6 +207,9 @@ impl<'a> Machine<'a> {
         let (Node::Text(module), Node::Text(name)) = (&self.nodes[module], &self.nodes[name]) else {
             return Err("a class is named by two texts".into());
         };
+        if module.len() + name.len() > MAX_NAME {
+            return Err(format!("a class has a name of {} bytes", module.len() + name.len()));
+        }
         let class = format!("{module} {name}");
         self.push(Node::Global(class));
         Ok(())
@@ -274,7 +288,10 @@ impl<'a> Machine<'a> {
             return Ok(None);
         };
         let tensor = self.rebuild(name, parts);
-        tensor.map(Some).ok_or_else(|| format!("tensor {name:?} is not as torch writes it"))
+        tensor.map(Some).ok_or_else(|| {
+            let name: String = name.chars().take(64).collect();
+            format!("tensor {name:?} is not as torch writes it")
+        })
     }
 
     /// The arguments of a call of `function`.
@@ -294,6 +311,9 @@ impl<'a> Machine<'a> {
         let (Node::Global(class), Node::Text(file)) = (&self.nodes[*class], &self.nodes[*file]) else {
             return None;
         };
+        if [name, class, file].iter().any(|text| text.len() > MAX_NAME) {
+            return None;
+        }
         Some(TensorRef {
             name: name.to_owned(),
             storage_type: class.strip_prefix("torch ")?.to_owned(),
@@ -306,7 +326,8 @@ impl<'a> Machine<'a> {
 
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         let Node::Tuple(items) = &self.nodes[id] else { return None };
-        items.iter().map(|item| self.size(*item)).collect()
+        let few = items.len() <= MAX_DIMENSIONS;
+        few.then(|| items.iter().map(|item| self.size(*item)).collect())?
     }
 
     fn size(&self, id: Id) -> Option<usize> {

@@ -172,7 +172,7 @@ impl Storages<'_> {
         }
         let bytes = self.storage(&tensor.storage)?;
         let dims = tensor.shape.len();
-        if dims != tensor.strides.len() || dims > 8 {
+        if dims != tensor.strides.len() {
             return Err(malformed(format!(
                 "tensor {:?} has {dims} dimensions and {} strides",
                 tensor.name,

@@ -182,6 +182,44 @@ fn pickles_made_to_hurt() {
     }
 }
 
+/// Each reference is a few bytes, and would be a copy of a megabyte.
+#[test]
+fn pickles_that_name_much_with_one_long_text_are_refused() {
+    let long = [&b"X"[..], &(1_u32 << 20).to_le_bytes(), &vec![b'x'; 1 << 20]].concat();
+    let classes = [b"\x80\x02", &long[..], b"q\0", &b"h\0h\0\x93".repeat(100_000), b"."].concat();
+    assert!(refusal(&archive(&classes)).to_string().contains("a name of 2097152 bytes"));
+    let sound = pickle([2, 2], [2, 1], 0);
+    let named = [&b"\x80\x02}"[..], &long, &sound[b"\x80\x02}X\x06\0\0\0weight".len()..]].concat();
+    let error = refusal(&archive(&named)).to_string();
+    assert!(error.contains("not as torch writes it") && error.len() < 200, "{error}");
+    let many = [&b"\x80\x02}("[..], &b"K\0K\0".repeat(20_000), b"u."].concat();
+    assert!(refusal(&archive(&many)).to_string().contains("at most 16384 tensors"));
+}
+
+#[test]
+fn an_empty_layer_with_a_trillion_outputs_is_refused() {
+    let header = br#"{"action_net.weight":{"dtype":"F32","shape":[1099511627776,0],"data_offsets":[0,0]}}"#;
+    let file = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+    assert!(refusal(&file).to_string().contains("action_net.weight is empty"));
+}
+
+#[test]
+fn a_layer_that_would_make_gigabytes_of_a_run_is_refused() {
+    let file = |hidden: usize| {
+        let tensor = |name: &str, shape: [usize; 2], begin: usize| {
+            let end = begin + 4 * hidden;
+            format!(
+                r#""q_net.q_net.{name}.weight":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+            )
+        };
+        let tensors = [tensor("0", [hidden, 1], 0), tensor("2", [1, hidden], 4 * hidden)].join(",");
+        let header = format!("{{{tensors}}}");
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; 8 * hidden]].concat()
+    };
+    load(&file(1 << 16), &Metadata::default()).map(drop).unwrap();
+    assert!(matches!(refusal(&file((1 << 16) + 1)), PolicyError::TooLarge { found: 65_537, .. }));
+}
+
 #[test]
 fn an_archive_that_swells_is_not_unpacked() {
     let zeros = vec![0; 80 << 20];
