@@ -28,6 +28,10 @@ mod d4rl;
 mod dataset;
 mod error;
 mod files;
+#[cfg(feature = "parquet")]
+mod footer;
+#[doc(hidden)]
+pub mod fuzz;
 mod gymnasium;
 mod hdf5;
 mod minari;

@@ -5,10 +5,11 @@
 
 use crate::hdf5::{Array, MAX_NUMBERS};
 use crate::minari::{self, Described, Shapes};
-use crate::{DataError, Dataset, Episode};
+use crate::{DataError, Dataset, Episode, footer};
 use bytes::Bytes;
 use oto_env::Space;
 use parquet::basic::Compression;
+use parquet::column::page::{Page, PageReader};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::{BoolType, DataType, DoubleType, FloatType, Int64Type};
@@ -138,12 +139,14 @@ pub(crate) fn read(
     minari::finish(described, shapes, episodes)
 }
 
-fn read_episode(
+/// Reads the file of an episode; at most `left` numbers.
+pub(crate) fn read_episode(
     what: &str,
     bytes: Vec<u8>,
     shapes: &mut Shapes,
     left: &mut u64,
 ) -> Result<Episode, DataError> {
+    footer::check(&bytes).map_err(|reason| DataError::Parquet { what: what.into(), reason })?;
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(|error| failure(what, error))?;
     let column = |name: &str, left: &mut u64| read_column(&reader, &format!("{what}/{name}"), name, left);
     let mut rewards = column("rewards", left)?;
@@ -196,6 +199,10 @@ fn read_column(
     let (mut values, mut rows, mut whole) = (Vec::new(), 0, true);
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(failed)?;
+        let found = claimed(group.get_column_page_reader(index).map_err(failed)?).map_err(failed)?;
+        if found > *left {
+            return Err(DataError::TooLarge { what: what.into(), found, max: *left, unit: "numbers" });
+        }
         rows += match group.get_column_reader(index).map_err(failed)? {
             ColumnReader::BoolColumnReader(c) => numbers(c, what, left, &mut values, f64::from)?,
             ColumnReader::Int32ColumnReader(c) => numbers(c, what, left, &mut values, f64::from)?,
@@ -220,6 +227,23 @@ fn read_column(
         return Err(DataError::Parquet { what: what.into(), reason });
     }
     Ok(Array { rows, width, whole, values })
+}
+
+/// How many numbers the pages of a column say they have, before any is unpacked: a page of a few bytes may stand for billions.
+fn claimed(mut pages: Box<dyn PageReader>) -> Result<u64, ParquetError> {
+    let mut claimed = 0;
+    while let Some(page) = pages.peek_next_page()? {
+        claimed = page.num_levels.map_or(claimed, |levels| levels.saturating_add(claimed));
+        if !page.is_dict {
+            pages.skip_next_page()?;
+        } else if let Some(Page::DictionaryPage { buf, num_values, .. }) = pages.get_next_page()?
+            && num_values as usize > buf.len()
+        {
+            let reason = format!("a dictionary of {num_values} numbers in {} bytes", buf.len());
+            return Err(ParquetError::General(reason));
+        }
+    }
+    Ok(claimed as u64)
 }
 
 /// Adds a column's numbers, and gives how many rows they were.
@@ -253,5 +277,69 @@ fn failure(what: &str, error: ParquetError) -> DataError {
     DataError::Parquet {
         what: what.into(),
         reason: reason.lines().next().unwrap_or("").chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::basic::Encoding;
+    use parquet::column::page::PageMetadata;
+    use std::collections::VecDeque;
+
+    /// A column of these pages.
+    struct Pages(VecDeque<Page>);
+
+    impl Iterator for Pages {
+        type Item = Result<Page, ParquetError>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            self.0.pop_front().map(Ok)
+        }
+    }
+
+    impl PageReader for Pages {
+        fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+            Ok(self.0.pop_front())
+        }
+
+        fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+            let metadata = |page: &Page| {
+                let is_dict = matches!(page, Page::DictionaryPage { .. });
+                let num_levels = (!is_dict).then_some(page.num_values() as usize);
+                PageMetadata { num_rows: None, num_levels, is_dict }
+            };
+            Ok(self.0.front().map(metadata))
+        }
+
+        fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+            self.0.pop_front();
+            Ok(())
+        }
+    }
+
+    fn data(num_values: u32) -> Page {
+        Page::DataPage {
+            buf: Bytes::new(),
+            num_values,
+            encoding: Encoding::PLAIN,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        }
+    }
+
+    #[test]
+    fn what_pages_claim_is_known_before_they_are_unpacked() {
+        let dictionary = |num_values| Page::DictionaryPage {
+            buf: Bytes::from_static(&[0; 16]),
+            num_values,
+            encoding: Encoding::PLAIN,
+            is_sorted: false,
+        };
+        let count = |pages: Vec<Page>| claimed(Box::new(Pages(pages.into())));
+        assert_eq!(count(vec![dictionary(2), data(300), data(u32::MAX)]).unwrap(), 300 + u64::from(u32::MAX));
+        let error = count(vec![dictionary(1 << 30), data(300)]).unwrap_err().to_string();
+        assert!(error.contains("a dictionary of 1073741824 numbers in 16 bytes"), "{error}");
     }
 }
