@@ -137,6 +137,29 @@ impl Access {
     }
 }
 
+/// What must hold of the operator's file whatever its bytes are; `oto-fuzz` asks it, and is told whether they were taken. A ticket lets its owner in once, and a budget
+/// says how long to wait.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    let Ok(access) = serde_json::from_slice::<Access>(bytes) else { return false };
+    // Secrets elsewhere would be read from this machine.
+    if access.machines.iter().any(|machine| machine.token_file.is_some() || machine.token_env.is_some()) {
+        return false;
+    }
+    let Ok(doorkeeper) = access.doorkeeper() else { return false };
+    let Some(page) = doorkeeper.page("https://page.example") else { return false };
+    let (ticket, good) = doorkeeper.issue(page.clone()).expect("randomness");
+    let redeemed = doorkeeper.redeem(&ticket);
+    assert!(redeemed.is_some() || good < Duration::from_secs(60), "a ticket is good once");
+    assert!(doorkeeper.redeem(&ticket).is_none(), "and only once");
+    for states in [1, 1 << 40, usize::MAX, 1] {
+        if let Err(pause) = page.spend(states) {
+            assert!(pause <= Duration::from_secs(3600));
+        }
+    }
+    true
+}
+
 impl Machine {
     fn hash(&self) -> Result<String, String> {
         let token = match (&self.token_file, &self.token_env, &self.token_sha256) {

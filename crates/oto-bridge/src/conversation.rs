@@ -213,7 +213,7 @@ fn write(to: &mut ChildStdin, frame: &Frame) -> io::Result<()> {
     to.flush()
 }
 
-fn read(from: &mut ChildStdout, frame: &mut Frame) -> io::Result<()> {
+fn read(mut from: impl Read, frame: &mut Frame) -> io::Result<()> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
     let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
@@ -227,6 +227,14 @@ fn read(from: &mut ChildStdout, frame: &mut Frame) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// The answers that these bytes are, as far as they are any.
+pub(crate) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = (u8, Vec<u8>)> {
+    std::iter::from_fn(move || {
+        let mut frame = Frame::default();
+        read(&mut bytes, &mut frame).ok().map(|()| (frame.kind, frame.bytes))
+    })
 }
 
 /// Keeps the last of what is printed.

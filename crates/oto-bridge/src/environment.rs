@@ -1,6 +1,6 @@
 //! A Gymnasium environment as [`Environment`]: requests become frames, answers are checked before they are believed.
 
-use crate::conversation::{BridgeError, Conversation};
+use crate::conversation::{BridgeError, Conversation, answers};
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 use std::path::PathBuf;
 use std::process::Command;
@@ -115,26 +115,73 @@ impl Gymnasium {
         observation: &mut [f32],
     ) -> Result<[u8; HEAD], BridgeError> {
         let answer = self.conversation.ask(kind, write)?;
-        let expected = HEAD + observation.len() * if self.about.bytes { 1 } else { size_of::<f32>() };
-        let Some((head, seen)) = answer.split_first_chunk().filter(|_| answer.len() == expected) else {
-            let got = format!("{} bytes", answer.len());
-            return Err(self.conversation.answered(&format!("{expected} bytes"), got));
-        };
-        let head = *head;
-        if self.about.bytes {
-            observation.iter_mut().zip(seen).for_each(|(to, byte)| *to = f32::from(*byte));
-            return Ok(head);
-        }
-        let (numbers, _) = seen.as_chunks::<4>();
-        observation.iter_mut().zip(numbers).for_each(|(to, from)| *to = f32::from_le_bytes(*from));
-        match observation.iter().position(|x| !x.is_finite()) {
-            None => Ok(head),
-            Some(index) => {
-                let got = format!("{} as number {index} of the observation", observation[index]);
-                Err(self.conversation.answered("finite numbers", got))
-            }
+        let seen = seen(answer, self.about.bytes, observation);
+        seen.map_err(|Misfit { expected, got }| self.conversation.answered(&expected, got))
+    }
+}
+
+/// An answer that cannot be believed: what was expected and what came.
+struct Misfit {
+    expected: String,
+    got: String,
+}
+
+/// Splits an answer into what is before the observation and the observation, which is written.
+fn seen<const HEAD: usize>(
+    answer: &[u8],
+    bytes: bool,
+    observation: &mut [f32],
+) -> Result<[u8; HEAD], Misfit> {
+    let expected = HEAD + observation.len() * if bytes { 1 } else { size_of::<f32>() };
+    let Some((head, seen)) = answer.split_first_chunk().filter(|_| answer.len() == expected) else {
+        return Err(Misfit { expected: format!("{expected} bytes"), got: format!("{} bytes", answer.len()) });
+    };
+    if bytes {
+        observation.iter_mut().zip(seen).for_each(|(to, byte)| *to = f32::from(*byte));
+        return Ok(*head);
+    }
+    let (numbers, _) = seen.as_chunks::<4>();
+    observation.iter_mut().zip(numbers).for_each(|(to, from)| *to = f32::from_le_bytes(*from));
+    match observation.iter().position(|x| !x.is_finite()) {
+        None => Ok(*head),
+        Some(index) => {
+            let got = format!("{} as number {index} of the observation", observation[index]);
+            Err(Misfit { expected: "finite numbers".into(), got })
         }
     }
+}
+
+/// Reads what stands before the observation in a step's answer.
+fn outcome([reward @ .., terminated, truncated]: [u8; STEP_HEAD]) -> Result<Step, Misfit> {
+    let reward = f64::from_le_bytes(reward);
+    if !reward.is_finite() || terminated > 1 || truncated > 1 {
+        let got = format!("{reward} as the reward, {terminated} and {truncated} as truths");
+        return Err(Misfit { expected: "a finite number, and 0 or 1".into(), got });
+    }
+    Ok(Step { reward, terminated: terminated == 1, truncated: truncated == 1 })
+}
+
+/// What must hold of a process's answers whatever its bytes are; `oto-fuzz` asks it, and is told whether a step was believed. What is
+/// believed is a space that is one, and numbers that are.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let mut answers = answers(bytes);
+    let Some(Ok(about)) = answers.next().map(|(_, answer)| about(&answer)) else { return false };
+    assert!(about.observation.validate().is_ok() && about.action.validate().is_ok());
+    let mut observation = vec![0.0; about.observation.width()];
+    let mut stepped = false;
+    for (kind, answer) in answers {
+        if kind == b'R' && seen::<0>(&answer, about.bytes, &mut observation).is_ok() {
+            assert!(observation.iter().all(|x| x.is_finite()));
+        }
+        if kind == b'S'
+            && let Ok(head) = seen(&answer, about.bytes, &mut observation)
+            && let Ok(step) = outcome(head)
+        {
+            assert!(step.reward.is_finite() && observation.iter().all(|x| x.is_finite()));
+            stepped = true;
+        }
+    }
+    stepped
 }
 
 /// Reads a description; an error says what came instead.
@@ -196,13 +243,8 @@ impl Environment for Gymnasium {
             Action::Continuous(vector) => to.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
         };
         let head: [u8; STEP_HEAD] = self.ask(b'S', write, observation).map_err(outside)?;
-        let [reward @ .., terminated, truncated] = head;
-        let reward = f64::from_le_bytes(reward);
-        if !reward.is_finite() || terminated > 1 || truncated > 1 {
-            let got = format!("{reward} as the reward, {terminated} and {truncated} as truths");
-            return Err(outside(self.conversation.answered("a finite number, and 0 or 1", got)));
-        }
-        let step = Step { reward, terminated: terminated == 1, truncated: truncated == 1 };
+        let step = outcome(head)
+            .map_err(|Misfit { expected, got }| outside(self.conversation.answered(&expected, got)))?;
         if !step.done() {
             self.phase = Phase::Running;
         }

@@ -9,3 +9,8 @@ mod environment;
 
 pub use conversation::BridgeError;
 pub use environment::{Gymnasium, Options, use_python};
+
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    environment::fuzz(bytes)
+}

@@ -118,8 +118,14 @@ fn add_text(arg: &Arg, long: &str, text: &str, out: &mut Vec<OsString>) {
 
 /// The flags that a file stands for, with their settings' names.
 fn read(path: PathBuf, serve: &Command) -> Result<Vec<(String, Vec<OsString>)>, SettingsError> {
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| SettingsError::File { path: path.clone(), error })?;
+    match std::fs::read_to_string(&path) {
+        Ok(text) => flags(path, &text, serve),
+        Err(error) => Err(SettingsError::File { path, error }),
+    }
+}
+
+/// The flags that a file's text stands for.
+fn flags(path: PathBuf, text: &str, serve: &Command) -> Result<Vec<(String, Vec<OsString>)>, SettingsError> {
     let table: Table =
         text.parse().map_err(|error| SettingsError::Toml { path: path.clone(), error: Box::new(error) })?;
     let mut flat = Vec::new();
@@ -146,6 +152,20 @@ fn flatten<'t>(prefix: &str, table: &'t Table, out: &mut Vec<(String, &'t Value)
             value => out.push((key, value)),
         }
     }
+}
+
+/// What must hold of a file whatever its text is; `oto-fuzz` asks it, and is told whether it was taken. Its settings are flags that there are, and clap has the last
+/// word on their values.
+#[doc(hidden)]
+pub fn fuzz(text: &str, serve: &Command) -> bool {
+    let Ok(settings) = flags(PathBuf::from("oto.toml"), text, serve) else { return false };
+    let mut arguments = vec![OsString::from("serve")];
+    for (key, flags) in settings {
+        let prefix = format!("--{key}");
+        assert!(flags.iter().all(|flag| flag.to_string_lossy().starts_with(&prefix)));
+        arguments.extend(flags);
+    }
+    serve.clone().try_get_matches_from(arguments).is_ok()
 }
 
 /// A value as flags, or what was expected.

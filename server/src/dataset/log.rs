@@ -152,17 +152,11 @@ impl Log {
         let mut bytes = Vec::new();
         let mut file = File::open(&path).map_err(at(&path))?;
         file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut bytes)).map_err(at(&path))?;
-        let (mut damaged, mut position) = (Vec::new(), 0);
-        while position < bytes.len() {
-            let found = (position..bytes.len()).find_map(|i| Some((i, parse(&bytes[i..], segment.salt)?)));
-            let begins = found.as_ref().map_or(bytes.len(), |(i, _)| *i);
-            if begins > position {
-                damaged.push(from + position as u64..from + begins as u64);
-            }
-            let Some((i, record)) = found else { break };
-            each(Place { segment: number, offset: from + i as u64 }, record)?;
-            position = i + HEAD + record.payload.len();
-        }
+        let damaged = walk(&bytes, segment.salt, |begins, record| {
+            each(Place { segment: number, offset: from + begins as u64 }, record)
+        })?;
+        let mut damaged: Vec<_> =
+            damaged.into_iter().map(|d| from + d.start as u64..from + d.end as u64).collect();
         if index + 1 == self.segments.len()
             && let Some(torn) = damaged.pop_if(|range| range.end == segment.bytes)
         {
@@ -290,6 +284,26 @@ impl Log {
     }
 }
 
+/// Shows all whole records among these bytes, each with where it begins, and gives the ranges of bytes that are none.
+pub(super) fn walk(
+    bytes: &[u8],
+    salt: Salt,
+    mut each: impl FnMut(usize, Record<'_>) -> Result<(), StoreError>,
+) -> Result<Vec<Range<usize>>, StoreError> {
+    let (mut damaged, mut position) = (Vec::new(), 0);
+    while position < bytes.len() {
+        let found = (position..bytes.len()).find_map(|i| Some((i, parse(&bytes[i..], salt)?)));
+        let begins = found.as_ref().map_or(bytes.len(), |(i, _)| *i);
+        if begins > position {
+            damaged.push(position..begins);
+        }
+        let Some((i, record)) = found else { break };
+        each(i, record)?;
+        position = i + HEAD + record.payload.len();
+    }
+    Ok(damaged)
+}
+
 /// Where a segment's records begin.
 pub(super) fn first_offset() -> u64 {
     START
@@ -345,7 +359,7 @@ pub(super) fn now() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 
-fn encode(record: &Record<'_>, salt: Salt) -> Vec<u8> {
+pub(super) fn encode(record: &Record<'_>, salt: Salt) -> Vec<u8> {
     let mut bytes = vec![0; HEAD];
     bytes[..4].copy_from_slice(&(record.payload.len() as u32).to_le_bytes());
     bytes[8..24].copy_from_slice(&record.batch.0.to_le_bytes());

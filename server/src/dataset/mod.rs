@@ -5,6 +5,8 @@
 //! - a batch in the log is a safetensors file.
 
 mod catalogue;
+#[doc(hidden)]
+pub mod fuzz;
 mod log;
 mod store;
 
