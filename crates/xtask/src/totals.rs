@@ -16,25 +16,40 @@ impl Totals {
         self.skipped += other.skipped;
     }
 
-    /// Sums every closing line found in a runner's output.
+    /// Sums every closing line found in a runner's output. nextest has one for all; what stands before it is what failed tests
+    /// printed, and their programs have closing lines, too.
     pub fn parse(output: &str) -> Self {
+        if let Some(summary) = output.lines().rev().find_map(nextest_line) {
+            return summary;
+        }
         let mut totals = Self::default();
         output.lines().for_each(|line| totals.add(closing_line(line)));
         totals
     }
 }
 
-/// The numbers on one line; zeros unless it is a runner's closing line.
+/// The numbers on nextest's closing line.
+fn nextest_line(line: &str) -> Option<Totals> {
+    let line = without_colours(line);
+    let line = line.trim();
+    (line.starts_with("Summary") && line.contains(" run: ")).then(|| counts(line))
+}
+
+fn counts(line: &str) -> Totals {
+    let count = |word| count_before(line, word);
+    Totals {
+        passed: count("passed"),
+        failed: count("failed") + count("timed out"),
+        skipped: count("ignored") + count("skipped"),
+    }
+}
+
+/// The numbers on one line; zeros unless it is a closing line of cargo test or of node's runner.
 fn closing_line(line: &str) -> Totals {
     let line = without_colours(line);
     let line = line.trim();
-    if line.starts_with("test result:") || (line.starts_with("Summary") && line.contains(" run: ")) {
-        let count = |word| count_before(line, word);
-        return Totals {
-            passed: count("passed"),
-            failed: count("failed") + count("timed out"),
-            skipped: count("ignored") + count("skipped"),
-        };
+    if line.starts_with("test result:") {
+        return counts(line);
     }
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["ℹ" | "#", word, number] => node_line(word, number),
@@ -96,6 +111,15 @@ mod tests {
         let coloured = "\u{1b}[32;1m     Summary\u{1b}[0m [   0.014s] \u{1b}[1m2\u{1b}[0m tests run: \
             \u{1b}[1m2\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, \u{1b}[1m0\u{1b}[0m \u{1b}[33;1mskipped\u{1b}[0m";
         assert_eq!(Totals::parse(coloured), totals(2, 0, 0));
+    }
+
+    #[test]
+    fn a_test_that_fails_under_nextest_is_counted_once() {
+        let output = "        FAIL [   0.004s] oto-env rng::a\n  stdout ---\n\n    running 1 test\n    test rng::a ... FAILED\n\n\
+            \x20   test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s\n\
+            ------------\n     Summary [   0.014s] 2 tests run: 1 passed, 1 failed, 0 skipped\n\
+            \x20       FAIL [   0.004s] oto-env rng::a\nerror: test run failed\n";
+        assert_eq!(Totals::parse(output), totals(1, 1, 0));
     }
 
     #[test]
