@@ -1,5 +1,5 @@
-//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything,
-//! `bench-web` measures in a browser, `wasm` and `site` are the build steps they share.
+//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything, `soak` goes on looking
+//! for as long as one lets it, `deny` asks what oto is made of, `bench-web` measures in a browser, `wasm` and `site` are the build steps they share.
 
 #![forbid(unsafe_code)]
 
@@ -7,10 +7,12 @@ mod bench_web;
 mod chromium;
 mod debian;
 mod demo;
+mod deny;
 mod manifest;
 mod relaxed;
 mod shell;
 mod site;
+mod soak;
 mod stamp;
 mod test;
 mod totals;
@@ -33,6 +35,10 @@ enum Command {
     Demo(demo::Options),
     /// Run every check: format, lints, Rust, documentation, JavaScript, browser and WASI tests.
     Test(test::Options),
+    /// Simulate networks, kill servers, fuzz decoders and load a server, each for a given time.
+    Soak(soak::Options),
+    /// Check licences, bans, sources and advisories of all dependencies with cargo-deny.
+    Deny,
     /// Measure oto and other libraries in Chromium.
     BenchWeb(bench_web::Options),
     /// Build the packages of wasm-pack.toml, or only those named.
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Soak(options) => soak::run(&options),
+        Command::Deny => deny::run(),
         Command::BenchWeb(options) => bench_web::run(&options),
         Command::Wasm { names } => wasm::build(&names),
         Command::Site => site::build(),
