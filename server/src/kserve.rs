@@ -454,6 +454,28 @@ impl<'de> Visit<'de> for Part<'_> {
     }
 }
 
+/// What must hold of a request whatever its bytes are; `oto-fuzz` asks it, and is told whether they were taken. What is taken is whole
+/// observations of a space.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    const MOST: usize = 8;
+    let whole = Space::Discrete { n: 5 };
+    let real = Space::Box { low: vec![f32::NEG_INFINITY; 2], high: vec![f32::INFINITY; 2] };
+    let taken = [whole, real].map(|space| {
+        let infer = serde_json::from_slice::<Infer>(bytes).ok();
+        let Some((rows, numbers)) = infer.and_then(|infer| infer.states(&space, MOST).ok()) else {
+            return false;
+        };
+        assert!((1..=MOST).contains(&rows) && numbers.len() == rows * space.width());
+        assert!(numbers.iter().all(|x| match &space {
+            Space::Discrete { n } => (0..*n).any(|choice| choice as f32 == *x),
+            Space::Box { .. } => x.is_finite(),
+        }));
+        true
+    });
+    taken.contains(&true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Infer, Path, What};

@@ -35,7 +35,8 @@ pub mod folder;
 pub mod follow;
 mod http;
 pub mod kept;
-mod kserve;
+#[doc(hidden)]
+pub mod kserve;
 pub mod listener;
 mod metrics;
 mod peer;

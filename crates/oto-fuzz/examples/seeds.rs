@@ -42,7 +42,16 @@ fn main() -> Written {
     datasets()?;
     submissions()?;
     students()?;
+    programs()?;
     operators()
+}
+
+/// What programs ask that are no students.
+fn programs() -> Written {
+    let real = r#"{"id":"7","inputs":[{"name":"observation","shape":[2,2],"datatype":"FP32","data":[[0.5,-1],[1e-3,2]]}]}"#;
+    let whole = r#"{"inputs":[{"name":"observation","shape":[3],"datatype":"INT64","data":[0,4,2]}],"outputs":[{"name":"action"}]}"#;
+    put("kserve", "real", real)?;
+    put("kserve", "whole", whole)
 }
 
 fn boxed(low: f32, high: f32, width: usize) -> oto_proto::Space {

@@ -23,6 +23,7 @@ pub use json::json;
 pub use oto_bridge::fuzz as bridge;
 pub use oto_data::fuzz::parquet;
 pub use oto_server::dataset::fuzz::{batch, segment};
+pub use oto_server::kserve::fuzz as kserve;
 pub use policy::{onnx, pickle, safetensors, torch};
 pub use student::{checkpoint, go_on, small_student};
 pub use wire::{frames, messages};
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: frames },
     Target { name: "hdf5", run: hdf5 },
     Target { name: "json", run: json },
+    Target { name: "kserve", run: kserve },
     Target { name: "messages", run: messages },
     Target { name: "minari", run: minari },
     Target { name: "onnx", run: onnx },
