@@ -151,8 +151,8 @@ pub(super) fn text(out: &Path, all: &Runs<'_>) -> Result<String, ReportError> {
         order = order(all),
         value_weight = VALUE_WEIGHT,
         alpha = slope(all.arms.iter().find(|a| a.name == "kd").map(|a| a.job.student.transfer.alpha_aikd)),
-        threads = std::thread::available_parallelism().map_or(1, |n| n.get()),
-        system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        threads = write::threads(),
+        system = write::system(),
     ))
 }
 

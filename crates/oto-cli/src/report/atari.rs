@@ -302,8 +302,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         tested = games::TEST.end - games::TEST.start,
         teachers = teachers,
         each = each,
-        threads = std::thread::available_parallelism().map_or(1, |n| n.get()),
-        system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        threads = write::threads(),
+        system = write::system(),
     );
     write::section(&options.out, "atari", &text)?;
     let (arms, runs): (Vec<_>, Vec<_>) = played.into_iter().map(|one| (one.arms, one.runs)).unzip();

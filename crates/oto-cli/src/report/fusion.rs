@@ -225,6 +225,8 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         fusion = write::whole(fusion),
         share = format!("{:.0} %", 100.0 * taught / solo),
         ppo = setting.ppo,
+        threads = write::threads(),
+        system = write::system(),
         rollout = write::whole(arms[0].job.student.ppo.n_steps as f64),
         table = table,
         each = each,

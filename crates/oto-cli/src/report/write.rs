@@ -98,6 +98,16 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     std::fs::write(path, bytes).map_err(failed)
 }
 
+/// Cores of this machine.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Its operating system and processor.
+pub fn system() -> String {
+    format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
