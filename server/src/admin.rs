@@ -40,6 +40,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::{debug, info, warn};
 
 /// Operators' connections at once.
 const CONNECTIONS: usize = 16;
@@ -163,10 +164,8 @@ impl Admin {
                 .await
                 .map(|version| json!({ "version": version })),
         };
-        if let (Some(audit), Some(wanted)) = (&self.audit, &wanted) {
-            let verdict = result.as_ref().map_or_else(|refusal| refusal.to_string(), |_| "granted".into());
-            let who = (!matches!(result, Err(Refusal::Token))).then_some("operator");
-            audit.note(who, Some(address), word(&method, wanted.what), Some(&wanted.policy), verdict);
+        if let Some(wanted) = &wanted {
+            self.note(address, word(&method, wanted.what), &wanted.policy, result.as_ref().err());
         }
         let (status, json) = match result {
             Ok(json) => (StatusCode::OK, json),
@@ -175,6 +174,20 @@ impl Admin {
         let mut answer = respond(status, "application/json", Bytes::from(json.to_string()));
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answer
+    }
+
+    /// Notes in both logs what was done, or why not.
+    fn note(&self, address: IpAddr, what: &'static str, policy: &str, refusal: Option<&Refusal>) {
+        let verdict = refusal.map_or_else(|| "granted".to_owned(), Refusal::to_string);
+        match refusal {
+            None => info!(%address, what, policy, "the operator's wish is done"),
+            Some(Refusal::Token) => debug!(%address, what, policy, verdict, "somebody is no operator"),
+            Some(_) => warn!(%address, what, policy, verdict, "the operator's wish is refused"),
+        }
+        if let Some(audit) = &self.audit {
+            let who = (!matches!(refusal, Some(Refusal::Token))).then_some("operator");
+            audit.note(who, Some(address), what, Some(policy), verdict);
+        }
     }
 
     fn is_operator(&self, headers: &HeaderMap) -> bool {

@@ -8,6 +8,7 @@ use hyper::header::{self, HeaderMap};
 use oto_proto::{ErrorCode, Hello};
 use std::net::IpAddr;
 use std::sync::Arc;
+use tracing::debug;
 
 /// A server at work.
 pub(crate) struct Server {
@@ -51,16 +52,11 @@ impl Server {
         self.anyone.clone()
     }
 
-    /// Notes something in the audit log.
-    pub fn note(
-        &self,
-        caller: &Caller,
-        what: &'static str,
-        policy: Option<&str>,
-        verdict: impl Into<String>,
-    ) {
+    /// Notes something in the audit log, and in the other one where that is wanted.
+    pub fn note(&self, caller: &Caller, what: &'static str, policy: Option<&str>, verdict: &str) {
+        let who = caller.visitor.as_ref().map(|visitor| visitor.name());
+        debug!(who, address = %caller.address, what, policy, verdict, "asked");
         if let Some(audit) = &self.config.audit {
-            let who = caller.visitor.as_ref().map(|visitor| visitor.name());
             audit.note(who, Some(caller.address), what, policy, verdict);
         }
     }

@@ -18,13 +18,13 @@ use oto_env::{Action, EnvError, Environment};
 use oto_policy::{Metadata, Policy, PolicyError};
 use oto_proto::{BatchId, Space};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
 
 /// Learns from a dataset. It stays in the thread that made it.
 pub trait TrainingAgent {
@@ -324,36 +324,32 @@ pub enum Event {
     Failed(AgentError),
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Event {
+    /// Writes it to the log, as the agent of this policy.
+    pub fn log(&self, policy: &str) {
         match self {
             Event::Resumed { stage, updates } => {
-                write!(f, "goes on in stage {stage:?} after {updates} updates")
+                info!(policy, ?stage, updates, "training goes on from what was kept");
             }
-            Event::Stage { stage, updates } => write!(f, "stage {stage:?} begins after {updates} updates"),
-            Event::Evaluated { updates, mean } => write!(f, "{updates} updates: mean return {mean:.2}"),
+            Event::Stage { stage, updates } => info!(policy, ?stage, updates, "a stage begins"),
+            Event::Evaluated { updates, mean } => info!(policy, updates, mean, "evaluated"),
             Event::Published { updates, mean, before } => {
-                write!(f, "published after {updates} updates: mean return {mean:.2}, before {before:.2}")
+                info!(policy, updates, mean, before, "what was learned is published");
             }
             Event::Refused { updates, mean, serving, file } => {
-                write!(
-                    f,
-                    "refused after {updates} updates: mean return {mean:.2}, that of the serving policy {serving:.2}"
-                )?;
-                match file {
-                    Some(file) => write!(f, "; kept as {}", file.display()),
-                    None => Ok(()),
-                }
+                let file = file.as_ref().map(|file| file.to_string_lossy().into_owned());
+                warn!(policy, updates, mean, serving, file, "what was learned is worse and refused");
             }
-            Event::Accepted { student, batches, transitions, mean, serving } => write!(
-                f,
-                "accepted {batches} batches ({transitions} transitions) of {student}: mean return {mean:.2} with them, that of the serving policy {serving:.2}"
-            ),
+            Event::Accepted { student, batches, transitions, mean, serving } => {
+                info!(policy, student, batches, transitions, mean, serving, "batches are accepted");
+            }
             Event::Rejected { student, batches, reason } => {
-                write!(f, "rejected {batches} batches of {student}: {reason}")
+                info!(policy, student, batches, reason, "batches are rejected");
             }
-            Event::Done { updates } => write!(f, "training ends after {updates} updates"),
-            Event::Failed(error) => write!(f, "training failed, answering goes on: {error}"),
+            Event::Done { updates } => info!(policy, updates, "training ends"),
+            Event::Failed(error) => {
+                error!(policy, error = error.to_string(), "training failed, answering goes on");
+            }
         }
     }
 }

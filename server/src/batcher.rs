@@ -14,6 +14,7 @@ use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::policies::{Canary, Change, ChangeKind, Model, Status};
 use crate::queue::{Batch, NotTaken, Queue, QueueLimits, Request, Said, Seat, Work};
+use crate::seldom::Seldom;
 use crate::shadow::Shadow;
 use crate::simulation::Pace;
 use oto_policy::{Policy, PolicyError, fit_actions};
@@ -21,6 +22,7 @@ use oto_proto::{ErrorCode, ErrorMessage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 /// A policy and the buffer of its answers.
 pub(crate) struct Rows {
@@ -80,6 +82,8 @@ pub(crate) struct Desk {
 
 /// What is done for a policy, one thing after the other.
 struct Batcher {
+    /// The policy's name.
+    name: String,
     board: Arc<Board>,
     /// The largest number so far.
     newest: u32,
@@ -88,6 +92,8 @@ struct Batcher {
     canary: Option<(Version, f32)>,
     shadow: Option<Shadow>,
     observations: Vec<f32>,
+    /// Requests that it had no answer to.
+    failures: Seldom,
 }
 
 /// Closes the queue however its thread ends.
@@ -101,11 +107,12 @@ impl Drop for Closing<'_> {
 
 impl Desk {
     /// A policy with its first version. With `helped`, whoever brings little answers it.
-    pub fn new(stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
+    pub fn new(name: String, stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
         let board = Arc::new(Board::new(status));
         let batcher = Batcher {
+            name,
             board: board.clone(),
             newest,
             stable,
@@ -113,12 +120,16 @@ impl Desk {
             canary: None,
             shadow: None,
             observations: Vec::new(),
+            failures: Seldom::default(),
         };
         Arc::new(Desk { queue: Queue::default(), board, batcher: Mutex::new(batcher), metrics, helped })
     }
 
     /// Takes a request; its answer comes through its `reply`.
-    pub fn ask(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+    pub fn ask(&self, seat: &mut Seat, mut request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
+        if let Some(traced) = &mut request.traced {
+            traced.waits(request.rows);
+        }
         let little = self.queue.push(seat, request, limits)?;
         if self.helped
             && little
@@ -165,9 +176,13 @@ impl Batcher {
                     drop(done.send(result));
                 }
             }
-            Some(Work::Answer(Batch { canary, requests })) => {
+            Some(Work::Answer(Batch { canary, mut requests })) => {
                 let rows = requests.iter().map(|request| request.rows).sum();
                 let came: Vec<Instant> = requests.iter().map(|request| request.came).collect();
+                requests
+                    .iter_mut()
+                    .filter_map(|request| request.traced.as_mut())
+                    .for_each(|traced| traced.computes(rows));
                 let start = Instant::now();
                 self.answer(canary, requests, queue);
                 queue.answered(rows, start.elapsed());
@@ -188,7 +203,7 @@ impl Batcher {
 
     /// Does what an operator, a follower or an agent wants. Gives the version that comes of it.
     fn change(&mut self, kind: ChangeKind, queue: &Queue) -> Result<u32, ServerError> {
-        let mut ended = None;
+        let (mut ended, what) = (None, kind.word());
         let version = match kind {
             ChangeKind::Publish(version) => {
                 let version = self.numbered(version);
@@ -227,6 +242,11 @@ impl Batcher {
                 self.stable.number
             }
         };
+        let policy = &self.name;
+        match &ended {
+            None => info!(policy, what, version, "what answers changes"),
+            Some(error) => warn!(policy, version, error, "the canary fails and ends"),
+        }
         self.show(ended, queue);
         Ok(version)
     }
@@ -274,7 +294,7 @@ impl Batcher {
         let number = version.number;
         let error = match version.rows.act(&self.observations, rows) {
             Ok(actions) => {
-                reply(number, actions, &requests);
+                reply(number, actions, requests);
                 if let (false, Some(shadow)) = (canary, &self.shadow) {
                     shadow.see(&self.observations, rows, actions);
                 }
@@ -289,14 +309,18 @@ impl Batcher {
             drop(self.change(ChangeKind::EndCanary(Some(error.to_string())), queue));
             self.answer(false, requests, queue);
         } else {
-            let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());
-            requests.iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));
+            let (policy, error) = (&self.name, error.to_string());
+            if let Some(times) = self.failures.again() {
+                warn!(policy, version = number, error, times, "the policy has no answer");
+            }
+            let message = ErrorMessage::new(ErrorCode::PolicyFailed, error);
+            requests.into_iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));
         }
     }
 }
 
 /// Gives each request its rows.
-fn reply(version: u32, actions: &[f32], requests: &[Request]) {
+fn reply(version: u32, actions: &[f32], requests: Vec<Request>) {
     let rows: usize = requests.iter().map(|request| request.rows).sum();
     let width = actions.len() / rows.max(1);
     let mut rest = actions;

@@ -5,6 +5,7 @@ use crate::access::Access;
 use crate::audit::Audit;
 use crate::dataset::DatasetStore;
 use crate::queue::QueueLimits;
+use crate::seldom::Seldom;
 use crate::simulation::Pace;
 use crate::tls::Tls;
 use std::borrow::Cow;
@@ -46,6 +47,8 @@ const WRITES: usize = 8;
 pub struct Collecting {
     stores: Arc<HashMap<String, Arc<dyn DatasetStore>>>,
     writes: Arc<Semaphore>,
+    /// Writes that failed.
+    pub(crate) failures: Arc<Seldom>,
     /// How long a write takes in a simulation, where no thread does it.
     pace: Option<Pace>,
 }
@@ -53,7 +56,8 @@ pub struct Collecting {
 impl Collecting {
     /// Collects for these policies.
     pub fn new(stores: HashMap<String, Arc<dyn DatasetStore>>) -> Self {
-        Collecting { stores: Arc::new(stores), writes: Arc::new(Semaphore::new(WRITES)), pace: None }
+        let writes = Arc::new(Semaphore::new(WRITES));
+        Collecting { stores: Arc::new(stores), writes, failures: Arc::default(), pace: None }
     }
 
     /// Writes in tasks, each of which takes as long as `pace` says. For simulations.

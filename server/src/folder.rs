@@ -8,10 +8,10 @@ use crate::candidate::{CandidateError, try_out};
 use crate::policies::{Policies, Release};
 use oto_policy::{Loaded, Metadata, load_file};
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
+use tracing::{info, warn};
 
 /// What came of a change in the folder, for a log.
 #[derive(Debug)]
@@ -32,11 +32,17 @@ pub enum Event {
     },
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Event {
+    /// Writes it to the log.
+    pub fn log(&self) {
         match self {
-            Event::Published { policy, path } => write!(f, "{policy}: {} is published", path.display()),
-            Event::Refused { path, error } => write!(f, "{}: {error}; what was before stays", path.display()),
+            Event::Published { policy, path } => {
+                info!(policy, path = &*path.to_string_lossy(), "a file's policy is published");
+            }
+            Event::Refused { path, error } => {
+                let error = error.to_string();
+                warn!(path = &*path.to_string_lossy(), error, "a file is refused, what was before stays");
+            }
         }
     }
 }

@@ -12,11 +12,11 @@ use crate::{ServerError, candidate, http};
 use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{Loaded, Metadata, PolicyError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
+use tracing::{info, warn};
 use ureq::Agent;
 use ureq::http::StatusCode;
 
@@ -130,18 +130,22 @@ pub enum Event {
     },
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Event {
+    /// Writes it to the log.
+    pub fn log(&self) {
         match self {
             Event::Published { policy, version, sha256 } => {
-                write!(f, "{policy}: version {version} of the cloud is published, SHA-256 {sha256}")
+                info!(policy, version, sha256, "the cloud's version is published");
             }
             Event::Kept { policy, error } => {
-                write!(f, "{policy}: the version that was kept answers: {error}")
+                warn!(policy, error = error.to_string(), "the version that was kept answers");
             }
-            Event::NotKept { policy, error } => write!(f, "{policy}: the version is not kept: {error}"),
+            Event::NotKept { policy, error } => {
+                warn!(policy, error = error.to_string(), "a version answers and could not be kept");
+            }
             Event::Failed { policy, error, retry } => {
-                write!(f, "{policy}: {error}; looking again in {:.1} s", retry.as_secs_f64())
+                let retry = retry.as_secs_f32();
+                warn!(policy, error = error.to_string(), retry, "no version from the cloud, looking again");
             }
         }
     }

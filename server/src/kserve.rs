@@ -17,6 +17,7 @@ use crate::access::Visitor;
 use crate::admission::Bearer;
 use crate::http::{Answer, Site, respond};
 use crate::queue::{NotTaken, Request, Said};
+use crate::spans::Traced;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -245,11 +246,12 @@ async fn inferred(
 ) -> Result<Bytes, Refusal> {
     let (server, limits) = (&site.server, &site.server.config.limits);
     let visitor = visitor(site, request.headers(), name).inspect_err(|refusal| {
-        server.note(&site.caller, "infer", Some(name), refusal.to_string());
+        server.note(&site.caller, "infer", Some(name), &refusal.to_string());
     })?;
     let mut teacher =
         server.config.policies.hosted_teacher(name).ok_or_else(|| Refusal::Policy(name.into()))?;
     let _entered = visitor.enter().ok_or_else(|| site.overloaded("connections", limits.retry))?;
+    let traced = Traced::begin(name);
     let body = Limited::new(request.into_body(), limits.message_bytes).collect();
     let Ok(Ok(body)) = timeout(limits.header_timeout, body).await else {
         return Err(Refusal::Body(limits.message_bytes));
@@ -264,7 +266,7 @@ async fn inferred(
         Refusal::Quota(pause)
     })?;
     let (reply, mut answers) = mpsc::channel(1);
-    let request = Request { id: 0, rows, came: Instant::now(), observations, reply };
+    let request = Request { id: 0, rows, came: Instant::now(), observations, reply, traced };
     teacher.ask(request, &limits.queue).map_err(|not_taken| match not_taken {
         NotTaken::Full(pause) => site.overloaded("full", pause),
         NotTaken::Gone => Refusal::Failed("the policy does not run any more".into()),

@@ -13,7 +13,7 @@
 //! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
 //!   policy that learns here, and by an operator;
 //! - [`kept`]: what the last two had when the server ended;
-//! - `metrics`: what an operator watches;
+//! - `metrics`: what an operator watches; what happens is told to `tracing`, what may happen often `seldom`, and of requests their `spans`;
 //! - [`simulation`]: what a server on a simulated network needs beside that;
 //! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
 //!
@@ -43,8 +43,10 @@ mod peer;
 pub mod policies;
 pub mod queue;
 mod random;
+mod seldom;
 pub mod shadow;
 pub mod simulation;
+mod spans;
 mod stopping;
 mod submit;
 mod teach;
@@ -58,6 +60,7 @@ use addresses::Addresses;
 use admission::{Caller, Server};
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use seldom::Seldom;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -66,6 +69,7 @@ use stopping::Stopping;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
 
 /// Why a server could not be set up, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +121,7 @@ pub async fn run(
     let addresses = Addresses::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
-    let mut failures = 0;
+    let (mut failures, accept_failures) = (0, Seldom::default());
     let result = loop {
         let accepted = tokio::select! {
             biased;
@@ -126,8 +130,9 @@ pub async fn run(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= limits.connections => {
+            Ok((stream, address)) if connections.len() >= limits.connections => {
                 server.metrics().dropped("connections");
+                debug!(address = %address.ip(), reason = "connections", "a connection is refused");
                 refuse(stream);
             }
             Ok((stream, address)) => {
@@ -136,6 +141,7 @@ pub async fn run(
                 match addresses.enter(caller.address, limits.per_address) {
                     None => {
                         server.metrics().dropped("address");
+                        debug!(address = %address.ip(), reason = "address", "a connection is refused");
                         refuse(stream);
                     }
                     Some(place) => {
@@ -149,17 +155,22 @@ pub async fn run(
                 }
             }
             Err(error) if failures >= ACCEPT_FAILURES => break Err(ServerError::Accept(error)),
-            Err(_) => {
+            Err(error) => {
                 failures += 1;
+                if let Some(times) = accept_failures.again() {
+                    warn!(error = error.to_string(), times, "connections cannot be accepted");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     };
     drop(listener);
     stopping.begin();
+    info!(connections = connections.len(), "stopping");
     let all_closed = async { while connections.join_next().await.is_some() {} };
     // Past the deadline the rest is aborted when the set is dropped.
     drop(timeout(limits.stop_timeout, all_closed).await);
+    info!(aborted = connections.len(), "stopped");
     result
 }
 

@@ -148,6 +148,21 @@ pub(crate) enum ChangeKind {
     Shadow(Option<Rows>),
 }
 
+impl ChangeKind {
+    /// A word for it in the log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            ChangeKind::Publish(_) => "publish",
+            ChangeKind::RollBack => "rollback",
+            ChangeKind::Canary(..) => "canary",
+            ChangeKind::Promote => "promote",
+            ChangeKind::EndCanary(_) => "end canary",
+            ChangeKind::Shadow(Some(_)) => "shadow",
+            ChangeKind::Shadow(None) => "end shadow",
+        }
+    }
+}
+
 impl Policies {
     /// Hosts these policies.
     ///
@@ -391,6 +406,14 @@ impl Teacher {
         }
     }
 
+    /// The policy's name; of scripted ones, which there are as many of as students want, what they are.
+    pub fn name(&self) -> &str {
+        match &self.way {
+            Way::Hosted { hosted, .. } => &hosted.name,
+            Way::Scripted(_) => "scripted",
+        }
+    }
+
     /// The version that answers this student now.
     pub fn version(&self) -> u32 {
         match &self.way {
@@ -436,7 +459,7 @@ impl Hosted {
         hands: &Hands,
     ) -> Result<Self, ServerError> {
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
-        let desk = Desk::new(Version::from(first), metrics, matches!(hands, Hands::Thread));
+        let desk = Desk::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
         let own = desk.clone();
         match hands {
             Hands::Thread => drop(

@@ -6,6 +6,7 @@
 //! whichever is later; what ends first is answered first.
 
 use crate::policies::Change;
+use crate::spans::Traced;
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,6 +46,8 @@ pub(crate) struct Request {
     pub observations: Vec<f32>,
     /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
     pub reply: mpsc::Sender<Answer>,
+    /// Its spans, if somebody wants them.
+    pub traced: Option<Box<Traced>>,
 }
 
 /// What came of one request.
@@ -55,6 +58,8 @@ pub(crate) struct Answer {
     pub came: Instant,
     /// What is to be said.
     pub said: Said,
+    /// Spans that end when it is said.
+    pub traced: Option<Box<Traced>>,
 }
 
 /// An answer's content.
@@ -386,8 +391,12 @@ impl Queue {
 
 impl Request {
     /// It fails only if the student is gone.
-    pub fn answer(&self, said: Said) {
-        drop(self.reply.try_send(Answer { id: self.id, came: self.came, said }));
+    pub fn answer(self, said: Said) {
+        let Request { id, came, reply, mut traced, .. } = self;
+        if let Some(traced) = &mut traced {
+            traced.answers(&said);
+        }
+        drop(reply.try_send(Answer { id, came, said, traced }));
     }
 }
 
@@ -409,7 +418,10 @@ mod tests {
 
     fn request(id: u32, rows: usize) -> (Request, mpsc::Receiver<Answer>) {
         let (reply, answers) = mpsc::channel(1);
-        (Request { id, rows, came: Instant::now(), observations: vec![0.0; rows], reply }, answers)
+        (
+            Request { id, rows, came: Instant::now(), observations: vec![0.0; rows], reply, traced: None },
+            answers,
+        )
     }
 
     /// The requests of the next batch.

@@ -10,6 +10,7 @@ use oto_proto::{
 };
 use std::sync::Arc;
 use tokio::task::JoinHandle;
+use tracing::error;
 
 /// A student's way to its teacher's dataset.
 pub(crate) struct Submissions {
@@ -130,9 +131,17 @@ impl Submissions {
             Ok(Err(error @ StoreError::Full { .. })) => {
                 ErrorMessage::new(ErrorCode::TooLarge, error.to_string())
             }
-            // Where the server keeps what is nothing to tell a student.
-            Ok(Err(_)) | Err(_) => ErrorMessage::new(ErrorCode::Internal, "the batch could not be kept"),
+            Ok(Err(error)) => self.not_kept(&error.to_string()),
+            Err(error) => self.not_kept(&error.to_string()),
         };
         ServerMessage::Error(error.about(Some(submitted.request)))
+    }
+
+    /// Where the server keeps what is its operator's to know, and nothing to tell a student.
+    fn not_kept(&self, error: &str) -> ErrorMessage {
+        if let Some(times) = self.collecting.failures.again() {
+            error!(error, times, "submissions cannot be kept");
+        }
+        ErrorMessage::new(ErrorCode::Internal, "the batch could not be kept")
     }
 }

@@ -10,6 +10,7 @@ use crate::peer::{End, Peer, milliseconds, refused};
 use crate::policies::Teacher;
 use crate::queue::{self, Answer, NotTaken, Request, Said};
 use crate::random;
+use crate::spans::Traced;
 use crate::stopping::Stopping;
 use crate::submit::{self, Submissions};
 use futures_util::FutureExt;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
+use tracing::debug;
 
 /// Teaches one student until it leaves, misbehaves or the server stops.
 pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller, stopping: &Stopping) {
@@ -42,6 +44,7 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     if let Some(reason) = end.reason() {
         server.metrics().dropped(reason);
     }
+    debug!(address = %caller.address, reason = end.reason(), "a student goes");
     peer.dismiss(end).await;
 }
 
@@ -116,8 +119,8 @@ struct Lesson {
     reply: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     in_flight: u16,
-    /// When the requests came whose answers were added and not sent.
-    added: Vec<Instant>,
+    /// When the requests came whose answers were added and not sent, and their spans, which end then.
+    added: Vec<(Instant, Option<Box<Traced>>)>,
     /// There if it was granted.
     submissions: Option<Submissions>,
     refusals: u32,
@@ -304,7 +307,7 @@ impl Lesson {
     /// Takes a frame of states, or says why not.
     fn take(&mut self, peer: &Peer<'_>, frame: &[u8]) -> Result<(), ServerMessage> {
         let (limits, metrics, came) = (peer.limits, peer.metrics, Instant::now());
-        let id = Header::request_of(frame);
+        let (id, traced) = (Header::request_of(frame), Traced::begin(self.teacher.name()));
         let refuse = |error: ErrorMessage| ServerMessage::Error(error.about(id));
         let states = self.formats.states.decode(frame, self.max_rows.into()).map_err(|e| refuse(e.into()))?;
         let Ids { request, policy, .. } = states.header().ids;
@@ -326,7 +329,7 @@ impl Lesson {
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
-        let asked = Request { id: request, rows, came, observations, reply: self.reply.clone() };
+        let asked = Request { id: request, rows, came, observations, reply: self.reply.clone(), traced };
         match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;
@@ -360,7 +363,7 @@ impl Lesson {
             self.pass_on(peer, answer).await?;
         }
         peer.flush().await?;
-        self.added.drain(..).for_each(|came| peer.metrics.answered(came));
+        self.added.drain(..).for_each(|(came, _traced)| peer.metrics.answered(came));
         Ok(())
     }
 
@@ -379,7 +382,7 @@ impl Lesson {
             Ok(frame) => peer.add(Message::binary(frame)).await?,
             Err(error) => peer.say(ServerMessage::Error(error.about(Some(answer.id)))).await?,
         }
-        self.added.push(answer.came);
+        self.added.push((answer.came, answer.traced));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,27 @@ pub struct Tls {
     current: Arc<RwLock<Arc<rustls::ServerConfig>>>,
 }
 
+/// What came of files that were replaced, for a log.
+#[derive(Debug)]
+pub enum Event {
+    /// The new certificate is used.
+    Renewed(PathBuf),
+    /// It cannot be, and the one before it stays in use.
+    Refused(TlsError),
+}
+
+impl Event {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        match self {
+            Event::Renewed(path) => info!(path = &*path.to_string_lossy(), "the new certificate is used"),
+            Event::Refused(error) => {
+                warn!(error = error.to_string(), "a certificate is refused, the one before stays in use");
+            }
+        }
+    }
+}
+
 /// What tells that a file was replaced.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
@@ -62,7 +84,7 @@ impl Tls {
     pub fn watch(
         &self,
         every: Duration,
-        log: impl Fn(String) + Send + 'static,
+        log: impl Fn(Event) + Send + 'static,
     ) -> std::io::Result<Sender<()>> {
         let (stop, stopped) = channel();
         let (tls, mut known) = (self.clone(), self.stamp());
@@ -76,9 +98,9 @@ impl Tls {
                 match read(&tls.certificate, &tls.key) {
                     Ok(config) => {
                         *tls.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                        log(format!("{}: the new certificate is used", tls.certificate.display()));
+                        log(Event::Renewed(tls.certificate.clone()));
                     }
-                    Err(error) => log(format!("{error}; the certificate before it stays in use")),
+                    Err(error) => log(Event::Refused(error)),
                 }
             }
         })?;

@@ -108,7 +108,7 @@ impl DoorOptions {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
             config.tls = Some(Tls::open(certificate, key)?);
         }
-        let watch = |tls: &Tls| tls.watch(CERTIFICATE_LOOK, |event| println!("{event}"));
+        let watch = |tls: &Tls| tls.watch(CERTIFICATE_LOOK, |event| event.log());
         let certificate =
             config.tls.as_ref().map(watch).transpose().map_err(io(Path::new("the certificate")))?;
         config.access = self.access.as_deref().map(Access::read).transpose()?;

@@ -23,6 +23,10 @@ pub mod learn_command;
 #[cfg(all(feature = "native", target_os = "linux"))]
 pub mod load;
 #[cfg(feature = "native")]
+pub mod log;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "native")]
 pub mod policy;
 #[cfg(feature = "native")]
 pub mod report;

@@ -1,19 +1,22 @@
 //! `oto serve`: hosts teachers, and the site.
 
 use crate::doors::{DoorError, DoorOptions};
+use crate::log::LogOptions;
 use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
 use oto_server::agent::{Waiting, start};
 use oto_server::dataset::{DatasetStore, LogStore, StoreError};
-use oto_server::follow::{FollowConfig, FollowError, Follower};
+use oto_server::follow::{FollowConfig, FollowError, Follower, Log};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{info, warn};
 
 /// What to serve, and where.
 #[derive(Args, Clone, Debug)]
@@ -63,6 +66,9 @@ pub struct ServeOptions {
     /// Doors.
     #[command(flatten)]
     pub doors: DoorOptions,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 /// Why serving ended.
@@ -166,7 +172,12 @@ fn stores(
         if !plain || name.contains('\\') {
             return Err(ServeError::Folder(name.clone()));
         }
-        stores.insert(name.clone(), Arc::new(LogStore::open(&folder.join(name), bytes)?));
+        let store = LogStore::open(&folder.join(name), bytes)?;
+        for damage in store.damage() {
+            let (segment, Range { start, end }) = (damage.segment, damage.bytes.clone());
+            warn!(policy = name, segment, start, end, "bytes of a segment cannot be read");
+        }
+        stores.insert(name.clone(), Arc::new(store));
     }
     Ok(stores)
 }
@@ -184,12 +195,13 @@ fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Loaded)
     options.policy.iter().map(first).collect()
 }
 
-fn log() -> oto_server::follow::Log {
-    Box::new(|event| println!("{event}"))
+fn log() -> Log {
+    Box::new(|event| event.log())
 }
 
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
+    let _log = options.log.start()?;
     let mut followed = Vec::new();
     let mut loaded = match (&options.follow, &options.policies) {
         (Some(url), folder) => {
@@ -216,7 +228,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let mut schools = Vec::new();
     for (name, job) in jobs {
         let (store, said) = (stores.get(&name).cloned(), name.clone());
-        let log = Box::new(move |event| println!("{said}: {event}"));
+        let log = Box::new(move |event: oto_server::agent::Event| event.log(&said));
         let make = {
             let (name, job) = (name.clone(), job.clone());
             move || job.parts(&name, store)
@@ -243,18 +255,20 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _training: Vec<_> = schools.into_iter().map(begin).collect();
     let watched =
         options.policies.as_deref().zip(options.watch.map(|s| Duration::from_secs(s.max(1).into())));
-    let watch = |(path, every)| folder::watch(path, policies.clone(), every, |event| println!("{event}"));
+    let watch = |(path, every)| folder::watch(path, policies.clone(), every, |event| event.log());
     let _watching = watched.map(watch).transpose()?;
     raise_open_files();
-    let names = names.join(", ");
+    let (count, names) = (names.len(), names.join(", "));
     tokio::runtime::Runtime::new()?.block_on(async {
         let (listener, address) = listen(SocketAddr::new(options.host, options.port)).await?;
         let [http, ws] = options.doors.schemes();
         println!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
+        info!(%address, policies = count, version = env!("CARGO_PKG_VERSION"), "serving");
         // Ends with the runtime.
         if let Some((address, admin)) = doors.admin {
             let (listener, address) = listen(address).await?;
             println!("operators: http://{address}  (oto policy --admin {address})");
+            info!(%address, "operators may come");
             tokio::spawn(admin.run(listener, std::future::pending()));
         }
         Ok(run(listener, config, stopped()).await?)

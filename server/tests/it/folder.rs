@@ -51,7 +51,7 @@ fn a_model_that_is_renamed_into_the_folder_answers_and_garbage_does_not() {
 
     replace(&folder.0, "cartpole.onnx", &bundled("ppo_cartpole_v1_early.onnx"));
     let event = heard(&events);
-    assert!(matches!(&event, Event::Published { policy, .. } if policy == "cartpole"), "{event}");
+    assert!(matches!(&event, Event::Published { policy, .. } if policy == "cartpole"), "{event:?}");
     let (version, second) = loop {
         match answer(&server) {
             (1, rows) => assert_eq!(rows, first, "until it is published, the one before answers"),
@@ -63,7 +63,7 @@ fn a_model_that_is_renamed_into_the_folder_answers_and_garbage_does_not() {
     for garbage in [&late[..late.len() / 2], &bundled("sac_pendulum_v1.onnx"), b""] {
         replace(&folder.0, "cartpole.onnx", garbage);
         let event = heard(&events);
-        assert!(matches!(event, Event::Refused { .. }), "{event}");
+        assert!(matches!(event, Event::Refused { .. }), "{event:?}");
         assert_eq!(answer(&server), (2, second.clone()));
     }
     replace(&folder.0, "notes.txt", b"not a policy");
