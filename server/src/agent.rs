@@ -315,6 +315,8 @@ pub enum Event {
         /// Why not.
         reason: String,
     },
+    /// The dataset could not be reached. What is not judged yet stays in quarantine until the next time.
+    Away(StoreError),
     /// Training ended, and answering goes on.
     Done {
         /// Updates so far.
@@ -346,6 +348,7 @@ impl Event {
             Event::Rejected { student, batches, reason } => {
                 info!(policy, student, batches, reason, "batches are rejected");
             }
+            Event::Away(error) => warn!(policy, error = error.to_string(), "submissions are not judged yet"),
             Event::Done { updates } => info!(policy, updates, "training ends"),
             Event::Failed(error) => {
                 error!(policy, error = error.to_string(), "training failed, answering goes on");
@@ -544,7 +547,10 @@ impl OfflineAgent {
     /// at the end of Online the dataset is renewed (line 18).
     fn next(&mut self, now: Duration) -> Result<(), AgentError> {
         if self.standing.stage == Stage::Online {
-            self.renew()?;
+            match self.renew() {
+                Err(AgentError::Store(error @ StoreError::Away { .. })) => (self.log)(Event::Away(error)),
+                renewed => renewed?,
+            }
         }
         let next = match self.standing.stage {
             Stage::Offline => Stage::Transfer,

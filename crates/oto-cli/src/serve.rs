@@ -6,7 +6,7 @@ use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
 use oto_server::agent::{Waiting, start};
-use oto_server::dataset::{DatasetStore, LogStore, StoreError};
+use oto_server::dataset::{self, DatasetStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower, Log};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
 use std::borrow::Cow;
@@ -42,9 +42,9 @@ pub struct ServeOptions {
     /// Origin of a page that may be taught from here, beside this server's own; repeat for more
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
-    /// Take in what students submit of their replay, and keep it in a folder for each policy in DIR
+    /// Take in what students submit of their replay, and keep it in a folder for each policy in DIR, which may be s3://BUCKET/PREFIX
     #[arg(long, value_name = "DIR")]
-    pub accept_replay: Option<PathBuf>,
+    pub accept_replay: Option<String>,
     /// How much of it to keep for each policy, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
     pub replay_bytes: u64,
@@ -162,7 +162,7 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
 
 /// A place for the submissions to each of these policies.
 fn stores(
-    folder: &Path,
+    folder: &str,
     names: &[String],
     bytes: u64,
 ) -> Result<HashMap<String, Arc<dyn DatasetStore>>, ServeError> {
@@ -172,12 +172,12 @@ fn stores(
         if !plain || name.contains('\\') {
             return Err(ServeError::Folder(name.clone()));
         }
-        let store = LogStore::open(&folder.join(name), bytes)?;
+        let store = dataset::open(&format!("{}/{name}", folder.trim_end_matches('/')), bytes)?;
         for damage in store.damage() {
             let (segment, Range { start, end }) = (damage.segment, damage.bytes.clone());
             warn!(policy = name, segment, start, end, "bytes of a segment cannot be read");
         }
-        stores.insert(name.clone(), Arc::new(store));
+        stores.insert(name.clone(), store);
     }
     Ok(stores)
 }

@@ -4,15 +4,16 @@ use crate::dataset::DatasetError;
 use crate::world;
 use clap::Args;
 use oto_data::{DataError, Dataset, Episode, Metadata, check_target, write_folder, write_parquet_folder};
-use oto_server::dataset::{DatasetStore, LogStore, State, Submission};
+use oto_server::dataset::{self, DatasetStore, State, Submission};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Which folder, and whose transitions are to go.
 #[derive(Args, Clone, Debug)]
 pub struct SubmittedOptions {
-    /// A policy's folder in the server's --accept-replay; the server must not be running
-    pub folder: PathBuf,
+    /// A policy's folder in the server's --accept-replay, or s3://BUCKET/PREFIX/POLICY; the server must not be running
+    pub folder: String,
     /// Delete all transitions of this student
     #[arg(long, value_name = "STUDENT")]
     pub forget: Option<String>,
@@ -24,8 +25,8 @@ pub struct SubmittedOptions {
 /// What to seal, and where to keep it.
 #[derive(Args, Clone, Debug)]
 pub struct SealOptions {
-    /// A policy's folder in the server's --accept-replay; the server must not be running
-    pub folder: PathBuf,
+    /// A policy's folder in the server's --accept-replay, or s3://BUCKET/PREFIX/POLICY; the server must not be running
+    pub folder: String,
     /// Environment that the transitions are of
     #[arg(long)]
     pub env: String,
@@ -44,11 +45,11 @@ pub struct SealOptions {
 }
 
 /// Opening a folder makes what is missing in it, so it has to be there.
-fn open(folder: &Path) -> Result<LogStore, DatasetError> {
-    if !folder.is_dir() {
-        return Err(DatasetError::NoFolder(folder.to_owned()));
+fn open(folder: &str) -> Result<Arc<dyn DatasetStore>, DatasetError> {
+    if !folder.starts_with("s3://") && !Path::new(folder).is_dir() {
+        return Err(DatasetError::NoFolder(folder.into()));
     }
-    let store = LogStore::open(folder, u64::MAX)?;
+    let store = dataset::open(folder, u64::MAX)?;
     for damage in store.damage() {
         let range = &damage.bytes;
         eprintln!("segment {}: bytes {} to {} cannot be read", damage.segment, range.start, range.end);
@@ -167,6 +168,7 @@ mod tests {
     use super::*;
     use oto_data::read_file;
     use oto_proto::BatchId;
+    use oto_server::dataset::LogStore;
 
     /// Steps from each number to the next one.
     fn steps(batch: u128, from: f32, count: usize, terminated: bool) -> Submission {
@@ -210,7 +212,7 @@ mod tests {
         [1, 2].into_iter().for_each(|name| store.judge(BatchId(name), State::Accepted).unwrap());
         drop(store);
         let mut options = SealOptions {
-            folder: submissions,
+            folder: submissions.to_string_lossy().into(),
             env: "CartPole-v1".into(),
             out: out.clone(),
             id: Some("CartPole/submitted-v0".into()),
@@ -225,9 +227,12 @@ mod tests {
         (options.out, options.quarantine, options.hdf5) = (folder.join("all"), true, true);
         seal(&options).unwrap();
         assert_eq!(read_file(&options.out).unwrap().episodes.len(), 2);
-        options.folder = folder.join("nowhere");
+        options.folder = folder.join("nowhere").to_string_lossy().into();
         options.out = folder.join("more");
         assert!(matches!(seal(&options), Err(DatasetError::NoFolder(_))));
+        options.folder = "s3://".into();
+        let error = seal(&options).unwrap_err().to_string();
+        assert!(error.contains("s3://BUCKET/PREFIX"), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

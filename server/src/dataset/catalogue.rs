@@ -178,6 +178,13 @@ impl Catalogue {
         })
     }
 
+    /// The student of a batch that is known, and how many transitions it has.
+    pub fn of(&self, batch: BatchId) -> Result<(String, usize), StoreError> {
+        let text = "SELECT student, transitions FROM batch WHERE name = ?1";
+        let found = self.one(text, [name(batch)], |row| Ok((row.get(0)?, row.get::<_, u64>(1)? as usize)))?;
+        found.ok_or(StoreError::Unknown(batch))
+    }
+
     /// The batches in a state, in the order in which they came.
     pub fn list(&self, state: State) -> Result<Vec<BatchId>, StoreError> {
         self.rows("SELECT name FROM batch WHERE state = ?1 ORDER BY place", [state.name()], batch)

@@ -2,14 +2,18 @@
 //!
 //! - [`LogStore`] keeps them in a folder: segments of an append-only log (`log`), synced before anyone is told, and a catalogue of
 //!   them in SQLite (`catalogue`), which is made of the log;
-//! - a batch in the log is a safetensors file.
+//! - [`BucketStore`] keeps them in a bucket of an S3-compatible store (`s3`), an object for each;
+//! - a batch is a safetensors file in both.
 
+mod bucket;
 mod catalogue;
 #[doc(hidden)]
 pub mod fuzz;
 mod log;
+mod s3;
 mod store;
 
+pub use bucket::BucketStore;
 pub use store::{Damage, LogStore};
 
 use oto_proto::BatchId;
@@ -17,6 +21,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The transitions of one batch, by column; rows are in the order of the student's steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +67,8 @@ impl Submission {
     }
 }
 
-/// Where a batch stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a batch stands; the later, the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Submitted; nobody learns from it yet.
     Quarantine = 0,
@@ -167,6 +172,25 @@ pub enum StoreError {
     /// A write or a sync failed earlier, and nothing is written until the store is opened anew.
     #[error("{path}: a write failed before; nothing more is written until a restart", path = .0.display())]
     Broken(PathBuf),
+    /// A bucket cannot be reached, or does not do what it is asked. It may at another time.
+    #[error("{address}: {reason}")]
+    Away {
+        /// The bucket, with the prefix.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Opens what `address` names: a folder, or `s3://BUCKET/PREFIX`. `max_bytes` limits the batches that are not forgotten.
+///
+/// # Errors
+/// Those of [`LogStore::open`] and [`BucketStore::open`].
+pub fn open(address: &str, max_bytes: u64) -> Result<Arc<dyn DatasetStore>, StoreError> {
+    match address.starts_with(s3::SCHEME) {
+        true => Ok(Arc::new(BucketStore::open(address, max_bytes)?)),
+        false => Ok(Arc::new(LogStore::open(Path::new(address), max_bytes)?)),
+    }
 }
 
 /// Keeps what students submit.
@@ -202,6 +226,17 @@ pub trait DatasetStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Catalogue`].
     fn forget(&self, student: &str) -> Result<usize, StoreError>;
+
+    /// What is held, by student and state.
+    ///
+    /// # Errors
+    /// [`StoreError::Catalogue`].
+    fn summary(&self) -> Result<Vec<Holding>, StoreError>;
+
+    /// What was found damaged when the store was opened; all else is there.
+    fn damage(&self) -> &[Damage] {
+        &[]
+    }
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> StoreError {

@@ -68,19 +68,6 @@ impl LogStore {
         Ok(LogStore { inner: Mutex::new(inner), synced: Mutex::new(0), max_bytes, damage, _lock: lock })
     }
 
-    /// What was found damaged when the store was opened; all else is there.
-    pub fn damage(&self) -> &[Damage] {
-        &self.damage
-    }
-
-    /// What is held, by student and state.
-    ///
-    /// # Errors
-    /// [`StoreError::Catalogue`].
-    pub fn summary(&self) -> Result<Vec<Holding>, StoreError> {
-        self.inner().catalogue.summary()
-    }
-
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,6 +152,14 @@ impl DatasetStore for LogStore {
         self.sync(records)?;
         self.inner().clean()?;
         Ok(gone.len())
+    }
+
+    fn summary(&self) -> Result<Vec<Holding>, StoreError> {
+        self.inner().catalogue.summary()
+    }
+
+    fn damage(&self) -> &[Damage] {
+        &self.damage
     }
 }
 

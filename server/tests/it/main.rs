@@ -11,6 +11,7 @@ mod frames;
 mod http;
 mod kserve;
 mod lessons;
+mod object_store;
 mod operating;
 mod policies;
 mod process;

@@ -8,7 +8,7 @@ use oto_proto::{
     ActionMap, Adapter, BatchId, Dtype, ErrorCode, Grant, Hello, ServerMessage, Space, Transition,
     TransitionFormat,
 };
-use oto_server::dataset::{DatasetStore, LogStore, Put, State, StoreError, Submission};
+use oto_server::dataset::{DatasetStore, Holding, LogStore, Put, State, StoreError, Submission};
 use oto_server::{Collecting, ServerConfig};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -47,12 +47,12 @@ fn asks(policy: &str, observation: Space, action: Space) -> Hello {
     Hello { grants: vec![Grant::Actions, Grant::Submit], ..hello(policy, observation, action) }
 }
 
-fn sharing() -> Hello {
+pub fn sharing() -> Hello {
     asks("sum", boxed(4), Space::Discrete { n: 2 })
 }
 
 /// A frame of `rows` transitions that tell which batch they are of.
-fn frame(student: &mut Student, batch: u128, rows: usize) -> Vec<u8> {
+pub fn frame(student: &mut Student, batch: u128, rows: usize) -> Vec<u8> {
     let hello = &student.hello;
     let format = TransitionFormat::new(&hello.formats().unwrap(), &hello.action);
     student.ids.request += 1;
@@ -76,7 +76,7 @@ fn frame(student: &mut Student, batch: u128, rows: usize) -> Vec<u8> {
     frame
 }
 
-fn submission(batch: u128, rows: usize) -> Submission {
+pub fn submission(batch: u128, rows: usize) -> Submission {
     let column = |width: usize, from: f32| (0..rows * width).map(|i| from + (i / width) as f32).collect();
     Submission {
         batch: BatchId(batch),
@@ -90,7 +90,7 @@ fn submission(batch: u128, rows: usize) -> Submission {
     }
 }
 
-fn send(student: &mut Student, frame: Vec<u8>) {
+pub fn send(student: &mut Student, frame: Vec<u8>) {
     student.socket.send(Message::binary(frame)).unwrap();
 }
 
@@ -101,7 +101,7 @@ fn is_submitted(student: &mut Student, batch: u128) {
     assert!(matches!(heard, Heard::Message(ServerMessage::Submitted(got)) if got == expected), "{heard:?}");
 }
 
-fn submits(student: &mut Student, batch: u128, rows: usize) {
+pub fn submits(student: &mut Student, batch: u128, rows: usize) {
     let frame = frame(student, batch, rows);
     send(student, frame);
     is_submitted(student, batch);
@@ -266,6 +266,10 @@ impl DatasetStore for Slow {
 
     fn forget(&self, _: &str) -> Result<usize, StoreError> {
         Ok(0)
+    }
+
+    fn summary(&self) -> Result<Vec<Holding>, StoreError> {
+        Ok(Vec::new())
     }
 }
 
