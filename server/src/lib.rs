@@ -5,7 +5,7 @@
 //!
 //! - [`config`]: policies, site, origins and limits;
 //! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it, `kserve` beside it;
-//! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it;
+//! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it, in a file that is `rotated`;
 //! - [`listener`]: where connections come from;
 //! - `teach`: the conversation with one student, over the socket in `peer`;
 //! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
@@ -43,6 +43,7 @@ mod peer;
 pub mod policies;
 pub mod queue;
 mod random;
+mod rotated;
 mod seldom;
 pub mod shadow;
 pub mod simulation;

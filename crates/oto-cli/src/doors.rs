@@ -3,7 +3,7 @@
 use clap::Args;
 use oto_server::access::{Access, AccessError, MIN_TOKEN_BYTES};
 use oto_server::admin::Admin;
-use oto_server::audit::Audit;
+use oto_server::audit::{Audit, Rotation};
 use oto_server::tls::{Tls, TlsError};
 use oto_server::{Policies, ServerConfig};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +29,12 @@ pub struct DoorOptions {
     /// Note who wanted what and what they got, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
+    /// Put the audit log aside as FILE.1 before it has more bytes than this; 0: never
+    #[arg(long, value_name = "BYTES", default_value_t = Rotation::default().bytes)]
+    pub audit_bytes: u64,
+    /// How many audit logs that were put aside to keep
+    #[arg(long, value_name = "N", default_value_t = Rotation::default().keep, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub audit_keep: u32,
     /// Connections at once
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub connections: usize,
@@ -112,8 +118,9 @@ impl DoorOptions {
         let certificate =
             config.tls.as_ref().map(watch).transpose().map_err(io(Path::new("the certificate")))?;
         config.access = self.access.as_deref().map(Access::read).transpose()?;
+        let rotation = Rotation { bytes: self.audit_bytes, keep: self.audit_keep };
         config.audit = match &self.audit {
-            Some(path) => Some(Audit::open(path).map_err(io(path))?),
+            Some(path) => Some(Audit::open(path, rotation).map_err(io(path))?),
             None => None,
         };
         config.limits.connections = self.connections;

@@ -7,7 +7,7 @@ use oto_proto::message::CLOSE_OVERLOADED;
 use oto_proto::{ClientMessage, ErrorCode, Hello, ServerMessage, Space};
 use oto_server::ServerConfig;
 use oto_server::access::Access;
-use oto_server::audit::Audit;
+use oto_server::audit::{Audit, Rotation};
 use oto_server::tls::{Event, Tls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -218,7 +218,7 @@ fn the_audit_log_tells_who_got_what_and_no_secret() {
     let folder = Folder::new();
     std::fs::create_dir_all(&folder.0).unwrap();
     let path = folder.0.join("audit.jsonl");
-    let audit = Audit::open(&path).unwrap();
+    let audit = Audit::open(&path, Rotation::default()).unwrap();
     let mut server = serve(vec![sum()], |config| {
         closed(config);
         config.audit = Some(audit);
