@@ -270,7 +270,7 @@ impl Batcher {
             .canary
             .as_ref()
             .map(|(version, percent)| Canary { version: version.number, percent: *percent });
-        queue.forget_rate();
+        queue.measure_anew();
         queue.split(canary.map_or(0.0, |canary| canary.percent));
         self.board.show(Status {
             version: self.stable.number,

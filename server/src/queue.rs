@@ -153,19 +153,38 @@ struct Waiting {
     closed: bool,
 }
 
-/// States answered in a second of work, averaged over the last batches.
+/// States answered in a second of work.
 #[derive(Default)]
-struct Rate(Option<f64>);
+struct Rate {
+    /// By what answers now, averaged over its last batches.
+    now: Option<f64>,
+    /// For hints: what answered before counts as one batch of the first ones, so that neither a publication nor a slow first batch
+    /// changes much.
+    expected: Option<f64>,
+    /// Batches since something else answers.
+    batches: u32,
+}
+
+/// What the last batch weighs in an average of many.
+const WEIGHT: f64 = 0.1;
 
 impl Rate {
     fn add(&mut self, rows: usize, took: Duration) {
-        let now = rows as f64 / took.as_secs_f64().max(1e-9);
-        self.0 = Some(self.0.map_or(now, |rate| 0.9 * rate + 0.1 * now));
+        let last = rows as f64 / took.as_secs_f64().max(1e-9);
+        let mixed = |average: Option<f64>, weight: f64| average.map_or(last, |a| a + weight * (last - a));
+        self.batches = self.batches.saturating_add(1);
+        self.now = Some(mixed(self.now, WEIGHT));
+        self.expected = Some(mixed(self.expected, WEIGHT.max(1.0 / (1.0 + f64::from(self.batches)))));
+    }
+
+    /// Something else answers from now on.
+    fn begin_anew(&mut self) {
+        (self.now, self.batches) = (None, 0);
     }
 
     /// How long this many states take, within reason.
     fn time_for(&self, rows: usize) -> Duration {
-        let seconds = self.0.map_or(UNMEASURED.as_secs_f64(), |rate| rows as f64 / rate.max(1.0));
+        let seconds = self.expected.map_or(UNMEASURED.as_secs_f64(), |rate| rows as f64 / rate.max(1.0));
         Duration::from_secs_f64(seconds.clamp(SHORTEST_PAUSE.as_secs_f64(), LONGEST_PAUSE.as_secs_f64()))
     }
 }
@@ -282,7 +301,7 @@ impl Queue {
         let place = (seat.end, waiting.numbers);
         waiting.insert(place, Entry { request, student: seat.student, draw: seat.draw, deadline });
         let little =
-            waiting.rate.0.is_some_and(|rate| waiting.rows as f64 / rate.max(1.0) < LITTLE.as_secs_f64());
+            waiting.rate.now.is_some_and(|rate| waiting.rows as f64 / rate.max(1.0) < LITTLE.as_secs_f64());
         Ok(little && waiting.changes.is_empty())
     }
 
@@ -313,7 +332,7 @@ impl Queue {
             "requests": waiting.requests(),
             "states": waiting.rows,
             "bytes": waiting.bytes,
-            "states_per_second": waiting.rate.0,
+            "states_per_second": waiting.rate.now,
         })
     }
 
@@ -373,9 +392,9 @@ impl Queue {
         }
     }
 
-    /// What was measured tells nothing any more: something else answers.
-    pub fn forget_rate(&self) {
-        self.waiting().rate = Rate::default();
+    /// Something else answers from now on: how fast it is remains to be seen.
+    pub fn measure_anew(&self) {
+        self.waiting().rate.begin_anew();
     }
 
     /// Nothing is taken any more, and what waits is answered with an error.
@@ -525,6 +544,41 @@ mod tests {
         assert_eq!(queue.pause(), Duration::from_secs(4));
         queue.answered(0, Duration::ZERO);
         assert!(queue.pause() > Duration::from_secs(4) && queue.pause() <= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn another_version_changes_the_pause_no_more_than_its_batches_do() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let _kept: Vec<_> = (0..2).map(|i| push(&queue, &mut seat, i, 1000)).collect();
+        let answered =
+            |times: usize, rows| (0..times).for_each(|_| queue.answered(rows, Duration::from_secs(1)));
+        answered(100, 10_000);
+        let before = queue.pause();
+        queue.measure_anew();
+        assert_eq!(queue.pause(), before, "nothing is known of it, so it is taken to be like the one before");
+        answered(1, 100);
+        assert!(queue.pause() <= 2 * before + SHORTEST_PAUSE, "a slow first batch may be chance");
+        answered(30, 5_000);
+        assert!(queue.pause() > before.mul_f64(1.8), "a slower version is known as one soon");
+        queue.measure_anew();
+        answered(3, 20_000);
+        assert!(queue.pause() < before, "a faster one at once");
+    }
+
+    #[test]
+    fn nobody_helps_what_was_not_measured() {
+        let queue = Queue::default();
+        let mut seat = queue.seat(0.0);
+        let mut little = |queue: &Queue| {
+            let (request, _) = request(1, 1);
+            matches!(queue.push(&mut seat, request, &LIMITS), Ok(true))
+        };
+        assert!(!little(&queue));
+        queue.answered(1_000_000, Duration::from_secs(1));
+        assert!(little(&queue));
+        queue.measure_anew();
+        assert!(!little(&queue), "another version may be slower by far");
     }
 
     #[test]

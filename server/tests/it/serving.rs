@@ -102,6 +102,34 @@ fn a_swap_under_load_fails_nothing_and_mixes_nothing() {
     }
 }
 
+#[test]
+fn what_students_are_told_to_wait_outlives_a_publication() {
+    let server = serve(vec![loaded("sum", sum().policy)], |config| {
+        (config.limits.credits, config.limits.queue.requests) = (100, 1);
+    });
+    let mut student = server.pupil("sum");
+    (0..20).for_each(|_| student.is_well());
+    let (next, gate) = gated();
+    server.policies.publish("sum", next.policy).unwrap();
+    while server.policies.version("sum") != Some(2) {
+        std::thread::yield_now();
+    }
+    student.ask(&[&[1.0; 4]]);
+    gate.wait_for_calls(1);
+    student.ask(&[&[1.0; 4]]);
+    let beyond = student.ask(&[&[1.0; 4]]);
+    let told = loop {
+        match student.hear() {
+            Heard::Message(ServerMessage::Overloaded(overloaded)) => break overloaded,
+            Heard::Message(ServerMessage::Published(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told.request, Some(beyond));
+    assert!(told.retry_ms < 500, "one state waits, and twenty were answered: {} ms", told.retry_ms);
+    gate.open();
+}
+
 /// A server's operator's door, in a thread.
 struct Door {
     address: SocketAddr,
