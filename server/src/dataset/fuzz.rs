@@ -1,16 +1,16 @@
 //! What must hold of the log's records and batches whatever the bytes are; `oto-fuzz` asks it, and is told whether they were taken.
 
-use super::log::{Record, Salt, encode as encode_record, first_offset, walk};
+use super::log::{Record, Salt, WORK, Walked, encode as encode_record, first_offset, walk};
 use super::{decode, encode, names};
 use oto_proto::BatchId;
 
-/// A segment: whole records and damaged ranges are all of its bytes, each once and in order, and a record is written as it was read.
+/// A segment: whole records and damaged ranges are all of its bytes, each once and in order, a record is written as it was read, and finding them is little work.
 pub fn segment(bytes: &[u8]) -> bool {
     let Some((start, records)) = bytes.split_at_checked(first_offset() as usize) else { return false };
     let salt: Salt = std::array::from_fn(|i| start[8 + i]);
     let mut ranges = Vec::new();
     let mut whole = 0;
-    let damaged = walk(records, salt, |begins, record: Record<'_>| {
+    let walked = walk(records, salt, |begins, record: Record<'_>| {
         let written = encode_record(&record, salt);
         assert_eq!(records[begins..][..written.len()], written, "a record is written as it was read");
         ranges.push(begins..begins + written.len());
@@ -18,7 +18,9 @@ pub fn segment(bytes: &[u8]) -> bool {
         whole += 1;
         Ok(())
     });
-    ranges.extend(damaged.expect("nothing was refused"));
+    let Walked { damaged, hashed } = walked.expect("nothing was refused");
+    assert!(hashed <= WORK * records.len() as u64, "{hashed} bytes went through a checksum");
+    ranges.extend(damaged);
     ranges.sort_unstable_by_key(|range| range.start);
     let end = ranges.iter().fold(0, |end, range| {
         assert_eq!(range.start, end, "each byte belongs to one range");

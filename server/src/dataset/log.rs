@@ -15,6 +15,8 @@
 //! What a crash tore off at the end is cut off when the log is opened. Damage in the middle costs what it hit: reading goes on
 //! with the next record that is whole. The salt is known to nobody outside, so that no payload can pass for a record then.
 
+mod sums;
+
 use super::{StoreError, at, sync_folder};
 use oto_proto::BatchId;
 use std::fs::{self, File};
@@ -24,6 +26,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use sums::Sums;
 
 const MAGIC: &[u8; 8] = b"OTOLOG1\n";
 /// Bytes before a segment's first record.
@@ -152,7 +155,7 @@ impl Log {
         let mut bytes = Vec::new();
         let mut file = File::open(&path).map_err(at(&path))?;
         file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut bytes)).map_err(at(&path))?;
-        let damaged = walk(&bytes, segment.salt, |begins, record| {
+        let Walked { damaged, .. } = walk(&bytes, segment.salt, |begins, record| {
             each(Place { segment: number, offset: from + begins as u64 }, record)
         })?;
         let mut damaged: Vec<_> =
@@ -284,15 +287,27 @@ impl Log {
     }
 }
 
-/// Shows all whole records among these bytes, each with where it begins, and gives the ranges of bytes that are none.
+/// What came of looking at all bytes of a segment.
+pub(super) struct Walked {
+    /// Ranges that are no records.
+    pub damaged: Vec<Range<usize>>,
+    /// Bytes that went through a checksum, some more than once: at most [`WORK`] times as many as there are.
+    pub hashed: u64,
+}
+
+/// Most of it is for bytes that are made to look like heads of records, of which one can begin every four bytes.
+pub(super) const WORK: u64 = 44;
+
+/// Shows all whole records among these bytes, each with where it begins.
 pub(super) fn walk(
     bytes: &[u8],
     salt: Salt,
     mut each: impl FnMut(usize, Record<'_>) -> Result<(), StoreError>,
-) -> Result<Vec<Range<usize>>, StoreError> {
+) -> Result<Walked, StoreError> {
     let (mut damaged, mut position) = (Vec::new(), 0);
+    let mut search = Search { bytes, salt, sums: None, hashed: 0 };
     while position < bytes.len() {
-        let found = (position..bytes.len()).find_map(|i| Some((i, parse(&bytes[i..], salt)?)));
+        let found = (position..bytes.len()).find_map(|i| Some((i, search.record(i)?)));
         let begins = found.as_ref().map_or(bytes.len(), |(i, _)| *i);
         if begins > position {
             damaged.push(position..begins);
@@ -301,7 +316,38 @@ pub(super) fn walk(
         each(i, record)?;
         position = i + HEAD + record.payload.len();
     }
-    Ok(damaged)
+    Ok(Walked { damaged, hashed: search.hashed + search.sums.map_or(0, |sums| sums.hashed) })
+}
+
+/// Looks for records.
+struct Search<'a> {
+    bytes: &'a [u8],
+    salt: Salt,
+    /// From the first record that is none: what follows may look like thousands of long ones that overlap.
+    sums: Option<Sums<'a>>,
+    hashed: u64,
+}
+
+impl<'a> Search<'a> {
+    /// The record that begins there, if one does.
+    fn record(&mut self, begins: usize) -> Option<Record<'a>> {
+        let whole = claimed(&self.bytes[begins..])?;
+        let sum = match &mut self.sums {
+            None => {
+                self.hashed += whole.len() as u64;
+                checksum(whole, self.salt)
+            }
+            Some(sums) => {
+                self.hashed += HEAD as u64;
+                sums.appended(checksum(&whole[..HEAD], self.salt), begins + HEAD..begins + whole.len())
+            }
+        };
+        let record = record(whole, sum);
+        if record.is_none() && self.sums.is_none() {
+            self.sums = Some(Sums::new(self.bytes));
+        }
+        record
+    }
 }
 
 /// Where a segment's records begin.
@@ -385,13 +431,22 @@ fn length(head: &[u8; HEAD]) -> u32 {
 
 /// The record that these bytes begin with, if they do.
 fn parse(bytes: &[u8], salt: Salt) -> Option<Record<'_>> {
+    let whole = claimed(bytes)?;
+    record(whole, checksum(whole, salt))
+}
+
+/// As many of these bytes as a record has whose head they begin with. Where a record is looked for, this is asked of every byte.
+fn claimed(bytes: &[u8]) -> Option<&[u8]> {
     let head = bytes.first_chunk::<HEAD>()?;
-    // Cheap first: where a record is looked for, this is asked of every byte.
-    let kind = Kind::from_byte(head[24]).filter(|_| head[25..28] == [0; 3])?;
-    let whole = bytes.get(..HEAD + length(head) as usize)?;
-    let batch = BatchId(u128::from_le_bytes(std::array::from_fn(|i| head[8 + i])));
-    let record = Record { kind, batch, when: number(&head[28..]), payload: &whole[HEAD..] };
-    (number(&head[4..8]) == checksum(whole, salt)).then_some(record)
+    Kind::from_byte(head[24]).filter(|_| head[25..28] == [0; 3])?;
+    bytes.get(..HEAD + length(head) as usize)
+}
+
+/// A record of these bytes, if this is their checksum.
+fn record(whole: &[u8], sum: u32) -> Option<Record<'_>> {
+    let kind = Kind::from_byte(whole[24]).filter(|_| number(&whole[4..8]) == sum)?;
+    let batch = BatchId(u128::from_le_bytes(std::array::from_fn(|i| whole[8 + i])));
+    Some(Record { kind, batch, when: number(&whole[28..]), payload: &whole[HEAD..] })
 }
 
 #[cfg(test)]
@@ -462,6 +517,75 @@ mod tests {
             prop_assert!(log.read(places[hit], BatchId(hit as u128)).is_err());
             prop_assert_eq!(log.read(places[3], BatchId(3)).unwrap(), vec![7; 20]);
         }
+
+        /// Whatever lies between them, records are found as by somebody who sums up everything that looks like one.
+        #[test]
+        fn what_is_found_does_not_depend_on_how_it_is_searched(pieces in prop::collection::vec((0u8..4, 0usize..200, any::<u64>()), 1..30)) {
+            let salt = [9; 8];
+            let mut bytes = Vec::new();
+            for (piece, size, seed) in pieces {
+                let payload: Vec<u8> = (0..size).map(|i| (seed >> (i % 8 * 8)) as u8).collect();
+                let record = encode(&Record { kind: Kind::Batch, batch: BatchId(seed.into()), when: 0, payload: &payload }, salt);
+                match piece {
+                    0 => bytes.extend(record),
+                    1 => bytes.extend(fake(seed as u32 % 4000)),
+                    2 => bytes.extend(payload),
+                    _ => bytes.extend(&record[..record.len() - size / 2]),
+                }
+            }
+            let mut found = Vec::new();
+            let walked = walk(&bytes, salt, |begins, record| {
+                found.push((begins, record.batch, record.payload.to_vec()));
+                Ok(())
+            }).unwrap();
+            let (mut expected, mut damaged, mut position) = (Vec::new(), Vec::<Range<usize>>::new(), 0);
+            while position < bytes.len() {
+                match parse(&bytes[position..], salt) {
+                    Some(record) => {
+                        expected.push((position, record.batch, record.payload.to_vec()));
+                        position += HEAD + record.payload.len();
+                    }
+                    None => {
+                        match damaged.last_mut().filter(|last| last.end == position) {
+                            Some(last) => last.end += 1,
+                            None => damaged.push(position..position + 1),
+                        }
+                        position += 1;
+                    }
+                }
+            }
+            prop_assert_eq!((found, walked.damaged), (expected, damaged));
+        }
+    }
+
+    /// The head of a record that is none, with so many bytes of payload.
+    fn fake(length: u32) -> Vec<u8> {
+        let mut head =
+            encode(&Record { kind: Kind::Batch, batch: BatchId(1), when: 0, payload: &[] }, [1; 8]);
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head
+    }
+
+    #[test]
+    fn what_looks_like_many_long_records_costs_no_more_than_its_bytes() {
+        let (salt, count) = ([2; 8], 1 << 15);
+        let end = count * HEAD as u32;
+        let payload: Vec<u8> = (0..count).flat_map(|i| fake(end - (i + 1) * HEAD as u32)).collect();
+        let mut bytes =
+            encode(&Record { kind: Kind::Batch, batch: BatchId(1), when: 0, payload: &payload }, salt);
+        bytes.extend(encode(&Record { kind: Kind::Judged, batch: BatchId(2), when: 0, payload: &[1] }, salt));
+        bytes[8] ^= 1;
+        let mut found = Vec::new();
+        let walked = walk(&bytes, salt, |_, record| {
+            found.push(record.batch);
+            Ok(())
+        });
+        let Walked { damaged, hashed } = walked.unwrap();
+        let first = 0..HEAD + payload.len();
+        assert_eq!((found, damaged), (vec![BatchId(2)], vec![first]));
+        let claims = (0..bytes.len()).filter_map(|i| claimed(&bytes[i..])).map(|whole| whole.len() as u64);
+        let (all, claims) = (bytes.len() as u64, claims.sum::<u64>());
+        assert!(hashed <= WORK * all && claims > 100 * WORK * all, "{hashed} of {all}, {claims} one by one");
     }
 
     #[test]
