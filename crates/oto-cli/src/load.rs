@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use oto_load::ceiling::states_per_second;
 use oto_load::echo::Echo;
 use oto_load::plan::Target;
+use oto_load::tls::Trust;
 use oto_load::{LoadError, Measurement, Pace, Plan, Publish, Report, measure};
 use oto_policy::{PolicyError, load_file};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,11 @@ use std::time::Duration;
 /// Whom to load, and with how much.
 #[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
-    /// Address of the server, as students have it: ws://host:port
+    /// Address of the server, as students have it: ws://host:port or wss://host:port
     server: String,
+    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Policy to ask
     #[arg(long, value_name = "NAME")]
     policy: String,
@@ -42,7 +46,7 @@ pub struct LoadOptions {
     /// Of the students' times and states
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Put the same load on a server that only sends back what comes, too
+    /// Put the same load on a server that only sends back what comes, without TLS, too
     #[arg(long)]
     echo: bool,
     /// Call the policy in a loop, too: a bundled one, or this MODEL
@@ -124,7 +128,8 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         Some(path) => Some(std::fs::read_to_string(path).map_err(file(path))?.trim().to_owned()),
         None => None,
     };
-    let target = Target::find(&options.server, &options.policy, token)?;
+    let trust = options.ca.as_deref().map(Trust::only).transpose()?.unwrap_or_default();
+    let target = Target::find(&options.server, &options.policy, token, &trust)?;
     let ceiling_states_per_second = match &options.ceiling {
         None => None,
         Some(model) => Some(ceiling(&options.policy, model.as_deref(), options.rows)?),

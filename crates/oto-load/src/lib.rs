@@ -6,7 +6,7 @@
 //!
 //! - [`plan`]: how many students ask how often about how much;
 //! - [`publish`]: an operator who publishes meanwhile;
-//! - [`student`]: one simulated student's socket;
+//! - [`student`]: one simulated student's socket; [`tls`]: what it stands on;
 //! - [`run`]: the loop that sends and receives for all of them;
 //! - [`echo`]: a server that only sends back what comes: the machine's ceiling, under the same load;
 //! - [`ceiling`]: a policy called in a loop: the other one;
@@ -25,6 +25,7 @@ pub mod publish;
 pub mod report;
 pub mod run;
 pub mod student;
+pub mod tls;
 
 pub use plan::{Pace, Plan};
 pub use publish::Publish;
@@ -32,16 +33,28 @@ pub use report::{Measurement, Report};
 pub use run::measure;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The address is none of a server.
-    #[error("{0:?} is no address of a server: expected ws://host:port or host:port")]
+    #[error("{0:?} is no address of a server: expected ws://host:port, wss://host:port or host:port")]
     Address(String),
     /// No answer, or none that HTTP has.
     #[error("cannot ask the server for its policies: {0}")]
     Http(#[from] ureq::Error),
+    /// Whom students are to trust.
+    #[error("{path}: {reason}", path = path.display())]
+    Authority {
+        /// The file with certificates.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be spoken so.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The server has no such policy.
     #[error("the server has no policy {name:?}; it has {found:?}")]
     NoPolicy {

@@ -1,5 +1,6 @@
 //! How many students ask how often about how much, and what they ask.
 
+use crate::tls::{Tls, Trust};
 use crate::{LoadError, Publish};
 use oto_proto::Space;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -84,6 +85,8 @@ pub struct Target {
     pub policy: Option<PolicySpaces>,
     /// A bearer token for the handshake.
     pub token: Option<String>,
+    /// TLS, if the server speaks it.
+    pub tls: Option<Tls>,
 }
 
 /// What a policy observes and does.
@@ -98,17 +101,20 @@ pub struct PolicySpaces {
 }
 
 impl Target {
-    /// Asks a server what its policy observes and does: students here need no adapter.
+    /// Asks a server what its policy observes and does: students here need no adapter. A server at `wss://` has to be one that is trusted.
     ///
     /// # Errors
     /// If the address is none, nobody answers, or there is no such policy.
-    pub fn find(url: &str, policy: &str, token: Option<String>) -> Result<Self, LoadError> {
+    pub fn find(url: &str, policy: &str, token: Option<String>, trust: &Trust) -> Result<Self, LoadError> {
         let wrong = || LoadError::Address(url.to_owned());
-        let rest = url.split_once("://").map_or(Some(url), |(scheme, rest)| (scheme == "ws").then_some(rest));
-        let host =
-            rest.and_then(|rest| rest.split('/').next()).filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        let (secure, host) = place(url).ok_or_else(wrong)?;
         let address = host.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(wrong)?;
-        let list = ureq::get(format!("http://{host}/policies")).call()?.body_mut().read_to_string()?;
+        let (name, _) = host.rsplit_once(':').ok_or_else(wrong)?;
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let tls = if secure { Some(Tls::new(name, trust)?) } else { None };
+        let scheme = if secure { "https" } else { "http" };
+        let list =
+            trust.agent().get(format!("{scheme}://{host}/policies")).call()?.body_mut().read_to_string()?;
         let list: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap_or_default();
         let names = list.iter().filter_map(|entry| entry["name"].as_str());
         let space = |entry: &serde_json::Value| serde_json::from_value::<Space>(entry.clone()).ok();
@@ -120,11 +126,47 @@ impl Target {
             name: policy.to_owned(),
             found: names.map(str::to_owned).collect(),
         })?;
-        Ok(Target { host: host.to_owned(), address, policy: Some(found), token })
+        Ok(Target { host, address, policy: Some(found), token, tls })
     }
 
-    /// A server that sends back what comes, to be asked what this one is asked.
+    /// A server that sends back what comes, without TLS, to be asked what this one is asked.
     pub fn echo(&self, address: SocketAddr) -> Self {
-        Target { host: address.to_string(), address, ..self.clone() }
+        Target { host: address.to_string(), address, tls: None, ..self.clone() }
+    }
+}
+
+/// Whether a server's address says that it speaks TLS, and its `host:port`.
+fn place(url: &str) -> Option<(bool, String)> {
+    let (port, rest) = match url.split_once("://") {
+        None => (None, url),
+        Some(("ws", rest)) => (Some(80), rest),
+        Some(("wss", rest)) => (Some(443), rest),
+        Some(_) => return None,
+    };
+    let host = rest.split('/').next().filter(|host| !host.is_empty())?;
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let whole = if has_port { host.to_owned() } else { format!("{host}:{}", port?) };
+    Some((port == Some(443), whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_where_and_whether_by_tls() {
+        for (url, expected) in [
+            ("127.0.0.1:8080", Some((false, "127.0.0.1:8080"))),
+            ("ws://127.0.0.1:8080/v1/teach", Some((false, "127.0.0.1:8080"))),
+            ("ws://teacher.example", Some((false, "teacher.example:80"))),
+            ("wss://teacher.example/v1/teach", Some((true, "teacher.example:443"))),
+            ("wss://[::1]", Some((true, "[::1]:443"))),
+            ("wss://[::1]:8443", Some((true, "[::1]:8443"))),
+            ("teacher.example", None),
+            ("https://teacher.example", None),
+            ("ws:///v1/teach", None),
+        ] {
+            assert_eq!(place(url), expected.map(|(secure, host)| (secure, host.to_owned())), "{url}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One simulated student: a socket that never blocks, the request it repeats, and what is on its way.
 
 use crate::plan::Target;
+use crate::tls::Stream;
 use oto_env::rng::Rng;
 use oto_proto::{
     ActionFormat, ClientMessage, Dtype, Header, Hello, Ids, PROTOCOL, ServerMessage, Space, StateFormat,
@@ -21,7 +22,7 @@ const BUFFER_BYTES: usize = 1 << 10;
 
 /// A student that has its welcome.
 pub struct Student {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Stream>,
     /// The request that it repeats, as a frame; the number in it changes.
     frame: Vec<u8>,
     /// What an answer is read with; none: it is an echo.
@@ -63,6 +64,10 @@ impl Student {
         let stream = TcpStream::connect_timeout(&target.address, PATIENCE).map_err(|e| text(&e))?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(|e| text(&e))?;
         stream.set_nodelay(true).map_err(|e| text(&e))?;
+        let stream = match &target.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => tls.over(stream).map_err(|e| text(&e))?,
+        };
         let url = format!("ws://{}/v1/teach", target.host);
         let mut request = url.into_client_request().map_err(|e| text(&e))?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
@@ -112,7 +117,7 @@ impl Student {
             writer.state(&state).map_err(|e| text(&e))?;
         }
         writer.finish().map_err(|e| text(&e))?;
-        student.socket.get_ref().set_nonblocking(true).map_err(|e| text(&e))?;
+        student.stream().set_nonblocking(true).map_err(|e| text(&e))?;
         Ok(student)
     }
 
@@ -139,7 +144,7 @@ impl Student {
 
     /// The socket, to be waited for.
     pub fn stream(&self) -> &TcpStream {
-        self.socket.get_ref()
+        self.socket.get_ref().tcp()
     }
 
     /// Whether something waits for the socket to take it.

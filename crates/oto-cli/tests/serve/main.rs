@@ -1,6 +1,8 @@
 //! `oto serve` as a process: what its operator sees of it.
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
+mod load;
 mod log;
 #[cfg(feature = "otlp")]
 mod otlp;

@@ -52,7 +52,8 @@ impl Program {
         let out = BufReader::new(child.stdout.take().unwrap()).lines();
         let (address, err) = (SocketAddr::from(([0; 4], 0)), child.stderr.take());
         let mut program = Program { child, address, out, err, said: None };
-        program.address = program.listens("serving http://");
+        let begins = if flags.contains(&"--tls-cert") { "serving https://" } else { "serving http://" };
+        program.address = program.listens(begins);
         program
     }
 

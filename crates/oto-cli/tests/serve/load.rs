@@ -1,0 +1,51 @@
+//! `oto load` against `oto serve`, with TLS and without.
+
+use crate::program::{File, POLICY, Program};
+use std::process::Command;
+
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.key");
+const ANOTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/second.pem");
+
+/// What `oto load` counted in half a second with eight students, or what it said instead.
+fn load(url: &str, flags: &[&str]) -> Result<serde_json::Value, String> {
+    let numbers = File::new(&format!("load-{:x}.json", url.len() * 31 + flags.concat().len()), "");
+    let output = Command::new(env!("CARGO_BIN_EXE_oto"))
+        .args(["load", url, "--policy", POLICY, "--students", "8", "--seconds", "0.5", "--warm-up", "0.1"])
+        .args(["--json", numbers.path()])
+        .args(flags)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    Ok(serde_json::from_str(&std::fs::read_to_string(&numbers.0).unwrap()).unwrap())
+}
+
+/// Everyone was answered, and nothing went wrong.
+fn is_sound(report: &serde_json::Value) {
+    let server = &report["server"];
+    assert!(server["answered"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(server["answered"], server["sent"], "{report}");
+    for none in ["overloaded", "wrong", "lost", "closed"] {
+        assert_eq!(server[none], 0, "{none}: {report}");
+    }
+}
+
+#[test]
+fn students_load_a_server_over_tls_as_they_do_without() {
+    let secure = Program::serve(&["--tls-cert", CERTIFICATE, "--tls-key", KEY], &[]);
+    let plain = Program::serve(&[], &[]);
+    let (wss, ws) = (format!("wss://{}", secure.address), format!("ws://{}", plain.address));
+    is_sound(&load(&ws, &["--rate", "50"]).unwrap());
+    is_sound(&load(&wss, &["--rate", "50", "--ca", CERTIFICATE]).unwrap());
+    // Frames that are larger than a record of TLS, many of them on their way.
+    is_sound(&load(&wss, &["--saturate", "8", "--rows", "2000", "--ca", CERTIFICATE]).unwrap());
+    let untrusted = load(&wss, &[]).unwrap_err();
+    assert!(untrusted.contains("certificate"), "{untrusted}");
+    let another = load(&wss, &["--ca", ANOTHER]).unwrap_err();
+    assert!(another.contains("certificate"), "{another}");
+    let none = load(&wss, &["--ca", KEY]).unwrap_err();
+    assert!(none.contains("expected a certificate, got none"), "{none}");
+    load(&format!("ws://{}", secure.address), &[]).unwrap_err();
+}
