@@ -22,7 +22,7 @@ const STEPS: u64 = 50_000;
 /// Evaluations whose mean says where a run ended.
 pub(super) const LAST: usize = 10;
 /// No tuning looked at these seeds.
-const FIRST_SEED: u64 = 9_200;
+pub(super) const FIRST_SEED: u64 = 9_200;
 
 pub(super) const EXPERT: &str = "sac_inverted_pendulum_v5";
 const EARLY: &str = "ppo_cartpole_v1_early";

@@ -21,7 +21,7 @@ const LTE: &str = "MobileCell-LTE-v0";
 const NR: &str = "MobileCell-5G-v0";
 const TEACHER: &str = "ppo_mobile_lte";
 /// No tuning looked at these seeds.
-const FIRST_SEED: u64 = 9_300;
+pub(super) const FIRST_SEED: u64 = 9_300;
 /// Episodes of the comparison: no student, teacher or tuning has seen them.
 const TEST: Range<u64> = 50_000..50_100;
 /// Full is the best there is here, and a student may be that much below it.
