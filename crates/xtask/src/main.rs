@@ -9,6 +9,7 @@ mod debian;
 mod demo;
 mod deny;
 mod manifest;
+mod order;
 mod relaxed;
 mod shell;
 mod site;

@@ -10,10 +10,12 @@ use walrus::ir::{
 };
 use walrus::{LocalId, ModuleConfig, ValType};
 
-/// Mends `NAME_bg.wasm` and writes `NAME_plain_bg.wasm` beside it.
-pub fn split(module: &Path, keep_names: bool) -> Result<()> {
+/// Mends `NAME_bg.wasm` and writes `NAME_plain_bg.wasm` beside it; gives both.
+pub fn split(module: &Path, keep_names: bool) -> Result<[PathBuf; 2]> {
+    let plain = plain(module);
+    rewrite(module, &plain, true, keep_names)?;
     rewrite(module, module, false, keep_names)?;
-    rewrite(module, &plain(module), true, keep_names)
+    Ok([module.into(), plain])
 }
 
 fn plain(module: &Path) -> PathBuf {
@@ -108,8 +110,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("oto-relaxed-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = example(&folder);
-        split(&file, false).unwrap();
-        let (fast, plain) = (instructions(&file), instructions(&plain(&file)));
+        let [fast, plain] = split(&file, false).unwrap().map(|module| instructions(&module));
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(
             fast.contains("RelaxedMadd") && fast.contains("PMax") && !fast.contains("RelaxedMax"),

@@ -1,6 +1,7 @@
 //! WebAssembly packages: cargo builds the module, wasm-bindgen writes the JavaScript beside it, we print the sizes.
 
 use crate::manifest::{self, Only, Package, Target};
+use crate::order;
 use crate::relaxed;
 use crate::shell;
 use crate::stamp::Stamp;
@@ -53,7 +54,13 @@ fn build_package(package: &Package) -> Result<()> {
 
     let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
     let out = shell::root().join(&package.out);
-    let ours = ["wasm-pack.toml", "crates/xtask/src/wasm.rs", "crates/xtask/src/relaxed.rs"].map(Path::new);
+    let ours = [
+        "wasm-pack.toml",
+        "crates/xtask/src/wasm.rs",
+        "crates/xtask/src/relaxed.rs",
+        "crates/xtask/src/order.rs",
+    ]
+    .map(Path::new);
     let inputs = [&[module.as_path()], &ours[..]].concat();
     let stamp = Stamp::of(&format!("wasm-{}", package.name), &inputs)?;
     if !stamp.is_current(&package.out) {
@@ -92,7 +99,11 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
                 .remove_name_section(!names)
                 .remove_producers_section(true)
                 .generate(out)?;
-            relaxed::split(&out.join(format!("{name}_bg.wasm")), names)
+            let modules = relaxed::split(&out.join(format!("{name}_bg.wasm")), names)?;
+            if package.only.is_none() {
+                modules.iter().try_for_each(|module| order::by_resemblance(module))?;
+            }
+            Ok(())
         }
         Target::Wasip2 => {
             fs::copy(module, out.join(&package.artifact))?;
