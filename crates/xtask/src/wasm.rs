@@ -102,6 +102,8 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
             let modules = relaxed::split(&out.join(format!("{name}_bg.wasm")), names)?;
             if package.only.is_none() {
                 modules.iter().try_for_each(|module| order::by_resemblance(module))?;
+                let glue = out.join(format!("{name}.js"));
+                fs::write(&glue, without_comments(&fs::read_to_string(&glue)?))?;
             }
             Ok(())
         }
@@ -110,6 +112,14 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A script of wasm-bindgen's without lines of comment and without indentation, a third of it; the types beside it say the same.
+fn without_comments(script: &str) -> String {
+    let lines = script.lines().map(str::trim);
+    let kept = lines
+        .filter(|line| !line.is_empty() && !["/*", "*", "//"].iter().any(|begin| line.starts_with(begin)));
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Installs the standard library of a target when this toolchain lacks it.
@@ -148,4 +158,16 @@ fn gzipped(bytes: &[u8]) -> Result<usize> {
 
 fn kib(bytes: usize) -> usize {
     bytes.div_ceil(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_comments;
+
+    #[test]
+    fn a_script_loses_comments_and_indentation_alone() {
+        let script =
+            "/**\n * One.\n */\nexport function f(a) {\n    // Two.\n    return a * 2; // '/*'\n}\n\n";
+        assert_eq!(without_comments(script), "export function f(a) {\nreturn a * 2; // '/*'\n}\n");
+    }
 }
