@@ -157,7 +157,7 @@ impl ConvStep {
                 Op::Conv2dGradWeight { conv, .. } => {
                     conv2d_grad_weight(operand(0), operand(1), conv, shape, out, room)
                 }
-                ref op => unreachable!("{op:?} is no convolution"),
+                _ => unreachable!("no convolution"),
             }
         });
     }

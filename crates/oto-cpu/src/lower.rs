@@ -235,7 +235,7 @@ impl Lower<'_> {
             Op::Polyak { target, p, tau } => {
                 Row::Polyak { target: self.rows(target, rows), p: self.rows(p, rows), tau: self.number(tau) }
             }
-            ref op => unreachable!("{op:?} is not computed row by row"),
+            _ => unreachable!("not computed row by row"),
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::Space;
 use crate::classic::{Dynamics, Transition, runge_kutta};
 use crate::rng::Rng;
+use crate::space::within;
 use std::f64::consts::{PI, TAU};
 
 const GRAVITY: f64 = 9.8;
@@ -40,8 +41,8 @@ impl Dynamics<4> for Acrobot {
         let state = [
             wrap(first),
             wrap(second),
-            first_velocity.clamp(-TOP_SPEEDS[0], TOP_SPEEDS[0]),
-            second_velocity.clamp(-TOP_SPEEDS[1], TOP_SPEEDS[1]),
+            within(first_velocity, -TOP_SPEEDS[0], TOP_SPEEDS[0]),
+            within(second_velocity, -TOP_SPEEDS[1], TOP_SPEEDS[1]),
         ];
         let terminated = -state[0].cos() - (state[1] + state[0]).cos() > 1.0;
         Transition { state, reward: if terminated { 0.0 } else { -1.0 }, terminated }

@@ -92,7 +92,7 @@ impl<D: Dynamics<N>, const N: usize> Classic<D, N> {
         let state: [f64; N] = state.try_into().map_err(|_| refuse(format!("{} numbers", state.len())))?;
         let usable = |component: &f64| component.abs() <= LARGEST_STATE;
         match state.iter().position(|component| !usable(component)) {
-            Some(index) => Err(refuse(format!("{:?} as number {index}", state[index]))),
+            Some(index) => Err(refuse(format!("{} as number {index}", oto_json::shown(&state[index])))),
             None => Ok(state),
         }
     }

@@ -38,7 +38,7 @@ pub enum EnvError {
         got: usize,
     },
     /// A continuous action with NaN or infinity in it.
-    #[error("component {index} of the action is {value}, expected a finite number")]
+    #[error("component {index} of the action is {}, expected a finite number", oto_json::shown(.value))]
     ActionNotFinite {
         /// Which component, from 0.
         index: usize,

@@ -13,6 +13,7 @@
 use crate::Space;
 use crate::classic::{Dynamics, Transition, observe_state, runge_kutta};
 use crate::rng::Rng;
+use crate::space::within;
 
 const SECONDS: f64 = 0.02;
 const SUBSTEPS: usize = 2;
@@ -53,7 +54,7 @@ impl Dynamics<4> for InvertedPendulum {
     }
 
     fn step(state: &[f64; 4], action: f64, _first: bool) -> Transition<4> {
-        let force = GEAR * action.clamp(-TOP_CONTROL, TOP_CONTROL);
+        let force = GEAR * within(action, -TOP_CONTROL, TOP_CONTROL);
         let mut state = *state;
         for _ in 0..SUBSTEPS {
             state = runge_kutta(&state, SECONDS, |state| derivative(state, force));

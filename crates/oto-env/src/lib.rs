@@ -24,5 +24,5 @@ pub use classic::ClassicEnvironment;
 pub use environment::{Action, Environment, Phase, Snapshot, Step};
 pub use error::EnvError;
 pub use registry::{IDS, make, make_classic};
-pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError};
+pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError, within};
 pub use vector::{Actions, VectorEnv};

@@ -6,6 +6,7 @@
 use crate::Space;
 use crate::classic::{Dynamics, Transition, observe_state};
 use crate::rng::Rng;
+use crate::space::within;
 
 const FORCE: f64 = 0.001;
 const GRAVITY: f64 = 0.0025;
@@ -34,8 +35,8 @@ impl Dynamics<2> for MountainCar {
 
     fn step(&[position, velocity]: &[f64; 2], action: f64, _first: bool) -> Transition<2> {
         let pull = (action - 1.0) * FORCE + (3.0 * position).cos() * -GRAVITY;
-        let mut velocity = (velocity + pull).clamp(-TOP_SPEED, TOP_SPEED);
-        let position = (position + velocity).clamp(LEFT_END, RIGHT_END);
+        let mut velocity = within(velocity + pull, -TOP_SPEED, TOP_SPEED);
+        let position = within(position + velocity, LEFT_END, RIGHT_END);
         if position == LEFT_END && velocity < 0.0 {
             velocity = 0.0;
         }

@@ -9,6 +9,7 @@
 use crate::Space;
 use crate::classic::{Dynamics, Transition, observe_state};
 use crate::rng::Rng;
+use crate::space::within;
 
 const POWER: f64 = 0.0015;
 const LEFT_END: f64 = -1.2;
@@ -37,7 +38,7 @@ impl Dynamics<2> for MountainCarContinuous {
     fn step(&[position, velocity]: &[f64; 2], action: f64, first: bool) -> Transition<2> {
         // Only the state that an episode begins with is float64.
         let single = !first;
-        let force = action.clamp(-1.0, 1.0);
+        let force = within(action, -1.0, 1.0);
         let pull = force * POWER - 0.0025 * narrow(3.0 * position, single).cos();
         // A limit that replaces a number is a plain Python number, which leaves a float32 partner float32, whereas an
         // action used as it came is a float64 and widens.
@@ -47,7 +48,7 @@ impl Dynamics<2> for MountainCarContinuous {
             velocity = narrow(TOP_SPEED, single).copysign(velocity);
             in_single = single;
         }
-        let position = narrow(position + velocity, in_single).clamp(LEFT_END, RIGHT_END);
+        let position = within(narrow(position + velocity, in_single), LEFT_END, RIGHT_END);
         if position == LEFT_END && velocity < 0.0 {
             velocity = 0.0;
         }

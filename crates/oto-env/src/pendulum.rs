@@ -7,6 +7,7 @@
 use crate::Space;
 use crate::classic::{Dynamics, Transition};
 use crate::rng::Rng;
+use crate::space::within;
 use std::f64::consts::{PI, TAU};
 
 const GRAVITY: f64 = 10.0;
@@ -31,12 +32,12 @@ impl Dynamics<2> for Pendulum {
     }
 
     fn step(&[angle, velocity]: &[f64; 2], action: f64, _first: bool) -> Transition<2> {
-        let torque = action.clamp(-TOP_TORQUE, TOP_TORQUE);
+        let torque = within(action, -TOP_TORQUE, TOP_TORQUE);
         let wrapped = (angle + PI).rem_euclid(TAU) - PI;
         let cost = wrapped * wrapped + 0.1 * (velocity * velocity) + 0.001 * (torque * torque);
         // A rod of length 1 and mass 1: 3 g / 2 l and 3 / m l^2.
         let acceleration = 3.0 * GRAVITY / 2.0 * angle.sin() + 3.0 * torque;
-        let velocity = (velocity + acceleration * SECONDS).clamp(-TOP_SPEED, TOP_SPEED);
+        let velocity = within(velocity + acceleration * SECONDS, -TOP_SPEED, TOP_SPEED);
         let state = [angle + velocity * SECONDS, velocity];
         Transition { state, reward: -cost, terminated: false }
     }

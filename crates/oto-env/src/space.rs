@@ -8,6 +8,18 @@ pub const MAX_WIDTH: usize = 1 << 20;
 /// The most choices a [`Space::Discrete`] may have.
 pub const MAX_ACTIONS: u32 = 1 << 16;
 
+/// A number, or the nearer end of a range that it lies outside of; NaN stays. The same as `clamp`, which brings a panic that prints
+/// numbers, and what prints them, into a page.
+pub fn within<T: PartialOrd>(number: T, low: T, high: T) -> T {
+    if number < low {
+        low
+    } else if number > high {
+        high
+    } else {
+        number
+    }
+}
+
 /// A set of observations or actions.
 ///
 /// In JSON: `{"kind":"discrete","n":2}` or `{"kind":"box","low":[-1.0,null],"high":[1.0,null]}`; `null` is a bound at
@@ -47,7 +59,7 @@ pub enum SpaceError {
     },
     /// A component whose range is empty or holds no finite number.
     #[error(
-        "component {index} of the box has the range {low} to {high}, expected low <= high with a finite number between"
+        "component {index} of the box has the range {} to {}, expected low <= high with a finite number between", oto_json::shown(.low), oto_json::shown(.high)
     )]
     Range {
         /// Which component, from 0.

@@ -109,7 +109,7 @@ impl<'t> Walk<'t> {
             | Op::Moment { .. }
             | Op::AdamStep { .. }
             | Op::Polyak { .. } => {
-                panic!("{:?} has no derivative: stop the gradient before it", trace.node(y.id()).op)
+                panic!("node {} has no derivative: stop the gradient before it", y.id().0)
             }
         }
     }

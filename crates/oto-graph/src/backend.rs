@@ -28,7 +28,7 @@ pub enum BackendError {
         got: usize,
     },
     /// An index that names nothing.
-    #[error("index {value} is not a whole number below {below}")]
+    #[error("index {} is not a whole number below {below}", oto_json::shown(.value))]
     Index {
         /// What came.
         value: f32,

@@ -6,10 +6,11 @@
 const MAX_DIGITS: usize = 800;
 
 /// A whole number from 0: 32 bits each, the lowest first.
-struct Big(Vec<u32>);
+pub struct Big(pub Vec<u32>);
 
 impl Big {
-    fn multiply_add(&mut self, factor: u32, summand: u32) {
+    /// Gives `self * factor + summand`.
+    pub fn multiply_add(&mut self, factor: u32, summand: u32) {
         let mut carry = u64::from(summand);
         for limb in &mut self.0 {
             let product = u64::from(*limb) * u64::from(factor) + carry;
@@ -20,8 +21,8 @@ impl Big {
         }
     }
 
-    /// Gives the remainder, and keeps no zeros at the top.
-    fn divide(&mut self, divisor: u32) -> u32 {
+    /// Gives the remainder of the division, and keeps no zeros at the top.
+    pub fn divide(&mut self, divisor: u32) -> u32 {
         let mut rest = 0;
         for limb in self.0.iter_mut().rev() {
             let dividend = rest << 32 | u64::from(*limb);

@@ -12,12 +12,14 @@ mod decimal;
 mod describe;
 mod parse;
 mod read;
+mod shortest;
 mod tree;
 mod write;
 
 pub use describe::serde;
 pub use parse::parse;
 pub use read::{At, Failure, Fields, FromJson, from_tree, read};
+pub use shortest::shown;
 pub use tree::{Json, Number};
 pub use write::{Object, ToJson, Writer, write};
 

@@ -1,6 +1,6 @@
 //! Values of ours become a text.
 
-use crate::{Json, Number};
+use crate::{Json, Number, shown};
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
 
@@ -158,7 +158,7 @@ macro_rules! real {
             #[inline(never)]
             fn write(&self, out: &mut Writer) {
                 match self.is_finite() {
-                    true => out.format(format_args!("{self:?}")),
+                    true => out.text.push_str(&shown(self)),
                     false => out.null(),
                 }
             }

@@ -181,7 +181,7 @@ pub enum AdapterError {
         teacher: String,
     },
     /// A mapped observation that overflowed or was not finite to begin with, or no index where one is needed.
-    #[error("component {component} of the mapped observation is {found}, which the teacher cannot take")]
+    #[error("component {component} of the mapped observation is {}, which the teacher cannot take", oto_json::shown(.found))]
     Observation {
         /// The component of the teacher's observation.
         component: usize,

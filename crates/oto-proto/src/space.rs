@@ -53,7 +53,7 @@ pub enum SpaceError {
         high: usize,
     },
     /// A bound is not a number, or a lower bound lies above its upper bound.
-    #[error("component {component} of a box needs low <= high, it has {low} and {high}")]
+    #[error("component {component} of a box needs low <= high, it has {} and {}", oto_json::shown(.low), oto_json::shown(.high))]
     Bounds {
         /// The component, counted from 0.
         component: usize,

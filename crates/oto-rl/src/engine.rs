@@ -81,7 +81,7 @@ pub enum LearnError {
     Backend(#[from] BackendError),
     /// The loss is no number any more.
     #[error(
-        "update {update}: the loss is {loss}, not a finite number; lower the learning rate or check the rewards"
+        "update {update}: the loss is {}, not a finite number; lower the learning rate or check the rewards", oto_json::shown(.loss)
     )]
     Diverged {
         /// Which update.

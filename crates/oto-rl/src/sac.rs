@@ -16,6 +16,7 @@ use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
+use oto_env::within;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
 
 /// What a SAC student is made of. Defaults are those of Stable-Baselines3 2.9 where it has one; `samples` is ours.
@@ -235,7 +236,7 @@ impl Sac {
     pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
         let (mean, log_std) = self.actor.forward(observation).split_at(action.len());
         for ((a, mean), log_std) in action.iter_mut().zip(mean).zip(log_std) {
-            let std = log_std.clamp(LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
+            let std = within(*log_std, LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
             *a = (mean + std * rng.normal() as f32).tanh();
         }
     }

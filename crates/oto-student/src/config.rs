@@ -296,7 +296,7 @@ impl StudentConfig {
         };
         let real = |field, got: f64, from: f64, to: f64, expected| match (from..=to).contains(&got) {
             true => Ok(()),
-            false => Err(ConfigError { field, got: got.to_string(), expected }),
+            false => Err(ConfigError { field, got: oto_json::shown(&got), expected }),
         };
         let q = &self.qrdqn;
         whole("qrdqn.hidden (layers)", q.hidden.len() as u64, 1, 8, "1 to 8 hidden layers")?;

@@ -1,6 +1,7 @@
 //! Offline, Transfer, Online: the stages of OTO's Algorithm 2 and what ends each.
 
 use crate::config::ConfigError;
+use oto_json::shown;
 
 /// A stage of the student's own round (OTO, Algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +101,17 @@ impl StagesConfig {
                 return error("stages.*.steps", "0".into(), "at least one step");
             }
             if let Some(s) = e.seconds.filter(|s| !(*s > 0.0 && s.is_finite())) {
-                return error("stages.*.seconds", s.to_string(), "a time above 0");
+                return error("stages.*.seconds", shown(&s), "a time above 0");
             }
             if let Some(r) = e.return_at_least.filter(|r| !r.is_finite()) {
-                return error("stages.*.return_at_least", r.to_string(), "a finite return");
+                return error("stages.*.return_at_least", shown(&r), "a finite return");
             }
             if let Some(g) = e.give_up.filter(|g| g.after_steps == 0 || !g.below_return.is_finite()) {
-                return error("stages.*.give_up", format!("{g:?}"), "at least one step and a finite return");
+                return error(
+                    "stages.*.give_up",
+                    oto_json::write(&g),
+                    "at least one step and a finite return",
+                );
             }
         }
         Ok(())

@@ -5,9 +5,10 @@ use crate::config::{Algorithm, Clock, ConfigError, Settle, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::Action;
 use oto_env::rng::Rng;
-use oto_env::{Space, Step};
+use oto_env::{Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
+use oto_json::shown;
 use oto_rl::actions::Actions;
 use oto_rl::agent::Agent;
 use oto_rl::convolution::Convolution;
@@ -41,7 +42,7 @@ pub enum TrainError {
         got: usize,
     },
     /// A component of an observation that is no finite number.
-    #[error("observation[{component}] is {value}, not a finite number")]
+    #[error("observation[{component}] is {}, not a finite number", shown(.value))]
     Observation {
         /// Which component.
         component: usize,
@@ -49,7 +50,7 @@ pub enum TrainError {
         value: f32,
     },
     /// A component of an image that is no byte.
-    #[error("observation[{component}] is {value}, expected a pixel: a whole number from 0 to 255")]
+    #[error("observation[{component}] is {}, expected a pixel: a whole number from 0 to 255", shown(.value))]
     Pixel {
         /// Which component.
         component: usize,
@@ -57,7 +58,7 @@ pub enum TrainError {
         value: f32,
     },
     /// A reward that is no finite number.
-    #[error("the reward is {0}, not a finite number")]
+    #[error("the reward is {}, not a finite number", shown(.0))]
     Reward(f64),
     /// A step was reported, but no episode has begun.
     #[error("an episode begins with an observation: call begin first")]
@@ -306,7 +307,7 @@ impl Trainer {
     /// See [`Settle`].
     fn settle(&mut self, settle: Settle, good: bool) -> Result<(), TrainError> {
         let next = if good { self.settled * settle.factor } else { self.settled / settle.factor };
-        self.settled = next.clamp(settle.floor, 1.0);
+        self.settled = next.max(settle.floor).min(1.0);
         if good {
             self.setbacks = 0;
             if settle.setbacks > 0 {
@@ -355,7 +356,7 @@ impl Trainer {
     pub fn set_teacher_weight(&mut self, teacher: usize, weight: f64) -> Result<(), TrainError> {
         let refused = |field, got: String, expected| Err(ConfigError { field, got, expected }.into());
         if !(0.0..=1e6).contains(&weight) {
-            return refused("teachers.weight", weight.to_string(), "a weight from 0 to 1e6");
+            return refused("teachers.weight", shown(&weight), "a weight from 0 to 1e6");
         }
         let Some(place) = self.weights.get_mut(teacher) else {
             return refused("teachers", teacher.to_string(), "the index of a teacher there is, from 0");
@@ -530,7 +531,7 @@ pub(crate) fn is_byte(x: f32) -> bool {
 pub(crate) fn in_units<'u>(space: &Space, action: &[f32], units: &'u mut [f32]) -> Action<'u> {
     let Space::Box { low, high } = space else { return Action::Discrete(action[0] as u32) };
     for (((u, a), low), high) in units.iter_mut().zip(action).zip(low).zip(high) {
-        *u = (low + (a + 1.0) * 0.5 * (high - low)).clamp(*low, *high);
+        *u = within(low + (a + 1.0) * 0.5 * (high - low), *low, *high);
     }
     Action::Continuous(units)
 }
@@ -543,7 +544,7 @@ pub(crate) fn from_units(space: &Space, action: Action<'_>, out: &mut Vec<f32>) 
             let ranges = values.iter().zip(low).zip(high);
             // A number that rounding put beyond its range is at its end.
             let scaled = ranges.map(|((v, low), high)| 2.0 * (v - low) / (high - low) - 1.0);
-            out.extend(scaled.map(|v| v.clamp(-1.0, 1.0)));
+            out.extend(scaled.map(|v| within(v, -1.0, 1.0)));
         }
         _ => {}
     }
@@ -618,7 +619,9 @@ fn sizes(
             let (action, actions) = (low.len(), Actions::Continuous(low.len()));
             match low.iter().zip(high).find(|(l, h)| !(l.is_finite() && h.is_finite() && l < h)) {
                 Some((l, h)) => refused(&format!(
-                    "needs a finite range for each component of an action, one has {l} to {h}"
+                    "needs a finite range for each component of an action, one has {} to {}",
+                    shown(l),
+                    shown(h)
                 )),
                 None if config.algorithm == Algorithm::Ppo => {
                     Ok(Sizes::Ppo(ppo::Sizes { observation, actions, teachers }))

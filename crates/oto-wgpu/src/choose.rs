@@ -71,8 +71,8 @@ async fn beside(
             executable.device().expect("it was one").report()?;
             if clock.now() - began > PATIENCE {
                 return Err(BackendError::Device(format!(
-                    "{steps} steps took longer than {:.0} s",
-                    PATIENCE / 1e3
+                    "{steps} steps took longer than {} s",
+                    (PATIENCE / 1e3) as u64
                 )));
             }
             clock.pause().await;

@@ -22,6 +22,7 @@ pub use rules::Rule;
 
 use crate::classic::{Dynamics, Transition};
 use crate::rng::Rng;
+use crate::space::within;
 use crate::{ClassicEnvironment, EnvError, Space};
 use std::marker::PhantomData;
 
@@ -127,7 +128,7 @@ impl Radio {
 /// The utility of a data rate (bit/s), logarithmic and scaled to [-1, 1].
 pub fn utility(rate: f64) -> f64 {
     let utility = if rate > 0.0 { 10.0 * rate.ln() / 10f64.ln() } else { -LARGEST_UTILITY };
-    let utility = utility.clamp(-LARGEST_UTILITY, LARGEST_UTILITY);
+    let utility = within(utility, -LARGEST_UTILITY, LARGEST_UTILITY);
     2.0 * (utility + LARGEST_UTILITY) / (2.0 * LARGEST_UTILITY) - 1.0
 }
 

@@ -235,7 +235,7 @@ impl Writer<'_> {
                 (0..3).for_each(|_| self.line("}"));
                 self.store(n, "sum");
             }
-            ref op => unreachable!("{op:?} is no convolution"),
+            _ => unreachable!("no convolution"),
         }
         self.line("}");
         self.end(groups);

@@ -393,7 +393,7 @@ impl Writer<'_> {
             Op::Polyak { target, p, tau } => {
                 polyak(&number(self, target), &number(self, p), &number(self, tau))
             }
-            ref op => unreachable!("{op:?} gives no single number"),
+            _ => unreachable!("no operation on single numbers"),
         };
         self.line(format!("let n{} = {value};", n.0));
         self.in_scope.push(n);
@@ -501,7 +501,7 @@ impl Writer<'_> {
             Op::Polyak { target, p, tau } => {
                 polyak(&self.at(r, target, i), &self.at(r, p, i), &self.number(tau))
             }
-            ref op => unreachable!("{op:?} is not computed number by number"),
+            _ => unreachable!("not computed number by number"),
         }
     }
 
@@ -683,7 +683,7 @@ impl Writer<'_> {
         let (Op::QuantileHuber { theta, target, kappa } | Op::QuantileHuberGrad { theta, target, kappa }) =
             *op
         else {
-            unreachable!("{op:?} is no quantile loss")
+            unreachable!("no quantile loss")
         };
         let (loss, grad) = match op {
             Op::QuantileHuber { .. } => (Some(n), self.twin(rows.map, n)),

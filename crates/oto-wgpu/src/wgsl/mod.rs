@@ -325,9 +325,9 @@ fn buffer(storage: Storage) -> &'static str {
 
 /// A number as WGSL takes it: browsers refuse what an f32 does not hold.
 fn literal(v: f32) -> String {
-    let v = if v.is_nan() { 0.0 } else { v.clamp(f32::MIN, f32::MAX) };
+    let v = if v.is_nan() { 0.0 } else { v.max(f32::MIN).min(f32::MAX) };
     let v = if v.abs() < f32::MIN_POSITIVE { 0.0 } else { v };
-    format!("{v:?}f").replace("+", "")
+    format!("{}f", oto_json::shown(&v))
 }
 
 /// `x` after an activation.
