@@ -9,6 +9,7 @@
 //! changed only by the last kernels and the copies after them: a failure before leaves it as it was.
 
 use crate::{Activation, Input, InputId, Node, NodeId, Op, Program, Role, simplify};
+use std::collections::BinaryHeap;
 use std::fmt;
 
 /// A program ready to be run by a compiled backend.
@@ -751,7 +752,8 @@ impl<'p> Planner<'p> {
         };
         for kernel in &mut self.kernels {
             if let Kernel::Map(map) = kernel {
-                map.body.sort_by_key(|n| (beside(n).unwrap_or(n.0), n.0));
+                let keys = map.body.iter().map(|n| (beside(n).unwrap_or(n.0), n.0));
+                map.body = ascending(keys.collect()).map(|(_, n)| NodeId(n)).collect();
             }
         }
     }
@@ -895,7 +897,8 @@ impl<'p> Layout<'p> {
                 values.push(Life { node: n, from: k, to: last, len: self.len(n) });
             }
         }
-        values.sort_by_key(|v| v.from);
+        let keys = values.iter().enumerate().map(|(i, v)| (v.from, i));
+        let values: Vec<Life> = ascending(keys.collect()).map(|(_, i)| values[i]).collect();
         self.share(Storage::Work, &values);
     }
 
@@ -973,7 +976,13 @@ impl<'p> Layout<'p> {
     }
 }
 
+/// In order, by a heap: what sorts fastest is ten times as much code in a page.
+fn ascending(keys: Vec<(usize, usize)>) -> impl Iterator<Item = (usize, usize)> {
+    BinaryHeap::from(keys).into_sorted_vec().into_iter()
+}
+
 /// How long a value is needed.
+#[derive(Clone, Copy)]
 struct Life {
     node: usize,
     from: usize,

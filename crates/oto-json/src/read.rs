@@ -203,9 +203,10 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    fn given<T: FromJson>(&self, name: &str) -> Option<Result<T, Failure>> {
-        let value = self.find(name)?;
-        Some(T::from_json(At { value, path: &Path::Key(self.path, name) }))
+    /// A field's value, and the way to it.
+    #[inline(never)]
+    fn given<'b>(&'b self, name: &'b str) -> Option<(&'a Json, Path<'b>)> {
+        Some((self.find(name)?, Path::Key(self.path, name)))
     }
 
     /// Reads a field.
@@ -214,7 +215,7 @@ impl<'a> Fields<'a> {
     /// It is missing, or does not fit.
     pub fn get<T: FromJson>(&self, name: &str) -> Result<T, Failure> {
         match self.given(name) {
-            Some(read) => read,
+            Some((value, path)) => T::from_json(At { value, path: &path }),
             None => T::absent().ok_or_else(|| self.missing(name)),
         }
     }
@@ -224,7 +225,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// It does not fit.
     pub fn get_or<T: FromJson>(&self, name: &str, default: T) -> Result<T, Failure> {
-        self.given(name).unwrap_or(Ok(default))
+        match self.given(name) {
+            Some((value, path)) => T::from_json(At { value, path: &path }),
+            None => Ok(default),
+        }
     }
 
     /// Puts a field where it belongs; what is there stays where the field is left out.
@@ -233,8 +237,8 @@ impl<'a> Fields<'a> {
     /// It does not fit.
     #[inline(never)]
     pub fn put<T: FromJson>(&self, name: &str, to: &mut T) -> Result<(), Failure> {
-        if let Some(read) = self.given(name) {
-            *to = read?;
+        if let Some((value, path)) = self.given(name) {
+            *to = T::from_json(At { value, path: &path })?;
         }
         Ok(())
     }

@@ -338,7 +338,9 @@ impl Replay {
 
     /// Ends the running episode without a last step, when an environment is reset early.
     pub fn forget_pending(&mut self) {
-        self.spare.extend(self.pending.drain(..).map(|p| p.numbers));
+        while let Some(step) = self.pending.pop_front() {
+            self.spare.push(step.numbers);
+        }
     }
 
     /// The buffer's contents for a checkpoint; counters and versions are exact up to 2^24, far beyond a buffer's size.

@@ -25,7 +25,9 @@ pub fn teacher_url(address: &str) -> String {
 /// The adapter between a student's environment and a teacher's policy, where the pair is known: CartPole's observation
 /// (x, x_dot, theta, theta_dot) in InvertedPendulum's order (x, theta, x_dot, theta_dot), and its force's sign as the push.
 pub fn adapter(environment: &str, policy: &str) -> Option<Adapter> {
-    let pair = environment.starts_with("CartPole-") && policy.contains("inverted_pendulum");
+    let known = b"inverted_pendulum";
+    let pair = environment.starts_with("CartPole-")
+        && policy.as_bytes().windows(known.len()).any(|part| part == known);
     pair.then(|| Adapter {
         observation: Some(ObservationMap { permutation: Some(vec![0, 2, 1, 3]), scale: None, offset: None }),
         action: Some(ActionMap::Sign { component: 0, negative: 0, positive: 1 }),

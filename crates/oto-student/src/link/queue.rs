@@ -33,7 +33,7 @@ impl Pending {
         let full = self.len() == self.capacity;
         if full {
             self.slots.pop_front();
-            self.states.drain(..self.width);
+            (0..self.width).for_each(|_| _ = self.states.pop_front());
         }
         self.slots.push_back(slot);
         self.states.extend(state);
@@ -43,8 +43,8 @@ impl Pending {
     /// Moves the oldest states, at most `rows`, into a request.
     fn move_into(&mut self, request: &mut Request, rows: usize) {
         let rows = rows.min(self.len());
-        request.slots.extend(self.slots.drain(..rows));
-        request.states.extend(self.states.drain(..rows * self.width));
+        request.slots.extend((0..rows).map_while(|_| self.slots.pop_front()));
+        request.states.extend((0..rows * self.width).map_while(|_| self.states.pop_front()));
     }
 
     /// Takes states back that are older than all others; gives how many there was no room for.
@@ -88,13 +88,13 @@ pub(super) struct Request {
 pub(super) struct Requests {
     max: usize,
     next: u64,
-    list: VecDeque<Request>,
+    list: Vec<Request>,
     free: Vec<Request>,
 }
 
 impl Requests {
     pub(super) fn new(max: usize) -> Self {
-        Requests { max, next: 0, list: VecDeque::new(), free: Vec::new() }
+        Requests { max, next: 0, list: Vec::new(), free: Vec::new() }
     }
 
     /// Makes a request of the oldest states. Gives its ticket and how many states an older request lost for it.
@@ -104,7 +104,8 @@ impl Requests {
             // Answers to what is in flight must find their request, so the oldest of the others goes.
             let oldest =
                 self.list.iter().position(|request| !matches!(request.status, Status::Flying { .. }));
-            if let Some(request) = oldest.and_then(|at| self.list.remove(at)) {
+            if let Some(at) = oldest {
+                let request = self.list.remove(at);
                 if request.status == Status::Queued {
                     dropped = request.slots.len() as u64;
                 }
@@ -124,7 +125,7 @@ impl Requests {
         });
         (request.ticket, request.status, request.attempts) = (ticket, Status::Queued, 0);
         pending.move_into(&mut request, rows);
-        self.list.push_back(request);
+        self.list.push(request);
         (ticket, dropped)
     }
 
@@ -143,12 +144,12 @@ impl Requests {
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Request> {
         let at = self.list.iter().position(|request| request.ticket == ticket)?;
-        self.list.remove(at)
+        Some(self.list.remove(at))
     }
 
     pub(super) fn remove_done(&mut self) -> Option<Request> {
         let at = self.list.iter().position(|request| request.status == Status::Done)?;
-        self.list.remove(at)
+        Some(self.list.remove(at))
     }
 
     pub(super) fn by_wire(&mut self, number: u32) -> Option<&mut Request> {
@@ -206,10 +207,8 @@ impl Requests {
         let mut dropped = 0;
         // The newest first, so that the oldest end up in front.
         for at in (0..self.list.len()).rev() {
-            if self.list[at].status == Status::Queued
-                && self.list[at].slots.len() > rows
-                && let Some(request) = self.list.remove(at)
-            {
+            if self.list[at].status == Status::Queued && self.list[at].slots.len() > rows {
+                let request = self.list.remove(at);
                 dropped += pending.put_back(&request);
                 self.recycle(request);
             }

@@ -467,7 +467,10 @@ impl Writer<'_> {
         if stride == 1 {
             return format!("{base}u + row");
         }
-        self.row_starts.borrow_mut().insert(stride);
+        let mut starts = self.row_starts.borrow_mut();
+        if !starts.contains(&stride) {
+            starts.push(stride);
+        }
         format!("{base}u + row{stride} + {index}")
     }
 

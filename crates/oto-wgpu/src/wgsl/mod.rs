@@ -9,7 +9,6 @@ mod map;
 use oto_graph::plan::{Kernel, Plan, Storage};
 use oto_graph::{Activation, NodeId, Op};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What one may count on everywhere (the lowest limits that WebGPU allows).
@@ -86,7 +85,7 @@ struct Writer<'p> {
     /// Single numbers that the function being written has in variables.
     in_scope: Vec<NodeId>,
     /// Lengths of rows whose start the part being written needs.
-    row_starts: RefCell<BTreeSet<usize>>,
+    row_starts: RefCell<Vec<usize>>,
     /// What the part being written computes once for each row, in order.
     shared: RefCell<Vec<String>>,
     /// Rounds of the longest loop.
@@ -259,10 +258,10 @@ impl<'p> Writer<'p> {
             "@group(0) @binding(0) var<storage, read_write> state: array<f32, {state}>;
 @group(0) @binding(1) var<storage, read_write> work: array<f32, {work}>;
 @group(0) @binding(2) var<storage, read> data: array<f32, {data}>;
-var<workgroup> partial: array<f32, {}>;
-{}",
-            self.threads,
-            HELPERS.replace("THREADS", &self.threads.to_string())
+const THREADS = {}u;
+var<workgroup> partial: array<f32, THREADS>;
+{HELPERS}",
+            self.threads
         )
     }
 }
@@ -274,7 +273,7 @@ fn sum_all(x: f32, lid: u32) -> f32 {
   partial[lid] = x;
   workgroupBarrier();
   var all = 0.0;
-  for (var i = 0u; i < THREADSu; i++) { all += partial[i]; }
+  for (var i = 0u; i < THREADS; i++) { all += partial[i]; }
   workgroupBarrier();
   return all;
 }
@@ -373,8 +372,8 @@ fn weighted(index: &str, shape: &[usize], weights: &[usize]) -> String {
         };
         Some(if weight == 1 { format!("({coordinate})") } else { format!("({coordinate}) * {weight}u") })
     };
-    let terms = (0..shape.len()).filter_map(term).collect::<Vec<_>>();
-    if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
+    let sum = (0..shape.len()).filter_map(term).reduce(|sum, term| sum + " + " + &term);
+    sum.unwrap_or("0u".into())
 }
 
 /// The place in `small` that place `index` of `large` is broadcast from.
