@@ -37,7 +37,7 @@ def make(request):
 
 def choices(query):
     """What an id asks for behind its question mark, such as screen=42&limit=500."""
-    known = {"screen": range(16, 161), "limit": range(1, 1 << 31)}
+    known = {"screen": range(16, 161), "limit": range(1, 1 << 31), "still": range(1, 2_001)}
     chosen = {}
     for part in filter(None, query.split("&")):
         name, _, number = part.partition("=")
@@ -48,11 +48,12 @@ def choices(query):
     return chosen
 
 
-def atari(gymnasium, name, training, screen=84, limit=None):
+def atari(gymnasium, name, training, screen=84, limit=None, still=None):
     """Mnih et al. 2015: 84 x 84 grey images, four frames a step, the last four of them together.
 
     In training a lost life ends the episode and rewards are clipped to their sign; evaluations play the whole game.
-    `screen` is another side of the images; a game is cut off after `limit` steps.
+    `screen` is another side of the images; a game is cut off after `limit` steps; of `still` steps of chance the median image is
+    what stands still, and a pixel is how far it is from that.
     """
     try:
         import ale_py
@@ -60,7 +61,7 @@ def atari(gymnasium, name, training, screen=84, limit=None):
         raise missing("ale-py", "'gymnasium[atari]'") from error
     gymnasium.register_envs(ale_py)
     try:
-        import cv2  # noqa: F401 (AtariPreprocessing scales with it)
+        import cv2
     except ImportError as error:
         raise missing("opencv-python", "opencv-python-headless") from error
 
@@ -85,13 +86,41 @@ def atari(gymnasium, name, training, screen=84, limit=None):
             lives, self.lives = self.lives, self.unwrapped.ale.lives()
             return observation, reward, terminated or self.lives < lives, truncated, info
 
+    class Moving(gymnasium.ObservationWrapper):
+        """What moves, before black."""
+
+        def __init__(self, env, still):
+            super().__init__(env)
+            self.still = still
+
+        def observation(self, observation):
+            return cv2.absdiff(observation, self.still)
+
     wrappers = gymnasium.wrappers
-    env = wrappers.AtariPreprocessing(gymnasium.make(name, frameskip=1), screen_size=screen)
+    # AtariPreprocessing draws the frames that it needs itself; what each of the four frames returns is cheapest in grey.
+    game = gymnasium.make(name, frameskip=1, obs_type="grayscale")
+    env = wrappers.AtariPreprocessing(game, screen_size=screen)
+    if still:
+        env = Moving(env, background(env, still))
     if limit:
         env = wrappers.TimeLimit(env, limit)
     if training:
         env = wrappers.TransformReward(EpisodicLife(env), lambda reward: (reward > 0) - (reward < 0))
     return wrappers.FrameStackObservation(env, 4)
+
+
+def background(env, steps):
+    """The median image of a game of chance, the same one every time."""
+    import numpy
+
+    env.reset(seed=0)
+    chance, images = numpy.random.default_rng(0), []
+    for _ in range(steps):
+        observation, _, terminated, truncated, _ = env.step(chance.integers(env.action_space.n))
+        images.append(observation)
+        if terminated or truncated:
+            env.reset()
+    return numpy.median(images, axis=0).astype("u1")
 
 
 def described(space, which):

@@ -105,10 +105,29 @@ fn an_id_may_choose_the_screen_and_a_limit() {
             }
         }
     }
-    for wrong in ["side=3", "screen=4e9", "limit=0"] {
+    for wrong in ["side=3", "screen=4e9", "limit=0", "still=0"] {
         let refused = Gymnasium::make(&format!("ALE/Pong-v5?{wrong}"), &options).err().unwrap().to_string();
         assert!(refused.starts_with(wrong) && refused.contains("screen=16 to 160"), "{refused}");
     }
+}
+
+/// What stands still is black, and the same in every process; the ball and the paddles of Pong are not.
+#[test]
+fn an_id_may_choose_to_see_what_moves() {
+    let Some(options) = python("gymnasium, ale_py, cv2") else { return };
+    let [whole, moving, again] = ["limit=60", "still=40&limit=60", "still=40&limit=60"].map(|choices| {
+        let mut world = Gymnasium::make(&format!("ALE/Pong-v5?{choices}"), &options).unwrap();
+        let mut seen = vec![0.0; 4 * 84 * 84];
+        world.reset(Some(1), &mut seen).unwrap();
+        for _ in 0..60 {
+            world.step(Action::Discrete(0), &mut seen).unwrap();
+        }
+        seen
+    });
+    let lit = |seen: &[f32]| seen.iter().filter(|pixel| **pixel > 0.0).count();
+    assert_eq!(lit(&whole), whole.len(), "the field is no black one");
+    assert!((1..whole.len() / 20).contains(&lit(&moving)), "{} pixels", lit(&moving));
+    assert_eq!(moving, again);
 }
 
 /// A game as the field plays it: images of bytes; in training a lost life ends an episode but not the game.
