@@ -34,7 +34,7 @@ pub struct ReportOptions {
     /// Runs at once; by default one for each core
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm; by default 10; 5 for pendulum and cheetah, 3 for atari
+    /// Seeds of each arm; by default 10; 5 for pendulum, cheetah and atari
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
