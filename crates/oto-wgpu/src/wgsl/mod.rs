@@ -324,7 +324,12 @@ fn buffer(storage: Storage) -> &'static str {
 
 /// A number as WGSL takes it: browsers refuse what an f32 does not hold.
 fn literal(v: f32) -> String {
-    let v = if v.is_nan() { 0.0 } else { v.max(f32::MIN).min(f32::MAX) };
+    let v = match v {
+        f32::INFINITY => f32::MAX,
+        f32::NEG_INFINITY => f32::MIN,
+        v if v.is_nan() => 0.0,
+        v => v,
+    };
     let v = if v.abs() < f32::MIN_POSITIVE { 0.0 } else { v };
     format!("{}f", oto_json::shown(&v))
 }
