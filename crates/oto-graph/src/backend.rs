@@ -28,7 +28,7 @@ pub enum BackendError {
         got: usize,
     },
     /// An index that names nothing.
-    #[error("index {} is not a whole number below {below}", oto_json::shown(.value))]
+    #[error("index {} is not a whole number below {below}", oto_json::shown(.value).trim_end_matches(".0"))]
     Index {
         /// What came.
         value: f32,

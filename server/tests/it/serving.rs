@@ -9,7 +9,7 @@ use oto_server::admin::Admin;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -76,30 +76,35 @@ fn a_swap_under_load_fails_nothing_and_mixes_nothing() {
     let students: Vec<_> = (0..3)
         .map(|_| {
             let (mut student, done) = (learner(&server), done.clone());
-            std::thread::spawn(move || {
-                let (mut last, mut versions) = (0, 0);
+            let swaps = Arc::new(AtomicU32::new(0));
+            let seen = swaps.clone();
+            let thread = std::thread::spawn(move || {
+                let mut last = 0;
                 while !done.load(Ordering::Relaxed) {
                     student.ask(&[&[0.5; 4]; 64]);
                     let answer = student.answer();
                     assert!(answer.rows.iter().all(|row| row == &[answer.version as f32]));
                     assert!(answer.version >= last, "{} after {last}", answer.version);
-                    versions += u32::from(answer.version > last);
+                    swaps.fetch_add(u32::from(answer.version > last), Ordering::Relaxed);
                     last = answer.version;
                 }
-                versions
-            })
+            });
+            (thread, seen)
         })
         .collect();
-    for version in 2..=200 {
+    // Many swaps, and until everyone met some while it asked; whoever failed meets none.
+    let waits =
+        || students.iter().any(|(thread, seen)| seen.load(Ordering::Relaxed) < 3 && !thread.is_finished());
+    let mut version = 1;
+    while version < 200 || waits() {
+        version += 1;
         server.policies.publish("number", says(version as f32)).unwrap();
         while server.policies.version("number") != Some(version) {
             std::thread::yield_now();
         }
     }
     done.store(true, Ordering::Relaxed);
-    for student in students {
-        assert!(student.join().unwrap() > 1, "swaps happened while it asked");
-    }
+    students.into_iter().for_each(|(thread, _)| thread.join().unwrap());
 }
 
 #[test]
