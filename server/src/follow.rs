@@ -12,13 +12,17 @@ use crate::{ServerError, candidate, http};
 use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{Loaded, Metadata, PolicyError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::CertificateDer;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use tracing::{info, warn};
-use ureq::Agent;
-use ureq::http::StatusCode;
+use ureq::http::header::AUTHORIZATION;
+use ureq::http::{HeaderValue, StatusCode};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, RequestBuilder};
 
 /// The longest list of policies that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 4 << 20;
@@ -40,6 +44,10 @@ pub struct FollowConfig {
     pub backoff_max: Duration,
     /// For one request, its answer included.
     pub timeout: Duration,
+    /// Whose certificates are trusted instead of those of Mozilla's authorities.
+    pub trusted: Option<Vec<CertificateDer<'static>>>,
+    /// The value of the header `authorization`; see [`FollowConfig::authorize`].
+    pub authorization: Option<HeaderValue>,
     /// The folder in which the last version is kept; by default none is.
     pub keep: Option<PathBuf>,
 }
@@ -54,8 +62,21 @@ impl FollowConfig {
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             timeout: Duration::from_secs(120),
+            trusted: None,
+            authorization: None,
             keep: None,
         }
+    }
+
+    /// Shows the server this bearer token.
+    ///
+    /// # Errors
+    /// [`FollowError::Token`].
+    pub fn authorize(&mut self, token: &str) -> Result<(), FollowError> {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| FollowError::Token)?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(())
     }
 }
 
@@ -65,6 +86,9 @@ pub enum FollowError {
     /// The address is none.
     #[error("{0:?} is no address of a server: expected ws://, wss://, http:// or https:// and a host")]
     Address(String),
+    /// The token is none.
+    #[error("a token is of visible ASCII characters")]
+    Token,
     /// No answer, or none that HTTP has.
     #[error("{0}")]
     Http(#[from] ureq::Error),
@@ -158,8 +182,8 @@ pub type Log = Box<dyn FnMut(Event) + Send>;
 ///
 /// # Errors
 /// The address, the connection, or a server that has no policy of this name.
-pub fn metadata(url: &str, policy: &str) -> Result<Metadata, FollowError> {
-    Follower::new(FollowConfig { timeout: SHORT, ..FollowConfig::new(url, policy) })?.pull_metadata()
+pub fn metadata(config: FollowConfig) -> Result<Metadata, FollowError> {
+    Follower::new(FollowConfig { timeout: SHORT, ..config })?.pull_metadata()
 }
 
 /// A follower that has not pulled anything yet.
@@ -187,7 +211,7 @@ impl Follower {
     /// [`FollowError::Address`].
     pub fn new(config: FollowConfig) -> Result<Self, FollowError> {
         let base = base(&config.url).ok_or_else(|| FollowError::Address(config.url.clone()))?;
-        let agent = agent(config.timeout);
+        let agent = agent(&config, config.timeout);
         let metadata = Metadata::default();
         Ok(Follower { config, agent, base, known: Vec::new(), metadata, failures: 0 })
     }
@@ -200,17 +224,17 @@ impl Follower {
             None
         });
         if kept.is_some() {
-            self.agent = agent(self.config.timeout.min(SHORT));
+            self.agent = agent(&self.config, self.config.timeout.min(SHORT));
         }
         loop {
             match self.load_first(log) {
                 Ok(loaded) => {
-                    (self.failures, self.agent) = (0, agent(self.config.timeout));
+                    (self.failures, self.agent) = (0, agent(&self.config, self.config.timeout));
                     return Some(loaded);
                 }
                 Err(error) => match kept.take() {
                     Some(loaded) => {
-                        self.agent = agent(self.config.timeout);
+                        self.agent = agent(&self.config, self.config.timeout);
                         self.metadata = loaded.metadata.clone();
                         self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
                         log(Event::Kept { policy: loaded.name.clone(), error });
@@ -329,7 +353,7 @@ impl Follower {
 
     /// What the cloud says of the policy: what loading its bytes needs beside them.
     fn pull_metadata(&self) -> Result<Metadata, FollowError> {
-        let mut answer = self.agent.get(format!("{}/policies", self.base)).call()?;
+        let mut answer = self.get("/policies").call()?;
         if answer.status() != StatusCode::OK {
             return Err(FollowError::NotShared(answer.status()));
         }
@@ -347,10 +371,18 @@ impl Follower {
         Ok(Metadata::read(&entry)?)
     }
 
+    fn get(&self, path: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        match &self.config.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
     /// The newest version, if it is none of the known ones.
     fn pull(&self) -> Result<Option<Download>, FollowError> {
         let name = utf8_percent_encode(&self.config.policy, NON_ALPHANUMERIC);
-        let mut request = self.agent.get(format!("{}/policies/{name}/model", self.base));
+        let mut request = self.get(&format!("/policies/{name}/model"));
         if !self.known.is_empty() {
             request = request.header("if-none-match", self.known.join(", "));
         }
@@ -380,9 +412,15 @@ pub struct Following {
     _stop: Sender<()>,
 }
 
-fn agent(timeout: Duration) -> Agent {
+fn agent(config: &FollowConfig, timeout: Duration) -> Agent {
+    let roots = config.trusted.as_ref().map_or(RootCerts::WebPki, |trusted| {
+        RootCerts::new_with_certs(
+            &trusted.iter().map(|one| Certificate::from_der(one).to_owned()).collect::<Vec<_>>(),
+        )
+    });
     Agent::config_builder()
         .timeout_global(Some(timeout))
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .http_status_as_error(false)
         .max_redirects(3)
         .build()

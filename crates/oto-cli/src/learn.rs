@@ -69,12 +69,13 @@ const PROGRESS: Duration = Duration::from_millis(250);
 /// From one checkpoint to the next.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 
-/// A run that has not begun, or goes on from `resume`. Wires are WebSockets unless others are given.
-pub fn prepare(
-    job: &Job,
-    wires: Option<Vec<Wire>>,
-    resume: Option<&[u8]>,
-) -> Result<(Student, Driver), RunError> {
+/// The bearer token for teachers' servers, if there is one.
+pub fn token() -> Option<String> {
+    std::env::var(TOKEN).ok().map(|token| token.trim().to_owned())
+}
+
+/// A run that has not begun, or goes on from `resume`; `wires` are to its teachers.
+pub fn prepare(job: &Job, wires: Vec<Wire>, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
     prepare_in(world::world(&job.env)?, job, wires, resume)
 }
 
@@ -82,18 +83,15 @@ pub fn prepare(
 pub fn prepare_in(
     world: World,
     job: &Job,
-    wires: Option<Vec<Wire>>,
+    wires: Vec<Wire>,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = backend::choose(&job.student.backend, || program)?;
-    let mut driver = match wires {
-        Some(wires) => Driver::with(wires),
-        None => Driver::new(&job.teachers)?,
-    };
-    if let Ok(token) = std::env::var(TOKEN) {
-        driver.authorize(token.trim())?;
+    let mut driver = Driver::with(wires);
+    if let Some(token) = token() {
+        driver.authorize(&token)?;
     }
     let mut student =
         Student::new(&job.student, world, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;

@@ -1,5 +1,6 @@
 //! `oto learn`: one run or many, with a progress bar, run folders, Ctrl-C and resume.
 
+use crate::authorities::{self, AuthorityError};
 use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
@@ -8,9 +9,13 @@ use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
+use oto_server::follow::{FollowConfig, metadata};
 use oto_student::checkpoint;
+use oto_student::drive::Wire;
+use oto_student::link::tungstenite::Socket;
 use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_student::trainer::TrainError;
+use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +43,9 @@ pub struct LearnCommand {
     /// Write the steps of the run as a dataset in Minari's layout into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
+    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print every event as a line of JSON instead of a progress bar
     #[arg(long)]
     json: bool,
@@ -55,6 +63,9 @@ pub enum LearnCommandError {
     /// The run itself.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Whom it is to trust.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// Its folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -114,7 +125,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     let mut job = command.learn.job()?;
     for i in command.learn.learns_adapter() {
         if let Some(teacher) = job.teachers.get_mut(i) {
-            teacher.learn_adapter = Some(spaces(teacher)?);
+            teacher.learn_adapter = Some(spaces(command, teacher)?);
         }
     }
     match command.seeds {
@@ -126,11 +137,31 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     }
 }
 
+impl LearnCommand {
+    fn trusted(&self) -> Result<Option<Vec<CertificateDer<'static>>>, AuthorityError> {
+        self.ca.as_deref().map(authorities::read).transpose()
+    }
+
+    /// Sockets to the teachers.
+    fn wires(&self, teachers: &[TeacherConfig]) -> Result<Vec<Wire>, LearnCommandError> {
+        let trusted = self.trusted()?;
+        let wire = |teacher: &TeacherConfig| {
+            let mut socket = Socket::new(&teacher.url).map_err(RunError::from)?;
+            if let Some(trusted) = &trusted {
+                socket.trust_only(trusted.clone());
+            }
+            Ok(Wire::Socket(Box::new(socket)))
+        };
+        teachers.iter().map(wire).collect()
+    }
+}
+
 /// A teacher's own spaces, which its server knows.
-fn spaces(teacher: &TeacherConfig) -> Result<TeacherSpaces, LearnCommandError> {
+fn spaces(command: &LearnCommand, teacher: &TeacherConfig) -> Result<TeacherSpaces, LearnCommandError> {
     let unknown = |reason: String| LearnCommandError::Spaces { policy: teacher.policy.clone(), reason };
-    let known =
-        oto_server::follow::metadata(&teacher.url, &teacher.policy).map_err(|e| unknown(e.to_string()))?;
+    let trusted = command.trusted()?;
+    let config = FollowConfig { trusted, ..FollowConfig::new(&teacher.url, &teacher.policy) };
+    let known = metadata(config).map_err(|error| unknown(error.to_string()))?;
     match (known.observation_space, known.action_space) {
         (Some(observation), Some(action)) => Ok(TeacherSpaces { observation, action }),
         _ => Err(unknown("its server does not say them".into())),
@@ -211,7 +242,7 @@ fn one(
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
     let (world, recorder) = place(job, command.record.is_some())?;
-    let (mut student, mut driver) = learn::prepare_in(world, job, None, resume)?;
+    let (mut student, mut driver) = learn::prepare_in(world, job, command.wires(&job.teachers)?, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());

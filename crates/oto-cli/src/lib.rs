@@ -9,6 +9,8 @@ pub mod verify;
 pub mod world;
 
 #[cfg(feature = "native")]
+pub mod authorities;
+#[cfg(feature = "native")]
 pub mod bench;
 #[cfg(feature = "native")]
 pub mod chart;

@@ -1,5 +1,6 @@
 //! `oto load`: many simulated students on a server, and how long it lets them wait.
 
+use crate::authorities::{self, AuthorityError};
 use crate::doors::{DoorError, admin_token};
 use crate::policy;
 use crate::serve::bundled;
@@ -90,6 +91,9 @@ pub enum LoadCommandError {
     /// It is not there.
     #[error("{0:?} is no bundled policy: give its model, --ceiling MODEL")]
     NotBundled(String),
+    /// Whom students are to trust.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// A file.
     #[error("{path}: {source}", path = path.display())]
     File {
@@ -128,7 +132,7 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         Some(path) => Some(std::fs::read_to_string(path).map_err(file(path))?.trim().to_owned()),
         None => None,
     };
-    let trust = options.ca.as_deref().map(Trust::only).transpose()?.unwrap_or_default();
+    let trust = options.ca.as_deref().map(authorities::read).transpose()?.map_or(Trust::Known, Trust::Only);
     let target = Target::find(&options.server, &options.policy, token, &trust)?;
     let ceiling_states_per_second = match &options.ceiling {
         None => None,

@@ -1,6 +1,8 @@
 //! `oto serve`: hosts teachers, and the site.
 
+use crate::authorities::{self, AuthorityError};
 use crate::doors::{DoorError, DoorOptions};
+use crate::learn::token;
 use crate::log::LogOptions;
 use crate::train::{self, TrainError};
 use clap::Args;
@@ -63,6 +65,9 @@ pub struct ServeOptions {
     /// Keep the last version of each in DIR, and answer with it after a restart until the followed server is there
     #[arg(long, value_name = "DIR", requires = "follow")]
     pub follow_keep: Option<PathBuf>,
+    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    #[arg(long, value_name = "FILE", requires = "follow")]
+    pub follow_ca: Option<PathBuf>,
     /// Doors.
     #[command(flatten)]
     pub doors: DoorOptions,
@@ -92,6 +97,9 @@ pub enum ServeError {
     /// The server to follow cannot be.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// Whom a follower is to trust.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// A door cannot be opened.
     #[error(transparent)]
     Door(#[from] DoorError),
@@ -186,9 +194,12 @@ fn stores(
 fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Loaded)>, ServeError> {
     // Until there is something to serve, Ctrl-C ends the program itself.
     let (_running, stopped) = std::sync::mpsc::channel();
+    let trusted = options.follow_ca.as_deref().map(authorities::read).transpose()?;
     let first = |name: &String| {
-        let keep = options.follow_keep.clone();
-        let mut follower = Follower::new(FollowConfig { keep, ..FollowConfig::new(url, name) })?;
+        let (keep, trusted) = (options.follow_keep.clone(), trusted.clone());
+        let mut config = FollowConfig { keep, trusted, ..FollowConfig::new(url, name) };
+        token().map_or(Ok(()), |token| config.authorize(&token))?;
+        let mut follower = Follower::new(config)?;
         let loaded = follower.first(&stopped, &mut log()).ok_or_else(|| ServeError::Stopped(name.clone()))?;
         Ok((follower, loaded))
     };

@@ -33,7 +33,6 @@ pub use report::{Measurement, Report};
 pub use run::measure;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +43,6 @@ pub enum LoadError {
     /// No answer, or none that HTTP has.
     #[error("cannot ask the server for its policies: {0}")]
     Http(#[from] ureq::Error),
-    /// Whom students are to trust.
-    #[error("{path}: {reason}", path = path.display())]
-    Authority {
-        /// The file with certificates.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// TLS cannot be spoken so.
     #[error("cannot speak TLS: {0}")]
     Tls(#[from] rustls::Error),

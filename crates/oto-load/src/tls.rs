@@ -2,12 +2,10 @@
 
 use crate::LoadError;
 use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -22,19 +20,6 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// Trusts the certificates of a PEM file, and nobody else.
-    ///
-    /// # Errors
-    /// If it cannot be read, or holds none.
-    pub fn only(path: &Path) -> Result<Self, LoadError> {
-        let wrong = |reason: String| LoadError::Authority { path: path.to_owned(), reason };
-        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        match found.map_err(|error| wrong(error.to_string()))? {
-            none if none.is_empty() => Err(wrong("expected a certificate, got none".into())),
-            some => Ok(Trust::Only(some)),
-        }
-    }
-
     /// For plain requests.
     pub(crate) fn agent(&self) -> ureq::Agent {
         let roots = match self {

@@ -148,7 +148,7 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
     let failed = |error: RunError| ReportError::Run { arm: arm.name.into(), seed, error: Box::new(error) };
     let wires = (arm.teachers)(seed)?.into_iter().map(|t| Wire::Memory(Box::new(Memory::new(t)))).collect();
     let start = Instant::now();
-    let (mut student, mut driver) = learn::prepare(&seeded(&arm.job), Some(wires), None).map_err(failed)?;
+    let (mut student, mut driver) = learn::prepare(&seeded(&arm.job), wires, None).map_err(failed)?;
     if let Some(before) = &arm.before {
         let weights = trained(&seeded(before)).map_err(failed)?;
         student.load_weights(&weights).map_err(|e| failed(e.into()))?;
@@ -165,7 +165,7 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
 
 /// Makes a run alone and gives its checkpoint.
 fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
-    let (mut student, mut driver) = learn::prepare(job, Some(Vec::new()), None)?;
+    let (mut student, mut driver) = learn::prepare(job, Vec::new(), None)?;
     learn::run(&mut student, &mut driver, &mut Curve::default())?;
     Ok(student.save(false)?)
 }

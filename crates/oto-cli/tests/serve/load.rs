@@ -1,11 +1,7 @@
 //! `oto load` against `oto serve`, with TLS and without.
 
-use crate::program::{File, POLICY, Program};
+use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Program};
 use std::process::Command;
-
-const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.pem");
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.key");
-const ANOTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/second.pem");
 
 /// What `oto load` counted in half a second with eight students, or what it said instead.
 fn load(url: &str, flags: &[&str]) -> Result<serde_json::Value, String> {

@@ -16,6 +16,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// One of the bundled policies: four numbers, two choices.
 pub const POLICY: &str = "ppo_cartpole_v1";
 
+/// A server's certificate, its key, and somebody else's certificate.
+pub const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.pem");
+pub const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/first.key");
+pub const ANOTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../server/tests/tls/second.pem");
+
 /// A running `oto serve`, killed at the end.
 pub struct Program {
     child: Child,

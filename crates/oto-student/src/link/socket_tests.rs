@@ -271,7 +271,7 @@ mod secure {
     fn a_conversation_over_tls() {
         let (url, server) = secure_server();
         let mut socket = Socket::new(&url).expect("an address");
-        socket.trust(AUTHORITY.to_vec());
+        socket.trust_only(vec![AUTHORITY.into()]);
         let mut link = link(5_000);
         ask(&mut socket, &mut link);
         ask(&mut socket, &mut link);

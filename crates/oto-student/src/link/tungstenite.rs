@@ -52,9 +52,9 @@ struct Address {
     port: u16,
     #[cfg(feature = "tls")]
     secure: bool,
-    /// Authorities that are trusted besides Mozilla's.
+    /// Authorities that are trusted instead of Mozilla's.
     #[cfg(feature = "tls")]
-    trusted: Vec<rustls::pki_types::CertificateDer<'static>>,
+    trusted: Option<Vec<rustls::pki_types::CertificateDer<'static>>>,
 }
 
 impl Socket {
@@ -71,10 +71,10 @@ impl Socket {
         Ok(Socket { address, connection: Connection::None, start: Instant::now() })
     }
 
-    /// Trusts one more authority, given its certificate in DER: for a server of one's own.
+    /// Trusts these authorities and nobody else, instead of Mozilla's: for a server of one's own.
     #[cfg(feature = "tls")]
-    pub fn trust(&mut self, certificate: Vec<u8>) {
-        self.address.trusted.push(certificate.into());
+    pub fn trust_only(&mut self, authorities: Vec<rustls::pki_types::CertificateDer<'static>>) {
+        self.address.trusted = Some(authorities);
     }
 
     /// Shows a server this bearer token at every handshake.
@@ -268,7 +268,7 @@ impl Address {
             #[cfg(feature = "tls")]
             secure,
             #[cfg(feature = "tls")]
-            trusted: Vec::new(),
+            trusted: None,
             request,
         })
     }
@@ -352,7 +352,7 @@ use tls::{Stream, secure};
 
 #[cfg(feature = "tls")]
 mod tls {
-    //! `wss://` by rustls with Mozilla's root certificates.
+    //! `wss://` by rustls.
 
     use super::Address;
     use rustls::pki_types::ServerName;
@@ -404,9 +404,15 @@ mod tls {
         if !address.secure {
             return Ok(Stream::Plain(tcp));
         }
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for certificate in &address.trusted {
-            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        let mut roots = RootCertStore::empty();
+        match &address.trusted {
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(authorities) => {
+                authorities
+                    .iter()
+                    .try_for_each(|one| roots.add(one.clone()))
+                    .map_err(|error| error.to_string())?;
+            }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)

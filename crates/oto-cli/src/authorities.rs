@@ -1,0 +1,28 @@
+//! Whose certificates are trusted at `wss://` and `https://` instead of those of Mozilla's authorities: a PEM file.
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::path::{Path, PathBuf};
+
+/// Why nobody can be trusted.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}", path = path.display())]
+pub struct AuthorityError {
+    /// The file with certificates.
+    path: PathBuf,
+    /// What is wrong with it.
+    reason: String,
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// If it cannot be read, or holds none.
+pub fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    let wrong = |reason: String| AuthorityError { path: path.to_owned(), reason };
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match found.map_err(|error| wrong(error.to_string()))? {
+        none if none.is_empty() => Err(wrong("expected a certificate, got none".into())),
+        some => Ok(some),
+    }
+}
