@@ -88,7 +88,7 @@ impl CoreConfig {
         }
         let mut settings = oto_json::parse(&oto_json::write(&preset)).map_err(unread)?;
         for (key, value) in student {
-            settings.set(key, value);
+            put(&mut settings, key, value);
         }
         Ok(Self { student: oto_json::from_tree(&settings).map_err(unread)?, env, teachers })
     }
@@ -102,6 +102,21 @@ impl CoreConfig {
                 Ok(World::Outside { observation: observation.clone(), action: action.clone() })
             }
         }
+    }
+}
+
+/// Settings in groups: what is left out of one is as the preset says, too.
+const GROUPS: [&str; 6] = ["qrdqn", "sac", "ppo", "adam", "transfer", "evaluation"];
+
+/// Puts a setting that was given in the place of the preset's.
+fn put(settings: &mut Json, key: String, value: Json) {
+    let group = settings.get(&key).filter(|_| GROUPS.contains(&key.as_str())).cloned();
+    match (group, value) {
+        (Some(mut group), Json::Object(given)) => {
+            given.into_iter().for_each(|(key, value)| put(&mut group, key, value));
+            settings.set(key, group);
+        }
+        (_, value) => settings.set(key, value),
     }
 }
 
@@ -143,6 +158,28 @@ mod tests {
         assert_eq!(student.stages.transfer.unwrap().steps, Some(9));
         assert!(student.stages.transfer.unwrap().give_up.is_none() && student.settle.is_none());
         assert_eq!(student.qrdqn.quantiles, 3);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_group_is_as_the_preset_says() {
+        let student = |env: &str, student: &str| {
+            CoreConfig::read(&format!(r#"{{"student":{student},"env":"{env}","teachers":[]}}"#))
+                .unwrap()
+                .student
+        };
+        let cell = StudentConfig { stages: StagesConfig::SOLO, ..presets::student("MobileCell-5G-v0") };
+        assert_eq!(student("MobileCell-5G-v0", r#"{"transfer":{},"qrdqn":{}}"#), cell);
+        let given = student(
+            "MobileCell-5G-v0",
+            r#"{"transfer":{"eta":3},"qrdqn":{"quantiles":3},"evaluation":{"every":7}}"#,
+        );
+        assert_eq!((given.transfer.eta, given.transfer.alpha_aikd), (3.0, cell.transfer.alpha_aikd));
+        assert_eq!((given.qrdqn.quantiles, given.qrdqn.hidden), (3, cell.qrdqn.hidden));
+        assert_eq!((given.evaluation.every, given.evaluation.episodes), (7, cell.evaluation.episodes));
+        let soft = student("CartPole-v1", r#"{"algorithm":"sac","sac":{"adam":{"beta1":0.5}}}"#);
+        let usual = presets::learner("CartPole-v1", Algorithm::Sac);
+        assert_eq!((soft.sac.adam.beta1, soft.sac.adam.epsilon), (0.5, usual.sac.adam.epsilon));
+        assert!(soft.sac.hidden == usual.sac.hidden && soft.transfer == usual.transfer);
     }
 
     #[test]
