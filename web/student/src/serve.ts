@@ -45,8 +45,13 @@ let links: LinkDriver[] = [];
 let run: Run | undefined;
 let training: Promise<void> = Promise.resolve();
 let paused = false;
-/** The question to the page's environment that is not answered yet. */
+/** The question to the page's environment that is not answered yet, and what becomes of its answer. */
 let question: Waiting<EnvironmentAnswer> | undefined;
+let asked: Promise<void> | undefined;
+/** Ends the training loop's wait for that answer, which may never come. */
+let leave = (): void => {};
+/** How often the student was replaced by a file's; an answer to one before is of no use to it. */
+let loads = 0;
 let linkTimer: ReturnType<typeof setTimeout> | undefined;
 /** Wakes the training loop when it sleeps. */
 let wake = (): void => {};
@@ -80,6 +85,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
 
   async stop() {
     if (run !== undefined) finish(run);
+    leave();
     wake();
     await training;
     run = undefined;
@@ -108,7 +114,10 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
     while (!engine().settle()) await otherEvents();
     return engine().save(replay) as Uint8Array<ArrayBuffer>;
   },
-  load: (bytes) => engine().load(bytes),
+  load(bytes) {
+    engine().load(bytes);
+    loads += 1;
+  },
 };
 
 /** Trains in slices until the run is over. Waits for environments and teachers without blocking the worker. */
@@ -144,16 +153,26 @@ function tell(current: Run): void {
   else waiting.resolve({ metrics: takeMetrics(), over: current.over });
 }
 
+/** Until the page's environment has answered the engine, or `leave` is called. What an earlier run has asked is not asked again. */
+function askPage(): Promise<void> {
+  const answered = (asked ??= ask().finally(() => (asked = undefined)));
+  return new Promise((resolve, reject) => {
+    leave = resolve;
+    answered.then(resolve, reject);
+  });
+}
+
 /** Puts the engine's question to the page's environment and hands the answer over. */
-async function askPage(): Promise<void> {
+async function ask(): Promise<void> {
+  const before = loads;
   const request = JSON.parse(engine().environment_request()) as EnvironmentRequest;
   const answer = new Promise<EnvironmentAnswer>((resolve, reject) => (question = { resolve, reject }));
   scope.postMessage({ type: 'environment', request }, []);
   try {
     const { observation, reward, terminated, truncated } = await answer;
-    engine().environment_answer(observation, reward, terminated, truncated);
+    if (loads === before) engine().environment_answer(observation, reward, terminated, truncated);
   } catch (thrown) {
-    engine().environment_failed();
+    if (loads === before) engine().environment_failed();
     throw thrown;
   }
 }
