@@ -33,6 +33,7 @@ export class LinkDriver {
     this.#teacher = teacher;
     this.#tickets = tickets;
     this.#changed = changed;
+    addEventListener('securitypolicyviolation', ({ blockedURI }) => this.#blocked(blockedURI));
   }
 
   /** Carries out everything the engine wants done now. */
@@ -73,9 +74,11 @@ export class LinkDriver {
 
   #connect(): void {
     if (this.#cut) return this.#lose('the page keeps the connection cut');
+    const url = this.#core.link_url(this.#teacher) ?? '';
     let socket: WebSocket;
+    let opened = false;
     try {
-      socket = new WebSocket(this.#core.link_url(this.#teacher) ?? '', PROTOCOL);
+      socket = new WebSocket(url, PROTOCOL);
     } catch (thrown) {
       return this.#lose(reasonOf(thrown));
     }
@@ -87,13 +90,28 @@ export class LinkDriver {
       carry();
       this.#changed();
     };
-    socket.onopen = () => on(() => this.#core.link_opened(this.#teacher));
+    socket.onopen = () =>
+      on(() => {
+        opened = true;
+        this.#core.link_opened(this.#teacher);
+      });
     socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => on(() => this.#receive(data));
-    socket.onclose = ({ code, reason }) =>
+    const closed = (code: number, reason: string) =>
       on(() => {
         this.#socket = undefined;
-        this.#core.link_closed(this.#teacher, code, reason);
+        this.#core.link_closed(this.#teacher, code, opened ? reason : unopened(url));
       });
+    socket.onclose = ({ code, reason }) => closed(code, reason);
+    // Where the page's policy forbids an address this is all that comes.
+    socket.onerror = () => !opened && closed(ABNORMAL, '');
+  }
+
+  /** The page's policy forbids an address. */
+  #blocked(address: string): void {
+    const socket = this.#socket;
+    if (socket === undefined || address === '' || !socket.url.startsWith(address)) return;
+    this.#lose(`the page's Content-Security-Policy (connect-src) does not allow ${socket.url}`);
+    this.#changed();
   }
 
   #receive(data: string | ArrayBuffer): void {
@@ -120,6 +138,11 @@ export class LinkDriver {
     this.#socket = undefined;
     return socket;
   }
+}
+
+/** A browser does not tell a page why a connection did not come about. */
+function unopened(url: string): string {
+  return `no connection to ${url}: no server is there, it has no teachers at this path, or it does not know pages of ${globalThis.origin} (oto serve --origin)`;
 }
 
 /** A ticket, or nothing where none is needed. */
