@@ -57,8 +57,8 @@ async function stop(server) {
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
 
-/** Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package. */
-export function startPlainSite() {
+/** Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package; `headers` come with everything. */
+export function startPlainSite(headers = {}) {
   const folders = { student: join(root, 'web/student'), checks: join(root, 'target/web-checks') };
   const page = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>plain</title>
     <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js"}}</script>
@@ -66,7 +66,7 @@ export function startPlainSite() {
   return serve((path) => {
     const [, folder, ...rest] = path.split('/');
     return path === '/' ? page : readWithin(folders[folder], rest.join('/'));
-  });
+  }, headers);
 }
 
 /** Serves a folder as any web server would; `edits` change the text of single files on their way. */
@@ -78,12 +78,12 @@ export function serveFolder(folder, edits = {}) {
 }
 
 /** Serves the body that `find` gives for a path; where it fails there is nothing. */
-async function serve(find) {
+async function serve(find, headers = {}) {
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, 'http://localhost').pathname;
     try {
       const body = await find(path);
-      response.writeHead(200, { 'content-type': TYPES[extname(path) || '.html'] ?? 'text/plain' });
+      response.writeHead(200, { 'content-type': TYPES[extname(path) || '.html'] ?? 'text/plain', ...headers });
       response.end(body);
     } catch {
       response.writeHead(404).end();

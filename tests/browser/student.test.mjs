@@ -1,12 +1,12 @@
 // The npm package in a real browser: learning, being taught, acting, saving, and everything a page can do wrong.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { startGarbage } from './garbage.mjs';
-import { ADAPTED, SMALL, launch, openPlainPage, startPlainSite, startServer, teachUrl } from './harness.mjs';
+import { ADAPTED, SMALL, launch, openPlainPage, root, startPlainSite, startServer, teachUrl } from './harness.mjs';
 
 let browser, site, server, page;
 
@@ -246,12 +246,95 @@ test('a student learns on where no teacher answers, and says why', async () => {
     const [link] = metrics.teachers;
     assert.equal(metrics.labels, 0, name);
     assert.ok(link.problem.length > 0, name);
+    if (name === 'absent') assert.match(link.problem, /^no connection to ws:.*:9\/v1\/teach: .*pages of http:.* \(oto serve --origin\)$/);
     if (name === 'unknown') assert.match(link.problem, /nobody/);
     if (name === 'unknown' || name === 'misfit') assert.equal(link.state, 'failed', name);
     if (name === 'garbage' || name === 'liar') assert.notEqual(link.state, 'ready', name);
   }
   await Promise.all([garbage.stop(), liar.stop()]);
 });
+
+test('a teacher that the page’s own policy forbids is told from one that is not there', async () => {
+  const policy = "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; img-src data:";
+  const strict = await startPlainSite({ 'content-security-policy': policy });
+  const opened = await openPlainPage(browser, strict);
+  try {
+    const problem = await opened.evaluate(async (options) => {
+      const student = await oto.Student.create(options);
+      for await (const m of student.train({ interval: 20 })) if (m.teachers[0].problem !== null) return m.teachers[0].problem;
+    }, taughtOptions());
+    assert.equal(problem, `the page's Content-Security-Policy (connect-src) does not allow ${teachUrl(server)}`);
+    assert.deepEqual(opened.faults, []);
+  } finally {
+    await opened.close();
+    await strict.stop();
+  }
+});
+
+test('a package of another origin says why it has no worker', async () => {
+  const elsewhere = await startPlainSite({ 'access-control-allow-origin': '*' });
+  const failed = await page.evaluate(async (origin) => {
+    const { Student, WorkerError } = await import(`${origin}/student/dist/index.js`);
+    const error = await Student.create({ env: 'CartPole-v1' }).catch((error) => error);
+    return { known: error instanceof WorkerError, message: error.message };
+  }, elsewhere.origin);
+  await elsewhere.stop();
+  assert.ok(failed.known);
+  assert.match(failed.message, /page's own origin/);
+});
+
+test('the defaults are those that the types name', async () => {
+  const text = await readFile(join(root, 'web/student/src/options.ts'), 'utf8');
+  const named = namedDefaults(text);
+  const configs = await page.evaluate(async (settings) => {
+    const configs = {};
+    for (const [name, algorithm] of Object.entries(settings)) {
+      const spaces = { observationSpace: { kind: 'box', low: [0], high: [1] }, actionSpace: { kind: 'box', low: [0], high: [1] } };
+      if (name === 'QR-DQN') spaces.actionSpace = { kind: 'discrete', n: 2 };
+      const teachers = [{ url: 'ws://127.0.0.1:9', policy: 'p' }];
+      const student = await oto.Student.create({ env: { ...spaces, reset: () => [0], step: () => {} }, algorithm, teachers });
+      const file = await student.save();
+      const length = Number(new DataView(file.buffer).getBigUint64(0, true));
+      const { __metadata__ } = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
+      configs[name] = JSON.parse(Object.values(__metadata__)[0]).progress.config;
+      student.dispose();
+    }
+    return configs;
+  }, { 'QR-DQN': 'qr-dqn', SAC: 'sac', PPO: 'ppo' });
+  const places = {
+    QrDqnOptions: [['QR-DQN'], (config) => config.qrdqn],
+    SacOptions: [['SAC'], (config) => config.sac],
+    PpoOptions: [['PPO'], (config) => config.ppo],
+    LearningOptions: [Object.keys(configs), (config) => ({ ...config, ...config[config.algorithm] })],
+    TransferOptions: [Object.keys(configs), (config) => ({ ...config, ...config.transfer })],
+    StudentOptions: [Object.keys(configs), (config) => config],
+  };
+  const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const fixed = (value) => (typeof value === 'object' && value?.start === value?.end && value?.steps === 0 ? value.start : value);
+  for (const { type, name, values } of named) {
+    const [algorithms, of] = places[type];
+    for (const algorithm of algorithms) {
+      const config = of(configs[algorithm]);
+      assert.deepEqual(fixed(config[snake(name)] ?? null), algorithm in values ? values[algorithm] : values[''], `${type}.${name}, ${algorithm}`);
+    }
+  }
+  assert.ok(named.length > 40, `${named.length} defaults`);
+});
+
+/** What options.ts names as "Default: A; SAC: B.", with the option's name and the interface it is in. */
+function namedDefaults(text) {
+  const named = [];
+  for (const [, type, body] of text.matchAll(/^export interface (\w+)[^{]*\{\n(.*?)^\}/gms)) {
+    for (const [, comment, name] of body.matchAll(/^  \/\*\*((?:(?!\*\/).)*)\*\/\n  (\w+)\??:/gms)) {
+      const said = /Default: (.*)\.\s*$/s.exec(comment);
+      if (said === null) continue;
+      const parts = said[1].split('; ').map((part) => /^(?:([A-Z]+): )?(.*)$/s.exec(part));
+      const value = (text) => (text === 'none' ? null : new Function(`return (${text})`)());
+      named.push({ type, name, values: Object.fromEntries(parts.map(([, algorithm = '', text]) => [algorithm, value(text)])) });
+    }
+  }
+  return named;
+}
 
 test('acting, saving and loading', async () => {
   const result = await page.evaluate(async (options) => {
@@ -277,6 +360,8 @@ test('acting, saving and loading', async () => {
       after: await actions(other),
       short: await failure(student.act([1, 2, 3])),
       notANumber: await failure(student.act([0, 0, NaN, 0])),
+      nothing: await failure(student.act()),
+      blob: await failure(other.load(new Blob([small]))),
     };
     await other.load(large);
     outcome.continued = (await other.metrics()).step;
@@ -289,10 +374,12 @@ test('acting, saving and loading', async () => {
   assert.deepEqual(result.after, result.saved, 'a refused file changed the student');
   assert.ok(result.sizes[1] > result.sizes[0]);
   assert.equal(result.continued, 300);
-  for (const { kind } of [result.truncated, result.foreign, result.shape]) assert.equal(kind, 'CheckpointError');
+  for (const { kind } of [result.truncated, result.foreign, result.shape, result.blob]) assert.equal(kind, 'CheckpointError');
   assert.match(result.shape.message, /17/);
   assert.equal(result.short.kind, 'EnvironmentError');
-  assert.match(result.short.message, /3 numbers.*4/);
+  assert.match(result.short.message, /4 numbers.*3/);
+  assert.equal(result.nothing.kind, 'EnvironmentError');
+  assert.match(result.blob.message, /arrayBuffer\(\).*Blob/);
   assert.equal(result.notANumber.field, 'observation[2]');
 });
 
@@ -399,6 +486,75 @@ test('an environment of the page', async () => {
   assert.ok([0, 1, 2].includes(result.action));
   assert.match(result.evaluate.message, /act\(\)/);
   assert.ok(result.same);
+});
+
+test('leaving the loop does not wait for the environment, whose answer counts when it comes', async () => {
+  const result = await page.evaluate(async (algorithm) => {
+    const asked = [];
+    let answer;
+    const held = (kind, value) => (asked.push(kind), new Promise((resolve) => (answer = () => resolve(value))));
+    const env = {
+      observationSpace: { kind: 'box', low: [0], high: [1] },
+      actionSpace: { kind: 'discrete', n: 2 },
+      reset: () => held('reset', [0]),
+      step: () => held('step', { observation: [0], reward: 1, terminated: true }),
+    };
+    const student = await oto.Student.create({ env, algorithm });
+    const leave = async () => {
+      for await (const m of student.train({ interval: 10 })) if (asked.length > 0) return m.step;
+    };
+    await leave();
+    await leave();
+    const once = [...asked];
+    const file = await student.save();
+    // An answer to what was asked before a file was loaded is no answer any more.
+    await student.load(file);
+    answer();
+    await trainUntil(student, () => asked.length === 2);
+    answer();
+    await trainUntil(student, () => asked.length === 3);
+    answer();
+    const last = await trainUntil(student, (m) => m.episodes === 1);
+    student.dispose();
+    return { once, asked: asked.slice(0, 3), step: last.step };
+  }, SMALL);
+  assert.deepEqual(result.once, ['reset'], 'asked once, in two runs');
+  assert.deepEqual(result.asked, ['reset', 'reset', 'step']);
+  assert.equal(result.step, 1);
+});
+
+test('an environment of images', async () => {
+  const result = await page.evaluate(async () => {
+    const side = 8;
+    const bounds = (value) => new Array(side * side).fill(value);
+    const env = {
+      observationSpace: { kind: 'box', low: bounds(0), high: bounds(255) },
+      actionSpace: { kind: 'discrete', n: 2 },
+      at: 0,
+      image() {
+        const pixels = new Uint8ClampedArray(side * side);
+        pixels[env.at] = 255;
+        return pixels;
+      },
+      reset: () => ((env.at = 0), env.image()),
+      step(action) {
+        env.at = Math.max(0, env.at + (action === 1 ? 1 : -1));
+        return { observation: env.image(), reward: action, terminated: env.at === side - 1 };
+      },
+    };
+    const convolution = { shape: [1, side, side], layers: [{ channels: 2, kernel: 3, stride: 1 }] };
+    const algorithm = { convolution, hidden: [8], quantiles: 2, batchSize: 8, learningStarts: 20 };
+    const student = await oto.Student.create({ env, algorithm });
+    const metrics = await trainAll(student, { steps: 60 });
+    const pale = await failure(student.act(bounds(0.5)));
+    student.dispose();
+    const misfit = await failure(oto.Student.create({ env, algorithm: { convolution: { ...convolution, shape: [1, 7, 8] } } }));
+    return { metrics, pale, misfit };
+  });
+  assert.equal(result.metrics.updates, 41);
+  assert.ok(Number.isFinite(result.metrics.loss.loss));
+  assert.equal(result.pale.field, 'observation[0]');
+  assert.equal(result.misfit.kind, 'ConfigError');
 });
 
 test('continuous actions, built in and of the page', async () => {
@@ -519,6 +675,12 @@ test('options that cannot be used are named as the page wrote them', async () =>
     for (const [name, options] of Object.entries(all)) failed[name] = await failure(oto.Student.create(options));
     failed.infinite = await failure(oto.Student.create({ env: 'CartPole-v1', algorithm: { gamma: NaN } }));
     failed.nothing = await failure(oto.Student.create());
+    const student = await oto.Student.create({ env: 'CartPole-v1' });
+    failed.train = await failure(student.train({ step: 5 }).next());
+    failed.number = await failure(student.train(5).next());
+    failed.evaluate = await failure(student.evaluate({ episode: 5 }));
+    failed.save = await failure(student.save({ reply: true }));
+    student.dispose();
     return failed;
   }, wrong);
   for (const [name, { kind, message }] of Object.entries(failures)) assert.equal(kind, 'ConfigError', `${name}: ${message}`);
@@ -536,5 +698,7 @@ test('options that cannot be used are named as the page wrote them', async () =>
   assert.match(failures.space.message, /2 and 1/);
   assert.equal(failures.functions.field, 'env.reset');
   assert.match(failures.adapter.field, /^teachers\[0\]/);
+  assert.equal(failures.train.message, 'train.step is no option; there are steps, interval');
+  assert.deepEqual([failures.evaluate.field, failures.save.field], ['evaluate.episode', 'save.reply']);
   assert.match(failures.infinite.message, /gamma must be a finite number/);
 });

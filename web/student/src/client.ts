@@ -4,6 +4,11 @@ import { askEnvironment, type Environment, type EnvironmentRequest } from './env
 import { EnvironmentError, WorkerError, toError, type ErrorMessage, type OtoError } from './errors.js';
 import type { Answer, Arguments, CallName, ToPage, ToWorker } from './protocol.js';
 
+/** What a browser does not say when a worker's script, or one that it imports, is not there. */
+const NOT_LOADED =
+  'its script could not be loaded. Is worker.js (worker-cpu.js) served where the package is, and does the Content-Security-Policy allow it? ' +
+  'Some bundlers leave it out: see "With a bundler, or without" in its README';
+
 interface Pending {
   resolve(value: unknown): void;
   reject(reason: unknown): void;
@@ -30,7 +35,7 @@ export class WorkerClient {
     this.#worker.onmessage = ({ data }: MessageEvent<ToPage>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const reason = event.message || 'its script could not be loaded';
+      const reason = event.message || NOT_LOADED;
       this.#end(new WorkerError(`the student's worker failed: ${reason}`));
     };
   }

@@ -21,7 +21,10 @@ export interface DiscreteSpace {
   n: number;
 }
 
-/** A vector; each component between `low` and `high`, where `null` and an infinity mean unbounded. */
+/**
+ * A vector; each component between `low` and `high`, where `null` and an infinity mean unbounded. The bounds of an observation
+ * are not held against what comes: a network sees the numbers as they are, and learns best from some around -1 to 1.
+ */
 export interface BoxSpace {
   kind: 'box';
   low: (number | null)[];
@@ -46,8 +49,9 @@ export interface StepResult {
 /** An action: an index into a discrete space, from 0, or a number for each component of a box. */
 export type Action = number | ArrayLike<number>;
 
-/** An environment written in JavaScript. Its functions may be asynchronous. */
+/** An environment written in JavaScript. Its functions may be asynchronous; training waits for them as long as it takes. */
 export interface Environment {
+  /** What `reset` and `step` show. */
   observationSpace: BoxSpace;
   /** A box must have finite bounds. */
   actionSpace: DiscreteSpace | BoxSpace;
@@ -105,12 +109,26 @@ export function checkEnvironment(env: Environment): void {
 function checkSpace(field: string, space: Space | undefined): void {
   if (space?.kind === 'discrete' && Number.isInteger(space.n) && space.n > 0) return;
   if (space?.kind === 'box' && Array.isArray(space.low) && Array.isArray(space.high)) {
-    if (space.low.length > 0 && space.low.length === space.high.length) return;
+    if (space.low.length > 0 && space.low.length === space.high.length) return checkBounds(field, space);
     const lengths = `${space.low.length} and ${space.high.length}`;
     throw new ConfigError(`${field}: low and high must be of one length, at least 1; they have ${lengths}`, field);
   }
-  const forms = '{kind: "discrete", n} with n at least 1, or {kind: "box", low: [...], high: [...]}';
+  const forms = '{kind: "discrete", n} with n at least 1, or {kind: "box", low: [...], high: [...]} with arrays';
   throw new ConfigError(`${field} must be ${forms}; it is ${show(space)}`, field);
+}
+
+/** JSON would make `null`, which is no bound, of a NaN. */
+function checkBounds(field: string, { low, high }: BoxSpace): void {
+  const check = (side: string, bounds: unknown[], unbounded: number) => {
+    for (let i = 0; i < bounds.length; i++) {
+      const bound = bounds[i];
+      if (bound === null || bound === unbounded || Number.isFinite(bound)) continue;
+      const name = `${field}.${side}[${i}]`;
+      throw new ConfigError(`${name} must be a finite number, or null or ${unbounded} where there is no bound; it is ${show(bound)}`, name);
+    }
+  };
+  check('low', low, -Infinity);
+  check('high', high, Infinity);
 }
 
 async function called<T>(name: string, call: () => T | Promise<T>): Promise<T> {
@@ -122,7 +140,8 @@ async function called<T>(name: string, call: () => T | Promise<T>): Promise<T> {
   }
 }
 
-function checkObservation(from: string, observation: unknown, width: number): Float32Array {
+/** An observation's numbers; `from` says whence they came. */
+export function checkObservation(from: string, observation: unknown, width: number): Float32Array {
   if (!isArrayLike(observation)) {
     throw new EnvironmentError(`${from}: observation must be an array of ${width} numbers, it is ${show(observation)}`, 'observation');
   }

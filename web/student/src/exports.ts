@@ -1,7 +1,7 @@
 // What both entrances of the package give beside their `Student`.
 
 export type { TrainOptions } from './student.js';
-export type { StudentOptions, QrDqnOptions, SacOptions, PpoOptions, LearningOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
+export type { StudentOptions, QrDqnOptions, Convolution, SacOptions, PpoOptions, LearningOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
 export type { Action, BoxSpace, DiscreteSpace, Environment, EnvironmentName, Space, StepResult } from './environment.js';
 export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend, Yardstick } from './metrics.js';
 export type { CellMap, MapStation, Scene } from './scene.js';

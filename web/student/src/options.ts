@@ -6,106 +6,130 @@ import { ConfigError } from './errors.js';
 /** A number, or one that moves from `start` to `end` over `steps` environment steps. */
 export type Schedule = number | { start: number; end: number; steps: number };
 
-/** QR-DQN's settings, for discrete actions; what is left out has the engine's default. */
+/** QR-DQN's settings, for discrete actions. */
 export interface QrDqnOptions extends LearningOptions {
   name?: 'qr-dqn';
-  /** Quantiles for each action. */
+  /** What sees observations that are images; `hidden` goes on from there. Default: none. */
+  convolution?: Convolution;
+  /** Quantiles for each action. Default: 16. */
   quantiles?: number;
-  /** Let the online network choose the next action. */
+  /** Let the online network choose the next action. Default: false. */
   double?: boolean;
-  /** Act with the target network, which averages the online one over time. */
+  /** Act with the target network, which averages the online one over time. Default: true. */
   actWithTarget?: boolean;
 }
 
-/** Soft actor-critic's settings, for either kind of actions; what is left out has the engine's default. */
+/** Convolutions over an image, ReLU after each. */
+export interface Convolution {
+  /**
+   * Channels, height and width: an observation has all pixels of the first channel, row by row, then those of the next, as
+   * numbers from 0 to 255.
+   */
+  shape: [channels: number, height: number, width: number];
+  /** First to last: how many kernels, their side and their distance in pixels. */
+  layers: { channels: number; kernel: number; stride: number }[];
+}
+
+/** Soft actor-critic's settings, for either kind of actions. */
 export interface SacOptions extends LearningOptions {
   name: 'sac';
-  /** Temperature at the start. */
+  /** Temperature at the start. Default: 1. */
   initialAlpha?: number;
-  /** Actions drawn for each state in the teachers' term, from a uniform and from the policy each. */
+  /** Actions drawn for each state in the teachers' term, from a uniform and from the policy each. Default: 4. */
   samples?: number;
 }
 
 /**
- * Proximal policy optimisation's settings, for either kind of actions; what is left out has the engine's default. It learns
- * from rollouts, and takes no notice of `learningStarts`, `trainEvery`, `updates` and `epsilon`.
+ * Proximal policy optimisation's settings, for either kind of actions. It learns from rollouts, and takes no notice of
+ * `learningStarts`, `trainEvery`, `updates` and `epsilon`.
  */
 export interface PpoOptions extends LearningOptions {
   name: 'ppo';
-  /** Environment steps from one round of updates to the next: a multiple of `batchSize`. */
+  /** Environment steps from one round of updates to the next: a multiple of `batchSize`. Default: 2048. */
   nSteps?: number;
-  /** How often each step is learnt from. */
+  /** How often each step is learnt from. Default: 10. */
   epochs?: number;
-  /** How far the probability of an action may move. */
+  /** How far the probability of an action may move, as a share. Default: 0.2. */
   clip?: number;
-  /** Lambda of generalised advantage estimation. */
+  /** Lambda of generalised advantage estimation. Default: 0.95. */
   gaeLambda?: number;
-  /** Weight of the value function's squared error. */
+  /** Weight of the value function's squared error. Default: 0.5. */
   valueWeight?: number;
-  /** Weight of the policy's entropy. */
+  /** Weight of the policy's entropy. Default: 0. */
   entropyWeight?: number;
-  /** Longest gradient of policy and value function together. */
+  /** Longest gradient of policy and value function together. Default: 0.5. */
   maxGradNorm?: number;
-  /** Logarithm of a continuous action's standard deviation at the start. */
+  /** Logarithm of a continuous action's standard deviation at the start. Default: 0. */
   initialLogStd?: number;
-  /** Auxiliary critics that learn from the replay buffer and take what teachers know: OTO's fusion policy. */
+  /** Auxiliary critics that learn from the replay buffer and take what teachers know: OTO's fusion policy. Default: false. */
   fusion?: boolean;
-  /** Temperature of the critics' targets and of the auxiliary loss. */
+  /** Temperature of the critics' targets and of the auxiliary loss. Default: 0.2. */
   temperature?: number;
-  /** Weight of the auxiliary loss. */
+  /** Weight of the auxiliary loss. Default: 1. */
   auxiliary?: number;
-  /** Actions drawn for each state in the critics' part of the teachers' term. */
+  /** Actions drawn for each state in the critics' part of the teachers' term. Default: 8. */
   samples?: number;
 }
 
-/** What every algorithm is told. */
+/**
+ * What every algorithm is told. Defaults, here and below, are those in an environment of the page's own: QR-DQN's, and after
+ * an algorithm's name its own. Built-in environments have some that suit them.
+ */
 export interface LearningOptions {
-  /** Widths of the hidden layers. */
+  /** Widths of the hidden layers. Default: [64, 64]; SAC: [256, 256]. */
   hidden?: number[];
-  /** Transitions in an update. */
+  /** Transitions in an update. Default: 64; SAC: 256. */
   batchSize?: number;
+  /** The optimiser's constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }; PPO: { beta1: 0.9, beta2: 0.999, epsilon: 1e-5 }. */
   adam?: { beta1?: number; beta2?: number; epsilon?: number };
-  /** Discount factor. */
+  /** Discount factor. Default: 0.99. */
   gamma?: number;
-  /** Rewards summed before the bootstrap. */
+  /** Rewards summed before the bootstrap. Default: 1. */
   nStep?: number;
-  /** Transitions kept. */
+  /** Transitions kept. Default: 50_000; SAC: 1_000_000; PPO: 100_000. */
   buffer?: number;
-  /** Environment steps before the first update. */
+  /** Environment steps before the first update. Default: 128; SAC: 100. */
   learningStarts?: number;
-  /** Environment steps from one round of updates to the next. */
+  /** Environment steps from one round of updates to the next. Default: 1. */
   trainEvery?: number;
-  /** Updates in a round. */
+  /** Updates in a round. Default: 1. */
   updates?: number;
+  /** Adam's. Default: { start: 3e-3, end: 3e-4, steps: 20_000 }; SAC: 3e-4; PPO: 3e-4. */
   learningRate?: Schedule;
-  /** Share of random actions. */
+  /** Share of random actions. Default: { start: 1, end: 0.02, steps: 3_000 }; SAC: { start: 1, end: 0, steps: 100 }; PPO: 0. */
   epsilon?: Schedule;
-  /** The target network is replaced every so many updates; 0 leaves that to `targetTau`. */
+  /** The target network is replaced every so many updates; 0 leaves that to `targetTau`. Default: 0. */
   targetEvery?: number;
-  /** Share of the parameters that the target network takes over at every update. */
+  /** Share of the parameters that the target network takes over at every update. Default: 0.01; SAC: 0.005; PPO: 0.005. */
   targetTau?: number;
   /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again,
-   * or put back the parameters of the last good one, at most `setbacks` times in a row. */
+   * or put back the parameters of the last good one, at most `setbacks` times in a row. Default: null. */
   settle?: { atReturn: number; factor: number; floor: number; setbacks: number } | null;
 }
 
 /** The weights of the teachers' term (OTO, eq. 13), and how states are sent to them. */
 export interface TransferOptions {
+  /** The whole term, over the steps of the Transfer stage. Default: { start: 10, end: 1, steps: 5_000 }. */
   alphaAikd?: Schedule;
+  /** BASE within it, the actions of teachers. Default: 1. */
   delta?: number;
+  /** Both RKD parts within it, the relations between actions. Default: 0.2; PPO: 5. */
   eta?: number;
+  /** The student's own loss beside it. Default: 1. */
   alphaTask?: number;
-  /** Learning rate during the Transfer stage; `null`: the algorithm's own. */
+  /** Learning rate during the Transfer stage; `null`: the algorithm's own. Default: { start: 2e-3, end: 1e-5, steps: 8_000 }; SAC: null; PPO: null. */
   learningRate?: Schedule | null;
-  /** States in a request to a teacher. */
+  /** States in a request to a teacher. Default: 8. */
   requestBatch?: number;
-  /** Lockstep: labels enter so many environment steps after their request. */
+  /** Lockstep: labels enter so many environment steps after their request. Default: 8. */
   labelLag?: number;
 }
 
 /** What ends a stage: whichever comes first. `{}` never ends. */
 export interface StageEnd {
+  /** Environment steps in the stage. */
   steps?: number;
+  /** Seconds in the stage. */
   seconds?: number;
   /** A greedy evaluation's mean return. */
   returnAtLeast?: number;
@@ -115,10 +139,13 @@ export interface StageEnd {
 
 /** The stages and their ends; a stage that is `null` is passed over, and so is `offline` where it is left out. */
 export interface Stages {
+  /** Alone, before the teachers. */
   offline?: StageEnd | null;
+  /** With them. */
   transfer?: StageEnd | null;
+  /** Alone, after them. */
   online?: StageEnd | null;
-  /** Start over after the last. */
+  /** Start over after the last. False unless given. */
   loop?: boolean;
 }
 
@@ -144,7 +171,7 @@ export interface Adapter {
 
 /** A teacher and where it is. */
 export interface TeacherOptions {
-  /** `ws://` or `wss://` address of a server's `/v1/teach`. */
+  /** `ws://` or `wss://` address of a server's `/v1/teach`, which may be left out. The server must know the page's origin: `oto serve --origin`. */
   url: string;
   /** Name of one of its policies. */
   policy: string;
@@ -169,34 +196,44 @@ export interface StudentOptions {
   env: EnvironmentName | Environment;
   /** Left out: QR-DQN for discrete actions, soft actor-critic for continuous ones. */
   algorithm?: 'qr-dqn' | 'sac' | 'ppo' | QrDqnOptions | SacOptions | PpoOptions;
+  /** They teach at once. Left out: the student learns alone. */
   teachers?: TeacherOptions[];
   transfer?: TransferOptions;
   /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
   stages?: Stages;
-  /** Greedy evaluation during training: every so many steps (0: never), over so many episodes. Built-in environments only. */
+  /**
+   * Greedy evaluation during training: every so many steps (0: never), over so many episodes. Built-in environments only.
+   * Default: { every: 500, episodes: 10 }; SAC: { every: 1_000, episodes: 10 }; PPO: { every: 2_000, episodes: 10 }.
+   */
   evaluation?: { every?: number; episodes?: number };
-  /** `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve. `async`: nothing waits for labels. */
+  /** `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve. `async`: nothing waits for labels. Default: 'lockstep'. */
   clock?: 'lockstep' | 'async';
-  /** Where the updates run. `auto` times both on the student's own program and takes the faster; see `metrics().backend`. */
+  /** Where the updates run. `auto` times both on the student's own program and takes the faster; see `metrics().backend`. Default: 'cpu'. */
   backend?: 'cpu' | 'webgpu' | 'auto';
-  /** Environment steps of the whole run, which schedules and `train()` without `steps` end at. */
+  /** Environment steps of the whole run, which schedules and `train()` without `steps` end at. Default: 50_000; SAC: 20_000; PPO: 100_000. */
   steps?: number;
-  /** Draws parameters, exploration, batches and episodes; a whole number from 0. */
+  /** Draws parameters, exploration, batches and episodes; a whole number from 0. Default: 0. */
   seed?: number;
 }
 
-const KNOWN = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
+const OPTIONS = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
+const TEACHER = ['url', 'policy', 'adapter', 'dtype', 'ticket', 'weight', 'submit'];
 
-/** The settings of networks and optimiser; the engine keeps an algorithm's together, apart from the training loop's. */
-const NETWORK = [
-  'hidden', 'batchSize', 'adam', 'samples',
-  'quantiles', 'double', 'actWithTarget',
-  'initialAlpha',
-  'nSteps', 'epochs', 'clip', 'gaeLambda', 'valueWeight', 'entropyWeight', 'maxGradNorm', 'initialLogStd', 'fusion', 'temperature', 'auxiliary',
-];
-
-/** What the engine calls the algorithms. */
-const ALGORITHMS: Record<string, string> = { 'qr-dqn': 'qrdqn', sac: 'sac', ppo: 'ppo' };
+/** An algorithm: what the engine calls it, and the settings of its networks, which the engine keeps apart from the loop's. */
+const ALGORITHMS: Record<string, { engine: string; network: string[] }> = {
+  'qr-dqn': { engine: 'qrdqn', network: ['convolution', 'quantiles', 'double', 'actWithTarget'] },
+  sac: { engine: 'sac', network: ['initialAlpha', 'samples'] },
+  ppo: {
+    engine: 'ppo',
+    network: [
+      'nSteps', 'epochs', 'clip', 'gaeLambda', 'valueWeight', 'entropyWeight', 'maxGradNorm', 'initialLogStd',
+      'fusion', 'temperature', 'auxiliary', 'samples',
+    ],
+  },
+};
+/** The settings of every algorithm's networks, and those of the training loop. */
+const NETWORK = ['hidden', 'batchSize', 'adam'];
+const LOOP = ['gamma', 'nStep', 'buffer', 'learningStarts', 'trainEvery', 'updates', 'learningRate', 'epsilon', 'targetEvery', 'targetTau', 'settle'];
 
 /** Settings that may be a plain number instead of a schedule. */
 const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
@@ -206,10 +243,7 @@ const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
  * defaults, checks every value, and refuses what it does not know.
  */
 export function toConfig(options: StudentOptions): string {
-  checkObject('the options', options);
-  for (const key of Object.keys(options)) {
-    if (!KNOWN.includes(key)) throw new ConfigError(`${key} is no option; there are ${KNOWN.join(', ')}`, key);
-  }
+  checkKnown('', options, OPTIONS);
   const { env, algorithm, teachers = [], transfer = {}, stages, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
   const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
@@ -221,8 +255,16 @@ export function toConfig(options: StudentOptions): string {
     requestBatch,
     labelLag,
   };
-  const links = teachers.map((teacher) => ({ ...checkObject('a teacher', teacher), ticket: undefined }));
+  const links = teachers.map((teacher, i) => {
+    checkKnown(`teachers[${i}]`, teacher, TEACHER);
+    return { ...teacher, url: wholeAddress(teacher.url), ticket: undefined };
+  });
   return JSON.stringify({ student: toEngine(student, 'student'), env: toEnvironment(env), teachers: links });
+}
+
+/** An address without a path is completed; what is no address is the engine's to refuse. */
+function wholeAddress(url: string): string {
+  return /^wss?:\/\/[^/]+\/?$/.test(url) ? `${url.replace(/\/$/, '')}/v1/teach` : url;
 }
 
 /** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
@@ -253,11 +295,14 @@ function toSpace({ kind, low, high }: BoxSpace): BoxSpace {
 
 function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): object {
   const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
-  const engine = ALGORITHMS[name];
-  if (engine === undefined) throw new ConfigError(`algorithm must be "qr-dqn", "sac" or "ppo", it is ${JSON.stringify(name)}`, 'algorithm');
+  const known = Object.hasOwn(ALGORITHMS, name) ? ALGORITHMS[name] : undefined;
+  if (known === undefined) throw new ConfigError(`algorithm must be "qr-dqn", "sac" or "ppo", it is ${JSON.stringify(name)}`, 'algorithm');
+  const network = [...NETWORK, ...known.network];
+  checkKnown('algorithm', settings, [...network, ...LOOP]);
   const entries = Object.entries(settings);
-  const inNetwork = ([key]: [string, unknown]) => NETWORK.includes(key);
-  return { algorithm: engine, [engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(entries.filter((e) => !inNetwork(e))) };
+  const inNetwork = ([key]: [string, unknown]) => network.includes(key);
+  const rest = entries.filter((entry) => !inNetwork(entry));
+  return { algorithm: known.engine, [known.engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(rest) };
 }
 
 /** Settings in the engine's spelling. JSON would turn NaN and infinity into null without a word; here they are refused. */
@@ -273,6 +318,15 @@ function toEngine(value: unknown, key: string): unknown {
 
 function snakeCase(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** Refuses what is no object, and what has a name that is not known; `place` is where in the options it is, '' for all of them. */
+export function checkKnown(place: string, given: object, known: string[]): void {
+  for (const key of Object.keys(checkObject(place || 'the options', given))) {
+    if (known.includes(key)) continue;
+    const field = place === '' ? key : `${place}.${key}`;
+    throw new ConfigError(`${field} is no option; there are ${known.join(', ')}`, field);
+  }
 }
 
 function checkObject<T extends object>(place: string, value: T): T {

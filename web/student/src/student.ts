@@ -1,9 +1,9 @@
 // The page's side of a student: every method is a message to its worker.
 
-import { checkEnvironment, type Action } from './environment.js';
-import { ConfigError, OtoError } from './errors.js';
+import { checkEnvironment, checkObservation, type Action } from './environment.js';
+import { CheckpointError, ConfigError, OtoError, WorkerError } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
-import { ticketAddresses, toConfig, type StudentOptions } from './options.js';
+import { checkKnown, ticketAddresses, toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
 import type { Scene } from './scene.js';
 import { WorkerClient } from './client.js';
@@ -33,7 +33,7 @@ export class WorkerStudent {
     if (env !== undefined) checkEnvironment(env);
     const config = toConfig(options);
     const tickets = ticketAddresses(options);
-    const worker = new WorkerClient(start(), env);
+    const worker = new WorkerClient(started(start), env);
     try {
       return new this(worker, await worker.call('create', config, tickets));
     } catch (error) {
@@ -43,13 +43,16 @@ export class WorkerStudent {
   }
 
   /**
-   * Trains, and yields what has happened since the last time. Training does not wait for the loop's body; leaving the
-   * loop stops it, and a later call goes on from there.
+   * Trains, and yields what has happened since the last time. Nothing happens before the first of it is asked for, which
+   * `for await` does. Training does not wait for the loop's body; leaving the loop stops it, and a later call goes on from there.
    *
+   * @throws {ConfigError} an option that is unknown or out of its range
    * @throws {EnvironmentError} the page's environment broke its contract or threw; the episode is given up
    * @throws {TrainingError} the loss is no finite number any more
    */
-  async *train({ steps, interval = 100 }: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
+  async *train(options: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
+    checkKnown('train', options, ['steps', 'interval']);
+    const { steps, interval = 100 } = options;
     if (steps !== undefined && !(Number.isSafeInteger(steps) && steps > 0)) {
       throw new ConfigError(`steps must be a whole number above 0, it is ${steps}`, 'steps');
     }
@@ -120,15 +123,19 @@ export class WorkerStudent {
    * @throws {EnvironmentError} an observation of another length, or with a number that is not finite
    */
   async act(observation: ArrayLike<number>): Promise<Action> {
-    return this.#worker.call('act', Float32Array.from(observation));
+    const { observationSpace } = this.spaces;
+    const width = observationSpace.kind === 'box' ? observationSpace.low.length : 1;
+    return this.#worker.call('act', checkObservation('act()', observation, width));
   }
 
   /**
-   * Plays greedy episodes in a second copy of the built-in environment.
+   * Plays greedy episodes in a second copy of the built-in environment, 10 if left out.
    *
    * @throws {ConfigError} the environment is the page's own, of which there is no second copy
    */
-  async evaluate({ episodes = 10 }: { episodes?: number } = {}): Promise<Evaluation> {
+  async evaluate(options: { episodes?: number } = {}): Promise<Evaluation> {
+    checkKnown('evaluate', options, ['episodes']);
+    const { episodes = 10 } = options;
     if (!(Number.isInteger(episodes) && episodes > 0 && episodes <= 10_000)) {
       throw new ConfigError(`episodes must be a whole number from 1 to 10000, it is ${episodes}`, 'episodes');
     }
@@ -153,8 +160,9 @@ export class WorkerStudent {
    * The student as a safetensors file: parameters, optimiser and progress; with `replay` also its transitions and
    * labels, so that a built-in environment's run goes on exactly where it was.
    */
-  async save({ replay = false }: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#worker.call('save', replay);
+  async save(options: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
+    checkKnown('save', options, ['replay']);
+    return this.#worker.call('save', options.replay ?? false);
   }
 
   /**
@@ -163,11 +171,24 @@ export class WorkerStudent {
    * @throws {CheckpointError} the bytes are no such file, or of a student of another shape
    */
   async load(bytes: Uint8Array | ArrayBuffer): Promise<void> {
+    if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
+      throw new CheckpointError(`load() takes a Uint8Array or an ArrayBuffer, as of a file's arrayBuffer(); it got ${Object.prototype.toString.call(bytes)}`);
+    }
     await this.#worker.call('load', bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
   }
 
   /** Ends the worker and all connections. A training loop ends; every other call that waits fails. */
   dispose(): void {
     this.#worker.dispose();
+  }
+}
+
+/** A worker; what the browser throws instead of one is told as an error of this package. */
+function started(start: () => Worker): Worker {
+  try {
+    return start();
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new WorkerError(`the student's worker could not be started: ${reason} A worker comes from the page's own origin: serve this package there`);
   }
 }

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { checkEnvironment } from '../dist/environment.js';
 import { toError, toMessage } from '../dist/errors.js';
 import { fromEngine } from '../dist/metrics.js';
 import { ticketAddresses, toConfig } from '../dist/options.js';
@@ -48,8 +49,15 @@ test('rollouts are the network’s own setting', () => {
 });
 
 test('teachers and their adapters are carried as they are', () => {
-  const teacher = { url: 'ws://127.0.0.1:1', policy: 'p', adapter: { observation: { permutation: [0] } } };
+  const teacher = { url: 'ws://127.0.0.1:1/teach', policy: 'p', adapter: { observation: { permutation: [0] } } };
   assert.deepEqual(config({ teachers: [teacher] }).teachers, [teacher]);
+});
+
+test('an address without a path is that of a server, all others stay as they are', () => {
+  const whole = (url) => config({ teachers: [{ url, policy: 'p' }] }).teachers[0].url;
+  assert.equal(whole('ws://127.0.0.1:8080'), 'ws://127.0.0.1:8080/v1/teach');
+  assert.equal(whole('wss://teachers.example/'), 'wss://teachers.example/v1/teach');
+  for (const other of ['wss://teachers.example/a', '/v1/teach', 'not an address', 5]) assert.equal(whole(other), other);
 });
 
 test('infinite bounds become null, other infinities are refused', () => {
@@ -61,9 +69,30 @@ test('infinite bounds become null, other infinities are refused', () => {
   assert.throws(() => config({ algorithm: { gamma: Infinity } }), { name: 'ConfigError', field: 'gamma' });
 });
 
+test('a bound that is no number is refused, and an infinity on the wrong side', () => {
+  const functions = { reset: () => [0, 0], step: () => {} };
+  const check = (low, high) => checkEnvironment({ observationSpace: { kind: 'box', low, high }, actionSpace: { kind: 'discrete', n: 2 }, ...functions });
+  check([0, -Infinity], [null, Infinity]);
+  for (const wrong of [NaN, Infinity, '0', undefined]) {
+    assert.throws(() => check([0, wrong], [1, 1]), { name: 'ConfigError', field: 'env.observationSpace.low[1]', message: /null or -Infinity/ });
+  }
+  assert.throws(() => check([0, 0], [-Infinity, 1]), { field: 'env.observationSpace.high[0]' });
+  assert.throws(() => check(new Array(2), [1, 1]), { field: 'env.observationSpace.low[0]' });
+  assert.throws(() => check(new Float32Array(2), new Float32Array(2)), { field: 'env.observationSpace', message: /with arrays/ });
+});
+
 test('what is no option is refused by name', () => {
   assert.throws(() => config({ sed: 1 }), { name: 'ConfigError', field: 'sed', message: /^sed is no option; .*seed/ });
   assert.throws(() => config({ algorithm: 'dqn' }), { name: 'ConfigError', field: 'algorithm' });
+  for (const name of ['gama', 'batch_size', 'clip', 'seed']) {
+    const known = /^algorithm\.\w+ is no option; there are hidden, batchSize, .*quantiles.*gamma(?!.*clip)/;
+    assert.throws(() => config({ algorithm: { [name]: 1 } }), { name: 'ConfigError', field: `algorithm.${name}`, message: known });
+  }
+  assert.throws(() => config({ algorithm: { name: 'ppo', quantiles: 1 } }), { field: 'algorithm.quantiles', message: /clip/ });
+  assert.throws(() => config({ algorithm: 'toString' }), { name: 'ConfigError', field: 'algorithm' });
+  const teachers = [{ url: 'ws://a', policy: 'p' }, { url: 'ws://a', polcy: 'p' }];
+  assert.throws(() => config({ teachers }), { name: 'ConfigError', field: 'teachers[1].polcy', message: /policy/ });
+  assert.throws(() => config({ teachers: [null] }), { name: 'ConfigError', field: 'teachers[0]' });
   assert.throws(() => config({ teachers: {} }), { name: 'ConfigError', field: 'teachers' });
   assert.throws(() => config({ env: 5 }), { name: 'ConfigError', field: 'env' });
 });
