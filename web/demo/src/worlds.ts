@@ -107,7 +107,7 @@ export const WORLDS = {
       ['connection', 'connected; wider is stronger'],
     ],
     notes:
-      'The scenario is mobile-env’s “medium” with one device. Utility is the logarithm of the data rate, from −1 (no connection) to 1; a return is its sum over 100 steps. An action connects or disconnects one station. Signals are given in dB above the weakest that can be used; the darker half of a reach has 10 dB and more. “Strongest station” is how cell selection is done in LTE; “best plan” knows the whole way in advance, so nobody can be above it. Both are computed in this tab for the very episodes of each evaluation.',
+      'The scenario is mobile-env’s “medium” with one device. Utility is the logarithm of the data rate, from −1 (no connection) to 1; a return is its sum over 100 steps. An action connects or disconnects one station. Signals are given in dB above the weakest that can be used; the darker half of a reach has 10 dB and more. “Strongest station” is how cell selection is done in LTE; “best plan” knows the whole way in advance, so nobody can be above it; “90 % closed” is so much of the way from the one to the other. Both are computed in this tab for the very episodes of each evaluation.',
   },
 } satisfies Record<string, World>;
 
