@@ -224,12 +224,32 @@ fn advance(index: &mut [usize], shape: &[usize]) {
 /// it asks.
 fn complete(metadata: &mut Metadata, data: &[u8]) -> Result<(), PolicyError> {
     let data: serde_json::Value = serde_json::from_slice(data).map_err(malformed)?;
-    metadata.observation_space =
-        metadata.observation_space.take().or_else(|| space(&data["observation_space"]));
-    metadata.action_space = metadata.action_space.take().or_else(|| space(&data["action_space"]));
-    if let (None, Some(name)) =
-        (metadata.hidden_activation(), data["policy_kwargs"]["activation_fn"].as_str())
+    let (observed, done) = (&data["observation_space"], &data["action_space"]);
+    let kwargs = &data["policy_kwargs"];
+    let is_image =
+        observed["dtype"] == "uint8" && observed["_shape"].as_array().is_some_and(|shape| shape.len() == 3);
+    let unsupported = |reason: String| Err(PolicyError::Unsupported(format!("{reason}; export it to ONNX")));
+    if is_image && kwargs["normalize_images"] != false {
+        return unsupported(
+            "a model that observes images, which Stable-Baselines3 divides by 255 first".into(),
+        );
+    }
+    if kwargs["squash_output"] == true {
+        return unsupported("a model with squash_output, whose answer is a tanh".into());
+    }
+    if let Some(name @ ("Dict" | "Tuple" | "MultiDiscrete")) = class(observed)
+        && metadata.observation_space.is_none()
     {
+        let declared = "declare observation_space, as the box of numbers that its network takes";
+        return Err(PolicyError::Unsupported(format!("a model that observes a {name}; {declared}")));
+    }
+    if let Some(name @ ("MultiDiscrete" | "MultiBinary")) = class(done) {
+        let known = "an action is one choice or a row of numbers";
+        return Err(PolicyError::Unsupported(format!("a model that acts in a {name}: {known}")));
+    }
+    metadata.observation_space = metadata.observation_space.take().or_else(|| space(observed));
+    metadata.action_space = metadata.action_space.take().or_else(|| space(done));
+    if let (None, Some(name)) = (metadata.hidden_activation(), kwargs["activation_fn"].as_str()) {
         metadata.activation = match name.rsplit('.').next() {
             Some("Tanh'>") => Some(Activation::Tanh),
             Some("ReLU'>") => Some(Activation::Relu),
@@ -239,11 +259,16 @@ fn complete(metadata: &mut Metadata, data: &[u8]) -> Result<(), PolicyError> {
     Ok(())
 }
 
+/// The name of a record's class: `Box` of `<class 'gymnasium.spaces.box.Box'>`.
+fn class(record: &serde_json::Value) -> Option<&str> {
+    record[":type:"].as_str()?.strip_suffix("'>")?.rsplit('.').next()
+}
+
 fn space(record: &serde_json::Value) -> Option<Space> {
     let text = |key: &str| record[key].as_str();
-    let space = match text(":type:")? {
-        t if t.contains(".Discrete'") => Space::Discrete { n: text("n")?.parse().ok()? },
-        t if t.contains(".Box'") => Space::Box { low: numbers(text("low")?)?, high: numbers(text("high")?)? },
+    let space = match class(record)? {
+        "Discrete" => Space::Discrete { n: text("n")?.parse().ok()? },
+        "Box" => Space::Box { low: numbers(text("low")?)?, high: numbers(text("high")?)? },
         _ => return None,
     };
     space.check().ok().map(|()| space)

@@ -1,5 +1,5 @@
-//! Every teacher among the reference fixtures, and every small model of `data/make_models.py`, gives the outputs that
-//! onnxruntime gave, from each of its files.
+//! Every teacher among the reference fixtures, and every small model of `data/make_models.py` and `data/make_exports.py`, gives
+//! the outputs that onnxruntime gave, from each of its files.
 
 use oto_policy::{Loaded, load_file};
 use oto_proto::Space;
@@ -134,6 +134,20 @@ fn layouts_of_other_algorithms() {
             check(name, &format!("{name}.{file}"));
         }
     }
+}
+
+/// PyTorch's newer exporter notes the shape of every value, with the number of rows under a name that was its user's to choose.
+#[test]
+fn a_graph_of_pytorchs_newer_exporter_is_read() {
+    assert_eq!(check("exported_anew", "exported_anew.onnx").policy.action_space(), &Space::Discrete { n: 3 });
+}
+
+/// As Stable-Baselines3's documentation exports a policy: with its distributions, and for PPO with an action's value and probability.
+#[test]
+fn whole_calls_of_a_policy_are_read_and_what_no_action_needs_may_be_of_any_kind() {
+    let action = |name: &str| check(name, &format!("{name}.onnx")).policy.action_space().clone();
+    assert_eq!(action("exported_ppo"), Space::Discrete { n: 3 });
+    assert_eq!(action("exported_sac"), Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] });
 }
 
 #[test]

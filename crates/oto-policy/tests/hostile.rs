@@ -110,7 +110,8 @@ fn onnx_graphs_made_to_hurt() {
         assert!(error.to_string().contains(operator));
     };
     names(error("bad_random.onnx"), "RandomNormalLike");
-    names(error("bad_expand.onnx"), "Expand");
+    let expand = error("bad_expand.onnx");
+    assert!(matches!(&expand, PolicyError::Unsupported(reason) if reason.contains("Expand")), "{expand}");
     assert!(matches!(error("bad_constants.onnx"), PolicyError::TooLarge { .. }));
     assert!(matches!(error("bad_wide.onnx"), PolicyError::TooLarge { .. }));
     assert!(matches!(error("bad_dangling.onnx"), PolicyError::Malformed { .. }));
@@ -255,6 +256,37 @@ fn a_model_zip_brings_its_own_facts() {
     assert!(matches!(ppo("{").map(drop), Err(PolicyError::Malformed { .. })));
     let elu = r#"{"policy_kwargs": {"activation_fn": "<class 'torch.nn.modules.activation.ELU'>"}}"#;
     assert!(ppo(elu).map(drop).unwrap_err().to_string().contains("ELU"));
+}
+
+/// Its tensors look like those of a model that can be served.
+#[test]
+fn a_model_zip_whose_answers_would_be_wrong_is_refused_by_its_own_facts() {
+    let ppo = |record: &str, metadata: &Metadata| {
+        load(&model("teacher_ppo_cartpole_v1.policy.pth", record), metadata)
+            .map(drop)
+            .map_err(|e| e.to_string())
+    };
+    let space = |key: &str, name: &str, rest: &str| {
+        let class = format!("gymnasium.spaces.{}.{name}", name.to_lowercase());
+        format!(r#"{{"{key}": {{":type:": "<class '{class}'>" {rest}}}}}"#)
+    };
+    let image = r#""observation_space": {":type:": "<class 'gymnasium.spaces.box.Box'>", "dtype": "uint8", "_shape": [3, 2, 2]}"#;
+    for (record, word) in [
+        (space("action_space", "MultiDiscrete", r#", "nvec": "[1 1]""#), "MultiDiscrete"),
+        (space("action_space", "MultiBinary", r#", "n": 2"#), "MultiBinary"),
+        (space("observation_space", "MultiDiscrete", r#", "nvec": "[2 2]""#), "MultiDiscrete"),
+        (space("observation_space", "Dict", ""), "Dict"),
+        (format!("{{{image}}}"), "255"),
+        (r#"{"policy_kwargs": {"squash_output": true}}"#.into(), "squash_output"),
+    ] {
+        let refusal = ppo(&record, &Metadata::default()).unwrap_err();
+        assert!(refusal.contains(word), "{record}: {refusal}");
+    }
+    let declared = Metadata { observation_space: Some(boxed(&[-1.0; 4], &[1.0; 4])), ..Metadata::default() };
+    ppo(&space("observation_space", "Dict", ""), &declared).unwrap();
+    ppo(&space("observation_space", "MultiBinary", r#", "n": 4"#), &Metadata::default()).unwrap();
+    ppo(&format!(r#"{{{image}, "policy_kwargs": {{"normalize_images": false}}}}"#), &Metadata::default())
+        .unwrap();
 }
 
 #[test]

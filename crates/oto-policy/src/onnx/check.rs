@@ -4,7 +4,7 @@
 
 use crate::PolicyError;
 use oto_proto::MAX_WIDTH;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
@@ -15,7 +15,8 @@ const MAX_NODES: usize = 10_000;
 const MAX_FOLDED: u64 = 1 << 22;
 
 /// The operators that are run: none whose output is larger than the product of its inputs' sizes, unless its output's
-/// shape is known before anything is computed; none with graphs inside; none that draws random numbers.
+/// shape is known before anything is computed; none with graphs inside; none that draws random numbers. Those that are told
+/// a shape ([`told_shape`]) must be told that of another value.
 const OPERATORS: &[&str] = &[
     "Abs",
     "Add",
@@ -26,9 +27,11 @@ const OPERATORS: &[&str] = &[
     "BatchNormalization",
     "Cast",
     "Ceil",
+    "Celu",
     "Clip",
     "Concat",
     "Constant",
+    "ConstantOfShape",
     "Conv",
     "Cos",
     "Div",
@@ -37,9 +40,11 @@ const OPERATORS: &[&str] = &[
     "Equal",
     "Erf",
     "Exp",
+    "Expand",
     "Flatten",
     "Floor",
     "Gather",
+    "GatherElements",
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
@@ -69,6 +74,7 @@ const OPERATORS: &[&str] = &[
     "Pow",
     "Reciprocal",
     "ReduceL2",
+    "ReduceLogSumExp",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",
@@ -144,18 +150,30 @@ fn check_values(graph: &GraphProto) -> Result<(), PolicyError> {
     for tensor in &graph.initializer {
         values.insert(&tensor.name, Some(elements(tensor)?));
     }
+    // The shapes of whole values, each with the number of its value's elements.
+    let mut shapes: HashMap<&str, Option<u64>> = HashMap::new();
     for node in &graph.node {
         let mut size = if node.op_type == "Constant" { constant(node)? } else { Some(1) };
-        for input in node.input.iter().filter(|name| !name.is_empty()) {
-            let Some(input_size) = values.get(input.as_str()) else {
+        for (at, input) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            let Some(mut input_size) = values.get(input.as_str()) else {
                 return Err(malformed(format!(
                     "node {:?} reads {input:?}, which nothing before it gives",
                     node.name
                 )));
             };
+            if told_shape(node) == Some(at) {
+                input_size = shapes.get(input.as_str()).ok_or_else(|| {
+                    let (operator, node) = (&node.op_type, &node.name);
+                    let reason = format!("{operator} (node {node:?}) to a shape that is not another value's");
+                    PolicyError::Unsupported(reason)
+                })?;
+            }
             size = size.zip(*input_size).map(|(a, b)| a.saturating_mul(b.max(1)));
         }
         if node.op_type == "Shape" {
+            if let ([of], [shape], []) = (&*node.input, &*node.output, &*node.attribute) {
+                shapes.extend(values.get(of.as_str()).map(|size| (shape.as_str(), *size)));
+            }
             // Known in part while loading, and as short as a shape.
             size = Some(8);
         }
@@ -164,11 +182,25 @@ fn check_values(graph: &GraphProto) -> Result<(), PolicyError> {
             let what = format!("what node {:?} makes of constants", node.name);
             return Err(PolicyError::TooLarge { what, found, max: MAX_FOLDED, unit: "numbers" });
         }
-        values.extend(node.output.iter().map(|output| (output.as_str(), size)));
+        for output in node.output.iter().filter(|name| !name.is_empty()) {
+            // tract would read the last one of that name, wherever it is read.
+            if values.insert(output, size).is_some() {
+                return Err(malformed(format!("the name {output:?} stands for two values")));
+            }
+        }
     }
     match graph.output.iter().find(|output| !values.contains_key(output.name.as_str())) {
         Some(output) => Err(malformed(format!("nothing gives the output {:?}", output.name))),
         None => Ok(()),
+    }
+}
+
+/// Which input of an operator says the shape of what it gives.
+fn told_shape(node: &NodeProto) -> Option<usize> {
+    match node.op_type.as_str() {
+        "ConstantOfShape" => Some(0),
+        "Expand" => Some(1),
+        _ => None,
     }
 }
 
@@ -207,6 +239,26 @@ fn elements(tensor: &TensorProto) -> Result<u64, PolicyError> {
         )));
     }
     Ok(claimed.unwrap_or(0))
+}
+
+/// The model with what its `outputs` need and no more; `None` if it has none of them.
+pub(super) fn only(outputs: &[&str], model: &ModelProto) -> Option<ModelProto> {
+    let mut model = model.clone();
+    let graph = model.graph.as_mut()?;
+    graph.output.retain(|output| outputs.contains(&output.name.as_str()));
+    let mut needed: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let mut nodes = std::mem::take(&mut graph.node);
+    nodes.reverse();
+    nodes.retain(|node| {
+        let is_needed = node.output.iter().any(|name| needed.contains(name));
+        if is_needed {
+            needed.extend(node.input.iter().cloned());
+        }
+        is_needed
+    });
+    nodes.reverse();
+    graph.node = nodes;
+    (!graph.output.is_empty()).then_some(model)
 }
 
 fn observation_shape(graph: &GraphProto) -> Result<Vec<usize>, PolicyError> {

@@ -2,7 +2,8 @@
 //!
 //! A graph has one input, the observations `[batch, numbers]` in float32 (or `[batch, channels, height, width]`, which
 //! takes them flattened), and named outputs. The action is the output `action`, an index or numbers; without one it is
-//! the choice with the largest of `logits` or `q_values`; without those it is the only output.
+//! the choice with the largest of `logits` or `q_values`; without those it is the only output. Where other outputs need an operator that is
+//! not run here, they are left out.
 //!
 //! A graph that is a plain network ([`plain`]) acts by oto's own layers, if they give what tract gives for drawn observations, small and
 //! large ones: numbers within [`TOLERANCE`], and choices that are worth as much. Its named outputs are always tract's.
@@ -25,6 +26,9 @@ use tract_onnx::prelude::*;
 
 /// The most numbers one value may have while a run computes [`ROWS_PER_RUN`] rows.
 const MAX_VALUE: f64 = (1u64 << 26) as f64;
+
+/// The outputs that can be the action, or say which it is.
+const ANSWERS: [&str; 3] = ["action", "logits", "q_values"];
 
 /// How far numbers of a plain network may lie from tract's, as a part of them where they are larger than 1: sums in another order are
 /// rounded otherwise. Times the observations where those are larger than 1, because rounding grows with them.
@@ -82,7 +86,18 @@ impl Onnx {
     }
 
     fn of(proto: &ModelProto, metadata: &Metadata) -> Result<Self, PolicyError> {
-        let shape = check::check(proto)?;
+        match check::check(proto) {
+            // What an action's probability is made of, say, is not needed.
+            Err(error @ PolicyError::UnsupportedOperator { .. }) => {
+                let proto = check::only(&ANSWERS, proto).ok_or(error)?;
+                Self::checked(&proto, check::check(&proto)?, metadata)
+            }
+            shape => Self::checked(proto, shape?, metadata),
+        }
+    }
+
+    /// `shape` is that of one observation.
+    fn checked(proto: &ModelProto, shape: Vec<usize>, metadata: &Metadata) -> Result<Self, PolicyError> {
         let (plan, shown) = prepare(proto, &shape)?;
         let (answer, action_shape) = choose(&shown, metadata)?;
         let input = Input::new(metadata, shape.iter().product())?;
@@ -239,7 +254,9 @@ fn prepare(
     shape: &[usize],
 ) -> Result<(Arc<TypedRunnableModel>, Vec<Shown>), PolicyError> {
     let typed = guarded(|| {
-        let model = onnx().model_for_proto_model(proto)?;
+        // What a file notes about values between its nodes follows from the nodes, and PyTorch's newer exporter notes the number of
+        // rows under a name of its own, or the one it was shown.
+        let model = onnx().with_ignore_value_info(true).model_for_proto_model(proto)?;
         let batch = model.symbols.new_with_prefix("rows");
         let mut dims: TVec<TDim> = tvec!(batch.clone().into());
         dims.extend(shape.iter().map(|n| TDim::from(*n as i64)));
@@ -289,21 +306,26 @@ fn choose(shown: &[Shown], metadata: &Metadata) -> Result<(Answer, ActionShape),
         let message = || format!("the size of the output {:?} is not known", shown[at].name);
         shown[at].width.ok_or_else(|| PolicyError::Unsupported(message()))
     };
+    let choice = |at: usize| match (&shown[at].name, shown[at].width) {
+        (name, Some(many @ 2..)) => Err(PolicyError::Unsupported(format!(
+            "the output {name:?} gives {many} indices for an observation, an action is one choice"
+        ))),
+        _ => Ok(Answer::As(at)),
+    };
     let discrete = matches!(spaces::declared(metadata).1, Some(Space::Discrete { .. }));
     let preferences = find("logits").or_else(|| find("q_values"));
     if let Some(at) = find("action") {
-        let answer = Answer::As(at);
         return match (shown[at].index || (discrete && width(at)? == 1), preferences) {
-            (true, Some(preferences)) => Ok((answer, ActionShape::Choices(width(preferences)?))),
-            (true, None) => Ok((answer, ActionShape::Index)),
-            (false, _) => Ok((answer, ActionShape::Numbers(width(at)?))),
+            (true, Some(preferences)) => Ok((choice(at)?, ActionShape::Choices(width(preferences)?))),
+            (true, None) => Ok((choice(at)?, ActionShape::Index)),
+            (false, _) => Ok((Answer::As(at), ActionShape::Numbers(width(at)?))),
         };
     }
     if let Some(at) = preferences {
         return Ok((Answer::Largest(at), ActionShape::Choices(width(at)?)));
     }
     match shown {
-        [only] if only.index => Ok((Answer::As(0), ActionShape::Index)),
+        [only] if only.index => Ok((choice(0)?, ActionShape::Index)),
         [_] if discrete => Ok((Answer::Largest(0), ActionShape::Choices(width(0)?))),
         [_] => Ok((Answer::As(0), ActionShape::Numbers(width(0)?))),
         _ => {

@@ -315,3 +315,63 @@ fn nan_infinity_and_overflow_are_answered_as_tract_answers_them() {
     }
     assert!(!plain.unwrap().reaches(&[f32::MAX]));
 }
+
+/// What tract would allocate for a shape that is computed, or a constant, is not known here; another value's shape is.
+#[test]
+fn what_is_made_to_a_shape_has_the_shape_of_another_value() {
+    let spread = |from: &str, to: &str| node("Expand", &[from, to], "action", &[]);
+    let shape = |of: &str| node("Shape", &[of], "shape", &[]);
+    let load = |nodes: &[NodeProto]| {
+        Onnx::of(&model(nodes), &Metadata::default()).map(drop).map_err(|e| e.to_string())
+    };
+    load(&[shape("obs"), spread("row", "shape")]).unwrap();
+    load(&[
+        shape("obs"),
+        node("ConstantOfShape", &["shape"], "zero", &[]),
+        node("Add", &["obs", "zero"], "action", &[]),
+    ])
+    .unwrap();
+    let product = node("Mul", &["shape", "shape"], "large", &[]);
+    for nodes in [
+        vec![shape("obs"), product, spread("row", "large")],
+        vec![node("Shape", &["obs"], "shape", &[("start", 1)]), spread("obs", "shape")],
+        vec![spread("obs", "std")],
+        vec![node("ConstantOfShape", &["std"], "action", &[])],
+    ] {
+        assert!(load(&nodes).unwrap_err().contains("not another value's"), "{nodes:?}");
+    }
+}
+
+#[test]
+fn a_name_that_stands_for_two_values_is_refused() {
+    let graph = model(&[node("Relu", &["obs"], "x", &[]), node("Tanh", &["x"], "x", &[])]);
+    assert!(Onnx::of(&graph, &Metadata::default()).map(drop).unwrap_err().to_string().contains("two values"));
+    let graph = model(&[node("Relu", &["obs"], "w33", &[])]);
+    assert!(Onnx::of(&graph, &Metadata::default()).is_err());
+}
+
+#[test]
+fn outputs_that_need_an_unknown_operator_are_left_out_beside_an_answer_only() {
+    let beside = |kept: &str| {
+        let mut proto = model(&[node("Relu", &["obs"], kept, &[]), node("GRU", &["obs"], "other", &[])]);
+        let graph = proto.graph.as_mut().unwrap();
+        graph.output.push(ValueInfoProto { name: kept.into(), ..Default::default() });
+        Onnx::of(&proto, &Metadata::default())
+    };
+    let policy = beside("q_values").unwrap();
+    assert_eq!(
+        (policy.graph.outputs.as_slice(), policy.action),
+        (&["q_values".to_owned()][..], Space::Discrete { n: 3 })
+    );
+    assert!(matches!(beside("values").map(drop), Err(PolicyError::UnsupportedOperator { .. })));
+    let needed = model(&[node("GRU", &["obs"], "h", &[]), node("Relu", &["h"], "action", &[])]);
+    assert!(matches!(Onnx::of(&needed, &choices(3)).map(drop), Err(PolicyError::UnsupportedOperator { .. })));
+}
+
+#[test]
+fn several_indices_for_one_observation_are_no_action() {
+    let index = DataType::Int64 as i64;
+    let graph = model(&[node("Cast", &["obs"], "action", &[("to", index)])]);
+    let refusal = Onnx::of(&graph, &choices(4)).map(drop).unwrap_err().to_string();
+    assert!(refusal.contains("3 indices"), "{refusal}");
+}
