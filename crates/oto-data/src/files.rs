@@ -33,11 +33,13 @@ pub fn read_file(path: &Path) -> Result<Dataset, DataError> {
         }
         _ => None,
     };
-    #[cfg(feature = "parquet")]
     if let Some(text) = metadata.as_deref().filter(|_| !file.exists()) {
         let described = minari::describe(text)?;
-        if described.format.as_deref() == Some("parquet") {
-            return read_parquet(described, file.parent().unwrap_or(path));
+        match described.format.as_deref() {
+            #[cfg(feature = "parquet")]
+            Some("parquet") => return read_parquet(described, file.parent().unwrap_or(path)),
+            Some(other) => return Err(minari::other_format(other)),
+            None => {}
         }
     }
     read_bytes(read_at_most(&file, MAX_FILE)?, metadata.as_deref())

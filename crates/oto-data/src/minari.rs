@@ -37,7 +37,7 @@ pub(crate) fn read(
 ) -> Result<Dataset, DataError> {
     let described = metadata.map(describe).transpose()?.unwrap_or_default();
     if let Some(format) = &described.format {
-        return Err(DataError::Unsupported(format!("expected the data format hdf5, got {format}")));
+        return Err(other_format(format));
     }
     check_count("episodes", described.episodes, groups.len())?;
     groups.sort_by_key(|(number, _)| *number);
@@ -49,14 +49,27 @@ pub(crate) fn read(
     finish(described, shapes, episodes)
 }
 
-/// A dataset of these episodes, whose actions are counted from 0 from here on.
+/// The refusal of a `data_format` whose files are not read.
+pub(crate) fn other_format(format: &str) -> DataError {
+    let read = if cfg!(feature = "parquet") { "hdf5 or parquet" } else { "hdf5" };
+    DataError::Unsupported(format!("expected the data format {read}, got {format}"))
+}
+
+/// A dataset of these episodes, whose discrete observations and actions are counted from 0 from here on.
 pub(crate) fn finish(
     described: Described,
     shapes: Shapes,
     mut episodes: Vec<Episode>,
 ) -> Result<Dataset, DataError> {
-    let start = described.action.as_ref().map_or(0.0, |action| action.start as f32);
-    episodes.iter_mut().flat_map(|episode| &mut episode.actions).for_each(|action| *action -= start);
+    let start = |space: &Option<Numbered>| space.as_ref().map_or(0.0, |space| space.start as f32);
+    let (first_observation, first_action) = (start(&described.observation), start(&described.action));
+    for episode in &mut episodes {
+        episode.actions.iter_mut().for_each(|action| *action -= first_action);
+        // Bytes are no indices.
+        if let Rows::Numbers(rows) = &mut episode.observations {
+            rows.iter_mut().for_each(|observation| *observation -= first_observation);
+        }
+    }
     let (Some(observation), Some(action)) = (shapes.observation, shapes.action) else {
         return Err(DataError::Empty);
     };

@@ -191,3 +191,41 @@ fn names_that_minari_refuses_are_not_written() {
         assert!(!folder.exists());
     }
 }
+
+#[test]
+fn discrete_observations_and_actions_that_do_not_begin_with_0_are_counted_from_0() {
+    let folder = fresh("starts");
+    let episode = Episode {
+        observations: Rows::Numbers(vec![2.0, 4.0, 3.0]),
+        actions: vec![5.0, 6.0],
+        rewards: vec![0.0, 1.0],
+        terminated: vec![false, true],
+        truncated: vec![false; 2],
+        seed: None,
+    };
+    let (observation, action) = (Space::Discrete { n: 5 }, Space::Discrete { n: 7 });
+    let written = Dataset { observation, action, episodes: vec![episode], metadata: Metadata::default() };
+    write_folder(&written, &folder).unwrap();
+    let beside = folder.join("data/metadata.json");
+    let text = std::fs::read_to_string(&beside).unwrap();
+    let (observed, done) = (r#"\"start\": 0, \"n\": 5"#, r#"\"start\": 0, \"n\": 7"#);
+    let text = text.replace(observed, r#"\"start\": 2, \"n\": 3"#).replace(done, r#"\"start\": 5, \"n\": 2"#);
+    std::fs::write(&beside, text).unwrap();
+    let read = read_file(&folder).unwrap();
+    assert_eq!((&read.observation, &read.action), (&Space::Discrete { n: 3 }, &Space::Discrete { n: 2 }));
+    assert_eq!(read.episodes[0].observations, Rows::Numbers(vec![0.0, 2.0, 1.0]));
+    assert_eq!(read.episodes[0].actions, [0.0, 1.0]);
+}
+
+#[test]
+fn another_data_format_of_minaris_is_named() {
+    let folder = fresh("arrow");
+    write_folder(&read_file(&fixture("cartpole_random")).unwrap(), &folder).unwrap();
+    let beside = folder.join("data/metadata.json");
+    let text = std::fs::read_to_string(&beside).unwrap().replace("\"hdf5\"", "\"arrow\"");
+    std::fs::write(&beside, text).unwrap();
+    let refusal = || read_file(&folder).unwrap_err().to_string();
+    assert!(refusal().ends_with("got arrow"), "{}", refusal());
+    std::fs::remove_file(folder.join("data/main_data.hdf5")).unwrap();
+    assert!(refusal().ends_with("got arrow"), "{}", refusal());
+}

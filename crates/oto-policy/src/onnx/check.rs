@@ -261,6 +261,18 @@ pub(super) fn only(outputs: &[&str], model: &ModelProto) -> Option<ModelProto> {
     (!graph.output.is_empty()).then_some(model)
 }
 
+/// How many observations the graph was written for, if for so many only.
+pub(super) fn fixed_rows(model: &ModelProto) -> Option<i64> {
+    let graph = model.graph.as_ref()?;
+    let is_constant = |input: &&ValueInfoProto| graph.initializer.iter().any(|t| t.name == input.name);
+    let input = graph.input.iter().find(|input| !is_constant(input))?;
+    let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()?;
+    match tensor.shape.as_ref()?.dim.first()?.value {
+        Some(Dim::DimValue(rows)) => Some(rows),
+        _ => None,
+    }
+}
+
 fn observation_shape(graph: &GraphProto) -> Result<Vec<usize>, PolicyError> {
     let is_constant = |input: &&ValueInfoProto| graph.initializer.iter().any(|t| t.name == input.name);
     let inputs: Vec<_> = graph.input.iter().filter(|input| !is_constant(input)).collect();

@@ -262,7 +262,12 @@ fn prepare(
         dims.extend(shape.iter().map(|n| TDim::from(*n as i64)));
         Ok((model.with_input_fact(0, f32::fact(dims).into())?.into_typed()?, batch))
     });
-    let (model, batch) = typed.map_err(malformed)?;
+    let (model, batch) = typed.map_err(|reason| match check::fixed_rows(proto) {
+        Some(rows) => PolicyError::Unsupported(format!(
+            "a graph that takes {rows} rows at a time and no others; export it with a dynamic batch ({reason})"
+        )),
+        None => malformed(reason),
+    })?;
     check_size(&model, &batch)?;
     let names = proto.graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.clone());
     let shown = guarded(|| {
@@ -270,7 +275,9 @@ fn prepare(
             let fact = model.output_fact(i)?;
             let size = |d: &TDim| d.to_i64().ok().and_then(|n| usize::try_from(n).ok());
             let width = fact.shape.iter().skip(1).try_fold(1usize, |n, d| n.checked_mul(size(d)?));
-            Ok(Shown { name, index: fact.datum_type.is_integer(), width })
+            // What is cast to int64 may be a size to tract.
+            let index = fact.datum_type.is_integer() || fact.datum_type.is_tdim();
+            Ok(Shown { name, index, width })
         };
         names.enumerate().map(show).collect::<TractResult<Vec<_>>>()
     });

@@ -374,4 +374,36 @@ fn several_indices_for_one_observation_are_no_action() {
     let graph = model(&[node("Cast", &["obs"], "action", &[("to", index)])]);
     let refusal = Onnx::of(&graph, &choices(4)).map(drop).unwrap_err().to_string();
     assert!(refusal.contains("3 indices"), "{refusal}");
+    let one = [
+        node("MatMul", &["obs", "column"], "number", &[]),
+        node("Cast", &["number"], "action", &[("to", index)]),
+    ];
+    let mut policy = Onnx::of(&model(&one), &choices(4)).unwrap();
+    assert_eq!(actions(&mut policy, &[1.0, 1.0, 0.0, 0.0, 0.0, 0.5]), Ok(vec![3.0, 1.0]));
+    assert!(Onnx::of(&model(&one), &Metadata::default()).is_err(), "of how many choices?");
+}
+
+#[test]
+fn a_graph_for_a_fixed_number_of_rows_is_read_if_it_can_take_others() {
+    let fixed = |nodes: &[NodeProto]| {
+        let mut proto = model(nodes);
+        let graph = proto.graph.as_mut().unwrap();
+        let Some(type_proto::Value::TensorType(tensor)) = &mut graph.input[0].r#type.as_mut().unwrap().value
+        else {
+            unreachable!("an input is a tensor");
+        };
+        tensor.shape.as_mut().unwrap().dim[0].value = Some(dimension::Value::DimValue(2));
+        let shape = TensorProto {
+            name: "shape".into(),
+            dims: vec![2],
+            data_type: DataType::Int64 as i32,
+            int64_data: vec![2, 3],
+            ..Default::default()
+        };
+        graph.initializer.push(shape);
+        Onnx::of(&proto, &Metadata::default()).map(drop).map_err(|e| e.to_string())
+    };
+    fixed(&[node("Relu", &["obs"], "action", &[])]).unwrap();
+    let refusal = fixed(&[node("Reshape", &["obs", "shape"], "action", &[])]).unwrap_err();
+    assert!(refusal.contains("takes 2 rows at a time"), "{refusal}");
 }
