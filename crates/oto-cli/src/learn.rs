@@ -4,7 +4,7 @@ use crate::backend;
 use crate::options::Job;
 use crate::world;
 use oto_graph::BackendError;
-use oto_student::drive::{Driver, Wire};
+use oto_student::drive::Driver;
 use oto_student::link::LinkState;
 use oto_student::link::tungstenite::AddressError;
 use oto_student::student::{Event, Metrics, Student, Tick, World};
@@ -74,22 +74,21 @@ pub fn token() -> Option<String> {
     std::env::var(TOKEN).ok().map(|token| token.trim().to_owned())
 }
 
-/// A run that has not begun, or goes on from `resume`; `wires` are to its teachers.
-pub fn prepare(job: &Job, wires: Vec<Wire>, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
-    prepare_in(world::world(&job.env)?, job, wires, resume)
+/// A run that has not begun, or goes on from `resume`; the driver's wires are to its teachers.
+pub fn prepare(job: &Job, driver: Driver, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
+    prepare_in(world::world(&job.env)?, job, driver, resume)
 }
 
 /// [`prepare`] in a world of the caller's.
 pub fn prepare_in(
     world: World,
     job: &Job,
-    wires: Vec<Wire>,
+    mut driver: Driver,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = backend::choose(&job.student.backend, || program)?;
-    let mut driver = Driver::with(wires);
     if let Some(token) = token() {
         driver.authorize(&token)?;
     }

@@ -11,8 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_server::follow::{FollowConfig, metadata};
 use oto_student::checkpoint;
-use oto_student::drive::Wire;
-use oto_student::link::tungstenite::Socket;
+use oto_student::drive::Driver;
 use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_student::trainer::TrainError;
 use rustls::pki_types::CertificateDer;
@@ -142,17 +141,12 @@ impl LearnCommand {
         self.ca.as_deref().map(authorities::read).transpose()
     }
 
-    /// Sockets to the teachers.
-    fn wires(&self, teachers: &[TeacherConfig]) -> Result<Vec<Wire>, LearnCommandError> {
-        let trusted = self.trusted()?;
-        let wire = |teacher: &TeacherConfig| {
-            let mut socket = Socket::new(&teacher.url).map_err(RunError::from)?;
-            if let Some(trusted) = &trusted {
-                socket.trust_only(trusted.clone());
-            }
-            Ok(Wire::Socket(Box::new(socket)))
-        };
-        teachers.iter().map(wire).collect()
+    fn driver(&self, teachers: &[TeacherConfig]) -> Result<Driver, LearnCommandError> {
+        let mut driver = Driver::new(teachers).map_err(RunError::from)?;
+        if let Some(trusted) = self.trusted()? {
+            driver.trust_only(&trusted);
+        }
+        Ok(driver)
     }
 }
 
@@ -242,7 +236,7 @@ fn one(
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
     let (world, recorder) = place(job, command.record.is_some())?;
-    let (mut student, mut driver) = learn::prepare_in(world, job, command.wires(&job.teachers)?, resume)?;
+    let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());

@@ -44,7 +44,21 @@ enum Command {
     Verify(verify::VerifyOptions),
 }
 
+/// Whoever reads what a command prints may stop reading, as `head` does. That is no fault to tell of: the program ends as
+/// a signal would have ended it.
+fn leave_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if message.starts_with("failed printing to std") && message.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    leave_with_the_reader();
     let cli = match arguments() {
         Ok(arguments) => Cli::parse_from(arguments),
         Err(error) => {

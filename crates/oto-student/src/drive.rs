@@ -50,6 +50,16 @@ impl Driver {
         })
     }
 
+    /// Trusts these authorities and nobody else at `wss://`, instead of Mozilla's.
+    #[cfg(feature = "tls")]
+    pub fn trust_only(&mut self, authorities: &[rustls::pki_types::CertificateDer<'static>]) {
+        for wire in &mut self.wires {
+            if let Wire::Socket(socket) = wire {
+                socket.trust_only(authorities.to_vec());
+            }
+        }
+    }
+
     /// These wires.
     pub fn with(wires: Vec<Wire>) -> Self {
         Self { wires, start: Instant::now() }

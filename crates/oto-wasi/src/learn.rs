@@ -6,6 +6,7 @@ use oto_cli::learn::{self, Observer, RunError};
 use oto_cli::options::{Job, LearnOptions, OptionsError};
 use oto_cli::run_folder::{FolderError, RunFolder};
 use oto_student::checkpoint;
+use oto_student::drive::Driver;
 use oto_student::student::{Event, Metrics, Student};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ fn run(
     folder: Option<RunFolder>,
     resume: Option<&[u8]>,
 ) -> Result<(), LearnError> {
-    let (mut student, mut driver) = learn::prepare(job, None, resume)?;
+    let (mut student, mut driver) =
+        learn::prepare(job, Driver::new(&job.teachers).map_err(RunError::from)?, resume)?;
     let mut console = Console {
         name: format!("{} seed {}", job.env, job.student.seed),
         env: job.env.clone(),

@@ -5,7 +5,7 @@ use super::{ReportError, ReportOptions};
 use crate::learn::{self, Observer, RunError};
 use crate::options::Job;
 use indicatif::{ProgressBar, ProgressStyle};
-use oto_student::drive::Wire;
+use oto_student::drive::{Driver, Wire};
 use oto_student::evaluation;
 use oto_student::link::memory::Memory;
 use oto_student::student::{Event, Metrics, Student};
@@ -148,7 +148,8 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
     let failed = |error: RunError| ReportError::Run { arm: arm.name.into(), seed, error: Box::new(error) };
     let wires = (arm.teachers)(seed)?.into_iter().map(|t| Wire::Memory(Box::new(Memory::new(t)))).collect();
     let start = Instant::now();
-    let (mut student, mut driver) = learn::prepare(&seeded(&arm.job), wires, None).map_err(failed)?;
+    let (mut student, mut driver) =
+        learn::prepare(&seeded(&arm.job), Driver::with(wires), None).map_err(failed)?;
     if let Some(before) = &arm.before {
         let weights = trained(&seeded(before)).map_err(failed)?;
         student.load_weights(&weights).map_err(|e| failed(e.into()))?;
@@ -165,7 +166,7 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
 
 /// Makes a run alone and gives its checkpoint.
 fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
-    let (mut student, mut driver) = learn::prepare(job, Vec::new(), None)?;
+    let (mut student, mut driver) = learn::prepare(job, Driver::with(Vec::new()), None)?;
     learn::run(&mut student, &mut driver, &mut Curve::default())?;
     Ok(student.save(false)?)
 }

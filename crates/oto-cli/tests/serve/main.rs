@@ -1,4 +1,4 @@
-//! `oto serve` as a process: what its operator sees of it.
+//! The program as a process: what whoever runs it sees of it, `oto serve` above all.
 #![cfg(unix)]
 
 mod authorities;
@@ -7,4 +7,5 @@ mod load;
 mod log;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod output;
 mod program;
