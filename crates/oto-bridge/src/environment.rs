@@ -32,7 +32,12 @@ pub fn use_python(python: PathBuf) {
 impl Default for Options {
     /// The Python of [`use_python`], else `OTO_PYTHON` or `python3`; a minute; for evaluation.
     fn default() -> Self {
-        let variable = || std::env::var_os("OTO_PYTHON").unwrap_or_else(|| "python3".into()).into();
+        let variable = || {
+            std::env::var_os("OTO_PYTHON")
+                .filter(|python| !python.is_empty())
+                .unwrap_or_else(|| "python3".into())
+                .into()
+        };
         Self {
             python: PYTHON.get().cloned().unwrap_or_else(variable),
             limit: Duration::from_secs(60),

@@ -30,7 +30,11 @@ def make(request):
         return atari(gymnasium, name, request["training"], **choices(query))
     try:
         return gymnasium.make(name)
+    except gymnasium.error.NameNotFound as error:
+        raise Refused(f"{error} One of your own is MODULE:ID, such as my_envs:Reach-v0") from error
     except ModuleNotFoundError as error:
+        if ":" in name:
+            raise Refused(f"{error} Python looks for modules here and in the folders of PYTHONPATH") from error
         install = f"{sys.executable} -m pip install 'gymnasium[mujoco]'"
         raise Refused(f"{error}: {name} needs another of gymnasium's extras, such as {install}") from error
 
