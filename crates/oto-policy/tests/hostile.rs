@@ -336,6 +336,12 @@ fn a_folder_of_policies() {
         let error = load_folder(&folder).map(drop).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
+    // What is no JSON is a slip where a model stands beside it, and somebody else's file where none does.
+    write("z.json", r#"{"kind":"policy",}"#);
+    assert_eq!(load_folder(&folder).unwrap().len(), 2);
+    std::fs::copy(data("dqn.onnx"), folder.join("z.onnx")).unwrap();
+    let error = load_folder(&folder).map(drop).unwrap_err().to_string();
+    assert!(error.contains("z.json") && error.contains("line 1"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
 }
 
