@@ -1,6 +1,7 @@
 //! What a server serves, to whom, and how much of it.
 
 use crate::Policies;
+use crate::ServerError;
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::dataset::DatasetStore;
@@ -110,6 +111,25 @@ impl ServerConfig {
             limits: Limits::default(),
         }
     }
+
+    /// Looks at what a server would refuse to begin with: tokens and rights, and origins that no page has.
+    ///
+    /// # Errors
+    /// The first of these.
+    pub fn check(&self) -> Result<(), ServerError> {
+        self.access.as_ref().map(|access| access.doorkeeper()).transpose()?;
+        match self.origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => Err(ServerError::Origin(origin.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a browser may say that a page is from here: `https://host` or `https://host:port`, or the word for pages without an address.
+fn is_origin(origin: &str) -> bool {
+    let plain =
+        |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "/?#*".contains(c));
+    origin == "null" || origin.split_once("://").is_some_and(|(scheme, host)| plain(scheme) && plain(host))
 }
 
 /// The files of a site, from wherever they are.

@@ -93,6 +93,11 @@ pub enum ServerError {
     /// Nothing is tried.
     #[error("there is no canary")]
     NoCanary,
+    /// An origin that no page has.
+    #[error(
+        "an origin is a scheme, a host and perhaps a port, such as https://my.page, with nothing after them; got {0:?}"
+    )]
+    Origin(String),
     /// The description of who may use the server cannot be used.
     #[error(transparent)]
     Access(#[from] access::AccessError),

@@ -117,10 +117,16 @@ pub fn run(
 ) -> Result<Metrics, RunError> {
     let (mut last_progress, mut last_checkpoint) = (Instant::now(), Instant::now());
     loop {
-        let tick = driver.step(student)?;
+        let stepped = driver.step(student);
         while let Some(event) = student.next_event() {
             observer.event(&event).map_err(RunError::Observer)?;
         }
+        if let Err(error @ TrainError::Environment(_)) = stepped {
+            // The student is whole, and whoever mends the environment may go on with it. Why the run ends is worth more than why nothing was saved.
+            let _ = checkpoint(student, observer);
+            return Err(error.into());
+        }
+        let tick = stepped?;
         if tick == Tick::Stepped && student.trainer().steps().is_multiple_of(METRICS) {
             observer.metrics(&student.metrics(driver.now_ms())).map_err(RunError::Observer)?;
         }

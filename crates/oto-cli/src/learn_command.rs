@@ -5,6 +5,7 @@ use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
 use crate::run_folder::{FolderError, RunFolder};
+use crate::stop;
 use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -12,12 +13,41 @@ use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_fold
 use oto_server::follow::{FollowConfig, metadata};
 use oto_student::checkpoint;
 use oto_student::drive::Driver;
+use oto_student::link::LinkState;
 use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_student::trainer::TrainError;
 use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
+const SETTLED: [&str; 24] = [
+    "env",
+    "algorithm",
+    "policy",
+    "adapter",
+    "weight",
+    "submit",
+    "dtype",
+    "seed",
+    "backend",
+    "config",
+    "set",
+    "alpha_aikd",
+    "delta",
+    "eta",
+    "alpha_task",
+    "offline",
+    "transfer",
+    "online",
+    "repeat",
+    "clock",
+    "eval_every",
+    "eval_episodes",
+    "out",
+    "seeds",
+];
 
 /// Training, its output and its place.
 #[derive(Args, Clone, Debug)]
@@ -36,8 +66,8 @@ pub struct LearnCommand {
     /// Overwrite a run that is there
     #[arg(long)]
     force: bool,
-    /// Go on with the run in this folder, to --steps if given
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
+    /// Go on with the run in this folder, to --steps if given, with --teacher where its servers have moved; everything else stays what it was
+    #[arg(long, value_name = "DIR", conflicts_with_all = SETTLED)]
     resume: Option<PathBuf>,
     /// Write the steps of the run as a dataset in Minari's layout into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
@@ -82,6 +112,19 @@ pub enum LearnCommandError {
     /// The dataset it records.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Nothing that would tell it to stop.
+    #[error("cannot wait for signals: {0}")]
+    Stop(std::io::Error),
+    /// Other teachers than the run has.
+    #[error("the run in {} has {expected} teachers, got {got} --teacher", folder.display())]
+    Teachers {
+        /// The run.
+        folder: PathBuf,
+        /// How many it has.
+        expected: usize,
+        /// How many were given.
+        got: usize,
+    },
     /// A file of its own.
     #[error("{}: {error}", path.display())]
     File {
@@ -98,28 +141,24 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         // Before a run folder is overwritten.
         check_target(folder, None)?;
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // A second handler in one process would be refused; then the first one does the same.
-    let _ = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("saving; Ctrl-C again to leave at once");
-    });
+    let stop = stop::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
         let mut job: Job = RunFolder::config(folder)?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
         let teachers = command.learn.job()?.teachers;
-        if !teachers.is_empty() {
-            // The server may have moved; the policy and its adapter stay what they were.
-            job.teachers.iter_mut().zip(teachers).for_each(|(t, new)| t.url = new.url);
+        let (expected, got) = (job.teachers.len(), teachers.len());
+        if got > 0 && got != expected {
+            return Err(LearnCommandError::Teachers { folder: folder.clone(), expected, got });
         }
+        job.teachers.iter_mut().zip(teachers).for_each(|(teacher, new)| teacher.url = new.url);
         let file = RunFolder::checkpoint(folder)?;
-        let step = checkpoint::steps(&file).map_err(RunError::Train)?;
-        let folder = RunFolder::open_existing(folder, step)?;
-        folder.write_config(&job)?;
-        return one(command, &job, folder, Some(&file), &stop, &MultiProgress::new()).map(drop);
+        let step = file.as_deref().map_or(Ok(0), checkpoint::steps).map_err(RunError::Train)?;
+        let open = || {
+            let folder = RunFolder::open_existing(folder, step)?;
+            folder.write_config(&job)?;
+            Ok(folder)
+        };
+        return one(command, &job, open, file.as_deref(), &stop, &MultiProgress::new()).map(drop);
     }
     let mut job = command.learn.job()?;
     for i in command.learn.learns_adapter() {
@@ -129,8 +168,8 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     }
     match command.seeds {
         0 | 1 => {
-            let folder = RunFolder::create(&command.out, &job, command.force)?;
-            one(command, &job, folder, None, &stop, &MultiProgress::new()).map(drop)
+            let create = || RunFolder::create(&command.out, &job, command.force);
+            one(command, &job, create, None, &stop, &MultiProgress::new()).map(drop)
         }
         n => many(command, &job, n, &stop),
     }
@@ -176,8 +215,8 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
             let mut job = job.clone();
             job.student.seed = job.student.seed.wrapping_add(i);
             let path = command.out.join(format!("seed-{}", job.student.seed));
-            let folder = RunFolder::create(path, &job, command.force)?;
-            curves.push(one(command, &job, folder, None, stop, &bars)?);
+            let create = || RunFolder::create(path, &job, command.force);
+            curves.push(one(command, &job, create, None, stop, &bars)?);
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
@@ -226,17 +265,21 @@ fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommand
     write("curve.png", &chart.png()?)
 }
 
-/// One run into its folder: its evaluations.
+/// One run into its folder, which is opened once everything else is there: its evaluations.
 fn one(
     command: &LearnCommand,
     job: &Job,
-    folder: RunFolder,
+    open: impl FnOnce() -> Result<RunFolder, FolderError>,
     resume: Option<&[u8]>,
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
     let (world, recorder) = place(job, command.record.is_some())?;
     let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
+    let folder = open()?;
+    if !command.quiet {
+        tell_absent(&mut student, job);
+    }
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -255,12 +298,15 @@ fn one(
         name,
         env: &job.env,
     };
-    let metrics = learn::run(&mut student, &mut driver, &mut console)?;
+    let ended = learn::run(&mut student, &mut driver, &mut console);
     console.bar.finish_and_clear();
-    if let (Some(folder), Some(recorder)) = (&command.record, recorder) {
-        let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        write_folder(&recorder.finish()?, folder)?;
-    }
+    let recorded = match (&command.record, recorder) {
+        (Some(folder), Some(recorder)) => write_recorded(&recorder, folder),
+        _ => Ok(()),
+    };
+    // What ended the run is said first; what was recorded until then is kept whatever it was.
+    let metrics = ended?;
+    recorded?;
     console.folder.draw_curve(&console.name, &curve_subtitle(job), "Environment steps", &[])?;
     if !command.json {
         let last =
@@ -268,7 +314,32 @@ fn one(
         let saved = console.folder.path().display();
         println!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
     }
+    for teacher in metrics.teachers.iter().filter(|teacher| teacher.stats.labels_received == 0) {
+        if let Some(problem) = &teacher.problem {
+            eprintln!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
+        }
+    }
     Ok(console.evaluations)
+}
+
+/// Names the teachers a run begins without.
+fn tell_absent(student: &mut Student, job: &Job) {
+    for (link, teacher) in student.links().zip(&job.teachers) {
+        let status = link.status(0);
+        if status.state != LinkState::Ready {
+            let problem = status.problem.unwrap_or_else(|| "it has not answered yet".into());
+            eprintln!(
+                "teacher {} at {} is not there, learning begins without it: {problem}",
+                teacher.policy, teacher.url
+            );
+        }
+    }
+}
+
+/// Writes the steps that were recorded as a dataset.
+fn write_recorded(recorder: &Record, folder: &Path) -> Result<(), LearnCommandError> {
+    let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(write_folder(&recorder.finish()?, folder)?)
 }
 
 /// What records a run's steps.

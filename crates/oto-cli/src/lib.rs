@@ -38,6 +38,8 @@ pub mod serve;
 #[cfg(feature = "native")]
 pub mod settings;
 #[cfg(feature = "native")]
+mod stop;
+#[cfg(feature = "native")]
 mod submitted;
 #[cfg(feature = "native")]
 pub mod sweep;

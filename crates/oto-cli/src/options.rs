@@ -53,7 +53,7 @@ pub struct LearnOptions {
     #[arg(long, value_name = "URL")]
     pub teacher: Vec<String>,
     /// Policy to be taught by, one for each --teacher
-    #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5")]
+    #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5", requires = "teacher")]
     pub policy: Vec<String>,
     /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for none, "learn" to let the
     /// student find it. Without it: the known one for the pair, if there is one
@@ -218,9 +218,16 @@ impl LearnOptions {
         if let Some(w) = self.weight.iter().find(|w| !(0.0..=1e6).contains(*w)) {
             return Err(OptionsError::Flag(format!("--weight {w}: a weight from 0 to 1e6 is needed")));
         }
-        if self.weight.len() > self.teacher.len() {
-            let (weights, teachers) = (self.weight.len(), self.teacher.len());
-            return Err(OptionsError::Flag(format!("{weights} --weight for {teachers} --teacher")));
+        let teachers = self.teacher.len();
+        for (flag, given, most) in [
+            ("--weight", self.weight.len(), teachers),
+            ("--adapter", self.adapter.len(), teachers),
+            // One is always there, by default.
+            ("--policy", self.policy.len(), teachers.max(1)),
+        ] {
+            if given > most {
+                return Err(OptionsError::Flag(format!("{given} {flag} for {teachers} --teacher")));
+            }
         }
         self.teacher.iter().enumerate().map(|(i, url)| of(i, url)).collect()
     }

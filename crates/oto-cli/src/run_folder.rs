@@ -4,7 +4,7 @@
 use crate::chart::{Chart, ChartError, PALETTE, Series};
 use oto_student::student::{Event, Metrics};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,12 @@ pub enum FolderError {
         path: PathBuf,
         /// What was found there.
         file: &'static str,
+    },
+    /// A run is at work there.
+    #[error("{} is in use by a run that has not ended: wait for it, stop it, or take another folder", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
     },
     /// A file or folder cannot be read or written.
     #[error("{}: {error}", path.display())]
@@ -80,6 +86,8 @@ pub struct RunFolder {
     last: Row,
     /// Bytes up and down before a resume: links count from zero again.
     carried: (u64, u64),
+    /// The folder itself, which nobody else writes to meanwhile.
+    _held: Option<File>,
 }
 
 /// What a resume needs of the table's last row.
@@ -93,7 +101,7 @@ impl RunFolder {
     /// A folder for a new run, with its configuration. Other files that are there stay.
     ///
     /// # Errors
-    /// A run that is there already is refused, or with `force` removed; else what the file system says.
+    /// A run that is there already is refused, or with `force` removed, unless it is at work; else what the file system says.
     pub fn create<C: Serialize>(
         path: impl Into<PathBuf>,
         config: &C,
@@ -101,6 +109,7 @@ impl RunFolder {
     ) -> Result<Self, FolderError> {
         let path = path.into();
         fs::create_dir_all(&path).map_err(at(&path))?;
+        let held = hold(&path)?;
         for file in FILES.into_iter().filter(|f| path.join(f).exists()) {
             if !force {
                 return Err(FolderError::Exists { path, file });
@@ -110,7 +119,7 @@ impl RunFolder {
         for (name, head) in [(LINES, String::new()), (TABLE, format!("{COLUMNS}\n"))] {
             fs::write(path.join(name), head).map_err(at(&path.join(name)))?;
         }
-        let folder = Self::open(path)?;
+        let folder = Self::open(path, held)?;
         folder.write_config(config)?;
         Ok(folder)
     }
@@ -119,9 +128,10 @@ impl RunFolder {
     /// back, and so are lines that a crash left unfinished: what follows reads as if the run had never stopped.
     ///
     /// # Errors
-    /// A table of other columns; a file of the run that is not there; what the file system says.
+    /// A run that is at work there; a table of other columns; a file of the run that is not there; what the file system says.
     pub fn open_existing(path: impl Into<PathBuf>, step: u64) -> Result<Self, FolderError> {
         let path = path.into();
+        let held = hold(&path)?;
         let (lines, table) = (path.join(LINES), path.join(TABLE));
         let mut head = String::new();
         let start = File::open(&table).map_err(at(&table))?;
@@ -138,7 +148,7 @@ impl RunFolder {
             }
             _ => line.starts_with(COLUMNS.as_bytes()),
         })?;
-        Ok(Self { last, carried: last.bytes, ..Self::open(path)? })
+        Ok(Self { last, carried: last.bytes, ..Self::open(path, held)? })
     }
 
     /// The configuration in a folder.
@@ -150,18 +160,22 @@ impl RunFolder {
         serde_json::from_slice(&fs::read(&path).map_err(at(&path))?).map_err(json_at(&path))
     }
 
-    /// The checkpoint in a folder, as it is.
+    /// The checkpoint in a folder, as it is; none before the first one is written, when a run has nothing but its beginning.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn checkpoint(path: &Path) -> Result<Vec<u8>, FolderError> {
+    pub fn checkpoint(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         let path = path.join(CHECKPOINT);
-        fs::read(&path).map_err(at(&path))
+        match fs::read(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path)(error)),
+        }
     }
 
-    fn open(path: PathBuf) -> Result<Self, FolderError> {
+    fn open(path: PathBuf, held: Option<File>) -> Result<Self, FolderError> {
         let (lines, table) = (append(&path.join(LINES))?, append(&path.join(TABLE))?);
-        Ok(Self { path, lines, table, last: Row::default(), carried: (0, 0) })
+        Ok(Self { path, lines, table, last: Row::default(), carried: (0, 0), _held: held })
     }
 
     /// Where it is.
@@ -393,6 +407,16 @@ fn replace(
     Ok(())
 }
 
+/// Keeps every other run out of a folder for as long as what this gives lives. Where a system cannot, nobody is kept out.
+fn hold(path: &Path) -> Result<Option<File>, FolderError> {
+    let Ok(folder) = File::open(path) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(FolderError::Busy { path: path.to_path_buf() }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
 fn append(path: &Path) -> Result<BufWriter<File>, FolderError> {
     OpenOptions::new().append(true).open(path).map(BufWriter::new).map_err(at(path))
 }
@@ -514,7 +538,7 @@ mod tests {
         let saved: Job = RunFolder::config(&parts.0).unwrap();
         assert_eq!(saved, job);
         let (mut second, mut driver) = student(&saved);
-        second.load(&RunFolder::checkpoint(&parts.0).unwrap(), driver.now_ms()).unwrap();
+        second.load(&RunFolder::checkpoint(&parts.0).unwrap().unwrap(), driver.now_ms()).unwrap();
         let mut folder = RunFolder::open_existing(&parts.0, second.metrics(0).step).unwrap();
         train(&mut folder, &mut second, &mut driver, 600);
 

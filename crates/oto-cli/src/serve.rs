@@ -4,6 +4,7 @@ use crate::authorities::{self, AuthorityError};
 use crate::doors::{DoorError, DoorOptions};
 use crate::learn::token;
 use crate::log::LogOptions;
+use crate::stop;
 use crate::train::{self, TrainError};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
@@ -256,6 +257,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     config.collecting = Collecting::new(stores);
     let policies = config.policies.clone();
     let doors = options.doors.set(options.host, &mut config, &policies)?;
+    config.check()?;
     if options.check {
         println!("fine: {}", names.join(", "));
         return Ok(());
@@ -272,17 +274,20 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let (count, names) = (names.len(), names.join(", "));
     tokio::runtime::Runtime::new()?.block_on(async {
         let (listener, address) = listen(SocketAddr::new(options.host, options.port)).await?;
+        let operators = match doors.admin {
+            Some((address, admin)) => Some((listen(address).await?, admin)),
+            None => None,
+        };
         let [http, ws] = options.doors.schemes();
         println!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
         info!(%address, policies = count, version = env!("CARGO_PKG_VERSION"), "serving");
         // Ends with the runtime.
-        if let Some((address, admin)) = doors.admin {
-            let (listener, address) = listen(address).await?;
+        if let Some(((listener, address), admin)) = operators {
             println!("operators: http://{address}  (oto policy --admin {address})");
             info!(%address, "operators may come");
             tokio::spawn(admin.run(listener, std::future::pending()));
         }
-        Ok(run(listener, config, stopped()).await?)
+        Ok(run(listener, config, stop::told()).await?)
     })
 }
 
@@ -291,20 +296,4 @@ async fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketA
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
-}
-
-/// Done at Ctrl-C, and at a termination signal where there are such.
-async fn stopped() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -4,6 +4,7 @@ use crate::backend;
 use crate::learn::METRICS;
 use crate::options::{OptionsError, settings};
 use crate::run_folder::{FolderError, RunFolder};
+use crate::stop;
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,7 +17,6 @@ use oto_student::offline::{
 use oto_student::student::Event;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub struct TeachOptions {
     #[arg(long)]
     pub eval_episodes: Option<u32>,
     /// End once an evaluation's mean return is as high
-    #[arg(long, value_name = "RETURN")]
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
     pub until_return: Option<f64>,
     /// End after so many evaluations without a better one; 0 never does
     #[arg(long, value_name = "EVALUATIONS")]
@@ -126,6 +126,9 @@ pub enum TeachError {
     /// The run folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// Nothing that would tell it to stop.
+    #[error("cannot wait for signals: {0}")]
+    Stop(std::io::Error),
     /// An event that is no JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
@@ -147,15 +150,7 @@ pub struct TeachJob {
 /// # Errors
 /// Flags, data, environment or folder that do not fit; a training that fails.
 pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // A second handler in one process would be refused; then the first one does the same.
-    let _ = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("saving; Ctrl-C again to leave at once");
-    });
+    let stop = stop::flag().map_err(TeachError::Stop)?;
     run(options, &stop)
 }
 
@@ -173,7 +168,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             job.teach.until_return = options.until_return.or(job.teach.until_return);
             job.teach.patience = options.patience.unwrap_or(job.teach.patience);
             let data = read(&job.dataset)?;
-            (job, data, Some(RunFolder::checkpoint(folder)?))
+            (job, data, RunFolder::checkpoint(folder)?)
         }
     };
     job.teach.validate().map_err(OfflineError::from)?;
@@ -184,16 +179,18 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     let backend = backend::by_name(&job.teach.backend)?;
     let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
     add_all(&mut trainer, &data)?;
-    let folder = match (&options.resume, checkpoint) {
-        (Some(run), Some(file)) => {
-            if !trainer.load(&file)? {
+    let folder = match &options.resume {
+        Some(run) => {
+            if let Some(file) = checkpoint
+                && !trainer.load(&file)?
+            {
                 return Err(TeachError::OtherData { dataset: job.dataset, run: run.clone() });
             }
             let folder = RunFolder::open_existing(run, trainer.updates())?;
             folder.write_config(&job)?;
             folder
         }
-        _ => RunFolder::create(&options.out, &job, options.force)?,
+        None => RunFolder::create(&options.out, &job, options.force)?,
     };
     Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *world, stop)
 }

@@ -87,10 +87,10 @@ fn resume(command: &LearnCommand, path: PathBuf) -> Result<(), LearnError> {
         teacher.url = moved.url;
     }
     let file = RunFolder::checkpoint(&path)?;
-    let step = checkpoint::steps(&file).map_err(RunError::Train)?;
+    let step = file.as_deref().map_or(Ok(0), checkpoint::steps).map_err(RunError::Train)?;
     let folder = RunFolder::open_existing(path, step)?;
     folder.write_config(&job)?;
-    run(command, &job, Some(folder), Some(&file))
+    run(command, &job, Some(folder), file.as_deref())
 }
 
 fn run(

@@ -132,3 +132,22 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     assert_eq!(request(server.address, "GET /readyz", "", "").0, 200);
     server.stop();
 }
+
+#[test]
+fn a_check_refuses_what_a_server_would() {
+    let check = |flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oto"));
+        let output = command.args(["serve", "--check"]).args(flags).env_remove("BOX_TOKEN").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let access = File::new("unset", ACCESS);
+    let (status, said) = check(&["--access", access.path()]);
+    assert!(status == Some(2) && said.contains("BOX_TOKEN"), "{said}");
+    for origin in ["https://my.page/", "my.page", "*", "https://*.my.page"] {
+        let (status, said) = check(&["--origin", origin]);
+        assert!(status == Some(2) && said.contains(origin), "{said}");
+    }
+    for origin in ["https://my.page", "http://127.0.0.1:5173", "http://[::1]:80", "null"] {
+        assert_eq!(check(&["--origin", origin]), (Some(0), String::new()));
+    }
+}

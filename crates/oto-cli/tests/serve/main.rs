@@ -1,7 +1,8 @@
-//! The program as a process: what whoever runs it sees of it, `oto serve` above all.
+//! `oto` as a process: what the operator of a server sees of it, and whoever trains a student.
 #![cfg(unix)]
 
 mod authorities;
+mod learn;
 #[cfg(target_os = "linux")]
 mod load;
 mod log;

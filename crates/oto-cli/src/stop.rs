@@ -1,0 +1,40 @@
+//! When a program is told to stop: by Ctrl-C, and where there are such by a termination signal, as service managers and schedulers send it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A flag that is set when this process is told to stop, so that it can save what it has. Told again, it ends at once.
+///
+/// # Errors
+/// No thread or runtime that waits for it.
+pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("stop".into()).spawn(move || {
+        runtime.block_on(async {
+            told().await;
+            flag.store(true, Ordering::Relaxed);
+            eprintln!("saving; Ctrl-C again to leave at once");
+            told().await;
+            std::process::exit(130);
+        });
+    })?;
+    Ok(stop)
+}
+
+/// Done at Ctrl-C, and at a termination signal where there are such.
+pub(crate) async fn told() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
