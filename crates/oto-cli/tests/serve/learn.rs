@@ -4,6 +4,7 @@ use oto_cli::learn::{Observer, RunError, prepare_in, run};
 use oto_cli::options::Job;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_student::config::StudentConfig;
+use oto_student::drive::Driver;
 use oto_student::student::{Event, Metrics, Student, World};
 use oto_student::trainer::TrainError;
 use std::io::{BufRead, BufReader};
@@ -194,7 +195,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
     student.evaluation.every = 100;
     let job = Job { env: "CartPole-v1".into(), student, teachers: vec![] };
     let (mut student, mut driver) =
-        prepare_in(World::Inside { train, evaluate }, &job, None, resume).unwrap();
+        prepare_in(World::Inside { train, evaluate }, &job, Driver::with(Vec::new()), resume).unwrap();
     let mut keeper = Keeper::default();
     (run(&mut student, &mut driver, &mut keeper), keeper.saved)
 }
