@@ -92,18 +92,18 @@ test('auto times both and takes the faster', async () => {
 
 // What a browser may lack or refuse, and what is said of it.
 const REFUSALS = [
-  { what: 'no WebGPU at all', worker: '', browser: () => plain, reason: /no GPU can be used here/ },
+  { what: 'no WebGPU at all', worker: '', browser: () => plain, reason: /no GPU can be used here: this browser gives this page no WebGPU adapter/ },
   {
     what: 'no navigator.gpu',
     worker: `Object.defineProperty(WorkerNavigator.prototype, 'gpu', { value: undefined })`,
     browser: () => gpu,
-    reason: /no GPU can be used here/,
+    reason: /no GPU can be used here: this browser gives this page no WebGPU adapter/,
   },
   {
     what: 'no adapter',
     worker: 'GPU.prototype.requestAdapter = async () => null',
     browser: () => gpu,
-    reason: /no GPU can be used here/,
+    reason: /no GPU can be used here: this browser gives this page no WebGPU adapter/,
   },
   {
     what: 'no device',

@@ -44,8 +44,9 @@ pub enum OptionsError {
 pub struct LearnOptions {
     /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:ALE/Pong-v5),
     /// mujoco:ID for HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
-    #[arg(long, default_value = "CartPole-v1")]
-    pub env: String,
+    /// [default: that of --config if it names one, else CartPole-v1]
+    #[arg(long)]
+    pub env: Option<String>,
     /// Algorithm of the student; without it: what the environment's actions need
     #[arg(long, value_parser = ["qrdqn", "sac", "ppo"])]
     pub algorithm: Option<String>,
@@ -77,7 +78,8 @@ pub struct LearnOptions {
     /// What computes: cpu, webgpu, or auto for the faster of both
     #[arg(long)]
     pub backend: Option<String>,
-    /// Settings as a JSON file (config.json of a run folder, or a part of it)
+    /// Settings as a JSON file: config.json of a run folder, with its environment and, where no --teacher is given, its teachers; or a
+    /// part of it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One setting, e.g. `--set gamma=0.98 --set qrdqn.hidden=[128,128]`; docs/metrics.md lists all
@@ -129,10 +131,29 @@ pub struct Job {
     pub teachers: Vec<TeacherConfig>,
 }
 
+/// What a file of `--config` has beside the student.
+#[derive(Default, serde::Deserialize)]
+struct Given {
+    env: Option<String>,
+    #[serde(default)]
+    teachers: Vec<TeacherConfig>,
+}
+
+impl Given {
+    fn read(file: Option<&Path>) -> Result<Self, OptionsError> {
+        let Some(path) = file else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| OptionsError::File { path: path.to_owned(), error })?;
+        json(&path.display().to_string(), &text)
+    }
+}
+
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let usual = world::student(&self.env)?;
+        let given = Given::read(self.config.as_deref())?;
+        let env = self.env.clone().or(given.env).unwrap_or_else(|| "CartPole-v1".into());
+        let usual = world::student(&env)?;
         let mut student = self.settings(&usual)?;
         let algorithm = match self.algorithm.as_deref() {
             Some("sac") => Algorithm::Sac,
@@ -141,16 +162,19 @@ impl LearnOptions {
             None => student.algorithm,
         };
         if algorithm != usual.algorithm {
-            student = self.settings(&presets::learner(world::id(&self.env), algorithm))?;
+            student = self.settings(&presets::learner(world::id(&env), algorithm))?;
         }
         student.algorithm = algorithm;
         self.apply(&mut student)?;
-        let teachers = self.teachers()?;
+        let mut teachers = self.teachers(&env)?;
+        if teachers.is_empty() {
+            teachers = given.teachers;
+        }
         if teachers.is_empty() {
             student.stages = StagesConfig::SOLO;
         }
         student.validate()?;
-        Ok(Job { env: self.env.clone(), student, teachers })
+        Ok(Job { env, student, teachers })
     }
 
     /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.
@@ -192,11 +216,11 @@ impl LearnOptions {
         Ok(())
     }
 
-    fn teachers(&self) -> Result<Vec<TeacherConfig>, OptionsError> {
+    fn teachers(&self, env: &str) -> Result<Vec<TeacherConfig>, OptionsError> {
         let of = |i: usize, url: &String| {
             let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
             let adapter = match self.adapter.get(i).map(String::as_str) {
-                None => presets::adapter(world::id(&self.env), &policy),
+                None => presets::adapter(world::id(env), &policy),
                 Some("none" | "learn") => None,
                 Some(given) => Some(adapter(given)?),
             };
@@ -374,6 +398,25 @@ mod tests {
     #[test]
     fn without_a_teacher_the_student_is_alone() {
         assert_eq!(job(&[]).unwrap().student.stages, StagesConfig::SOLO);
+    }
+
+    #[test]
+    fn a_runs_configuration_means_the_run_again() {
+        let file = std::env::temp_dir().join(format!("oto-options-{}.json", std::process::id()));
+        let path = file.to_str().unwrap();
+        let first =
+            job(&["--env", "Pendulum-v1", "--teacher", "a:1", "--policy", "sac_pendulum_v1", "--seed", "4"])
+                .unwrap();
+        std::fs::write(&file, serde_json::to_vec(&first).unwrap()).unwrap();
+        assert_eq!(job(&["--config", path]).unwrap(), first);
+        let moved =
+            job(&["--config", path, "--env", "MountainCarContinuous-v0", "--teacher", "b:1"]).unwrap();
+        assert_eq!((moved.env.as_str(), moved.student.seed), ("MountainCarContinuous-v0", 4));
+        assert_eq!(moved.teachers.iter().map(|t| t.url.as_str()).collect::<Vec<_>>(), ["ws://b:1/v1/teach"]);
+        std::fs::write(&file, serde_json::to_vec(&first.student).unwrap()).unwrap();
+        let part = job(&["--config", path]).unwrap();
+        assert_eq!((part.env.as_str(), part.student.seed, part.teachers.len()), ("CartPole-v1", 4, 0));
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use crate::doors::{DoorError, admin_token};
 use clap::{Args, Subcommand};
+use oto_policy::tensors::MAX_MODEL_BYTES;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Which server, and what to do there.
@@ -121,13 +124,21 @@ impl What {
     }
 }
 
+/// A model, or as much of the file as shows that it is too large for one: the server says so.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Does it, and prints what the server says.
 pub fn policy(options: &PolicyOptions) -> Result<(), PolicyCommandError> {
     let token = admin_token(options.token.as_deref())?;
     let wanted = options.what.wanted();
     let model = match wanted.model {
-        Some(path) => std::fs::read(path)
-            .map_err(|source| PolicyCommandError::Read { path: path.to_owned(), source })?,
+        Some(path) => {
+            read(path).map_err(|source| PolicyCommandError::Read { path: path.to_owned(), source })?
+        }
         None => Vec::new(),
     };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();

@@ -4,12 +4,19 @@ use crate::wgsl::Limits;
 use oto_graph::{Adapter, BackendError};
 use std::sync::{Arc, Mutex};
 
+/// Where an adapter would be.
+#[cfg(target_arch = "wasm32")]
+const NONE: &str =
+    "this browser gives this page no WebGPU adapter; those that have one give it over https and on localhost";
+#[cfg(not(target_arch = "wasm32"))]
+const NONE: &str = "no driver of Vulkan, Metal or DirectX 12 offers one";
+
 /// Why there is no device.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GpuError {
     /// No adapter at all: no WebGPU in this browser, no driver on this machine.
-    #[error("no GPU can be used here ({0}); choose the backend \"cpu\"")]
-    NoAdapter(String),
+    #[error("no GPU can be used here: {NONE}; choose the backend \"cpu\"")]
+    NoAdapter,
     /// The adapter is there and gave no device.
     #[error("the GPU {adapter} refused: {reason}; choose the backend \"cpu\"")]
     Refused {
@@ -61,8 +68,7 @@ impl Gpu {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()
         };
-        let adapter =
-            instance.request_adapter(&options).await.map_err(|e| GpuError::NoAdapter(e.to_string()))?;
+        let adapter = instance.request_adapter(&options).await.map_err(|_| GpuError::NoAdapter)?;
         let info = adapter.get_info();
         let api = info.backend.to_str();
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_else(|| api.into());
