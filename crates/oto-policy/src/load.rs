@@ -128,7 +128,7 @@ pub fn load_folder(folder: &Path) -> Result<Vec<Loaded>, PolicyError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|e| e == "json") && is_policy(&path)? {
+        if path.extension().is_some_and(|e| e == "json") && path.is_file() && is_policy(&path)? {
             files.push(path);
         } else if path.join(RUN_POLICY).is_file() {
             files.push(path.join(RUN_POLICY));

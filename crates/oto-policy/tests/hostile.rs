@@ -324,6 +324,9 @@ fn a_folder_of_policies() {
     write("other.json", r#"{"kind":"losses"}"#);
     std::fs::copy(data("dqn.safetensors"), folder.join("weights.bin")).unwrap();
     write("a.json", r#"{"kind":"policy","model":"weights.bin","env":"Acrobot-v1"}"#);
+    // Nobody will ever write into it.
+    #[cfg(unix)]
+    assert!(std::process::Command::new("mkfifo").arg(folder.join("pipe.json")).status().unwrap().success());
     let loaded = load_folder(&folder).unwrap();
     let names: Vec<_> = loaded.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["a", "noise"]);
