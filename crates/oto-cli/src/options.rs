@@ -142,9 +142,7 @@ struct Given {
 impl Given {
     fn read(file: Option<&Path>) -> Result<Self, OptionsError> {
         let Some(path) = file else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| OptionsError::File { path: path.to_owned(), error })?;
-        json(&path.display().to_string(), &text)
+        json(&path.display().to_string(), &text(path)?)
     }
 }
 
@@ -267,13 +265,15 @@ pub(crate) fn settings<T: serde::Serialize + serde::de::DeserializeOwned>(
     let wrong = |what: &str, error| OptionsError::Json { what: what.into(), error };
     let mut settings = serde_json::to_value(defaults).map_err(|error| wrong("defaults", error))?;
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| OptionsError::File { path: path.to_owned(), error })?;
-        let json: serde_json::Value = json(&path.display().to_string(), &text)?;
+        let json: serde_json::Value = json(&path.display().to_string(), &text(path)?)?;
         merge(&mut settings, json.get(part).cloned().unwrap_or(json));
     }
     assignments.iter().try_for_each(|s| set(&mut settings, s))?;
     serde_json::from_value(settings).map_err(|error| wrong("settings", error))
+}
+
+fn text(path: &Path) -> Result<String, OptionsError> {
+    std::fs::read_to_string(path).map_err(|error| OptionsError::File { path: path.to_owned(), error })
 }
 
 fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, OptionsError> {
@@ -295,12 +295,7 @@ fn merge(old: &mut serde_json::Value, new: serde_json::Value) {
 fn adapter(given: &str) -> Result<Adapter, OptionsError> {
     match given.strip_prefix('@') {
         None => json("--adapter", given),
-        Some(file) => {
-            let path = PathBuf::from(file);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| OptionsError::File { path: path.clone(), error })?;
-            json(file, &text)
-        }
+        Some(file) => json(file, &text(Path::new(file))?),
     }
 }
 

@@ -167,6 +167,12 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_an_end_is_read_as_far_as_a_model_may_go() {
+        assert_eq!(read(Path::new("/dev/zero")).unwrap().len() as u64, MAX_MODEL_BYTES + 1);
+    }
+
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]

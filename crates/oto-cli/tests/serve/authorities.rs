@@ -1,17 +1,7 @@
 //! `oto learn` and a server that follows another, at a server whose certificate no authority of Mozilla's gave.
 
-use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Program};
-use std::path::PathBuf;
+use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Place, Program};
 use std::process::Command;
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 const STUDENT: &str = "a student's own secret";
 const MIRROR: &str = "a mirror's own secret";
@@ -22,10 +12,10 @@ const ACCESS: &str = r#"{ "machines": [
 
 /// The last line of metrics of a short run with these flags and the student's token, or what `oto learn` said instead.
 fn learn(name: &str, url: &str, flags: &[&str]) -> Result<serde_json::Value, String> {
-    let folder = Folder(std::env::temp_dir().join(format!("oto-authorities-{}-{name}", std::process::id())));
+    let place = Place::new(name);
     let output = Command::new(env!("CARGO_BIN_EXE_oto"))
         .args(["learn", "--quiet", "--steps", "500", "--teacher", url, "--policy", POLICY, "--out"])
-        .arg(&folder.0)
+        .arg(place.run())
         .args(flags)
         .env("OTO_TOKEN", STUDENT)
         .output()
@@ -33,7 +23,7 @@ fn learn(name: &str, url: &str, flags: &[&str]) -> Result<serde_json::Value, Str
     if !output.status.success() {
         return Err(String::from_utf8(output.stderr).unwrap());
     }
-    let metrics = std::fs::read_to_string(folder.0.join("metrics.jsonl")).unwrap();
+    let metrics = std::fs::read_to_string(place.run().join("metrics.jsonl")).unwrap();
     Ok(serde_json::from_str(metrics.lines().last().unwrap()).unwrap())
 }
 

@@ -1,5 +1,6 @@
 //! `oto learn` as a process: what becomes of its folder, and what it says of flags and teachers.
 
+use crate::program::Place;
 use oto_cli::learn::{Observer, RunError, prepare_in, run};
 use oto_cli::options::Job;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
@@ -9,30 +10,8 @@ use oto_student::student::{Event, Metrics, Student, World};
 use oto_student::trainer::TrainError;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-
-/// A folder of its own for each test, removed at its end.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("oto-learn-{}-{test}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn run(&self) -> PathBuf {
-        self.0.join("run")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn oto(folder: &Path, flag: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oto"));

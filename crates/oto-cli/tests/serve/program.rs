@@ -178,6 +178,29 @@ pub fn actions(server: &Program, states: usize) -> usize {
     formats.actions.decode(&frame, states).unwrap().rows()
 }
 
+/// A folder of its own for each test, removed at its end.
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("oto-learn-{}-{test}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// Where a run goes.
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A file that is removed at the end.
 pub struct File(pub PathBuf);
 
