@@ -30,6 +30,14 @@ impl Step {
     }
 }
 
+/// The seed that leaves oto for one of 64 bits: of 31 bits, because C's integers and NumPy's older generator take no more. A seed
+/// of 31 bits is itself; the upper bits of a larger one are folded in.
+pub fn small_seed(seed: u64) -> u32 {
+    let folded = seed ^ seed >> 31 ^ seed >> 62;
+    let seed = if seed >> 31 == 0 { seed } else { folded };
+    (seed & 0x7fff_ffff) as u32
+}
+
 /// Where an environment stands in its episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

@@ -69,6 +69,18 @@ pub enum SpaceError {
         /// Its upper bound.
         high: f32,
     },
+    /// A space of too many parts, or with too many levels.
+    #[error("a space has at most {} parts in {} levels", crate::MAX_PARTS, crate::MAX_DEPTH)]
+    Parts,
+    /// Actions of several choices with too many combinations.
+    #[error(
+        "actions of several choices with {0} combinations; up to {max} of them are one discrete action, use a wrapper that offers fewer",
+        max = crate::MAX_COMBINATIONS
+    )]
+    Combinations(u64),
+    /// Actions of choices and numbers.
+    #[error("actions that have choices beside numbers; a wrapper has to make them one or the other")]
+    Mixed,
 }
 
 impl Space {
@@ -90,23 +102,17 @@ impl Space {
     /// # Errors
     /// Says which rule is broken: number of choices, components, bounds, or one component's range (NaN included).
     pub fn validate(&self) -> Result<(), SpaceError> {
-        let (low, high) = match self {
-            Self::Discrete { n: 1..=MAX_ACTIONS } => return Ok(()),
-            Self::Discrete { n } => return Err(SpaceError::Choices(*n)),
-            Self::Box { low, high } => (low, high),
-        };
-        if low.len() != high.len() {
-            return Err(SpaceError::Bounds { low: low.len(), high: high.len() });
+        match self {
+            Self::Discrete { n: 1..=MAX_ACTIONS } => Ok(()),
+            Self::Discrete { n } => Err(SpaceError::Choices(*n)),
+            Self::Box { low, high } => check_box(low, high),
         }
-        if low.is_empty() || low.len() > MAX_WIDTH {
-            return Err(SpaceError::Width(low.len()));
-        }
-        for (index, (&low, &high)) in low.iter().zip(high).enumerate() {
-            if !(low <= high && low < f32::INFINITY && high > f32::NEG_INFINITY) {
-                return Err(SpaceError::Range { index, low, high });
-            }
-        }
-        Ok(())
+    }
+
+    /// The first component of a box's element that lies outside of its range, for whoever tells of it; NaN does.
+    pub fn outside(&self, element: &[f32]) -> Option<usize> {
+        let Self::Box { low, high } = self else { return None };
+        element.iter().zip(low.iter().zip(high)).position(|(x, (low, high))| !(low <= x && x <= high))
     }
 
     /// Whether `element` is in the space: right kind, right length, every component in its range (NaN is in none).
@@ -149,6 +155,22 @@ impl Space {
             }
         }
     }
+}
+
+/// The rules of a box: as many lower as upper bounds, 1 to [`MAX_WIDTH`] of them, each range with a finite number in it.
+pub(crate) fn check_box(low: &[f32], high: &[f32]) -> Result<(), SpaceError> {
+    if low.len() != high.len() {
+        return Err(SpaceError::Bounds { low: low.len(), high: high.len() });
+    }
+    if low.is_empty() || low.len() > MAX_WIDTH {
+        return Err(SpaceError::Width(low.len()));
+    }
+    for (index, (&low, &high)) in low.iter().zip(high).enumerate() {
+        if !(low <= high && low < f32::INFINITY && high > f32::NEG_INFINITY) {
+            return Err(SpaceError::Range { index, low, high });
+        }
+    }
+    Ok(())
 }
 
 impl ToJson for Space {
