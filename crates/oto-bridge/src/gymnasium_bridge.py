@@ -3,15 +3,24 @@
 It is started as `python3 -c`, so that oto needs no file beside it.
 """
 
+import copy
+import faulthandler
 import json
 import os
 import signal
 import struct
 import sys
+import threading
+import traceback
+
+# How long an environment's close() may take once nobody listens any more, in seconds.
+FAREWELL = 10
+# How much of a traceback is told, in characters.
+LONGEST_TRACEBACK = 16_384
 
 
 class Refused(Exception):
-    """A sentence for whoever started the program."""
+    """A sentence for the user."""
 
 
 def missing(package, install):
@@ -33,15 +42,18 @@ def make(request):
     except gymnasium.error.NameNotFound as error:
         raise Refused(f"{error} One of your own is MODULE:ID, such as my_envs:Reach-v0") from error
     except ModuleNotFoundError as error:
-        if ":" in name:
+        module = name.partition(":")[0]
+        if ":" in name and error.name == module:
             raise Refused(f"{error} Python looks for modules here and in the folders of PYTHONPATH") from error
+        if ":" in name:
+            raise
         install = f"{sys.executable} -m pip install 'gymnasium[mujoco]'"
         raise Refused(f"{error}: {name} needs another of gymnasium's extras, such as {install}") from error
 
 
 def choices(query):
     """What an id asks for behind its question mark, such as screen=42&limit=500."""
-    known = {"screen": range(16, 161), "limit": range(1, 1 << 31), "still": range(1, 2_001)}
+    known = {"screen": range(16, 161), "limit": range(1, 1 << 31), "still": range(1, 2_001), "fire": range(0, 2)}
     chosen = {}
     for part in filter(None, query.split("&")):
         name, _, number = part.partition("=")
@@ -52,12 +64,12 @@ def choices(query):
     return chosen
 
 
-def atari(gymnasium, name, training, screen=84, limit=None, still=None):
+def atari(gymnasium, name, training, screen=84, limit=None, still=None, fire=1):
     """Mnih et al. 2015: 84 x 84 grey images, four frames a step, the last four of them together.
 
     In training a lost life ends the episode and rewards are clipped to their sign; evaluations play the whole game.
     `screen` is another side of the images; a game is cut off after `limit` steps; of `still` steps of chance the median image is
-    what stands still, and a pixel is how far it is from that.
+    what stands still, and a pixel is how far it is from that; `fire=0` leaves the first FIRE to the player.
     """
     try:
         import ale_py
@@ -90,6 +102,17 @@ def atari(gymnasium, name, training, screen=84, limit=None, still=None):
             lives, self.lives = self.lives, self.unwrapped.ale.lives()
             return observation, reward, terminated or self.lives < lives, truncated, info
 
+    class FireReset(gymnasium.Wrapper):
+        """Some games wait for FIRE. As Stable-Baselines3's wrapper of this name: the first two actions are 1 and 2."""
+
+        def reset(self, **options):
+            observation, info = self.env.reset(**options)
+            for action in (1, 2):
+                observation, _, terminated, truncated, info = self.env.step(action)
+                if terminated or truncated:
+                    observation, info = self.env.reset()
+            return observation, info
+
     class Moving(gymnasium.ObservationWrapper):
         """What moves, before black."""
 
@@ -109,7 +132,12 @@ def atari(gymnasium, name, training, screen=84, limit=None, still=None):
     if limit:
         env = wrappers.TimeLimit(env, limit)
     if training:
-        env = wrappers.TransformReward(EpisodicLife(env), lambda reward: (reward > 0) - (reward < 0))
+        env = EpisodicLife(env)
+    meanings = game.unwrapped.get_action_meanings()
+    if fire and len(meanings) >= 3 and meanings[1] == "FIRE":
+        env = FireReset(env)
+    if training:
+        env = wrappers.TransformReward(env, lambda reward: (reward > 0) - (reward < 0))
     return wrappers.FrameStackObservation(env, 4)
 
 
@@ -127,90 +155,376 @@ def background(env, steps):
     return numpy.median(images, axis=0).astype("u1")
 
 
-def described(space, which):
-    """A space as oto writes it, its tensors' type and its shape."""
-    import numpy
+class Leaf:
+    """A space without parts, and its elements as numbers: all as float64, or all as bytes."""
+
+    def __init__(self, space, at):
+        import numpy
+        from gymnasium import spaces
+
+        self.numpy, self.space, self.at = numpy, space, at
+        self.turned = None
+        self.flatten = None
+        if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)):
+            # Text and OneOf, or a space of somebody's own.
+            try:
+                self.flatten, self.whole = spaces.flatten, space
+                self.space = space = spaces.flatten_space(space)
+            except NotImplementedError:
+                space = None
+            if not isinstance(space, spaces.Box):
+                raise Refused(f"the {at} space is {self.whole}, whose elements have no fixed length; a wrapper can give them one")
+        self.shape = tuple(space.shape)
+        self.size = int(numpy.prod(self.shape, dtype="i8"))
+        self.dtype = space.dtype
+        if isinstance(space, spaces.Box):
+            self.low, self.high = space.low.astype("f8"), space.high.astype("f8")
+            with numpy.errstate(over="ignore"):
+                self.low_32, self.high_32 = space.low.astype("f4"), space.high.astype("f4")
+
+    def describe(self):
+        from gymnasium import spaces
+
+        space = self.space
+        if isinstance(space, spaces.Discrete):
+            return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+        if isinstance(space, spaces.MultiDiscrete):
+            starts = getattr(space, "start", self.numpy.zeros(self.shape, "i8"))
+            return {"kind": "multi_discrete", "nvec": space.nvec.ravel().tolist(), "start": starts.ravel().tolist()}
+        if isinstance(space, spaces.MultiBinary):
+            return {"kind": "multi_binary", "n": self.size}
+        return {"kind": "box", "low": self.bounds(self.low_32), "high": self.bounds(self.high_32)}
+
+    def bounds(self, bound):
+        return [float(x) if self.numpy.isfinite(x) else None for x in self.turn(bound).ravel()]
+
+    def turn(self, array):
+        return array if self.turned is None else self.numpy.transpose(array, self.turned)
+
+    def array(self, value):
+        """An element as an array of this space's shape, before its axes are turned."""
+        if self.flatten:
+            value = self.flatten(self.whole, value)
+        try:
+            array = self.numpy.asarray(value)
+        except ValueError:
+            array = self.numpy.asarray(value, dtype=object)
+        if array.dtype.kind not in "fiub":
+            what = "nested lists of different lengths" if isinstance(value, (list, tuple)) else type(value).__name__
+            raise Refused(f"{self.at} is {what}, its space {self.space} has numbers")
+        if array.shape != self.shape:
+            # One number may come as an array of one.
+            if array.size != 1 or self.size != 1:
+                raise Refused(f"{self.at} has the shape {array.shape}, its space {self.space} has {self.shape}")
+            array = array.reshape(self.shape)
+        return array
+
+    def numbers(self, value, out):
+        out.append(self.turn(self.array(value)).astype("<f8").tobytes())
+
+    def bytes(self, value):
+        array = self.array(value)
+        if array.dtype != self.dtype:
+            bytes = array.astype("u1")
+            if not (bytes == array).all():
+                wrong = array[bytes != array].ravel()[0]
+                raise Refused(f"{self.at} has the number {wrong}, its space {self.space} has bytes")
+            array = bytes
+        return self.turn(array).tobytes()
+
+    def element(self, numbers, begin):
+        """An element as Gymnasium has it, and where the next one begins."""
+        from gymnasium import spaces
+
+        numpy, end = self.numpy, begin + self.size
+        if isinstance(self.space, spaces.Discrete):
+            return int(numbers[begin]), end
+        array = numbers[begin:end].reshape(self.shape)
+        if isinstance(self.space, spaces.Box):
+            if self.dtype.kind == "f" and self.dtype.itemsize > 4:
+                # A bound that float32 rounded is the bound.
+                array = numpy.where(array == self.low_32, self.low, array)
+                array = numpy.where(array == self.high_32, self.high, array)
+            elif self.dtype.kind != "f":
+                array = numpy.clip(numpy.rint(array), self.low, self.high)
+        return array.astype(self.dtype), end
+
+
+class Several:
+    """A dictionary or a tuple of spaces."""
+
+    def __init__(self, space, at):
+        from gymnasium import spaces
+
+        self.at, self.space = at, space
+        self.named = isinstance(space, spaces.Dict)
+        pairs = space.spaces.items() if self.named else enumerate(space.spaces)
+        self.parts = [(name, tree(part, f"{at}[{name!r}]")) for name, part in pairs]
+        for _, part in self.parts:
+            if at.startswith("observation") and pixels(part)[0] in ("byte", "float"):
+                print(f"{part.at} has numbers from 0 to 255; beside other parts they are taken as they are: scale them in a wrapper")
+            if isinstance(part, Leaf):
+                part.turned = None
+
+    def describe(self):
+        if self.named:
+            return {"kind": "dict", "spaces": [[str(name), part.describe()] for name, part in self.parts]}
+        return {"kind": "tuple", "spaces": [part.describe() for _, part in self.parts]}
+
+    def numbers(self, value, out):
+        for name, part in self.parts:
+            try:
+                inner = value[name]
+            except (KeyError, IndexError, TypeError) as error:
+                raise Refused(f"{self.at} is {type(value).__name__} without {name!r}, its space is {self.space}") from error
+            part.numbers(inner, out)
+
+    def element(self, numbers, begin):
+        elements = []
+        for _, part in self.parts:
+            element, begin = part.element(numbers, begin)
+            elements.append(element)
+        if self.named:
+            return dict(zip((name for name, _ in self.parts), elements)), begin
+        return tuple(elements), begin
+
+
+def tree(space, at):
     from gymnasium import spaces
 
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "discrete", "n": int(space.n)}, [1]
-    if isinstance(space, spaces.Box):
-        bounds = [
-            [float(x) if numpy.isfinite(x) else None for x in bound.astype("<f4").ravel()]
-            for bound in (space.low, space.high)
-        ]
-        return {"kind": "box", "low": bounds[0], "high": bounds[1]}, list(space.shape)
-    raise Refused(f"the {which} space is {space}; Discrete and Box can be used, and Box as an observation alone")
+    return (Several if isinstance(space, (spaces.Dict, spaces.Tuple)) else Leaf)(space, at)
 
 
-class World:
+def pixels(leaf):
+    """What an image's numbers are: bytes, numbers from 0 to 255 or from 0 to 1; None where it is no image. Its shape is then
+    [channels, height, width], and its axes are turned where the channels come last, as Stable-Baselines3's VecTransposeImage does:
+    they are the shortest side."""
+    if not isinstance(leaf, Leaf) or leaf.flatten or not hasattr(leaf, "low") or not (leaf.low == 0).all():
+        return None, None
+    if leaf.dtype == "u1" and (leaf.high == 255).all():
+        kind = "byte"
+    elif len(leaf.shape) == 3 and leaf.dtype.kind in "fiu" and (leaf.high == 255).all():
+        kind = "float"
+    elif len(leaf.shape) == 3 and leaf.dtype.kind == "f" and (leaf.high == 1).all():
+        kind = "unit"
+    else:
+        return None, None
+    shape = (1,) * (3 - len(leaf.shape)) + leaf.shape
+    if len(leaf.shape) >= 3 and shape[-1] < min(shape[-3:-1]):
+        *stacked, height, width, channels = range(len(shape))
+        leaf.turned = (*stacked, channels, height, width)
+        shape = tuple(shape[axis] for axis in leaf.turned)
+    # Stacked images are channels too.
+    return kind, [leaf.size // (shape[-2] * shape[-1]), *shape[-2:]]
+
+
+def specification(env, flattened):
+    """What makes the environment again with gymnasium.make, as Minari keeps it, or None."""
+    try:
+        import gymnasium
+
+        if flattened:
+            env = gymnasium.wrappers.FlattenObservation(env)
+        spec = copy.deepcopy(env.spec)
+        if callable(spec.entry_point):
+            spec.entry_point = f"{spec.entry_point.__module__}:{spec.entry_point.__qualname__}"
+        return spec.to_json()
+    except Exception:
+        return None
+
+
+class Session:
     """An environment and how its observations and actions are written."""
 
     def __init__(self, request):
         self.env = make(request)
-        self.observation, self.action = self.env.observation_space, self.env.action_space
-        self.pixels = str(getattr(self.observation, "dtype", "")) == "uint8"
+        import numpy
+
+        self.numpy = numpy
+        try:
+            self.observation = tree(self.env.observation_space, "observation")
+            self.action = tree(self.env.action_space, "action")
+            self.pixels, self.image = pixels(self.observation)
+        except BaseException:
+            self.env.close()
+            raise
 
     def describe(self):
-        observation, shape = described(self.observation, "observation")
-        action, _ = described(self.action, "action")
         spec = self.env.spec
+        flattened = not (isinstance(self.observation, Leaf) and hasattr(self.observation, "low"))
         return json.dumps({
-            "observation": observation,
-            "action": action,
-            "shape": shape,
-            "bytes": self.pixels,
+            "observation": self.observation.describe(),
+            "action": self.action.describe(),
+            "shape": self.image or list(getattr(self.observation, "shape", [])),
+            "pixels": self.pixels,
             "max_episode_steps": spec and spec.max_episode_steps,
+            "spec": specification(self.env, flattened),
         }).encode()
 
     def seen(self, observation):
-        import numpy
-
-        if self.observation.shape == ():
-            observation = observation - getattr(self.observation, "start", 0)
-        return numpy.asarray(observation).astype("u1" if self.pixels else "<f4").tobytes()
+        if self.pixels == "byte":
+            return self.observation.bytes(observation)
+        out = []
+        self.observation.numbers(observation, out)
+        return b"".join(out)
 
     def reset(self, request):
-        seed = struct.unpack("<Q", request)[0] if request else None
-        return self.seen(self.env.reset(seed=seed)[0])
+        seed = struct.unpack("<I", request)[0] if request else None
+        try:
+            answer = self.env.reset(seed=seed)
+        except TypeError as error:
+            if "'seed'" in str(error) and "keyword" in str(error):
+                raise Refused(f"{error}; Gymnasium's is reset(self, *, seed=None, options=None)") from error
+            raise
+        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+            raise Refused(f"reset() returned {shown(answer)}, expected an observation and an info dictionary; {OLD}")
+        return self.seen(answer[0])
 
     def step(self, request):
-        import numpy
+        action, _ = self.action.element(self.numpy.frombuffer(request, "<f8"), 0)
+        try:
+            answer = self.env.step(action)
+        except ValueError as error:
+            # A wrapper of Gymnasium's unpacks what came.
+            if "values to unpack (expected 5" in str(error):
+                raise Refused(f"step() returned too few or too many values ({error}); {OLD}") from error
+            raise
+        if not (isinstance(answer, tuple) and len(answer) == 5):
+            raise Refused(f"step() returned {shown(answer)}; {OLD}")
+        observation, reward, terminated, truncated, _ = answer
+        head = struct.pack("<d??", self.reward(reward), flag("terminated", terminated), flag("truncated", truncated))
+        return head + self.seen(observation)
 
-        if self.action.shape == ():
-            action = struct.unpack("<I", request)[0] + getattr(self.action, "start", 0)
-        else:
-            action = numpy.frombuffer(request, "<f4").astype(self.action.dtype).reshape(self.action.shape)
-        observation, reward, terminated, truncated, _ = self.env.step(action)
-        return struct.pack("<d??", float(reward), bool(terminated), bool(truncated)) + self.seen(observation)
+    def reward(self, reward):
+        array = self.numpy.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            raise Refused(f"the reward of step() is {shown(reward)}, expected one number")
+        return float(array.ravel()[0])
+
+
+OLD = (
+    "Gymnasium's step() returns observation, reward, terminated, truncated, info; an environment of the old Gym API, before 0.26,"
+    " has to be ported, or wrapped as gymnasium.make('GymV21Environment-v0', env_id=...) of the package shimmy does"
+)
+
+
+def shown(value):
+    """A value as errors show it."""
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:80] + '...'}"
+
+
+def flag(name, value):
+    try:
+        return bool(value)
+    except Exception as error:
+        raise Refused(f"{name} of step() is {shown(value)}, expected True or False") from error
+
+
+def told(error):
+    """An exception of the environment's, with the frames that are not this program's."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename == "<string>":
+        frames = frames.tb_next
+    text = "".join(traceback.format_tb(frames))
+    if len(text) > LONGEST_TRACEBACK:
+        text = text[:LONGEST_TRACEBACK // 2] + "  ...\n" + text[-LONGEST_TRACEBACK // 2:]
+    sentence = f"{type(error).__name__}: {error}"[:LONGEST_TRACEBACK]
+    return f"{sentence}\nTraceback (most recent call last):\n{text.rstrip()}" if text else sentence
+
+
+def read(source, count):
+    """So many bytes; None where the pipe ends before."""
+    parts = []
+    while count and (part := os.read(source, count)):
+        parts.append(part)
+        count -= len(part)
+    return None if count else b"".join(parts)
+
+
+def write(to, data):
+    while data:
+        data = data[os.write(to, data):]
+
+
+def serve(source, to, sessions):
+    while head := read(source, 5):
+        kind, length = struct.unpack("<cI", head)
+        request = read(source, length)
+        if request is None:
+            return
+        try:
+            if kind == b"M" and not sessions:
+                sessions.append(Session(json.loads(request)))
+                answer = sessions[0].describe()
+            elif kind == b"R" and sessions:
+                answer = sessions[0].reset(request)
+            elif kind == b"S" and sessions:
+                answer = sessions[0].step(request)
+            else:
+                raise Refused(f"there is no request {kind} now")
+        except Refused as error:
+            kind, answer = b"E", str(error).encode(errors="replace")
+        except Exception as error:
+            kind, answer = b"E", told(error).encode(errors="replace")
+        write(to, struct.pack("<cI", kind, len(answer)) + answer)
+
+
+def pipes():
+    """The pipe's two ends, away from where environments and their children read and print: standard input is empty, what is
+    printed goes to standard error. Children do not have the pipe."""
+    source, to = os.dup(0), os.dup(1)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: (os.close(source), os.close(to)))
+    return source, to
+
+
+def leave(status):
+    """Ends the process, whatever threads the environment left behind."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        import atexit
+
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main():
-    # What environments print goes to stderr: the pipe has frames and nothing else.
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    source, to = pipes()
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    faulthandler.enable()
     # Ctrl-C is for the program at the other end; the end of the input is for this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    source, world = sys.stdin.buffer, None
-    while len(head := source.read(5)) == 5:
-        kind, length = struct.unpack("<cI", head)
-        request = source.read(length)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sessions, status = [], 0
+    try:
+        serve(source, to, sessions)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BrokenPipeError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(FAREWELL)
+    for session in sessions:
         try:
-            if kind == b"M":
-                world = World(json.loads(request))
-                answer = world.describe()
-            elif kind == b"R":
-                answer = world.reset(request)
-            elif kind == b"S":
-                answer = world.step(request)
-            else:
-                raise Refused(f"there is no request {kind}")
-        except Refused as error:
-            kind, answer = b"E", str(error).encode()
-        except Exception as error:
-            kind, answer = b"E", f"{type(error).__name__}: {error}".encode()
-        pipe.write(struct.pack("<cI", kind, len(answer)) + answer)
-        pipe.flush()
+            session.env.close()
+        except Exception:
+            traceback.print_exc()
+    leave(status & 0xFF)
 
 
 main()

@@ -6,9 +6,10 @@
 
 mod conversation;
 mod environment;
+mod lines;
 
-pub use conversation::BridgeError;
-pub use environment::{Gymnasium, Options, use_python};
+pub use conversation::{BridgeError, Limits, Tell};
+pub use environment::{Gymnasium, Options, Pixels, use_limits, use_python};
 
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) -> bool {

@@ -49,7 +49,7 @@ pub struct CollectOptions {
     #[arg(long, default_value_t = 10_000)]
     pub steps: usize,
     /// Seed of the first episode; the next ones count on
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: u64,
     /// Standard deviation of normal noise on continuous actions, in the environment's units
     #[arg(long, default_value_t = 0.0)]
@@ -104,6 +104,7 @@ pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
 fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
     let CollectOptions { policy, env, steps, seed, noise, epsilon, .. } = options;
     let mut player = Player::load(policy, env)?;
+    let (spec, start) = world::specification(env, false).map_err(DataError::from)?;
     let mut world = world::environment(env).map_err(DataError::from)?;
     let name = policy.file_name().unwrap_or(policy.as_os_str()).to_string_lossy();
     let exploration = format!("noise {noise}, epsilon {epsilon}");
@@ -112,6 +113,9 @@ fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
         environment: Some(env.clone()),
         algorithm: Some(name.clone().into()),
         description: Some(format!("{name} in {env}, {exploration}, first seed {seed}")),
+        spec,
+        starts: [0, start],
+        ..Metadata::default()
     };
     let bar = ProgressBar::new(*steps as u64);
     let template = "{bar:24} {pos}/{len} steps  {per_sec}  {eta} left";
@@ -131,7 +135,7 @@ fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
 fn print(dataset: &Dataset) {
     // A checked dataset has a transition.
     let Some(summary) = Summary::of(dataset) else { return };
-    let Metadata { id, environment, algorithm, description } = &dataset.metadata;
+    let Metadata { id, environment, algorithm, description, clipped, .. } = &dataset.metadata;
     for (name, text) in
         [("name", id), ("environment", environment), ("played by", algorithm), ("description", description)]
     {
@@ -144,6 +148,9 @@ fn print(dataset: &Dataset) {
     println!("{:>12}: {mean_return:.2} +- {std_return:.2} ({min_return} to {max_return})", "return");
     println!("{:>12}: {}", "observation", summary.observation);
     println!("{:>12}: {}", "action", summary.action);
+    if clipped.actions > 0 {
+        println!("{:>12}: {clipped}", "clipped");
+    }
     let first = summary.first;
     // An image has thousands.
     let numbers = |row: &[f32]| match row.len() {
@@ -160,7 +167,7 @@ fn print_json(dataset: &Dataset) {
         Action::Discrete(choice) => json!(choice),
         Action::Continuous(vector) => json!(vector),
     };
-    let Metadata { id, environment, algorithm, description } = &dataset.metadata;
+    let Metadata { id, environment, algorithm, description, clipped, .. } = &dataset.metadata;
     let object = json!({
         "id": id,
         "environment": environment,
@@ -174,6 +181,7 @@ fn print_json(dataset: &Dataset) {
         "max_return": summary.max_return,
         "observation_space": dataset.observation,
         "action_space": dataset.action,
+        "clipped_actions": clipped.actions,
         "first_transition": {
             "observation": summary.first.observation,
             "action": action,

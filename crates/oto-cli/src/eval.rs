@@ -1,7 +1,7 @@
 //! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
 //! section VI-B play along, and the best plan of each episode is the bound.
 
-use crate::world::{environment, world};
+use crate::world::environment;
 use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
@@ -10,7 +10,7 @@ use oto_policy::load::RUN_POLICY;
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, wire_space};
+use oto_student::student::{Student, World, wire_space};
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub struct EvalOptions {
     #[arg(long, default_value_t = 100)]
     pub episodes: u32,
     /// Seed of the first episode; the next ones count on
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: u64,
     /// Print a JSON object
     #[arg(long)]
@@ -199,7 +199,13 @@ impl Player {
             check_actions(&*policy, own.action_space())?;
             return Ok(Self::Model(policy));
         };
-        let mut student = Student::new(&config, world(env)?, &[], &oto_cpu::Cpu, 0)?;
+        let mut student = Student::new(
+            &config,
+            World::Inside { train: environment(env)?, evaluate: None },
+            &[],
+            &oto_cpu::Cpu,
+            0,
+        )?;
         student.load_weights(&file)?;
         Ok(Self::Student(Box::new(student)))
     }

@@ -76,7 +76,7 @@ pub fn token() -> Option<String> {
 
 /// A run that has not begun, or goes on from `resume`; the driver's wires are to its teachers.
 pub fn prepare(job: &Job, driver: Driver, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
-    prepare_in(world::world(&job.env)?, job, driver, resume)
+    prepare_in(world::world(&job.env, &job.student)?, job, driver, resume)
 }
 
 /// [`prepare`] in a world of the caller's.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
-const SETTLED: [&str; 24] = [
+const SETTLED: [&str; 25] = [
     "env",
     "algorithm",
     "policy",
@@ -44,6 +44,7 @@ const SETTLED: [&str; 24] = [
     "repeat",
     "clock",
     "eval_every",
+    "eval_between_episodes",
     "eval_episodes",
     "out",
     "seeds",
@@ -348,16 +349,21 @@ type Record = Arc<Mutex<Recorder>>;
 /// The run's world, and what records its steps, if they are to be recorded.
 fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
     if !record {
-        return Ok((world::world(&job.env).map_err(RunError::Train)?, None));
+        return Ok((world::world(&job.env, &job.student).map_err(RunError::Train)?, None));
     }
-    let World::Inside { train, evaluate } = world::world(&job.env).map_err(RunError::Train)? else {
-        unreachable!("a world with a name is made here")
-    };
+    let (spec, start) =
+        world::specification(&job.env, true).map_err(|error| RunError::Train(error.into()))?;
     let metadata = Metadata {
+        spec,
+        starts: [0, start],
         environment: Some(job.env.clone()),
         algorithm: Some("oto learn".into()),
         description: Some(format!("{} steps of learning, seed {}", job.student.steps, job.student.seed)),
         ..Metadata::default()
+    };
+    let World::Inside { train, evaluate } = world::world(&job.env, &job.student).map_err(RunError::Train)?
+    else {
+        unreachable!("a world with a name is made here")
     };
     let spaces = (train.observation_space().clone(), train.action_space().clone());
     let recorder = Arc::new(Mutex::new(Recorder::new(spaces.0, spaces.1, metadata)));

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use oto_cli::load;
 use oto_cli::{bench, dataset, eval, learn_command, policy, report, serve, settings, teach, verify};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
 #[derive(Parser)]
@@ -14,6 +15,12 @@ struct Cli {
     /// Python for environments of Gymnasium's (gym:...); otherwise OTO_PYTHON or python3
     #[arg(long, global = true, value_name = "PROGRAM")]
     python: Option<std::path::PathBuf>,
+    /// Seconds that an environment of Gymnasium's may take to start
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    env_start_timeout: u64,
+    /// Seconds that a reset or a step of an environment of Gymnasium's may take
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    env_timeout: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -69,6 +76,8 @@ fn main() -> ExitCode {
     if let Some(python) = cli.python {
         oto_bridge::use_python(python);
     }
+    let [start, answer] = [cli.env_start_timeout, cli.env_timeout].map(Duration::from_secs);
+    oto_bridge::use_limits(oto_bridge::Limits { start, answer });
     let result: Result<bool, Box<dyn std::error::Error>> = match cli.command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
         Command::Policy(options) => policy::policy(&options).map(|()| true).map_err(Into::into),

@@ -69,8 +69,8 @@ pub struct LearnOptions {
     /// How states travel
     #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
     pub dtype: String,
-    /// Seed of everything that is drawn
-    #[arg(long)]
+    /// Seed of everything that is drawn, up to 2147483647
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: Option<u64>,
     /// Environment steps
     #[arg(long)]
@@ -115,6 +115,9 @@ pub struct LearnOptions {
     /// Environment steps from one greedy evaluation to the next; 0 for none
     #[arg(long)]
     pub eval_every: Option<u64>,
+    /// Play evaluations in the training environment, between two episodes: for an environment of which there can be only one
+    #[arg(long)]
+    pub eval_between_episodes: bool,
     /// Episodes of an evaluation
     #[arg(long)]
     pub eval_episodes: Option<u32>,
@@ -172,6 +175,7 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         student.validate()?;
+        world::check_pixels(&env, &student)?;
         Ok(Job { env, student, teachers })
     }
 
@@ -210,6 +214,7 @@ impl LearnOptions {
             None => {}
         }
         s.evaluation.every = self.eval_every.unwrap_or(s.evaluation.every);
+        s.evaluate_between_episodes |= self.eval_between_episodes;
         s.evaluation.episodes = self.eval_episodes.unwrap_or(s.evaluation.episodes);
         Ok(())
     }

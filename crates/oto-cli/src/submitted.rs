@@ -110,6 +110,7 @@ pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
             environment: Some(world::id(&options.env).into()),
             algorithm: Some(format!("{} students", students.len())),
             description: Some("Transitions that students submitted.".into()),
+            ..Metadata::default()
         },
     };
     dataset.fits(world.observation_space(), world.action_space())?;

@@ -50,7 +50,7 @@ pub struct TeachOptions {
     #[arg(long)]
     pub updates: Option<u64>,
     /// Seed of everything that is drawn
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: Option<u64>,
     /// What computes: cpu, or candle for the reference
     #[arg(long)]
@@ -98,6 +98,14 @@ pub enum TeachError {
     /// A dataset that does not say where it was recorded.
     #[error("{} does not name its environment: give --env", .0.display())]
     NoEnvironment(PathBuf),
+    /// A dataset of an environment that is not built in.
+    #[error("the dataset is of {env}, which is not built in: --env {hint} plays it in Gymnasium")]
+    Elsewhere {
+        /// The environment's id in the dataset.
+        env: String,
+        /// What `--env` takes.
+        hint: String,
+    },
     /// A dataset that is not the one a run began with.
     #[error("{} is not the dataset that the run in {} was made with", dataset.display(), run.display())]
     OtherData {
@@ -155,7 +163,7 @@ pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
 }
 
 fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
-    let (job, data, checkpoint) = match &options.resume {
+    let (job, mut data, checkpoint) = match &options.resume {
         None => {
             let path = options.dataset.clone().unwrap_or_default();
             let data = read(&path)?;
@@ -174,6 +182,12 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     job.teach.validate().map_err(OfflineError::from)?;
     let mut world = world::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
+    let path = job.dataset.clone();
+    data.clip_actions(&action);
+    if data.metadata.clipped.actions > 0 && !options.quiet {
+        eprintln!("{}: {}", path.display(), data.metadata.clipped);
+    }
+    let data = data.one_hot().map_err(|error| TeachError::Data { path, error })?;
     data.fits(&observation, &action)
         .map_err(|error| TeachError::Data { path: job.dataset.clone(), error })?;
     let backend = backend::by_name(&job.teach.backend)?;
@@ -205,6 +219,13 @@ impl TeachOptions {
     fn job(&self, dataset: PathBuf, data: &Dataset) -> Result<TeachJob, TeachError> {
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
         let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
+        let env = match data.metadata.gymnasium_id() {
+            _ if self.env.is_some() || oto_env::IDS.contains(&env.as_str()) => env,
+            Some((true, id)) => id,
+            // A dataset does not choose the code that runs here.
+            Some((false, hint)) => return Err(TeachError::Elsewhere { env, hint }),
+            None => return Err(TeachError::Elsewhere { hint: format!("gym:MODULE:{env}"), env }),
+        };
         let method = if self.algorithm == "bc" { Method::Bc } else { Method::Cql };
         let defaults = match world::images(&env)? {
             Some(shape) if matches!(data.action, Space::Discrete { .. }) => {

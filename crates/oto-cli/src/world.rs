@@ -36,9 +36,11 @@ pub fn environment(env: &str) -> Result<Box<dyn Environment>, EnvError> {
     make(env, false)
 }
 
-/// A student's world: one environment to learn in, one to be evaluated in.
-pub fn world(env: &str) -> Result<World, TrainError> {
-    Ok(World::Inside { train: make(env, true)?, evaluate: make(env, false)? })
+/// A student's world: an environment to learn in, and where evaluations need it another one to be evaluated in.
+pub fn world(env: &str, student: &StudentConfig) -> Result<World, TrainError> {
+    let another = student.evaluation.every > 0 && !student.evaluate_between_episodes;
+    let train = make(env, true)?;
+    Ok(World::Inside { train, evaluate: another.then(|| make(env, false)).transpose()? })
 }
 
 /// The shape `[images, height, width]` of what an environment shows, where that is images of bytes which the field's network can
@@ -47,6 +49,22 @@ pub fn images(env: &str) -> Result<Option<[usize; 3]>, EnvError> {
     match place(env) {
         Place::Gymnasium(id) => gymnasium_images(id),
         Place::BuiltIn(_) | Place::Mujoco(_) => Ok(None),
+    }
+}
+
+/// What a dataset keeps of an environment of Gymnasium's: what makes it again, and the number of its first discrete action.
+pub fn specification(env: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
+    match place(env) {
+        Place::Gymnasium(id) => gymnasium_specification(id, training),
+        Place::BuiltIn(_) | Place::Mujoco(_) => Ok((None, 0)),
+    }
+}
+
+/// Refuses a student that would take an environment's pixels for numbers of about 1.
+pub fn check_pixels(env: &str, student: &StudentConfig) -> Result<(), EnvError> {
+    match place(env) {
+        Place::Gymnasium(id) => gymnasium_pixels(id, student),
+        Place::BuiltIn(_) | Place::Mujoco(_) => Ok(()),
     }
 }
 
@@ -86,16 +104,37 @@ fn gymnasium(id: &str, training: bool) -> Result<Box<dyn Environment>, EnvError>
     Ok(Box::new(bridged(id, training)?))
 }
 
+/// A process that was asked what its environment is and has not played: its id, and whether it is for training. Some environments
+/// take a minute to start, and of some there can be only one.
+#[cfg(feature = "native")]
+static ASKED: std::sync::Mutex<Option<(String, bool, oto_bridge::Gymnasium)>> = std::sync::Mutex::new(None);
+
 #[cfg(feature = "native")]
 fn bridged(id: &str, training: bool) -> Result<oto_bridge::Gymnasium, EnvError> {
+    let asked = ASKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some((of, for_training, env)) = asked
+        && of == id
+        && for_training == training
+    {
+        return Ok(env);
+    }
     let options = oto_bridge::Options { training, ..oto_bridge::Options::default() };
-    oto_bridge::Gymnasium::make(id, &options).map_err(|e| EnvError::External(e.to_string()))
+    oto_bridge::Gymnasium::make(id, &options).map_err(|e| EnvError::External(format!("gym:{id}: {e}")))
+}
+
+/// Asks an environment something; its process is kept for the next who makes the same one.
+#[cfg(feature = "native")]
+fn ask<T>(id: &str, training: bool, ask: impl FnOnce(&oto_bridge::Gymnasium) -> T) -> Result<T, EnvError> {
+    let env = bridged(id, training)?;
+    let answer = ask(&env);
+    let asked = Some((id.into(), training, env));
+    *ASKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = asked;
+    Ok(answer)
 }
 
 #[cfg(feature = "native")]
 fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
-    let world = bridged(id, true)?;
-    Ok(match (world.action_space(), images_of(&world)) {
+    ask(id, true, |env| match (env.action_space(), images_of(env)) {
         (oto_env::Space::Box { .. }, _) => presets::continuous(),
         (_, Some(shape)) => presets::pixels(shape),
         _ => presets::student(id),
@@ -104,20 +143,81 @@ fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
 
 #[cfg(feature = "native")]
 fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
-    Ok(images_of(&bridged(id, false)?))
+    ask(id, false, images_of)
+}
+
+#[cfg(feature = "native")]
+fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
+    ask(id, training, |env| {
+        let start = match env.action_tree() {
+            oto_env::SpaceTree::Discrete { start, .. } => *start,
+            _ => 0,
+        };
+        (env.spec().map(Into::into), start)
+    })
+}
+
+#[cfg(feature = "native")]
+fn gymnasium_pixels(id: &str, student: &StudentConfig) -> Result<(), EnvError> {
+    let (pixels, shape) = ask(id, true, |env| (env.pixels(), env.shape().to_vec()))?;
+    let Some(pixels) = pixels else { return Ok(()) };
+    let said = pixels_for(pixels, &shape, student.convolution(), student.algorithm.name());
+    said.map_err(|sentence| EnvError::External(format!("gym:{id}: {sentence}")))
+}
+
+/// Why a student does not see these pixels as it should.
+#[cfg(feature = "native")]
+fn pixels_for(
+    pixels: oto_bridge::Pixels,
+    shape: &[usize],
+    convolution: Option<&Convolution>,
+    algorithm: &str,
+) -> Result<(), String> {
+    use oto_bridge::Pixels;
+    match (pixels, convolution) {
+        (Pixels::Byte, Some(convolution)) if convolution.shape[..] == *shape => Ok(()),
+        (Pixels::Byte, Some(convolution)) => Err(format!(
+            "its images are {shape:?} (channels, height, width), qrdqn.convolution sees {:?}",
+            convolution.shape
+        )),
+        (Pixels::Byte, None) => Err(format!(
+            "its observations are bytes from 0 to 255, of the shape {shape:?}; {algorithm} takes rows of numbers of about 1 here. \
+             Images of 3 by 3 pixels and more with discrete actions are seen by --algorithm qrdqn; otherwise a wrapper has to \
+             scale them, such as gymnasium.wrappers.RescaleObservation(env, 0, 1)"
+        )),
+        (Pixels::Float, _) => Err(format!(
+            "its observations are numbers from 0 to 255, of the shape {shape:?}, but no bytes: declare the space as uint8, or scale \
+             them with a wrapper, such as gymnasium.wrappers.RescaleObservation(env, 0, 1)"
+        )),
+        // Numbers from 0 to 1 are what a network of fully connected layers takes.
+        (Pixels::Unit, None) => Ok(()),
+        (Pixels::Unit, Some(_)) => {
+            Err("its images are numbers from 0 to 1, qrdqn.convolution sees bytes".into())
+        }
+    }
 }
 
 #[cfg(feature = "native")]
 fn images_of(world: &oto_bridge::Gymnasium) -> Option<[usize; 3]> {
     let &[images, height, width] = world.shape() else { return None };
     let shape = [images, height, width];
-    // Images that are too small for the field's network are rows of numbers.
-    (world.bytes() && Convolution::atari(shape).check().is_ok()).then_some(shape)
+    let bytes = world.pixels() == Some(oto_bridge::Pixels::Byte);
+    (bytes && Convolution::usual(shape).is_some()).then_some(shape)
 }
 
 #[cfg(not(feature = "native"))]
 fn gymnasium(id: &str, _training: bool) -> Result<Box<dyn Environment>, EnvError> {
     Err(EnvError::External(format!("gym:{id}: a component has no Python; use the native program")))
+}
+
+#[cfg(not(feature = "native"))]
+fn gymnasium_pixels(id: &str, _student: &StudentConfig) -> Result<(), EnvError> {
+    gymnasium(id, true).map(drop)
+}
+
+#[cfg(not(feature = "native"))]
+fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
+    gymnasium(id, training).map(|_| (None, 0))
 }
 
 #[cfg(not(feature = "native"))]
@@ -133,6 +233,22 @@ fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(feature = "native")]
+    fn pixels_are_seen_as_images_or_refused() {
+        use oto_bridge::Pixels::{Byte, Float, Unit};
+        let sees = |shape| Convolution::usual(shape).unwrap().0;
+        let (first, last) = (sees([3, 84, 84]), sees([84, 84, 3]));
+        let said = |pixels, convolution| pixels_for(pixels, &[3, 84, 84], convolution, "ppo");
+        assert_eq!(said(Byte, Some(&first)), Ok(()));
+        assert_eq!(said(Unit, None), Ok(()));
+        let other = said(Byte, Some(&last)).unwrap_err();
+        assert!(other.contains("[3, 84, 84]") && other.contains("[84, 84, 3]"), "{other}");
+        assert!(said(Byte, None).unwrap_err().contains("ppo takes rows of numbers of about 1"));
+        assert!(said(Float, None).unwrap_err().contains("declare the space as uint8"));
+        assert!(said(Float, Some(&first)).is_err() && said(Unit, Some(&first)).is_err());
+    }
 
     #[test]
     fn a_name_says_where_an_environment_lives() {

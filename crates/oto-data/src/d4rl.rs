@@ -12,6 +12,7 @@ use crate::hdf5::{Array, Reader};
 use crate::minari::{choices, column, rows_of, unbounded};
 use crate::{DataError, Dataset, Episode, Metadata};
 use hdf5_pure::Group;
+use oto_env::SpaceTree;
 
 /// What the file has to have. One without `timeouts` does not tell where episodes were cut.
 pub(crate) const NAMES: [&str; 5] = ["observations", "actions", "rewards", "terminals", "timeouts"];
@@ -34,18 +35,19 @@ pub(crate) fn read(reader: &mut Reader, root: &Group, has_next: bool) -> Result<
     column("rewards", &rewards, rows)?;
     let observations = reader.floats(root, "observations", "observations")?;
     let observation = unbounded(observations.width);
-    rows_of("observations", &observations, rows, &observation)?;
+    let tree = SpaceTree::from(observation.clone());
+    rows_of("observations", &observations, rows, &tree)?;
     let next = match has_next {
         true => Some(reader.floats(root, "next_observations", "next_observations")?),
         false => None,
     };
     if let Some(next) = &next {
-        rows_of("next_observations", next, rows, &observation)?;
+        rows_of("next_observations", next, rows, &tree)?;
     }
     let actions = reader.floats(root, "actions", "actions")?;
     let indices = actions.whole && actions.width == 1;
     let numbers = unbounded(actions.width);
-    rows_of("actions", &actions, rows, &numbers)?;
+    rows_of("actions", &actions, rows, &numbers.clone().into())?;
     let terminals = reader.flags(root, "terminals", "terminals")?;
     column("terminals", &terminals, rows)?;
     let timeouts = reader.flags(root, "timeouts", "timeouts")?;

@@ -1,7 +1,9 @@
 //! Episodes in memory, and what has to hold for them.
 
+use crate::gymnasium;
+use crate::hdf5::MAX_NUMBERS;
 use crate::{DataError, Rows};
-use oto_env::{Action, Space};
+use oto_env::{Action, Space, SpaceTree, within};
 use std::borrow::Cow;
 
 /// Episodes of one environment.
@@ -30,6 +32,45 @@ pub struct Metadata {
     pub algorithm: Option<String>,
     /// A sentence about it.
     pub description: Option<String>,
+    /// What makes its environment again: Gymnasium's `EnvSpec` as JSON.
+    pub spec: Option<String>,
+    /// The numbers that the first discrete observation and the first discrete action have outside; in memory they are counted
+    /// from 0.
+    pub starts: [i64; 2],
+    /// Actions that were cut to their range when they were read.
+    pub clipped: Clipped,
+}
+
+impl Metadata {
+    /// What `--env` takes for the dataset's environment in Gymnasium, and whether it is one of Gymnasium's own: `gym:ID`, or
+    /// `gym:MODULE:ID` for another one whose module the dataset names.
+    pub fn gymnasium_id(&self) -> Option<(bool, String)> {
+        let spec = gymnasium::parse(self.spec.as_deref()?).ok()?;
+        let (id, entry_point) = (self.environment.as_deref()?, spec["entry_point"].as_str()?);
+        let module = entry_point.split(':').next()?;
+        let own = module.split('.').next()? == "gymnasium" || id.starts_with("ALE/");
+        let fine = module.chars().all(|c| c.is_alphanumeric() || "_.".contains(c));
+        match own {
+            true => Some((true, format!("gym:{id}"))),
+            false => fine.then(|| (false, format!("gym:{module}:{id}"))),
+        }
+    }
+}
+
+/// Actions outside of their range that were cut to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clipped {
+    /// How many.
+    pub actions: usize,
+    /// How far the farthest lay outside, in the environment's units.
+    pub farthest: f32,
+}
+
+impl std::fmt::Display for Clipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { actions, farthest } = self;
+        write!(f, "{actions} actions lay outside of their range, by {farthest} at most; they were cut to it")
+    }
 }
 
 /// One episode of `T` steps.
@@ -163,6 +204,42 @@ impl Dataset {
         Ok(())
     }
 
+    /// Cuts continuous actions to this space, where they leave it by less than the width of a component's range: by a rounding, or
+    /// because whoever played left it to the environment to clip. What lies farther outside is of other units, stays, and is refused
+    /// by [`Dataset::check`] or [`Dataset::fits`]. What was cut is counted in the metadata.
+    pub fn clip_actions(&mut self, action: &Space) {
+        let Space::Box { low, high } = action else { return };
+        let clipped = &mut self.metadata.clipped;
+        for row in self.episodes.iter_mut().flat_map(|e| e.actions.chunks_exact_mut(low.len().max(1))) {
+            let mut outside: f32 = 0.0;
+            for (x, (&low, &high)) in row.iter_mut().zip(low.iter().zip(high)) {
+                let distance = (low - *x).max(*x - high);
+                let room =
+                    if low.is_finite() && high.is_finite() { high - low } else { within(x.abs(), 1.0, 1e6) };
+                if distance > 0.0 && distance <= room {
+                    outside = outside.max(distance);
+                    *x = within(*x, low, high);
+                }
+            }
+            if outside > 0.0 {
+                clipped.actions += 1;
+                clipped.farthest = clipped.farthest.max(outside);
+            }
+        }
+    }
+
+    /// The same with one-hot observations where they are discrete: what a network sees, and an environment of Gymnasium's shows here.
+    ///
+    /// # Errors
+    /// [`DataError::TooLarge`] where these would be too many numbers.
+    pub fn one_hot(mut self) -> Result<Self, DataError> {
+        let Space::Discrete { n } = self.observation else { return Ok(self) };
+        let tree = SpaceTree::Discrete { n, start: 0 };
+        flatten_observations(&tree, &mut self.episodes)?;
+        self.observation = tree.flat();
+        Ok(self)
+    }
+
     fn check_episode(&self, number: usize, episode: &Episode) -> Result<(), DataError> {
         let steps = episode.len();
         if steps == 0 {
@@ -202,6 +279,29 @@ impl Dataset {
             None => Err(DataError::NoEnd { episode: number }),
         }
     }
+}
+
+/// Flattens the observations of these episodes, whose rows are elements of `tree`.
+pub(crate) fn flatten_observations(tree: &SpaceTree, episodes: &mut [Episode]) -> Result<(), DataError> {
+    let (numbers, width) = (tree.numbers().max(1), tree.width());
+    let rows = |episode: &Episode| episode.observations.len() / numbers;
+    let found = episodes.iter().map(rows).sum::<usize>() as u64 * width as u64;
+    if found > MAX_NUMBERS {
+        let what = "the observations, flattened".into();
+        return Err(DataError::TooLarge { what, found, max: MAX_NUMBERS, unit: "numbers" });
+    }
+    let mut element = vec![0.0; numbers];
+    for (number, episode) in episodes.iter_mut().enumerate() {
+        let mut flat = vec![0.0; rows(episode) * width];
+        let seen = episode.observations.numbers();
+        for (row, (from, to)) in seen.chunks_exact(numbers).zip(flat.chunks_exact_mut(width)).enumerate() {
+            element.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
+            let refused = |source| DataError::Element { episode: number, row, source };
+            tree.flatten(&element, to).map_err(refused)?;
+        }
+        episode.observations = flat.into();
+    }
+    Ok(())
 }
 
 /// A row of numbers as an element of `space`.

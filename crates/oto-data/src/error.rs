@@ -1,6 +1,6 @@
 //! What can be wrong with a dataset: what was expected, what came, and where.
 
-use oto_env::{EnvError, SpaceError};
+use oto_env::{ElementError, EnvError, SpaceError};
 use std::path::PathBuf;
 
 /// Why a dataset is refused. Episodes and rows are counted from 0; a row is a step of its episode.
@@ -59,6 +59,16 @@ pub enum DataError {
         /// The number that came.
         value: f64,
     },
+    /// An observation of several parts that its space does not contain.
+    #[error("episode {episode}, row {row}: {source}")]
+    Element {
+        /// Which episode.
+        episode: usize,
+        /// Which row; observations have one more than there are steps.
+        row: usize,
+        /// What is wrong.
+        source: ElementError,
+    },
     /// An action or a discrete observation that its space does not contain.
     #[error("episode {episode}, row {row}: the {what} {got:?} is not in {space}")]
     Outside {
@@ -110,6 +120,16 @@ pub enum DataError {
         what: String,
         /// What the reader of HDF5 said.
         reason: String,
+    },
+    /// Something in the file is kept in a way that is not read here.
+    #[error("{what} is kept as {encoding}, which is not read here; {rewrite}")]
+    Encoding {
+        /// The path inside the file.
+        what: String,
+        /// How it is kept.
+        encoding: String,
+        /// How to write the file in another way.
+        rewrite: &'static str,
     },
     /// Something in the file is not Parquet, or not as Parquet says.
     #[error("{what}: {reason}")]

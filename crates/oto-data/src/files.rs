@@ -1,6 +1,6 @@
 //! Datasets from files and into files.
 
-use crate::hdf5::{Reader, failure};
+use crate::hdf5::{Reader, failure, linked};
 use crate::{DataError, Dataset, d4rl, minari};
 use std::collections::BTreeSet;
 use std::fs;
@@ -95,6 +95,9 @@ fn read(hdf5: Vec<u8>, metadata: Option<&str>) -> Result<Dataset, DataError> {
         return d4rl::read(&mut reader, &root, arrays.contains("next_observations"));
     }
     names.extend(arrays);
+    if reader.names_arrays {
+        return Err(linked("an array of the file"));
+    }
     let some: Vec<String> = names.iter().take(8).map(|name| name.chars().take(40).collect()).collect();
     Err(DataError::Foreign(if some.is_empty() { "nothing".into() } else { some.join(", ") }))
 }

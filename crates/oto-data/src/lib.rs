@@ -14,8 +14,9 @@
 //! - [`Recorder`] records what somebody plays, [`Recorded`] what is played in an environment; [`collect()`] plays a policy
 //!   and records it.
 //!
-//! Observations and actions are flat: a box of any shape becomes a vector, in row-major order. Images of bytes stay bytes
-//! ([`Rows`]). Dictionaries and tuples are refused. HDF5 itself is read and written by `hdf5-pure`, in WebAssembly too.
+//! Observations and actions are flat: a box of any shape becomes a vector, in row-major order; dictionaries, tuples and several
+//! choices become rows as `gymnasium.spaces.flatten` makes them ([`oto_env::SpaceTree`]). Images of bytes stay bytes ([`Rows`]).
+//! HDF5 itself is read and written by `hdf5-pure`, in WebAssembly too.
 //!
 //! [minari]: https://minari.farama.org/content/dataset_standards/
 //! [storage]: https://github.com/Farama-Foundation/Minari/blob/main/minari/dataset/_storages/hdf5_storage.py
@@ -43,7 +44,7 @@ mod rows;
 mod summary;
 
 pub use collect::{Collect, collect};
-pub use dataset::{Dataset, Episode, Metadata, Transition};
+pub use dataset::{Clipped, Dataset, Episode, Metadata, Transition};
 pub use error::DataError;
 #[cfg(feature = "parquet")]
 pub use files::write_parquet_folder;

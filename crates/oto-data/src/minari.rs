@@ -3,11 +3,12 @@
 //! Source: Minari 0.5.4, `minari/dataset/_storages/hdf5_storage.py` and `minari/dataset/minari_storage.py`; its
 //! documentation at <https://minari.farama.org/content/dataset_standards/>.
 
-use crate::gymnasium::{self, Numbered};
+use crate::dataset::flatten_observations;
+use crate::gymnasium;
 use crate::hdf5::{Array, Reader, failure};
 use crate::{DataError, Dataset, Episode, Metadata, Rows};
 use hdf5_pure::{AttrValue, EnumTypeBuilder, FileBuilder, Group, GroupBuilder, make_i8_type};
-use oto_env::Space;
+use oto_env::{Space, SpaceTree};
 use serde_json::{Value, json};
 
 /// The Minari whose layout is written.
@@ -20,8 +21,10 @@ const LEVEL: u32 = 4;
 #[derive(Default)]
 pub(crate) struct Described {
     metadata: Metadata,
-    observation: Option<Numbered>,
-    action: Option<Numbered>,
+    observation: Option<SpaceTree>,
+    action: Option<SpaceTree>,
+    /// See [`gymnasium::channels_last`].
+    channels_last: Option<[usize; 3]>,
     /// How many episodes there are.
     pub episodes: Option<u64>,
     steps: Option<u64>,
@@ -55,37 +58,90 @@ pub(crate) fn other_format(format: &str) -> DataError {
     DataError::Unsupported(format!("expected the data format {read}, got {format}"))
 }
 
-/// A dataset of these episodes, whose discrete observations and actions are counted from 0 from here on.
+/// A dataset of these episodes: discrete observations and actions are counted from 0 from here on, elements of several parts are
+/// flat, actions a little outside of their range are cut to it.
 pub(crate) fn finish(
     described: Described,
     shapes: Shapes,
     mut episodes: Vec<Episode>,
 ) -> Result<Dataset, DataError> {
-    let start = |space: &Option<Numbered>| space.as_ref().map_or(0.0, |space| space.start as f32);
-    let (first_observation, first_action) = (start(&described.observation), start(&described.action));
-    for episode in &mut episodes {
-        episode.actions.iter_mut().for_each(|action| *action -= first_action);
-        // Bytes are no indices.
-        if let Rows::Numbers(rows) = &mut episode.observations {
-            rows.iter_mut().for_each(|observation| *observation -= first_observation);
-        }
-    }
     let (Some(observation), Some(action)) = (shapes.observation, shapes.action) else {
         return Err(DataError::Empty);
     };
-    let action = match action {
-        Space::Discrete { n: UNKNOWN } => choices(&episodes),
-        action => action,
+    let mut metadata = described.metadata;
+    if let Some(image) = described.channels_last {
+        episodes.iter_mut().for_each(|episode| match &mut episode.observations {
+            Rows::Numbers(numbers) => channels_first(numbers, image),
+            Rows::Bytes(bytes) => channels_first(bytes, image),
+        });
+    }
+    let observation = match observation {
+        SpaceTree::Box { low, high } => Space::Box { low, high },
+        SpaceTree::Discrete { n, start } => {
+            metadata.starts[0] = start;
+            for episode in &mut episodes {
+                // Bytes are no indices.
+                if let Rows::Numbers(rows) = &mut episode.observations {
+                    rows.iter_mut().for_each(|observation| *observation -= start as f32);
+                }
+            }
+            Space::Discrete { n }
+        }
+        parts => {
+            flatten_observations(&parts, &mut episodes)?;
+            parts.flat()
+        }
     };
-    let dataset = Dataset { observation, action, episodes, metadata: described.metadata };
+    let action = match action {
+        SpaceTree::Box { low, high } => Space::Box { low, high },
+        SpaceTree::Discrete { n: UNKNOWN, .. } => choices(&episodes),
+        SpaceTree::Discrete { n, start } => {
+            metadata.starts[1] = start;
+            let actions = episodes.iter_mut().flat_map(|episode| &mut episode.actions);
+            actions.for_each(|action| *action -= start as f32);
+            Space::Discrete { n }
+        }
+        parts => one_action(&parts, &mut episodes)?,
+    };
+    let mut dataset = Dataset { observation, action: action.clone(), episodes, metadata };
+    dataset.clip_actions(&action);
     check_count("steps", described.steps, dataset.len())?;
     Ok(dataset)
 }
 
+/// Puts the channels of images before their pixels, as an environment's images come over the bridge.
+fn channels_first<T: Copy>(rows: &mut [T], [_, pixels, channels]: [usize; 3]) {
+    let mut image = Vec::new();
+    for to in rows.chunks_exact_mut((pixels * channels).max(1)) {
+        image.clear();
+        image.extend_from_slice(to);
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = image[i % pixels * channels + i / pixels];
+        }
+    }
+}
+
+/// Makes one choice or one vector of actions of several parts.
+fn one_action(parts: &SpaceTree, episodes: &mut [Episode]) -> Result<Space, DataError> {
+    let action = parts.action().map_err(|source| DataError::Space { what: "action", source })?;
+    if let Space::Discrete { .. } = action {
+        for (number, episode) in episodes.iter_mut().enumerate() {
+            let rows = episode.actions.chunks_exact(parts.numbers().max(1)).enumerate();
+            let index = |(row, numbers): (usize, &[f32])| {
+                let numbers: Vec<f64> = numbers.iter().map(|x| f64::from(*x)).collect();
+                let refused = |source| DataError::Element { episode: number, row, source };
+                parts.index(&numbers).map(|index| index as f32).map_err(refused)
+            };
+            episode.actions = rows.map(index).collect::<Result<_, _>>()?;
+        }
+    }
+    Ok(action)
+}
+
 /// Spaces as far as they are known: declared, or shown by the first episode's arrays.
 pub(crate) struct Shapes {
-    observation: Option<Space>,
-    action: Option<Space>,
+    observation: Option<SpaceTree>,
+    action: Option<SpaceTree>,
 }
 
 /// How many choices there are before all actions have been seen.
@@ -93,18 +149,17 @@ const UNKNOWN: u32 = u32::MAX;
 
 impl Shapes {
     pub fn of(described: &Described) -> Self {
-        let space = |numbered: &Option<Numbered>| numbered.as_ref().map(|numbered| numbered.space.clone());
-        Shapes { observation: space(&described.observation), action: space(&described.action) }
+        Shapes { observation: described.observation.clone(), action: described.action.clone() }
     }
 
-    pub fn observation<T>(&mut self, array: &Array<T>) -> &Space {
-        self.observation.get_or_insert_with(|| unbounded(array.width))
+    pub fn observation<T>(&mut self, array: &Array<T>) -> &SpaceTree {
+        self.observation.get_or_insert_with(|| unbounded(array.width).into())
     }
 
-    pub fn action<T>(&mut self, array: &Array<T>) -> &Space {
+    pub fn action<T>(&mut self, array: &Array<T>) -> &SpaceTree {
         self.action.get_or_insert_with(|| match array.whole && array.width == 1 {
-            true => Space::Discrete { n: UNKNOWN },
-            false => unbounded(array.width),
+            true => SpaceTree::Discrete { n: UNKNOWN, start: 0 },
+            false => unbounded(array.width).into(),
         })
     }
 }
@@ -135,7 +190,7 @@ fn read_episode(
     let steps = rewards.rows;
     column(&path("rewards"), &rewards, steps)?;
     let observations = read_observations(reader, group, &path("observations"), steps, shapes)?;
-    let actions = reader.floats(group, "actions", &path("actions"))?;
+    let actions = read_parts(reader, group, "actions", &path("actions"), shapes.action.as_ref())?;
     rows_of(&path("actions"), &actions, steps, shapes.action(&actions))?;
     let terminated = reader.flags(group, "terminations", &path("terminations"))?;
     column(&path("terminations"), &terminated, steps)?;
@@ -169,19 +224,51 @@ fn read_observations(
     shapes: &mut Shapes,
 ) -> Result<Rows, DataError> {
     let rows = steps.saturating_add(1);
-    if !reader.is_bytes(group, "observations", path)? {
-        let array = reader.floats(group, "observations", path)?;
+    let flat = matches!(shapes.observation, None | Some(SpaceTree::Box { .. }));
+    if !flat || !reader.is_bytes(group, "observations", path)? {
+        let array = read_parts(reader, group, "observations", path, shapes.observation.as_ref())?;
         rows_of(path, &array, rows, shapes.observation(&array))?;
         return Ok(Rows::Numbers(array.values));
     }
     let array = reader.bytes(group, "observations", path)?;
-    let space = shapes.observation(&array);
-    rows_of(path, &array, rows, space)?;
-    let bytes = Rows::Bytes(array.values);
-    Ok(match space {
-        Space::Discrete { .. } => Rows::Numbers(bytes.numbers().into_owned()),
-        Space::Box { .. } => bytes,
-    })
+    rows_of(path, &array, rows, shapes.observation(&array))?;
+    Ok(Rows::Bytes(array.values))
+}
+
+/// The numbers of elements of a space, row by row: one array, or where it is a dictionary or a tuple a group with an array for each
+/// part, which are put next to each other.
+fn read_parts(
+    reader: &mut Reader,
+    group: &Group,
+    name: &str,
+    path: &str,
+    space: Option<&SpaceTree>,
+) -> Result<Array<f32>, DataError> {
+    let parts: Vec<(String, &SpaceTree)> = match space {
+        Some(SpaceTree::Dict(parts)) => parts.iter().map(|(name, part)| (name.clone(), part)).collect(),
+        Some(SpaceTree::Tuple(parts)) => {
+            parts.iter().enumerate().map(|(i, part)| (format!("_index_{i}"), part)).collect()
+        }
+        _ => return reader.floats(group, name, path),
+    };
+    let inner = group.group(name).map_err(|error| failure(path, error))?;
+    let arrays: Vec<Array<f32>> = parts
+        .iter()
+        .map(|(part, space)| {
+            let path = format!("{path}/{part}");
+            let array = read_parts(reader, &inner, part, &path, Some(space))?;
+            rows_of(&path, &array, array.rows, space)?;
+            Ok(array)
+        })
+        .collect::<Result<_, DataError>>()?;
+    let rows = arrays.first().map_or(0, |array| array.rows);
+    if let Some((array, (part, _))) = arrays.iter().zip(&parts).find(|(array, _)| array.rows != rows) {
+        column(&format!("{path}/{part}"), array, rows)?;
+    }
+    let width = arrays.iter().map(|array| array.width).sum();
+    let row = |row: usize| arrays.iter().flat_map(move |a| &a.values[row * a.width..(row + 1) * a.width]);
+    let values = (0..rows).flat_map(row).copied().collect();
+    Ok(Array { rows, width, whole: false, values })
 }
 
 /// Checks that there is one number for each step.
@@ -190,8 +277,13 @@ pub(crate) fn column<T>(what: &str, array: &Array<T>, rows: usize) -> Result<(),
 }
 
 /// Checks that there is an element of `space` in each row.
-pub(crate) fn rows_of<T>(what: &str, array: &Array<T>, rows: usize, space: &Space) -> Result<(), DataError> {
-    expect(what, array, rows, space.width(), "numbers")
+pub(crate) fn rows_of<T>(
+    what: &str,
+    array: &Array<T>,
+    rows: usize,
+    space: &SpaceTree,
+) -> Result<(), DataError> {
+    expect(what, array, rows, space.numbers(), "numbers")
 }
 
 fn expect<T>(what: &str, array: &Array<T>, rows: usize, width: usize, unit: &str) -> Result<(), DataError> {
@@ -216,14 +308,15 @@ pub(crate) fn describe(text: &str) -> Result<Described, DataError> {
         return Err(DataError::Metadata("expected an object".into()));
     }
     let text = |name: &str| json[name].as_str().map(str::to_owned);
-    let space = |what, name: &str| -> Result<Option<Numbered>, DataError> {
-        let Some(text) = json[name].as_str() else { return Ok(None) };
-        let numbered = gymnasium::read_space(what, text)?;
-        numbered.space.validate().map_err(|source| DataError::Space { what, source })?;
-        Ok(Some(numbered))
-    };
+    let space =
+        |what, name: &str| json[name].as_str().map(|text| gymnasium::read_space(what, text)).transpose();
     let env_spec = json["env_spec"].as_str().map(gymnasium::parse).transpose()?;
+    let environment = env_spec.and_then(|spec| spec["id"].as_str().map(str::to_owned));
+    // What is written for an id alone tells no more than the id.
+    let usual = environment.as_deref().and_then(gymnasium::write_env_spec);
+    let spec = text("env_spec").filter(|spec| Some(spec) != usual.as_ref());
     Ok(Described {
+        channels_last: json["observation_space"].as_str().and_then(gymnasium::channels_last),
         observation: space("observation", "observation_space")?,
         action: space("action", "action_space")?,
         episodes: json["total_episodes"].as_u64(),
@@ -231,9 +324,11 @@ pub(crate) fn describe(text: &str) -> Result<Described, DataError> {
         format: text("data_format").filter(|format| format != "hdf5").map(|f| f.chars().take(40).collect()),
         metadata: Metadata {
             id: text("dataset_id"),
-            environment: env_spec.and_then(|spec| spec["id"].as_str().map(str::to_owned)),
+            environment,
             algorithm: text("algorithm_name"),
             description: text("description"),
+            spec,
+            ..Metadata::default()
         },
     })
 }
@@ -256,20 +351,22 @@ fn write_episode(
     episode: &Episode,
     dataset: &Dataset,
 ) -> Result<(), hdf5_pure::Error> {
-    let steps = episode.len();
+    let (steps, starts) = (episode.len(), dataset.metadata.starts);
     group.set_attr("id", AttrValue::I64(number as i64));
     if let Some(seed) = episode.seed {
         group.set_attr("seed", AttrValue::U64(seed));
     }
     group.set_attr("total_steps", AttrValue::I64(steps as i64));
     match &episode.observations {
-        Rows::Numbers(rows) => write_elements(group, "observations", rows, &dataset.observation, steps + 1),
+        Rows::Numbers(rows) => {
+            write_elements(group, "observations", rows, &dataset.observation, starts[0], steps + 1);
+        }
         Rows::Bytes(rows) => {
             let shape = [steps + 1, dataset.observation.width()];
             compress(group.create_dataset("observations").with_u8_data(rows), &shape, 1);
         }
     }
-    write_elements(group, "actions", &episode.actions, &dataset.action, steps);
+    write_elements(group, "actions", &episode.actions, &dataset.action, starts[1], steps);
     compress(group.create_dataset("rewards").with_f64_data(&episode.rewards), &[steps], 8);
     // As h5py keeps NumPy's booleans.
     let boolean = EnumTypeBuilder::with_base(make_i8_type()).value("FALSE", 0).value("TRUE", 1).build()?;
@@ -280,10 +377,17 @@ fn write_episode(
     Ok(())
 }
 
-fn write_elements(group: &mut GroupBuilder, name: &str, rows: &[f32], space: &Space, count: usize) {
+fn write_elements(
+    group: &mut GroupBuilder,
+    name: &str,
+    rows: &[f32],
+    space: &Space,
+    start: i64,
+    count: usize,
+) {
     match space {
         Space::Discrete { .. } => {
-            let indices: Vec<i64> = rows.iter().map(|&index| index as i64).collect();
+            let indices: Vec<i64> = rows.iter().map(|&index| (index as i64).saturating_add(start)).collect();
             compress(group.create_dataset(name).with_i64_data(&indices), &[count], 8);
         }
         Space::Box { .. } => {
@@ -303,7 +407,7 @@ fn compress(array: &mut hdf5_pure::DatasetBuilder, shape: &[usize], size: usize)
 
 /// The text of `metadata.json`, for files of so many bytes in this format.
 pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> String {
-    let Metadata { id, environment, algorithm, description } = &dataset.metadata;
+    let Metadata { id, environment, algorithm, description, spec, starts, .. } = &dataset.metadata;
     let id = id.as_deref().unwrap_or("oto/recorded-v0");
     // In Parquet images become numbers.
     let images = dataset.episodes.iter().all(|e| matches!(e.observations, Rows::Bytes(_)));
@@ -312,8 +416,8 @@ pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> S
         "total_episodes": dataset.episodes.len(),
         "total_steps": dataset.len(),
         "data_format": format,
-        "observation_space": gymnasium::write_space(&dataset.observation, dtype),
-        "action_space": gymnasium::write_space(&dataset.action, "float32"),
+        "observation_space": gymnasium::write_space(&dataset.observation, dtype, starts[0]),
+        "action_space": gymnasium::write_space(&dataset.action, "float32", starts[1]),
         // In megabytes, as Minari counts them.
         "dataset_size": (bytes as f64 / 1e5).round() / 10.0,
         "dataset_id": id,
@@ -321,7 +425,7 @@ pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> S
         "requirements": [],
     });
     let optional = [
-        ("env_spec", environment.as_deref().and_then(gymnasium::write_env_spec)),
+        ("env_spec", spec.clone().or_else(|| environment.as_deref().and_then(gymnasium::write_env_spec))),
         ("algorithm_name", algorithm.clone()),
         ("description", description.clone()),
     ];

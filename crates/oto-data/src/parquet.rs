@@ -7,12 +7,13 @@ use crate::hdf5::{Array, MAX_NUMBERS};
 use crate::minari::{self, Described, Shapes};
 use crate::{DataError, Dataset, Episode, footer};
 use bytes::Bytes;
+use half::f16;
 use oto_env::Space;
 use parquet::basic::Compression;
 use parquet::column::page::{Page, PageReader};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::column::writer::ColumnWriterImpl;
-use parquet::data_type::{BoolType, DataType, DoubleType, FloatType, Int64Type};
+use parquet::data_type::{BoolType, DataType, DoubleType, FixedLenByteArray, FloatType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -63,11 +64,18 @@ fn write_columns<W: std::io::Write + Send>(
     let mut rows = file.next_row_group()?;
     let (actions, flags) =
         (padded(&episode.actions, dataset.action.width()), |flags: &[bool]| padded(flags, 1));
-    let mut index = 0;
+    let (mut index, starts) = (0, dataset.metadata.starts);
     while let Some(mut column) = rows.next_column()? {
         match index {
-            0 => write_elements(&mut column, &dataset.observation, &episode.observations.numbers())?,
-            1 => write_elements(&mut column, &dataset.action, &actions)?,
+            0 => {
+                write_elements(
+                    &mut column,
+                    &dataset.observation,
+                    &episode.observations.numbers(),
+                    starts[0],
+                )?;
+            }
+            1 => write_elements(&mut column, &dataset.action, &actions, starts[1])?,
             2 => plain(column.typed::<DoubleType>(), &padded(&episode.rewards, 1))?,
             3 => plain(column.typed::<BoolType>(), &flags(&episode.terminated))?,
             _ => plain(column.typed::<BoolType>(), &flags(&episode.truncated))?,
@@ -91,10 +99,12 @@ fn write_elements(
     column: &mut parquet::file::writer::SerializedColumnWriter<'_>,
     space: &Space,
     values: &[f32],
+    start: i64,
 ) -> Result<(), ParquetError> {
     match space {
         Space::Discrete { .. } => {
-            let indices: Vec<i64> = values.iter().map(|&index| index as i64).collect();
+            let indices: Vec<i64> =
+                values.iter().map(|&index| (index as i64).saturating_add(start)).collect();
             plain(column.typed::<Int64Type>(), &indices)
         }
         Space::Box { .. } => {
@@ -159,7 +169,7 @@ pub(crate) fn read_episode(
     let mut actions = column("actions", left)?;
     let action = shapes.action(&actions);
     minari::rows_of(&format!("{what}/actions"), &actions, rows, action)?;
-    actions.values.truncate(steps * action.width());
+    actions.values.truncate(steps * action.numbers());
     rewards.values.truncate(steps);
     let mut flags = |name: &str| {
         let array = column(name, left)?;
@@ -214,6 +224,14 @@ fn read_column(
             ColumnReader::DoubleColumnReader(c) => {
                 whole = false;
                 numbers(c, what, left, &mut values, |x| x)?
+            }
+            ColumnReader::FixedLenByteArrayColumnReader(c) if columns[index].type_length() == 2 => {
+                whole = false;
+                let half = |bytes: FixedLenByteArray| {
+                    let bytes = bytes.data().first_chunk().copied().unwrap_or_default();
+                    f16::from_le_bytes(bytes).to_f64()
+                };
+                numbers(c, what, left, &mut values, half)?
             }
             _ => {
                 let got = columns[index].physical_type().to_string();

@@ -154,6 +154,8 @@ fn what_is_written_is_read_again() {
             environment: Some("MobileCell-5G-v0".into()),
             algorithm: Some("\"quoted\" Infinity \\ \n".into()),
             description: Some("für die Prüfung".into()),
+            starts: [-3, 0],
+            ..Metadata::default()
         },
     };
     let images = Dataset {
@@ -228,4 +230,117 @@ fn another_data_format_of_minaris_is_named() {
     assert!(refusal().ends_with("got arrow"), "{}", refusal());
     std::fs::remove_file(folder.join("data/main_data.hdf5")).unwrap();
     assert!(refusal().ends_with("got arrow"), "{}", refusal());
+}
+
+/// The same steps in several encodings are the same dataset, or the refusal names the encoding and what to do.
+#[test]
+fn an_encoding_is_read_or_named_with_the_way_out() {
+    let encoding = |name: &str| read_file(&fixture("encodings").join(format!("{name}.hdf5")));
+    let plain = encoding("plain").unwrap();
+    assert_eq!((plain.len(), plain.episodes.len()), (38, 4));
+    for name in ["gzip", "float64", "float16", "float16_big_endian"] {
+        assert_eq!(encoding(name).unwrap(), plain, "{name}");
+    }
+    for (name, part) in [
+        ("soft_links", "a soft or external link"),
+        ("soft_links_latest", "a soft or external link"),
+        ("latest_gzip", "a layout of version 5, such as HDF5 2.0 writes"),
+    ] {
+        let refused = encoding(name).unwrap_err();
+        assert!(matches!(refused, DataError::Encoding { .. }), "{name}: {refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains(part) && said.contains("python3 -c"), "{name}: {said}");
+    }
+}
+
+/// A dataset of these actions, whose metadata then say that they lie from -1 to 1.
+fn bounded(name: &str, actions: Vec<f32>) -> Result<Dataset, DataError> {
+    let folder = fresh(name);
+    let steps = actions.len() / 2;
+    let episode = Episode {
+        observations: vec![0.0; steps + 1].into(),
+        actions,
+        rewards: vec![1.0; steps],
+        terminated: vec![false; steps],
+        truncated: (1..=steps).map(|step| step == steps).collect(),
+        seed: None,
+    };
+    let [observation, action] = [1, 2].map(|n| Space::uniform(n, f32::NEG_INFINITY, f32::INFINITY));
+    let written = Dataset { observation, action, episodes: vec![episode], metadata: Metadata::default() };
+    write_folder(&written, &folder).unwrap();
+    let beside = folder.join("data/metadata.json");
+    let text = std::fs::read_to_string(&beside).unwrap();
+    let (low, high) = ("[-Infinity, -Infinity]", "[Infinity, Infinity]");
+    std::fs::write(&beside, text.replace(low, "[-1.0, -1.0]").replace(high, "[1.0, 1.0]")).unwrap();
+    read_file(&folder)
+}
+
+#[test]
+fn actions_a_little_outside_are_cut_and_counted() {
+    let ulp = 1.0 + f32::EPSILON;
+    let inside = bounded("inside", vec![-1.0, 1.0, 0.5, 0.0]).unwrap();
+    assert_eq!((inside.metadata.clipped.actions, inside.len()), (0, 2));
+    let rounded = bounded("rounded", vec![-1.0, ulp, 0.5, 0.0]).unwrap();
+    assert_eq!(rounded.episodes[0].actions, [-1.0, 1.0, 0.5, 0.0]);
+    assert_eq!((rounded.metadata.clipped.actions, rounded.metadata.clipped.farthest), (1, f32::EPSILON));
+    let unclipped = bounded("unclipped", vec![-1.75, 1.5, 0.5, 1.5, 0.0, 0.0]).unwrap();
+    assert_eq!(unclipped.episodes[0].actions, [-1.0, 1.0, 0.5, 1.0, 0.0, 0.0]);
+    let said = unclipped.metadata.clipped.to_string();
+    assert_eq!(said, "2 actions lay outside of their range, by 0.75 at most; they were cut to it");
+    // Of other units: farther outside than the range is wide.
+    let far = bounded("far", vec![0.0, 3.5, 0.0, 0.0]);
+    assert!(matches!(far, Err(DataError::Outside { row: 0, what: "action", .. })), "{far:?}");
+}
+
+/// Choices are written with the number that their first one has outside.
+#[test]
+fn a_start_and_a_specification_come_back() {
+    let folder = fresh("start");
+    let episode = Episode {
+        observations: vec![0.0; 3].into(),
+        actions: vec![0.0, 2.0],
+        rewards: vec![0.0; 2],
+        terminated: vec![false, true],
+        truncated: vec![false; 2],
+        seed: None,
+    };
+    let spec = r#"{"id":"Reach-v0","entry_point":"my_envs:Reach"}"#;
+    let metadata = Metadata {
+        id: Some("oto/start-v0".into()),
+        environment: Some("Reach-v0".into()),
+        spec: Some(spec.into()),
+        starts: [0, -1],
+        ..Metadata::default()
+    };
+    let (observation, action) = (Space::uniform(1, -1.0, 1.0), Space::Discrete { n: 3 });
+    let dataset = Dataset { observation, action, episodes: vec![episode], metadata };
+    write_folder(&dataset, &folder).unwrap();
+    let text = std::fs::read_to_string(folder.join("data/metadata.json")).unwrap();
+    assert!(text.contains(r#"\"start\": -1, \"n\": 3"#) && text.contains("my_envs:Reach"), "{text}");
+    assert_eq!(read_file(&folder).unwrap(), dataset);
+    assert_eq!(dataset.metadata.gymnasium_id(), Some((false, "gym:my_envs:Reach-v0".into())));
+    let own = Metadata {
+        spec: Some(r#"{"entry_point":"gymnasium.envs.box2d:LunarLander"}"#.into()),
+        environment: Some("LunarLander-v3".into()),
+        ..Metadata::default()
+    };
+    assert_eq!(own.gymnasium_id(), Some((true, "gym:LunarLander-v3".into())));
+}
+
+/// Discrete observations as a network sees them.
+#[test]
+fn discrete_observations_become_one_hot() {
+    let episode = Episode {
+        observations: vec![2.0, 0.0].into(),
+        actions: vec![0.0],
+        rewards: vec![0.0],
+        terminated: vec![true],
+        truncated: vec![false],
+        seed: None,
+    };
+    let (observation, action) = (Space::Discrete { n: 3 }, Space::Discrete { n: 1 });
+    let dataset = Dataset { observation, action, episodes: vec![episode], metadata: Metadata::default() };
+    let flat = dataset.one_hot().unwrap();
+    assert_eq!(flat.observation, Space::uniform(3, 0.0, 1.0));
+    assert_eq!(flat.episodes[0].observations, Rows::Numbers(vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]));
 }

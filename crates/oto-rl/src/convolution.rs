@@ -66,6 +66,14 @@ impl Convolution {
         Self { shape, layers: vec![layer(32, 8, 4), layer(64, 4, 2), layer(64, 3, 1)] }
     }
 
+    /// The field's network for images of this shape, and its fully connected units: the Atari network where it fits, for smaller images
+    /// that of MinAtar (Young and Tian 2019): 16 kernels of 3 by 3 pixels, then 128 units. None for images below that.
+    pub fn usual(shape: [usize; 3]) -> Option<(Self, usize)> {
+        let small = ConvolutionLayer { channels: 16, kernel: 3, stride: 1 };
+        let networks = [(Self::atari(shape), 512), (Self { shape, layers: vec![small] }, 128)];
+        networks.into_iter().find(|(network, _)| network.check().is_ok())
+    }
+
     /// Whether layers and image fit each other; what else is expected where they do not.
     pub fn check(&self) -> Result<(), &'static str> {
         let size = self.shape.iter().try_fold(1usize, |size, side| size.checked_mul(*side));
@@ -228,6 +236,17 @@ mod tests {
         network.check().unwrap();
         assert_eq!(network.sizes().collect::<Vec<_>>(), [(256, 32), (512, 64), (576, 64)]);
         assert_eq!((network.inputs(), network.outputs()), (28_224, 3136));
+    }
+
+    #[test]
+    fn images_of_every_size_have_their_usual_network() {
+        let kernels =
+            |shape| Convolution::usual(shape).map(|(network, units)| (network.layers[0].kernel, units));
+        assert_eq!(kernels([3, 210, 160]), Some((8, 512)));
+        assert_eq!(kernels([1, 36, 36]), Some((8, 512)));
+        assert_eq!(kernels([3, 35, 84]), Some((3, 128)));
+        assert_eq!(kernels([3, 7, 7]), Some((3, 128)));
+        assert_eq!(kernels([1, 1, 128]), None);
     }
 
     #[test]

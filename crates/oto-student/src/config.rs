@@ -179,6 +179,9 @@ pub struct StudentConfig {
     pub stages: StagesConfig,
     /// Greedy evaluation.
     pub evaluation: EvaluationConfig,
+    /// Evaluations are played in the training environment, between two episodes, for an environment of which there can be only one.
+    /// Its random numbers then go on where they are; otherwise an evaluation does not touch them.
+    pub evaluate_between_episodes: bool,
     /// How labels enter.
     pub clock: Clock,
     /// States in a request to a teacher.
@@ -190,7 +193,7 @@ pub struct StudentConfig {
 oto_json::json_object! {
     StudentConfig: settings {
         seed, steps, backend, algorithm, qrdqn, sac, ppo, gamma, n_step, buffer, learning_starts, train_every, updates,
-        learning_rate, settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, clock, request_batch, label_lag
+        learning_rate, settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, evaluate_between_episodes, clock, request_batch, label_lag
     }
 }
 
@@ -218,6 +221,7 @@ impl Default for StudentConfig {
             transfer: TransferConfig::default(),
             stages: StagesConfig::default(),
             evaluation: EvaluationConfig::default(),
+            evaluate_between_episodes: false,
             clock: Clock::Lockstep,
             request_batch: 8,
             label_lag: 8,

@@ -139,7 +139,8 @@ impl OfflineConfig {
     /// every 2,000 updates), for cloning the same network. The number of updates is for small datasets.
     pub fn pixels(method: Method, action: &Space, shape: [usize; 3]) -> Self {
         let config = Self::new(method, action);
-        let (convolution, hidden) = (Some(Convolution::atari(shape)), vec![512]);
+        let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
+        let (convolution, hidden) = (Some(convolution), vec![units]);
         let adam = Adam { epsilon: 1e-2 / 32.0, ..Adam::default() };
         Self {
             qrdqn: QrDqnConfig {

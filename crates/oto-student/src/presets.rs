@@ -155,15 +155,17 @@ pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
     }
 }
 
-/// The default student for images `[channels, height, width]`: the network of Mnih et al. (2015) and the settings of Tianshou
+/// The default student for images `[channels, height, width]`: the network of Mnih et al. (2015), for smaller images the one of
+/// [`Convolution::usual`], and the settings of Tianshou
 /// 2.0's QR-DQN for Atari games (200 quantiles, batches of 32, learning rate 1e-4, three steps to a transition, the target
 /// replaced every 500 updates, 100,000 transitions), with Mnih's update every four steps and an exploration that ends within
 /// 10,000 steps, because a student of this size takes tens of thousands and not millions of them.
 pub fn pixels(shape: [usize; 3]) -> StudentConfig {
+    let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
     StudentConfig {
         qrdqn: QrDqnConfig {
-            convolution: Some(Convolution::atari(shape)),
-            hidden: vec![512],
+            convolution: Some(convolution),
+            hidden: vec![units],
             quantiles: 200,
             batch_size: 32,
             act_with_target: false,

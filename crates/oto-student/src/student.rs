@@ -67,12 +67,13 @@ oto_json::json_object! { TeacherSpaces: open { observation, action } }
 
 /// Where a student acts.
 pub enum World {
-    /// An environment in this process, and another of its kind for evaluations.
+    /// An environment in this process, and perhaps another of its kind for evaluations.
     Inside {
         /// The training environment.
         train: Box<dyn Environment>,
-        /// The evaluation environment.
-        evaluate: Box<dyn Environment>,
+        /// The evaluation environment. Without it evaluations are played between episodes in the training environment, if
+        /// [`StudentConfig::evaluate_between_episodes`] says so, or not at all.
+        evaluate: Option<Box<dyn Environment>>,
     },
     /// An environment that only the driver reaches.
     Outside {
@@ -86,7 +87,7 @@ pub enum World {
 impl World {
     /// Two built-in environments of this id.
     pub fn built_in(id: &str) -> Result<Self, TrainError> {
-        Ok(World::Inside { train: oto_env::make(id)?, evaluate: oto_env::make(id)? })
+        Ok(World::Inside { train: oto_env::make(id)?, evaluate: Some(oto_env::make(id)?) })
     }
 
     /// Its observations and its actions.
@@ -254,6 +255,8 @@ pub struct Student {
     labels: u64,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
+    /// An evaluation waits for the end of an episode.
+    evaluation_due: bool,
     events: VecDeque<Event>,
     /// The run's random name, for what it submits.
     run: Option<u128>,
@@ -270,6 +273,7 @@ struct Extra {
     weights: Vec<f64>,
     last_episode: Option<Episode>,
     last_evaluation: Option<f64>,
+    evaluation_due: bool,
     outboxes: Vec<Option<Outbox>>,
     adapters: Vec<Option<adapter::State>>,
 }
@@ -277,7 +281,7 @@ struct Extra {
 oto_json::json_object! {
     Extra: open {
         seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
-        outboxes = Vec::new(), adapters = Vec::new()
+        evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new()
     }
 }
 
@@ -312,6 +316,7 @@ impl Student {
             labels: 0,
             last_episode: None,
             last_evaluation: None,
+            evaluation_due: false,
             events: VecDeque::new(),
             run: None,
         })
@@ -530,23 +535,40 @@ impl Student {
 
     fn evaluate_if_due(&mut self) -> Result<Option<f64>, TrainError> {
         let e = self.trainer.config().evaluation;
-        if e.every == 0
-            || !self.trainer.steps().is_multiple_of(e.every)
-            || matches!(self.world, World::Outside { .. })
-        {
+        if e.every == 0 || matches!(self.world, World::Outside { .. }) {
+            return Ok(None);
+        }
+        self.evaluation_due |= self.trainer.steps().is_multiple_of(e.every);
+        // In the training environment there is room between two episodes, and after the last step.
+        let between = self.trainer.config().evaluate_between_episodes;
+        if !self.evaluation_due || between && self.trainer.running() && !self.done() {
             return Ok(None);
         }
         self.evaluate(e.episodes).map(Some)
     }
 
-    /// Plays greedy episodes in the evaluation environment: their mean return.
+    /// Plays greedy episodes in the evaluation environment, or between two episodes of training in its environment: their mean
+    /// return.
     pub fn evaluate(&mut self, episodes: u32) -> Result<f64, TrainError> {
-        let World::Inside { evaluate, .. } = &mut self.world else {
-            return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
+        self.evaluation_due = false;
+        let between = self.trainer.config().evaluate_between_episodes;
+        if between {
+            self.give_up_episode();
+        }
+        let evaluate = match &mut self.world {
+            World::Inside { train, .. } if between => train,
+            World::Inside { evaluate: Some(evaluate), .. } => evaluate,
+            World::Inside { evaluate: None, .. } => {
+                return Err(TrainError::Space("this student has no environment for evaluations".into()));
+            }
+            World::Outside { .. } => {
+                return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
+            }
         };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         let mut observation = vec![0.0; self.trainer.observation().len()];
-        let first = (self.last_evaluation.is_none()).then_some(evaluation_seed(self.trainer.config().seed));
+        let first = (self.last_evaluation.is_none() && !between)
+            .then_some(evaluation_seed(self.trainer.config().seed));
         for episode in 0..episodes {
             let seed = first.filter(|_| episode == 0);
             let score = play(&mut **evaluate, seed, &mut observation, |world, observation| {
@@ -624,7 +646,9 @@ impl Student {
             labels: self.labels,
             worlds: match &self.world {
                 // An environment that cannot be saved is one outside: a run that goes on begins a new episode in it.
-                World::Inside { train, evaluate } => train.save().ok().zip(evaluate.save().ok()),
+                World::Inside { train, evaluate } => {
+                    train.save().ok().zip(evaluate.as_ref().unwrap_or(train).save().ok())
+                }
                 World::Outside { .. } => None,
             },
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
@@ -632,6 +656,7 @@ impl Student {
             weights: self.trainer.teacher_weights().to_vec(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
+            evaluation_due: self.evaluation_due,
             outboxes: self.teachers.iter().map(|t| t.outbox.clone()).collect(),
             adapters: self.teachers.iter().map(|t| t.adapter.as_ref().map(|a| a.save())).collect(),
         };
@@ -660,7 +685,9 @@ impl Student {
         let extra: Extra = checkpoint::load(&mut self.trainer, file)?;
         if let (World::Inside { train, evaluate }, Some((t, e))) = (&mut self.world, &extra.worlds) {
             train.restore(t)?;
-            evaluate.restore(e)?;
+            if let Some(evaluate) = evaluate {
+                evaluate.restore(e)?;
+            }
         } else {
             // The episode that ran cannot be continued in an environment that was not saved.
             self.trainer.running = false;
@@ -669,6 +696,7 @@ impl Student {
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
+        self.evaluation_due = extra.evaluation_due;
         for (i, weight) in extra.weights.iter().enumerate().take(self.teachers.len()) {
             self.trainer.set_teacher_weight(i, *weight)?;
         }

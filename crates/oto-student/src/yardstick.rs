@@ -116,7 +116,7 @@ mod tests {
     fn yardsticks_play_the_episodes_of_the_evaluations() {
         let config = presets::student(ID);
         let evaluate = Box::new(Ruled(make_classic(ID).unwrap()));
-        let world = World::Inside { train: oto_env::make(ID).unwrap(), evaluate };
+        let world = World::Inside { train: oto_env::make(ID).unwrap(), evaluate: Some(evaluate) };
         let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
         let mut yardsticks = Yardsticks::of(ID, config.seed).unwrap();
         for episodes in [3, 2, 1] {

@@ -137,7 +137,7 @@ fn config() -> StudentConfig {
 }
 
 fn student() -> Student {
-    let world = World::Inside { train: Catch::boxed(), evaluate: Catch::boxed() };
+    let world = World::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
     Student::new(&config(), world, &[], &Cpu, 0).unwrap()
 }
 

@@ -55,14 +55,14 @@ pub(super) struct Game {
 pub(super) const GAMES: [Game; 2] = [
     Game {
         name: "Pong",
-        env: "gym:ALE/Pong-v5?screen=42&limit=500&still=400",
+        env: "gym:ALE/Pong-v5?screen=42&limit=500&still=400&fire=0",
         rule: "the paddle goes to where the ball will be two steps later, less the way that it is making already",
         expert: pong,
         arms: ["pong-oto", "pong-base", "pong-rkd", "pong-random", "pong-solo"],
     },
     Game {
         name: "Breakout",
-        env: "gym:ALE/Breakout-v5?screen=42&limit=500&still=400",
+        env: "gym:ALE/Breakout-v5?screen=42&limit=500&still=400&fire=0",
         rule: "the paddle goes below the ball; where there is none, it asks for one",
         expert: breakout,
         arms: ["breakout-oto", "breakout-base", "breakout-rkd", "breakout-random", "breakout-solo"],

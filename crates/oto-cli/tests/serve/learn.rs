@@ -174,7 +174,8 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
     student.evaluation.every = 100;
     let job = Job { env: "CartPole-v1".into(), student, teachers: vec![] };
     let (mut student, mut driver) =
-        prepare_in(World::Inside { train, evaluate }, &job, Driver::with(Vec::new()), resume).unwrap();
+        prepare_in(World::Inside { train, evaluate: Some(evaluate) }, &job, Driver::with(Vec::new()), resume)
+            .unwrap();
     let mut keeper = Keeper::default();
     (run(&mut student, &mut driver, &mut keeper), keeper.saved)
 }
