@@ -4,13 +4,16 @@
 //! because its origin is allowed or its own server asked for one, and says it in `hello`: once, within a minute. Of both
 //! only hashes are kept here.
 
+use crate::audit::Who;
+use crate::budget::{Bucket, Buckets, Counted, Counts, Payer, Rate, lock, network};
 use crate::policies::{hex, sha256};
 use oto_proto::Grant;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -54,7 +57,7 @@ pub struct Machine {
 }
 
 /// What someone may.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 pub struct Rights {
     /// Policies that may be asked; absent: all.
     #[serde(default)]
@@ -62,7 +65,7 @@ pub struct Rights {
     /// What a connection may carry; absent: actions only.
     #[serde(default)]
     pub grants: Vec<String>,
-    /// States in a second, over all connections of a machine, or of one ticket; absent: as many as the server can.
+    /// States in a second, over all connections of a machine, or of a page's students at one address; absent: as many as the server can.
     #[serde(default)]
     pub states_per_second: Option<f64>,
     /// Connections at once; absent: as many as the server takes.
@@ -92,12 +95,17 @@ pub enum AccessError {
     /// A machine's entry is of no use.
     #[error("machine {0:?}: {1}")]
     Machine(String, String),
+    /// A server that lets everyone in cannot begin to ask while it runs.
+    #[error("the server began without --access and has to be started anew to have it")]
+    Open,
 }
 
 /// The shortest token, in bytes: what is shorter can be guessed.
 pub const MIN_TOKEN_BYTES: usize = 16;
-/// Tickets that nobody has used yet; one more pushes out the oldest.
-const MAX_TICKETS: usize = 65_536;
+/// Tickets that are given and not used: of all pages, of pages at one address, and of one machine.
+const PAGE_TICKETS: usize = 32_768;
+const ADDRESS_TICKETS: usize = 256;
+const MACHINE_TICKETS: usize = 8_192;
 
 impl Access {
     /// Reads the operator's file. JSON; secrets stand in it as hashes or by where they are.
@@ -110,29 +118,40 @@ impl Access {
         serde_json::from_slice(&text).map_err(|source| AccessError::Form { path: at(path), source })
     }
 
-    /// Reads all tokens and is ready to let people in.
+    /// Reads all tokens and is ready to let people in. What those had whom it knew before, they keep.
     ///
     /// # Errors
     /// If a token cannot be read or is too short, or a right is none.
-    pub(crate) fn doorkeeper(&self) -> Result<Doorkeeper, AccessError> {
+    pub(crate) fn doorkeeper(&self, before: Option<&Doorkeeper>) -> Result<Doorkeeper, AccessError> {
         let mut machines = HashMap::new();
         for machine in &self.machines {
             let wrong = |why: String| AccessError::Machine(machine.name.clone(), why);
             let hash = machine.hash().map_err(wrong)?;
-            let visitor = Visitor::new(&machine.name, &machine.rights).map_err(wrong)?;
-            if machines.insert(hash, Arc::new(visitor)).is_some() {
+            let mut visitor = Arc::new(Visitor::new(&machine.name, &machine.rights).map_err(wrong)?);
+            if let Some(known) = before.and_then(|before| before.machines.get(&hash))
+                && known.rights == machine.rights
+                && known.name() == machine.name
+            {
+                visitor = known.clone();
+            }
+            if machines.insert(hash, visitor).is_some() {
                 return Err(wrong("its token is another machine's, too".into()));
             }
         }
+        let wrong = |why| AccessError::Machine("pages".into(), why);
+        let rate =
+            self.pages.as_ref().map(|pages| rate(pages.states_per_second)).transpose().map_err(wrong)?;
         if let Some(pages) = &self.pages {
-            Visitor::new("pages", pages).map_err(|why| AccessError::Machine("pages".into(), why))?;
+            Visitor::new("pages", pages).map_err(wrong)?;
         }
+        let tickets = before.map(|before| before.tickets.clone()).unwrap_or_default();
         Ok(Doorkeeper {
             machines,
             pages: self.pages.clone(),
             page_connections: Arc::default(),
+            page_states: rate.flatten().map(|rate| Arc::new(Buckets::new(rate))),
             ticket_lifetime: Duration::from_secs(self.ticket_seconds.into()),
-            tickets: Mutex::default(),
+            tickets,
         })
     }
 }
@@ -146,12 +165,13 @@ pub fn fuzz(bytes: &[u8]) -> bool {
     if access.machines.iter().any(|machine| machine.token_file.is_some() || machine.token_env.is_some()) {
         return false;
     }
-    let Ok(doorkeeper) = access.doorkeeper() else { return false };
-    let Some(page) = doorkeeper.page("https://page.example") else { return false };
-    let (ticket, good) = doorkeeper.issue(page.clone()).expect("randomness");
-    let redeemed = doorkeeper.redeem(&ticket);
+    let Ok(doorkeeper) = access.doorkeeper(None) else { return false };
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let Some(page) = doorkeeper.page("https://page.example", here) else { return false };
+    let (ticket, good) = doorkeeper.issue(page.clone(), here).expect("randomness");
+    let redeemed = doorkeeper.redeem(&ticket, here);
     assert!(redeemed.is_some() || good < Duration::from_secs(60), "a ticket is good once");
-    assert!(doorkeeper.redeem(&ticket).is_none(), "and only once");
+    assert!(doorkeeper.redeem(&ticket, here).is_none(), "and only once");
     for states in [1, 1 << 40, usize::MAX, 1] {
         if let Err(pause) = page.spend(states) {
             assert!(pause <= Duration::from_secs(3600));
@@ -189,37 +209,47 @@ impl Machine {
     }
 }
 
+/// States in a second as a rate of a bucket, which holds a second's worth.
+fn rate(states_per_second: Option<f64>) -> Result<Option<Rate>, String> {
+    match states_per_second {
+        Some(rate) if rate <= 0.0 || !rate.is_finite() => {
+            Err(format!("expected a positive number of states_per_second, got {rate}"))
+        }
+        rate => Ok(rate.map(|rate| Rate { per_second: rate, most: rate.max(1.0) })),
+    }
+}
+
 /// Someone who came in, and what is left to them.
 #[derive(Debug)]
 pub(crate) struct Visitor {
-    name: String,
-    policies: Option<Vec<String>>,
+    name: Arc<str>,
+    identity: Identity,
+    rights: Rights,
     grants: Vec<Grant>,
-    budget: Option<Mutex<Budget>>,
+    states: States,
     max_connections: usize,
     connections: Arc<AtomicUsize>,
 }
 
-/// A bucket of states. It fills with time up to what a second brings. A request may empty it and more, so that large
-/// ones pass too; then the next one waits until it is paid for.
+/// How it is known who someone is.
 #[derive(Debug)]
-struct Budget {
-    per_second: f64,
-    states: f64,
-    filled: Instant,
+enum Identity {
+    /// Not at all.
+    None,
+    /// By a token.
+    Machine,
+    /// By an origin that it claims, and its address.
+    Page(Arc<str>),
 }
 
-impl Budget {
-    fn spend(&mut self, states: usize, now: Instant) -> Result<(), Duration> {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.states = (self.states + passed * self.per_second).min(self.per_second.max(1.0));
-        self.filled = now;
-        if self.states >= 1.0 {
-            self.states -= states as f64;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64(((1.0 - self.states) / self.per_second).min(3600.0)))
-    }
+/// Where the states come from that someone may ask about.
+#[derive(Debug)]
+enum States {
+    /// There are as many as the server can answer.
+    Any,
+    Own(Mutex<Bucket>),
+    /// All pages' students of an origin and an address together, however many tickets they have.
+    Page(Arc<Buckets<(Arc<str>, IpAddr)>>, (Arc<str>, IpAddr)),
 }
 
 impl Visitor {
@@ -227,9 +257,10 @@ impl Visitor {
     pub fn anyone() -> Self {
         Visitor {
             name: "anyone".into(),
-            policies: None,
+            identity: Identity::None,
+            rights: Rights::default(),
             grants: vec![Grant::Actions, Grant::Submit, Grant::Weights],
-            budget: None,
+            states: States::Any,
             max_connections: usize::MAX,
             connections: Arc::default(),
         }
@@ -247,18 +278,13 @@ impl Visitor {
                 }
             });
         }
-        let budget = match rights.states_per_second {
-            None => None,
-            Some(rate) if rate > 0.0 && rate.is_finite() => {
-                Some(Mutex::new(Budget { per_second: rate, states: rate.max(1.0), filled: Instant::now() }))
-            }
-            Some(rate) => return Err(format!("expected a positive number of states_per_second, got {rate}")),
-        };
         Ok(Visitor {
-            name: name.to_owned(),
-            policies: rights.policies.clone(),
+            name: name.into(),
+            identity: Identity::Machine,
+            rights: rights.clone(),
             grants,
-            budget,
+            states: rate(rights.states_per_second)?
+                .map_or(States::Any, |rate| States::Own(Mutex::new(Bucket::new(rate)))),
             max_connections: rights.connections.unwrap_or(usize::MAX),
             connections: Arc::default(),
         })
@@ -269,9 +295,26 @@ impl Visitor {
         &self.name
     }
 
+    /// The same, with how it is known.
+    pub fn who(&self) -> Who<'_> {
+        match &self.identity {
+            Identity::None => Who::Anyone(&self.name),
+            Identity::Machine => Who::Known(&self.name),
+            Identity::Page(_) => Who::Anyone(&self.name),
+        }
+    }
+
+    /// Who pays for what is held for it, if it is at this address.
+    pub fn payer(&self, address: IpAddr) -> Payer {
+        match self.identity {
+            Identity::Machine => Payer::Machine(self.name.clone()),
+            Identity::None | Identity::Page(_) => Payer::at(address),
+        }
+    }
+
     /// Whether it may ask this policy.
     pub fn may_ask(&self, policy: &str) -> bool {
-        self.policies.as_ref().is_none_or(|policies| policies.iter().any(|allowed| allowed == policy))
+        self.rights.policies.as_ref().is_none_or(|policies| policies.iter().any(|allowed| allowed == policy))
     }
 
     /// Whether its connections may carry this.
@@ -281,7 +324,11 @@ impl Visitor {
 
     /// Takes so many states from its budget, or says how long to wait for the next ones.
     pub fn spend(&self, states: usize) -> Result<(), Duration> {
-        self.budget.as_ref().map_or(Ok(()), |budget| lock(budget).spend(states, Instant::now()))
+        match &self.states {
+            States::Any => Ok(()),
+            States::Own(bucket) => lock(bucket).spend(states as f64),
+            States::Page(buckets, page) => buckets.spend(page, states as f64),
+        }
     }
 
     /// One more connection, unless it has too many.
@@ -308,15 +355,52 @@ pub(crate) struct Doorkeeper {
     pages: Option<Rights>,
     /// Connections of all pages' students together.
     page_connections: Arc<AtomicUsize>,
+    page_states: Option<Arc<Buckets<(Arc<str>, IpAddr)>>>,
     ticket_lifetime: Duration,
-    tickets: Mutex<Tickets>,
+    tickets: Arc<Tickets>,
 }
 
-/// Tickets by the hash of their text, in the order they were issued.
+/// Tickets that are given and not used.
 #[derive(Default)]
 struct Tickets {
-    issued: HashMap<String, (Arc<Visitor>, Instant)>,
-    order: std::collections::VecDeque<(Instant, String)>,
+    issued: Mutex<Issued>,
+    /// How many of them who has; each is counted in the ticket.
+    counts: Counts<Issuer>,
+}
+
+/// Tickets by the hash of their text, and in the order in which they were given.
+#[derive(Default)]
+struct Issued {
+    by_hash: HashMap<String, Ticket>,
+    order: VecDeque<(Instant, String)>,
+}
+
+struct Ticket {
+    whose: Whose,
+    end: Instant,
+    _counted: Vec<Counted<Issuer>>,
+}
+
+/// Whose a ticket is: that a machine still has its token, and an origin its rights, is looked at when the ticket is used.
+enum Whose {
+    Machine(Arc<Visitor>),
+    Page(Arc<str>),
+}
+
+/// Who has tickets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Issuer {
+    Pages,
+    One(Payer),
+}
+
+/// Why there is no ticket.
+#[derive(Debug)]
+pub(crate) enum NoTicket {
+    /// There are too many that nobody has used; in this time the first of them is over at the latest.
+    Full(Duration),
+    /// The system has no randomness.
+    Chance,
 }
 
 impl Doorkeeper {
@@ -326,51 +410,80 @@ impl Doorkeeper {
     }
 
     /// A student of a page whose origin is allowed.
-    pub fn page(&self, origin: &str) -> Option<Arc<Visitor>> {
+    pub fn page(&self, origin: &str, address: IpAddr) -> Option<Arc<Visitor>> {
         // The rights were tried when the server started.
         let mut visitor = Visitor::new(&format!("page {origin}"), self.pages.as_ref()?).ok()?;
+        let origin: Arc<str> = origin.into();
         visitor.connections = self.page_connections.clone();
+        visitor.identity = Identity::Page(origin.clone());
+        if let Some(states) = &self.page_states {
+            visitor.states = States::Page(states.clone(), (origin, network(address)));
+        }
         Some(Arc::new(visitor))
     }
 
     /// A ticket for someone, and how long it is good.
     ///
     /// # Errors
-    /// If the system has no randomness.
-    pub fn issue(&self, visitor: Arc<Visitor>) -> Result<(String, Duration), getrandom::Error> {
+    /// See [`NoTicket`].
+    pub fn issue(&self, visitor: Arc<Visitor>, address: IpAddr) -> Result<(String, Duration), NoTicket> {
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
+        getrandom::fill(&mut secret).map_err(|_| NoTicket::Chance)?;
         let ticket = hex(&secret);
         let (hash, now) = (sha256(ticket.as_bytes()), Instant::now());
-        let mut tickets = lock(&self.tickets);
-        tickets.forget(now, MAX_TICKETS - 1);
-        tickets.issued.insert(hash.clone(), (visitor, now + self.ticket_lifetime));
-        tickets.order.push_back((now + self.ticket_lifetime, hash));
+        let Tickets { issued, counts } = &*self.tickets;
+        let mut issued = lock(issued);
+        issued.forget(now);
+        let payer = visitor.payer(address);
+        let (shares, whose) = match &visitor.identity {
+            Identity::Page(origin) => {
+                let shares = vec![(Issuer::One(payer), ADDRESS_TICKETS), (Issuer::Pages, PAGE_TICKETS)];
+                (shares, Whose::Page(origin.clone()))
+            }
+            _ => (vec![(Issuer::One(payer), MACHINE_TICKETS)], Whose::Machine(visitor.clone())),
+        };
+        let counted: Option<Vec<_>> =
+            shares.into_iter().map(|(issuer, most)| counts.take(issuer, 1, most)).collect();
+        let Some(_counted) = counted else { return Err(NoTicket::Full(self.ticket_lifetime)) };
+        let end = now + self.ticket_lifetime;
+        issued.order.push_back((end, hash.clone()));
+        issued.by_hash.insert(hash, Ticket { whose, end, _counted });
         Ok((ticket, self.ticket_lifetime))
     }
 
-    /// Whose ticket this is; it is none any more.
-    pub fn redeem(&self, ticket: &str) -> Option<Arc<Visitor>> {
-        let (visitor, end) = lock(&self.tickets).issued.remove(&sha256(ticket.as_bytes()))?;
-        (Instant::now() < end).then_some(visitor)
-    }
-}
-
-impl Tickets {
-    /// Forgets what is over, and the oldest beyond so many.
-    fn forget(&mut self, now: Instant, most: usize) {
-        while let Some((end, _)) = self.order.front()
-            && (*end <= now || self.order.len() > most)
-        {
-            if let Some((_, hash)) = self.order.pop_front() {
-                self.issued.remove(&hash);
+    /// Whose ticket this is, which somebody at this address shows; it is none any more.
+    pub fn redeem(&self, ticket: &str, address: IpAddr) -> Option<Arc<Visitor>> {
+        let ticket = {
+            let mut issued = lock(&self.tickets.issued);
+            issued.forget(Instant::now());
+            issued.by_hash.remove(&sha256(ticket.as_bytes()))?
+        };
+        match ticket.whose {
+            _ if ticket.end <= Instant::now() => None,
+            Whose::Machine(machine) => {
+                self.machines.values().find(|known| known.name() == machine.name()).cloned()
             }
+            Whose::Page(origin) => self.page(&origin, address),
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Issued {
+    /// Forgets what is over or was used.
+    fn forget(&mut self, now: Instant) {
+        while let Some((end, hash)) = self.order.front()
+            && (*end <= now || !self.by_hash.contains_key(hash))
+        {
+            if let Some((_, hash)) = self.order.pop_front() {
+                self.by_hash.remove(&hash);
+            }
+        }
+        // Used ones behind one that nobody uses.
+        if self.order.len() > 2 * self.by_hash.len() + 1024 {
+            let by_hash = &self.by_hash;
+            self.order.retain(|(_, hash)| by_hash.contains_key(hash));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -381,7 +494,11 @@ mod tests {
 
     fn access(machine: &str) -> Result<Doorkeeper, AccessError> {
         let text = format!(r#"{{"machines":[{{"name":"box"{machine}}}],"pages":{{"connections":2}}}}"#);
-        serde_json::from_str::<Access>(&text).unwrap().doorkeeper()
+        serde_json::from_str::<Access>(&text).unwrap().doorkeeper(None)
+    }
+
+    fn here() -> IpAddr {
+        IpAddr::from([127, 0, 0, 1])
     }
 
     fn sound() -> Doorkeeper {
@@ -423,50 +540,87 @@ mod tests {
     #[test]
     fn a_ticket_is_good_once() {
         let doorkeeper = sound();
-        let (ticket, _) = doorkeeper.issue(doorkeeper.machine(TOKEN).unwrap()).unwrap();
-        assert!(doorkeeper.redeem("a guess").is_none());
-        assert_eq!(doorkeeper.redeem(&ticket).unwrap().name(), "box");
-        assert!(doorkeeper.redeem(&ticket).is_none());
+        let (ticket, _) = doorkeeper.issue(doorkeeper.machine(TOKEN).unwrap(), here()).unwrap();
+        assert!(doorkeeper.redeem("a guess", here()).is_none());
+        assert_eq!(doorkeeper.redeem(&ticket, here()).unwrap().name(), "box");
+        assert!(doorkeeper.redeem(&ticket, here()).is_none());
     }
 
     #[test]
     fn a_ticket_is_good_for_a_while() {
         let doorkeeper = Doorkeeper { ticket_lifetime: Duration::ZERO, ..sound() };
-        let (ticket, _) = doorkeeper.issue(doorkeeper.page("https://a.example").unwrap()).unwrap();
-        assert!(doorkeeper.redeem(&ticket).is_none());
+        let (ticket, _) = doorkeeper.issue(page(&doorkeeper, here()), here()).unwrap();
+        assert!(doorkeeper.redeem(&ticket, here()).is_none());
+    }
+
+    fn page(doorkeeper: &Doorkeeper, address: IpAddr) -> Arc<Visitor> {
+        doorkeeper.page("https://a.example", address).unwrap()
+    }
+
+    fn address(number: usize) -> IpAddr {
+        IpAddr::from((0x0a00_0000 + number as u32).to_be_bytes())
     }
 
     #[test]
-    fn tickets_are_bounded() {
-        let mut tickets = Tickets::default();
-        let (now, visitor) = (Instant::now(), Arc::new(Visitor::anyone()));
-        for i in 0..5 {
-            let end = now + Duration::from_secs(i);
-            tickets.issued.insert(i.to_string(), (visitor.clone(), end));
-            tickets.order.push_back((end, i.to_string()));
+    fn tickets_are_refused_when_there_are_too_many_and_none_is_lost() {
+        let doorkeeper = sound();
+        let give = |visitor, from| doorkeeper.issue(visitor, from).ok().map(|(ticket, _)| ticket);
+        let machine = || doorkeeper.machine(TOKEN).unwrap();
+        let (first, of_machine) = (give(page(&doorkeeper, here()), here()), give(machine(), here()));
+        // One address, then many: each has its share, and all pages together theirs.
+        let given =
+            (0..2 * ADDRESS_TICKETS).filter(|_| give(page(&doorkeeper, address(0)), address(0)).is_some());
+        assert_eq!(given.count(), ADDRESS_TICKETS);
+        let flood =
+            (1..80_000).filter(|i| give(page(&doorkeeper, address(i / 200)), address(i / 200)).is_some());
+        assert_eq!(flood.count() + 1 + ADDRESS_TICKETS, PAGE_TICKETS);
+        // A machine has its own.
+        let given = (0..2 * MACHINE_TICKETS).filter(|_| give(machine(), here()).is_some());
+        assert_eq!(given.count() + 1, MACHINE_TICKETS);
+        for ticket in [first, of_machine] {
+            assert!(doorkeeper.redeem(&ticket.unwrap(), here()).is_some(), "it was given before all these");
         }
-        tickets.forget(now + Duration::from_secs(1), 2);
-        assert_eq!(tickets.order.iter().map(|(_, hash)| hash.as_str()).collect::<Vec<_>>(), ["3", "4"]);
-        assert_eq!(tickets.issued.len(), 2);
+        assert!(give(page(&doorkeeper, here()), here()).is_some() && give(machine(), here()).is_some());
+        assert!(lock(&doorkeeper.tickets.issued).order.len() <= PAGE_TICKETS + MACHINE_TICKETS + 2);
     }
 
     #[test]
-    fn a_budget_lets_a_large_request_pass_and_makes_the_next_one_wait() {
-        let start = Instant::now();
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let mut budget = Budget { per_second: 10.0, states: 10.0, filled: start };
-        assert_eq!(budget.spend(64, at(0.0)), Ok(()));
-        let pause = budget.spend(1, at(1.0)).unwrap_err().as_secs_f64();
-        assert!((pause - 4.5).abs() < 1e-6, "{pause}: 64 of 20 are spent, and one more is needed");
-        assert_eq!(budget.spend(1, at(5.6)), Ok(()));
-        assert_eq!((0..20).filter(|_| budget.spend(1, at(100.0)).is_ok()).count(), 10, "a second's worth");
+    fn a_quota_of_pages_is_by_origin_and_address_whatever_the_ticket() {
+        let json = r#"{"pages":{"states_per_second":200}}"#;
+        let doorkeeper = serde_json::from_str::<Access>(json).unwrap().doorkeeper(None).unwrap();
+        let asks = |origin: &str, from: IpAddr| {
+            let (ticket, _) = doorkeeper.issue(doorkeeper.page(origin, here()).unwrap(), here()).unwrap();
+            doorkeeper.redeem(&ticket, from).unwrap().spend(100).is_ok()
+        };
+        let passed = (0..100).filter(|_| asks("https://a.example", address(1))).count();
+        assert!((2..=3).contains(&passed), "{passed} hundreds of states");
+        assert!(asks("https://b.example", address(1)) && asks("https://a.example", address(2)));
+    }
+
+    #[test]
+    fn who_is_known_before_and_after_keeps_what_it_has() {
+        let file = |machine: &str| {
+            let hash = sha256(TOKEN.as_bytes());
+            let text = format!(r#"{{"machines":[{{"name":"box","token_sha256":"{hash}"{machine}}}]}}"#);
+            serde_json::from_str::<Access>(&text).unwrap()
+        };
+        let first = file(r#","states_per_second":10"#).doorkeeper(None).unwrap();
+        let (ticket, _) = first.issue(first.machine(TOKEN).unwrap(), here()).unwrap();
+        assert!(first.machine(TOKEN).unwrap().spend(1000).is_ok());
+        let same = file(r#","states_per_second":10"#).doorkeeper(Some(&first)).unwrap();
+        assert!(same.machine(TOKEN).unwrap().spend(1).is_err(), "its quota is spent");
+        assert!(same.redeem(&ticket, here()).is_some());
+        let (ticket, _) = same.issue(same.machine(TOKEN).unwrap(), here()).unwrap();
+        let other = file(r#","states_per_second":20"#).doorkeeper(Some(&same)).unwrap();
+        assert!(other.machine(TOKEN).unwrap().spend(1).is_ok(), "another quota");
+        let nobody = Access { machines: Vec::new(), ..file("") }.doorkeeper(Some(&other)).unwrap();
+        assert!(nobody.machine(TOKEN).is_none() && nobody.redeem(&ticket, here()).is_none());
     }
 
     #[test]
     fn connections_are_counted_until_they_end() {
         let doorkeeper = sound();
-        let (a, b) =
-            (doorkeeper.page("https://a.example").unwrap(), doorkeeper.page("https://b.example").unwrap());
+        let (a, b) = (page(&doorkeeper, here()), doorkeeper.page("https://b.example", here()).unwrap());
         let (first, second) = (a.enter(), b.enter());
         assert!(first.is_some() && second.is_some() && a.enter().is_none());
         drop(second);

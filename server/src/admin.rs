@@ -12,13 +12,20 @@
 //! | `POST /policies/NAME/shadow` | the body's model is asked what the policy is asked, and compared |
 //! | `DELETE /policies/NAME/shadow` | it is not any more |
 //!
-//! Every request needs the header `authorization: Bearer TOKEN`. A model that does not load, fit or answer is refused
-//! with 422 and the reason, and nothing changes. Answers are JSON: `{"version": 3}` or `{"error": "..."}`.
+//! Every request but `GET /healthz` and `/readyz`, for probes, needs the header `authorization: Bearer TOKEN`. A model that does not
+//! load, fit or answer is refused with 422 and the reason, and nothing changes. Answers are JSON: `{"version": 3}` or `{"error": "..."}`.
+//!
+//! Whoever has not shown the token yet is a stranger: strangers have few places and little time, and the newest takes the place of the
+//! oldest, so that none of them is in an operator's way. An address that shows wrong tokens is told to wait, unless it then has the right
+//! one.
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Who};
 use crate::batcher::Rows;
+use crate::budget::{Buckets, Payer, Rate};
 use crate::candidate::{self, CandidateError};
-use crate::http::{Answer, HEADER_BYTES, respond};
+use crate::hosts;
+use crate::http::{Answer, HEADER_BYTES, respond, seconds, text};
+use crate::metrics;
 use crate::policies::{ChangeKind, Policies, Release, sha256};
 use crate::{ServerError, admission};
 use bytes::Bytes;
@@ -31,25 +38,28 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use oto_policy::tensors::MAX_MODEL_BYTES;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-/// Operators' connections at once.
+/// Operators' connections at once, and strangers'.
 const CONNECTIONS: usize = 16;
+const STRANGERS: usize = 16;
+/// Wrong tokens of one address.
+const GUESSES: Rate = Rate { per_second: 0.5, most: 8.0 };
 /// For all of one connection, its models included.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// For the headers of a request.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// What Prometheus is told that it reads.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const HEADER_TIME: Duration = Duration::from_secs(5);
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -59,6 +69,19 @@ pub struct Admin {
     /// The hash of the token: what is compared takes no longer for a better guess.
     token: String,
     audit: Option<Audit>,
+    guesses: Buckets<Payer>,
+}
+
+/// A connection, and whether it has shown the token.
+struct Visit {
+    task: AbortHandle,
+    known: Arc<AtomicBool>,
+}
+
+/// Who sent a request, over which connection.
+struct Sender {
+    address: IpAddr,
+    known: Arc<AtomicBool>,
 }
 
 /// Why a request did nothing.
@@ -66,6 +89,10 @@ pub struct Admin {
 enum Refusal {
     #[error("expected the operator's bearer token")]
     Token,
+    #[error("expected the operator's bearer token, got too many that are not")]
+    Guesses(Duration),
+    #[error("expected one header Host")]
+    Host,
     #[error("there is nothing here")]
     Nothing,
     #[error("expected percent=P with P from 0 to 100")]
@@ -84,6 +111,8 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Refusal::Token => StatusCode::UNAUTHORIZED,
+            Refusal::Guesses(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Host => StatusCode::BAD_REQUEST,
             Refusal::Nothing
             | Refusal::Server(ServerError::UnknownPolicy(_))
             | Refusal::Candidate(CandidateError::Server(ServerError::UnknownPolicy(_))) => {
@@ -108,13 +137,13 @@ struct Wanted<'a> {
 impl Admin {
     /// A door to these policies for whoever has this token.
     pub fn new(policies: Policies, token: &str, audit: Option<Audit>) -> Self {
-        Admin { policies, token: sha256(token.as_bytes()), audit }
+        Admin { policies, token: sha256(token.as_bytes()), audit, guesses: Buckets::new(GUESSES) }
     }
 
     /// Serves until `shutdown` is done; then it hangs up.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let admin = Arc::new(self);
-        let mut connections = JoinSet::new();
+        let (mut connections, mut visits) = (JoinSet::new(), VecDeque::<Visit>::new());
         let mut shutdown = pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -122,21 +151,34 @@ impl Admin {
                 accepted = listener.accept() => accepted,
             };
             while connections.try_join_next().is_some() {}
-            match accepted {
-                // One more than those hangs up: the operator is busy enough.
-                Ok((stream, address)) if connections.len() < CONNECTIONS => {
-                    connections.spawn(timeout(CONNECTION_TIME, admin.clone().serve(stream, address.ip())));
-                }
-                Ok(_) => {}
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            visits.retain(|visit| !visit.task.is_finished());
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let stranger = |visit: &Visit| !visit.known.load(Ordering::Relaxed);
+            let strangers = visits.iter().filter(|visit| stranger(visit)).count();
+            if visits.len() - strangers >= CONNECTIONS {
+                // One more hangs up: the operator is busy enough.
+                continue;
             }
+            if strangers >= STRANGERS
+                && let Some(oldest) = visits.iter().position(stranger)
+                && let Some(oldest) = visits.remove(oldest)
+            {
+                oldest.task.abort();
+            }
+            let known = Arc::<AtomicBool>::default();
+            let sender = Sender { address: address.ip(), known: known.clone() };
+            let task = connections.spawn(timeout(CONNECTION_TIME, admin.clone().serve(stream, sender)));
+            visits.push_back(Visit { task, known });
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, address: IpAddr) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, sender: Sender) {
         let answer = |request| {
-            let admin = self.clone();
-            async move { Ok::<_, Infallible>(admin.answer(request, address).await) }
+            let (admin, sender) = (&self, &sender);
+            async move { Ok::<_, Infallible>(admin.answer(request, sender).await) }
         };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -147,46 +189,87 @@ impl Admin {
         drop(connection.await);
     }
 
-    async fn answer(&self, request: Request<Incoming>, address: IpAddr) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, sender: &Sender) -> Answer {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        if method == Method::GET && uri.path() == "/metrics" && self.is_operator(request.headers()) {
-            return respond(StatusCode::OK, METRICS_TYPE, self.policies.metrics_text().into());
+        match uri.path() {
+            "/healthz" => return text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.policies.is_empty() => {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "there are no policies\n");
+            }
+            "/readyz" => return text(StatusCode::OK, "ready\n"),
+            _ => {}
+        }
+        let named = hosts::named(request.version(), &uri, request.headers()).map(drop);
+        let entered = named.map_err(|_| Refusal::Host).and_then(|()| self.enter(request.headers(), sender));
+        if method == Method::GET && uri.path() == "/metrics" && entered.is_ok() {
+            let accept =
+                request.headers().get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+            let accept = accept.collect::<Vec<_>>().join(",");
+            let (mime, body) = metrics::negotiated(&accept, self.policies.metrics_text());
+            return respond(StatusCode::OK, mime, body.into());
         }
         let wanted = wanted(uri.path(), uri.query().unwrap_or_default());
-        let result = match (self.is_operator(request.headers()), &wanted) {
-            (false, _) => Err(Refusal::Token),
-            (true, None) if method == Method::GET && uri.path() == "/policies" => {
+        let result = match (entered, &wanted) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), None) if method == Method::GET && uri.path() == "/policies" => {
                 Ok(self.policies.operators_list())
             }
-            (true, None) => Err(Refusal::Nothing),
-            (true, Some(wanted)) => self
+            (Ok(()), None) => Err(Refusal::Nothing),
+            (Ok(()), Some(wanted)) => self
                 .change(&method, wanted, request.into_body())
                 .await
                 .map(|version| json!({ "version": version })),
         };
-        if let Some(wanted) = &wanted {
-            self.note(address, word(&method, wanted.what), &wanted.policy, result.as_ref().err());
+        match (&wanted, result.as_ref().err()) {
+            (Some(wanted), refusal) => {
+                self.note(sender.address, word(&method, wanted.what), Some(&wanted.policy), refusal);
+            }
+            (None, Some(refusal @ (Refusal::Token | Refusal::Guesses(_)))) => {
+                self.note(sender.address, "operator", None, Some(refusal));
+            }
+            (None, _) => {}
         }
-        let (status, json) = match result {
-            Ok(json) => (StatusCode::OK, json),
-            Err(refusal) => (refusal.status(), json!({ "error": refusal.to_string() })),
+        let (status, json, pause) = match result {
+            Ok(json) => (StatusCode::OK, json, None),
+            Err(refusal) => {
+                let pause = if let Refusal::Guesses(pause) = refusal { Some(pause) } else { None };
+                (refusal.status(), json!({ "error": refusal.to_string() }), pause)
+            }
         };
         let mut answer = respond(status, "application/json", Bytes::from(json.to_string()));
-        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let headers = answer.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(pause) = pause {
+            headers.insert(header::RETRY_AFTER, seconds(pause));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         answer
     }
 
+    /// Whether a request shows the token. A wrong one costs its address something, no other address, and nobody the right one.
+    fn enter(&self, headers: &HeaderMap, sender: &Sender) -> Result<(), Refusal> {
+        if self.is_operator(headers) {
+            sender.known.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let guessed = self.guesses.spend(&Payer::at(sender.address), 1.0);
+        Err(guessed.map_or_else(Refusal::Guesses, |()| Refusal::Token))
+    }
+
     /// Notes in both logs what was done, or why not.
-    fn note(&self, address: IpAddr, what: &'static str, policy: &str, refusal: Option<&Refusal>) {
+    fn note(&self, address: IpAddr, what: &'static str, policy: Option<&str>, refusal: Option<&Refusal>) {
         let verdict = refusal.map_or_else(|| "granted".to_owned(), Refusal::to_string);
         match refusal {
             None => info!(%address, what, policy, "the operator's wish is done"),
-            Some(Refusal::Token) => debug!(%address, what, policy, verdict, "somebody is no operator"),
+            Some(Refusal::Token | Refusal::Guesses(_)) => {
+                debug!(%address, what, policy, verdict, "somebody is no operator")
+            }
             Some(_) => warn!(%address, what, policy, verdict, "the operator's wish is refused"),
         }
         if let Some(audit) = &self.audit {
-            let who = (!matches!(refusal, Some(Refusal::Token))).then_some("operator");
-            audit.note(who, Some(address), what, Some(policy), verdict);
+            let stranger = matches!(refusal, Some(Refusal::Token | Refusal::Guesses(_) | Refusal::Host));
+            let who = if stranger { Who::Nobody } else { Who::Operator };
+            audit.note(who, Some(address), what, policy, &verdict);
         }
     }
 

@@ -1,20 +1,48 @@
 //! Who is let in: by token at the handshake, by ticket in `hello`, and what the audit log has of it.
 
 use crate::access::{Doorkeeper, Entered, Visitor};
+use crate::audit::Who;
+use crate::budget::{Account, Buckets, Counted, Counts, Payer, Pool, Rate, network};
 use crate::metrics::Metrics;
 use crate::peer::{End, refused};
+use crate::reload::Reload;
 use crate::{ServerConfig, ServerError};
 use hyper::header::{self, HeaderMap};
-use oto_proto::{ErrorCode, Hello};
+use oto_proto::{ClientMessage, ErrorCode, ErrorMessage, Hello};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::debug;
+
+/// What a connection may have held before its `hello`, without a share of what all strangers have.
+const STRANGE_BYTES: usize = 16 << 10;
+/// Strangers may have held one byte of so many.
+const STRANGERS: usize = 16;
+/// A text up to here is read at once. A longer one costs its sender a share of the work that all do, and waits until no other one is
+/// being read.
+const SHORT_TEXT: usize = 16 << 10;
+/// Bytes of longer texts that one peer has read.
+const TEXTS: Rate = Rate { per_second: (1 << 20) as f64, most: (8 << 20) as f64 };
+/// Tickets and wrong tokens of one peer.
+const KNOCKS: Rate = Rate { per_second: 16.0, most: 256.0 };
 
 /// A server at work.
 pub(crate) struct Server {
     pub config: ServerConfig,
-    pub doorkeeper: Option<Doorkeeper>,
+    reload: Reload,
     anyone: Arc<Visitor>,
+    /// For messages and requests.
+    pool: Pool,
+    /// For what comes before `hello`.
+    strangers: Pool,
+    texts: Buckets<Payer>,
+    knocks: Buckets<Payer>,
+    /// Connections by address.
+    addresses: Counts<IpAddr>,
+    /// Long work is done one after the other, beside what answers.
+    lane: Arc<Semaphore>,
 }
 
 /// Who is at the other end of a connection.
@@ -23,6 +51,15 @@ pub(crate) struct Caller {
     pub address: IpAddr,
     /// Who it is, where a token said so.
     pub visitor: Option<Arc<Visitor>>,
+    /// Counts as the address's, where a proxy's connection does not.
+    pub place: Option<Arc<Counted<IpAddr>>>,
+}
+
+impl Caller {
+    /// Somebody at an address.
+    pub fn at(address: IpAddr) -> Self {
+        Caller { address, visitor: None, place: None }
+    }
 }
 
 /// What the header with a bearer token says.
@@ -38,8 +75,70 @@ pub(crate) enum Bearer {
 impl Server {
     /// Reads the tokens of those who may.
     pub fn new(config: ServerConfig) -> Result<Self, ServerError> {
-        let doorkeeper = config.access.as_ref().map(|access| access.doorkeeper()).transpose()?;
-        Ok(Server { config, doorkeeper, anyone: Arc::new(Visitor::anyone()) })
+        let reload = config.reload.clone();
+        if let Some(access) = &config.access {
+            reload.begin(access)?;
+        }
+        let (anyone, bytes) = (Arc::new(Visitor::anyone()), config.limits.bytes);
+        Ok(Server {
+            config,
+            reload,
+            anyone,
+            pool: Pool::new(bytes - bytes / STRANGERS),
+            strangers: Pool::new(bytes / STRANGERS),
+            texts: Buckets::new(TEXTS),
+            knocks: Buckets::new(KNOCKS),
+            addresses: Counts::default(),
+            lane: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// Who lets people in, if anyone has to.
+    pub fn doorkeeper(&self) -> Option<Arc<Doorkeeper>> {
+        self.reload.doorkeeper()
+    }
+
+    /// One more connection of an address, unless it has so many.
+    pub fn enter(&self, address: IpAddr) -> Option<Counted<IpAddr>> {
+        self.addresses.take(network(address), 1, self.config.limits.per_address)
+    }
+
+    /// What a connection may have held before its `hello`.
+    pub fn stranger(&self, caller: &Caller) -> Account {
+        self.strangers.account(Payer::at(caller.address), STRANGE_BYTES)
+    }
+
+    /// What one may have held that was let in, `own` bytes without a share of what all have.
+    pub fn account(&self, visitor: &Visitor, caller: &Caller, own: usize) -> Account {
+        self.pool.account(visitor.payer(caller.address), own)
+    }
+
+    /// One more ticket or wrong token of this caller, or how long it is to wait.
+    pub fn knock(&self, caller: &Caller) -> Result<(), Duration> {
+        self.knocks.spend(&Payer::at(caller.address), 1.0)
+    }
+
+    /// Reads a text of a stranger.
+    pub async fn decode(&self, text: Utf8Bytes, caller: &Caller) -> Result<ClientMessage, End> {
+        let read = |text: &str| ClientMessage::decode(text).map_err(ErrorMessage::from);
+        if text.len() <= SHORT_TEXT {
+            return Ok(read(&text)?);
+        }
+        let spent = self.texts.spend(&Payer::at(caller.address), text.len() as f64);
+        spent.map_err(|pause| End::Overloaded(pause.max(self.config.limits.retry), "control"))?;
+        let work = self.aside(move || read(&text)).await;
+        Ok(work.unwrap_or_else(|| Err(ErrorMessage::new(ErrorCode::Internal, "reading it failed")))?)
+    }
+
+    /// Does something long beside what answers, after what others wanted done. None if it panics.
+    pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let turn = self.lane.clone().acquire_owned().await.ok()?;
+        let work = move || {
+            let done = work();
+            drop(turn);
+            done
+        };
+        tokio::task::spawn_blocking(work).await.ok()
     }
 
     /// Where everything is counted.
@@ -54,16 +153,18 @@ impl Server {
 
     /// Notes something in the audit log, and in the other one where that is wanted.
     pub fn note(&self, caller: &Caller, what: &'static str, policy: Option<&str>, verdict: &str) {
-        let who = caller.visitor.as_ref().map(|visitor| visitor.name());
-        debug!(who, address = %caller.address, what, policy, verdict, "asked");
+        let visitor = caller.visitor.as_ref();
+        let name = visitor.map(|visitor| visitor.name());
+        debug!(who = name, address = %caller.address, what, policy, verdict, "asked");
         if let Some(audit) = &self.config.audit {
+            let who = visitor.map_or(Who::Nobody, |visitor| visitor.who());
             audit.note(who, Some(caller.address), what, policy, verdict);
         }
     }
 
     /// Whose token a request shows.
     pub fn bearer(&self, headers: &HeaderMap) -> Bearer {
-        let (Some(doorkeeper), Some(value)) = (&self.doorkeeper, headers.get(header::AUTHORIZATION)) else {
+        let (Some(doorkeeper), Some(value)) = (self.doorkeeper(), headers.get(header::AUTHORIZATION)) else {
             return Bearer::Absent;
         };
         match bearer_token(value).and_then(|token| doorkeeper.machine(token)) {
@@ -86,13 +187,13 @@ impl Server {
     }
 
     fn admitted(&self, hello: &Hello, caller: &mut Caller) -> Result<(Arc<Visitor>, Entered), End> {
-        if let Some(doorkeeper) = &self.doorkeeper
+        if let Some(doorkeeper) = self.doorkeeper()
             && caller.visitor.is_none()
         {
             let Some(ticket) = &hello.ticket else {
                 return Err(refused(ErrorCode::Forbidden, "expected a ticket or a token, got neither"));
             };
-            let Some(visitor) = doorkeeper.redeem(ticket) else {
+            let Some(visitor) = doorkeeper.redeem(ticket, caller.address) else {
                 return Err(refused(
                     ErrorCode::Forbidden,
                     "expected a ticket that is good, got one that is not",
@@ -105,7 +206,7 @@ impl Server {
             let message = format!("policy {:?} is not granted to this student", hello.policy);
             return Err(refused(ErrorCode::Forbidden, message));
         }
-        let entered = visitor.enter().ok_or(End::Overloaded(self.config.limits.retry))?;
+        let entered = visitor.enter().ok_or(End::Overloaded(self.config.limits.retry, "visitor"))?;
         Ok((visitor, entered))
     }
 }

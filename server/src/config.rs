@@ -5,7 +5,10 @@ use crate::ServerError;
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::dataset::DatasetStore;
+use crate::hosts::{Hosts, same_origin};
+use crate::proxy::TrustedProxies;
 use crate::queue::QueueLimits;
+use crate::reload::Reload;
 use crate::seldom::Seldom;
 use crate::simulation::Pace;
 use crate::tls::Tls;
@@ -26,12 +29,18 @@ pub struct ServerConfig {
     /// Origins of pages that may teach their students here, beside the server's own: `https://example.org`. A client
     /// that names no origin is no browser and may always.
     pub origins: Vec<String>,
+    /// What the server is called; by default anything, but pages are its own only if their name is surely the server's.
+    pub hosts: Hosts,
+    /// Proxies that say whose connections they pass on; by default none.
+    pub proxies: TrustedProxies,
     /// Where students' transitions go; by default nowhere, and none are taken.
     pub collecting: Collecting,
     /// Whether anyone who can reach the server may have the policies' bytes; not by default.
     pub share_weights: bool,
     /// Who may use the server, and what they may; by default everyone, and everything it offers.
     pub access: Option<Access>,
+    /// The way to give the server another description of who may, while it runs.
+    pub reload: Reload,
     /// Where it is noted who wanted what and what they got; by default nowhere.
     pub audit: Option<Audit>,
     /// The certificate of a server that speaks TLS; by default it does not.
@@ -103,13 +112,21 @@ impl ServerConfig {
             policies,
             assets: None,
             origins: Vec::new(),
+            hosts: Hosts::default(),
+            proxies: TrustedProxies::default(),
             collecting: Collecting::default(),
             share_weights: false,
             access: None,
+            reload: Reload::default(),
             audit: None,
             tls: None,
             limits: Limits::default(),
         }
+    }
+
+    /// Whether a page of this origin may use the server although it did not come from it.
+    pub(crate) fn is_friend(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| same_origin(allowed, origin))
     }
 
     /// Looks at what a server would refuse to begin with: tokens and rights, and origins that no page has.
@@ -117,7 +134,10 @@ impl ServerConfig {
     /// # Errors
     /// The first of these.
     pub fn check(&self) -> Result<(), ServerError> {
-        self.access.as_ref().map(|access| access.doorkeeper()).transpose()?;
+        self.access.as_ref().map(|access| access.doorkeeper(None)).transpose()?;
+        if let Some(name) = self.hosts.first_wrong() {
+            return Err(ServerError::HostName(name.to_owned()));
+        }
         match self.origins.iter().find(|origin| !is_origin(origin)) {
             Some(origin) => Err(ServerError::Origin(origin.clone())),
             None => Ok(()),
@@ -138,10 +158,10 @@ pub trait Assets: Send + Sync {
     fn get(&self, path: &str) -> Option<Cow<'static, [u8]>>;
 }
 
-/// How much a server gives before it refuses. The defaults bound its memory to a few gigabytes at worst.
+/// How much a server gives before it refuses. The defaults bound its memory to less than a gigabyte beside what policies need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Connections at once; one more is answered with 503.
+    /// Connections at once, or fewer where the system lets the process have fewer files open; one more is answered with 503.
     pub connections: usize,
     /// Connections at once from one address; an IPv6 network of /64 counts as one. By default as many as there may be.
     pub per_address: usize,
@@ -151,6 +171,9 @@ pub struct Limits {
     pub max_rows: u16,
     /// Bytes of one message, and of the states that a policy is asked for with it.
     pub message_bytes: usize,
+    /// Bytes of messages that are under way, and of requests until they are answered, over all connections; beside these, each
+    /// connection has some 48 KiB for itself. One address, or one machine, has at most a quarter.
+    pub bytes: usize,
     /// Malformed messages of one student before its connection is closed.
     pub refusals: u32,
     /// What waits for one policy.
@@ -167,6 +190,8 @@ pub struct Limits {
     pub http_timeout: Duration,
     /// For a student's `hello`.
     pub hello_timeout: Duration,
+    /// For all of a message, from its first byte on, whatever comes between its parts.
+    pub message_timeout: Duration,
     /// From one ping to the next on a silent connection, on average.
     pub ping_interval: Duration,
     /// For any sign of life from a student, pongs included.
@@ -197,6 +222,7 @@ impl Default for Limits {
             credits: 8,
             max_rows: 4096,
             message_bytes: 2 << 20,
+            bytes: 256 << 20,
             refusals: 100,
             queue: QueueLimits::default(),
             retry: Duration::from_secs(1),
@@ -205,6 +231,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             http_timeout: Duration::from_secs(300),
             hello_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(20),
             ping_interval: Duration::from_secs(20),
             peer_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(20),

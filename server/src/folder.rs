@@ -61,21 +61,39 @@ pub fn watch(
     mut log: impl FnMut(Event) + Send + 'static,
 ) -> Result<Sender<()>, ServerError> {
     let (stop, stopped) = channel();
-    let folder = folder.to_owned();
-    let mut known = stamps(&folder);
+    let mut looked = Looked { known: stamps(folder), folder: folder.to_owned(), policies };
     std::thread::Builder::new()
         .name("folder".into())
         .spawn(move || {
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                let now = stamps(&folder);
-                for path in changed(&known, &now) {
-                    log(publish(&path, &policies));
-                }
-                known = now;
+                looked.again(&mut log);
             }
         })
         .map_err(|_| ServerError::Thread("folder".into()))?;
     Ok(stop)
+}
+
+/// A way to look at the folder whenever one likes, for what has changed since.
+pub fn look(folder: &Path, policies: Policies, log: impl Fn(Event) + Send + 'static) -> impl FnMut() + Send {
+    let mut looked = Looked { known: stamps(folder), folder: folder.to_owned(), policies };
+    move || looked.again(&mut |event| log(event))
+}
+
+/// A folder as it was when it was looked at.
+struct Looked {
+    folder: PathBuf,
+    policies: Policies,
+    known: HashMap<PathBuf, Stamp>,
+}
+
+impl Looked {
+    fn again(&mut self, log: &mut impl FnMut(Event)) {
+        let now = stamps(&self.folder);
+        for path in changed(&self.known, &now) {
+            log(publish(&path, &self.policies));
+        }
+        self.known = now;
+    }
 }
 
 /// All files of the folder, and those of the runs in it.

@@ -10,8 +10,12 @@
 //! | `/v1/ticket` | POST: a ticket for one student's `hello` |
 //! | `/v2/...` | KServe's protocol, for programs that are no students (`kserve`) |
 //! | anything else | the site |
+//!
+//! A request names the server ([`crate::hosts`]), and what a browser makes of an answer is limited by its headers.
 
+use crate::access::NoTicket;
 use crate::admission::{Bearer, Caller, Server};
+use crate::hosts::{Host, WrongHost};
 use crate::kserve;
 use crate::stopping::Stopping;
 use bytes::Bytes;
@@ -21,7 +25,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use oto_proto::{Grant, PROTOCOL};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
@@ -30,6 +34,7 @@ use std::future::{Future, Ready, ready};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The most bytes of a request's headers.
@@ -50,6 +55,10 @@ type Answered = Result<Answer, Infallible>;
 pub(crate) struct Site {
     pub server: Arc<Server>,
     pub caller: Caller,
+    /// What the request calls the server.
+    host: Option<Host>,
+    /// Whether a proxy passed the request on, whose connection does not count as the caller's.
+    behind: bool,
     stopping: Stopping,
     upgrade: Arc<Mutex<Option<(OnUpgrade, Caller)>>>,
 }
@@ -60,20 +69,41 @@ impl Service<Request<Incoming>> for Site {
     type Future = Either<Ready<Answered>, Pin<Box<dyn Future<Output = Answered> + Send>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let mut site = self.clone();
+        if let Err(refusal) = site.receive(&request) {
+            return Either::Left(ready(Ok(site.guarded(refusal))));
+        }
         let below = request.uri().path().strip_prefix(kserve::ROOT);
         match below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            false => Either::Left(ready(Ok(self.answer(&mut request)))),
-            true => {
-                let site = self.clone();
-                Either::Right(Box::pin(async move { Ok(kserve::answer(site, request).await) }))
-            }
+            false => Either::Left(ready(Ok(site.guarded(site.answer(&mut request))))),
+            true => Either::Right(Box::pin(async move {
+                let answer = kserve::answer(&site, request).await;
+                Ok(site.guarded(answer))
+            })),
         }
     }
 }
 
+/// What a page of the site may do: run what came with it, and talk to teachers anywhere.
+const SITE_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; \
+    connect-src 'self' http: https: ws: wss:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// What is no page may do nothing.
+const NO_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+/// Headers of every answer, as OWASP's list has them.
+const GUARDS: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+/// Two years, of a server that speaks TLS.
+const ALWAYS_TLS: &str = "max-age=63072000";
+
 impl Site {
     pub fn new(server: Arc<Server>, caller: Caller, stopping: Stopping) -> Self {
-        Site { server, caller, stopping, upgrade: Arc::default() }
+        Site { server, caller, host: None, behind: false, stopping, upgrade: Arc::default() }
     }
 
     /// The upgrade that a student asked for and got, and who it is as far as its handshake said.
@@ -86,14 +116,59 @@ impl Site {
         self.stopping.has_begun()
     }
 
+    /// Looks at what a request calls the server, and at who sent it.
+    fn receive(&mut self, request: &Request<Incoming>) -> Result<(), Answer> {
+        let (config, headers) = (&self.server.config, request.headers());
+        // Probes call a server by its address, or not at all.
+        let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+        let old = request.version() < Version::HTTP_11 && !headers.contains_key(header::HOST);
+        match config.hosts.of(request.version(), request.uri(), headers) {
+            Ok(host) => self.host = Some(host),
+            Err(WrongHost::Other) if probe => {}
+            Err(WrongHost::Unusable) if probe && old => {}
+            Err(wrong) => {
+                let status = match wrong {
+                    WrongHost::Unusable => StatusCode::BAD_REQUEST,
+                    WrongHost::Other => StatusCode::MISDIRECTED_REQUEST,
+                };
+                return Err(sentence(status, &wrong.to_string()));
+            }
+        }
+        let client = config.proxies.client(self.caller.address, headers);
+        let client = client.map_err(|wrong| sentence(StatusCode::BAD_REQUEST, &wrong.to_string()))?;
+        self.behind = config.proxies.holds(self.caller.address);
+        self.caller.address = client;
+        Ok(())
+    }
+
+    /// An answer with the headers that keep a browser from doing more with it than is meant.
+    fn guarded(&self, mut answer: Answer) -> Answer {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return answer;
+        }
+        let headers = answer.headers_mut();
+        let page =
+            headers.get(header::CONTENT_TYPE).is_some_and(|mime| mime.as_bytes().starts_with(b"text/html"));
+        let policy = if page { SITE_POLICY } else { NO_POLICY };
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        for (name, value) in GUARDS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if self.server.config.tls.is_some() {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(ALWAYS_TLS));
+        }
+        answer
+    }
+
     fn answer(&self, request: &mut Request<Incoming>) -> Answer {
-        if request.method() == Method::POST && request.uri().path() == TICKET {
-            return self.ticket(request.headers());
+        if request.uri().path() == TICKET {
+            return match request.method() {
+                &Method::POST => self.ticket(request.headers()),
+                _ => not_allowed("POST"),
+            };
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            return not_allowed("GET, HEAD");
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -153,11 +228,11 @@ impl Site {
         let origin = headers.get(header::ORIGIN);
         let mut caller = self.caller.clone();
         let given = self.give_ticket(headers, &mut caller);
-        let verdict = given.as_ref().map_or_else(|(_, why)| *why, |_| "granted");
+        let verdict = given.as_ref().map_or_else(|refusal| refusal.why, |_| "granted");
         self.server.note(&caller, "ticket", None, verdict.trim_end());
         let mut answer = match given {
             Ok(json) => respond(StatusCode::OK, "application/json", json.into()),
-            Err((status, why)) => text(status, why),
+            Err(refusal) => refusal.answer(),
         };
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(origin) = origin.filter(|_| self.is_allowed(headers)) {
@@ -166,36 +241,42 @@ impl Site {
         answer
     }
 
-    fn give_ticket(
-        &self,
-        headers: &HeaderMap,
-        caller: &mut Caller,
-    ) -> Result<String, (StatusCode, &'static str)> {
-        let forbidden = |why| Err((StatusCode::FORBIDDEN, why));
-        let Some(doorkeeper) = &self.server.doorkeeper else {
-            return Err((StatusCode::NOT_FOUND, "no tickets are needed here\n"));
+    fn give_ticket(&self, headers: &HeaderMap, caller: &mut Caller) -> Result<String, Refusal> {
+        let refuse = |status, why| Err(Refusal { status, why, pause: None });
+        let Some(doorkeeper) = self.server.doorkeeper() else {
+            return refuse(StatusCode::NOT_FOUND, "no tickets are needed here\n");
         };
+        let bearer = self.server.bearer(headers);
+        if !matches!(bearer, Bearer::Machine(_)) {
+            self.server.knock(caller).map_err(too_often)?;
+        }
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-        let visitor = match (self.server.bearer(headers), origin) {
-            (Bearer::Unknown, _) => return Err((StatusCode::UNAUTHORIZED, "nobody has this token\n")),
+        let visitor = match (bearer, origin) {
+            (Bearer::Unknown, _) => return refuse(StatusCode::UNAUTHORIZED, NO_TOKEN),
             (Bearer::Machine(machine), _) => machine,
             (Bearer::Absent, None) => {
-                return Err((StatusCode::UNAUTHORIZED, "expected a bearer token or an allowed origin\n"));
+                return refuse(StatusCode::UNAUTHORIZED, "expected a bearer token or an allowed origin\n");
             }
             (Bearer::Absent, Some(_)) if !self.is_allowed(headers) => {
-                return forbidden("pages of this origin get no tickets here\n");
+                return refuse(StatusCode::FORBIDDEN, "pages of this origin get no tickets here\n");
             }
-            (Bearer::Absent, Some(origin)) => match doorkeeper.page(origin) {
+            (Bearer::Absent, Some(origin)) => match doorkeeper.page(origin, caller.address) {
                 Some(page) => page,
-                None => return forbidden("pages get tickets from their own server\n"),
+                None => return refuse(StatusCode::FORBIDDEN, "pages get tickets from their own server\n"),
             },
         };
         caller.visitor = Some(visitor.clone());
-        match doorkeeper.issue(visitor) {
+        match doorkeeper.issue(visitor, caller.address) {
             Ok((ticket, good)) => {
                 Ok(serde_json::json!({ "ticket": ticket, "seconds": good.as_secs() }).to_string())
             }
-            Err(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "there is no randomness\n")),
+            Err(NoTicket::Full(pause)) => {
+                self.server.metrics().dropped("tickets");
+                let (status, why) =
+                    (StatusCode::TOO_MANY_REQUESTS, "too many tickets that nobody has used\n");
+                Err(Refusal { status, why, pause: Some(pause) })
+            }
+            Err(NoTicket::Chance) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "there is no randomness\n"),
         }
     }
 
@@ -241,11 +322,12 @@ impl Site {
             Bearer::Machine(machine) => caller.visitor = Some(machine),
             Bearer::Unknown => {
                 self.server.note(&caller, "handshake", None, "unknown token");
-                return text(StatusCode::UNAUTHORIZED, "nobody has this token\n");
+                let knocked = self.server.knock(&caller).map_err(too_often);
+                return knocked.map_or_else(Refusal::answer, |()| text(StatusCode::UNAUTHORIZED, NO_TOKEN));
             }
         }
         if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
-            return text(StatusCode::BAD_REQUEST, "expected the WebSocket subprotocol oto.v1\n");
+            return text(StatusCode::BAD_REQUEST, NO_PROTOCOL);
         }
         let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
             return text(StatusCode::BAD_REQUEST, "expected the header Sec-WebSocket-Key\n");
@@ -253,6 +335,15 @@ impl Site {
         let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) else {
             return text(StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is no key\n");
         };
+        if self.behind {
+            let Some(place) = self.server.enter(caller.address) else {
+                self.server.metrics().dropped("address");
+                let (status, why) =
+                    (StatusCode::SERVICE_UNAVAILABLE, "too many connections of this address\n");
+                return Refusal { status, why, pause: Some(self.server.config.limits.retry) }.answer();
+            };
+            caller.place = Some(Arc::new(place));
+        }
         let upgrade = hyper::upgrade::on(request);
         *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, caller));
         let mut answer = Response::new(Full::default());
@@ -267,12 +358,11 @@ impl Site {
 
     /// Whether the page behind a request may use the server. Only browsers name an origin, and they do not lie about it.
     pub fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        let same = own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
-        same || self.server.config.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next() else { return true };
+        let (config, Ok(text)) = (&self.server.config, origin.to_str()) else { return false };
+        let own = self.host.as_ref().is_some_and(|host| config.hosts.owns(origin, host));
+        origins.next().is_none() && (own || config.is_friend(text))
     }
 
     fn asset(&self, path: &str, headers: &HeaderMap) -> Answer {
@@ -310,14 +400,58 @@ impl Site {
     }
 }
 
+const NO_TOKEN: &str = "nobody has this token\n";
+const NO_PROTOCOL: &str = "expected the WebSocket subprotocol oto.v1 in the header Sec-WebSocket-Protocol, which a proxy before \
+    this server has to pass on\n";
+
+/// Why something is not given, and how long to wait if it may be later.
+struct Refusal {
+    status: StatusCode,
+    why: &'static str,
+    pause: Option<Duration>,
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        let mut answer = text(self.status, self.why);
+        if let Some(pause) = self.pause {
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds(pause));
+        }
+        answer
+    }
+}
+
+fn too_often(pause: Duration) -> Refusal {
+    let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too often from this address\n");
+    Refusal { status, why, pause: Some(pause) }
+}
+
+/// Whole seconds, at least one.
+pub(crate) fn seconds(pause: Duration) -> HeaderValue {
+    HeaderValue::from(pause.as_secs_f32().ceil().max(1.0) as u32)
+}
+
+/// Another method was expected, one of these.
+pub(crate) fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = sentence(StatusCode::METHOD_NOT_ALLOWED, &format!("expected {allow}"));
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+fn sentence(status: StatusCode, why: &str) -> Answer {
+    respond(status, TEXT, Bytes::from(format!("{why}\n")))
+}
+
 /// Lets a page of this origin read the answer.
 fn allow(answer: &mut Answer, origin: &HeaderValue) {
     answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
 pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    respond(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+    respond(status, TEXT, Bytes::from_static(body.as_bytes()))
 }
 
 pub(crate) fn respond(status: StatusCode, mime: &'static str, body: Bytes) -> Answer {

@@ -11,18 +11,18 @@
 //! After NAME there may be `/versions/N`, which is refused unless N is what answers. A policy has one input,
 //! `observation` of shape `[rows, width]`, and one output, `action` of shape `[rows, width]`: FP32, or INT64 of width 1
 //! where the space is discrete. Requests wait in the same queue as students', and cost the same quota; machines show
-//! the same bearer tokens. Tensors are JSON's numbers; there is no binary data.
+//! the same bearer tokens. Tensors are JSON's numbers, or little-endian bytes after the JSON (the extension `binary_tensor_data`).
 
 use crate::access::Visitor;
 use crate::admission::Bearer;
-use crate::http::{Answer, Site, respond};
+use crate::http::{Answer, Site, respond, seconds};
 use crate::queue::{NotTaken, Request, Said};
 use crate::spans::Traced;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::StatusCode;
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, StatusCode};
 use oto_proto::{Space, TeacherInfo};
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor as Visit};
@@ -37,6 +37,14 @@ use tokio::time::{Instant, timeout};
 /// Where all of it is.
 pub(crate) const ROOT: &str = "/v2";
 
+/// The extension of bytes in place of numbers, and the header that says where the JSON before them ends.
+const BINARY: &str = "binary_tensor_data";
+const JSON_BYTES: &str = "inference-header-content-length";
+/// A request may have held this much without a share of what all have.
+const OWN_BYTES: usize = 16 << 10;
+/// A body up to here is read at once, a longer one after other long ones.
+const SHORT_BODY: usize = 64 << 10;
+
 const INPUT: &str = "observation";
 const OUTPUT: &str = "action";
 
@@ -45,8 +53,10 @@ const OUTPUT: &str = "action";
 enum Refusal {
     #[error("there is nothing here")]
     Nothing,
-    #[error("expected GET, or POST to infer")]
-    Method,
+    #[error("expected {0}")]
+    Method(&'static str),
+    #[error("expected a body as it is, without content-encoding, got one with {0:?}")]
+    Encoding(String),
     #[error("there is no policy {0:?} here")]
     Policy(String),
     #[error("version {0:?} does not answer, {1} does")]
@@ -61,7 +71,7 @@ enum Refusal {
     Request(String),
     #[error("too much at once: come again later")]
     Overloaded(Duration),
-    #[error("more than this machine's quota: come again later")]
+    #[error("more than the quota: come again later")]
     Quota(Duration),
     #[error("stopping, or without policies")]
     NotReady,
@@ -73,7 +83,8 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Refusal::Nothing | Refusal::Policy(_) | Refusal::Version(..) => StatusCode::NOT_FOUND,
-            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Token => StatusCode::UNAUTHORIZED,
             Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
             Refusal::Body(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -115,6 +126,19 @@ struct Infer {
     inputs: Vec<Tensor>,
     #[serde(default)]
     outputs: Vec<Output>,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// Those of a request, of its input and of its output; each has one.
+#[derive(Default, Deserialize)]
+struct Parameters {
+    /// Whether outputs that say nothing are bytes.
+    binary_data_output: Option<bool>,
+    /// How many bytes an input has.
+    binary_data_size: Option<usize>,
+    /// Whether an output is bytes.
+    binary_data: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +146,39 @@ struct Tensor {
     name: String,
     shape: Vec<usize>,
     datatype: String,
-    data: Numbers,
+    data: Option<Numbers>,
+    #[serde(default)]
+    parameters: Parameters,
 }
 
 #[derive(Deserialize)]
 struct Output {
     name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// What is asked, and how it is to be answered.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    id: Option<String>,
+    rows: usize,
+    observations: Vec<f32>,
+    /// Whether the actions are wanted as bytes.
+    binary: bool,
+}
+
+/// The body of an answer.
+struct Reply {
+    body: Bytes,
+    /// Bytes of its JSON, if others follow.
+    json: Option<usize>,
+}
+
+impl From<Value> for Reply {
+    fn from(json: Value) -> Self {
+        Reply { body: json.to_string().into(), json: None }
+    }
 }
 
 /// Numbers in arrays of any depth, row-major.
@@ -151,7 +202,10 @@ struct Actions {
     name: &'static str,
     shape: [usize; 2],
     datatype: &'static str,
-    data: Data,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -162,42 +216,56 @@ enum Data {
 }
 
 /// Answers a request whose path is at [`ROOT`] or below.
-pub(crate) async fn answer(site: Site, request: hyper::Request<Incoming>) -> Answer {
-    match answered(&site, request).await {
-        Ok(body) => json_of(StatusCode::OK, body),
+pub(crate) async fn answer(site: &Site, request: hyper::Request<Incoming>) -> Answer {
+    match answered(site, request).await {
+        Ok(Reply { body, json: None }) => said(StatusCode::OK, "application/json", body),
+        Ok(Reply { body, json: Some(bytes) }) => {
+            let mut answer = said(StatusCode::OK, "application/octet-stream", body);
+            answer.headers_mut().insert(JSON_BYTES, HeaderValue::from(bytes));
+            answer
+        }
         Err(refusal) => {
             let body = json!({ "error": refusal.to_string() }).to_string();
-            let mut answer = json_of(refusal.status(), body.into());
+            let mut answer = said(refusal.status(), "application/json", body.into());
+            let headers = answer.headers_mut();
             if let Some(pause) = refusal.pause() {
-                let seconds = HeaderValue::from(pause.as_secs_f32().ceil() as u32);
-                answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+                headers.insert(header::RETRY_AFTER, seconds(pause));
+            }
+            match refusal {
+                Refusal::Method(allow) => {
+                    drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow)))
+                }
+                Refusal::Encoding(_) => {
+                    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                }
+                _ => {}
             }
             answer
         }
     }
 }
 
-fn json_of(status: StatusCode, body: Bytes) -> Answer {
-    let mut answer = respond(status, "application/json", body);
+fn said(status: StatusCode, mime: &'static str, body: Bytes) -> Answer {
+    let mut answer = respond(status, mime, body);
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
-async fn answered(site: &Site, request: hyper::Request<Incoming>) -> Result<Bytes, Refusal> {
+async fn answered(site: &Site, request: hyper::Request<Incoming>) -> Result<Reply, Refusal> {
     let policies = &site.server.config.policies;
     let path = Path::read(request.uri().path()).ok_or(Refusal::Nothing)?;
-    let infer = matches!(path, Path::Model { what: What::Infer, .. });
-    if infer != (request.method() == Method::POST) {
-        return Err(Refusal::Method);
+    let allow = if matches!(path, Path::Model { what: What::Infer, .. }) { "POST" } else { "GET, HEAD" };
+    if !allow.split(", ").any(|method| method == request.method().as_str()) {
+        return Err(Refusal::Method(allow));
     }
     let (name, version, what) = match path {
         Path::Server => {
-            let about = json!({ "name": "oto", "version": env!("CARGO_PKG_VERSION"), "extensions": [] });
-            return Ok(about.to_string().into());
+            let version = env!("CARGO_PKG_VERSION");
+            return Ok(json!({ "name": "oto", "version": version, "extensions": [BINARY] }).into());
         }
-        Path::Live => return Ok(json!({ "live": true }).to_string().into()),
+        Path::Live => return Ok(json!({ "live": true }).into()),
         Path::Ready if site.stops() || policies.is_empty() => return Err(Refusal::NotReady),
-        Path::Ready => return Ok(json!({ "ready": true }).to_string().into()),
+        Path::Ready => return Ok(json!({ "ready": true }).into()),
         Path::Model { name, version, what } => (name, version, what),
     };
     let now = policies.version(&name).ok_or_else(|| Refusal::Policy(name.clone()))?;
@@ -205,9 +273,9 @@ async fn answered(site: &Site, request: hyper::Request<Incoming>) -> Result<Byte
     match what {
         What::Metadata => {
             let info = policies.info(&name).ok_or_else(|| Refusal::Policy(name.clone()))?;
-            Ok(metadata(&name, now, info).to_string().into())
+            Ok(metadata(&name, now, info).into())
         }
-        What::Ready => Ok(json!({ "name": name, "ready": true }).to_string().into()),
+        What::Ready => Ok(json!({ "name": name, "ready": true }).into()),
         What::Infer => inferred(site, &name, version.as_deref(), request).await,
     }
 }
@@ -243,7 +311,7 @@ async fn inferred(
     name: &str,
     version: Option<&str>,
     request: hyper::Request<Incoming>,
-) -> Result<Bytes, Refusal> {
+) -> Result<Reply, Refusal> {
     let (server, limits) = (&site.server, &site.server.config.limits);
     let visitor = visitor(site, request.headers(), name).inspect_err(|refusal| {
         server.note(&site.caller, "infer", Some(name), &refusal.to_string());
@@ -252,21 +320,34 @@ async fn inferred(
         server.config.policies.hosted_teacher(name).ok_or_else(|| Refusal::Policy(name.into()))?;
     let _entered = visitor.enter().ok_or_else(|| site.overloaded("connections", limits.retry))?;
     let traced = Traced::begin(name);
+    as_it_is(request.headers())?;
+    let json = json_bytes(request.headers())?;
+    // The body, the numbers in it, and those of the answer.
+    let long = request.body().size_hint().upper().map_or(limits.message_bytes, |bytes| bytes as usize);
+    let account = server.account(&visitor, &site.caller, OWN_BYTES);
+    let held = account.take(long.min(limits.message_bytes).saturating_mul(4));
+    let held = Some(held.ok_or_else(|| site.overloaded("bytes", limits.retry))?);
     let body = Limited::new(request.into_body(), limits.message_bytes).collect();
     let Ok(Ok(body)) = timeout(limits.header_timeout, body).await else {
         return Err(Refusal::Body(limits.message_bytes));
     };
-    let asked: Infer =
-        serde_json::from_slice(&body.to_bytes()).map_err(|e| Refusal::Request(e.to_string()))?;
-    let widest = teacher.info.observation.width().max(teacher.info.action.width());
-    let id = asked.id.clone();
-    let (rows, observations) = asked.states(&teacher.info.observation, limits.rows_of(widest).into())?;
+    let body = body.to_bytes();
+    let info = &teacher.info;
+    let widest = info.observation.width().max(info.action.width());
+    let (space, most) = (info.observation.clone(), limits.rows_of(widest).into());
+    let Asked { id, rows, observations, binary } = match body.len() {
+        ..=SHORT_BODY => Asked::read(&body, json, &space, most)?,
+        _ => {
+            let read = server.aside(move || Asked::read(&body, json, &space, most)).await;
+            read.ok_or_else(|| Refusal::Failed("reading it failed".into()))??
+        }
+    };
     visitor.spend(rows).map_err(|pause| {
         server.metrics().dropped("quota");
         Refusal::Quota(pause)
     })?;
     let (reply, mut answers) = mpsc::channel(1);
-    let request = Request { id: 0, rows, came: Instant::now(), observations, reply, traced };
+    let request = Request { id: 0, rows, came: Instant::now(), observations, reply, traced, held };
     teacher.ask(request, &limits.queue).map_err(|not_taken| match not_taken {
         NotTaken::Full(pause) => site.overloaded("full", pause),
         NotTaken::Gone => Refusal::Failed("the policy does not run any more".into()),
@@ -282,13 +363,32 @@ async fn inferred(
     };
     is_version(version, answered_by)?;
     server.metrics().answered(answer.came);
-    let inferred = Inferred {
-        model_name: name,
-        model_version: answered_by.to_string(),
-        id,
-        outputs: [Actions::new(&teacher.info.action, rows, actions)],
-    };
-    serde_json::to_vec(&inferred).map(Bytes::from).map_err(|error| Refusal::Failed(error.to_string()))
+    let (actions, bytes) = Actions::new(&teacher.info.action, rows, actions, binary);
+    let outputs = [actions];
+    let inferred = Inferred { model_name: name, model_version: answered_by.to_string(), id, outputs };
+    let mut body = serde_json::to_vec(&inferred).map_err(|error| Refusal::Failed(error.to_string()))?;
+    let json = bytes.as_ref().map(|_| body.len());
+    body.extend(bytes.unwrap_or_default());
+    Ok(Reply { body: body.into(), json })
+}
+
+/// A body that is packed is not unpacked: a little of it may be a lot.
+fn as_it_is(headers: &HeaderMap) -> Result<(), Refusal> {
+    let coded = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut coded = coded.map(|coding| String::from_utf8_lossy(coding.as_bytes()).into_owned());
+    match coded.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        Some(coding) => Err(Refusal::Encoding(coding.chars().take(40).collect())),
+        None => Ok(()),
+    }
+}
+
+/// Where the JSON of a body ends that bytes follow.
+fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+    let Some(value) = headers.get(JSON_BYTES) else { return Ok(None) };
+    let bytes = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    bytes
+        .map(Some)
+        .ok_or_else(|| Refusal::Request(format!("expected a number in {JSON_BYTES}, got {value:?}")))
 }
 
 /// Who asks, if it may.
@@ -298,8 +398,12 @@ fn visitor(site: &Site, headers: &HeaderMap, policy: &str) -> Result<Arc<Visitor
     }
     let visitor = match site.server.bearer(headers) {
         Bearer::Machine(machine) => machine,
-        Bearer::Absent if site.server.doorkeeper.is_none() => site.server.anyone(),
-        Bearer::Absent | Bearer::Unknown => return Err(Refusal::Token),
+        Bearer::Absent if site.server.doorkeeper().is_none() => site.server.anyone(),
+        Bearer::Absent => return Err(Refusal::Token),
+        Bearer::Unknown => {
+            site.server.knock(&site.caller).map_err(Refusal::Quota)?;
+            return Err(Refusal::Token);
+        }
     };
     match visitor.may_ask(policy) {
         true => Ok(visitor),
@@ -338,15 +442,32 @@ impl Path {
     }
 }
 
-impl Infer {
-    /// The number of rows, at most `most`, and the observations `[rows, width]`.
-    fn states(self, space: &Space, most: usize) -> Result<(usize, Vec<f32>), Refusal> {
+impl Asked {
+    /// What a body asks: JSON, and from `json` on the bytes of its input. At most `most` rows of a space.
+    fn read(body: &[u8], json: Option<usize>, space: &Space, most: usize) -> Result<Self, Refusal> {
         let refuse = |message: String| Err(Refusal::Request(message));
-        if let Some(other) = self.outputs.iter().find(|output| output.name != OUTPUT) {
+        let Some((text, bytes)) = body.split_at_checked(json.unwrap_or(body.len())) else {
+            return refuse(format!("expected {} bytes of JSON, got {}", json.unwrap_or(0), body.len()));
+        };
+        let Infer { id, inputs, outputs, parameters } =
+            serde_json::from_slice(text).map_err(|error| Refusal::Request(error.to_string()))?;
+        if let Some(other) = outputs.iter().find(|output| output.name != OUTPUT) {
             return refuse(format!("expected output {OUTPUT:?}, got {:?}", other.name));
         }
-        let [Tensor { name, shape, datatype, data }] = <[Tensor; 1]>::try_from(self.inputs)
+        let all = parameters.binary_data_output.unwrap_or(false);
+        let binary = outputs.first().and_then(|output| output.parameters.binary_data).unwrap_or(all);
+        let [input] = <[Tensor; 1]>::try_from(inputs)
             .map_err(|inputs| Refusal::Request(format!("expected one input, got {}", inputs.len())))?;
+        let (rows, observations) = input.states(space, most, bytes)?;
+        Ok(Asked { id, rows, observations, binary })
+    }
+}
+
+impl Tensor {
+    /// The number of rows, at most `most`, and the observations `[rows, width]`.
+    fn states(self, space: &Space, most: usize, bytes: &[u8]) -> Result<(usize, Vec<f32>), Refusal> {
+        let refuse = |message: String| Err(Refusal::Request(message));
+        let Tensor { name, shape, datatype, data, parameters } = self;
         if name != INPUT {
             return refuse(format!("expected input {INPUT:?}, got {name:?}"));
         }
@@ -362,7 +483,25 @@ impl Infer {
         if rows == 0 || rows > most {
             return refuse(format!("expected 1 to {most} rows, got {rows}"));
         }
-        let Numbers { all, run } = data;
+        let Numbers { all, run } = match (data, parameters.binary_data_size) {
+            (Some(_), None) if !bytes.is_empty() => {
+                return refuse(format!("expected no bytes after the JSON, got {}", bytes.len()));
+            }
+            (Some(numbers), None) => numbers,
+            (None, Some(size)) => {
+                let wide = bytes_of(&datatype);
+                if size != bytes.len() || size != rows * width * wide {
+                    let expected = rows * width * wide;
+                    let found = bytes.len();
+                    return refuse(format!(
+                        "expected {expected} bytes of {datatype}, got {size} and {found} came"
+                    ));
+                }
+                Numbers { all: bytes.chunks_exact(wide).map(|b| number(&datatype, b)).collect(), run: width }
+            }
+            (Some(_), Some(_)) => return refuse("expected data or binary_data_size, got both".into()),
+            (None, None) => return refuse("expected data or binary_data_size, got neither".into()),
+        };
         if all.len() != rows * width || (run != all.len() && run != width) {
             return refuse(format!("expected {rows} x {width} numbers, got {} in runs of {run}", all.len()));
         }
@@ -377,18 +516,51 @@ impl Infer {
     }
 }
 
+/// How many bytes a number of this type has.
+fn bytes_of(datatype: &str) -> usize {
+    match datatype {
+        "INT8" | "UINT8" => 1,
+        "INT16" | "UINT16" | "FP16" => 2,
+        "INT64" | "UINT64" | "FP64" => 8,
+        _ => 4,
+    }
+}
+
+/// A number of this type, which has as many bytes as [`bytes_of`] says; the low ones come first.
+fn number(datatype: &str, bytes: &[u8]) -> f32 {
+    let mut low = [0; 8];
+    low[..bytes.len()].copy_from_slice(bytes);
+    let (whole, unused) = (u64::from_le_bytes(low), 64 - 8 * bytes.len() as u32);
+    let signed = ((whole << unused) as i64) >> unused;
+    match datatype {
+        "FP16" => oto_proto::half_to_f32(whole as u16),
+        "FP32" => f32::from_bits(whole as u32),
+        "FP64" => f64::from_bits(whole) as f32,
+        datatype if datatype.starts_with('U') => whole as f32,
+        _ => signed as f32,
+    }
+}
+
 fn is_number(space: &Space, datatype: &str) -> bool {
     let whole = matches!(datatype.trim_start_matches('U'), "INT8" | "INT16" | "INT32" | "INT64");
     whole || (matches!(space, Space::Box { .. }) && matches!(datatype, "FP16" | "FP32" | "FP64"))
 }
 
 impl Actions {
-    fn new(space: &Space, rows: usize, actions: Vec<f32>) -> Self {
-        let data = match space {
-            Space::Discrete { .. } => Data::Whole(actions.iter().map(|action| *action as i64).collect()),
-            Space::Box { .. } => Data::Real(actions),
-        };
-        Actions { name: OUTPUT, shape: [rows, space.width()], datatype: datatype(space), data }
+    /// The actions, and as bytes beside them if that is how they are wanted.
+    fn new(space: &Space, rows: usize, actions: Vec<f32>, binary: bool) -> (Self, Option<Vec<u8>>) {
+        let whole = matches!(space, Space::Discrete { .. });
+        let bytes = binary.then(|| match whole {
+            true => actions.iter().flat_map(|action| (*action as i64).to_le_bytes()).collect::<Vec<u8>>(),
+            false => actions.iter().flat_map(|action| action.to_le_bytes()).collect(),
+        });
+        let parameters = bytes.as_ref().map(|bytes| json!({ "binary_data_size": bytes.len() }));
+        let data = (!binary).then(|| match whole {
+            true => Data::Whole(actions.iter().map(|action| *action as i64).collect()),
+            false => Data::Real(actions),
+        });
+        let (shape, datatype) = ([rows, space.width()], datatype(space));
+        (Actions { name: OUTPUT, shape, datatype, data, parameters }, bytes)
     }
 }
 
@@ -464,8 +636,10 @@ pub fn fuzz(bytes: &[u8]) -> bool {
     let whole = Space::Discrete { n: 5 };
     let real = Space::Box { low: vec![f32::NEG_INFINITY; 2], high: vec![f32::INFINITY; 2] };
     let taken = [whole, real].map(|space| {
-        let infer = serde_json::from_slice::<Infer>(bytes).ok();
-        let Some((rows, numbers)) = infer.and_then(|infer| infer.states(&space, MOST).ok()) else {
+        // As JSON alone, and as JSON that ends with the first line.
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let read = |json| Asked::read(bytes, json, &space, MOST).ok();
+        let Some(Asked { rows, observations: numbers, .. }) = read(None).or_else(|| read(Some(end?))) else {
             return false;
         };
         assert!((1..=MOST).contains(&rows) && numbers.len() == rows * space.width());
@@ -480,7 +654,7 @@ pub fn fuzz(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Infer, Path, What};
+    use super::{Asked, Path, What};
     use oto_proto::Space;
 
     fn two() -> Space {
@@ -490,9 +664,56 @@ mod tests {
     fn states(shape: &str, datatype: &str, data: &str, space: &Space) -> Result<(usize, Vec<f32>), String> {
         let input =
             format!(r#"{{"name":"observation","shape":{shape},"datatype":"{datatype}","data":{data}}}"#);
-        let infer: Infer =
-            serde_json::from_str(&format!(r#"{{"inputs":[{input}]}}"#)).map_err(|error| error.to_string())?;
-        infer.states(space, 8).map_err(|refusal| refusal.to_string())
+        let body = format!(r#"{{"inputs":[{input}]}}"#);
+        let asked = Asked::read(body.as_bytes(), None, space, 8).map_err(|refusal| refusal.to_string())?;
+        Ok((asked.rows, asked.observations))
+    }
+
+    /// A body with bytes after its JSON.
+    fn binary(
+        datatype: &str,
+        shape: &str,
+        size: usize,
+        bytes: &[u8],
+        space: &Space,
+    ) -> Result<Vec<f32>, String> {
+        let json = format!(
+            r#"{{"inputs":[{{"name":"observation","shape":{shape},"datatype":"{datatype}","parameters":{{"binary_data_size":{size}}}}}],"outputs":[{{"name":"action","parameters":{{"binary_data":true}}}}]}}"#
+        );
+        let body = [json.as_bytes(), bytes].concat();
+        let asked = Asked::read(&body, Some(json.len()), space, 8).map_err(|refusal| refusal.to_string())?;
+        assert!(asked.binary);
+        Ok(asked.observations)
+    }
+
+    #[test]
+    fn bytes_are_the_same_states() {
+        let space = two();
+        let expected = Ok(vec![1.0, -2.0]);
+        let bytes = |numbers: [&[u8]; 2]| numbers.concat();
+        for (datatype, numbers) in [
+            ("FP32", bytes([&1.0_f32.to_le_bytes(), &(-2.0_f32).to_le_bytes()])),
+            ("FP64", bytes([&1.0_f64.to_le_bytes(), &(-2.0_f64).to_le_bytes()])),
+            ("FP16", bytes([&[0x00, 0x3c], &[0x00, 0xc0]])),
+            ("INT8", bytes([&[1], &[0xfe]])),
+            ("INT16", bytes([&1_i16.to_le_bytes(), &(-2_i16).to_le_bytes()])),
+            ("INT32", bytes([&1_i32.to_le_bytes(), &(-2_i32).to_le_bytes()])),
+            ("INT64", bytes([&1_i64.to_le_bytes(), &(-2_i64).to_le_bytes()])),
+        ] {
+            assert_eq!(binary(datatype, "[1,2]", numbers.len(), &numbers, &space), expected, "{datatype}");
+            for (size, came) in
+                [(numbers.len() - 1, &numbers[1..]), (numbers.len(), &numbers[1..]), (0, &[][..])]
+            {
+                assert!(binary(datatype, "[1,2]", size, came, &space).is_err(), "{datatype}");
+            }
+            assert!(binary(datatype, "[2,2]", numbers.len(), &numbers, &space).is_err());
+        }
+        let five = Space::Discrete { n: 5 };
+        assert_eq!(binary("UINT64", "[1]", 8, &4_u64.to_le_bytes(), &five), Ok(vec![4.0]));
+        assert!(binary("UINT8", "[1]", 1, &[255], &five).is_err());
+        assert!(binary("FP32", "[1,2]", 8, &[0xff; 8], &space).is_err(), "NaN");
+        assert!(binary("BYTES", "[1,2]", 8, &[0; 8], &space).is_err());
+        assert!(binary("FP32", "[9223372036854775807,2]", 8, &[0; 8], &space).is_err());
     }
 
     #[test]

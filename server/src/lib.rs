@@ -5,9 +5,11 @@
 //!
 //! - [`config`]: policies, site, origins and limits;
 //! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it, `kserve` beside it;
-//! - [`access`], `admission`, `addresses`: who is let in, what they may, and how many of them; [`audit`] notes it, in a file that is `rotated`;
-//! - [`listener`]: where connections come from;
-//! - `teach`: the conversation with one student, over the socket in `peer`;
+//! - [`access`], `admission`, `budget`: who is let in, what they may, and how much of what all share; [`audit`] notes it, in a file that is
+//!   `rotated`; [`reload`] changes it;
+//! - [`listener`]: where connections come from, [`proxy`]: who is behind one, [`hosts`]: whom they mean; [`files`]: how many there may be, and
+//!   `overflow`: what those beyond get;
+//! - `teach`: the conversation with one student, over the socket in `peer`, before which a `gate` stands;
 //! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
 //!   students together; a `shadow` beside it is only compared;
 //! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
@@ -21,28 +23,34 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
-mod addresses;
 pub mod admin;
 mod admission;
 pub mod agent;
 pub mod audit;
 mod batcher;
 mod board;
+mod budget;
 pub mod candidate;
 pub mod config;
 pub mod dataset;
+pub mod files;
 pub mod folder;
 pub mod follow;
+mod gate;
+pub mod hosts;
 mod http;
 pub mod kept;
 #[doc(hidden)]
 pub mod kserve;
 pub mod listener;
 mod metrics;
+mod overflow;
 mod peer;
 pub mod policies;
+pub mod proxy;
 pub mod queue;
 mod random;
+pub mod reload;
 mod rotated;
 mod seldom;
 pub mod shadow;
@@ -54,15 +62,19 @@ mod teach;
 pub mod tls;
 
 pub use config::{Assets, Collecting, Limits, ServerConfig};
+pub use files::raise_open_files;
 pub use listener::Listener;
 pub use policies::{Policies, Release};
 
-use addresses::Addresses;
 use admission::{Caller, Server};
+use files::Room;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use overflow::Overflow;
 use seldom::Seldom;
 use std::future::Future;
+use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +110,9 @@ pub enum ServerError {
         "an origin is a scheme, a host and perhaps a port, such as https://my.page, with nothing after them; got {0:?}"
     )]
     Origin(String),
+    /// A name that no server has.
+    #[error("a server's name is a host and perhaps a port, such as my.page or my.page:8443; got {0:?}")]
+    HostName(String),
     /// The description of who may use the server cannot be used.
     #[error(transparent)]
     Access(#[from] access::AccessError),
@@ -106,9 +121,9 @@ pub enum ServerError {
     Accept(std::io::Error),
 }
 
-/// How often in a row accepting may fail before the listener counts as broken.
+/// How often in a row a listener may say that it is none before it counts as broken.
 const ACCEPT_FAILURES: u32 = 100;
-/// How long to wait after such a failure: the usual reason, too many open files, passes.
+/// How long to wait after a failure: the usual reason, too many open files, passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` is done. Then it accepts nothing new, answers what it had accepted, tells every student that
@@ -123,9 +138,13 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let server = Arc::new(Server::new(config)?);
     let limits = &server.config.limits;
+    let room = Room::of(limits.connections);
+    if room.connections < limits.connections {
+        let (connections, wanted) = (room.connections, limits.connections);
+        info!(connections, wanted, "the limit of open files has room for fewer connections");
+    }
     let stopping = Stopping::not_yet();
-    let addresses = Addresses::default();
-    let mut connections = JoinSet::new();
+    let (mut connections, mut overflow) = (JoinSet::new(), Overflow::new(room.probes));
     let mut shutdown = pin!(shutdown);
     let (mut failures, accept_failures) = (0, Seldom::default());
     let result = loop {
@@ -136,41 +155,46 @@ pub async fn run(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, address)) if connections.len() >= limits.connections => {
-                server.metrics().dropped("connections");
-                debug!(address = %address.ip(), reason = "connections", "a connection is refused");
-                refuse(stream);
-            }
             Ok((stream, address)) => {
                 failures = 0;
-                let caller = Caller { address: address.ip(), visitor: None };
-                match addresses.enter(caller.address, limits.per_address) {
-                    None => {
-                        server.metrics().dropped("address");
-                        debug!(address = %address.ip(), reason = "address", "a connection is refused");
-                        refuse(stream);
-                    }
-                    Some(place) => {
+                let address = address.ip();
+                // A proxy's connections are its clients', who are not known yet.
+                let place = match server.config.proxies.holds(address) {
+                    true => Some(None),
+                    false => server.enter(address).map(Some),
+                };
+                match place {
+                    Some(place) if connections.len() < room.connections => {
                         let (server, stopping) = (server.clone(), stopping.clone());
                         connections.spawn(async move {
                             let _counted = server.metrics().connection();
-                            serve(stream, server.clone(), caller, &stopping).await;
+                            introduced(stream, server.clone(), address, &stopping).await;
                             drop(place);
                         });
                     }
+                    place => {
+                        let reason = if place.is_some() { "connections" } else { "address" };
+                        server.metrics().dropped(reason);
+                        debug!(%address, reason, "a connection is refused");
+                        overflow.take(stream, server.config.tls.as_ref());
+                    }
                 }
             }
-            Err(error) if failures >= ACCEPT_FAILURES => break Err(ServerError::Accept(error)),
+            Err(error) if is_broken(&error) && failures >= ACCEPT_FAILURES => {
+                break Err(ServerError::Accept(error));
+            }
             Err(error) => {
-                failures += 1;
+                failures += u32::from(is_broken(&error));
                 if let Some(times) = accept_failures.again() {
                     warn!(error = error.to_string(), times, "connections cannot be accepted");
                 }
-                sleep(ACCEPT_PAUSE).await;
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     };
-    drop(listener);
+    drop((listener, overflow));
     stopping.begin();
     info!(connections = connections.len(), "stopping");
     let all_closed = async { while connections.join_next().await.is_some() {} };
@@ -178,6 +202,44 @@ pub async fn run(
     drop(timeout(limits.stop_timeout, all_closed).await);
     info!(aborted = connections.len(), "stopped");
     result
+}
+
+/// Whether a listener says that it is none, and not that a connection, the system or the process has a bad time: that passes, even if
+/// it takes days.
+fn is_broken(error: &io::Error) -> bool {
+    const EBADF: i32 = 9;
+    const EINVAL: i32 = 22;
+    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
+    error.raw_os_error().is_none_or(|code| [EBADF, EINVAL, ENOTSOCK].contains(&code))
+}
+
+/// One connection, and whose it is: a proxy that is trusted may say that before anything else.
+async fn introduced(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    server: Arc<Server>,
+    address: IpAddr,
+    stopping: &Stopping,
+) {
+    if !server.config.proxies.holds(address) {
+        return serve(stream, server, Caller::at(address), stopping).await;
+    }
+    let introduction = proxy::introduction(stream);
+    let Ok(Ok((client, stream))) = timeout(server.config.limits.header_timeout, introduction).await else {
+        return;
+    };
+    let Some(client) = client else { return serve(stream, server, Caller::at(address), stopping).await };
+    let place = match server.config.proxies.holds(client) {
+        true => None,
+        false => match server.enter(client) {
+            Some(place) => Some(Arc::new(place)),
+            None => {
+                server.metrics().dropped("address");
+                return refuse(stream);
+            }
+        },
+    };
+    let caller = Caller { place, ..Caller::at(client) };
+    serve(stream, server, caller, stopping).await;
 }
 
 /// One connection: TLS if there is any, plain requests, and then perhaps a student. What each of them needs is on the heap
@@ -235,15 +297,4 @@ async fn requests(
 fn refuse(mut stream: impl AsyncWrite + Unpin) {
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     drop(stream.write(answer).now_or_never());
-}
-
-/// Lets this process have as many files and sockets open as its system allows, where it may choose; often a soft limit
-/// of 1,024 stands before that. A limit that stays as it is shows when connections are refused.
-pub fn raise_open_files() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
 }

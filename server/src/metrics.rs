@@ -184,6 +184,43 @@ impl Metrics {
     }
 }
 
+/// What of this a reader is told that it reads, by its header `Accept`: OpenMetrics where it names that, else the format of Prometheus,
+/// which everyone reads.
+pub(crate) fn negotiated(accept: &str, text: String) -> (&'static str, String) {
+    let refused = |parameters: &str| {
+        let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+        weight.and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
+    };
+    let wants = accept.split(',').any(|range| {
+        let (name, parameters) = range.trim().split_once(';').unwrap_or((range.trim(), ""));
+        name.trim().eq_ignore_ascii_case("application/openmetrics-text") && !refused(parameters)
+    });
+    match wants {
+        true => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        false => ("text/plain; version=0.0.4; charset=utf-8", plain(&text)),
+    }
+}
+
+/// OpenMetrics as Prometheus' older format, version 0.0.4: a counter is called as its samples are, and nothing stands at the end.
+fn plain(text: &str) -> String {
+    let is_counter = |name: &str| text.contains(&format!("# TYPE {name} counter\n"));
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "EOF"] | ["#", "UNIT", ..] => continue,
+            ["#", kind @ ("TYPE" | "HELP"), name, rest] if is_counter(name) => {
+                out.push_str(&format!("# {kind} {name}_total {rest}\n"));
+            }
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
 /// A label's value as the format wants it: any name may be a policy's.
 fn escaped(name: &str) -> String {
     name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
@@ -215,5 +252,55 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_scraper_gets_the_format_that_it_asks_for() {
+        let metrics = Metrics::default();
+        metrics.taken(64);
+        metrics.dropped("full");
+        let text = metrics.text(Vec::new());
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for accept in [
+            prometheus,
+            "application/openmetrics-text",
+            "text/plain, Application/OpenMetrics-Text; version=1.0.0",
+        ] {
+            let (mime, found) = negotiated(accept, text.clone());
+            assert!(mime.starts_with("application/openmetrics-text") && found == text, "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain",
+            "text/plain;version=0.0.4",
+            "application/openmetrics-text;q=0",
+            "text/html",
+        ] {
+            let (mime, found) = negotiated(accept, text.clone());
+            assert!(mime.starts_with("text/plain; version=0.0.4"), "{accept}");
+            // Each sample belongs to a type that was named before it, and nothing of the other format is left.
+            let mut types = std::collections::HashMap::new();
+            for line in found.lines() {
+                if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+                {
+                    types.insert(name.to_owned(), kind.to_owned());
+                    continue;
+                }
+                assert!(line.starts_with("# HELP ") || !line.starts_with('#'), "{line}");
+                let name = line.split(['{', ' ']).next().unwrap();
+                let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|end| {
+                    name.strip_suffix(end)
+                        .is_some_and(|name| types.get(name).is_some_and(|kind| kind == "histogram"))
+                });
+                assert!(line.starts_with('#') || types.contains_key(name) || of_histogram, "{line}");
+            }
+            assert_eq!(types["oto_states_total"], "counter");
+            assert!(
+                found.contains("\noto_states_total 64\n")
+                    && found.contains("oto_dropped_total{reason=\"full\"} 1")
+            );
+        }
     }
 }

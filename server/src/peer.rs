@@ -1,11 +1,13 @@
 //! A student's socket, every use of which has a deadline and every message of which has a limit.
 
+use crate::budget::Account;
 use crate::config::Limits;
+use crate::gate::{Gate, PARTS, Refusal, Sizes};
 use crate::metrics::Metrics;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use oto_proto::message::{CLOSE_OVERLOADED, CLOSE_RESTARTING, MAX_CONTROL_BYTES, Overloaded};
+use oto_proto::message::{CLOSE_OVERLOADED, CLOSE_RESTARTING, MAX_CONTROL_BYTES, MAX_TEXT_BYTES, Overloaded};
 use oto_proto::{ErrorCode, ErrorMessage, ServerMessage};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +23,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const SOCKET_BUFFER_BYTES: usize = 2 << 10;
 /// What a frame has beside its payload, at most.
 const FRAME_BYTES: usize = 10;
+/// The longest binary message before `hello`, where none is expected.
+const STRANGE_BYTES: usize = 4 << 10;
 
 /// How a conversation ends.
 pub(crate) enum End {
@@ -34,8 +38,8 @@ pub(crate) enum End {
     Bye,
     /// The server stops.
     Restarting,
-    /// The student may come again after this time.
-    Overloaded(Duration),
+    /// The student may come again after this time; the server counts why.
+    Overloaded(Duration, &'static str),
     /// The student is told why, and shown out.
     Refused(ErrorMessage),
     /// So is one that sends what no WebSocket may, with the close code of RFC 6455 for that.
@@ -54,7 +58,7 @@ impl End {
         match self {
             End::Gone | End::Closed | End::Bye | End::Restarting => None,
             End::Slow => Some("slow"),
-            End::Overloaded(_) => Some("visitor"),
+            End::Overloaded(_, reason) => Some(reason),
             End::Refused(error) => Some(match error.code {
                 ErrorCode::Timeout => "silent",
                 ErrorCode::Forbidden => "forbidden",
@@ -90,7 +94,7 @@ async fn in_time(limits: &Limits, work: impl Future<Output = Result<(), Error>>)
 
 /// The student's socket.
 pub(crate) struct Peer<'a> {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+    socket: WebSocketStream<Gate<TokioIo<Upgraded>>>,
     /// How long it may take for what.
     pub limits: &'a Limits,
     /// Where its messages are counted.
@@ -100,9 +104,16 @@ pub(crate) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    /// A connection after its handshake.
-    pub async fn new(io: TokioIo<Upgraded>, limits: &'a Limits, metrics: &'a Metrics) -> Self {
+    /// A connection after its handshake. What it sends before `hello` is held on this account.
+    pub async fn new(
+        io: TokioIo<Upgraded>,
+        limits: &'a Limits,
+        metrics: &'a Metrics,
+        account: Account,
+    ) -> Self {
         let largest = limits.message_bytes.max(MAX_CONTROL_BYTES);
+        let sizes = Sizes { text: MAX_CONTROL_BYTES, binary: STRANGE_BYTES };
+        let io = Gate::new(io, account, sizes, limits.message_timeout);
         let settings = WebSocketConfig::default()
             .read_buffer_size(SOCKET_BUFFER_BYTES)
             .write_buffer_size(SOCKET_BUFFER_BYTES)
@@ -112,6 +123,37 @@ impl<'a> Peer<'a> {
             .max_frame_size(Some(largest));
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await;
         Peer { socket, limits, metrics, added: 0 }
+    }
+
+    /// After its `hello`, a student sends short texts and long tensors, which are held on another account.
+    pub fn greeted(&mut self, account: Account) {
+        let sizes = Sizes { text: MAX_TEXT_BYTES, binary: self.limits.message_bytes };
+        self.socket.get_mut().set(account, sizes);
+    }
+
+    /// Why the gate lets nothing more in.
+    fn ended(&self) -> End {
+        let too_large = |message: String| refused(ErrorCode::TooLarge, message);
+        match self.socket.get_ref().refusal() {
+            None => End::Gone,
+            Some(Refusal::Text { found, most }) => {
+                too_large(format!("expected a text of at most {most} bytes, got one of {found}"))
+            }
+            Some(Refusal::Binary { most: STRANGE_BYTES, .. }) => {
+                refused(ErrorCode::BadMessage, "expected hello, got a binary frame")
+            }
+            Some(Refusal::Binary { found, most }) => {
+                too_large(format!("expected a message of at most {most} bytes, got one of {found}"))
+            }
+            Some(Refusal::Parts) => {
+                too_large(format!("expected a message of at most {PARTS} parts, got more"))
+            }
+            Some(Refusal::Full) => End::Overloaded(self.limits.retry, "bytes"),
+            Some(Refusal::Late) => {
+                let seconds = self.limits.message_timeout.as_secs_f32();
+                refused(ErrorCode::Timeout, format!("expected all of a message within {seconds} s"))
+            }
+        }
     }
 
     /// The next message.
@@ -127,7 +169,7 @@ impl<'a> Peer<'a> {
             Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Err(End::Gone),
             Some(Err(Error::Protocol(error))) => Err(broken(CloseCode::Protocol, error.to_string())),
             Some(Err(Error::Utf8(error))) => Err(broken(CloseCode::Invalid, error)),
-            Some(Err(_)) => Err(End::Gone),
+            Some(Err(_)) => Err(self.ended()),
         }
     }
 
@@ -176,7 +218,7 @@ impl<'a> Peer<'a> {
             }
             End::Bye => (None, CloseCode::Normal, "bye"),
             End::Restarting => (None, CloseCode::from(CLOSE_RESTARTING), "restarting"),
-            End::Overloaded(pause) => {
+            End::Overloaded(pause, _) => {
                 let message = Overloaded { request: None, retry_ms: milliseconds(pause) };
                 (Some(ServerMessage::Overloaded(message)), CloseCode::from(CLOSE_OVERLOADED), "overloaded")
             }
@@ -201,6 +243,7 @@ impl<'a> Peer<'a> {
     /// Ends the connection in that direction, and waits for the other side to do the same.
     async fn leave(&mut self) {
         let io = self.socket.get_mut();
+        io.open();
         let leave = async {
             io.shutdown().await?;
             let mut rest = [0; 256];

@@ -5,6 +5,7 @@
 //! ends, on a clock that counts states, after the one before it of the same student or after what is answered now,
 //! whichever is later; what ends first is answered first.
 
+use crate::budget::Held;
 use crate::policies::Change;
 use crate::spans::Traced;
 use oto_proto::{ErrorCode, ErrorMessage};
@@ -48,6 +49,8 @@ pub(crate) struct Request {
     pub reply: mpsc::Sender<Answer>,
     /// Its spans, if somebody wants them.
     pub traced: Option<Box<Traced>>,
+    /// Room for it and for its answer, until that is sent.
+    pub held: Option<Held>,
 }
 
 /// What came of one request.
@@ -60,6 +63,8 @@ pub(crate) struct Answer {
     pub said: Said,
     /// Spans that end when it is said.
     pub traced: Option<Box<Traced>>,
+    /// Its room.
+    pub held: Option<Held>,
 }
 
 /// An answer's content.
@@ -411,11 +416,11 @@ impl Queue {
 impl Request {
     /// It fails only if the student is gone.
     pub fn answer(self, said: Said) {
-        let Request { id, came, reply, mut traced, .. } = self;
+        let Request { id, came, reply, mut traced, held, .. } = self;
         if let Some(traced) = &mut traced {
             traced.answers(&said);
         }
-        drop(reply.try_send(Answer { id, came, said, traced }));
+        drop(reply.try_send(Answer { id, came, said, traced, held }));
     }
 }
 
@@ -438,7 +443,15 @@ mod tests {
     fn request(id: u32, rows: usize) -> (Request, mpsc::Receiver<Answer>) {
         let (reply, answers) = mpsc::channel(1);
         (
-            Request { id, rows, came: Instant::now(), observations: vec![0.0; rows], reply, traced: None },
+            Request {
+                id,
+                rows,
+                came: Instant::now(),
+                observations: vec![0.0; rows],
+                reply,
+                traced: None,
+                held: None,
+            },
             answers,
         )
     }

@@ -5,6 +5,7 @@
 
 use crate::access::{Entered, Visitor};
 use crate::admission::{Caller, Server};
+use crate::budget::{Account, Bucket, Held, Rate};
 use crate::config::Limits;
 use crate::peer::{End, Peer, milliseconds, refused};
 use crate::policies::Teacher;
@@ -33,7 +34,8 @@ use tracing::debug;
 
 /// Teaches one student until it leaves, misbehaves or the server stops.
 pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller, stopping: &Stopping) {
-    let mut peer = Peer::new(io, &server.config.limits, server.metrics()).await;
+    let account = server.stranger(&caller);
+    let mut peer = Peer::new(io, &server.config.limits, server.metrics(), account).await;
     let end = match greet(&mut peer, server, &caller, stopping).await {
         Ok(mut lesson) => {
             let _counted = server.metrics().student();
@@ -56,6 +58,7 @@ async fn greet(
     stopping: &Stopping,
 ) -> Result<Lesson, End> {
     let mut deadline = pin!(sleep(peer.limits.hello_timeout));
+    let mut patience = Bucket::new(PATIENCE);
     let hello = loop {
         let message = tokio::select! {
             biased;
@@ -67,7 +70,7 @@ async fn greet(
             message = peer.receive() => message?,
         };
         match message {
-            Message::Text(text) => match ClientMessage::decode(&text).map_err(ErrorMessage::from)? {
+            Message::Text(text) => match server.decode(text, caller).await? {
                 ClientMessage::Hello(hello) => break hello,
                 ClientMessage::Bye => return Err(End::Bye),
                 ClientMessage::Stage(_) => {
@@ -77,12 +80,27 @@ async fn greet(
             Message::Binary(_) => {
                 return Err(refused(ErrorCode::BadMessage, "expected hello, got a binary frame"));
             }
-            _ => {}
+            _ => patience.spend(1.0).map_err(impatient)?,
         }
     };
     let (lesson, welcome) = Lesson::agree(&hello, server, caller)?;
+    peer.greeted(server.account(&lesson.visitor, caller, READING_BYTES));
     peer.say(ServerMessage::Welcome(Box::new(welcome))).await?;
     Ok(lesson)
+}
+
+/// Control messages and pings of one student, and requests that it may not make: so many at once, and of each second. They cost it
+/// nothing but work of the server.
+const PATIENCE: Rate = Rate { per_second: 4.0, most: 64.0 };
+/// What a student may have held without a share of what all have: for a message that comes, and for requests until they are answered.
+const READING_BYTES: usize = 16 << 10;
+const ASKING_BYTES: usize = 32 << 10;
+/// After so many bytes of messages others go first.
+const TURN_BYTES: usize = 64 << 10;
+
+/// Whoever says too much comes again later.
+fn impatient(pause: Duration) -> End {
+    End::Overloaded(pause.max(Duration::from_secs(1)), "control")
 }
 
 /// Each student is told another time, so that they do not come back all at once.
@@ -119,8 +137,13 @@ struct Lesson {
     reply: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     in_flight: u16,
-    /// When the requests came whose answers were added and not sent, and their spans, which end then.
-    added: Vec<(Instant, Option<Box<Traced>>)>,
+    /// When the requests came whose answers were added and not sent, their spans, which end then, and their room.
+    added: Vec<(Instant, Option<Box<Traced>>, Option<Held>)>,
+    /// Room for its requests.
+    account: Account,
+    patience: Bucket,
+    /// How long it ought to have waited instead of asking what it may not, beyond all patience.
+    beyond: Option<Duration>,
     /// There if it was granted.
     submissions: Option<Submissions>,
     refusals: u32,
@@ -173,6 +196,7 @@ impl Lesson {
         let (reply, answers) = mpsc::channel(credits.into());
         let (observation, action) = (vec![0.0; formats.states.width()], vec![0.0; hello.action.width()]);
         let (in_flight, refusals) = (0, 0);
+        let account = server.account(&visitor, caller, ASKING_BYTES);
         let lesson = Lesson {
             teacher,
             visitor,
@@ -185,6 +209,9 @@ impl Lesson {
             answers,
             in_flight,
             added: Vec::new(),
+            account,
+            patience: Bucket::new(PATIENCE),
+            beyond: None,
             submissions,
             refusals,
             observation,
@@ -262,9 +289,15 @@ impl Lesson {
         peer: &mut Peer<'_>,
         mut message: Result<Message, End>,
     ) -> Result<Option<End>, End> {
+        let mut bytes = 0;
         for _ in 1..peer.limits.credits.max(1) {
-            if let Some(end) = self.hear(peer, message?).await? {
+            let heard = message?;
+            bytes += heard.len();
+            if let Some(end) = self.hear(peer, heard).await? {
                 return Ok(Some(end));
+            }
+            if bytes > TURN_BYTES {
+                return Ok(None);
             }
             match peer.receive().now_or_never() {
                 Some(next) => message = next,
@@ -282,7 +315,10 @@ impl Lesson {
             Message::Binary(frame) => self.take(peer, &frame).err(),
             Message::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
-                Ok(ClientMessage::Stage(_)) => None,
+                Ok(ClientMessage::Stage(_)) => {
+                    self.patience.spend(1.0).map_err(impatient)?;
+                    None
+                }
                 Ok(ClientMessage::Hello(_)) => {
                     let message = "expected states, stage or bye, got a second hello";
                     Some(ServerMessage::Error(ErrorMessage::new(ErrorCode::BadMessage, message)))
@@ -290,7 +326,10 @@ impl Lesson {
                 Err(error) => Some(ServerMessage::Error(error.into())),
             },
             // Pings are answered by tungstenite; a pong was all that was wanted.
-            _ => None,
+            _ => {
+                self.patience.spend(1.0).map_err(impatient)?;
+                None
+            }
         };
         let Some(refusal) = refusal else { return Ok(None) };
         if let ServerMessage::Error(error) = &refusal {
@@ -299,6 +338,9 @@ impl Lesson {
             if self.refusals > peer.limits.refusals {
                 return Err(error.clone().about(None).into());
             }
+        }
+        if let Some(pause) = self.beyond.take() {
+            return Err(impatient(pause));
         }
         peer.say(refusal).await?;
         Ok(None)
@@ -317,19 +359,28 @@ impl Lesson {
         }
         if self.in_flight >= limits.credits.max(1) {
             metrics.dropped("credits");
+            self.beyond = self.patience.spend(1.0).err();
             return Err(overloaded(request, self.teacher.pause()));
         }
-        self.visitor.spend(states.rows()).map_err(|pause| {
+        if let Err(pause) = self.visitor.spend(states.rows()) {
             metrics.dropped("quota");
-            overloaded(request, pause)
-        })?;
+            self.beyond = self.patience.spend(1.0).err();
+            return Err(overloaded(request, pause));
+        }
         let (rows, width) = (states.rows(), self.teacher.info.observation.width());
+        // The frame of its answer stands beside the actions for a moment.
+        let numbers = rows * (width + self.teacher.info.action.width() + self.formats.actions.width());
+        let Some(held) = self.account.take(4 * numbers) else {
+            metrics.dropped("bytes");
+            return Err(overloaded(request, limits.retry));
+        };
         let mut observations = vec![0.0; rows * width];
         for (row, teacher) in observations.chunks_exact_mut(width).enumerate() {
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
-        let asked = Request { id: request, rows, came, observations, reply: self.reply.clone(), traced };
+        let (reply, held) = (self.reply.clone(), Some(held));
+        let asked = Request { id: request, rows, came, observations, reply, traced, held };
         match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;
@@ -363,7 +414,7 @@ impl Lesson {
             self.pass_on(peer, answer).await?;
         }
         peer.flush().await?;
-        self.added.drain(..).for_each(|(came, _traced)| peer.metrics.answered(came));
+        self.added.drain(..).for_each(|(came, _traced, _held)| peer.metrics.answered(came));
         Ok(())
     }
 
@@ -382,7 +433,7 @@ impl Lesson {
             Ok(frame) => peer.add(Message::binary(frame)).await?,
             Err(error) => peer.say(ServerMessage::Error(error.about(Some(answer.id)))).await?,
         }
-        self.added.push((answer.came, answer.traced));
+        self.added.push((answer.came, answer.traced, answer.held));
         Ok(())
     }
 

@@ -95,16 +95,21 @@ impl Tls {
                     continue;
                 }
                 known = now;
-                match read(&tls.certificate, &tls.key) {
-                    Ok(config) => {
-                        *tls.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                        log(Event::Renewed(tls.certificate.clone()));
-                    }
-                    Err(error) => log(Event::Refused(error)),
-                }
+                log(tls.renew());
             }
         })?;
         Ok(stop)
+    }
+
+    /// Reads the files anew.
+    pub fn renew(&self) -> Event {
+        match read(&self.certificate, &self.key) {
+            Ok(config) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                Event::Renewed(self.certificate.clone())
+            }
+            Err(error) => Event::Refused(error),
+        }
     }
 
     fn stamp(&self) -> Stamp {

@@ -4,12 +4,17 @@ use clap::Args;
 use oto_server::access::{Access, AccessError, MIN_TOKEN_BYTES};
 use oto_server::admin::Admin;
 use oto_server::audit::{Audit, Rotation};
+use oto_server::files::affordable;
+use oto_server::hosts::Hosts;
+use oto_server::proxy::{Network, TrustedProxies};
+use oto_server::reload::Reload;
 use oto_server::tls::{Tls, TlsError};
 use oto_server::{Policies, ServerConfig};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use tracing::{info, warn};
 
 /// Doors, and who may pass them.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +28,12 @@ pub struct DoorOptions {
     /// Serve without TLS on addresses that others can reach, too: behind a proxy that speaks it
     #[arg(long)]
     pub plain_http: bool,
+    /// Name that people give this server, as HOST or HOST:PORT; repeat for more. On loopback, others than localhost are refused
+    #[arg(long, value_name = "NAME")]
+    pub name: Vec<String>,
+    /// Proxy that is believed when it says whose a connection is, by the PROXY protocol, Forwarded or X-Forwarded-For; repeat for more
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_proxy: Vec<Network>,
     /// JSON that says who may have what: machines with tokens, pages with tickets; docs/serving.md
     #[arg(long, value_name = "FILE")]
     pub access: Option<PathBuf>,
@@ -35,9 +46,12 @@ pub struct DoorOptions {
     /// How many audit logs that were put aside to keep
     #[arg(long, value_name = "N", default_value_t = Rotation::default().keep, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub audit_keep: u32,
-    /// Connections at once
+    /// Connections at once; fewer where the limit of open files has no room for them
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub connections: usize,
+    /// Bytes that all connections together may have the server hold, beside 48 KiB of each; less where the process may not have so much
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    pub memory: usize,
     /// Connections at once from one address; 64 if others than this machine can connect
     #[arg(long, value_name = "N")]
     pub per_address: Option<usize>,
@@ -88,8 +102,35 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
 /// What has to be kept while a server runs.
 pub(crate) struct Doors {
     _certificate: Option<Sender<()>>,
+    /// What is read anew when the program is told to.
+    pub renewable: Renewable,
     /// The operator's door, not open yet.
     pub admin: Option<(SocketAddr, Admin)>,
+}
+
+/// Files that can be read anew while a server runs.
+pub(crate) struct Renewable {
+    tls: Option<Tls>,
+    access: Option<PathBuf>,
+    reload: Reload,
+}
+
+impl Renewable {
+    /// Reads them. What cannot be used changes nothing.
+    pub(crate) fn renew(&self) {
+        let path = self.access.as_deref().map(|path| path.to_string_lossy().into_owned());
+        let access = self.access.as_deref().map(|path| self.reload.access(&Access::read(path)?));
+        match access {
+            Some(Ok(())) => info!(path, "the file of who may is read anew"),
+            Some(Err(error)) => {
+                warn!(path, error = error.to_string(), "what is in it is refused, what was before stays")
+            }
+            None => {}
+        }
+        if let Some(tls) = &self.tls {
+            tls.renew().log();
+        }
+    }
 }
 
 impl DoorOptions {
@@ -123,14 +164,19 @@ impl DoorOptions {
             Some(path) => Some(Audit::open(path, rotation).map_err(io(path))?),
             None => None,
         };
+        config.hosts = Hosts { loopback: host.is_loopback(), names: self.name.clone() };
+        config.proxies = TrustedProxies(self.trusted_proxy.clone());
         config.limits.connections = self.connections;
+        config.limits.bytes = affordable(self.memory);
         let anyone = if host.is_loopback() { usize::MAX } else { PER_ADDRESS };
         config.limits.per_address = self.per_address.unwrap_or(anyone);
         let admin = |address| {
             let token = admin_token(self.admin_token.as_deref())?;
             Ok::<_, DoorError>((address, Admin::new(policies.clone(), &token, config.audit.clone())))
         };
-        Ok(Doors { _certificate: certificate, admin: self.admin.map(admin).transpose()? })
+        let (tls, access, reload) = (config.tls.clone(), self.access.clone(), config.reload.clone());
+        let renewable = Renewable { tls, access, reload };
+        Ok(Doors { _certificate: certificate, renewable, admin: self.admin.map(admin).transpose()? })
     }
 
     /// How students and pages begin the server's address.

@@ -4,8 +4,8 @@ use crate::authorities::{self, AuthorityError};
 use crate::doors::{DoorError, DoorOptions};
 use crate::learn::token;
 use crate::log::LogOptions;
-use crate::stop;
 use crate::train::{self, TrainError};
+use crate::{stop, submitted};
 use clap::Args;
 use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
 use oto_server::agent::{Waiting, start};
@@ -186,6 +186,18 @@ fn stores(
             let (segment, Range { start, end }) = (damage.segment, damage.bytes.clone());
             warn!(policy = name, segment, start, end, "bytes of a segment cannot be read");
         }
+        for lost in store.lost() {
+            let (student, batches, transitions) = (&*lost.student, lost.batches.len(), lost.transitions);
+            let names = submitted::some_names(&lost.batches);
+            warn!(
+                policy = name,
+                student,
+                batches,
+                transitions,
+                names,
+                "batches are damaged or gone, and taken when they come again"
+            );
+        }
         stores.insert(name.clone(), store);
     }
     Ok(stores)
@@ -270,6 +282,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         options.policies.as_deref().zip(options.watch.map(|s| Duration::from_secs(s.max(1).into())));
     let watch = |(path, every)| folder::watch(path, policies.clone(), every, |event| event.log());
     let _watching = watched.map(watch).transpose()?;
+    // Who does not watch the folder all the time may still have it looked at when the program is told to.
+    let unwatched = options.policies.as_deref().filter(|_| options.watch.is_none());
+    let mut look = unwatched.map(|path| folder::look(path, policies.clone(), |event| event.log()));
     raise_open_files();
     let (count, names) = (names.len(), names.join(", "));
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -287,6 +302,12 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             info!(%address, "operators may come");
             tokio::spawn(admin.run(listener, std::future::pending()));
         }
+        tokio::spawn(stop::each_hangup(move || {
+            doors.renewable.renew();
+            if let Some(look) = &mut look {
+                look();
+            }
+        }));
         Ok(run(listener, config, stop::told()).await?)
     })
 }

@@ -38,3 +38,19 @@ pub(crate) async fn told() {
     }
     let _ = tokio::signal::ctrl_c().await;
 }
+
+/// Does something each time the terminal hangs up or `kill -HUP` says so, which would else end the program. Where there is no such
+/// signal, never.
+pub(crate) async fn each_hangup(mut work: impl FnMut() + Send + 'static) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        while hangup.recv().await.is_some() {
+            // It reads files.
+            tokio::task::block_in_place(&mut work);
+        }
+    }
+    #[cfg(not(unix))]
+    drop(work);
+}

@@ -4,6 +4,7 @@ use crate::dataset::DatasetError;
 use crate::world;
 use clap::Args;
 use oto_data::{DataError, Dataset, Episode, Metadata, check_target, write_folder, write_parquet_folder};
+use oto_proto::BatchId;
 use oto_server::dataset::{self, DatasetStore, State, Submission};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,39 @@ fn open(folder: &str) -> Result<Arc<dyn DatasetStore>, DatasetError> {
         let range = &damage.bytes;
         eprintln!("segment {}: bytes {} to {} cannot be read", damage.segment, range.start, range.end);
     }
+    for lost in store.lost() {
+        let (batches, transitions, names) = (lost.batches.len(), lost.transitions, some_names(&lost.batches));
+        eprintln!(
+            "{:?}: {batches} batches with {transitions} transitions are damaged or gone: {names}",
+            lost.student
+        );
+    }
     Ok(store)
+}
+
+/// The names of batches, as far as a line has room for them.
+pub(crate) fn some_names(batches: &[BatchId]) -> String {
+    const SOME: usize = 8;
+    let mut names: Vec<String> = batches.iter().take(SOME).map(BatchId::to_string).collect();
+    if batches.len() > SOME {
+        names.push(format!("and {} more", batches.len() - SOME));
+    }
+    names.join(", ")
+}
+
+/// A student's name as one field of a table: quoted, so that nothing in it moves the cursor or passes for another field, and not longer
+/// than the column.
+fn quoted(name: &str) -> String {
+    const WIDTH: usize = 22;
+    let mut quoted = String::from("\"");
+    for c in name.chars() {
+        let next: String = c.escape_debug().collect();
+        if quoted.chars().count() + next.chars().count() > WIDTH {
+            return quoted + "\"...";
+        }
+        quoted.push_str(&next);
+    }
+    quoted + "\""
 }
 
 /// Tells what a folder holds, after deleting what is to go.
@@ -62,7 +95,7 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
     let store = open(&options.folder)?;
     if let Some(student) = &options.forget {
         let batches = store.forget(student)?;
-        eprintln!("{student}: {batches} batches deleted");
+        eprintln!("{student:?}: {batches} batches deleted");
     }
     let held = store.summary()?;
     if options.json {
@@ -73,11 +106,11 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
         println!("{}", rows.collect::<serde_json::Value>());
         return Ok(());
     }
-    println!("{:<24} {:<12} {:>8} {:>12} {:>12}", "student", "state", "batches", "transitions", "bytes");
+    println!("{:<26} {:<12} {:>8} {:>12} {:>12}", "student", "state", "batches", "transitions", "bytes");
     for h in held {
-        let student: String = h.student.chars().take(24).collect();
         println!(
-            "{student:<24} {:<12} {:>8} {:>12} {:>12}",
+            "{:<26} {:<12} {:>8} {:>12} {:>12}",
+            quoted(&h.student),
             h.state.name(),
             h.batches,
             h.transitions,
@@ -168,7 +201,6 @@ fn rows(s: &Submission) -> impl Iterator<Item = Row<'_>> {
 mod tests {
     use super::*;
     use oto_data::read_file;
-    use oto_proto::BatchId;
     use oto_server::dataset::LogStore;
 
     /// Steps from each number to the next one.
@@ -199,6 +231,27 @@ mod tests {
         assert_eq!((episodes[0].terminated[4], episodes[0].truncated[4]), (true, false));
         assert_eq!((episodes[1].terminated[1], episodes[1].truncated[1]), (false, true));
         assert_eq!(episodes[0].observations.len(), 6 * 4);
+    }
+
+    #[test]
+    fn a_name_stays_in_its_field() {
+        for (name, shown) in [
+            ("oto-0", r#""oto-0""#),
+            ("\x1b[31mred\x1b[0m", r#""\u{1b}[31mred\u{1b}[0m""#),
+            ("a\nb\rc\td", r#""a\nb\rc\td""#),
+            ("\"quoted\" \\", r#""\"quoted\" \\""#),
+            ("\u{202e}gnp.exe", r#""\u{202e}gnp.exe""#),
+            ("\u{9b}31m", r#""\u{9b}31m""#),
+        ] {
+            assert_eq!(quoted(name), shown);
+        }
+        for name in ["x".repeat(256), "\x1b".repeat(256), "\u{1F600}".repeat(64)] {
+            let shown = quoted(&name);
+            assert!(
+                shown.ends_with("\"...") && shown.chars().count() <= 26 && !shown.contains('\x1b'),
+                "{shown}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! IEEE 754 half precision, the sixteen bits of an `f16` component.
 
 /// Widens a half to single precision; exact for every bit pattern.
-pub(crate) fn to_f32(half: u16) -> f32 {
+pub fn to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let exponent = u32::from(half >> 10) & 0x1f;
     let fraction = u32::from(half) & 0x3ff;

@@ -24,6 +24,7 @@ pub use frame::{
     ActionFormat, Actions, Dtype, FormatError, FrameError, FrameWriter, HEADER_BYTES, Header, Ids, Kind,
     Quantization, StateFormat, States,
 };
+pub use half::to_f32 as half_to_f32;
 pub use message::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, MAX_CONTROL_BYTES, MessageError, PROTOCOL,
     ServerMessage, Stage, TeacherInfo, Welcome,

@@ -12,6 +12,8 @@ use thiserror::Error;
 pub const PROTOCOL: &str = "oto.v1";
 /// The longest control message, in bytes.
 pub const MAX_CONTROL_BYTES: usize = 1 << 20;
+/// The longest control message of a student after its `hello`, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4 << 10;
 /// The longest name of a policy or of a student, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 

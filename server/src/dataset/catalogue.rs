@@ -47,6 +47,17 @@ pub(super) struct Came<'a> {
     pub place: Place,
 }
 
+/// Of a segment: its number, its salt, and how far it was read.
+type Read = (u32, Vec<u8>, u64);
+
+/// A batch in the list of all.
+pub(super) struct Listed {
+    pub batch: BatchId,
+    pub student: String,
+    pub transitions: u64,
+    pub forgotten: bool,
+}
+
 /// A batch as it is known: where it stands, if its transitions are there.
 pub(super) type Known = Option<(State, Place)>;
 
@@ -76,13 +87,36 @@ impl Catalogue {
 
     /// Whether all it has read is in these segments.
     pub fn fits(&self, segments: &[Segment]) -> Result<bool, StoreError> {
-        let row =
-            |row: &Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u64>(2)?));
-        let known = self.rows("SELECT number, salt, read FROM segment", [], row)?;
-        let there = |(number, salt, read): &(u32, Vec<u8>, u64)| {
+        let there = |(number, salt, read): &Read| {
             segments.iter().any(|s| s.number == *number && s.salt[..] == salt[..] && s.bytes >= *read)
         };
-        Ok(known.iter().all(there))
+        Ok(self.read()?.iter().all(there))
+    }
+
+    /// Whether it was made of the log with these segments, of which some may be gone. `made`: they were all made just now.
+    pub fn is_of(&self, segments: &[Segment], made: bool) -> Result<bool, StoreError> {
+        let same =
+            |(number, salt, _): &Read| segments.iter().any(|s| s.number == *number && s.salt[..] == salt[..]);
+        Ok(made || self.read()?.iter().any(same))
+    }
+
+    fn read(&self) -> Result<Vec<Read>, StoreError> {
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        self.rows("SELECT number, salt, read FROM segment", [], row)
+    }
+
+    /// All batches by name, those that are forgotten among them.
+    pub fn all(&self) -> Result<Vec<Listed>, StoreError> {
+        self.rows("SELECT name, student, transitions, state FROM batch ORDER BY place", [], |row| {
+            let state: String = row.get(3)?;
+            let forgotten = state == FORGOTTEN;
+            Ok(Listed { batch: batch(row)?, student: row.get(1)?, transitions: row.get(2)?, forgotten })
+        })
+    }
+
+    /// A batch is not in the log any more; it may come again.
+    pub fn lost(&self, batch: BatchId) -> Result<(), StoreError> {
+        self.execute("DELETE FROM batch WHERE name = ?1", params![name(batch)])
     }
 
     /// Forgets everything.

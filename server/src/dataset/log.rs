@@ -94,6 +94,8 @@ pub(super) struct Log {
     file: Arc<File>,
     /// Records appended since it was opened.
     appended: u64,
+    /// Whether there was none before it was opened.
+    pub made: bool,
     /// After a failure that leaves open what is on the disk, nothing more is written.
     broken: bool,
 }
@@ -122,11 +124,13 @@ impl Log {
             }
             segments.push(Segment { number, salt: std::array::from_fn(|i| salt[i]), bytes });
         }
+        let made = segments.is_empty();
         let file = match segments.last() {
             Some(last) => open(&path(folder, last.number))?,
             None => begin(folder, &mut segments)?,
         };
-        Ok(Log { folder: folder.to_owned(), segments, file: Arc::new(file), appended: 0, broken: false })
+        let (folder, file) = (folder.to_owned(), Arc::new(file));
+        Ok(Log { folder, segments, file, appended: 0, made, broken: false })
     }
 
     /// Where its files are.

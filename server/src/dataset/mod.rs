@@ -14,7 +14,7 @@ mod s3;
 mod store;
 
 pub use bucket::BucketStore;
-pub use store::{Damage, LogStore};
+pub use store::{Damage, LogStore, Lost};
 
 use oto_proto::BatchId;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
@@ -235,6 +235,11 @@ pub trait DatasetStore: Send + Sync {
 
     /// What was found damaged when the store was opened; all else is there.
     fn damage(&self) -> &[Damage] {
+        &[]
+    }
+
+    /// What was kept once and could not be read when the store was opened, by student.
+    fn lost(&self) -> &[Lost] {
         &[]
     }
 }
@@ -500,16 +505,99 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&file, &bytes).unwrap();
-        // Found where it is read, even if nobody looked at it before.
+        let check = |store: &LogStore| {
+            assert!(matches!(store.read(BatchId(2)), Err(StoreError::Unknown(_))));
+            assert_eq!(store.read(BatchId(3)).unwrap(), batch(3, 3));
+            holds(store, [&[1, 3], &[], &[]]);
+            assert!(matches!(store.damage(), [Damage { segment: 0, .. }]));
+        };
         let store = folder.open();
-        assert!(matches!(store.read(BatchId(2)), Err(StoreError::Corrupt { .. })));
-        assert_eq!(store.read(BatchId(3)).unwrap(), batch(3, 3));
+        check(&store);
+        assert_eq!(store.lost(), [Lost { student: "tab-1".into(), batches: ids(&[2]), transitions: 3 }]);
+        drop(store);
+        // Told once; from then on it may come again.
+        let store = folder.open();
+        check(&store);
+        assert!(store.lost().is_empty());
         drop(store);
         fs::remove_file(folder.0.join("catalogue.sqlite")).unwrap();
         let store = folder.open();
-        assert!(matches!(store.damage(), [Damage { segment: 0, .. }]));
-        holds(&store, [&[1, 3], &[], &[]]);
+        check(&store);
         assert_eq!(store.put(&batch(2, 3)).unwrap(), Put::Kept, "it may come again");
+        assert_eq!(store.put(&batch(2, 3)).unwrap(), Put::Known);
+        // It happens while the store is open, too.
+        let file = folder.0.join("000000.log");
+        let mut bytes = fs::read(&file).unwrap();
+        let end = bytes.len() - 8;
+        bytes[end] ^= 1;
+        fs::write(&file, &bytes).unwrap();
+        assert_eq!(store.put(&batch(2, 3)).unwrap(), Put::Kept, "what is there of it is damaged");
+        assert_eq!(store.read(BatchId(2)).unwrap(), batch(2, 3));
+    }
+
+    /// Whatever becomes of the log's files, each batch that was there and is not is told by name, and taken when it comes again.
+    #[test]
+    fn batches_that_were_there_are_told_and_asked_for_again() {
+        const BATCHES: u128 = 30;
+        type Harm = fn(&Path, usize);
+        let harms: [(&str, Harm); 6] = [
+            ("half a segment cut off", |file, _| {
+                let bytes = fs::read(file).unwrap();
+                fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+            }),
+            ("a few bytes cut off", |file, _| {
+                let bytes = fs::read(file).unwrap();
+                fs::write(file, &bytes[..bytes.len() - 5]).unwrap();
+            }),
+            ("cut to nothing", |file, _| fs::write(file, b"").unwrap()),
+            ("removed", |file, _| fs::remove_file(file).unwrap()),
+            ("a byte changed", |file, seed| {
+                let mut bytes = fs::read(file).unwrap();
+                let at = 16 + seed * 7919 % (bytes.len() - 16);
+                bytes[at] ^= 1 << (seed % 8);
+                fs::write(file, bytes).unwrap();
+            }),
+            ("zeros in the middle", |file, _| {
+                let mut bytes = fs::read(file).unwrap();
+                let (third, two) = (bytes.len() / 3, bytes.len() / 2);
+                bytes[third..two].fill(0);
+                fs::write(file, bytes).unwrap();
+            }),
+        ];
+        for (seed, (what, harm)) in harms.iter().cycle().take(24).enumerate() {
+            let folder = Folder::new();
+            let store = folder.open();
+            for name in 1..=BATCHES {
+                let student = format!("tab-{}", name % 3);
+                store.put(&Submission { student, ..batch(name, 5) }).unwrap();
+            }
+            store.put(&Submission { student: "gone".into(), ..batch(99, 5) }).unwrap();
+            store.forget("gone").unwrap();
+            (1..=BATCHES).step_by(4).for_each(|name| store.judge(BatchId(name), State::Accepted).unwrap());
+            drop(store);
+            harm(&folder.0.join("000000.log"), seed);
+            let store = folder.open();
+            let lost: Vec<BatchId> = store.lost().iter().flat_map(|lost| lost.batches.clone()).collect();
+            let there = |name: &u128| store.read(BatchId(*name)).is_ok();
+            let mut missing: Vec<BatchId> = (1..=BATCHES).filter(|name| !there(name)).map(BatchId).collect();
+            let mut told = lost.clone();
+            (missing.sort(), told.sort());
+            assert_eq!(told, missing, "{what}");
+            let transitions: u64 = store.lost().iter().map(|lost| lost.transitions).sum();
+            assert_eq!(transitions, 5 * lost.len() as u64, "{what}");
+            if *what != "a byte changed" && *what != "a few bytes cut off" {
+                assert!(lost.len() > 3, "{what}: {}", lost.len());
+            }
+            for name in 1..=BATCHES {
+                let expected = if lost.contains(&BatchId(name)) { Put::Kept } else { Put::Known };
+                assert_eq!(store.put(&batch(name, 5)).unwrap(), expected, "{what}: {name}");
+                assert!(there(&name));
+            }
+            assert_eq!(store.put(&batch(99, 5)).unwrap(), Put::Known, "{what}: what was forgotten stays so");
+            drop(store);
+            let store = folder.open();
+            assert!(store.lost().is_empty() && (1..=BATCHES).all(|name| store.read(BatchId(name)).is_ok()));
+        }
     }
 
     #[test]

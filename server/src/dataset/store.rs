@@ -1,10 +1,12 @@
 //! A dataset store in a folder: a log that is the truth, and a catalogue of it.
 
-use super::catalogue::{Came, Catalogue};
-use super::log::{Kind, Log, Place, Record};
+use super::catalogue::{Came, Catalogue, Listed};
+use super::log::{Kind, Log, Place, Record, first_offset};
 use super::{DatasetStore, Holding, Put, State, StoreError, Submission, at, decode, encode, names};
 use oto_proto::BatchId;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +21,7 @@ pub struct LogStore {
     synced: Mutex<u64>,
     max_bytes: u64,
     damage: Vec<Damage>,
+    lost: Vec<Lost>,
     /// Locked as long as the store lives; the system unlocks what a killed process held.
     _lock: File,
 }
@@ -40,6 +43,17 @@ pub struct Damage {
     pub bytes: Range<u64>,
 }
 
+/// Batches of a student that were kept once and cannot be read any more. They are taken when they come again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The name that the student gave itself.
+    pub student: String,
+    /// Their names.
+    pub batches: Vec<BatchId>,
+    /// How many transitions they had.
+    pub transitions: u64,
+}
+
 /// How often, and after what time each, a lock is tried again.
 const LOOKS: u32 = 50;
 const LOOK: Duration = Duration::from_millis(10);
@@ -59,13 +73,20 @@ impl LogStore {
         })?;
         let mut log = Log::open(folder)?;
         let catalogue = Catalogue::open(&folder.join("catalogue.sqlite"))?;
+        let known = match catalogue.is_of(log.segments(), log.made)? {
+            true => catalogue.all()?,
+            false => Vec::new(),
+        };
         if !catalogue.fits(log.segments())? {
             catalogue.clear()?;
         }
-        let damage = catalogue.together(|catalogue| catch_up(&mut log, catalogue))?;
+        let mut whole = HashSet::new();
+        let damage = catalogue.together(|catalogue| catch_up(&mut log, catalogue, &mut whole))?;
         let mut inner = Inner { bytes: 0, log, catalogue };
+        let lost = inner.compare(known, &whole)?;
         inner.clean()?;
-        Ok(LogStore { inner: Mutex::new(inner), synced: Mutex::new(0), max_bytes, damage, _lock: lock })
+        let (inner, synced) = (Mutex::new(inner), Mutex::new(0));
+        Ok(LogStore { inner, synced, max_bytes, damage, lost, _lock: lock })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -93,7 +114,7 @@ impl DatasetStore for LogStore {
     fn put(&self, submission: &Submission) -> Result<Put, StoreError> {
         let batch = submission.batch;
         let mut inner = self.inner();
-        if inner.catalogue.find(batch)?.is_some() {
+        if inner.holds(batch)? {
             // It may have come a moment ago.
             let records = inner.log.appended();
             drop(inner);
@@ -161,6 +182,10 @@ impl DatasetStore for LogStore {
     fn damage(&self) -> &[Damage] {
         &self.damage
     }
+
+    fn lost(&self) -> &[Lost] {
+        &self.lost
+    }
 }
 
 impl Inner {
@@ -175,6 +200,50 @@ impl Inner {
                 .filter(|s| s.number == place.segment)
                 .try_for_each(|s| catalogue.has_read(s))
         })
+    }
+
+    /// Whether a batch need not come again. What is there of it may have been damaged meanwhile.
+    fn holds(&mut self, batch: BatchId) -> Result<bool, StoreError> {
+        let place = match self.catalogue.find(batch)? {
+            None => return Ok(false),
+            Some(None) => return Ok(true),
+            Some(Some((_, place))) => place,
+        };
+        match self.log.read(place, batch) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Corrupt { .. }) => self.lose(batch),
+            Err(StoreError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) =>
+            {
+                self.lose(batch)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lose(&mut self, batch: BatchId) -> Result<bool, StoreError> {
+        self.catalogue.lost(batch)?;
+        self.bytes = self.catalogue.bytes()?;
+        Ok(false)
+    }
+
+    /// Gives what was known and is not among what is whole, by student. Names that are forgotten stay known.
+    fn compare(&mut self, known: Vec<Listed>, whole: &HashSet<BatchId>) -> Result<Vec<Lost>, StoreError> {
+        let mut lost = BTreeMap::<String, Lost>::new();
+        for Listed { batch, student, transitions, forgotten } in known {
+            if forgotten {
+                if self.catalogue.find(batch)?.is_none() {
+                    self.append(Kind::Forgotten, batch, &[])?;
+                }
+            } else if !whole.contains(&batch) && !matches!(self.catalogue.find(batch)?, Some(None)) {
+                self.catalogue.lost(batch)?;
+                let of = || Lost { student: student.clone(), batches: Vec::new(), transitions: 0 };
+                let entry = lost.entry(student.clone()).or_insert_with(of);
+                entry.batches.push(batch);
+                entry.transitions += transitions;
+            }
+        }
+        Ok(lost.into_values().collect())
     }
 
     /// Takes the transitions of forgotten batches off the disk.
@@ -208,12 +277,22 @@ fn own(lock: &File) -> Result<(), fs::TryLockError> {
     lock.try_lock()
 }
 
-/// Shows the catalogue what it has not read yet, and gives what cannot be read.
-fn catch_up(log: &mut Log, catalogue: &Catalogue) -> Result<Vec<Damage>, StoreError> {
+/// Reads all of the log: shows the catalogue what it has not read yet, and gives the batches that are whole and the bytes that cannot be
+/// read.
+fn catch_up(
+    log: &mut Log,
+    catalogue: &Catalogue,
+    whole: &mut HashSet<BatchId>,
+) -> Result<Vec<Damage>, StoreError> {
     let mut damage = Vec::new();
     for number in log.segments().iter().map(|s| s.number).collect::<Vec<_>>() {
         let from = catalogue.read_to(number)?;
-        let damaged = log.scan(number, from, |place, record| note(catalogue, place, &record))?;
+        let damaged = log.scan(number, first_offset(), |place, record| {
+            if record.kind == Kind::Batch {
+                whole.insert(record.batch);
+            }
+            if place.offset < from { Ok(()) } else { note(catalogue, place, &record) }
+        })?;
         damage.extend(damaged.into_iter().map(|bytes| Damage { segment: number, bytes }));
         log.segments().iter().filter(|s| s.number == number).try_for_each(|s| catalogue.has_read(s))?;
     }

@@ -317,7 +317,7 @@ fn a_connection_too_many() {
 /// Whether the server takes one more connection.
 pub fn is_free(server: &Server) -> bool {
     let mut stream = server.connect();
-    let head = b"GET /healthz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    let head = b"GET /readyz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
     stream.write_all(head).is_ok() && until_the_end(&mut stream).starts_with(b"HTTP/1.1 200")
 }
 

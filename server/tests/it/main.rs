@@ -8,6 +8,8 @@ mod doors;
 mod folder;
 mod follow;
 mod frames;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod http;
 mod kserve;
 mod lessons;
@@ -18,6 +20,7 @@ mod process;
 mod serving;
 mod several;
 mod stop;
+mod strangers;
 mod student;
 mod students;
 mod submissions;

@@ -34,19 +34,33 @@ pub struct Program {
 impl Program {
     /// `oto serve` with these flags and variables, on any port.
     pub fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut program = Program::unread(flags, variables);
-        let mut err = program.err.take().unwrap();
-        program.said = Some(std::thread::spawn(move || {
+        Program::unread(flags, variables).read()
+    }
+
+    /// Reads what it writes on standard error.
+    fn read(mut self) -> Self {
+        let mut err = self.err.take().unwrap();
+        self.said = Some(std::thread::spawn(move || {
             let mut text = String::new();
             err.read_to_string(&mut text).unwrap();
             text
         }));
-        program
+        self
     }
 
     /// The same, and nobody reads what it writes on standard error.
     pub fn unread(flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oto"))
+        Program::start(&mut Command::new(env!("CARGO_BIN_EXE_oto")), flags, variables)
+    }
+
+    /// Tells it to read its files anew.
+    pub fn hang_up(&self) {
+        let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    }
+
+    fn start(command: &mut Command, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = command
             .args(["serve", "--port", "0"])
             .args(flags)
             .envs(variables.iter().copied())
