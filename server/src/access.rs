@@ -242,6 +242,9 @@ enum Identity {
     Page(Arc<str>),
 }
 
+/// All students at an address whose page is of an origin.
+type Page = (Arc<str>, IpAddr);
+
 /// Where the states come from that someone may ask about.
 #[derive(Debug)]
 enum States {
@@ -249,7 +252,7 @@ enum States {
     Any,
     Own(Mutex<Bucket>),
     /// All pages' students of an origin and an address together, however many tickets they have.
-    Page(Arc<Buckets<(Arc<str>, IpAddr)>>, (Arc<str>, IpAddr)),
+    Page(Arc<Buckets<Page>>, Page),
 }
 
 impl Visitor {
@@ -355,7 +358,7 @@ pub(crate) struct Doorkeeper {
     pages: Option<Rights>,
     /// Connections of all pages' students together.
     page_connections: Arc<AtomicUsize>,
-    page_states: Option<Arc<Buckets<(Arc<str>, IpAddr)>>>,
+    page_states: Option<Arc<Buckets<Page>>>,
     ticket_lifetime: Duration,
     tickets: Arc<Tickets>,
 }

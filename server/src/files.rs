@@ -34,7 +34,7 @@ fn limit_and_open() -> Option<(usize, usize)> {
     {
         use rustix::process::{Resource, getrlimit};
         let limit = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
-        return Some((limit, std::fs::read_dir("/proc/self/fd").map_or(16, Iterator::count)));
+        Some((limit, std::fs::read_dir("/proc/self/fd").map_or(16, Iterator::count)))
     }
     #[cfg(not(target_os = "linux"))]
     None
@@ -62,7 +62,7 @@ pub fn affordable(wanted: usize) -> usize {
         let room = getrlimit(Resource::As).current.map(|all| all.saturating_sub(mapped.unwrap_or(0) * 4096));
         let container = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
         let least = room.into_iter().chain(container).min().map_or(wanted as u64, |least| least / 4);
-        return wanted.min(usize::try_from(least).unwrap_or(usize::MAX));
+        wanted.min(usize::try_from(least).unwrap_or(usize::MAX))
     }
     #[cfg(not(target_os = "linux"))]
     wanted

@@ -70,8 +70,8 @@ impl Service<Request<Incoming>> for Site {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let mut site = self.clone();
-        if let Err(refusal) = site.receive(&request) {
-            return Either::Left(ready(Ok(site.guarded(refusal))));
+        if let Err((status, why)) = site.receive(&request) {
+            return Either::Left(ready(Ok(site.guarded(sentence(status, &why)))));
         }
         let below = request.uri().path().strip_prefix(kserve::ROOT);
         match below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
@@ -117,7 +117,7 @@ impl Site {
     }
 
     /// Looks at what a request calls the server, and at who sent it.
-    fn receive(&mut self, request: &Request<Incoming>) -> Result<(), Answer> {
+    fn receive(&mut self, request: &Request<Incoming>) -> Result<(), (StatusCode, String)> {
         let (config, headers) = (&self.server.config, request.headers());
         // Probes call a server by its address, or not at all.
         let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
@@ -131,11 +131,11 @@ impl Site {
                     WrongHost::Unusable => StatusCode::BAD_REQUEST,
                     WrongHost::Other => StatusCode::MISDIRECTED_REQUEST,
                 };
-                return Err(sentence(status, &wrong.to_string()));
+                return Err((status, wrong.to_string()));
             }
         }
         let client = config.proxies.client(self.caller.address, headers);
-        let client = client.map_err(|wrong| sentence(StatusCode::BAD_REQUEST, &wrong.to_string()))?;
+        let client = client.map_err(|wrong| (StatusCode::BAD_REQUEST, wrong.to_string()))?;
         self.behind = config.proxies.holds(self.caller.address);
         self.caller.address = client;
         Ok(())
