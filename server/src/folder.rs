@@ -74,7 +74,11 @@ pub fn watch(
 }
 
 /// A way to look at the folder whenever one likes, for what has changed since.
-pub fn look(folder: &Path, policies: Policies, log: impl Fn(Event) + Send + 'static) -> impl FnMut() + Send {
+pub fn look<L: Fn(Event) + Send + 'static>(
+    folder: &Path,
+    policies: Policies,
+    log: L,
+) -> impl FnMut() + Send + use<L> {
     let mut looked = Looked { known: stamps(folder), folder: folder.to_owned(), policies };
     move || looked.again(&mut |event| log(event))
 }

@@ -581,7 +581,8 @@ mod tests {
             let there = |name: &u128| store.read(BatchId(*name)).is_ok();
             let mut missing: Vec<BatchId> = (1..=BATCHES).filter(|name| !there(name)).map(BatchId).collect();
             let mut told = lost.clone();
-            (missing.sort(), told.sort());
+            missing.sort();
+            told.sort();
             assert_eq!(told, missing, "{what}");
             let transitions: u64 = store.lost().iter().map(|lost| lost.transitions).sum();
             assert_eq!(transitions, 5 * lost.len() as u64, "{what}");
