@@ -593,15 +593,14 @@ fn withstand(kind: &Kind, time: Duration) -> Outcome {
     let bound = began + MEMORY + FILES * CONNECTION + WORK;
     assert!(resident < bound, "{}: {} MiB, expected at most {}", kind.name, resident >> 20, bound >> 20);
     let requests = peace.len() + attack.len();
-    let outcome = Outcome {
+    Outcome {
         peace: p99(&mut peace),
         attack: p99(&mut attack),
         requests,
         done: target.done.load(Ordering::Relaxed),
         resident,
         mapped,
-    };
-    outcome
+    }
 }
 
 #[test]
