@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod authorities;
+mod doors;
 mod learn;
 #[cfg(target_os = "linux")]
 mod load;

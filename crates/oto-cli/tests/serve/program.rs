@@ -53,6 +53,14 @@ impl Program {
         Program::start(&mut Command::new(env!("CARGO_BIN_EXE_oto")), flags, variables)
     }
 
+    /// The same with so many open files at most.
+    pub fn limited(files: u64, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_oto")]);
+        Program::start(&mut shell, flags, variables).read()
+    }
+
     /// Tells it to read its files anew.
     pub fn hang_up(&self) {
         let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
