@@ -92,7 +92,7 @@ fn seeing() -> (Student, Vec<u8>) {
     let qrdqn = QrDqnConfig { convolution: Some(convolution), hidden: vec![16], ..QrDqnConfig::default() };
     let config = StudentConfig { qrdqn, ..StudentConfig::default() };
     let observation = oto_env::Space::uniform(84, 0.0, 255.0);
-    let world = World::Outside { observation, action: oto_env::Space::Discrete { n: 5 } };
+    let world = World::Outside { observation, action: oto_env::Space::Discrete { n: 5 }, evaluates: false };
     let student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
     let file = student.policy("Images-v0");
     (student, file)

@@ -2,7 +2,7 @@
 //! four images shares three of them with the next one, and a transition's second observation is mostly another one's first: seven
 //! kilobytes a transition of an Atari game are left of 226.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 /// Both observations of every transition, by the transition's place in a ring.
 #[derive(Clone, Debug)]
@@ -57,6 +57,33 @@ impl Observations {
                 recent: VecDeque::new(),
                 room: Vec::new(),
             }),
+        }
+    }
+
+    /// Makes room for so many transitions more, of `capacity` at most.
+    pub(crate) fn make_room(&mut self, transitions: usize, capacity: usize) -> Result<(), TryReserveError> {
+        match self {
+            Self::Numbers { width, first, next } => [first, next]
+                .into_iter()
+                .try_for_each(|all| grow(all, transitions * *width, capacity * *width)),
+            Self::Images(images) => images.make_room(transitions, capacity),
+        }
+    }
+
+    /// How many bytes so many transitions take. Of images each is counted once for its transition, as in a game whose stacks overlap.
+    pub(crate) fn bytes(&self, transitions: u64) -> u64 {
+        let (width, shared) = match self {
+            Self::Numbers { width, .. } => (8 * *width, 0),
+            Self::Images(images) => (images.size, 8 * images.count + 8),
+        };
+        transitions.saturating_mul((width + shared) as u64)
+    }
+
+    /// None yet, of the same kind.
+    pub(crate) fn empty(&self) -> Self {
+        match self {
+            Self::Numbers { width, .. } => Self::new(*width, None),
+            Self::Images(images) => Self::new(images.size * images.count, Some(images.count)),
         }
     }
 
@@ -132,7 +159,26 @@ impl Observations {
 /// Bytes in a number of a checkpoint: whole numbers up to 2^24 are exact in float32.
 const PACKED: usize = 3;
 
+/// Makes room for `more` elements: doubles, as far as `most`, or where memory is short adds a sixteenth.
+pub(crate) fn grow<T>(list: &mut Vec<T>, more: usize, most: usize) -> Result<(), TryReserveError> {
+    if list.capacity() - list.len() >= more {
+        return Ok(());
+    }
+    let doubled = list.len().min(most.saturating_sub(list.len()));
+    list.try_reserve_exact(more.max(doubled))
+        .or_else(|_| list.try_reserve_exact(more.max(doubled.min(list.len() / 16))))
+}
+
 impl Images {
+    /// All images of new transitions may be new ones, also where they take the place of older ones.
+    fn make_room(&mut self, transitions: usize, capacity: usize) -> Result<(), TryReserveError> {
+        let (more, most) = (2 * self.count * transitions, 2 * self.count * capacity);
+        grow(&mut self.images, more, most)?;
+        grow(&mut self.shown, more, most)?;
+        grow(&mut self.free, more, most)?;
+        grow(&mut self.bytes, more * self.size, most * self.size)
+    }
+
     fn put(&mut self, at: usize, observation: &[f32], next_observation: &[f32]) {
         let places = 2 * self.count;
         if self.images.len() > at * places {

@@ -1,8 +1,8 @@
 //! Replay: transitions in a ring, and the teachers' answers beside them.
 
-use crate::observations::Observations;
+use crate::observations::{Observations, grow};
 use oto_env::rng::Rng;
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 /// A transition's number: how many were stored before it. A slot's place is used again, its number never.
 pub type SlotId = u64;
@@ -173,6 +173,51 @@ impl Replay {
     /// Whether none can.
     pub fn is_empty(&self) -> bool {
         self.reward.is_empty()
+    }
+
+    /// Makes room for what [`Self::push`] stores next, so that it cannot fail.
+    ///
+    /// # Errors
+    /// If there is no memory for it; the buffer is as it was.
+    pub fn make_room(&mut self) -> Result<(), TryReserveError> {
+        // The end of an episode stores all that is pending.
+        let more = self.pending.len() + 1;
+        self.seen.make_room(more, self.capacity)?;
+        if self.len() == self.capacity {
+            return Ok(());
+        }
+        let room = |width: usize| (more * width, self.capacity * width);
+        let (one, action) = (room(1), room(self.action_width));
+        let (version, label) = (room(self.teachers), room(self.teachers * self.label_width));
+        grow(&mut self.action, action.0, action.1)?;
+        grow(&mut self.reward, one.0, one.1)?;
+        grow(&mut self.discount, one.0, one.1)?;
+        grow(&mut self.label, label.0, label.1)?;
+        grow(&mut self.version, version.0, version.1)
+    }
+
+    /// How many bytes the transitions take that are held, or those of a full buffer.
+    pub fn bytes(&self, full: bool) -> u64 {
+        let transitions = if full { self.capacity } else { self.len() } as u64;
+        self.seen.bytes(transitions).saturating_add(transitions.saturating_mul(4 * self.numbers()))
+    }
+
+    /// How many bytes a saved buffer's transitions take in this one.
+    pub fn bytes_of(&self, counters: &ReplayCounters) -> u64 {
+        let transitions = counters.next.min(self.capacity as u64);
+        self.seen.bytes(transitions).saturating_add(transitions.saturating_mul(4 * self.numbers()))
+    }
+
+    /// How many numbers a transition has beside its observations.
+    fn numbers(&self) -> u64 {
+        (self.action_width + 2 + self.teachers * (self.label_width + 1)) as u64
+    }
+
+    /// A buffer of the same sizes without transitions.
+    pub fn empty(&self) -> Self {
+        let sizes = [self.width, self.action_width];
+        let new = Self::new(self.capacity, sizes, self.teachers, self.n_step, self.gamma.into());
+        Self { label_width: self.label_width, seen: self.seen.empty(), ..new }
     }
 
     /// Stores one step of an episode; `done` ends it (terminated or truncated). Calls `stored` with each new slot, whose
@@ -365,7 +410,7 @@ impl Replay {
         mut array: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> bool {
         let mut take = || {
-            let mut new = self.clone();
+            let mut new = self.empty();
             new.action = array("replay.action")?;
             new.reward = array("replay.reward")?;
             new.discount = array("replay.discount")?;

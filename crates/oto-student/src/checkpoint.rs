@@ -50,7 +50,15 @@ oto_json::json_object! {
 
 /// A trainer as a safetensors file; `extra` is the owner's own metadata, such as where its environment stands.
 pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Result<Vec<u8>, TrainError> {
-    let (counters, arrays) = trainer.replay.save();
+    let replay = match with_replay {
+        true => {
+            // The arrays, and the file.
+            room_for(2 * trainer.replay.bytes(false)).ok_or(TrainError::Copy)?;
+            Some(trainer.replay.save())
+        }
+        false => None,
+    };
+    let (counters, arrays) = replay.unzip();
     let progress = Progress {
         config: trainer.config.clone(),
         stages: trainer.stages,
@@ -66,14 +74,14 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         episodes: trainer.episodes,
         episode_return: trainer.episode_return,
         episode_length: trainer.episode_length,
-        replay: with_replay.then_some(counters),
+        replay: counters,
     };
     let mut tensors = trainer.learner.engine().state()?;
     tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
-    if with_replay {
+    if let Some(arrays) = arrays {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
         tensors.extend(trainer.rollout.as_ref().map(|r| flat("rollout.ended", r.save())));
     }
@@ -109,23 +117,31 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
     let observation = values("observation").filter(|o| o.len() == trainer.observation.len());
     let observation =
         observation.ok_or_else(|| TrainError::Checkpoint("its observation is of another width".into()))?;
-    let mut replay = trainer.replay.clone();
-    if let Some(counters) = &progress.replay
-        && !replay.restore(counters, values)
-    {
-        return Err(TrainError::Checkpoint("its replay buffer does not fit this configuration".into()));
+    let mut replay = None;
+    if let Some(counters) = &progress.replay {
+        let restored = replay.insert(trainer.replay.empty());
+        let needed = restored.bytes_of(counters);
+        room_for(needed).ok_or_else(|| {
+            TrainError::Checkpoint(format!("its replay buffer needs {needed} bytes, which there are not"))
+        })?;
+        if !restored.restore(counters, values) {
+            return Err(TrainError::Checkpoint("its replay buffer does not fit this configuration".into()));
+        }
     }
     let mut rollout = trainer.rollout.clone();
     if let Some(rollout) = &mut rollout {
         // Without its transitions a rollout begins anew.
         let ended = if progress.replay.is_some() { values("rollout.ended") } else { Some(Vec::new()) };
-        if !ended.is_some_and(|ended| rollout.restore(&replay, &ended)) {
+        if !ended.is_some_and(|ended| rollout.restore(replay.as_ref().unwrap_or(&trainer.replay), &ended)) {
             return Err(TrainError::Checkpoint("its rollout does not fit this configuration".into()));
         }
     }
     trainer.learner.restore(progress.updates, values)?;
     trainer.learner.engine_mut().remember_as(|name| file.floats(&good(name)));
-    (trainer.replay, trainer.rollout) = (replay, rollout);
+    trainer.rollout = rollout;
+    if let Some(replay) = replay {
+        trainer.replay = replay;
+    }
     trainer.observation = observation;
     (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
     (trainer.running, trainer.action, trainer.steps) = (progress.running, progress.action, progress.steps);
@@ -163,6 +179,11 @@ fn metadata(file: &File<'_>) -> Result<Metadata, TrainError> {
         TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
     })?;
     oto_json::read(entry).map_err(broken)
+}
+
+/// Whether there is so much memory in one piece.
+fn room_for(bytes: u64) -> Option<()> {
+    Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).ok()?).ok()
 }
 
 fn describe(config: &StudentConfig) -> String {

@@ -81,6 +81,8 @@ pub enum World {
         observation: Space,
         /// Its actions.
         action: Space,
+        /// Whether the driver has a second one for evaluations; without it there are none.
+        evaluates: bool,
     },
 }
 
@@ -94,18 +96,27 @@ impl World {
     pub fn spaces(&self) -> (&Space, &Space) {
         match self {
             World::Inside { train, .. } => (train.observation_space(), train.action_space()),
-            World::Outside { observation, action } => (observation, action),
+            World::Outside { observation, action, .. } => (observation, action),
         }
     }
 }
 
-/// What a student waits for.
+/// What a student waits for. A question to the environment (`Reset`, `Step`, `Evaluate`) stays open until it is answered,
+/// or withdrawn by [`Student::give_up_episode`] or [`Student::load`], whatever the links do meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A reset of the environment, the very first one with a seed; answer with [`Student::began`].
     Reset(Option<u64>),
     /// [`Student::action`] in the environment; answer with [`Student::stepped`].
     Step,
+    /// Greedy episodes in the second environment of [`World::Outside`], the first one reset with the seed if there is one,
+    /// with the actions of [`Trainer::greedy`]; answer with [`Student::evaluated`].
+    Evaluate {
+        /// How many.
+        episodes: u32,
+        /// There for a student's first evaluation.
+        seed: Option<u64>,
+    },
     /// A pause (lockstep): labels that are due or updates are on their way. Carry the links' messages, then ask again.
     Wait,
     /// Nothing: the run is over.
@@ -245,8 +256,8 @@ pub struct Student {
     teachers: Vec<Teacher>,
     observation: Vec<f32>,
     seeded: bool,
-    /// An action was given out and is not yet answered.
-    pending: bool,
+    /// The question to the environment that is not answered yet.
+    asked: Option<Need>,
     last_ms: Option<u64>,
     /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
     stored: Vec<SlotId>,
@@ -266,6 +277,7 @@ pub struct Student {
 struct Extra {
     seeded: bool,
     pending: bool,
+    evaluating: bool,
     labels: u64,
     worlds: Option<(Snapshot, Snapshot)>,
     requests: Vec<Vec<Due>>,
@@ -280,7 +292,7 @@ struct Extra {
 
 oto_json::json_object! {
     Extra: open {
-        seeded, pending, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
+        seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
         evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new()
     }
 }
@@ -309,7 +321,7 @@ impl Student {
             teachers,
             observation: vec![0.0; width],
             seeded: false,
-            pending: false,
+            asked: None,
             last_ms: None,
             stored: Vec::new(),
             room: Vec::new(),
@@ -328,8 +340,12 @@ impl Student {
         self.run.get_or_insert_with(draw);
     }
 
-    /// What has to happen next. The same until it is answered.
+    /// What has to happen next. A question to the environment is the same until it is answered.
     pub fn need(&mut self, now_ms: u64) -> Result<Need, TrainError> {
+        if let Some(asked) = self.asked {
+            self.submit(now_ms);
+            return Ok(asked);
+        }
         if self.done() {
             return Ok(Need::Nothing);
         }
@@ -339,16 +355,19 @@ impl Student {
         if behind || !self.take_labels(now_ms) {
             return Ok(Need::Wait);
         }
-        if self.pending {
-            return Ok(Need::Step);
-        }
-        if !self.trainer.running() {
-            let seed = (!self.seeded).then_some(self.trainer.config().seed);
-            return Ok(Need::Reset(seed));
-        }
-        self.trainer.act()?;
-        self.pending = true;
-        Ok(Need::Step)
+        let asked = if self.trainer.running() {
+            self.trainer.act()?;
+            Need::Step
+        } else {
+            Need::Reset((!self.seeded).then_some(self.trainer.config().seed))
+        };
+        self.asked = Some(asked);
+        Ok(asked)
+    }
+
+    /// The question to the environment that is not answered yet.
+    pub fn asked(&self) -> Option<Need> {
+        self.asked
     }
 
     /// The action that [`Need::Step`] is about, in the environment's units.
@@ -357,22 +376,33 @@ impl Student {
     }
 
     /// The environment was reset: its first observation.
+    ///
+    /// # Errors
+    /// [`TrainError::Unasked`], and an observation that the space does not have; then the question stays open.
     pub fn began(&mut self, observation: &[f32]) -> Result<(), TrainError> {
+        if !matches!(self.asked, Some(Need::Reset(_))) {
+            return Err(TrainError::Unasked { got: "a reset", asked: asked_for(self.asked) });
+        }
         self.trainer.begin(observation)?;
-        self.seeded = true;
+        (self.seeded, self.asked) = (true, None);
         Ok(())
     }
 
     /// The environment took the step that was needed: what it gave. Learns, and evaluates where that is due.
+    ///
+    /// # Errors
+    /// [`TrainError::Unasked`], and numbers that cannot be learned from; then the question stays open.
     pub fn stepped(&mut self, step: Step, observation: &[f32], now_ms: u64) -> Result<(), TrainError> {
-        if !self.pending {
-            return Err(TrainError::NotBegun);
+        if self.asked != Some(Need::Step) {
+            return Err(TrainError::Unasked { got: "a step", asked: asked_for(self.asked) });
         }
         self.stored.clear();
-        let stored = &mut self.stored;
-        let episode = self.trainer.observe(step, observation, |slot, _| stored.push(slot))?;
-        self.pending = false;
-        if let Some(episode) = episode {
+        let (stored, before) = (&mut self.stored, self.trainer.steps());
+        let observed = self.trainer.observe(step, observation, |slot, _| stored.push(slot));
+        if self.trainer.steps() > before {
+            self.asked = None;
+        }
+        if let Some(episode) = observed? {
             self.last_episode = Some(episode);
             self.event(Event::Episode { step: self.trainer.steps(), episode });
         }
@@ -380,7 +410,33 @@ impl Student {
             self.ask(now_ms);
             self.learn_adapters(now_ms);
         }
-        let evaluation = self.evaluate_if_due()?;
+        let evaluation = match (self.due_episodes(), &self.world) {
+            (Some(episodes), World::Inside { .. }) => Some(self.evaluate(episodes)?),
+            (Some(episodes), World::Outside { .. }) => {
+                self.evaluation_due = false;
+                self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
+                return Ok(());
+            }
+            (None, _) => None,
+        };
+        self.finish_step(evaluation, now_ms)
+    }
+
+    /// The evaluation that was needed was played: the returns of its episodes.
+    ///
+    /// # Errors
+    /// [`TrainError::Unasked`], and returns that are none; then the question stays open.
+    pub fn evaluated(&mut self, returns: &[f64], now_ms: u64) -> Result<(), TrainError> {
+        if !matches!(self.asked, Some(Need::Evaluate { .. })) {
+            return Err(TrainError::Unasked { got: "an evaluation", asked: asked_for(self.asked) });
+        }
+        let mean = self.record_evaluation(returns)?;
+        self.asked = None;
+        self.finish_step(Some(mean), now_ms)
+    }
+
+    /// What follows a step and its evaluation: the stages' clock.
+    fn finish_step(&mut self, evaluation: Option<f64>, now_ms: u64) -> Result<(), TrainError> {
         let seconds = self.last_ms.map_or(0.0, |last| now_ms.saturating_sub(last) as f64 / 1000.0);
         self.last_ms = Some(now_ms);
         let before = self.trainer.stages().stage();
@@ -427,10 +483,17 @@ impl Student {
         self.teachers.iter().all(|t| t.outbox.as_ref().is_none_or(Outbox::is_empty))
     }
 
-    /// The environment failed: the episode is given up, and a reset is needed next. What it gave before stays.
-    pub fn give_up_episode(&mut self) {
+    /// The environment failed: the question to it is withdrawn. A training episode is given up, and a reset is needed next;
+    /// an evaluation is left out. What the environment gave before stays.
+    ///
+    /// # Errors
+    /// What the end of a stage brings, if one ends here.
+    pub fn give_up_episode(&mut self) -> Result<(), TrainError> {
+        if let Some(Need::Evaluate { .. }) = self.asked.take() {
+            return self.finish_step(None, self.last_ms.unwrap_or(0));
+        }
         self.trainer.running = false;
-        self.pending = false;
+        Ok(())
     }
 
     /// One environment step in a built-in environment.
@@ -443,10 +506,14 @@ impl Student {
             match need {
                 Need::Nothing => return Ok(Tick::Done),
                 Need::Wait => return Ok(Tick::Waiting),
+                // Only a world outside is asked for one.
+                Need::Evaluate { .. } => self.give_up_episode()?,
                 Need::Reset(seed) => {
                     train.reset(seed, &mut self.observation)?;
-                    self.trainer.begin(&self.observation)?;
-                    self.seeded = true;
+                    let observation = std::mem::take(&mut self.observation);
+                    let result = self.began(&observation);
+                    self.observation = observation;
+                    result?;
                 }
                 Need::Step => {
                     let step = train.step(self.trainer.action(), &mut self.observation)?;
@@ -533,18 +600,38 @@ impl Student {
         ready
     }
 
-    fn evaluate_if_due(&mut self) -> Result<Option<f64>, TrainError> {
+    /// How many episodes of evaluation are to be played after this step: where it is time, and there is where to play them.
+    fn due_episodes(&mut self) -> Option<u32> {
         let e = self.trainer.config().evaluation;
-        if e.every == 0 || matches!(self.world, World::Outside { .. }) {
-            return Ok(None);
+        if e.every == 0 || matches!(self.world, World::Outside { evaluates: false, .. }) {
+            return None;
         }
         self.evaluation_due |= self.trainer.steps().is_multiple_of(e.every);
         // In the training environment there is room between two episodes, and after the last step.
         let between = self.trainer.config().evaluate_between_episodes;
-        if !self.evaluation_due || between && self.trainer.running() && !self.done() {
-            return Ok(None);
+        let waits = between && self.trainer.running() && !self.done();
+        (self.evaluation_due && !waits).then_some(e.episodes)
+    }
+
+    /// The seed of the next evaluation's first episode: there is one for the first evaluation of all.
+    pub fn evaluation_seed(&self) -> Option<u64> {
+        self.last_evaluation.is_none().then(|| evaluation_seed(self.trainer.config().seed))
+    }
+
+    /// Takes the returns of greedy episodes that were played outside, and gives their mean.
+    ///
+    /// # Errors
+    /// If there is none, or one is no finite number.
+    pub fn record_evaluation(&mut self, returns: &[f64]) -> Result<f64, TrainError> {
+        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+        if let Some(wrong) = returns.iter().chain([&mean]).find(|r| !r.is_finite()) {
+            return Err(TrainError::Reward(*wrong));
         }
-        self.evaluate(e.episodes).map(Some)
+        let (min, max) = returns.iter().fold((f64::MAX, f64::MIN), |(min, max), r| (r.min(min), r.max(max)));
+        self.last_evaluation = Some(mean);
+        let (step, episodes) = (self.trainer.steps(), returns.len() as u32);
+        self.event(Event::Evaluation { step, mean, min, max, episodes });
+        Ok(mean)
     }
 
     /// Plays greedy episodes in the evaluation environment, or between two episodes of training in its environment: their mean
@@ -552,8 +639,9 @@ impl Student {
     pub fn evaluate(&mut self, episodes: u32) -> Result<f64, TrainError> {
         self.evaluation_due = false;
         let between = self.trainer.config().evaluate_between_episodes;
+        let mut seed = self.evaluation_seed().filter(|_| !between);
         if between {
-            self.give_up_episode();
+            self.give_up_episode()?;
         }
         let evaluate = match &mut self.world {
             World::Inside { train, .. } if between => train,
@@ -565,22 +653,15 @@ impl Student {
                 return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
             }
         };
-        let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         let mut observation = vec![0.0; self.trainer.observation().len()];
-        let first = (self.last_evaluation.is_none() && !between)
-            .then_some(evaluation_seed(self.trainer.config().seed));
-        for episode in 0..episodes {
-            let seed = first.filter(|_| episode == 0);
-            let score = play(&mut **evaluate, seed, &mut observation, |world, observation| {
+        let returns = (0..episodes).map(|_| {
+            play(&mut **evaluate, seed.take(), &mut observation, |world, observation| {
                 let action = self.trainer.greedy(observation)?;
                 Ok::<_, TrainError>(world.step(action, observation)?)
-            })?;
-            (sum, min, max) = (sum + score, f64::min(min, score), f64::max(max, score));
-        }
-        let mean = sum / f64::from(episodes.max(1));
-        self.last_evaluation = Some(mean);
-        self.event(Event::Evaluation { step: self.trainer.steps(), mean, min, max, episodes });
-        Ok(mean)
+            })
+        });
+        let returns = returns.collect::<Result<Vec<_>, _>>()?;
+        self.record_evaluation(&returns)
     }
 
     fn event(&mut self, event: Event) {
@@ -642,7 +723,8 @@ impl Student {
     pub fn save(&self, with_replay: bool) -> Result<Vec<u8>, TrainError> {
         let extra = Extra {
             seeded: self.seeded,
-            pending: self.pending,
+            pending: self.asked == Some(Need::Step),
+            evaluating: matches!(self.asked, Some(Need::Evaluate { .. })),
             labels: self.labels,
             worlds: match &self.world {
                 // An environment that cannot be saved is one outside: a run that goes on begins a new episode in it.
@@ -692,10 +774,14 @@ impl Student {
             // The episode that ran cannot be continued in an environment that was not saved.
             self.trainer.running = false;
         }
-        self.pending = extra.pending && self.trainer.running;
+        self.asked = (extra.pending && self.trainer.running).then_some(Need::Step);
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
         (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
+        if extra.evaluating && matches!(self.world, World::Outside { evaluates: true, .. }) {
+            let episodes = self.trainer.config().evaluation.episodes;
+            self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
+        }
         self.evaluation_due = extra.evaluation_due;
         for (i, weight) in extra.weights.iter().enumerate().take(self.teachers.len()) {
             self.trainer.set_teacher_weight(i, *weight)?;
@@ -728,6 +814,16 @@ impl Student {
             }
         }
         Ok(())
+    }
+}
+
+/// What the environment was asked for, in words.
+fn asked_for(asked: Option<Need>) -> &'static str {
+    match asked {
+        Some(Need::Reset(_)) => "a reset",
+        Some(Need::Step) => "a step",
+        Some(Need::Evaluate { .. }) => "an evaluation",
+        Some(Need::Wait | Need::Nothing) | None => "nothing",
     }
 }
 

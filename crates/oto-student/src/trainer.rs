@@ -60,9 +60,30 @@ pub enum TrainError {
     /// A reward that is no finite number.
     #[error("the reward is {}, not a finite number", shown(.0))]
     Reward(f64),
+    /// The replay buffer cannot grow any more.
+    #[error(
+        "there is no memory for more than the {held} transitions of {width} numbers that the replay buffer holds: a smaller buffer fits"
+    )]
+    Memory {
+        /// How many transitions it holds.
+        held: usize,
+        /// How many numbers an observation has.
+        width: usize,
+    },
+    /// A copy of the replay buffer, for a file, needs more memory than there is.
+    #[error("there is no memory for a copy of the replay buffer: save without it")]
+    Copy,
     /// A step was reported, but no episode has begun.
     #[error("an episode begins with an observation: call begin first")]
     NotBegun,
+    /// The environment answered what it was not asked for.
+    #[error("the environment answered {got}, it was asked for {asked}")]
+    Unasked {
+        /// What came.
+        got: &'static str,
+        /// What was expected.
+        asked: &'static str,
+    },
     /// An environment failed.
     #[error(transparent)]
     Environment(#[from] oto_env::EnvError),
@@ -251,6 +272,8 @@ impl Trainer {
         if !reward.is_finite() {
             return Err(TrainError::Reward(step.reward));
         }
+        let (held, width) = (self.replay.len(), self.observation.len());
+        self.replay.make_room().map_err(|_| TrainError::Memory { held, width })?;
         self.replay.push(
             &self.observation,
             &self.action,

@@ -142,7 +142,7 @@ fn an_early_reset_ends_the_episode_in_the_rollout() {
     let environment = "CartPole-v1";
     let (mut student, mut driver) = alone(&config(environment), environment);
     run(&mut student, &mut driver, 10);
-    student.give_up_episode();
+    student.give_up_episode().unwrap();
     run(&mut student, &mut driver, 300);
     assert_eq!(student.trainer().updates(), 80);
 }

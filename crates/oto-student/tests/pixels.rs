@@ -178,7 +178,8 @@ fn what_is_no_image_of_bytes_is_refused() {
     assert!(matches!(refused, Err(TrainError::Pixel { component: 3, .. })), "{refused:?}");
     seen[3] = 256.0;
     assert!(student.trainer().begin(&seen).is_err());
-    let world = |observation| World::Outside { observation, action: Space::Discrete { n: 3 } };
+    let world =
+        |observation| World::Outside { observation, action: Space::Discrete { n: 3 }, evaluates: false };
     let made = |observation| Student::new(&config(), world(observation), &[], &Cpu, 0).err().unwrap();
     let floats = made(Space::uniform(WIDTH, 0.0, 1.0)).to_string();
     assert!(floats.contains("from 0 to 255"), "{floats}");

@@ -136,7 +136,7 @@ fn stages_follow_one_another_and_the_last_ends_the_run() {
 
 fn outside() -> Student {
     let observation = Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] };
-    let world = World::Outside { observation, action: Space::Discrete { n: 3 } };
+    let world = World::Outside { observation, action: Space::Discrete { n: 3 }, evaluates: false };
     Student::new(&config(), world, &[], &Cpu, 0).unwrap()
 }
 

@@ -98,6 +98,7 @@ impl Edge {
         let world = World::Outside {
             observation: convert::space(environment::observation_space()),
             action: convert::space(environment::action_space()),
+            evaluates: false,
         };
         let mut driver = Driver::new(&teachers)?;
         let mut student = Student::new(&config, world, &teachers, &oto_cpu::Cpu, driver.now_ms())?;
@@ -121,6 +122,8 @@ impl Edge {
                     self.student.began(&observation)?;
                 }
                 Need::Step => self.step()?,
+                // A host has one environment.
+                Need::Evaluate { .. } => self.student.give_up_episode()?,
                 Need::Wait => std::thread::sleep(PAUSE),
                 Need::Nothing => break,
             }
@@ -136,7 +139,7 @@ impl Edge {
             Ok(self.student.stepped(step, &t.observation, self.driver.now_ms())?)
         });
         if taken.is_err() {
-            self.student.give_up_episode();
+            self.student.give_up_episode()?;
         }
         taken
     }

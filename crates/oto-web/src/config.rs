@@ -37,6 +37,8 @@ pub enum EnvConfig {
         observation: Space,
         /// What it takes.
         action: Space,
+        /// Whether the page makes a second one for evaluations.
+        evaluates: bool,
     },
 }
 
@@ -58,7 +60,9 @@ impl FromJson for EnvConfig {
             Json::Text(id) => Ok(Self::BuiltIn(id.clone())),
             _ => {
                 let fields = at.fields()?;
-                Ok(Self::Page { observation: fields.get("observation")?, action: fields.get("action")? })
+                let evaluates = fields.get_or("evaluates", false)?;
+                let (observation, action) = (fields.get("observation")?, fields.get("action")?);
+                Ok(Self::Page { observation, action, evaluates })
             }
         }
     }
@@ -98,9 +102,11 @@ impl CoreConfig {
         match &self.env {
             EnvConfig::BuiltIn(id) => World::built_in(id)
                 .map_err(|error| CoreError::config("env", format!("cannot be made: {error}"))),
-            EnvConfig::Page { observation, action } => {
-                Ok(World::Outside { observation: observation.clone(), action: action.clone() })
-            }
+            EnvConfig::Page { observation, action, evaluates } => Ok(World::Outside {
+                observation: observation.clone(),
+                action: action.clone(),
+                evaluates: *evaluates,
+            }),
         }
     }
 }
@@ -208,7 +214,8 @@ mod tests {
     fn a_page_describes_its_environment_by_its_spaces() {
         let json = r#"{"student":{},"env":{"observation":{"kind":"box","low":[-1,null],"high":[1,null]},
             "action":{"kind":"discrete","n":3}},"teachers":[]}"#;
-        let World::Outside { observation, action } = CoreConfig::read(json).unwrap().world().unwrap() else {
+        let World::Outside { observation, action, .. } = CoreConfig::read(json).unwrap().world().unwrap()
+        else {
             panic!("expected a world outside");
         };
         assert_eq!((observation.width(), action), (2, Space::Discrete { n: 3 }));

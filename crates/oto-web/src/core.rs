@@ -7,7 +7,9 @@ use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
 use oto_env::{Action, Step};
+use oto_graph::Program;
 use oto_json::Writer;
+use oto_rl::replay::Replay;
 use oto_student::link::{Event, Link, Output};
 use oto_student::student::{Need, Student, TeacherConfig, Tick};
 use oto_student::trainer::{TrainError, program};
@@ -48,9 +50,11 @@ impl StudentCore {
             out.field("action_space", action);
         });
         let program = program(&config.student, observation, action, config.teachers.len())?;
+        check_memory(&program)?;
         let chosen = backend::choose(&config.student, program).await?;
         let mut student =
             Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
+        check_buffer(student.trainer().replay(), config.student.buffer)?;
         student.trainer().tried = chosen.tried;
         student.name_run(host::random);
         let built_in = match config.env {
@@ -84,7 +88,7 @@ impl StudentCore {
     pub fn advance(&mut self, budget: f64) -> Result<String, JsValue> {
         let end = host::now() + budget;
         while host::now() < end {
-            if self.student.trainer().steps() >= self.until {
+            if self.student.asked().is_none() && self.student.trainer().steps() >= self.until {
                 return Ok("end".into());
             }
             let stopped = if self.built_in.is_some() { self.tick()? } else { self.need()? };
@@ -105,38 +109,43 @@ impl StudentCore {
 
     fn need(&mut self) -> Result<Option<&'static str>, CoreError> {
         Ok(Some(match self.student.need(host::now_ms())? {
-            Need::Reset(_) | Need::Step => "environment",
+            Need::Reset(_) | Need::Step | Need::Evaluate { .. } => "environment",
             Need::Wait => "wait",
             Need::Nothing => "end",
         }))
     }
 
-    /// What is asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time only) or
-    /// `{"kind":"step","action":0}`; a continuous action is a list of numbers.
+    /// What [`Self::advance`] asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time
+    /// only), `{"kind":"step","action":0}`, where a continuous action is a list of numbers, or
+    /// `{"kind":"evaluate","episodes":10,"seed":1}`. The same until it is answered.
     pub fn environment_request(&mut self) -> Result<String, JsValue> {
-        let need = self.student.need(host::now_ms()).map_err(CoreError::from)?;
-        if matches!(need, Need::Wait | Need::Nothing) {
+        let Some(asked) = self.student.asked() else {
             return Err(CoreError::worker("the environment is not needed now").into());
-        }
-        Ok(Writer::object(|out| match need {
-            Need::Step => {
-                out.field("kind", "step");
+        };
+        Ok(Writer::object(|out| {
+            let (kind, seed) = match asked {
+                Need::Step => ("step", None),
+                Need::Evaluate { episodes, seed } => {
+                    out.field("episodes", &episodes);
+                    ("evaluate", seed)
+                }
+                Need::Reset(seed) => ("reset", seed),
+                Need::Wait | Need::Nothing => ("nothing", None),
+            };
+            out.field("kind", kind);
+            if let Some(seed) = seed {
+                out.field("seed", &seed);
+            }
+            if asked == Need::Step {
                 match self.student.action() {
                     Action::Discrete(index) => out.field("action", &index),
                     Action::Continuous(values) => out.field("action", &values.to_vec()),
                 }
             }
-            Need::Reset(seed) => {
-                out.field("kind", "reset");
-                if let Some(seed) = seed {
-                    out.field("seed", &seed);
-                }
-            }
-            Need::Wait | Need::Nothing => {}
         }))
     }
 
-    /// The answer of the page's environment to that request; after a reset only the observation counts.
+    /// The answer of the page's environment to a reset or a step; after a reset only the observation counts.
     pub fn environment_answer(
         &mut self,
         observation: &[f32],
@@ -144,17 +153,21 @@ impl StudentCore {
         terminated: bool,
         truncated: bool,
     ) -> Result<(), JsValue> {
-        let now = host::now_ms();
-        let answered = match self.student.need(now).map_err(CoreError::from)? {
-            Need::Reset(_) => self.student.began(observation),
-            _ => self.student.stepped(Step { reward, terminated, truncated }, observation, now),
+        let answered = match self.student.asked() {
+            Some(Need::Reset(_)) => self.student.began(observation),
+            _ => self.student.stepped(Step { reward, terminated, truncated }, observation, host::now_ms()),
         };
         Ok(answered.map_err(CoreError::from)?)
     }
 
-    /// The page's environment failed: its episode is given up.
-    pub fn environment_failed(&mut self) {
-        self.student.give_up_episode();
+    /// The returns of the evaluation that was asked for.
+    pub fn environment_evaluated(&mut self, returns: &[f64]) -> Result<(), JsValue> {
+        Ok(self.student.evaluated(returns, host::now_ms()).map_err(CoreError::from)?)
+    }
+
+    /// The page's environment failed: its episode is given up, or the evaluation left out.
+    pub fn environment_failed(&mut self) -> Result<(), JsValue> {
+        Ok(self.student.give_up_episode().map_err(CoreError::from)?)
     }
 
     /// How many teachers there are.
@@ -257,12 +270,21 @@ impl StudentCore {
 
     /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
     pub fn evaluate(&mut self, episodes: u32) -> Result<String, JsValue> {
-        if self.built_in.is_none() {
-            let message = "is the page's own: play its episodes with act()".into();
-            return Err(CoreError::config("env", message).into());
-        }
         self.reporter.collect(&mut self.student);
         self.student.evaluate(episodes).map_err(CoreError::from)?;
+        let line = self.reporter.collect(&mut self.student);
+        Ok(oto_json::write(&line))
+    }
+
+    /// The seed for the first episode of the page's own evaluation, if it is the student's first.
+    pub fn evaluation_seed(&self) -> Option<f64> {
+        self.student.evaluation_seed().map(|seed| seed as f64)
+    }
+
+    /// Takes the returns of greedy episodes that the page played on its own account; an evaluation as JSON.
+    pub fn record_evaluation(&mut self, returns: &[f64]) -> Result<String, JsValue> {
+        self.reporter.collect(&mut self.student);
+        self.student.record_evaluation(returns).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
         Ok(oto_json::write(&line))
     }
@@ -307,4 +329,35 @@ impl StudentCore {
         self.reporter.yardsticks = None;
         Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
     }
+}
+
+/// The most bytes of a full replay buffer. WebAssembly reaches four times as much, and a buffer is copied when it grows and when it
+/// is saved.
+const MAX_REPLAY: u64 = 1 << 30;
+/// The most bytes of what a train step is given: parameters, optimiser and batch. It needs some more to compute with.
+const MAX_STEP: u64 = 3 << 29;
+
+/// A run that would end for want of memory is refused before it begins.
+fn check_memory(program: &Program) -> Result<(), CoreError> {
+    let bytes = program.inputs.iter().fold(0u64, |sum, input| sum.saturating_add(4 * input.len() as u64));
+    if bytes <= MAX_STEP {
+        return Ok(());
+    }
+    let message = format!(
+        "needs {bytes} bytes for networks and batch, expected {MAX_STEP} at most: lower `hidden` or `batch_size`"
+    );
+    Err(CoreError::config("algorithm", message))
+}
+
+/// The same for the replay buffer.
+fn check_buffer(replay: &Replay, buffer: usize) -> Result<(), CoreError> {
+    let bytes = replay.bytes(true);
+    if bytes <= MAX_REPLAY {
+        return Ok(());
+    }
+    let most = MAX_REPLAY / (bytes / buffer as u64).max(1);
+    let message = format!(
+        "is {buffer}: {most} at most for observations of this size, as a page has {MAX_REPLAY} bytes for them"
+    );
+    Err(CoreError::config("buffer", message))
 }

@@ -54,7 +54,7 @@ impl From<TrainError> for CoreError {
         let of = |kind, field: Option<String>| Self { kind, message: message.clone(), field };
         match &error {
             TrainError::Config(e) => Self::config(e.field, format!("is {}: {}", e.got, e.expected)),
-            TrainError::Learn(_) => of(Kind::Training, None),
+            TrainError::Learn(_) | TrainError::Memory { .. } | TrainError::Copy => of(Kind::Training, None),
             TrainError::ObservationLength { .. } => of(Kind::Environment, Some("observation".into())),
             TrainError::Observation { component, .. } | TrainError::Pixel { component, .. } => {
                 of(Kind::Environment, Some(format!("observation[{component}]")))
@@ -63,7 +63,7 @@ impl From<TrainError> for CoreError {
             TrainError::Environment(_) => of(Kind::Environment, None),
             TrainError::Space(_) => of(Kind::Config, None),
             TrainError::Checkpoint(_) => of(Kind::Checkpoint, None),
-            TrainError::NotBegun | TrainError::Unnamed => of(Kind::Worker, None),
+            TrainError::NotBegun | TrainError::Unnamed | TrainError::Unasked { .. } => of(Kind::Worker, None),
         }
     }
 }
