@@ -44,28 +44,33 @@ export async function startServer({ port = 0, origins = [], more = [] } = {}) {
   const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const line of createInterface(server.stdout)) {
     const address = /http:\/\/[\d.]+:(\d+)/.exec(line);
-    if (address !== null) return { origin: address[0], port: Number(address[1]), stop: () => stop(server) };
+    if (address !== null) return { origin: address[0], port: Number(address[1]), stop: () => stop(server), kill: () => stop(server, 'SIGKILL') };
   }
   throw new Error(`${program} ended without an address`);
 }
 
-async function stop(server) {
-  if (server.exitCode !== null) return;
-  server.kill('SIGTERM');
+async function stop(server, signal = 'SIGTERM') {
+  if (server.exitCode !== null || server.signalCode !== null) return;
+  server.kill(signal);
   await once(server, 'exit');
 }
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
 
-/** Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package; `headers` come with everything. */
-export function startPlainSite(headers = {}) {
+/**
+ * Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package; `headers` come
+ * with everything, and `edits` change files by their extension.
+ */
+export function startPlainSite(headers = {}, edits = {}) {
   const folders = { student: join(root, 'web/student'), checks: join(root, 'target/web-checks') };
   const page = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>plain</title>
     <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js"}}</script>
     <script type="module">import * as oto from 'oto-student'; window.oto = oto;</script>`;
-  return serve((path) => {
+  return serve(async (path) => {
+    if (path === '/') return page;
     const [, folder, ...rest] = path.split('/');
-    return path === '/' ? page : readWithin(folders[folder], rest.join('/'));
+    const body = await readWithin(folders[folder], rest.join('/'));
+    return edits[extname(path)]?.(body) ?? body;
   }, headers);
 }
 

@@ -181,7 +181,7 @@ test('the tarball holds what a page needs and nothing else', async () => {
   const sizes = new Map(pack.files.map(({ path, size }) => [path, size]));
   const sources = (await readdir(join(STUDENT, 'src'))).map((name) => basename(name, '.ts'));
   const expected = [
-    ...['LICENSE-APACHE', 'LICENSE-MIT', 'README.md', 'package.json'],
+    ...['LICENSE-APACHE', 'LICENSE-MIT', 'README.md', 'package.json', 'cpu/package.json'],
     ...['_bg.wasm', '_plain_bg.wasm', '_bg.wasm.d.ts', '.d.ts', '.js'].flatMap((end) => [`wasm/oto_web${end}`, `wasm-cpu/oto_cpu${end}`]),
     ...sources.flatMap((name) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((end) => `dist/${name}${end}`)),
     ...sources.map((name) => `src/${name}.ts`),
@@ -196,11 +196,15 @@ test('the tarball holds what a page needs and nothing else', async () => {
 test('its package.json says what it is, and its licences are those of the project', async () => {
   const installed = join(app, 'node_modules/oto-student');
   const manifest = JSON.parse(await readFile(join(installed, 'package.json')));
-  const { license, keywords, description, exports, dependencies } = manifest;
+  const { license, keywords, description, exports, main, types, dependencies } = manifest;
   assert.equal(license, 'MIT OR Apache-2.0');
   assert.ok(keywords.length > 0 && description.length > 0);
   assert.equal(dependencies, undefined);
   for (const target of Object.values(exports).flatMap(Object.values)) await readFile(join(installed, target));
+  // Resolvers that do not know `exports` look here: Parcel's, and TypeScript's of old.
+  assert.deepEqual({ types, default: main }, exports['.']);
+  const cpu = JSON.parse(await readFile(join(installed, 'cpu/package.json')));
+  assert.deepEqual({ types: `./${join('cpu', cpu.types)}`, default: `./${join('cpu', cpu.main)}` }, exports['./cpu']);
   for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {
     assert.equal(await readFile(join(installed, name), 'utf8'), await readFile(join(root, name), 'utf8'));
   }

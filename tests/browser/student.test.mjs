@@ -233,7 +233,6 @@ test('a student learns on where no teacher answers, and says why', async () => {
     liar: { url: liar.url, policy: 'x' },
     unknown: { url: teachUrl(server), policy: 'nobody' },
     misfit: { url: teachUrl(server), policy: ADAPTED.policy, adapter: {} },
-    address: { url: 'not an address', policy: 'x' },
   };
   for (const [name, teacher] of Object.entries(teachers)) {
     const metrics = await page.evaluate(async (options) => {
@@ -698,7 +697,7 @@ test('options that cannot be used are named as the page wrote them', async () =>
   assert.match(failures.space.message, /2 and 1/);
   assert.equal(failures.functions.field, 'env.reset');
   assert.match(failures.adapter.field, /^teachers\[0\]/);
-  assert.equal(failures.train.message, 'train.step is no option; there are steps, interval');
+  assert.equal(failures.train.message, 'train.step is no option; there are steps, interval, signal');
   assert.deepEqual([failures.evaluate.field, failures.save.field], ['evaluate.episode', 'save.reply']);
   assert.match(failures.infinite.message, /gamma must be a finite number/);
 });

@@ -159,14 +159,22 @@ impl Observations {
 /// Bytes in a number of a checkpoint: whole numbers up to 2^24 are exact in float32.
 const PACKED: usize = 3;
 
+/// Memory that a growing buffer leaves for everything else, in bytes.
+const HEADROOM: usize = 16 << 20;
+
 /// Makes room for `more` elements: doubles, as far as `most`, or where memory is short adds a sixteenth.
 pub(crate) fn grow<T>(list: &mut Vec<T>, more: usize, most: usize) -> Result<(), TryReserveError> {
     if list.capacity() - list.len() >= more {
         return Ok(());
     }
     let doubled = list.len().min(most.saturating_sub(list.len()));
-    list.try_reserve_exact(more.max(doubled))
-        .or_else(|_| list.try_reserve_exact(more.max(doubled.min(list.len() / 16))))
+    add(list, more.max(doubled)).or_else(|_| add(list, more.max(doubled.min(list.len() / 16))))
+}
+
+fn add<T>(list: &mut Vec<T>, more: usize) -> Result<(), TryReserveError> {
+    let bytes = list.len().saturating_add(more).saturating_mul(size_of::<T>());
+    Vec::<u8>::new().try_reserve_exact(bytes.saturating_add(HEADROOM))?;
+    list.try_reserve_exact(more)
 }
 
 impl Images {
@@ -277,6 +285,25 @@ const RECENT: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_grows_by_doubling_as_far_as_it_may_and_says_where_there_is_no_memory() {
+        let mut list = vec![0u8; 0];
+        let mut grown = Vec::new();
+        for _ in 0..100 {
+            let before = list.capacity();
+            grow(&mut list, 3, 100).unwrap();
+            assert!(list.capacity() >= list.len() + 3);
+            if list.capacity() > before {
+                grown.push(list.capacity());
+            }
+            list.push(0);
+        }
+        assert!(grown.len() < 10 && grown.iter().all(|c| *c <= 103), "{grown:?}");
+        let (before, held) = (list.capacity(), list.len());
+        assert!(grow(&mut list, usize::MAX, usize::MAX).is_err());
+        assert_eq!((list.capacity(), list.len()), (before, held));
+    }
 
     /// An observation of two images of two bytes.
     fn stack(a: u8, b: u8) -> Vec<f32> {

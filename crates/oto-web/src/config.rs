@@ -1,7 +1,7 @@
 //! The configuration a page's student is created from.
 
 use crate::error::CoreError;
-use oto_env::Space;
+use oto_env::{SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
 use oto_student::config::{Algorithm, StudentConfig};
 use oto_student::presets;
@@ -34,9 +34,9 @@ pub enum EnvConfig {
     /// The page's own.
     Page {
         /// What it shows.
-        observation: Space,
+        observation: SpaceTree,
         /// What it takes.
-        action: Space,
+        action: SpaceTree,
         /// Whether the page makes a second one for evaluations.
         evaluates: bool,
     },
@@ -75,7 +75,7 @@ impl CoreConfig {
         let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let mut preset = match &env {
-            EnvConfig::Page { action: Space::Box { .. }, .. } => presets::continuous(),
+            EnvConfig::Page { action: SpaceTree::Box { .. }, .. } => presets::continuous(),
             _ => presets::student(id),
         };
         if let Some((_, name)) = student.iter().find(|(key, _)| key == "algorithm")
@@ -102,11 +102,13 @@ impl CoreConfig {
         match &self.env {
             EnvConfig::BuiltIn(id) => World::built_in(id)
                 .map_err(|error| CoreError::config("env", format!("cannot be made: {error}"))),
-            EnvConfig::Page { observation, action, evaluates } => Ok(World::Outside {
-                observation: observation.clone(),
-                action: action.clone(),
-                evaluates: *evaluates,
-            }),
+            EnvConfig::Page { observation, action, evaluates } => {
+                let refused =
+                    |which: &str, e: SpaceError| CoreError::config(which, format!("cannot be used: {e}"));
+                observation.validate().map_err(|e| refused("env.observation_space", e))?;
+                let action = action.action().map_err(|e| refused("env.action_space", e))?;
+                Ok(World::Outside { observation: observation.flat(), action, evaluates: *evaluates })
+            }
         }
     }
 }
@@ -133,6 +135,7 @@ fn unread(error: JsonError) -> CoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oto_env::Space;
 
     fn fails(json: &str) -> (String, String) {
         let CoreError { field, message, .. } = CoreConfig::read(json).unwrap_err();
@@ -213,11 +216,31 @@ mod tests {
     #[test]
     fn a_page_describes_its_environment_by_its_spaces() {
         let json = r#"{"student":{},"env":{"observation":{"kind":"box","low":[-1,null],"high":[1,null]},
-            "action":{"kind":"discrete","n":3}},"teachers":[]}"#;
+            "action":{"kind":"multi_discrete","nvec":[3,2]}},"teachers":[]}"#;
         let World::Outside { observation, action, .. } = CoreConfig::read(json).unwrap().world().unwrap()
         else {
             panic!("expected a world outside");
         };
-        assert_eq!((observation.width(), action), (2, Space::Discrete { n: 3 }));
+        assert_eq!((observation.width(), action), (2, Space::Discrete { n: 6 }));
+    }
+
+    #[test]
+    fn the_parts_of_an_observation_make_one_row_and_what_cannot_be_used_is_named() {
+        let world = |observation: &str, action: &str| {
+            let json = format!(
+                r#"{{"student":{{}},"env":{{"observation":{observation},"action":{action}}},"teachers":[]}}"#
+            );
+            CoreConfig::read(&json).unwrap().world()
+        };
+        let parts = r#"{"kind":"dict","spaces":[["a",{"kind":"discrete","n":3}],["b",{"kind":"multi_binary","n":2}]]}"#;
+        let choice = r#"{"kind":"discrete","n":2}"#;
+        let World::Outside { observation, .. } = world(parts, choice).unwrap() else {
+            panic!("expected a world outside");
+        };
+        assert_eq!(observation, Space::uniform(5, 0.0, 1.0));
+        let many = world(parts, r#"{"kind":"multi_binary","n":9}"#).err().unwrap();
+        assert_eq!(many.field.as_deref(), Some("env.action_space"));
+        let nothing = world(r#"{"kind":"tuple","spaces":[]}"#, choice).err().unwrap();
+        assert_eq!(nothing.field.as_deref(), Some("env.observation_space"));
     }
 }

@@ -6,7 +6,7 @@ use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
-use oto_env::{Action, Step};
+use oto_env::{Action, SpaceTree, Step};
 use oto_graph::Program;
 use oto_json::Writer;
 use oto_rl::replay::Replay;
@@ -29,6 +29,10 @@ pub struct StudentCore {
     until: u64,
     /// The environment's id, if it is a built-in one.
     built_in: Option<String>,
+    observation: SpaceTree,
+    action: SpaceTree,
+    /// An observation as the student sees it.
+    row: Vec<f32>,
     watch: Option<Watch>,
 }
 
@@ -51,23 +55,37 @@ impl StudentCore {
         });
         let program = program(&config.student, observation, action, config.teachers.len())?;
         check_memory(&program)?;
+        let (observation, action) = (SpaceTree::from(observation.clone()), SpaceTree::from(action.clone()));
         let chosen = backend::choose(&config.student, program).await?;
         let mut student =
             Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
         check_buffer(student.trainer().replay(), config.student.buffer)?;
         student.trainer().tried = chosen.tried;
         student.name_run(host::random);
-        let built_in = match config.env {
-            EnvConfig::BuiltIn(id) => Some(id),
-            EnvConfig::Page { .. } => None,
+        let row = vec![0.0; student.trainer().observation().len()];
+        let (built_in, observation, action) = match config.env {
+            EnvConfig::BuiltIn(id) => (Some(id), observation, action),
+            EnvConfig::Page { observation, action, .. } => (None, observation, action),
         };
         let yardsticks = built_in.as_ref().and_then(|id| Yardsticks::of(id, config.student.seed));
         let mut reporter = Reporter::default();
         reporter.yardsticks = yardsticks;
-        Ok(Self { student, teachers: config.teachers, spaces, reporter, until: 0, built_in, watch: None })
+        let teachers = config.teachers;
+        Ok(Self {
+            student,
+            teachers,
+            spaces,
+            reporter,
+            until: 0,
+            built_in,
+            observation,
+            action,
+            row,
+            watch: None,
+        })
     }
 
-    /// The spaces of the student's environment, as JSON.
+    /// The spaces of a built-in environment, as JSON.
     pub fn spaces(&self) -> String {
         self.spaces.clone()
     }
@@ -125,10 +143,7 @@ impl StudentCore {
         Ok(Writer::object(|out| {
             let (kind, seed) = match asked {
                 Need::Step => ("step", None),
-                Need::Evaluate { episodes, seed } => {
-                    out.field("episodes", &episodes);
-                    ("evaluate", seed)
-                }
+                Need::Evaluate { seed, .. } => ("evaluate", seed),
                 Need::Reset(seed) => ("reset", seed),
                 Need::Wait | Need::Nothing => ("nothing", None),
             };
@@ -136,28 +151,43 @@ impl StudentCore {
             if let Some(seed) = seed {
                 out.field("seed", &seed);
             }
+            if let Need::Evaluate { episodes, .. } = asked {
+                out.field("episodes", &episodes);
+            }
             if asked == Need::Step {
                 match self.student.action() {
-                    Action::Discrete(index) => out.field("action", &index),
                     Action::Continuous(values) => out.field("action", &values.to_vec()),
+                    Action::Discrete(index) => {
+                        let mut numbers = Vec::new();
+                        self.action.combination(index, &mut numbers);
+                        match self.action {
+                            SpaceTree::Discrete { .. } => out.field("action", &numbers[0]),
+                            _ => out.field("action", &numbers),
+                        }
+                    }
                 }
             }
         }))
     }
 
-    /// The answer of the page's environment to a reset or a step; after a reset only the observation counts.
+    /// The answer of the page's environment to a reset or a step: the observation's plain numbers, and after a step the rest.
     pub fn environment_answer(
         &mut self,
-        observation: &[f32],
+        observation: &[f64],
         reward: f64,
         terminated: bool,
         truncated: bool,
     ) -> Result<(), JsValue> {
+        self.flatten(observation)?;
         let answered = match self.student.asked() {
-            Some(Need::Reset(_)) => self.student.began(observation),
-            _ => self.student.stepped(Step { reward, terminated, truncated }, observation, host::now_ms()),
+            Some(Need::Reset(_)) => self.student.began(&self.row),
+            _ => self.student.stepped(Step { reward, terminated, truncated }, &self.row, host::now_ms()),
         };
         Ok(answered.map_err(CoreError::from)?)
+    }
+
+    fn flatten(&mut self, observation: &[f64]) -> Result<(), CoreError> {
+        Ok(self.observation.flatten(observation, &mut self.row)?)
     }
 
     /// The returns of the evaluation that was asked for.
@@ -260,11 +290,20 @@ impl StudentCore {
         self.reporter.take(&mut self.student)
     }
 
-    /// The greedy action for an observation: a number for a discrete action, a `Float32Array` for another.
-    pub fn act(&mut self, observation: &[f32]) -> Result<JsValue, JsValue> {
-        Ok(match self.student.trainer().greedy(observation).map_err(CoreError::from)? {
-            Action::Discrete(index) => index.into(),
+    /// The greedy action for an observation's plain numbers: a number for a choice, an array of them for several, a `Float32Array`
+    /// for a continuous one.
+    pub fn act(&mut self, observation: &[f64]) -> Result<JsValue, JsValue> {
+        self.flatten(observation)?;
+        Ok(match self.student.trainer().greedy(&self.row).map_err(CoreError::from)? {
             Action::Continuous(values) => js_sys::Float32Array::from(values).into(),
+            Action::Discrete(index) => {
+                let mut numbers = Vec::new();
+                self.action.combination(index, &mut numbers);
+                match self.action {
+                    SpaceTree::Discrete { .. } => numbers[0].into(),
+                    _ => numbers.into_iter().map(JsValue::from).collect::<js_sys::Array>().into(),
+                }
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! Errors as the worker gets them: plain objects `{kind, message, field}`, which `web/student/src/errors.ts` turns into
 //! classes.
 
+use oto_env::ElementError;
 use oto_student::trainer::TrainError;
 use wasm_bindgen::JsValue;
 
@@ -45,6 +46,16 @@ impl CoreError {
     /// The same error, met while a file was loaded.
     pub fn while_loading(error: TrainError) -> Self {
         Self { kind: Kind::Checkpoint, message: error.to_string(), field: None }
+    }
+}
+
+impl From<ElementError> for CoreError {
+    fn from(error: ElementError) -> Self {
+        let field = match &error {
+            ElementError::Length { .. } => "observation".into(),
+            ElementError::Choice { at, .. } | ElementError::Number { at, .. } => format!("observation{at}"),
+        };
+        Self { kind: Kind::Environment, message: error.to_string(), field: Some(field) }
     }
 }
 

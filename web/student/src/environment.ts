@@ -1,7 +1,8 @@
 // Environments that a page brings along: their contract, and the check of everything they return. A page's functions
 // cannot move to the worker, so the page calls them for it.
 
-import { ConfigError, EnvironmentError } from './errors.js';
+import { ConfigError, EnvironmentError, reasonOf } from './errors.js';
+import { readObservation, readSpace, reading, show, type ActionOf, type ActionSpace, type EngineSpace, type Observation, type ObservationOf, type Space } from './spaces.js';
 
 /** Names of the environments that are built in. */
 export type EnvironmentName =
@@ -15,29 +16,10 @@ export type EnvironmentName =
   | 'MobileCell-LTE-v0'
   | 'MobileCell-5G-v0';
 
-/** One of `n` choices, counted from 0. */
-export interface DiscreteSpace {
-  kind: 'discrete';
-  n: number;
-}
-
-/**
- * A vector; each component between `low` and `high`, where `null` and an infinity mean unbounded. The bounds of an observation
- * are not held against what comes: a network sees the numbers as they are, and learns best from some around -1 to 1.
- */
-export interface BoxSpace {
-  kind: 'box';
-  low: (number | null)[];
-  high: (number | null)[];
-}
-
-/** The shape of an observation or an action. */
-export type Space = DiscreteSpace | BoxSpace;
-
 /** What `step` returns, as in Gymnasium. */
-export interface StepResult {
-  /** The observation after the step, as long as the observation space says. */
-  observation: ArrayLike<number>;
+export interface StepResult<O = Observation> {
+  /** The observation after the step, as the observation space says. */
+  observation: O;
   /** The reward of the step. */
   reward: number;
   /** Whether the episode ended for a reason of the environment's own. */
@@ -46,117 +28,191 @@ export interface StepResult {
   truncated?: boolean;
 }
 
-/** An action: an index into a discrete space, from 0, or a number for each component of a box. */
+/** An action: an index into a discrete space, or a number for each component. */
 export type Action = number | ArrayLike<number>;
 
 /** An environment written in JavaScript. Its functions may be asynchronous; training waits for them as long as it takes. */
 export interface Environment {
   /** What `reset` and `step` show. */
-  observationSpace: BoxSpace;
-  /** A box must have finite bounds. */
-  actionSpace: DiscreteSpace | BoxSpace;
+  observationSpace: Space;
+  /** What `step` takes. */
+  actionSpace: ActionSpace;
   /** Begins an episode and returns its first observation. `seed` is given for the first episode only. */
-  reset(seed?: number): ArrayLike<number> | Promise<ArrayLike<number>>;
+  reset(seed?: number): Observation | Promise<Observation>;
   /** Takes one step. */
   step(action: Action): StepResult | Promise<StepResult>;
 }
 
-/** What the worker asks of a page's environment. */
-export type EnvironmentRequest = { kind: 'reset'; seed?: number } | { kind: 'step'; action: Action };
+/** An environment whose observations and actions have the types of its spaces. */
+export interface EnvironmentOf<O extends Space, A extends ActionSpace> {
+  observationSpace: O;
+  actionSpace: A;
+  reset(seed?: number): ObservationOf<O> | Promise<ObservationOf<O>>;
+  step(action: ActionOf<A>): StepResult<ObservationOf<O>> | Promise<StepResult<ObservationOf<O>>>;
+}
 
-/** The page's answer; a reset has reward 0. */
+/** Makes an environment: one for training, one for evaluations and one to watch, each with a state of its own. */
+export type EnvironmentFactory = () => Environment | Promise<Environment>;
+
+/**
+ * The environment as it is, with the types of its observations and actions from its spaces. State of its own is in variables around
+ * it, or it is a class.
+ */
+export function defineEnvironment<O extends Space, A extends ActionSpace>(env: EnvironmentOf<O, A>): EnvironmentOf<O, A> {
+  return env;
+}
+
+/** What the worker asks of a page's environment. */
+export type EnvironmentRequest =
+  | { kind: 'reset'; seed?: number }
+  | { kind: 'step'; action: Action }
+  | { kind: 'evaluate'; episodes: number; seed?: number };
+
+/** The page's answer to a reset or a step; a reset has reward 0. Numbers as `readObservation` gives them. */
 export interface EnvironmentAnswer {
-  observation: Float32Array;
+  observation: Float64Array;
   reward: number;
   terminated: boolean;
   truncated: boolean;
 }
 
-/** Carries out one request and checks all that comes back. */
-export async function askEnvironment(env: Environment, request: EnvironmentRequest): Promise<EnvironmentAnswer> {
-  const width = env.observationSpace.low.length;
-  if (request.kind === 'reset') {
-    const first = await called('reset', () => env.reset(request.seed));
-    return { observation: checkObservation('reset()', first, width), reward: 0, terminated: false, truncated: false };
-  }
-  const result: unknown = await called('step', () => env.step(request.action));
-  if (typeof result !== 'object' || result === null) {
-    throw new EnvironmentError(`step() must return an object with observation, reward and terminated, it returned ${show(result)}`, 'step');
-  }
-  const { observation, reward, terminated, truncated } = result as Partial<Record<keyof StepResult, unknown>>;
-  return {
-    observation: checkObservation('step()', observation, width),
-    reward: checkReward(reward),
-    terminated: checkFlag('terminated', terminated),
-    truncated: truncated === undefined ? false : checkFlag('truncated', truncated),
-  };
+/** What the engine is told of a page's environment. */
+export interface EngineSpaces {
+  observation: EngineSpace;
+  action: EngineSpace;
 }
 
-/** Checks an environment's spaces and functions before a worker is started for it. */
-export function checkEnvironment(env: Environment): void {
-  checkSpace('env.observationSpace', env.observationSpace);
-  if (env.observationSpace.kind !== 'box') {
-    throw new ConfigError('env.observationSpace must be a box: {kind: "box", low: [...], high: [...]}', 'env.observationSpace');
-  }
-  checkSpace('env.actionSpace', env.actionSpace);
-  for (const name of ['reset', 'step'] as const) {
-    if (typeof env[name] !== 'function') {
-      throw new ConfigError(`env.${name} must be a function, it is ${show(env[name])}`, `env.${name}`);
+/** Environments that students use now. */
+const used = new WeakSet<Environment>();
+
+/** An environment of the page's, checked and in use by one student until `release`. */
+export class OwnEnvironment {
+  readonly env: Environment;
+  readonly spaces: EngineSpaces;
+
+  /** @throws {ConfigError} it has no such spaces or functions, or another student uses it */
+  constructor(given: unknown) {
+    const env = given as Environment;
+    const read = <K extends keyof Environment>(name: K): Environment[K] => {
+      try {
+        return env[name];
+      } catch (cause) {
+        throw new ConfigError(`env.${name} cannot be read: ${reasonOf(cause)}`, `env.${name}`, { cause });
+      }
+    };
+    if (typeof given !== 'object' || given === null) throw new ConfigError(`env must be an object, it is ${show(given)}`, 'env');
+    const observation = readSpace('env.observationSpace', read('observationSpace'));
+    const action = readSpace('env.actionSpace', read('actionSpace'));
+    if (action.kind === 'dict' || action.kind === 'tuple') {
+      throw new ConfigError(`env.actionSpace must be one of choices or of numbers, it is a ${action.kind}`, 'env.actionSpace');
     }
-  }
-}
-
-function checkSpace(field: string, space: Space | undefined): void {
-  if (space?.kind === 'discrete' && Number.isInteger(space.n) && space.n > 0) return;
-  if (space?.kind === 'box' && Array.isArray(space.low) && Array.isArray(space.high)) {
-    if (space.low.length > 0 && space.low.length === space.high.length) return checkBounds(field, space);
-    const lengths = `${space.low.length} and ${space.high.length}`;
-    throw new ConfigError(`${field}: low and high must be of one length, at least 1; they have ${lengths}`, field);
-  }
-  const forms = '{kind: "discrete", n} with n at least 1, or {kind: "box", low: [...], high: [...]} with arrays';
-  throw new ConfigError(`${field} must be ${forms}; it is ${show(space)}`, field);
-}
-
-/** JSON would make `null`, which is no bound, of a NaN. */
-function checkBounds(field: string, { low, high }: BoxSpace): void {
-  const check = (side: string, bounds: unknown[], unbounded: number) => {
-    for (let i = 0; i < bounds.length; i++) {
-      const bound = bounds[i];
-      if (bound === null || bound === unbounded || Number.isFinite(bound)) continue;
-      const name = `${field}.${side}[${i}]`;
-      throw new ConfigError(`${name} must be a finite number, or null or ${unbounded} where there is no bound; it is ${show(bound)}`, name);
+    for (const name of ['reset', 'step'] as const) {
+      if (typeof read(name) !== 'function') {
+        throw new ConfigError(`env.${name} must be a function, it is ${show(env[name])}`, `env.${name}`);
+      }
     }
-  };
-  check('low', low, -Infinity);
-  check('high', high, Infinity);
+    if (used.has(env)) {
+      throw new ConfigError('env is in use: each student, and each purpose, needs one of its own. Give a function that makes one', 'env');
+    }
+    used.add(env);
+    this.env = env;
+    this.spaces = { observation, action };
+  }
+
+  release(): void {
+    used.delete(this.env);
+  }
+
+  /** Begins an episode; its first observation. */
+  async reset(seed: number | undefined): Promise<Float64Array> {
+    const first: unknown = await called('reset', () => this.env.reset(seed));
+    return readObservation('reset()', this.spaces.observation, first);
+  }
+
+  /** Takes a step, and checks all that comes back. */
+  async step(action: Action): Promise<EnvironmentAnswer> {
+    const result: unknown = await called('step', () => this.env.step(action));
+    if (typeof result !== 'object' || result === null) {
+      throw new EnvironmentError(`step() must return an object with observation, reward and terminated, it returned ${show(result)}`, 'step');
+    }
+    const read = (name: keyof StepResult) => reading('step()', name, () => (result as Record<string, unknown>)[name]);
+    const truncated = read('truncated');
+    return {
+      observation: readObservation('step()', this.spaces.observation, read('observation')),
+      reward: checkReward(read('reward')),
+      terminated: checkFlag('terminated', read('terminated')),
+      truncated: truncated === undefined ? false : checkFlag('truncated', truncated),
+    };
+  }
+}
+
+/** The environments of one student: the page's one, or as many as are needed where it gave a function that makes them. */
+export class OwnEnvironments {
+  readonly training: OwnEnvironment;
+  /** For evaluations; only where there is a function that makes it. */
+  readonly evaluation: OwnEnvironment | undefined;
+  #make: EnvironmentFactory | undefined;
+  #all: OwnEnvironment[];
+
+  private constructor(all: OwnEnvironment[], training: OwnEnvironment, make: EnvironmentFactory | undefined) {
+    this.training = training;
+    this.evaluation = all[1];
+    this.#make = make;
+    this.#all = all;
+  }
+
+  /** @throws {ConfigError} an environment that cannot be used, or a function that does not make two */
+  static async of(env: Environment | EnvironmentFactory): Promise<OwnEnvironments> {
+    const make = typeof env === 'function' ? env : undefined;
+    const training = new OwnEnvironment(make === undefined ? env : await made(make));
+    const all = [training];
+    try {
+      if (make !== undefined) all.push(await like(training, make));
+    } catch (error) {
+      training.release();
+      throw error;
+    }
+    return new this(all, training, make);
+  }
+
+  /** One more, to be watched. */
+  async another(): Promise<OwnEnvironment> {
+    if (this.#make === undefined) {
+      throw new ConfigError('env is one object, which training uses: give a function that makes environments, and one is made for this', 'env');
+    }
+    const more = await like(this.training, this.#make);
+    this.#all.push(more);
+    return more;
+  }
+
+  release(): void {
+    for (const env of this.#all) env.release();
+  }
+}
+
+/** What a page's function makes. */
+async function made(make: EnvironmentFactory): Promise<unknown> {
+  try {
+    return await make();
+  } catch (cause) {
+    throw new ConfigError(`env() threw: ${reasonOf(cause)}`, 'env', { cause });
+  }
+}
+
+/** Another environment with the spaces of the first. */
+async function like(first: OwnEnvironment, make: EnvironmentFactory): Promise<OwnEnvironment> {
+  const other = new OwnEnvironment(await made(make));
+  if (JSON.stringify(other.spaces) === JSON.stringify(first.spaces)) return other;
+  other.release();
+  throw new ConfigError('env() must make environments of the same spaces, the second one has others', 'env');
 }
 
 async function called<T>(name: string, call: () => T | Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new EnvironmentError(`the environment's ${name}() threw: ${reason}`, name, { cause });
+    throw new EnvironmentError(`the environment's ${name}() threw: ${reasonOf(cause)}`, name, { cause });
   }
-}
-
-/** An observation's numbers; `from` says whence they came. */
-export function checkObservation(from: string, observation: unknown, width: number): Float32Array {
-  if (!isArrayLike(observation)) {
-    throw new EnvironmentError(`${from}: observation must be an array of ${width} numbers, it is ${show(observation)}`, 'observation');
-  }
-  if (observation.length !== width) {
-    throw new EnvironmentError(`${from}: observation must have ${width} numbers as observationSpace says, it has ${observation.length}`, 'observation');
-  }
-  const copy = new Float32Array(width);
-  for (let i = 0; i < width; i++) {
-    const value = observation[i];
-    copy[i] = value as number;
-    if (typeof value !== 'number' || !Number.isFinite(copy[i])) {
-      throw new EnvironmentError(`${from}: observation[${i}] must be a finite number, it is ${show(value)}`, `observation[${i}]`);
-    }
-  }
-  return copy;
 }
 
 function checkReward(reward: unknown): number {
@@ -167,23 +223,4 @@ function checkReward(reward: unknown): number {
 function checkFlag(field: string, flag: unknown): boolean {
   if (typeof flag === 'boolean') return flag;
   throw new EnvironmentError(`step(): ${field} must be true or false, it is ${show(flag)}`, field);
-}
-
-function isArrayLike(value: unknown): value is ArrayLike<unknown> {
-  return typeof value === 'object' && value !== null && Number.isInteger((value as { length?: unknown }).length);
-}
-
-/** A value as it reads in a message, kept short. */
-function show(value: unknown): string {
-  if (typeof value === 'function') return 'a function';
-  const json = typeof value === 'object' && value !== null ? safeJson(value) : String(value);
-  return json.length > 80 ? `${json.slice(0, 77)}...` : json;
-}
-
-function safeJson(value: object): string {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return 'an object';
-  }
 }

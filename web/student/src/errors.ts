@@ -7,13 +7,16 @@ export class OtoError extends Error {
   override name = 'OtoError';
 }
 
-/** An option that is missing, misspelt or out of its range. `field` names it, as in `algorithm.gamma`. */
+/**
+ * An option that is missing, misspelt or out of its range. `field` names it, as in `algorithm.gamma`; `cause` is what a getter
+ * of the page's threw.
+ */
 export class ConfigError extends OtoError {
   override name = 'ConfigError';
   readonly field: string | undefined;
 
-  constructor(message: string, field?: string) {
-    super(message);
+  constructor(message: string, field?: string, options?: ErrorOptions) {
+    super(message, options);
     this.field = field;
   }
 }
@@ -73,12 +76,26 @@ export function toError({ kind, message, field }: ErrorMessage): OtoError {
   }
 }
 
+/** Why something was thrown, in words; anything can be. */
+export function reasonOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? String(thrown.message) : String(thrown);
+  } catch {
+    return 'something that cannot be shown';
+  }
+}
+
 /** What to send for anything that was thrown: our own errors as they are, all else as a fault of the worker. */
 export function toMessage(thrown: unknown): ErrorMessage {
   if (thrown instanceof ConfigError) return { kind: 'config', message: thrown.message, field: thrown.field };
+  if (thrown instanceof WorkerError) return { kind: 'worker', message: thrown.message };
   if (isMessage(thrown)) return thrown.kind === 'config' ? inOptionsSpelling(thrown) : thrown;
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return { kind: 'worker', message: `the student's engine failed: ${message}` };
+  return { kind: 'worker', message: `the student's engine failed: ${reasonOf(thrown)}` };
+}
+
+/** Whether this was thrown on purpose, and nothing is broken. */
+export function isExpected(thrown: unknown): boolean {
+  return thrown instanceof OtoError || isMessage(thrown);
 }
 
 /** Whether the engine threw this on purpose (see `crates/oto-web/src/error.rs`). */

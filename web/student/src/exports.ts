@@ -2,7 +2,10 @@
 
 export type { TrainOptions } from './student.js';
 export type { StudentOptions, QrDqnOptions, Convolution, SacOptions, PpoOptions, LearningOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
-export type { Action, BoxSpace, DiscreteSpace, Environment, EnvironmentName, Space, StepResult } from './environment.js';
+export type { Action, Environment, EnvironmentFactory, EnvironmentName, EnvironmentOf, StepResult } from './environment.js';
+export type { ActionOf, ActionSpace, BoxSpace, DictSpace, DiscreteSpace, MultiBinarySpace, MultiDiscreteSpace, Observation, ObservationOf, Space, TupleSpace } from './spaces.js';
 export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend, Yardstick } from './metrics.js';
 export type { CellMap, MapStation, Scene } from './scene.js';
+export { defineEnvironment } from './environment.js';
+export { spaces } from './spaces.js';
 export { CheckpointError, ConfigError, EnvironmentError, OtoError, TrainingError, WorkerError } from './errors.js';

@@ -2,6 +2,7 @@
 // events in and commands out, and gets the ticket that a server may want.
 
 import type { StudentCore } from '../wasm/oto_web.js';
+import { reasonOf } from './errors.js';
 
 /** The subprotocol (`crates/oto-proto/PROTOCOL.md`). */
 const PROTOCOL = 'oto.v1';
@@ -22,17 +23,19 @@ export class LinkDriver {
   #teacher: number;
   #tickets: string | null;
   #changed: () => void;
+  #failed: (thrown: unknown) => void;
   #socket: WebSocket | undefined;
   /** The attempt to connect that counts; an earlier one may still wait for its ticket. */
   #attempt = 0;
   #cut = false;
 
-  /** `tickets` is where they are given; `changed` is called after every event, so that the engine gets its turn. */
-  constructor(core: StudentCore, teacher: number, tickets: string | null, changed: () => void) {
+  /** `tickets` is where they are given; `changed` is called after every event, so that the engine gets its turn, and `failed` where it fails. */
+  constructor(core: StudentCore, teacher: number, tickets: string | null, changed: () => void, failed: (thrown: unknown) => void) {
     this.#core = core;
     this.#teacher = teacher;
     this.#tickets = tickets;
     this.#changed = changed;
+    this.#failed = failed;
     addEventListener('securitypolicyviolation', ({ blockedURI }) => this.#blocked(blockedURI));
   }
 
@@ -53,14 +56,26 @@ export class LinkDriver {
     if (cut && this.#socket !== undefined) this.#lose('the page cut the connection');
   }
 
+  /** The engine is gone: nobody listens any more. */
+  end(): void {
+    this.#forget()?.close();
+  }
+
+  #happened(carry: () => void): void {
+    try {
+      carry();
+    } catch (thrown) {
+      return this.#failed(thrown);
+    }
+    this.#changed();
+  }
+
   #open(): void {
     this.#forget()?.close();
     if (this.#tickets === null || this.#cut) return this.#connect();
     const attempt = this.#attempt;
     const on = (carry: () => void) => {
-      if (this.#attempt !== attempt) return;
-      carry();
-      this.#changed();
+      if (this.#attempt === attempt) this.#happened(carry);
     };
     takeTicket(this.#tickets).then(
       (ticket) =>
@@ -86,9 +101,7 @@ export class LinkDriver {
     socket.binaryType = 'arraybuffer';
     const on = (carry: () => void) => {
       // What an earlier connection still says is of no interest.
-      if (this.#socket !== socket) return;
-      carry();
-      this.#changed();
+      if (this.#socket === socket) this.#happened(carry);
     };
     socket.onopen = () =>
       on(() => {
@@ -110,8 +123,7 @@ export class LinkDriver {
   #blocked(address: string): void {
     const socket = this.#socket;
     if (socket === undefined || address === '' || !socket.url.startsWith(address)) return;
-    this.#lose(`the page's Content-Security-Policy (connect-src) does not allow ${socket.url}`);
-    this.#changed();
+    this.#happened(() => this.#lose(`the page's Content-Security-Policy (connect-src) does not allow ${socket.url}`));
   }
 
   #receive(data: string | ArrayBuffer): void {
@@ -153,8 +165,4 @@ async function takeTicket(address: string): Promise<string | undefined> {
   const { ticket } = (await answer.json()) as { ticket?: unknown };
   if (typeof ticket !== 'string') throw new Error(`${address} gave none`);
   return ticket;
-}
-
-function reasonOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
 }

@@ -1,7 +1,8 @@
 // A student's options, and how they become the engine's configuration: the same settings in another spelling.
 
-import type { BoxSpace, Environment, EnvironmentName } from './environment.js';
-import { ConfigError } from './errors.js';
+import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
+import { ConfigError, reasonOf } from './errors.js';
+import { show } from './spaces.js';
 
 /** A number, or one that moves from `start` to `end` over `steps` environment steps. */
 export type Schedule = number | { start: number; end: number; steps: number };
@@ -171,7 +172,7 @@ export interface Adapter {
 
 /** A teacher and where it is. */
 export interface TeacherOptions {
-  /** `ws://` or `wss://` address of a server's `/v1/teach`, which may be left out. The server must know the page's origin: `oto serve --origin`. */
+  /** `ws://` or `wss://` address of a server's `/v1/teach`, which may be left out; or a path of the page's own server. The server must know the page's origin: `oto serve --origin`. */
   url: string;
   /** Name of one of its policies. */
   policy: string;
@@ -192,8 +193,11 @@ export interface TeacherOptions {
 
 /** Everything a student is made of. */
 export interface StudentOptions {
-  /** A built-in environment by name, or one of the page's own. */
-  env: EnvironmentName | Environment;
+  /**
+   * A built-in environment by name, one of the page's own, or a function that makes such ones: with it there are evaluations and
+   * `watch()`, each in an environment apart from the one that trains. One object serves one student.
+   */
+  env: EnvironmentName | Environment | EnvironmentFactory;
   /** Left out: QR-DQN for discrete actions, soft actor-critic for continuous ones. */
   algorithm?: 'qr-dqn' | 'sac' | 'ppo' | QrDqnOptions | SacOptions | PpoOptions;
   /** They teach at once. Left out: the student learns alone. */
@@ -202,11 +206,15 @@ export interface StudentOptions {
   /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
   stages?: Stages;
   /**
-   * Greedy evaluation during training: every so many steps (0: never), over so many episodes. Built-in environments only.
+   * Greedy evaluation during training: every so many steps (0: never), over so many episodes; in an environment of the page's own
+   * where `env` is a function, and there with so many steps in an episode at most, 1,000 if left out.
    * Default: { every: 500, episodes: 10 }; SAC: { every: 1_000, episodes: 10 }; PPO: { every: 2_000, episodes: 10 }.
    */
-  evaluation?: { every?: number; episodes?: number };
-  /** `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve. `async`: nothing waits for labels. Default: 'lockstep'. */
+  evaluation?: { every?: number; episodes?: number; maxSteps?: number };
+  /**
+   * `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve, with the same module on the same kind of
+   * processor: one with relaxed SIMD rounds otherwise than one without. `async`: nothing waits for labels. Default: 'lockstep'.
+   */
   clock?: 'lockstep' | 'async';
   /** Where the updates run. `auto` times both on the student's own program and takes the faster; see `metrics().backend`. Default: 'cpu'. */
   backend?: 'cpu' | 'webgpu' | 'auto';
@@ -214,9 +222,11 @@ export interface StudentOptions {
   steps?: number;
   /** Draws parameters, exploration, batches and episodes; a whole number from 0. Default: 0. */
   seed?: number;
+  /** Ends `create` at once, which then fails with the signal's reason. Afterwards it has no effect. */
+  signal?: AbortSignal;
 }
 
-const OPTIONS = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed'];
+const OPTIONS = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed', 'signal'];
 const TEACHER = ['url', 'policy', 'adapter', 'dtype', 'ticket', 'weight', 'submit'];
 
 /** An algorithm: what the engine calls it, and the settings of its networks, which the engine keeps apart from the loop's. */
@@ -238,33 +248,108 @@ const LOOP = ['gamma', 'nStep', 'buffer', 'learningStarts', 'trainEvery', 'updat
 /** Settings that may be a plain number instead of a schedule. */
 const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
 
+/** What the engine needs to know of an environment of the page's own. */
+export interface EnginePage extends EngineSpaces {
+  /** Whether there is another one for evaluations. */
+  evaluates: boolean;
+}
+
 /**
- * The engine's configuration as JSON (`crates/oto-web/src/config.rs`). What is left out stays out: the engine has the
- * defaults, checks every value, and refuses what it does not know.
+ * Reads every option once. A typed array becomes an array; what JSON would drop or change without a word is refused, and so is a
+ * name that is no option.
  */
-export function toConfig(options: StudentOptions): string {
+export function readOptions(options: StudentOptions): StudentOptions {
   checkKnown('', options, OPTIONS);
-  const { env, algorithm, teachers = [], transfer = {}, stages, ...rest } = options;
+  const kept = ['env', 'signal'];
+  const entries = Object.keys(options).map((key) => [key, kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key)]);
+  return Object.fromEntries(entries) as StudentOptions;
+}
+
+/** A property of the page's object, whose getter may throw. */
+function property(of: object, key: string, place: string): unknown {
+  try {
+    return (of as Record<string, unknown>)[key];
+  } catch (cause) {
+    throw new ConfigError(`${place} cannot be read: ${reasonOf(cause)}`, place, { cause });
+  }
+}
+
+/** More levels than any option has; an object that holds itself has more. */
+const MAX_DEPTH = 16;
+
+function plain(value: unknown, place: string, depth = 0): unknown {
+  if (value === undefined || value === null || typeof value === 'boolean' || typeof value === 'string') return value;
+  if (typeof value === 'number') {
+    if (Number.isFinite(value)) return value;
+    throw new ConfigError(`${place} must be a finite number, it is ${value}`, place);
+  }
+  if (typeof value !== 'object' || depth > MAX_DEPTH) throw new ConfigError(`${place} must be plain data, it is ${show(value)}`, place);
+  if (Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))) {
+    return Array.from(value as ArrayLike<unknown>, (inner, i) => plain(inner, `${place}[${i}]`, depth + 1));
+  }
+  return Object.fromEntries(keysOf(place, value).map((key) => [key, plain(property(value, key, `${place}.${key}`), `${place}.${key}`, depth + 1)]));
+}
+
+function keysOf(place: string, value: object): string[] {
+  try {
+    return Object.keys(value);
+  } catch (cause) {
+    throw new ConfigError(`${place} cannot be read: ${reasonOf(cause)}`, place, { cause });
+  }
+}
+
+/**
+ * The engine's configuration as JSON (`crates/oto-web/src/config.rs`), of options that `readOptions` gave; `page` is there for
+ * an environment of the page's own. What is left out stays out: the engine has the defaults, checks every value, and refuses what
+ * it does not know.
+ */
+export function toConfig(options: StudentOptions, page?: EnginePage): string {
+  const { env, signal: _, algorithm, teachers = [], transfer = {}, evaluation, stages, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
   const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
   const student = {
     ...rest,
     ...(algorithm === undefined ? {} : toAlgorithm(algorithm)),
     transfer: weights,
+    evaluation: evaluation === undefined ? undefined : { ...checkObject('evaluation', evaluation), maxSteps: undefined },
     stages,
     requestBatch,
     labelLag,
   };
   const links = teachers.map((teacher, i) => {
     checkKnown(`teachers[${i}]`, teacher, TEACHER);
-    return { ...teacher, url: wholeAddress(teacher.url), ticket: undefined };
+    return { ...teacher, url: wholeAddress(`teachers[${i}].url`, teacher.url), ticket: undefined };
   });
-  return JSON.stringify({ student: toEngine(student, 'student'), env: toEnvironment(env), teachers: links });
+  return JSON.stringify({ student: toEngine(student), env: page ?? builtIn(env), teachers: links });
 }
 
-/** An address without a path is completed; what is no address is the engine's to refuse. */
-function wholeAddress(url: string): string {
-  return /^wss?:\/\/[^/]+\/?$/.test(url) ? `${url.replace(/\/$/, '')}/v1/teach` : url;
+function builtIn(env: unknown): string {
+  if (typeof env === 'string') return env;
+  throw new ConfigError(`env must be the name of an environment, an environment, or a function that makes one; it is ${show(env)}`, 'env');
+}
+
+/** How long an episode of an evaluation may be in an environment of the page's own, in steps. */
+export function maxSteps({ evaluation }: StudentOptions): number {
+  const steps = evaluation?.maxSteps ?? 1_000;
+  if (Number.isSafeInteger(steps) && steps > 0) return steps;
+  throw new ConfigError(`evaluation.maxSteps must be a whole number above 0, it is ${show(steps)}`, 'evaluation.maxSteps');
+}
+
+/** A teacher's whole address: one of the page's own server may be a path, and one without a path is completed. */
+function wholeAddress(field: string, given: unknown): string {
+  const refused = (why: string) => new ConfigError(`${field} must be a ws:// or wss:// address, as in "wss://teachers.example/v1/teach"; it is ${show(given)}${why}`, field);
+  if (typeof given !== 'string') throw refused('');
+  let url: URL;
+  try {
+    url = new URL(given.startsWith('/') ? new URL(given, globalThis.location.href).href.replace(/^http/, 'ws') : given);
+  } catch {
+    throw refused('');
+  }
+  if (url.protocol === 'http:' || url.protocol === 'https:') throw refused(`: write ${show(given.replace(/^http/i, 'ws'))}`);
+  if (url.protocol !== 'ws:' && url.protocol !== 'wss:') throw refused('');
+  if (url.hash !== '') throw refused(', with a fragment');
+  if (url.pathname === '/' && url.search === '') url.pathname = '/v1/teach';
+  return url.href;
 }
 
 /** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
@@ -281,18 +366,6 @@ export function ticketAddresses({ teachers = [] }: StudentOptions): (string | nu
   });
 }
 
-function toEnvironment(env: StudentOptions['env'] | undefined): unknown {
-  if (typeof env === 'string') return env;
-  const { observationSpace, actionSpace } = checkObject('env', env as Environment);
-  return { observation: toSpace(observationSpace), action: actionSpace?.kind === 'box' ? toSpace(actionSpace) : actionSpace };
-}
-
-/** JSON has no infinity; null stands for it. */
-function toSpace({ kind, low, high }: BoxSpace): BoxSpace {
-  const bound = (value: number | null) => (value === Infinity || value === -Infinity ? null : value);
-  return { kind, low: low.map(bound), high: high.map(bound) };
-}
-
 function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): object {
   const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
   const known = Object.hasOwn(ALGORITHMS, name) ? ALGORITHMS[name] : undefined;
@@ -305,13 +378,10 @@ function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): objec
   return { algorithm: known.engine, [known.engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(rest) };
 }
 
-/** Settings in the engine's spelling. JSON would turn NaN and infinity into null without a word; here they are refused. */
-function toEngine(value: unknown, key: string): unknown {
-  if (typeof value === 'number') {
-    if (!Number.isFinite(value)) throw new ConfigError(`${key} must be a finite number, it is ${value}`, key);
-    return SCHEDULES.includes(key) ? { start: value, end: value, steps: 0 } : value;
-  }
-  if (Array.isArray(value)) return value.map((inner) => toEngine(inner, key));
+/** Settings in the engine's spelling. */
+function toEngine(value: unknown, key = ''): unknown {
+  if (typeof value === 'number') return SCHEDULES.includes(key) ? { start: value, end: value, steps: 0 } : value;
+  if (Array.isArray(value)) return value.map((inner) => toEngine(inner));
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snakeCase(name), toEngine(inner, name)]));
 }
@@ -322,7 +392,7 @@ function snakeCase(key: string): string {
 
 /** Refuses what is no object, and what has a name that is not known; `place` is where in the options it is, '' for all of them. */
 export function checkKnown(place: string, given: object, known: string[]): void {
-  for (const key of Object.keys(checkObject(place || 'the options', given))) {
+  for (const key of keysOf(place || 'the options', checkObject(place || 'the options', given))) {
     if (known.includes(key)) continue;
     const field = place === '' ? key : `${place}.${key}`;
     throw new ConfigError(`${field} is no option; there are ${known.join(', ')}`, field);
@@ -331,5 +401,5 @@ export function checkKnown(place: string, given: object, known: string[]): void 
 
 function checkObject<T extends object>(place: string, value: T): T {
   if (typeof value === 'object' && value !== null) return value;
-  throw new ConfigError(`${place} must be an object, it is ${String(value)}`, place);
+  throw new ConfigError(`${place} must be an object, it is ${show(value)}`, place);
 }

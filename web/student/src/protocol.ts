@@ -1,10 +1,11 @@
 // What the page and its worker say to each other. Calls are numbered and answered once; the environment's questions go
 // the other way.
 
-import type { Action, EnvironmentAnswer, EnvironmentRequest, Space } from './environment.js';
+import type { Action, EnvironmentAnswer, EnvironmentRequest } from './environment.js';
 import type { ErrorMessage } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
 import type { Scene } from './scene.js';
+import type { ActionSpace, Space } from './spaces.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
@@ -20,8 +21,13 @@ export interface Calls {
   connect(teacher: number | null, on: boolean): void;
   weigh(teacher: number, weight: number): void;
   metrics(): Metrics;
-  act(observation: Float32Array): Action;
+  /** An observation's plain numbers, see `readObservation`. */
+  act(observation: Float64Array): Action;
   evaluate(episodes: number): Evaluation;
+  /** The page begins to play greedy episodes, and training rests; the seed for the first one if it is the student's first evaluation. */
+  beginEvaluation(): number | null;
+  /** The returns of these episodes, or `null` if there are none. */
+  endEvaluation(returns: number[] | null): Evaluation | null;
   /** With a seed the first moment of its episode, without one the next step. */
   watch(seed: number | null): Scene;
   save(replay: boolean): Uint8Array<ArrayBuffer>;
@@ -37,8 +43,11 @@ export interface News {
 /** The spaces of the environment that a student was created for. */
 export interface Spaces {
   observationSpace: Space;
-  actionSpace: Space;
+  actionSpace: ActionSpace;
 }
+
+/** What the page's environment answers: to a reset or a step, or the returns of an evaluation. */
+export type EnvironmentReply = EnvironmentAnswer | { returns: number[] };
 
 export type CallName = keyof Calls;
 export type Arguments<N extends CallName> = Parameters<Calls[N]>;
@@ -47,7 +56,7 @@ export type Answer<N extends CallName> = ReturnType<Calls[N]>;
 /** From the page to the worker. */
 export type ToWorker =
   | { type: 'call'; id: number; name: CallName; args: unknown[] }
-  | { type: 'environment'; answer: EnvironmentAnswer }
+  | { type: 'environment'; answer: EnvironmentReply }
   | { type: 'environment-error'; error: ErrorMessage };
 
 /** From the worker to the page. */

@@ -2,11 +2,11 @@
 // `protocol.ts`.
 
 import type { StudentCore } from '../wasm/oto_web.js';
-import type { EnvironmentAnswer, EnvironmentRequest } from './environment.js';
-import { ConfigError, toMessage, type ErrorMessage } from './errors.js';
+import type { EnvironmentRequest } from './environment.js';
+import { ConfigError, WorkerError, isExpected, reasonOf, toMessage, type ErrorMessage } from './errors.js';
 import { LinkDriver } from './link.js';
 import { fromEngine, type Metrics } from './metrics.js';
-import type { Answer, Arguments, CallName, News, ToPage, ToWorker } from './protocol.js';
+import type { Answer, Arguments, CallName, EnvironmentReply, News, ToPage, ToWorker } from './protocol.js';
 
 /** How long the engine trains before events and calls get their turn, in milliseconds. */
 const SLICE_MS = 8;
@@ -41,12 +41,16 @@ const scope = globalThis as unknown as WorkerScope;
 /** Makes the engine; there once its module is loaded. */
 let create: Promise<CreateEngine>;
 let core: StudentCore | undefined;
+/** Why there is no engine any more. */
+let gone: WorkerError | undefined;
 let links: LinkDriver[] = [];
 let run: Run | undefined;
 let training: Promise<void> = Promise.resolve();
 let paused = false;
+/** Evaluations that the page plays now: training rests for them. */
+let held = 0;
 /** The question to the page's environment that is not answered yet, and what becomes of its answer. */
-let question: Waiting<EnvironmentAnswer> | undefined;
+let question: Waiting<EnvironmentReply> | undefined;
 let asked: Promise<void> | undefined;
 /** Ends the training loop's wait for that answer, which may never come. */
 let leave = (): void => {};
@@ -60,7 +64,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   async create(config, tickets) {
     const created = await (await create)(config);
     core = created;
-    links = tickets.map((ticket, teacher) => new LinkDriver(created, teacher, ticket, serveLinks));
+    links = tickets.map((ticket, teacher) => new LinkDriver(created, teacher, ticket, serveLinks, lose));
     serveLinks();
     return fromEngine(created.spaces());
   },
@@ -88,7 +92,6 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
     leave();
     wake();
     await training;
-    run = undefined;
   },
 
   pause(value) {
@@ -109,6 +112,15 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
   evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),
+  beginEvaluation() {
+    held += 1;
+    return engine().evaluation_seed() ?? null;
+  },
+  endEvaluation(returns) {
+    held -= 1;
+    wake();
+    return returns === null ? null : fromEngine(engine().record_evaluation(Float64Array.from(returns)));
+  },
   watch: (seed) => fromEngine(engine().watch(seed ?? undefined)),
   async save(replay) {
     while (!engine().settle()) await otherEvents();
@@ -124,15 +136,16 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
 async function train(current: Run): Promise<void> {
   try {
     while (!current.over) {
-      const turn = paused ? 'wait' : engine().advance(SLICE_MS);
+      const rests = paused || held > 0;
+      const turn = rests ? 'wait' : engine().advance(SLICE_MS);
       serveLinks();
       if (turn === 'environment') await askPage();
-      else if (turn === 'wait') await (engine().learning() && !paused ? otherEvents() : sleep());
+      else if (turn === 'wait') await (!rests && engine().learning() ? otherEvents() : sleep());
       else if (turn === 'end') finish(current);
       else await otherEvents();
     }
   } catch (thrown) {
-    current.failure = thrown;
+    current.failure = explained(thrown);
     finish(current);
   }
 }
@@ -149,8 +162,12 @@ function tell(current: Run): void {
   if (waiting === undefined) return;
   current.waiting = undefined;
   current.lastNews = performance.now();
-  if (current.failure !== undefined) waiting.reject(current.failure);
-  else waiting.resolve({ metrics: takeMetrics(), over: current.over });
+  if (current.failure !== undefined) return waiting.reject(current.failure);
+  try {
+    waiting.resolve({ metrics: takeMetrics(), over: current.over });
+  } catch (thrown) {
+    waiting.reject(thrown);
+  }
 }
 
 /** Until the page's environment has answered the engine, or `leave` is called. What an earlier run has asked is not asked again. */
@@ -166,25 +183,67 @@ function askPage(): Promise<void> {
 async function ask(): Promise<void> {
   const before = loads;
   const request = JSON.parse(engine().environment_request()) as EnvironmentRequest;
-  const answer = new Promise<EnvironmentAnswer>((resolve, reject) => (question = { resolve, reject }));
+  const reply = new Promise<EnvironmentReply>((resolve, reject) => (question = { resolve, reject }));
   scope.postMessage({ type: 'environment', request }, []);
   try {
-    const { observation, reward, terminated, truncated } = await answer;
-    if (loads === before) engine().environment_answer(observation, reward, terminated, truncated);
+    const answer = await reply;
+    if (loads !== before) return;
+    if ('returns' in answer) engine().environment_evaluated(Float64Array.from(answer.returns));
+    else engine().environment_answer(answer.observation, answer.reward, answer.terminated, answer.truncated);
   } catch (thrown) {
-    if (loads === before) engine().environment_failed();
-    throw thrown;
+    const failure = explained(thrown);
+    if (loads === before && gone === undefined) engine().environment_failed();
+    throw failure;
   }
 }
 
 /** Lets every link say what it has to say, wakes the training loop, and comes back when a link's timer is due. */
 function serveLinks(): void {
   clearTimeout(linkTimer);
-  core?.link_tick();
-  for (const link of links) link.serve();
-  const due = core?.link_wake();
-  if (due !== undefined) linkTimer = setTimeout(serveLinks, due);
+  try {
+    core?.link_tick();
+    for (const link of links) link.serve();
+    const due = core?.link_wake();
+    if (due !== undefined) linkTimer = setTimeout(serveLinks, due);
+  } catch (thrown) {
+    lose(thrown);
+  }
   wake();
+}
+
+/** The engine failed between two calls of the page's: the next one, or the loop, is told. */
+function lose(thrown: unknown): void {
+  const failure = explained(thrown);
+  if (run === undefined || run.over) return;
+  run.failure = failure;
+  finish(run);
+  leave();
+  wake();
+}
+
+/**
+ * What to tell of a failure. After a fault of the engine's own, such as memory that ran out, it is tried whether it still answers;
+ * where it does not it is given up, and every later call says so.
+ */
+function explained(thrown: unknown): unknown {
+  if (core === undefined || isExpected(thrown) || answers(core)) return thrown;
+  const reason = `${reasonOf(thrown)}. Out of memory, or a fault of oto's own`;
+  gone = new WorkerError(`the student's engine failed and is gone: ${reason}. Make a new student, and load what was saved`);
+  core = undefined;
+  clearTimeout(linkTimer);
+  for (const link of links) link.end();
+  links = [];
+  return gone;
+}
+
+/** Whether an engine can be called: one that was stopped in the middle of a call can not. */
+function answers(engine: StudentCore): boolean {
+  try {
+    engine.link_wake();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Until `wake` is called. */
@@ -203,6 +262,7 @@ function otherEvents(): Promise<void> {
 }
 
 function engine(): StudentCore {
+  if (gone !== undefined) throw gone;
   if (core === undefined) throw new Error('the student was not created');
   return core;
 }
@@ -216,6 +276,8 @@ export function serve(engine: Promise<CreateEngine>): void {
   create = engine;
   create.catch(() => {});
   scope.onmessage = receive;
+  // An engine that breaks while it is made answers nobody; as an uncaught error its end reaches the page.
+  addEventListener('unhandledrejection', ({ reason }) => setTimeout(() => { throw reason; }));
 }
 
 function receive({ data }: MessageEvent<ToWorker>): void {
@@ -229,6 +291,6 @@ async function answerCall(id: number, name: CallName, args: unknown[]): Promise<
     const value = await (handlers[name] as (...args: unknown[]) => unknown)(...args);
     scope.postMessage({ type: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer] : []);
   } catch (thrown) {
-    scope.postMessage({ type: 'error', id, error: toMessage(thrown) }, []);
+    scope.postMessage({ type: 'error', id, error: toMessage(explained(thrown)) }, []);
   }
 }

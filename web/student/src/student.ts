@@ -1,11 +1,12 @@
 // The page's side of a student: every method is a message to its worker.
 
-import { checkEnvironment, checkObservation, type Action } from './environment.js';
-import { CheckpointError, ConfigError, OtoError, WorkerError } from './errors.js';
+import { OwnEnvironments, type Action, type Environment } from './environment.js';
+import { CheckpointError, ConfigError, OtoError, WorkerError, reasonOf } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
-import { checkKnown, ticketAddresses, toConfig, type StudentOptions } from './options.js';
+import { checkKnown, maxSteps, readOptions, ticketAddresses, toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
 import type { Scene } from './scene.js';
+import { readObservation, readSpace, show, type EngineSpace, type Observation } from './spaces.js';
 import { WorkerClient } from './client.js';
 
 /** What `train` does. */
@@ -14,6 +15,8 @@ export interface TrainOptions {
   steps?: number;
   /** News at most every so many milliseconds; 100 if left out. */
   interval?: number;
+  /** Ends the loop at once, which then fails with the signal's reason. */
+  signal?: AbortSignal;
 }
 
 /** A student and its worker; `index.ts` and `cpu.ts` say which worker. */
@@ -21,59 +24,98 @@ export class WorkerStudent {
   /** The spaces of the student's environment. */
   readonly spaces: Spaces;
   #worker: WorkerClient;
+  #observation: EngineSpace;
 
+  /** Not for pages: `await Student.create(options)` makes a student. */
   protected constructor(worker: WorkerClient, spaces: Spaces) {
+    if (!(worker instanceof WorkerClient)) {
+      throw new ConfigError('a student is made by await Student.create(options), not by new Student()');
+    }
     this.#worker = worker;
+    this.#observation = worker.own?.training.spaces.observation ?? readSpace('spaces.observationSpace', spaces.observationSpace);
     this.spaces = spaces;
   }
 
   /** What `create` does, with the worker that `start` starts. */
-  protected static async createOn(start: () => Worker, options: StudentOptions): Promise<WorkerStudent> {
-    const env = typeof options?.env === 'object' && options.env !== null ? options.env : undefined;
-    if (env !== undefined) checkEnvironment(env);
-    const config = toConfig(options);
-    const tickets = ticketAddresses(options);
-    const worker = new WorkerClient(started(start), env);
+  protected static async createOn(start: () => Worker, given: StudentOptions): Promise<WorkerStudent> {
+    const options = readOptions(given);
+    const { env } = options;
+    const signal = checkSignal('signal', options.signal);
+    signal?.throwIfAborted();
+    // What can be refused without an environment is refused before one is made.
+    const [tickets, longest] = [ticketAddresses(options), maxSteps(options)];
+    toConfig({ ...options, env: 'CartPole-v1' });
+    const isOwn = typeof env === 'function' || (typeof env === 'object' && env !== null);
+    const own = isOwn ? await orAborted(signal, OwnEnvironments.of(env), (late) => late.release()) : undefined;
+    let worker: WorkerClient | undefined;
     try {
-      return new this(worker, await worker.call('create', config, tickets));
+      const page = own && { ...own.training.spaces, evaluates: own.evaluation !== undefined };
+      const config = toConfig(options, page);
+      worker = new WorkerClient(started(start), own, longest);
+      const spaces = await orAborted(signal, worker.call('create', config, tickets));
+      return new this(worker, own === undefined ? spaces : spacesOf(own.training.env));
     } catch (error) {
-      worker.dispose();
+      worker?.dispose();
+      own?.release();
       throw error;
     }
   }
 
   /**
    * Trains, and yields what has happened since the last time. Nothing happens before the first of it is asked for, which
-   * `for await` does. Training does not wait for the loop's body; leaving the loop stops it, and a later call goes on from there.
+   * `for await` does. Training does not wait for the loop's body; leaving the loop or `stop()` ends it, and a later call goes on
+   * from there.
    *
    * @throws {ConfigError} an option that is unknown or out of its range
    * @throws {EnvironmentError} the page's environment broke its contract or threw; the episode is given up
-   * @throws {TrainingError} the loss is no finite number any more
+   * @throws {TrainingError} the loss is no finite number any more, or there is no memory for another transition
    */
-  async *train(options: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
-    checkKnown('train', options, ['steps', 'interval']);
+  train(options: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
+    const loop = { runs: false };
+    const training = this.#train(options, loop);
+    // A generator that waits for news would hear of its end only with the next of them.
+    const end = training.return.bind(training);
+    training.return = async (value) => {
+      if (loop.runs) await this.stop();
+      return end(value);
+    };
+    return training;
+  }
+
+  async *#train(options: TrainOptions, loop: { runs: boolean }): AsyncGenerator<Metrics, void, void> {
+    checkKnown('train', options, ['steps', 'interval', 'signal']);
     const { steps, interval = 100 } = options;
+    const signal = checkSignal('signal', options.signal);
     if (steps !== undefined && !(Number.isSafeInteger(steps) && steps > 0)) {
-      throw new ConfigError(`steps must be a whole number above 0, it is ${steps}`, 'steps');
+      throw new ConfigError(`steps must be a whole number above 0, it is ${show(steps)}`, 'steps');
     }
-    if (!(interval >= 0 && interval <= 60_000)) {
-      throw new ConfigError(`interval must be a time from 0 to 60000 milliseconds, it is ${interval}`, 'interval');
+    if (!(typeof interval === 'number' && interval >= 0 && interval <= 60_000)) {
+      throw new ConfigError(`interval must be a time from 0 to 60000 milliseconds, it is ${show(interval)}`, 'interval');
     }
     if (this.#worker.training) throw new OtoError('this student is training already');
-    this.#worker.training = true;
+    signal?.throwIfAborted();
+    this.#worker.training = loop.runs = true;
     try {
-      await this.#worker.call('start', steps ?? null, interval);
+      await orAborted(signal, this.#worker.call('start', steps ?? null, interval));
       for (;;) {
-        const { metrics, over } = await this.#worker.call('next');
+        const { metrics, over } = await orAborted(signal, this.#worker.call('next'));
         yield metrics;
         if (over) return;
       }
     } catch (error) {
       if (!this.#worker.disposed) throw error;
     } finally {
-      this.#worker.training = false;
+      this.#worker.training = loop.runs = false;
       if (!this.#worker.ended) await this.#worker.call('stop');
     }
+  }
+
+  /**
+   * Ends the loop of `train()` at once, with one more report, whatever it waits for: its interval, an environment's step, a
+   * teacher. An answer that an environment still owes counts when `train()` is called again.
+   */
+  async stop(): Promise<void> {
+    if (this.#worker.training && !this.#worker.ended) await this.#worker.call('stop');
   }
 
   /** Holds training where it is; acting, saving and evaluating go on. */
@@ -118,42 +160,42 @@ export class WorkerStudent {
   }
 
   /**
-   * The greedy action for an observation: a number where actions are discrete, otherwise one for each component.
+   * The greedy action for an observation: a number where actions are choices, otherwise one for each component.
    *
-   * @throws {EnvironmentError} an observation of another length, or with a number that is not finite
+   * @throws {EnvironmentError} an observation that its space does not have
    */
-  async act(observation: ArrayLike<number>): Promise<Action> {
-    const { observationSpace } = this.spaces;
-    const width = observationSpace.kind === 'box' ? observationSpace.low.length : 1;
-    return this.#worker.call('act', checkObservation('act()', observation, width));
+  async act(observation: Observation): Promise<Action> {
+    return this.#worker.call('act', readObservation('act()', this.#observation, observation));
   }
 
   /**
-   * Plays greedy episodes in a second copy of the built-in environment, 10 if left out.
+   * Plays greedy episodes, 10 if left out, in an environment apart from the one that trains. Where that is the page's own,
+   * training rests meanwhile, and an episode is cut short after `evaluation.maxSteps`.
    *
-   * @throws {ConfigError} the environment is the page's own, of which there is no second copy
+   * @throws {ConfigError} the environment is one object of the page's, of which there is no second one
+   * @throws {EnvironmentError} the page's environment broke its contract or threw
    */
   async evaluate(options: { episodes?: number } = {}): Promise<Evaluation> {
     checkKnown('evaluate', options, ['episodes']);
     const { episodes = 10 } = options;
     if (!(Number.isInteger(episodes) && episodes > 0 && episodes <= 10_000)) {
-      throw new ConfigError(`episodes must be a whole number from 1 to 10000, it is ${episodes}`, 'episodes');
+      throw new ConfigError(`episodes must be a whole number from 1 to 10000, it is ${show(episodes)}`, 'episodes');
     }
-    return this.#worker.call('evaluate', episodes);
+    return this.#worker.evaluate(episodes);
   }
 
   /**
-   * Greedy play to look at, in another copy of the built-in environment: with a seed the first moment of that seed's
+   * Greedy play to look at, in an environment apart from the one that trains: with a seed the first moment of that seed's
    * episode, without one the next step. Training goes on meanwhile.
    *
-   * @throws {ConfigError} the environment is the page's own, of which there is no second copy
-   * @throws {EnvironmentError} the episode is over
+   * @throws {ConfigError} the environment is one object of the page's, of which there is no second one
+   * @throws {EnvironmentError} the episode is over, or the page's environment broke its contract or threw
    */
   async watch(seed?: number): Promise<Scene> {
     if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0)) {
-      throw new ConfigError(`seed must be a whole number from 0, it is ${seed}`, 'seed');
+      throw new ConfigError(`seed must be a whole number from 0, it is ${show(seed)}`, 'seed');
     }
-    return this.#worker.call('watch', seed ?? null);
+    return this.#worker.watch(seed);
   }
 
   /**
@@ -183,12 +225,35 @@ export class WorkerStudent {
   }
 }
 
+/** The spaces as the page wrote them. */
+function spacesOf({ observationSpace, actionSpace }: Environment): Spaces {
+  return { observationSpace, actionSpace };
+}
+
+function checkSignal(field: string, signal: unknown): AbortSignal | undefined {
+  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  throw new ConfigError(`${field} must be an AbortSignal, it is ${show(signal)}`, field);
+}
+
+/** What a promise brings, or the signal's reason if that comes first; then `late` gets what nobody waits for any more. */
+function orAborted<T>(signal: AbortSignal | undefined, promise: Promise<T>, late: (value: T) => void = () => {}): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      promise.then(late, () => {});
+      reject(signal.reason);
+    };
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
+
 /** A worker; what the browser throws instead of one is told as an error of this package. */
 function started(start: () => Worker): Worker {
   try {
     return start();
   } catch (thrown) {
-    const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new WorkerError(`the student's worker could not be started: ${reason} A worker comes from the page's own origin: serve this package there`);
+    throw new WorkerError(`the student's worker could not be started: ${reasonOf(thrown)} A worker comes from the page's own origin: serve this package there`);
   }
 }

@@ -2,12 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkEnvironment } from '../dist/environment.js';
 import { toError, toMessage } from '../dist/errors.js';
 import { fromEngine } from '../dist/metrics.js';
-import { ticketAddresses, toConfig } from '../dist/options.js';
+import { maxSteps, readOptions, ticketAddresses, toConfig } from '../dist/options.js';
 
-const config = (options) => JSON.parse(toConfig({ env: 'CartPole-v1', ...options }));
+const config = (options) => JSON.parse(toConfig(readOptions({ env: 'CartPole-v1', ...options })));
 
 test('what is left out stays out', () => {
   assert.deepEqual(config({}), {
@@ -57,28 +56,64 @@ test('an address without a path is that of a server, all others stay as they are
   const whole = (url) => config({ teachers: [{ url, policy: 'p' }] }).teachers[0].url;
   assert.equal(whole('ws://127.0.0.1:8080'), 'ws://127.0.0.1:8080/v1/teach');
   assert.equal(whole('wss://teachers.example/'), 'wss://teachers.example/v1/teach');
-  for (const other of ['wss://teachers.example/a', '/v1/teach', 'not an address', 5]) assert.equal(whole(other), other);
+  for (const other of ['wss://teachers.example/a', 'ws://127.0.0.1:8080/?a=b']) assert.equal(whole(other), other);
 });
 
-test('infinite bounds become null, other infinities are refused', () => {
-  const env = {
-    observationSpace: { kind: 'box', low: [-Infinity, null, 0], high: [Infinity, 1, 2] },
-    actionSpace: { kind: 'discrete', n: 2 },
+test('what is no address of a WebSocket is refused at once, with what it could be', () => {
+  const refused = (url) => {
+    try {
+      config({ teachers: [{ url: 'ws://a', policy: 'p' }, { url, policy: 'p' }] });
+    } catch (error) {
+      assert.deepEqual([error.name, error.field], ['ConfigError', 'teachers[1].url']);
+      return error.message;
+    }
+    return assert.fail(`${url} was accepted`);
   };
-  assert.deepEqual(config({ env }).env.observation, { kind: 'box', low: [null, null, 0], high: [null, 1, 2] });
-  assert.throws(() => config({ algorithm: { gamma: Infinity } }), { name: 'ConfigError', field: 'gamma' });
+  for (const url of ['nonsense', '', 'ws://', 'wss//host', 'ftp://host', 'ws://a b', 'ws://host/#here', '/v1/teach', 5, null, undefined]) refused(url);
+  assert.match(refused('http://host:8080'), /it is http:\/\/host:8080: write ws:\/\/host:8080$/);
+  assert.match(refused('https://host/v1/teach'), /write wss:\/\/host\/v1\/teach$/);
+  globalThis.location = new URL('https://page.example/game/');
+  try {
+    assert.equal(config({ teachers: [{ url: '/v1/teach', policy: 'p' }] }).teachers[0].url, 'wss://page.example/v1/teach');
+  } finally {
+    delete globalThis.location;
+  }
 });
 
-test('a bound that is no number is refused, and an infinity on the wrong side', () => {
-  const functions = { reset: () => [0, 0], step: () => {} };
-  const check = (low, high) => checkEnvironment({ observationSpace: { kind: 'box', low, high }, actionSpace: { kind: 'discrete', n: 2 }, ...functions });
-  check([0, -Infinity], [null, Infinity]);
-  for (const wrong of [NaN, Infinity, '0', undefined]) {
-    assert.throws(() => check([0, wrong], [1, 1]), { name: 'ConfigError', field: 'env.observationSpace.low[1]', message: /null or -Infinity/ });
+test('an option that is no plain data is refused by its place, and a getter’s error is the cause', () => {
+  const cause = new RangeError('not today');
+  const throwing = { get gamma() { throw cause; } };
+  const cycle = {};
+  cycle.adam = cycle;
+  const wrong = {
+    seed: [{ seed: 3n }, 'seed'],
+    symbol: [{ algorithm: { gamma: Symbol('g') } }, 'algorithm.gamma'],
+    infinite: [{ algorithm: { gamma: Infinity } }, 'algorithm.gamma'],
+    nan: [{ teachers: [{ url: 'ws://a', policy: 'p', adapter: { observation: { scale: [1, NaN] } } }] }, 'teachers[0].adapter.observation.scale[1]'],
+    function: [{ transfer: { eta: () => 1 } }, 'transfer.eta'],
+    getter: [{ algorithm: throwing }, 'algorithm.gamma'],
+    proxy: [{ algorithm: new Proxy({ gamma: 1 }, { get() { throw cause; } }) }, 'algorithm.gamma'],
+    keys: [{ algorithm: new Proxy({}, { ownKeys() { throw cause; } }) }, 'algorithm'],
+    cycle: [{ algorithm: cycle }, `algorithm${'.adam'.repeat(17)}`],
+    env: [Object.defineProperty({}, 'env', { enumerable: true, get() { throw cause; } }), 'env'],
+    text: [{ env: 5n }, 'env'],
+  };
+  for (const [name, [options, field]] of Object.entries(wrong)) {
+    const given = Object.defineProperties({ env: 'CartPole-v1' }, Object.getOwnPropertyDescriptors(options));
+    assert.throws(() => toConfig(readOptions(given)), (error) => {
+      assert.deepEqual([error.name, error.field], ['ConfigError', field], name);
+      if (['getter', 'proxy', 'keys', 'env'].includes(name)) assert.equal(error.cause, cause, name);
+      return true;
+    });
   }
-  assert.throws(() => check([0, 0], [-Infinity, 1]), { field: 'env.observationSpace.high[0]' });
-  assert.throws(() => check(new Array(2), [1, 1]), { field: 'env.observationSpace.low[0]' });
-  assert.throws(() => check(new Float32Array(2), new Float32Array(2)), { field: 'env.observationSpace', message: /with arrays/ });
+  assert.deepEqual(config({ algorithm: { hidden: new Uint16Array([8, 9]) } }).student.qrdqn.hidden, [8, 9]);
+});
+
+test('how long an evaluation’s episode may be is the page’s own business', () => {
+  const steps = (evaluation) => maxSteps(readOptions({ env: 'CartPole-v1', evaluation }));
+  assert.deepEqual([steps(undefined), steps({ every: 5 }), steps({ maxSteps: 7 })], [1000, 1000, 7]);
+  assert.deepEqual(config({ evaluation: { every: 5, maxSteps: 7 } }).student.evaluation, { every: 5 });
+  for (const wrong of [0, 1.5, '9']) assert.throws(() => steps({ maxSteps: wrong }), { name: 'ConfigError', field: 'evaluation.maxSteps' });
 });
 
 test('what is no option is refused by name', () => {
