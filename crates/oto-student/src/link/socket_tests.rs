@@ -190,6 +190,7 @@ fn a_server_without_the_subprotocol_is_refused() {
     let mut link = link(5_000);
     let problem = problem(&mut socket, &mut link);
     assert!(problem.contains("refused the WebSocket"), "{problem}");
+    assert!(problem.contains("oto.v1") && problem.contains("Sec-WebSocket-Protocol"), "{problem}");
     assert!(server.join().expect("a server"));
 }
 

@@ -9,6 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tungstenite::client::IntoClientRequest;
+use tungstenite::error::ProtocolError;
 use tungstenite::handshake::client::Request;
 use tungstenite::http::HeaderValue;
 use tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
@@ -320,7 +321,14 @@ fn open(address: &Address, max_message: usize) -> Result<WebSocket<Stream>, Stri
     let shaken = tungstenite::client::client_with_config(address.request.clone(), stream, Some(config));
     let (socket, _) = shaken.map_err(|error| match error {
         HandshakeError::Failure(tungstenite::Error::Http(response)) => {
-            format!("{place} refused the WebSocket with HTTP status {}", response.status())
+            let why = response.body().as_deref().map(sentence).unwrap_or_default();
+            format!("{place} refused the WebSocket with HTTP status {}{why}", response.status())
+        }
+        HandshakeError::Failure(tungstenite::Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
+            format!(
+                "{place} refused the WebSocket: it did not select the subprotocol oto.v1. No teacher is there, or a proxy \
+                before it does not pass on the header Sec-WebSocket-Protocol"
+            )
         }
         HandshakeError::Failure(error) => format!("{place} refused the WebSocket: {error}"),
         HandshakeError::Interrupted(_) => format!("{place} took too long to accept the WebSocket"),
@@ -328,6 +336,18 @@ fn open(address: &Address, max_message: usize) -> Result<WebSocket<Stream>, Stri
     let tcp = socket.get_ref().tcp();
     tcp.set_nonblocking(true).map_err(|error| format!("cannot make the socket non-blocking: {error}"))?;
     Ok(socket)
+}
+
+/// The first line of what a server says of its refusal, without anything that a terminal would obey.
+fn sentence(body: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * LONGEST)]);
+    let line = text.trim().lines().next().unwrap_or_default();
+    // A page for people is none.
+    if line.is_empty() || line.starts_with('<') {
+        return String::new();
+    }
+    format!(": {}", line.chars().take(LONGEST).filter(|c| !c.is_control()).collect::<String>())
 }
 
 fn connect(address: &Address) -> io::Result<TcpStream> {

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: what finds more the longer it runs. Simulated networks, kills, fuzzing and load, each for a given time, and
+//! `cargo xtask soak`: what finds more the longer it runs. Simulated networks, kills, hostile peers, fuzzing and load, each for a given time, and
 //! then what each of them covered.
 
 mod fuzz;
@@ -32,6 +32,8 @@ enum Part {
     Simulation,
     /// A server that is killed while students submit, again and again.
     Kills,
+    /// Hostile peers of each kind beside students.
+    Hostile,
     /// libFuzzer on every decoder.
     Fuzz,
     /// Many students on a server.
@@ -60,6 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
         let outcome = match part {
             Part::Simulation => repeated::simulation(time, options.seed_from),
             Part::Kills => repeated::kills(time),
+            Part::Hostile => repeated::hostile(time),
             Part::Fuzz => fuzz::run(time, &options.targets),
             Part::Load => load::run(time),
         };

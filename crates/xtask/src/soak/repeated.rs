@@ -40,6 +40,32 @@ pub fn kills(time: Duration) -> Result<Covered> {
     })
 }
 
+/// Hostile peers beside students, each kind for its share of the time, a minute at least. The test itself goes on for as long as it is
+/// told.
+pub fn hostile(time: Duration) -> Result<Covered> {
+    const TEST: &str = "hostile::fifty_students_are_taught_beside_hostile_peers_of_each_kind";
+    build("it")?;
+    let share = (time / KINDS).max(Duration::from_secs(60));
+    let mut test = cargo_test("it", &["--exact", TEST]);
+    test.env("OTO_HOSTILE_SECONDS", share.as_secs().to_string());
+    let (output, passed) = shell::tee(&mut test)?;
+    Ok(withstood(&output, passed))
+}
+
+/// Kinds of hostile peers.
+const KINDS: u32 = 11;
+
+/// What the test prints of each kind.
+fn withstood(output: &str, passed: bool) -> Covered {
+    let told = |line: &str| Some(line.split_once("hostile: ")?.1.to_owned());
+    let mut lines: Vec<String> = output.lines().filter_map(told).collect();
+    let sound = passed && ran(output) && !lines.is_empty();
+    if lines.is_empty() {
+        lines.push("the test told of no kind".into());
+    }
+    Covered { lines, sound }
+}
+
 fn build(test: &str) -> Result<()> {
     shell::run(&mut shell::cargo(&["test", "--workspace", "--release", "--test", test, "--no-run"]))
 }
@@ -121,6 +147,19 @@ mod tests {
             covered.lines[1..],
             [format!("lost connections: {done}"), format!("states: {}", 2 * calls.len())]
         );
+    }
+
+    #[test]
+    fn hostile_peers_are_withstood_if_the_test_says_so_of_some() {
+        let output =
+            format!("test hostile::x ... hostile: tickets: 9 times\nhostile: deaf: 3 times\n{PASSED}");
+        let covered = withstood(&output, true);
+        assert!(
+            covered.sound && covered.lines == ["tickets: 9 times", "deaf: 3 times"],
+            "{:?}",
+            covered.lines
+        );
+        assert!(!withstood(&output, false).sound && !withstood(PASSED, true).sound);
     }
 
     #[test]
