@@ -6,7 +6,7 @@ use clap::Args;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make_classic};
-use oto_policy::load::RUN_POLICY;
+use oto_policy::load::{RUN_NEWEST, RUN_POLICY};
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
@@ -24,6 +24,9 @@ const BASELINE: &str = "LTE";
 pub struct EvalOptions {
     /// Checkpoints, run folders that hold one, models (ONNX, safetensors, ...), scripted:random; the others are compared with the first
     pub policies: Vec<PathBuf>,
+    /// Play the newest policies of run folders; without it the best ones
+    #[arg(long)]
+    pub newest: bool,
     /// Environment to play in; gym:ID for one of Gymnasium's
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
@@ -67,6 +70,20 @@ pub enum EvalError {
     /// There is nothing to play.
     #[error("expected a checkpoint, a run folder or a model to play in {0}")]
     Nothing(String),
+}
+
+/// The policy of a run folder, and what is said of it on standard error; any other path as it is.
+fn of_run(path: &Path, newest: bool) -> PathBuf {
+    let [best, last] = [RUN_POLICY, RUN_NEWEST].map(|name| path.join(name));
+    let chosen = match newest {
+        true if last.is_file() => last,
+        _ if best.is_file() => best,
+        _ => return path.to_owned(),
+    };
+    let other = if newest { "without --newest it is the best" } else { "--newest plays the newest" };
+    let description = load_file(&chosen).ok().and_then(|loaded| loaded.metadata.description);
+    eprintln!("{}: {} ({other})", chosen.display(), description.unwrap_or_default());
+    chosen
 }
 
 /// The returns of one policy, one for each seed.
@@ -116,7 +133,7 @@ pub fn eval(options: &EvalOptions) -> Result<(), EvalError> {
     let seeds = options.seed..options.seed.saturating_add(u64::from(options.episodes.max(1)));
     let mut played = Vec::new();
     for path in &options.policies {
-        let returns = play_file(path, env, seeds.clone())?;
+        let returns = play_file(&of_run(path, options.newest), env, seeds.clone())?;
         played.push(Played { name: path.display().to_string(), returns });
     }
     let bound = match Radio::of(env) {

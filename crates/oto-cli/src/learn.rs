@@ -40,7 +40,7 @@ pub enum RunError {
 pub trait Observer {
     /// Something happened.
     fn event(&mut self, event: &Event) -> Result<(), String>;
-    /// How the run stands, every [`METRICS`] steps: for files.
+    /// How the run stands, every [`METRICS`] steps and once its last message has left: for files.
     fn metrics(&mut self, _metrics: &Metrics) -> Result<(), String> {
         Ok(())
     }
@@ -62,6 +62,8 @@ const TOKEN: &str = "OTO_TOKEN";
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a run that is over waits for its teachers to keep what it submits.
 const SUBMIT: Duration = Duration::from_secs(120);
+/// How long a run that is over waits for servers to close its connections.
+const CLOSE: Duration = Duration::from_secs(2);
 /// Environment steps from one line of metrics to the next.
 pub const METRICS: u64 = 500;
 /// From one report of progress to the next.
@@ -109,29 +111,54 @@ pub fn prepare_in(
     Ok((student, driver))
 }
 
-/// Runs to the end, or until the observer stops it.
+/// Runs to the end, or until the observer stops it; then says goodbye to the teachers. Gives how the run stood before the
+/// goodbye.
 pub fn run(
     student: &mut Student,
     driver: &mut Driver,
     observer: &mut dyn Observer,
 ) -> Result<Metrics, RunError> {
+    let ended = train(student, driver, observer);
+    if ended.is_ok() && !observer.stop() {
+        // What is not acknowledged by then is in the checkpoint, and goes on its way when the run is resumed.
+        driver.submit_rest(student, SUBMIT);
+    }
+    let metrics = student.metrics(driver.now_ms());
+    driver.close(student, CLOSE);
+    let written = observer.metrics(&student.metrics(driver.now_ms())).map_err(RunError::Observer);
+    match ended {
+        Ok(()) => {
+            written?;
+            observer.progress(&metrics).map_err(RunError::Observer)?;
+            checkpoint(student, observer)?;
+            Ok(metrics)
+        }
+        Err(error) => {
+            if let RunError::Train(TrainError::Environment(_)) = error {
+                // The student is whole, and whoever mends the environment may go on with it. Why the run ends is worth more than
+                // why nothing was saved.
+                let _ = checkpoint(student, observer);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Trains to the end, or until the observer stops it.
+fn train(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer) -> Result<(), RunError> {
     let (mut last_progress, mut last_checkpoint) = (Instant::now(), Instant::now());
     loop {
         let stepped = driver.step(student);
+        // What happened before a failure is told, too.
         while let Some(event) = student.next_event() {
             observer.event(&event).map_err(RunError::Observer)?;
-        }
-        if let Err(error @ TrainError::Environment(_)) = stepped {
-            // The student is whole, and whoever mends the environment may go on with it. Why the run ends is worth more than why nothing was saved.
-            let _ = checkpoint(student, observer);
-            return Err(error.into());
         }
         let tick = stepped?;
         if tick == Tick::Stepped && student.trainer().steps().is_multiple_of(METRICS) {
             observer.metrics(&student.metrics(driver.now_ms())).map_err(RunError::Observer)?;
         }
         if tick == Tick::Done || observer.stop() {
-            break;
+            return Ok(());
         }
         if last_progress.elapsed() >= PROGRESS {
             last_progress = Instant::now();
@@ -142,14 +169,6 @@ pub fn run(
             last_checkpoint = Instant::now();
         }
     }
-    if !observer.stop() {
-        // What is not acknowledged by then is in the checkpoint, and goes on its way when the run is resumed.
-        driver.submit_rest(student, SUBMIT);
-    }
-    let metrics = student.metrics(driver.now_ms());
-    observer.progress(&metrics).map_err(RunError::Observer)?;
-    checkpoint(student, observer)?;
-    Ok(metrics)
 }
 
 /// Shows the observer the student, once a device has brought home what it holds.

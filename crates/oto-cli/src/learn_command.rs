@@ -10,20 +10,21 @@ use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
+use oto_proto::Adapter;
 use oto_server::follow::{FollowConfig, metadata};
 use oto_student::checkpoint;
 use oto_student::drive::Driver;
 use oto_student::link::LinkState;
 use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
-use oto_student::trainer::TrainError;
 use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
-const SETTLED: [&str; 25] = [
+const SETTLED: [&str; 26] = [
     "env",
+    "student",
     "algorithm",
     "policy",
     "adapter",
@@ -56,7 +57,7 @@ pub struct LearnCommand {
     #[command(flatten)]
     learn: LearnOptions,
     /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Runs at once; by default one for each core
     #[arg(long)]
@@ -76,6 +77,9 @@ pub struct LearnCommand {
     /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// A teacher that is not there when learning begins, or from which no label came, is an error
+    #[arg(long)]
+    require_teacher: bool,
     /// Print every event as a line of JSON instead of a progress bar
     #[arg(long)]
     json: bool,
@@ -113,6 +117,16 @@ pub enum LearnCommandError {
     /// The dataset it records.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A teacher that the run needs is away.
+    #[error("teacher {policy} at {url} is required, and {what}")]
+    Required {
+        /// Its policy.
+        policy: String,
+        /// Its address.
+        url: String,
+        /// What is missing.
+        what: String,
+    },
     /// Nothing that would tell it to stop.
     #[error("cannot wait for signals: {0}")]
     Stop(std::io::Error),
@@ -168,7 +182,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         }
     }
     match command.seeds {
-        0 | 1 => {
+        1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);
             one(command, &job, create, None, &stop, &MultiProgress::new()).map(drop)
         }
@@ -215,6 +229,8 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
             }
             let mut job = job.clone();
             job.student.seed = job.student.seed.wrapping_add(i);
+            // One name for each run: what students submit is judged by their names.
+            job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
             let path = command.out.join(format!("seed-{}", job.student.seed));
             let create = || RunFolder::create(path, &job, command.force);
             curves.push(one(command, &job, create, None, stop, &bars)?);
@@ -277,9 +293,13 @@ fn one(
 ) -> Result<Curve, LearnCommandError> {
     let (world, recorder) = place(job, command.record.is_some())?;
     let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
+    if command.require_teacher {
+        check_present(&mut student, job)?;
+    }
     let folder = open()?;
     if !command.quiet {
         tell_absent(&mut student, job);
+        tell_refused(&mut student, job);
     }
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
@@ -320,7 +340,60 @@ fn one(
             eprintln!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
         }
     }
+    if !student.all_submitted() {
+        let folder = console.folder.path().display();
+        eprintln!(
+            "{}: not all that was to be submitted is acknowledged; --resume {folder} goes on with it",
+            console.name
+        );
+    }
+    if command.require_teacher && metrics.labels == 0 {
+        check_labels(job, &metrics)?;
+    }
     Ok(console.evaluations)
+}
+
+fn required(teacher: &TeacherConfig, what: String) -> LearnCommandError {
+    LearnCommandError::Required { policy: teacher.policy.clone(), url: teacher.url.clone(), what }
+}
+
+/// Whether every teacher that counts is there.
+fn check_present(student: &mut Student, job: &Job) -> Result<(), LearnCommandError> {
+    let away = student.links().zip(&job.teachers).find(|(link, teacher)| {
+        // A weight of 0 switches a teacher off.
+        teacher.weight > 0.0 && link.state() != LinkState::Ready
+    });
+    let Some((link, teacher)) = away else { return Ok(()) };
+    let problem = link.status(0).problem.unwrap_or_else(|| "it has not answered yet".into());
+    Err(required(teacher, format!("is not there: {problem}")))
+}
+
+/// Whether every teacher that counts gave labels.
+fn check_labels(job: &Job, metrics: &Metrics) -> Result<(), LearnCommandError> {
+    let silent = job
+        .teachers
+        .iter()
+        .zip(&metrics.teachers)
+        .find(|(teacher, status)| teacher.weight > 0.0 && status.stats.labels_received == 0);
+    match silent {
+        Some((teacher, _)) => Err(required(teacher, "no label came from it".into())),
+        None => Ok(()),
+    }
+}
+
+/// Names the teachers that --submit does not reach.
+fn tell_refused(student: &mut Student, job: &Job) {
+    for (link, teacher) in student.links().zip(&job.teachers).filter(|(_, teacher)| teacher.submit) {
+        let reason = match teacher.adapter.as_ref().is_some_and(|adapter| *adapter != Adapter::default()) {
+            true => "the spaces differ, and the adapter between them is for its answers alone",
+            false if link.refuses_submissions() => {
+                "its server does not collect for this policy and these spaces"
+            }
+            false => continue,
+        };
+        let (policy, url) = (&teacher.policy, &teacher.url);
+        eprintln!("teacher {policy} at {url} takes no submissions: {reason}");
+    }
 }
 
 /// Names the teachers a run begins without.
@@ -413,9 +486,7 @@ impl Observer for Console<'_> {
     }
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
-        let file = student.save(true).map_err(|e: TrainError| e.to_string())?;
-        self.folder.save_checkpoint(&file).map_err(|e| e.to_string())?;
-        self.folder.save_policy(&student.policy(self.env)).map_err(|e| e.to_string())
+        self.folder.save(student, self.env)
     }
 
     fn stop(&self) -> bool {

@@ -102,6 +102,14 @@ pub enum LoadCommandError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Answers that are none.
+    #[error("{count} answers were wrong; the first: {first}")]
+    Wrong {
+        /// How many.
+        count: u64,
+        /// What was wrong with the first one.
+        first: String,
+    },
     /// A time that is none.
     #[error("{0} seconds are no time to measure")]
     Time(f64),
@@ -154,7 +162,13 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         let json = serde_json::to_string_pretty(&report).unwrap_or_default();
         std::fs::write(path, json + "\n").map_err(file(path))?;
     }
-    Ok(())
+    match report.server.wrong {
+        0 => Ok(()),
+        count => {
+            let first = report.server.first_wrong.unwrap_or_default();
+            Err(LoadCommandError::Wrong { count, first })
+        }
+    }
 }
 
 /// What an operator does meanwhile.

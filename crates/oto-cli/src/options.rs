@@ -66,6 +66,10 @@ pub struct LearnOptions {
     /// Let the teachers that take it have the replay buffer at the end of the Online stage and of the run
     #[arg(long)]
     pub submit: bool,
+    /// What servers call the student, for judging what it submits and for --forget; without it a random name [with --seeds:
+    /// NAME-SEED]
+    #[arg(long, value_name = "NAME")]
+    pub student: Option<String>,
     /// How states travel
     #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
     pub dtype: String,
@@ -192,6 +196,7 @@ impl LearnOptions {
     fn apply(&self, s: &mut StudentConfig) -> Result<(), OptionsError> {
         let put = |to: &mut f64, from: Option<f64>| *to = from.unwrap_or(*to);
         s.seed = self.seed.unwrap_or(s.seed);
+        s.name = self.student.clone().or(s.name.take());
         s.steps = self.steps.unwrap_or(s.steps);
         s.backend = self.backend.clone().unwrap_or(std::mem::take(&mut s.backend));
         s.transfer.alpha_aikd = self.alpha_aikd.map_or(s.transfer.alpha_aikd, Linear::constant);

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "native")]
 use crate::chart::{Chart, ChartError, PALETTE, Series};
-use oto_student::student::{Event, Metrics};
+use oto_student::student::{Event, Metrics, Student};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -13,9 +13,10 @@ const LINES: &str = "metrics.jsonl";
 const TABLE: &str = "metrics.csv";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const POLICY: &str = "policy.safetensors";
+const NEWEST: &str = "newest.safetensors";
 const SVG: &str = "curve.svg";
 const PNG: &str = "curve.png";
-const FILES: [&str; 7] = [CONFIG, LINES, TABLE, CHECKPOINT, POLICY, SVG, PNG];
+const FILES: [&str; 8] = [CONFIG, LINES, TABLE, CHECKPOINT, POLICY, NEWEST, SVG, PNG];
 
 /// The columns of metrics.csv.
 pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation_mean,labels,bytes_up,bytes_down,\
@@ -84,6 +85,8 @@ pub struct RunFolder {
     lines: BufWriter<File>,
     table: BufWriter<File>,
     last: Row,
+    /// What the last line said beside its row; none after a resume.
+    said: Option<Said>,
     /// Bytes up and down before a resume: links count from zero again.
     carried: (u64, u64),
     /// The folder itself, which nobody else writes to meanwhile.
@@ -91,10 +94,17 @@ pub struct RunFolder {
 }
 
 /// What a resume needs of the table's last row.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Row {
     step: Option<u64>,
     bytes: (u64, u64),
+}
+
+/// What may still change after the last step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Said {
+    done: bool,
+    transitions: [u64; 2],
 }
 
 impl RunFolder {
@@ -175,7 +185,7 @@ impl RunFolder {
 
     fn open(path: PathBuf, held: Option<File>) -> Result<Self, FolderError> {
         let (lines, table) = (append(&path.join(LINES))?, append(&path.join(TABLE))?);
-        Ok(Self { path, lines, table, last: Row::default(), carried: (0, 0), _held: held })
+        Ok(Self { path, lines, table, last: Row::default(), said: None, carried: (0, 0), _held: held })
     }
 
     /// Where it is.
@@ -201,20 +211,24 @@ impl RunFolder {
         self.line(event)
     }
 
-    /// One line of metrics.jsonl and one of metrics.csv, unless the last ones are of the same step.
+    /// One line of metrics.jsonl and one of metrics.csv, unless the last ones are of the same step and nothing has left
+    /// or ended since.
     ///
     /// # Errors
     /// What the file system says.
     pub fn snapshot(&mut self, metrics: &Metrics) -> Result<(), FolderError> {
-        if self.last.step == Some(metrics.step) {
-            return Ok(());
-        }
-        self.line(&Snapshot { event: "metrics", metrics })?;
         let sum = |of: fn(&oto_student::link::LinkStats) -> u64| {
             metrics.teachers.iter().map(|t| of(&t.stats)).sum::<u64>()
         };
         let bytes = (self.carried.0 + sum(|s| s.bytes_up), self.carried.1 + sum(|s| s.bytes_down));
-        self.last = Row { step: Some(metrics.step), bytes };
+        let row = Row { step: Some(metrics.step), bytes };
+        let said =
+            Said { done: metrics.done, transitions: [metrics.transitions_sent, metrics.transitions_kept] };
+        if self.last == row && self.said.is_none_or(|last| last == said) {
+            return Ok(());
+        }
+        self.line(&Snapshot { event: "metrics", metrics })?;
+        (self.last, self.said) = (row, Some(said));
         write_row(&mut self.table, metrics, bytes).map_err(at(&self.path.join(TABLE)))?;
         self.flush()
     }
@@ -232,12 +246,39 @@ impl RunFolder {
         replace(&self.path.join(CHECKPOINT), |to| to.write_all(file))
     }
 
-    /// Replaces the policy, for servers, once the new one is safely there.
+    /// Replaces the policy that servers take, the best one, once the new one is safely there.
     ///
     /// # Errors
     /// What the file system says.
     pub fn save_policy(&self, file: &[u8]) -> Result<(), FolderError> {
         replace(&self.path.join(POLICY), |to| to.write_all(file))
+    }
+
+    /// Replaces the newest policy once the new one is safely there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_newest(&self, file: &[u8]) -> Result<(), FolderError> {
+        replace(&self.path.join(NEWEST), |to| to.write_all(file))
+    }
+
+    /// Saves a student: its checkpoint, its newest policy, and the best one. Without an evaluation the newest is the best.
+    ///
+    /// # Errors
+    /// What the student or the file system says.
+    pub fn save(&mut self, student: &Student, environment: &str) -> Result<(), String> {
+        let told = |error: FolderError| error.to_string();
+        let file = student.save(true).map_err(|error| error.to_string())?;
+        let newest = student.policy(environment);
+        self.save_checkpoint(&file).map_err(told)?;
+        self.save_newest(&newest).map_err(told)?;
+        match (student.best(), student.best_policy(environment)) {
+            (None, _) => self.save_policy(&newest),
+            (Some(_), Some(best)) => self.save_policy(&best),
+            // An earlier process made it, and left its file.
+            (Some(_), None) => Ok(()),
+        }
+        .map_err(told)
     }
 
     /// Draws curve.svg and curve.png from metrics.jsonl: training episodes and evaluations over steps of this name, with

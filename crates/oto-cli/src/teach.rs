@@ -281,6 +281,8 @@ impl Run {
             let over = advance.ended.is_some() || stop.load(Ordering::Relaxed);
             if over || advance.evaluation.is_some() || saved.elapsed() >= CHECKPOINT {
                 self.folder.save_checkpoint(&self.trainer.save()?)?;
+                let newest = self.trainer.policy_file(&self.trainer.policy(), &self.job.env);
+                self.folder.save_newest(&newest)?;
                 saved = Instant::now();
             }
             if over {

@@ -27,8 +27,11 @@ pub struct Loaded {
 /// Endings that a model beside `NAME.json` may have, in the order they are looked for.
 const ENDINGS: [&str; 5] = ["onnx", "safetensors", "zip", "pth", "policy.pth"];
 
-/// The policy in the folder of a run.
+/// The policy in the folder of a run: the best one.
 pub const RUN_POLICY: &str = "policy.safetensors";
+
+/// The newest policy in the folder of a run.
+pub const RUN_NEWEST: &str = "newest.safetensors";
 
 /// Makes a policy of a model's bytes: ONNX, safetensors, a file of `torch.save`, or a Stable-Baselines3 model `.zip`.
 ///
@@ -112,7 +115,7 @@ pub(crate) fn load_member(path: &Path, members: &mut Members) -> Result<Loaded, 
 
 /// A file's name without its extension; a run's policy is called what its folder is called.
 fn name_of(path: &Path) -> String {
-    let is_run = path.file_name().is_some_and(|name| name == RUN_POLICY);
+    let is_run = path.file_name().is_some_and(|name| name == RUN_POLICY || name == RUN_NEWEST);
     let folder = || path.canonicalize().ok()?.parent()?.file_name().map(|name| name.to_string_lossy().into());
     let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     is_run.then(folder).flatten().unwrap_or_else(stem)
@@ -124,20 +127,28 @@ fn name_of(path: &Path) -> String {
 /// # Errors
 /// If the folder cannot be read, or one of its policies cannot be loaded: better none than a silent gap.
 pub fn load_folder(folder: &Path) -> Result<Vec<Loaded>, PolicyError> {
+    load_folder_with(folder, RUN_POLICY)
+}
+
+/// [`load_folder`], where a run's policy is the file of this name: [`RUN_POLICY`] or [`RUN_NEWEST`]. A run without a newest
+/// policy has its best one for it.
+///
+/// # Errors
+/// As [`load_folder`].
+pub fn load_folder_with(folder: &Path, run: &str) -> Result<Vec<Loaded>, PolicyError> {
+    let of_run =
+        |folder: &Path| [run, RUN_POLICY].map(|name| folder.join(name)).into_iter().find(|p| p.is_file());
     let unreadable = |source| PolicyError::Read { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|e| e == "json") && path.is_file() && is_policy(&path)? {
             files.push(path);
-        } else if path.join(RUN_POLICY).is_file() {
-            files.push(path.join(RUN_POLICY));
+        } else {
+            files.extend(of_run(&path));
         }
     }
-    let own = folder.join(RUN_POLICY);
-    if own.is_file() && metadata_beside(&own).is_none() {
-        files.push(own);
-    }
+    files.extend(of_run(folder).filter(|own| metadata_beside(own).is_none()));
     files.sort();
     files.iter().map(|path| load_file(path)).collect()
 }

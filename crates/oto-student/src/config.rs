@@ -1,6 +1,7 @@
 //! What a training run is made of: one plain structure, read by every face from JSON, flags or a JavaScript object.
 
 use crate::stage::StagesConfig;
+use oto_proto::message::MAX_NAME_BYTES;
 use oto_rl::convolution::Convolution;
 use oto_rl::ppo::PpoConfig;
 use oto_rl::qrdqn::{QrDqnConfig, Teaching};
@@ -138,6 +139,8 @@ oto_json::json_object! { Settle: closed { at_return, factor, floor, setbacks } }
 pub struct StudentConfig {
     /// Draws parameters, exploration, batches and the environment's episodes.
     pub seed: u64,
+    /// What servers call the student, in 1 to 256 bytes; without it a random name, which the run keeps.
+    pub name: Option<String>,
     /// Environment steps in all.
     pub steps: u64,
     /// "cpu", "webgpu", or "auto" for the faster of both.
@@ -192,7 +195,7 @@ pub struct StudentConfig {
 
 oto_json::json_object! {
     StudentConfig: settings {
-        seed, steps, backend, algorithm, qrdqn, sac, ppo, gamma, n_step, buffer, learning_starts, train_every, updates,
+        seed, name omit none, steps, backend, algorithm, qrdqn, sac, ppo, gamma, n_step, buffer, learning_starts, train_every, updates,
         learning_rate, settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation, evaluate_between_episodes, clock, request_batch, label_lag
     }
 }
@@ -201,6 +204,7 @@ impl Default for StudentConfig {
     fn default() -> Self {
         Self {
             seed: 0,
+            name: None,
             steps: 50_000,
             backend: "cpu".into(),
             algorithm: Algorithm::QrDqn,
@@ -364,6 +368,9 @@ impl StudentConfig {
             whole("buffer", self.buffer as u64, held, 16_000_000, "at least ppo.n_steps transitions")?;
         }
         whole("steps", self.steps, 1, u64::MAX, "at least one step")?;
+        if let Some(name) = &self.name {
+            whole("name", name.len() as u64, 1, MAX_NAME_BYTES as u64, "a name of 1 to 256 bytes")?;
+        }
         real("gamma", self.gamma, 0.0, 1.0, "a discount from 0 to 1")?;
         whole("n_step", self.n_step as u64, 1, 1024, "1 to 1024 steps")?;
         whole("buffer", self.buffer as u64, 1, 16_000_000, "1 to 16000000 transitions")?;

@@ -1,10 +1,10 @@
 //! Drives a student in a process of its own: wires to its teachers, the clock, and the wait for labels that are due.
 
+use crate::link::Link;
 use crate::link::memory::Memory;
 use crate::link::tungstenite::{AddressError, Socket};
 use crate::student::{Student, TeacherConfig, Tick};
 use crate::trainer::TrainError;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// What carries a link's messages.
@@ -26,10 +26,12 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// Pauses double up to this one, for the processor's sake.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
-/// 128 bits from the operating system's randomness, by way of the keys that the standard library draws for its hash maps.
+/// 128 bits from the operating system's randomness.
 fn random() -> u128 {
-    let draw = || u128::from(RandomState::new().build_hasher().finish());
-    draw() << 64 | draw()
+    let mut bytes = [0; 16];
+    // Names must not be guessed: a system that has no randomness is no place for a student.
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    u128::from_le_bytes(bytes)
 }
 
 impl Driver {
@@ -121,6 +123,21 @@ impl Driver {
                 return false;
             }
             self.pump(student);
+            std::thread::sleep(LONGEST_PAUSE);
+        }
+    }
+
+    /// Says goodbye on every link and closes its connection with code 1000. Waits for the servers' own close, at most
+    /// `timeout`.
+    pub fn close(&mut self, student: &mut Student, timeout: Duration) {
+        student.links().for_each(Link::disconnect);
+        let start = Instant::now();
+        loop {
+            self.pump(student);
+            let open = |wire: &Wire| matches!(wire, Wire::Socket(socket) if !socket.is_closed());
+            if !self.wires.iter().any(open) || start.elapsed() >= timeout {
+                return;
+            }
             std::thread::sleep(LONGEST_PAUSE);
         }
     }

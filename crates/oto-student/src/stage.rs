@@ -33,9 +33,10 @@ oto_json::json_object! {
     Ending: settings { steps omit none, seconds omit none, return_at_least omit none, give_up omit none }
 }
 
-/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: a teacher who does not
-/// bring the student there, or drags it back from there, is not worth following. What it taught is forgotten: the student
-/// starts over with fresh parameters and schedules, and keeps its transitions.
+/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more. If there was none in the
+/// whole stage, nothing good came of its teachers, and what they taught is forgotten: the student starts over with fresh
+/// parameters and schedules, and keeps its transitions. Otherwise the student has lost what was good, and goes on alone from
+/// its parameters of the last good evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GiveUp {
     /// Environment steps since the stage began, or since the last evaluation that was good enough.
@@ -131,12 +132,16 @@ pub struct Stages {
     seconds: f64,
     /// How many of them since an evaluation was good enough for [`GiveUp`].
     fruitless: u64,
+    /// Whether one was, in this stage.
+    fruitful: bool,
     /// How often the round was completed.
     rounds: u64,
     done: bool,
 }
 
-oto_json::json_object! { Stages: open { config, stage, steps, seconds, fruitless, rounds, done } }
+oto_json::json_object! {
+    Stages: open { config, stage, steps, seconds, fruitless, fruitful = false, rounds, done }
+}
 
 /// What [`Stages::advance`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,13 +152,24 @@ pub enum Change {
     Ended,
     /// It led nowhere ([`GiveUp`]).
     GivenUp,
+    /// It led somewhere, and away again ([`GiveUp`]).
+    Lost,
 }
 
 impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
         let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
-        Self { config, stage: first, steps: 0, seconds: 0.0, fruitless: 0, rounds: 0, done: false }
+        Self {
+            config,
+            stage: first,
+            steps: 0,
+            seconds: 0.0,
+            fruitless: 0,
+            fruitful: false,
+            rounds: 0,
+            done: false,
+        }
     }
 
     /// The stage now.
@@ -176,6 +192,12 @@ impl Stages {
         self.done
     }
 
+    /// Whether an evaluation in this stage is good enough for [`GiveUp`].
+    pub fn is_good(&self, evaluation: f64) -> bool {
+        let give_up = self.config.ending(self.stage).and_then(|ending| ending.give_up);
+        give_up.is_some_and(|give_up| evaluation >= give_up.below_return)
+    }
+
     /// One environment step of `seconds`, after it perhaps an evaluation's mean return: whether the stage ended.
     pub fn advance(&mut self, seconds: f64, evaluation: Option<f64>) -> Change {
         if self.done {
@@ -185,18 +207,19 @@ impl Stages {
         self.seconds += seconds.max(0.0);
         self.fruitless += 1;
         let Some(e) = self.config.ending(self.stage) else { return Change::None };
-        if e.give_up.zip(evaluation).is_some_and(|(g, got)| got >= g.below_return) {
-            self.fruitless = 0;
+        if evaluation.is_some_and(|got| self.is_good(got)) {
+            (self.fruitless, self.fruitful) = (0, true);
         }
         // Judged by evaluations: a run that makes none gives no teacher up.
         let hopeless = |g: GiveUp| evaluation.is_some() && self.fruitless >= g.after_steps;
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
-        let change = match over {
-            true => Change::Ended,
-            false if e.give_up.is_some_and(hopeless) => Change::GivenUp,
-            false => return Change::None,
+        let change = match (over, e.give_up.is_some_and(hopeless), self.fruitful) {
+            (true, ..) => Change::Ended,
+            (false, true, false) => Change::GivenUp,
+            (false, true, true) => Change::Lost,
+            (false, false, _) => return Change::None,
         };
         self.next();
         change
@@ -216,13 +239,15 @@ impl Stages {
                 Self::new(self.config).stage
             }
         };
-        (self.stage, self.steps, self.seconds, self.fruitless) = (next, 0, 0.0, 0);
+        (self.stage, self.steps, self.seconds) = (next, 0, 0.0);
+        (self.fruitless, self.fruitful) = (0, false);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn steps(n: u64) -> Option<Ending> {
         Some(Ending { steps: Some(n), ..Ending::default() })
@@ -259,7 +284,45 @@ mod tests {
         let evaluations = [9.0, 480.0, 9.0, 9.0, 475.0, 9.0, 9.0];
         assert!(evaluations.iter().all(|e| s.advance(0.0, Some(*e)) == Change::None));
         assert_eq!(s.advance(0.0, None), Change::None, "no evaluation, no judgement");
-        assert_eq!(s.advance(0.0, Some(9.0)), Change::GivenUp);
+        assert_eq!(s.advance(0.0, Some(9.0)), Change::Lost);
+        // What another stage brought does not count.
+        let repeat = StagesConfig { online: steps(1), repeat: true, ..config };
+        let mut s = Stages::new(repeat);
+        s.advance(0.0, Some(480.0));
+        let last = (0..3).map(|_| s.advance(0.0, Some(9.0))).last();
+        assert_eq!(last, Some(Change::Lost));
+        assert_eq!((s.stage(), s.advance(0.0, None)), (Stage::Online, Change::Ended));
+        assert_eq!([9.0; 3].map(|e| s.advance(0.0, Some(e))), [Change::None, Change::None, Change::GivenUp]);
+    }
+
+    proptest! {
+        /// Parameters are thrown away only where no evaluation of the stage was good, and a stage ends before its patience only
+        /// for another reason.
+        #[test]
+        fn what_was_good_once_is_not_thrown_away(
+            evaluations in prop::collection::vec(prop::option::of(0.0..10.0f64), 1..60),
+            after_steps in 1u64..12,
+        ) {
+            let give_up = Some(GiveUp { after_steps, below_return: 9.0 });
+            let transfer = Some(Ending { give_up, ..Ending::default() });
+            let mut s = Stages::new(StagesConfig { transfer, ..StagesConfig::default() });
+            let is_good = |e: &Option<f64>| e.is_some_and(|e| e >= 9.0);
+            for (i, evaluation) in evaluations.iter().enumerate() {
+                let change = s.advance(0.0, *evaluation);
+                let so_far = &evaluations[..=i];
+                let since = so_far.iter().rev().position(is_good).unwrap_or(so_far.len()) as u64;
+                let ends = evaluation.is_some() && since >= after_steps;
+                let expected = match (ends, so_far.iter().any(is_good)) {
+                    (false, _) => Change::None,
+                    (true, false) => Change::GivenUp,
+                    (true, true) => Change::Lost,
+                };
+                prop_assert_eq!(change, expected);
+                if change != Change::None {
+                    break;
+                }
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
 use oto_rl::engine::LossParts;
+use oto_rl::network::Actor;
 use oto_rl::replay::SlotId;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -269,9 +270,26 @@ pub struct Student {
     /// An evaluation waits for the end of an episode.
     evaluation_due: bool,
     events: VecDeque<Event>,
+    /// The best evaluation so far.
+    best: Option<Best>,
+    /// The policy of that evaluation; none if another process made it, and its file has it.
+    best_policy: Option<Actor>,
+    /// The student's name on servers, where its configuration gives none.
+    name: Option<String>,
     /// The run's random name, for what it submits.
     run: Option<u128>,
 }
+
+/// An evaluation that no earlier one was better than.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// Environment steps before it.
+    pub step: u64,
+    /// Its mean return.
+    pub mean: f64,
+}
+
+oto_json::json_object! { Best: open { step, mean } }
 
 /// What a checkpoint keeps beside the trainer.
 struct Extra {
@@ -288,12 +306,14 @@ struct Extra {
     evaluation_due: bool,
     outboxes: Vec<Option<Outbox>>,
     adapters: Vec<Option<adapter::State>>,
+    best: Option<Best>,
+    name: Option<String>,
 }
 
 oto_json::json_object! {
     Extra: open {
         seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
-        evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new()
+        evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new(), best = None, name = None
     }
 }
 
@@ -330,14 +350,34 @@ impl Student {
             last_evaluation: None,
             evaluation_due: false,
             events: VecDeque::new(),
+            best: None,
+            best_policy: None,
+            name: None,
             run: None,
         })
     }
 
-    /// Gives the run a name for what it submits, unless it has one: 128 bits that nobody can guess or has drawn before.
-    /// Every process draws its own, also one that goes on from a checkpoint.
-    pub fn name_run(&mut self, draw: impl FnOnce() -> u128) {
-        self.run.get_or_insert_with(draw);
+    /// Gives the run its two random names, unless it has them. `draw` gives 128 bits that nobody can guess. One names the
+    /// batches that are submitted: every process draws its own. The other is the student's name on servers, if its
+    /// configuration has none: a run that goes on from a checkpoint keeps it.
+    pub fn name_run(&mut self, mut draw: impl FnMut() -> u128) {
+        if self.run.is_some() {
+            return;
+        }
+        self.run = Some(draw());
+        if self.name.is_none() && self.trainer.config().name.is_none() {
+            self.rename(format!("oto-{:016x}", draw() >> 64));
+        }
+    }
+
+    /// The student's name on servers.
+    pub fn name(&self) -> Option<&str> {
+        self.trainer.config.name.as_deref().or(self.name.as_deref())
+    }
+
+    fn rename(&mut self, name: String) {
+        self.teachers.iter_mut().for_each(|t| t.link.set_student(&name));
+        self.name = Some(name);
     }
 
     /// What has to happen next. A question to the environment is the same until it is answered.
@@ -630,6 +670,10 @@ impl Student {
         let (min, max) = returns.iter().fold((f64::MAX, f64::MIN), |(min, max), r| (r.min(min), r.max(max)));
         self.last_evaluation = Some(mean);
         let (step, episodes) = (self.trainer.steps(), returns.len() as u32);
+        if self.best.is_none_or(|best| mean >= best.mean) {
+            self.best = Some(Best { step, mean });
+            self.best_policy = Some(self.trainer.learner.policy());
+        }
         self.event(Event::Evaluation { step, mean, min, max, episodes });
         Ok(mean)
     }
@@ -741,6 +785,8 @@ impl Student {
             evaluation_due: self.evaluation_due,
             outboxes: self.teachers.iter().map(|t| t.outbox.clone()).collect(),
             adapters: self.teachers.iter().map(|t| t.adapter.as_ref().map(|a| a.save())).collect(),
+            best: self.best,
+            name: self.name.clone(),
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
     }
@@ -748,12 +794,36 @@ impl Student {
     /// The policy as it is now, as a file that can be served, see [`crate::policy::write`].
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn policy(&self, environment: &str) -> Vec<u8> {
-        let (observation, action) = self.world.spaces();
-        let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
         let description = format!("A student after {} steps.", self.trainer.steps());
-        let (network, squashed) = (self.trainer.learner.policy(), self.trainer.learner.squashes());
-        let spaces = [observation, action];
-        crate::policy::write(&network, squashed, spaces, environment, &algorithm, &description)
+        self.policy_file(&self.trainer.learner.policy(), environment, &description)
+    }
+
+    /// The best evaluation so far; of equal ones the newest.
+    pub fn best(&self) -> Option<Best> {
+        self.best
+    }
+
+    /// The network of the best evaluation; none if this process made no evaluation as good.
+    pub fn best_actor(&self) -> Option<&Actor> {
+        self.best_policy.as_ref()
+    }
+
+    /// The policy of the best evaluation, as [`Self::policy`]; none if this process made no evaluation as good.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn best_policy(&self, environment: &str) -> Option<Vec<u8>> {
+        let (Best { step, mean }, policy) = (self.best?, self.best_actor()?);
+        let episodes = self.trainer.config.evaluation.episodes;
+        let description = format!(
+            "A student after {step} steps: the best of its evaluations, mean return {mean:.2} of {episodes} episodes."
+        );
+        Some(self.policy_file(policy, environment, &description))
+    }
+
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn policy_file(&self, policy: &Actor, environment: &str, description: &str) -> Vec<u8> {
+        let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
+        let (squashed, spaces) = (self.trainer.learner.squashes(), self.world.spaces().into());
+        crate::policy::write(policy, squashed, spaces, environment, &algorithm, description)
     }
 
     /// Takes over a saved network to act with; nothing else of the file.
@@ -783,6 +853,10 @@ impl Student {
             self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
         }
         self.evaluation_due = extra.evaluation_due;
+        (self.best, self.best_policy) = (extra.best, None);
+        if let Some(name) = extra.name.filter(|_| self.trainer.config().name.is_none()) {
+            self.rename(name);
+        }
         for (i, weight) in extra.weights.iter().enumerate().take(self.teachers.len()) {
             self.trainer.set_teacher_weight(i, *weight)?;
         }
@@ -911,7 +985,8 @@ fn teacher(
     let hello = Hello {
         protocol: PROTOCOL.into(),
         policy: teacher.policy.clone(),
-        student: format!("oto-{}", config.seed),
+        // A random one takes its place before anything is sent: see `Student::name_run`.
+        student: config.name.clone().unwrap_or_else(|| "oto".into()),
         observation,
         action,
         adapter: teacher.adapter.clone(),

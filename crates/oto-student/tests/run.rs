@@ -2,14 +2,15 @@
 //! teacher, world or file can stop a student without a sentence that says why.
 
 use oto_cpu::Cpu;
-use oto_env::{Action, Space, Step};
+use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::BatchId;
 use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::sac::SacConfig;
 use oto_student::config::{Clock, EvaluationConfig, Settle, StudentConfig};
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_student::presets;
-use oto_student::stage::{Ending, Stage, StagesConfig};
+use oto_student::stage::{Change, Ending, GiveUp, Stage, StagesConfig};
 use oto_student::student::{Event, Need, Student, TeacherConfig, Tick, World};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -339,4 +340,157 @@ fn what_cannot_be_submitted_is_said() {
     run(&mut student, &mut driver, 150);
     assert!(!driver.submit_rest(&mut student, Duration::from_secs(60)));
     assert_eq!(student.metrics(0).transitions_sent, 0);
+}
+
+/// An environment that draws all it shows: a walk of its own random numbers.
+struct Walk {
+    rng: oto_env::rng::Rng,
+    spaces: [Space; 2],
+    left: u32,
+}
+
+impl Walk {
+    fn new() -> Self {
+        let observation = Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] };
+        Walk { rng: oto_env::rng::Rng::new(0), spaces: [observation, Space::Discrete { n: 3 }], left: 0 }
+    }
+
+    fn draw(&mut self, observation: &mut [f32]) {
+        observation.iter_mut().for_each(|x| *x = self.rng.uniform(-1.0, 1.0) as f32);
+    }
+}
+
+impl Environment for Walk {
+    fn id(&self) -> &str {
+        "Walk"
+    }
+    fn observation_space(&self) -> &Space {
+        &self.spaces[0]
+    }
+    fn action_space(&self) -> &Space {
+        &self.spaces[1]
+    }
+    fn max_episode_steps(&self) -> Option<u32> {
+        None
+    }
+    fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
+        seed.iter().for_each(|seed| self.rng = oto_env::rng::Rng::new(*seed));
+        self.left = 5 + self.rng.below(20);
+        self.draw(observation);
+        Ok(())
+    }
+    fn step(&mut self, _: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError> {
+        self.draw(observation);
+        self.left -= 1;
+        Ok(Step { reward: self.rng.f64(), terminated: self.left == 0, truncated: false })
+    }
+    fn save(&self) -> Result<Snapshot, EnvError> {
+        Err(EnvError::NotSaved { id: "Walk".into() })
+    }
+    fn restore(&mut self, _: &Snapshot) -> Result<(), EnvError> {
+        Err(EnvError::NotSaved { id: "Walk".into() })
+    }
+}
+
+/// Evaluations take nothing from training: neither the environment's random numbers nor the student's.
+#[test]
+fn evaluations_leave_training_as_it_is() {
+    let built_in = oto_env::IDS.iter().map(|id| Some(*id));
+    for id in built_in.chain([None]) {
+        let world = || match id {
+            Some(id) => World::built_in(id).unwrap(),
+            None => World::Inside { train: Box::new(Walk::new()), evaluate: Some(Box::new(Walk::new())) },
+        };
+        let learnt = |every: u64| {
+            let usual = presets::student(id.unwrap_or("Walk"));
+            let config = StudentConfig {
+                seed: 11,
+                steps: 260,
+                buffer: 1000,
+                learning_starts: 50,
+                qrdqn: QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 8, ..usual.qrdqn.clone() },
+                sac: SacConfig { hidden: vec![8], batch_size: 8, ..usual.sac.clone() },
+                // What follows evaluations is meant to change what is learnt.
+                settle: None,
+                stages: StagesConfig::SOLO,
+                evaluation: EvaluationConfig { every, episodes: 2 },
+                ..usual
+            };
+            let mut student = Student::new(&config, world(), &[], &Cpu, 0).unwrap();
+            let mut driver = Driver::with(Vec::new());
+            let events = run(&mut student, &mut driver, 260);
+            let evaluations = events.iter().filter(|e| matches!(e, Event::Evaluation { .. })).count();
+            let trainer = student.trainer();
+            let state = trainer.learner().engine().state().unwrap();
+            (trainer.replay().save(), state, evaluations as u64)
+        };
+        let (replay, state, none) = learnt(0);
+        assert_eq!(none, 0);
+        for every in [7, 100] {
+            let (evaluated_replay, evaluated_state, evaluations) = learnt(every);
+            assert_eq!(evaluations, 260 / every, "{id:?}");
+            assert!(evaluated_replay == replay, "{id:?}: other transitions");
+            assert!(evaluated_state == state, "{id:?}: other parameters");
+        }
+    }
+}
+
+/// A stage that led to something good and away from it leaves the student with what was good; one that led nowhere with
+/// nothing.
+#[test]
+fn what_a_teacher_taught_is_kept_where_it_was_good() {
+    let give_up = Some(GiveUp { after_steps: 3, below_return: 475.0 });
+    let transfer = Some(Ending { give_up, ..Ending::default() });
+    let stages = StagesConfig { transfer, ..StagesConfig::default() };
+    let evaluation = EvaluationConfig { every: 10_000, episodes: 1 };
+    let config = StudentConfig { stages, evaluation, ..config() };
+    for good in [true, false] {
+        let (mut student, mut driver) = taught(&config, memory());
+        run(&mut student, &mut driver, 150);
+        // The steps so far count, and none of them was evaluated.
+        let state = |student: &mut Student| student.trainer().learner().engine().state().unwrap();
+        let at_best = state(&mut student);
+        if good {
+            assert_eq!(student.trainer().advance_stage(0.0, Some(480.0)).unwrap(), Change::None);
+            run(&mut student, &mut driver, 300);
+            assert_ne!(state(&mut student), at_best);
+        }
+        let change = student.trainer().advance_stage(0.0, Some(100.0)).unwrap();
+        assert_eq!(change, if good { Change::Lost } else { Change::GivenUp });
+        assert_eq!(student.trainer().stages().stage(), Stage::Online);
+        assert_eq!(state(&mut student) == at_best, good);
+    }
+}
+
+/// The best evaluation and the student's name are part of a checkpoint.
+#[test]
+fn a_resumed_student_knows_its_best_and_its_name() {
+    let (mut first, mut driver) = taught(&config(), memory());
+    let events = run(&mut first, &mut driver, 900);
+    let best = first.best().unwrap();
+    let means = events.iter().filter_map(|event| match event {
+        Event::Evaluation { mean, .. } => Some(*mean),
+        _ => None,
+    });
+    assert_eq!(best.mean, means.fold(f64::MIN, f64::max));
+    let policy = first.best_policy("CartPole-v1").unwrap();
+    assert!(policy != first.policy("CartPole-v1"), "they describe themselves");
+    let name = first.name().unwrap().to_owned();
+    let (mut second, mut driver) = taught(&config(), memory());
+    second.load(&first.save(true).unwrap(), 0).unwrap();
+    driver.pump(&mut second);
+    assert_eq!((second.best(), second.name()), (Some(best), Some(&*name)));
+    assert!(second.best_policy("CartPole-v1").is_none(), "the run's folder has it");
+    let (mut third, mut driver) = taught(&config(), memory());
+    driver.pump(&mut third);
+    assert_ne!(third.name(), Some(&*name));
+    let named = StudentConfig { name: Some("ada".into()), ..config() };
+    let (mut fourth, mut driver) = taught(&named, memory());
+    fourth.load(&first.save(true).unwrap(), 0).unwrap();
+    driver.pump(&mut fourth);
+    assert_eq!(fourth.name(), Some("ada"));
+    for name in [String::new(), "x".repeat(257)] {
+        let error = StudentConfig { name: Some(name), ..config() }.validate().unwrap_err().to_string();
+        assert!(error.starts_with("name is "), "{error}");
+    }
 }

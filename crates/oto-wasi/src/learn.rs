@@ -17,7 +17,7 @@ pub struct LearnCommand {
     #[command(flatten)]
     learn: LearnOptions,
     /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Run folder: configuration, metrics, checkpoint; inside a folder that the host grants. Without it nothing is written
     #[arg(long)]
@@ -64,9 +64,12 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
             "--adapter learn asks the server for its teacher's spaces over HTTP, which is not built in here";
         return Err(OptionsError::Flag(reason.into()).into());
     }
-    for i in 0..command.seeds.max(1) {
+    for i in 0..command.seeds {
         let mut job = job.clone();
         job.student.seed = job.student.seed.wrapping_add(i);
+        if command.seeds > 1 {
+            job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
+        }
         let place = |out: &PathBuf| match command.seeds > 1 {
             true => out.join(format!("seed-{}", job.student.seed)),
             false => out.clone(),
@@ -172,15 +175,7 @@ impl Observer for Console {
     }
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
-        if self.folder.is_none() {
-            return Ok(());
-        }
-        let file = student.save(true).map_err(|e| e.to_string())?;
-        let policy = student.policy(&self.env);
-        self.keep(|folder| {
-            folder.save_checkpoint(&file)?;
-            folder.save_policy(&policy)
-        })
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.save(student, &self.env))
     }
 }
 

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn config(algorithm: Algorithm, seed: u64) -> StudentConfig {
     StudentConfig {
         seed,
+        name: Some(format!("student-{seed}")),
         algorithm,
         steps: 400,
         qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
@@ -84,6 +85,6 @@ fn several_kinds_of_students_are_taught_by_two_policies_at_once() {
     let submissions: Vec<_> = batches.iter().map(|batch| store.read(*batch).unwrap()).collect();
     assert_eq!(submissions.iter().map(|s| s.rows()).sum::<usize>(), 800);
     let names = |name: &str| submissions.iter().filter(|s| s.student == name).count();
-    assert!(names("oto-1") == 1 && names("oto-2") == 1, "each by the name of its student");
+    assert!(names("student-1") == 1 && names("student-2") == 1, "each by the name of its student");
     assert!(submissions.iter().all(|s| s.terminated.contains(&true)), "poles fall");
 }

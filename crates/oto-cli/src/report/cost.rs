@@ -8,11 +8,11 @@ use super::write::{self, Table};
 use super::{ReportError, ReportOptions, cell};
 use crate::chart::{Chart, PALETTE, Series};
 use crate::serve::bundled_bytes;
-use oto_proto::Dtype;
+use oto_proto::{Dtype, HEADER_BYTES};
 use serde::Serialize;
 
 /// Seeds of the experiments whose runs are measured: what they have finished is not run again.
-const SEEDS: [u64; 3] = [cartpole::FIRST_SEED, cartpole::FIRST_SEED, cell::FIRST_SEED];
+const SEEDS: [u64; 4] = [cartpole::FIRST_SEED, cartpole::FIRST_SEED, cartpole::FIRST_SEED, cell::FIRST_SEED];
 const MAX_SEEDS: u64 = 3;
 /// Versions that a teacher which goes on training may publish while a student learns.
 const VERSIONS: u64 = 10;
@@ -25,8 +25,11 @@ struct Cost {
     labels: f64,
     up: f64,
     down: f64,
-    /// Numbers in an observation.
+    /// Numbers in an observation, and the bytes of each.
     width: usize,
+    number: usize,
+    /// States in a request.
+    batch: usize,
     /// The teacher's model file.
     weights: f64,
 }
@@ -41,8 +44,22 @@ impl Cost {
             up: average(|r| r.bytes_up as f64),
             down: average(|r| r.bytes_down as f64),
             width,
+            number: if arm.job.teachers.iter().all(|t| t.dtype == Dtype::F16) { 2 } else { 4 },
+            batch: arm.job.student.request_batch,
             weights: weights as f64,
         }
+    }
+
+    /// What WebSocket adds to the frames of all labels. A discrete action is one byte.
+    fn framing(&self) -> f64 {
+        let states = HEADER_BYTES + self.batch * self.width * self.number;
+        let actions = HEADER_BYTES + self.batch;
+        (framing(states, true) + framing(actions, false)) as f64 * self.labels / self.batch as f64
+    }
+
+    /// All that crosses the wire: messages and their framing.
+    fn whole(&self) -> f64 {
+        self.up + self.down + self.framing()
     }
 
     fn per_label(&self) -> f64 {
@@ -66,6 +83,16 @@ impl Cost {
     }
 }
 
+/// The bytes that a WebSocket frame has beside its payload (RFC 6455, section 5.2): those of students are masked.
+fn framing(payload: usize, masked: bool) -> usize {
+    let length = match payload {
+        0..=125 => 0,
+        126..=65_535 => 2,
+        _ => 8,
+    };
+    2 + length + if masked { 4 } else { 0 }
+}
+
 /// A case that was not run: what the wire's format makes of it, in bytes.
 struct Case {
     name: &'static str,
@@ -77,10 +104,12 @@ struct Case {
 
 /// States of a request, as students ask by default.
 const BATCH: f64 = 8.0;
+/// States of a request where nothing waits for labels: they enter as many steps later.
+const LARGE: usize = 64;
 
 impl Case {
     fn per_label(&self) -> f64 {
-        self.state + self.action + 2.0 * oto_proto::HEADER_BYTES as f64 / BATCH
+        self.state + self.action + 2.0 * HEADER_BYTES as f64 / BATCH
     }
 }
 
@@ -120,6 +149,8 @@ fn cases() -> Vec<Case> {
 fn arms() -> Vec<(Arm, usize, &'static str)> {
     let mut half = taught(EXPERT);
     half.teachers[0].dtype = Dtype::F16;
+    let mut large = taught(EXPERT);
+    (large.student.request_batch, large.student.label_lag) = (LARGE, LARGE as u64);
     let expert = || teachers::bundled(EXPERT);
     let mut cell = cell::arms().swap_remove(0);
     cell.title = "cell selection, taught by LTE's PPO";
@@ -127,6 +158,7 @@ fn arms() -> Vec<(Arm, usize, &'static str)> {
         // The same run, by name and settings, as in the section on CartPole.
         (arm("taught", "CartPole, taught by InvertedPendulum's SAC", taught(EXPERT), expert()), 4, EXPERT),
         (arm("taught-f16", "the same, states with 16 bits a number", half, expert()), 4, EXPERT),
+        (arm("taught-large", "the same, 64 states in a request", large, expert()), 4, EXPERT),
         (cell, 15, "ppo_mobile_lte"),
     ]
 }
@@ -151,6 +183,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         measured = measured(&costs),
         cases = table_of_cases(),
         verdict = verdict(&costs[0]),
+        dataset = against_dataset(&costs),
     );
     write::section(&options.out, "cost", &text)?;
     let json = serde_json::json!({ "experiment": "cost", "runs": costs, "versions": VERSIONS });
@@ -167,6 +200,7 @@ fn measured(costs: &[Cost]) -> Table {
         "states up, bytes",
         "actions down, bytes",
         "bytes a label",
+        "all with WebSocket's framing, bytes",
         "dataset or replay of as many steps, bytes",
         "weights once, bytes",
         "labels that cost as much as the weights once",
@@ -174,7 +208,8 @@ fn measured(costs: &[Cost]) -> Table {
     ]);
     for c in costs {
         let numbers = [c.steps, c.labels, c.up, c.down].map(write::whole);
-        let shipped = [c.transitions(), c.weights, c.break_even(1), c.break_even(VERSIONS)].map(write::whole);
+        let shipped = [c.whole(), c.transitions(), c.weights, c.break_even(1), c.break_even(VERSIONS)];
+        let shipped = shipped.map(write::whole);
         let mut cells = vec![c.name.clone()];
         cells.extend(numbers);
         cells.push(format!("{:.1}", c.per_label()));
@@ -191,6 +226,22 @@ fn table_of_cases() -> Table {
         table.row([vec![c.name.into(), format!("{:.1}", c.per_label())], cells.into()].concat());
     }
     table
+}
+
+/// Each run's labels, framing included, against a dataset of its length, in sentences.
+fn against_dataset(costs: &[Cost]) -> String {
+    let sentence = |c: &Cost| {
+        let (whole, dataset) = (c.whole(), c.transitions());
+        let word = if whole < dataset { "less" } else { "more" };
+        let share = 100.0 * (whole - dataset).abs() / dataset;
+        format!(
+            "- {}: {share:.1} % {word}, {} bytes against {}.",
+            c.name,
+            write::whole(whole),
+            write::whole(dataset)
+        )
+    };
+    costs.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
 
 /// The break-even of a run, in a sentence.
@@ -246,10 +297,25 @@ mod tests {
 
     #[test]
     fn the_break_even_is_where_both_cost_the_same() {
-        let c =
-            Cost { name: "x".into(), steps: 1e3, labels: 1e3, up: 18e3, down: 3e3, width: 4, weights: 21e3 };
+        let c = Cost {
+            name: "x".into(),
+            steps: 1e3,
+            labels: 1e3,
+            up: 18e3,
+            down: 3e3,
+            width: 4,
+            number: 4,
+            batch: 8,
+            weights: 21e3,
+        };
         assert_eq!((c.per_label(), c.break_even(1), c.break_even(10)), (21.0, 1_000.0, 10_000.0));
         assert_eq!(c.transitions(), 22e3);
+        // Eight states in a frame of 144 bytes, eight actions in one of 24.
+        assert_eq!(c.framing(), 125.0 * (8.0 + 2.0));
+        assert_eq!(
+            against_dataset(&[Cost { labels: 2e3, ..c.clone() }]),
+            "- x: 6.8 % more, 23,500 bytes against 22,000."
+        );
         assert!(verdict(&c).contains("labels are cheaper"), "as many bytes, and nothing else to ship");
         assert!(verdict(&Cost { weights: 20e3, ..c }).contains("weights are cheaper, from label 952 on"));
     }

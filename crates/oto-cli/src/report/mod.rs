@@ -91,7 +91,7 @@ pub enum ReportError {
     /// A report's teacher was not given.
     #[error(
         "this report needs its teacher: make one by `oto learn --env mujoco:HalfCheetah-v5 --steps 100000 --seed 1 --out teacher` \
-         and give --sac-teacher teacher/policy.safetensors"
+         and give --sac-teacher teacher/newest.safetensors"
     )]
     NoTeacher,
     /// Episodes could not be recorded.

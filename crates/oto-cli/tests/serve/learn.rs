@@ -1,17 +1,21 @@
 //! `oto learn` as a process: what becomes of its folder, and what it says of flags and teachers.
 
-use crate::program::Place;
+use crate::program::{POLICY, Place, Program, welcomed};
 use oto_cli::learn::{Observer, RunError, prepare_in, run};
 use oto_cli::options::Job;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
+use oto_proto::Hello;
 use oto_student::config::StudentConfig;
 use oto_student::drive::Driver;
 use oto_student::student::{Event, Metrics, Student, World};
 use oto_student::trainer::TrainError;
+use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use tungstenite::Message;
 
 fn oto(folder: &Path, flag: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oto"));
@@ -193,5 +197,226 @@ fn what_was_learnt_before_an_environment_breaks_is_saved_and_goes_on() {
         assert_eq!(oto_student::checkpoint::steps(&saved).unwrap(), reached);
         let (end, _) = broken([u32::MAX; 2], Some(&saved));
         assert_eq!(end.unwrap().step, 400);
+    }
+}
+
+/// The lines of a run's metrics of this event.
+fn lines(run: &Path, event: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["event"] == event).collect()
+}
+
+/// The last row of a run's table: step, and bytes sent.
+fn last_row(run: &Path) -> [u64; 2] {
+    let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let cells: Vec<&str> = text.lines().last().unwrap().split(',').collect();
+    [0, 7].map(|i| cells[i].parse().unwrap())
+}
+
+#[test]
+fn the_last_line_says_how_a_run_ended_and_what_left() {
+    let place = Place::new("last");
+    let replays = place.0.join("replays");
+    let server = Program::serve(&["--accept-replay", replays.to_str().unwrap()], &[]);
+    let url = format!("ws://{}", server.address);
+    let submits = ["--teacher", &url, "--policy", POLICY, "--submit", "--eval-every", "0"];
+    let looping = ["--transfer", "steps=200", "--online", "steps=200", "--loop"];
+    // Alone, submitting once, and at the end of each Online stage; to an odd step and to one that has a line anyway.
+    for (name, flags, steps, sent) in [
+        ("alone", &[][..], 640, 0),
+        ("once", &submits[..], 500, 500),
+        ("odd", &submits[..], 730, 730),
+        ("loop", &[&submits[..], &looping[..]].concat()[..], 900, 900),
+    ] {
+        let run = place.0.join(name);
+        let steps_text = steps.to_string();
+        let output = ended(&run, "--out", &[flags, &["--steps", &steps_text]].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        let metrics = lines(&run, "metrics");
+        let last = metrics.last().unwrap();
+        let of = |key: &str| last[key].as_u64().unwrap();
+        assert_eq!((of("step"), last["done"].as_bool()), (steps, Some(true)), "{name}");
+        assert_eq!((of("transitions_sent"), of("transitions_kept")), (sent, sent), "{name}");
+        let bytes: u64 =
+            last["teachers"].as_array().unwrap().iter().map(|t| t["bytes_up"].as_u64().unwrap()).sum();
+        assert_eq!(last_row(&run), [steps, bytes], "{name}");
+        // A transition has two observations, an action and a reward.
+        assert!(bytes >= sent * 40, "{name}: {bytes} bytes");
+        let mut told = metrics.iter().map(|line| line.to_string()).collect::<Vec<_>>();
+        told.dedup();
+        assert_eq!(told.len(), metrics.len(), "nothing is said twice");
+    }
+    // What is done already ends once more, and says so only if something left.
+    let before = lines(&place.0.join("alone"), "metrics").len();
+    assert!(ended(&place.0.join("alone"), "--resume", &[]).status.success());
+    assert_eq!(lines(&place.0.join("alone"), "metrics").len(), before);
+}
+
+#[test]
+fn a_run_that_is_told_to_end_writes_its_last_line() {
+    let place = Place::new("told-line");
+    terminate(endless(&place.run()));
+    let metrics = lines(&place.run(), "metrics");
+    let last = metrics.last().unwrap();
+    let saved = std::fs::read(place.run().join("checkpoint.safetensors")).unwrap();
+    assert_eq!(last["step"].as_u64(), Some(oto_student::checkpoint::steps(&saved).unwrap()));
+    assert_eq!(last["done"], false);
+}
+
+/// What a teacher's server heard of one student: its introduction, what it said after that, and how it closed.
+type Conversation = (Hello, Vec<String>, Option<u16>);
+
+/// A teacher's server that welcomes everyone and answers nothing. Students that do not count on it say little.
+fn listener(conversations: usize) -> (String, JoinHandle<Vec<Conversation>>) {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let listens = std::thread::spawn(move || {
+        (0..conversations).map(|_| converse(listener.accept().unwrap().0)).collect()
+    });
+    (url, listens)
+}
+
+fn converse(stream: TcpStream) -> Conversation {
+    let (mut socket, hello) = welcomed(stream);
+    let mut heard = Vec::new();
+    loop {
+        match socket.read() {
+            Ok(Message::Text(text)) => heard.push(text.to_string()),
+            Ok(Message::Close(frame)) => return (hello, heard, frame.map(|frame| frame.code.into())),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => panic!("the connection ended without a close: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_run_says_goodbye_and_has_a_name_of_its_own() {
+    let place = Place::new("goodbye");
+    let (url, listens) = listener(6);
+    let unheeded = ["--teacher", &url, "--policy", "p", "--weight", "0"];
+    let run = |name: &str, flags: &[&str]| {
+        let output =
+            ended(&place.0.join(name), "--out", &[&unheeded[..], &["--steps", "60"], flags].concat());
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    run("first", &[]);
+    run("second", &[]);
+    run("named", &["--student", "ada"]);
+    assert!(ended(&place.0.join("first"), "--resume", &["--steps", "90"]).status.success());
+    // A run that is told to end says goodbye, too.
+    let flags = [&unheeded[..], &["--steps", "1000000000", "--eval-every", "0", "--json"]].concat();
+    let child = oto(&place.0.join("told"), "--out", &flags).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    out.next().unwrap().unwrap();
+    std::thread::spawn(move || out.for_each(drop));
+    terminate(child);
+    run("seeds", &["--student", "ada", "--seed", "7"]);
+
+    let conversations = listens.join().unwrap();
+    for (hello, heard, code) in &conversations {
+        assert_eq!(heard.last().map(String::as_str), Some(r#"{"type":"bye"}"#), "{hello:?} {heard:?}");
+        assert_eq!(*code, Some(1000));
+    }
+    let names: Vec<&str> = conversations.iter().map(|(hello, ..)| hello.student.as_str()).collect();
+    assert!(names[0] != names[1] && names[0].len() > 16 && names[1].len() > 16, "{names:?}");
+    assert_eq!((names[2], names[3], names[5]), ("ada", names[0], "ada"));
+}
+
+#[test]
+fn submissions_that_no_server_takes_are_told_at_once() {
+    let place = Place::new("refused");
+    let server = Program::serve(&[], &[]);
+    let url = format!("ws://{}", server.address);
+    let flags = |policy| ["--teacher", &url, "--steps", "40", "--submit", "--policy", policy];
+    let closed = ended(&place.0.join("closed"), "--out", &flags(POLICY));
+    assert!(said(&closed).contains("takes no submissions: its server does not collect"), "{}", said(&closed));
+    let replays = place.0.join("replays");
+    let server = Program::serve(&["--accept-replay", replays.to_str().unwrap()], &[]);
+    let url = format!("ws://{}", server.address);
+    let flags = |policy| ["--teacher", &url, "--steps", "40", "--submit", "--policy", policy];
+    let adapted = ended(&place.0.join("adapted"), "--out", &flags("sac_inverted_pendulum_v5"));
+    assert!(said(&adapted).contains("takes no submissions: the spaces differ"), "{}", said(&adapted));
+    let taken = ended(&place.0.join("taken"), "--out", &flags(POLICY));
+    assert!(taken.status.success() && !said(&taken).contains("submissions"), "{}", said(&taken));
+}
+
+#[test]
+fn a_teacher_that_is_required_has_to_be_there() {
+    let place = Place::new("required");
+    let nobody = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap();
+    let url = format!("ws://{nobody}");
+    let away = ended(&place.run(), "--out", &["--teacher", &url, "--steps", "40", "--require-teacher"]);
+    assert_eq!(away.status.code(), Some(2), "{}", said(&away));
+    assert!(said(&away).contains("is required, and is not there: cannot connect"), "{}", said(&away));
+    assert!(!place.run().exists(), "nothing was begun");
+
+    let server = Program::serve(&[], &[]);
+    let url = format!("ws://{}", server.address);
+    let flags = ["--teacher", &url, "--policy", POLICY, "--require-teacher", "--steps"];
+    let there = ended(&place.run(), "--out", &[&flags[..], &["60"]].concat());
+    assert!(there.status.success(), "{}", said(&there));
+    // Too short for a label.
+    let silent = ended(&place.0.join("short"), "--out", &[&flags[..], &["4"]].concat());
+    assert_eq!(silent.status.code(), Some(2), "{}", said(&silent));
+    assert!(said(&silent).contains("no label came from it"), "{}", said(&silent));
+    let none = ended(&place.0.join("none"), "--out", &["--seeds", "0"]);
+    assert_eq!(none.status.code(), Some(2), "{}", said(&none));
+    assert!(said(&none).contains("0 is not in"), "{}", said(&none));
+}
+
+/// What the file of a run's policy says of itself.
+fn description(run: &Path, file: &str) -> String {
+    let loaded = oto_policy::load_file(&run.join(file)).unwrap();
+    loaded.metadata.description.unwrap()
+}
+
+/// A run that evaluates often, also one that is interrupted: the best of its evaluations is what is served, the newest is there.
+#[test]
+fn the_best_policy_is_kept_beside_the_newest() {
+    let place = Place::new("best");
+    let flags = ["--eval-every", "50", "--eval-episodes", "2", "--seed", "3"];
+    let [whole, parted] = ["whole", "parted"].map(|name| place.0.join(name));
+    assert!(ended(&whole, "--out", &[&flags[..], &["--steps", "1500"]].concat()).status.success());
+    assert!(ended(&parted, "--out", &[&flags[..], &["--steps", "1100"]].concat()).status.success());
+    assert!(ended(&parted, "--resume", &["--steps", "1500"]).status.success());
+    for run in [&whole, &parted] {
+        let evaluations = lines(run, "evaluation");
+        let mean = |line: &Value| line["mean"].as_f64().unwrap();
+        let best = evaluations.iter().max_by(|a, b| mean(a).total_cmp(&mean(b))).unwrap();
+        let expected = format!(
+            "A student after {} steps: the best of its evaluations, mean return {:.2} of 2 episodes.",
+            best["step"],
+            mean(best)
+        );
+        assert_eq!(description(run, "policy.safetensors"), expected);
+        assert_eq!(description(run, "newest.safetensors"), "A student after 1500 steps.");
+        assert!(best["step"] != 1500, "a run whose end is its best shows nothing");
+    }
+    for file in ["policy.safetensors", "newest.safetensors"] {
+        let [whole, parted] = [&whole, &parted].map(|run| std::fs::read(run.join(file)).unwrap());
+        assert!(whole == parted, "{file}");
+    }
+    let eval = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oto"));
+        let output = command.arg("eval").arg(&whole).args(["--episodes", "3"]).args(flags).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    assert!(
+        eval(&[]).contains("the best of its evaluations") && eval(&[]).contains("--newest plays the newest")
+    );
+    assert!(eval(&["--newest"]).contains("newest.safetensors: A student after 1500 steps."));
+    let folder = place.0.to_str().unwrap();
+    for (flags, says) in [
+        (&["--policies", folder][..], "the best of its"),
+        (&["--policies", folder, "--newest"], "after 1500 steps."),
+    ] {
+        let said = Program::serve(flags, &[]).stop();
+        assert!(
+            said.lines().any(|line| line.contains("the policy of a run") && line.contains(says)),
+            "{said}"
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! `oto load` against `oto serve`, with TLS and without.
 
-use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Program};
+use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Program, welcomed};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use tungstenite::Message;
 
 /// What `oto load` counted in half a second with eight students, or what it said instead.
 fn load(url: &str, flags: &[&str]) -> Result<serde_json::Value, String> {
@@ -44,4 +47,39 @@ fn students_load_a_server_over_tls_as_they_do_without() {
     let none = load(&wss, &["--ca", KEY]).unwrap_err();
     assert!(none.contains("expected a certificate, got none"), "{none}");
     load(&format!("ws://{}", secure.address), &[]).unwrap_err();
+}
+
+/// A server that lists the policy, welcomes everyone and answers nonsense.
+fn nonsense(stream: TcpStream) {
+    let mut begin = [0; 13];
+    while stream.peek(&mut begin).unwrap() < begin.len() {}
+    if begin == *b"GET /policies" {
+        let list = serde_json::json!([{
+            "name": POLICY,
+            "observation_space": { "kind": "box", "low": [null, null, null, null], "high": [null, null, null, null] },
+            "action_space": { "kind": "discrete", "n": 2 },
+        }]);
+        let body = list.to_string();
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        return (&stream).write_all((head + &body).as_bytes()).unwrap();
+    }
+    let (mut socket, _) = welcomed(stream);
+    // Until the student leaves.
+    while let Ok(message) = socket.read() {
+        if message.is_binary() && socket.send(Message::binary(b"nonsense".as_slice())).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn wrong_answers_are_an_error() {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        listener.incoming().for_each(|stream| drop(std::thread::spawn(|| nonsense(stream.unwrap()))))
+    });
+    let error = load(&url, &["--rate", "20"]).unwrap_err();
+    assert!(error.contains("answers were wrong; the first:"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! The program under test, and peers of it, good and bad.
 
-use oto_proto::{ClientMessage, Dtype, Hello, PROTOCOL, ServerMessage, Space};
+use oto_proto::message::Welcome;
+use oto_proto::{ClientMessage, Dtype, Grant, Hello, PROTOCOL, ServerMessage, Space, TeacherInfo};
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tungstenite::client::IntoClientRequest;
+use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
 
 /// Longer than anything takes: a test that waits so long has failed.
@@ -32,7 +34,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// `oto serve` with these flags and variables, on any port.
+    /// `oto serve` with these flags and variables, on any port unless they name one.
     pub fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         Program::unread(flags, variables).read()
     }
@@ -69,7 +71,8 @@ impl Program {
 
     fn start(command: &mut Command, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command
-            .args(["serve", "--port", "0"])
+            .arg("serve")
+            .args(if flags.contains(&"--port") { &[][..] } else { &["--port", "0"] })
             .args(flags)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -163,6 +166,40 @@ pub fn hello(policy: &str, ticket: Option<String>) -> ClientMessage {
         stage: None,
         ticket,
     }))
+}
+
+/// A student's connection to a server that these tests play, once it has its welcome; and how it introduced itself.
+#[expect(clippy::result_large_err, reason = "the type of tungstenite's callback")]
+pub fn welcomed(stream: TcpStream) -> (WebSocket<TcpStream>, Hello) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let agree = |_: &Request, mut answer: Response| {
+        answer.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+        Ok(answer)
+    };
+    let mut socket = tungstenite::accept_hdr(stream, agree).unwrap();
+    let Message::Text(text) = socket.read().unwrap() else { panic!("expected an introduction") };
+    let Ok(ClientMessage::Hello(hello)) = ClientMessage::decode(&text) else { panic!("{text}") };
+    let formats = hello.formats().unwrap();
+    let welcome = Welcome {
+        policy: hello.policy.clone(),
+        policy_id: 0,
+        version: 1,
+        max_rows: 64,
+        credits: 1,
+        dtype: formats.states.dtype(),
+        action_dtype: formats.actions.dtype(),
+        action_width: formats.actions.width() as u32,
+        grants: vec![Grant::Actions],
+        submit_rows: None,
+        teacher: TeacherInfo {
+            observation: hello.observation.clone(),
+            action: hello.action.clone(),
+            description: String::new(),
+        },
+    };
+    let welcome = ServerMessage::Welcome(Box::new(welcome)).encode();
+    socket.send(Message::text(welcome)).unwrap();
+    (socket, *hello)
 }
 
 /// Says something and gives the answer.

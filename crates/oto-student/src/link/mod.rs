@@ -34,7 +34,7 @@ pub use stats::{LinkStats, LinkStatus, Rejected};
 use oto_env::rng::Rng;
 use oto_proto::message::{Overloaded, Published, Restarting, StageEvent, Submitted};
 use oto_proto::{
-    Action, ActionFormat, BatchId, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError,
+    Action, ActionFormat, BatchId, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError, Grant,
     HEADER_BYTES, Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space,
     SubmissionWriter, TransitionFormat, Welcome,
 };
@@ -288,6 +288,11 @@ impl Link {
         self.config.hello.ticket = Some(ticket);
     }
 
+    /// The student's name from the next `hello` on.
+    pub fn set_student(&mut self, name: &str) {
+        self.config.hello.student = name.into();
+    }
+
     /// The student entered a stage: the server is told now or with the next `hello`.
     pub fn stage(&mut self, stage: oto_proto::Stage, step: u64) {
         self.config.hello.stage = Some(stage);
@@ -358,6 +363,12 @@ impl Link {
             LinkState::Ready => self.welcome.as_ref().is_some_and(|welcome| welcome.submit_rows.is_some()),
             LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => true,
         }
+    }
+
+    /// Whether the server takes no submissions on this connection, though the student asked for the grant.
+    pub fn refuses_submissions(&self) -> bool {
+        let asked = self.config.hello.grants.contains(&Grant::Submit);
+        asked && self.state == LinkState::Ready && !self.hopes_to_submit()
     }
 
     /// How submissions are encoded, for how many transitions fit so many bytes.

@@ -36,7 +36,13 @@ enum Connection {
     None,
     Opening(Opening),
     Open(Box<WebSocket<Stream>>),
+    /// The close is sent; the server's is waited for until this moment.
+    Closing(Box<WebSocket<Stream>>, u64),
 }
+
+/// How long a server's close is waited for, in milliseconds. A socket that is dropped with unread bytes resets its connection, and
+/// the server may then miss what was sent last.
+const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
 /// The socket beneath one [`Link`].
 pub struct Socket {
@@ -115,6 +121,11 @@ impl Socket {
         }
     }
 
+    /// Whether no connection is open, being opened or being closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.connection, Connection::None)
+    }
+
     /// Polls until `done` says so, or `timeout` has passed. True if it was done.
     pub fn wait(
         &mut self,
@@ -150,9 +161,10 @@ impl Socket {
                 if let Connection::Open(mut socket) =
                     std::mem::replace(&mut self.connection, Connection::None)
                 {
-                    // A farewell, as far as the socket takes it now.
+                    // What the socket does not take now goes out with the next reads.
                     let _ = socket.close(Some(CloseFrame { code: code.into(), reason: "".into() }));
-                    let _ = socket.flush();
+                    let until = self.now_ms().saturating_add(CLOSE_TIMEOUT_MS);
+                    self.connection = Connection::Closing(socket, until);
                 }
                 return;
             }
@@ -171,6 +183,17 @@ impl Socket {
     fn receive(&mut self, link: &mut Link, now: u64) -> bool {
         match &mut self.connection {
             Connection::None => false,
+            Connection::Closing(socket, until) => {
+                let (read, late) = (socket.read(), now >= *until);
+                let ended = match &read {
+                    Ok(message) => message.is_close(),
+                    Err(error) => !is_only_busy(error),
+                };
+                if ended || late {
+                    self.connection = Connection::None;
+                }
+                read.is_ok()
+            }
             Connection::Opening(opening) => match finish_opening(opening) {
                 None => false,
                 Some(Ok(socket)) => {
