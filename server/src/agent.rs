@@ -148,7 +148,7 @@ pub struct AgentConfig {
     pub episodes: u64,
     /// The seed of the first of them.
     pub seed: u64,
-    /// How much lower a candidate's mean return may be than that of the policy it would replace.
+    /// How much lower a candidate's mean return may be than the best so far: it does not add up over candidates.
     pub margin: f64,
     /// Updates of a copy with a student's batches, before it is judged by them.
     pub trial_updates: u64,
@@ -224,12 +224,28 @@ pub enum Stage {
 
 /// How far an offline agent is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 struct Standing {
     stage: Stage,
     /// Updates in the stage, and in all.
     stage_updates: u64,
     updates: u64,
     done: bool,
+    /// The number of the policy that answers, and the largest that any version of it had.
+    version: u32,
+    newest: u32,
+    /// What candidates are held to.
+    best: Option<Best>,
+    /// Transitions that were accepted.
+    accepted: u64,
+}
+
+/// The best mean return of a policy that answered or was accepted, and in which episodes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Best {
+    mean: f64,
+    seed: u64,
+    episodes: u64,
 }
 
 /// What is left of an agent that ended.
@@ -282,7 +298,7 @@ pub enum Event {
         /// That of the policy it replaced, in the same episodes.
         before: f64,
     },
-    /// It is worse than the policy it would have replaced, and was kept in a file.
+    /// It is worse than the best so far, and was kept in a file.
     Refused {
         /// Updates so far.
         updates: u64,
@@ -290,6 +306,8 @@ pub enum Event {
         mean: f64,
         /// That of the policy that goes on answering, in the same episodes.
         serving: f64,
+        /// The best so far, in the same episodes.
+        best: f64,
         /// Where it lies, if it has bytes.
         file: Option<PathBuf>,
     },
@@ -301,10 +319,13 @@ pub enum Event {
         batches: usize,
         /// How many transitions.
         transitions: usize,
-        /// The mean return of the copy that learned with them; it is the training agent now.
+        /// The mean return of the copy that learned with them.
         mean: f64,
         /// That of the policy that answers, in the same episodes.
         serving: f64,
+        /// Whether the copy is the training agent now: it is as good as the one before. Otherwise that one goes on, with the
+        /// batches.
+        replaces: bool,
     },
     /// A student's batches are not, and will not be.
     Rejected {
@@ -314,6 +335,13 @@ pub enum Event {
         batches: usize,
         /// Why not.
         reason: String,
+    },
+    /// The dataset has lost transitions that were part of it.
+    Missing {
+        /// How many were accepted.
+        accepted: u64,
+        /// How many are there.
+        found: u64,
     },
     /// The dataset could not be reached. What is not judged yet stays in quarantine until the next time.
     Away(StoreError),
@@ -338,12 +366,22 @@ impl Event {
             Event::Published { updates, mean, before } => {
                 info!(policy, updates, mean, before, "what was learned is published");
             }
-            Event::Refused { updates, mean, serving, file } => {
+            Event::Refused { updates, mean, serving, best, file } => {
                 let file = file.as_ref().map(|file| file.to_string_lossy().into_owned());
-                warn!(policy, updates, mean, serving, file, "what was learned is worse and refused");
+                warn!(policy, updates, mean, serving, best, file, "what was learned is worse and refused");
             }
-            Event::Accepted { student, batches, transitions, mean, serving } => {
-                info!(policy, student, batches, transitions, mean, serving, "batches are accepted");
+            Event::Accepted { student, batches, transitions, mean, serving, replaces } => {
+                info!(policy, student, batches, transitions, mean, serving, replaces, "batches are accepted");
+            }
+            Event::Missing { accepted, found } => {
+                let missing = accepted.saturating_sub(*found);
+                warn!(
+                    policy,
+                    accepted,
+                    found,
+                    missing,
+                    "accepted transitions are missing: forgotten, or their place was removed"
+                );
             }
             Event::Rejected { student, batches, reason } => {
                 info!(policy, student, batches, reason, "batches are rejected");
@@ -394,10 +432,19 @@ impl Parts {
     }
 }
 
-/// A policy whose bytes say everything of it.
-fn release(model: Vec<u8>) -> Result<Release, AgentError> {
+/// A policy whose bytes say everything of it, and the number it has.
+fn release(model: Vec<u8>, version: u32) -> Result<Release, AgentError> {
     let policy = candidate::load(&model, &Metadata::default())?;
-    Ok(Release { policy, model: Some(model), version: 0 })
+    Ok(Release { policy, model: Some(model), version })
+}
+
+/// How many transitions of a dataset were accepted and are there.
+fn accepted(store: &dyn DatasetStore) -> Result<u64, StoreError> {
+    if store.is_removed() {
+        return Ok(0);
+    }
+    let holdings = store.summary()?;
+    Ok(holdings.iter().filter(|held| held.state == State::Accepted).map(|held| held.transitions).sum())
 }
 
 /// A training agent and what it is held to.
@@ -440,7 +487,7 @@ impl OfflineAgent {
             }
         }
         match parts.read_kept()? {
-            Some(remains) => release(remains.serving),
+            Some(remains) => release(remains.serving, remains.standing.version),
             None => parts.training.policy(),
         }
     }
@@ -462,7 +509,7 @@ impl OfflineAgent {
             Some(Remains { standing, serving, learned }) => {
                 // More may have been accepted since it was kept.
                 parts.training.load(&learned)?;
-                (release(serving)?, Some(standing))
+                (release(serving, standing.version)?, Some(standing))
             }
         };
         let serving = evaluate(&mut *first.policy, &mut *parts.world, config)?;
@@ -481,8 +528,38 @@ impl OfflineAgent {
         if let Some(Standing { stage, updates, .. }) = standing {
             log(Event::Resumed { stage, updates });
         }
-        let standing = standing.unwrap_or_default();
-        OfflineAgent { config, parts, policies, serving, model, began, since, standing, mean, stop, log }
+        let mut standing = standing.unwrap_or_default();
+        // Returns in other episodes say nothing here.
+        let here = (config.seed, config.episodes);
+        standing.best = standing.best.filter(|best| (best.seed, best.episodes) == here);
+        let mut agent =
+            OfflineAgent { config, parts, policies, serving, model, began, since, standing, mean, stop, log };
+        agent.reach(self::mean(&agent.serving));
+        agent.tell_missing();
+        agent
+    }
+
+    /// Compares what is there of the accepted transitions with what was. Where the dataset cannot be asked, the next Online
+    /// stage tells of it.
+    fn tell_missing(&mut self) {
+        let Some(found) = self.parts.store.as_deref().and_then(|store| accepted(store).ok()) else { return };
+        let accepted = std::mem::replace(&mut self.standing.accepted, found);
+        if found < accepted {
+            (self.log)(Event::Missing { accepted, found });
+        }
+    }
+
+    /// Something as good was seen.
+    fn reach(&mut self, mean: f64) {
+        let best = self.standing.best.map_or(f64::NEG_INFINITY, |best| best.mean);
+        if mean >= best {
+            let AgentConfig { seed, episodes, .. } = self.config;
+            self.standing.best = Some(Best { mean, seed, episodes });
+        }
+    }
+
+    fn best(&self) -> f64 {
+        self.standing.best.map_or_else(|| mean(&self.serving), |best| best.mean)
     }
 
     /// The stage now.
@@ -528,6 +605,10 @@ impl OfflineAgent {
     fn keep(&mut self) -> Result<(), AgentError> {
         let (Some(kept), Some(serving)) = (self.parts.kept(), &self.model) else { return Ok(()) };
         let learned = self.parts.training.save()?;
+        let next = self.policies.next_version(&self.parts.policy);
+        self.standing.newest = self.standing.newest.max(next - 1);
+        // Before it published anything, its policy had the first number.
+        self.standing.version = self.standing.version.max(1);
         let said = Said { standing: self.standing, serving: serving.len() };
         Ok(kept.write(&serde_json::json!(said), &[serving, &learned])?)
     }
@@ -573,7 +654,7 @@ impl OfflineAgent {
         (self.log)(Event::Stage { stage, updates: self.standing.updates });
     }
 
-    /// Publishes what the training agent would do now, unless it is worse than what answers.
+    /// Publishes what the training agent would do now, unless it is worse than the best so far.
     fn replace(&mut self) -> Result<(), AgentError> {
         let mut candidate = self.parts.training.policy()?;
         let returns = self.evaluate(&mut *candidate.policy)?;
@@ -582,22 +663,26 @@ impl OfflineAgent {
             return self.refuse(candidate, found);
         }
         self.model.clone_from(&candidate.model);
+        let next = self.policies.next_version(&self.parts.policy).max(self.standing.newest.saturating_add(1));
+        candidate.version = next;
         self.policies.publish(&self.parts.policy, candidate)?;
+        (self.standing.version, self.standing.newest) = (next, next);
         self.serving = returns;
+        self.reach(found);
         (self.log)(Event::Published { updates, mean: found, before });
         Ok(())
     }
 
-    /// Whether returns are not lower than those of the policy that answers, on average over the same episodes, by more
-    /// than the margin. NaN is lower than everything.
+    /// Whether returns are not lower than the best so far, on average over the same episodes, by more than the margin. NaN is
+    /// lower than everything.
     fn passes(&self, returns: &[f64]) -> bool {
-        mean(returns) - mean(&self.serving) >= -self.config.margin
+        mean(returns) - self.best() >= -self.config.margin
     }
 
     fn refuse(&mut self, candidate: Release, found: f64) -> Result<(), AgentError> {
-        let serving = mean(&self.serving);
+        let (serving, best) = (mean(&self.serving), self.best());
         let file = candidate.model.map(|model| self.put_aside(&model)).transpose()?;
-        (self.log)(Event::Refused { updates: self.standing.updates, mean: found, serving, file });
+        (self.log)(Event::Refused { updates: self.standing.updates, mean: found, serving, best, file });
         Ok(())
     }
 
@@ -622,6 +707,7 @@ impl OfflineAgent {
     /// Judges what students submitted, student by student, those who came first before others.
     fn renew(&mut self) -> Result<(), AgentError> {
         let Some(store) = self.parts.store.clone() else { return Ok(()) };
+        self.tell_missing();
         let mut students: Vec<(String, Vec<BatchId>)> = Vec::new();
         for batch in store.list(State::Quarantine)? {
             let student = match store.read(batch) {
@@ -638,31 +724,40 @@ impl OfflineAgent {
                 None => students.push((student, vec![batch])),
             }
         }
+        if students.is_empty() {
+            return Ok(());
+        }
+        let mut candidate = self.parts.training.policy()?;
+        let mut standard = mean(&self.evaluate(&mut *candidate.policy)?);
         for (student, batches) in students.into_iter().take(self.config.trials) {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            self.judge(&*store, student, &batches)?;
+            standard = self.judge(&*store, student, &batches, standard)?;
         }
         Ok(())
     }
 
-    /// Lets a copy learn with one student's batches, and takes them in if it passes.
+    /// Lets a copy learn with one student's batches, and takes them in if it passes. The copy takes the training agent's place
+    /// if it is as good as that, whose mean return is `standard`; gives the mean return of the training agent then.
     fn judge(
         &mut self,
         store: &dyn DatasetStore,
         student: String,
         batches: &[BatchId],
-    ) -> Result<(), AgentError> {
+        standard: f64,
+    ) -> Result<f64, AgentError> {
         let mut copy = self.parts.training.fork()?;
-        let mut transitions = 0;
+        let mut submissions = Vec::with_capacity(batches.len());
         for batch in batches {
             let submission = store.read(*batch)?;
-            transitions += submission.rows();
             if let Err(error) = copy.add(&submission) {
-                return self.reject(store, student, batches, format!("batch {batch}: {error}"));
+                self.reject(store, student, batches, format!("batch {batch}: {error}"))?;
+                return Ok(standard);
             }
+            submissions.push(submission);
         }
+        let transitions = submissions.iter().map(Submission::rows).sum();
         let mut left = self.config.trial_updates;
         while left > 0 {
             let slice = left.min(self.config.slice);
@@ -670,7 +765,7 @@ impl OfflineAgent {
             left -= slice;
             if self.stop.load(Ordering::Relaxed) {
                 // Undecided: the batches stay where they are.
-                return Ok(());
+                return Ok(standard);
             }
         }
         let mut candidate = copy.policy()?;
@@ -679,16 +774,26 @@ impl OfflineAgent {
         if !self.passes(&returns) {
             self.refuse(candidate, found)?;
             let reason = format!(
-                "mean return {found:.2} with them, that of the serving policy {serving:.2}, margin {}",
+                "mean return {found:.2} with them, the best so far {:.2}, margin {}",
+                self.best(),
                 self.config.margin
             );
-            return self.reject(store, student, batches, reason);
+            self.reject(store, student, batches, reason)?;
+            return Ok(standard);
         }
         batches.iter().try_for_each(|batch| store.judge(*batch, State::Accepted))?;
-        self.parts.training = copy;
+        self.standing.accepted += transitions as u64;
+        // Not NaN, or it would not have passed.
+        let replaces = found >= standard || standard.is_nan();
+        match replaces {
+            true => self.parts.training = copy,
+            false => submissions.iter().try_for_each(|submission| self.parts.training.add(submission))?,
+        }
+        self.reach(found);
         self.standing.updates += self.config.trial_updates;
-        (self.log)(Event::Accepted { student, batches: batches.len(), transitions, mean: found, serving });
-        Ok(())
+        let batches = batches.len();
+        (self.log)(Event::Accepted { student, batches, transitions, mean: found, serving, replaces });
+        Ok(if replaces { found } else { standard })
     }
 
     fn reject(

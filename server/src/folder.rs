@@ -23,6 +23,13 @@ pub enum Event {
         /// Its file.
         path: PathBuf,
     },
+    /// A policy's file is gone; what was loaded from it goes on answering.
+    Vanished {
+        /// The policy.
+        policy: String,
+        /// Its file.
+        path: PathBuf,
+    },
     /// A file's policy is not.
     Refused {
         /// The file.
@@ -38,6 +45,13 @@ impl Event {
         match self {
             Event::Published { policy, path } => {
                 info!(policy, path = &*path.to_string_lossy(), "a file's policy is published");
+            }
+            Event::Vanished { policy, path } => {
+                let path = &*path.to_string_lossy();
+                warn!(
+                    policy,
+                    path, "a policy's file is gone, the policy goes on answering until the server ends"
+                );
             }
             Event::Refused { path, error } => {
                 let error = error.to_string();
@@ -93,6 +107,11 @@ struct Looked {
 impl Looked {
     fn again(&mut self, log: &mut impl FnMut(Event)) {
         let now = stamps(&self.folder);
+        for path in self.known.keys().filter(|path| !now.contains_key(*path)) {
+            if let Some(policy) = name_of(path).filter(|name| self.policies.version(name).is_some()) {
+                log(Event::Vanished { policy, path: path.clone() });
+            }
+        }
         for path in changed(&self.known, &now) {
             log(publish(&path, &self.policies));
         }
@@ -130,15 +149,28 @@ fn changed(before: &HashMap<PathBuf, Stamp>, now: &HashMap<PathBuf, Stamp>) -> V
     changed
 }
 
+/// The name of the policy that this file is part of, if it is of one.
+fn name_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    if name == oto_policy::load::RUN_POLICY {
+        return Some(path.parent()?.file_name()?.to_string_lossy().into_owned());
+    }
+    stem(name).map(str::to_owned)
+}
+
+/// The name of a model's or metadata's file without its ending.
+fn stem(name: &str) -> Option<&str> {
+    ["json", "policy.pth", "onnx", "safetensors", "zip", "pth"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))
+}
+
 /// The file by which a policy is loaded that this file is part of.
 fn policy_of(path: &Path) -> Option<PathBuf> {
     if path.file_name()? == oto_policy::load::RUN_POLICY {
         return Some(path.to_owned());
     }
-    let name = path.file_name()?.to_str()?;
-    let stem = ["json", "policy.pth", "onnx", "safetensors", "zip", "pth"]
-        .iter()
-        .find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))?;
+    let stem = stem(path.file_name()?.to_str()?)?;
     let metadata = path.with_file_name(format!("{stem}.json"));
     let is_policy = std::fs::read(&metadata).is_ok_and(|bytes| Metadata::read(&bytes).is_ok());
     is_policy.then_some(metadata)

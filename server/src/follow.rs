@@ -13,6 +13,7 @@ use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{Loaded, Metadata, PolicyError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -194,7 +195,21 @@ pub struct Follower {
     /// Tags of the versions that need not be sent again: the one that answers, and one that was refused.
     known: Vec<String>,
     metadata: Metadata,
+    /// The number under which the last version answers here; 0 before the first.
+    version: u32,
+    /// The version that was kept, until the cloud's own takes its place.
+    kept: Option<Loaded>,
+    /// Whether what was kept was looked at.
+    looked: bool,
     failures: u32,
+}
+
+/// What is said of the bytes that are kept.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    metadata: Metadata,
+    /// The number under which they answered.
+    version: u32,
 }
 
 /// Something newer than what is known.
@@ -213,54 +228,91 @@ impl Follower {
         let base = base(&config.url).ok_or_else(|| FollowError::Address(config.url.clone()))?;
         let agent = agent(&config, config.timeout);
         let metadata = Metadata::default();
-        Ok(Follower { config, agent, base, known: Vec::new(), metadata, failures: 0 })
+        Ok(Follower {
+            config,
+            agent,
+            base,
+            known: Vec::new(),
+            metadata,
+            version: 0,
+            kept: None,
+            looked: false,
+            failures: 0,
+        })
+    }
+
+    /// The name of the policy.
+    pub fn policy(&self) -> &str {
+        &self.config.policy
+    }
+
+    /// The number under which the last version answers here; 0 before the first.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Whether there is a file in which a version was kept.
+    pub fn has_kept(&self) -> bool {
+        self.kept_at().is_some_and(|kept| kept.is_there())
     }
 
     /// Pulls the first version, or takes the one that was kept if the cloud is not there. Without one it waits for the
     /// cloud, however long; gives none if `stopped` is told to, or gone.
     pub fn first(&mut self, stopped: &Receiver<()>, log: &mut Log) -> Option<Loaded> {
-        let mut kept = self.load_kept().unwrap_or_else(|error| {
-            self.failed(error, log);
-            None
-        });
-        if kept.is_some() {
-            self.agent = agent(&self.config, self.config.timeout.min(SHORT));
-        }
         loop {
-            match self.load_first(log) {
-                Ok(loaded) => {
-                    (self.failures, self.agent) = (0, agent(&self.config, self.config.timeout));
-                    return Some(loaded);
-                }
-                Err(error) => match kept.take() {
-                    Some(loaded) => {
-                        self.agent = agent(&self.config, self.config.timeout);
-                        self.metadata = loaded.metadata.clone();
-                        self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
-                        log(Event::Kept { policy: loaded.name.clone(), error });
-                        return Some(loaded);
-                    }
-                    None => {
-                        let retry = self.failed(error, log);
-                        if is_told(stopped, retry) {
-                            return None;
-                        }
-                    }
-                },
+            match self.look_for_first(false, log) {
+                Ok(loaded) => return Some(loaded),
+                Err(retry) if is_told(stopped, retry) => return None,
+                Err(_) => {}
             }
         }
     }
 
-    fn kept(&self) -> Option<Kept> {
+    /// Looks for a first version once, in the cloud and at what was kept; with `hurried` the cloud has ten seconds.
+    ///
+    /// # Errors
+    /// How long to wait before the next look, where there is none.
+    pub fn look_for_first(&mut self, hurried: bool, log: &mut Log) -> Result<Loaded, Duration> {
+        if !std::mem::replace(&mut self.looked, true) {
+            self.kept = self.load_kept().unwrap_or_else(|error| {
+                self.failed(error, log);
+                None
+            });
+        }
+        let hurried = hurried || self.kept.is_some();
+        let timeout = if hurried { self.config.timeout.min(SHORT) } else { self.config.timeout };
+        self.agent = agent(&self.config, timeout);
+        let loaded = self.load_first(log);
+        self.agent = agent(&self.config, self.config.timeout);
+        let error = match loaded {
+            Ok(loaded) => {
+                self.failures = 0;
+                return Ok(loaded);
+            }
+            Err(error) => error,
+        };
+        let Some(loaded) = self.kept.take() else { return Err(self.failed(error, log)) };
+        self.metadata = loaded.metadata.clone();
+        self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
+        log(Event::Kept { policy: loaded.name.clone(), error });
+        Ok(loaded)
+    }
+
+    fn kept_at(&self) -> Option<Kept> {
         let name = utf8_percent_encode(&self.config.policy, NON_ALPHANUMERIC);
         self.config.keep.as_ref().map(|folder| Kept::at(folder.join(format!("{name}.kept"))))
     }
 
-    fn load_kept(&self) -> Result<Option<Loaded>, FollowError> {
-        let Some((said, bytes)) = self.kept().map(|kept| kept.read()).transpose()?.flatten() else {
+    fn load_kept(&mut self) -> Result<Option<Loaded>, FollowError> {
+        let Some((said, bytes)) = self.kept_at().map(|kept| kept.read()).transpose()?.flatten() else {
             return Ok(None);
         };
-        let metadata = Metadata::read(said.to_string().as_bytes())?;
+        // Before versions were kept, the metadata were all that was said.
+        let (metadata, version) = match serde_json::from_value::<Said>(said.clone()) {
+            Ok(Said { metadata, version }) => (metadata, version),
+            Err(_) => (Metadata::read(said.to_string().as_bytes())?, 1),
+        };
+        self.version = version;
         let policy = candidate::load(&bytes, &metadata)?;
         Ok(Some(Loaded { name: self.config.policy.clone(), metadata, policy, model: Some(bytes) }))
     }
@@ -275,11 +327,13 @@ impl Follower {
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
         let name = self.config.policy.clone();
-        self.took(&download, log);
+        let version = self.number(&download);
+        self.took(&download, version, log);
         Ok(Loaded { name, metadata, policy, model: Some(download.bytes) })
     }
 
-    /// Follows in a thread of its own, which ends when what this gives is dropped.
+    /// Follows in a thread of its own, which ends when what this gives is dropped. Where `policies` keeps a place for the policy,
+    /// it begins with a first version.
     ///
     /// # Errors
     /// [`ServerError::Thread`].
@@ -289,6 +343,9 @@ impl Follower {
         std::thread::Builder::new()
             .name(format!("follow {name}"))
             .spawn(move || {
+                if !self.begin(&policies, &stopped, &mut log) {
+                    return;
+                }
                 let mut pause = self.config.every;
                 while !is_told(&stopped, pause) {
                     pause = self.look(&policies, &mut log);
@@ -296,6 +353,21 @@ impl Follower {
             })
             .map_err(|_| ServerError::Thread(name))?;
         Ok(Following { _stop: stop })
+    }
+
+    /// Waits for a first version, unless there is one; false if it is told to stop, or cannot go on.
+    fn begin(&mut self, policies: &Policies, stopped: &Receiver<()>, log: &mut Log) -> bool {
+        if policies.version(&self.config.policy).is_some() {
+            return true;
+        }
+        let Some(loaded) = self.first(stopped, log) else { return false };
+        match policies.host(loaded, self.version) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failed(error.into(), log);
+                false
+            }
+        }
     }
 
     /// Looks for a new version once; gives how long to wait before the next look.
@@ -312,13 +384,15 @@ impl Follower {
     fn take_over(&mut self, policies: &Policies, log: &mut Log) -> Result<(), FollowError> {
         let Some(download) = self.pull()? else { return Ok(()) };
         let loaded = candidate::load(&download.bytes, &self.metadata).map_err(FollowError::from);
+        // The cloud's number, where versions grow by it.
+        let version = download.version.max(policies.next_version(&self.config.policy));
         let published = loaded.and_then(|policy| {
-            let (model, version) = (Some(download.bytes.clone()), download.version);
+            let model = Some(download.bytes.clone());
             Ok(policies.publish(&self.config.policy, Release { policy, model, version })?)
         });
         match published {
             Ok(()) => {
-                self.took(&download, log);
+                self.took(&download, version, log);
                 Ok(())
             }
             Err(error) => {
@@ -330,12 +404,20 @@ impl Follower {
         }
     }
 
-    fn took(&mut self, download: &Download, log: &mut Log) {
+    /// The number of a first version: the cloud's, where it is none that other bytes had here before.
+    fn number(&self, download: &Download) -> u32 {
+        let kept = self.kept.as_ref().and_then(|kept| kept.model.as_deref());
+        let other = kept.is_some_and(|bytes| sha256(bytes) != download.sha256);
+        download.version.max(self.version.saturating_add(other.into())).max(1)
+    }
+
+    /// A version answers under this number from now on.
+    fn took(&mut self, download: &Download, number: u32, log: &mut Log) {
         let Download { version, sha256, bytes } = download;
         let policy = self.config.policy.clone();
-        self.known = vec![tag(sha256)];
-        let said = serde_json::json!(self.metadata);
-        if let Some(Err(error)) = self.kept().map(|kept| kept.write(&said, &[bytes])) {
+        (self.known, self.version, self.kept) = (vec![tag(sha256)], number, None);
+        let said = serde_json::json!(Said { metadata: self.metadata.clone(), version: number });
+        if let Some(Err(error)) = self.kept_at().map(|kept| kept.write(&said, &[bytes])) {
             log(Event::NotKept { policy: policy.clone(), error });
         }
         log(Event::Published { policy, version: *version, sha256: sha256.clone() });

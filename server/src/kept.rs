@@ -38,6 +38,11 @@ impl Kept {
         Kept(path)
     }
 
+    /// Whether there is such a file.
+    pub fn is_there(&self) -> bool {
+        self.0.is_file()
+    }
+
     /// What is kept: what there is to say, and the bytes.
     pub fn read(&self) -> Result<Option<(Value, Vec<u8>)>, KeptError> {
         let mut file = Vec::new();

@@ -14,15 +14,21 @@ use oto_policy::{Loaded, Metadata, Policy, scripted};
 use oto_proto::message::MAX_NAME_BYTES;
 use oto_proto::{ErrorCode, ErrorMessage, Space, TeacherInfo};
 use sha2::{Digest, Sha256};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The policies of a server. Clones share them; their threads end with the last clone.
 #[derive(Clone)]
 pub struct Policies {
-    hosted: Arc<[Arc<Hosted>]>,
+    places: Arc<[Place]>,
     metrics: Arc<Metrics>,
+}
+
+/// A name, and the policy that has it once it is there.
+struct Place {
+    name: String,
+    hosted: OnceLock<Arc<Hosted>>,
 }
 
 /// One policy and the way to its thread.
@@ -169,7 +175,27 @@ impl Policies {
     /// # Errors
     /// If two share a name, a name is unusable, or a thread cannot be started.
     pub fn new(loaded: Vec<Loaded>) -> Result<Self, ServerError> {
-        Self::worked_by(loaded, &Hands::Thread)
+        Self::numbered(loaded.into_iter().map(|loaded| (loaded, 1)).collect(), &[])
+    }
+
+    /// Hosts these policies, each with the number of its version, and keeps a place for those that are still to come.
+    ///
+    /// # Errors
+    /// As [`Policies::new`].
+    pub fn numbered(loaded: Vec<(Loaded, u32)>, to_come: &[String]) -> Result<Self, ServerError> {
+        Self::worked_by(loaded, to_come, &Hands::Thread)
+    }
+
+    /// Hosts a policy in the place that was kept for it.
+    ///
+    /// # Errors
+    /// If there is no such place, it is taken, or a thread cannot be started.
+    pub(crate) fn host(&self, loaded: Loaded, version: u32) -> Result<(), ServerError> {
+        let place = self.places.iter().find(|place| place.name == loaded.name);
+        let place = place.ok_or_else(|| ServerError::UnknownPolicy(loaded.name.clone()))?;
+        let name = place.name.clone();
+        let hosted = Hosted::start(loaded, version, self.metrics.clone(), &Hands::Thread)?;
+        place.hosted.set(Arc::new(hosted)).map_err(|_| ServerError::Name(name))
     }
 
     /// Hosts these policies in tasks of the runtime that this is called in: each batch of answers takes as long as `pace`
@@ -178,25 +204,33 @@ impl Policies {
     /// # Errors
     /// If two share a name or a name is unusable.
     pub fn in_tasks(loaded: Vec<Loaded>, pace: Pace) -> Result<Self, ServerError> {
-        Self::worked_by(loaded, &Hands::Task(pace))
+        let loaded = loaded.into_iter().map(|loaded| (loaded, 1)).collect();
+        Self::worked_by(loaded, &[], &Hands::Task(pace))
     }
 
-    fn worked_by(loaded: Vec<Loaded>, hands: &Hands) -> Result<Self, ServerError> {
-        let (mut hosted, metrics) = (Vec::<Arc<Hosted>>::new(), Arc::new(Metrics::default()));
-        for Loaded { name, metadata, policy, model } in loaded {
+    fn worked_by(loaded: Vec<(Loaded, u32)>, to_come: &[String], hands: &Hands) -> Result<Self, ServerError> {
+        let (mut places, metrics) = (Vec::<Place>::new(), Arc::new(Metrics::default()));
+        let first =
+            loaded.into_iter().map(|(loaded, version)| (loaded.name.clone(), Some((loaded, version))));
+        for (name, loaded) in first.chain(to_come.iter().map(|name| (name.clone(), None))) {
             let usable = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with(scripted::PREFIX);
-            if !usable || hosted.iter().any(|other| other.name == name) {
+            if !usable || places.iter().any(|other| other.name == name) {
                 return Err(ServerError::Name(name));
             }
-            hosted.push(Arc::new(Hosted::start(
-                name,
-                metadata,
-                Release { policy, model, version: 1 },
-                metrics.clone(),
-                hands,
-            )?));
+            let hosted = match loaded {
+                Some((loaded, version)) => {
+                    Arc::new(Hosted::start(loaded, version, metrics.clone(), hands)?).into()
+                }
+                None => OnceLock::new(),
+            };
+            places.push(Place { name, hosted });
         }
-        Ok(Policies { hosted: hosted.into(), metrics })
+        Ok(Policies { places: places.into(), metrics })
+    }
+
+    /// The policies that are there.
+    fn all(&self) -> impl Iterator<Item = &Arc<Hosted>> {
+        self.places.iter().filter_map(|place| place.hosted.get())
     }
 
     /// Replaces a policy by a new version between two of its answers, and tells its students. It does not wait for
@@ -258,7 +292,7 @@ impl Policies {
     }
 
     fn hosted(&self, name: &str) -> Result<&Hosted, ServerError> {
-        let found = self.hosted.iter().find(|hosted| hosted.name == name);
+        let found = self.all().find(|hosted| hosted.name == name);
         found.map(|hosted| &**hosted).ok_or_else(|| ServerError::UnknownPolicy(name.to_owned()))
     }
 
@@ -277,6 +311,12 @@ impl Policies {
         Some(self.hosted(name).ok()?.desk.board.read(|status| status.version))
     }
 
+    /// A number that no version of a policy has had since it is hosted, and every later one will be above.
+    pub(crate) fn next_version(&self, name: &str) -> u32 {
+        let newest = |status: &Status| status.canary.map_or(0, |canary| canary.version).max(status.version);
+        self.hosted(name).map_or(0, |hosted| hosted.desk.board.read(newest)).saturating_add(1)
+    }
+
     /// A policy's version and the bytes of it, if it was loaded from any.
     pub(crate) fn model(&self, name: &str) -> Option<(u32, Arc<Model>)> {
         self.hosted(name).ok()?.desk.board.read(|status| Some((status.version, status.model.clone()?)))
@@ -284,7 +324,7 @@ impl Policies {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.hosted.is_empty()
+        self.places.is_empty()
     }
 
     /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
@@ -300,7 +340,7 @@ impl Policies {
             }
             entry
         };
-        self.hosted.iter().map(entry).collect()
+        self.all().map(entry).collect()
     }
 
     /// A list for operators: what answers, what is tried, and how much waits.
@@ -318,7 +358,7 @@ impl Policies {
                 "queue": hosted.desk.queue.load(),
             })
         };
-        self.hosted.iter().map(entry).collect()
+        self.all().map(entry).collect()
     }
 
     /// Where everything is counted.
@@ -333,7 +373,7 @@ impl Policies {
             let version = hosted.desk.board.read(|status| status.version);
             Standing { policy: hosted.name.clone(), version, requests, states }
         };
-        self.metrics.text(self.hosted.iter().map(standing).collect())
+        self.metrics.text(self.all().map(standing).collect())
     }
 
     /// Finds the teacher that a student asked for. A scripted one is made for the student's own spaces.
@@ -348,18 +388,22 @@ impl Policies {
             let policy =
                 scripted(name, observation.clone(), action.clone()).map_err(|e| refuse(e.to_string()))?;
             let info = info(&*policy, "A scripted baseline.");
-            return Ok(Teacher { id: self.hosted.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
+            return Ok(Teacher { id: self.places.len() as u32, info, way: Way::Scripted(Rows::new(policy)) });
         }
         self.hosted_teacher(name).ok_or_else(|| {
-            let names: Vec<_> = self.hosted.iter().map(|hosted| hosted.name.as_str()).collect();
+            if self.places.iter().any(|place| place.name == name) {
+                let message = format!("policy {name:?} has not come from the followed server yet");
+                return ErrorMessage::new(ErrorCode::Internal, message);
+            }
+            let names: Vec<_> = self.all().map(|hosted| hosted.name.as_str()).collect();
             refuse(format!("there is no policy {name:?} here; there are {names:?} and \"scripted:random\""))
         })
     }
 
     /// The same for a policy that is hosted here.
     pub(crate) fn hosted_teacher(&self, name: &str) -> Option<Teacher> {
-        let id = self.hosted.iter().position(|hosted| hosted.name == name)?;
-        let hosted = self.hosted[id].clone();
+        let id = self.places.iter().position(|place| place.name == name)?;
+        let hosted = self.places[id].hosted.get()?.clone();
         // Drawn once, so that a canary's student stays one.
         let seat = hosted.desk.queue.seat(100.0 * crate::random::share());
         let (info, seen) = (hosted.info.clone(), hosted.desk.board.changes());
@@ -452,12 +496,13 @@ impl Drop for Teacher {
 
 impl Hosted {
     fn start(
-        name: String,
-        metadata: Metadata,
-        first: Release,
+        Loaded { name, metadata, policy, model }: Loaded,
+        version: u32,
         metrics: Arc<Metrics>,
         hands: &Hands,
     ) -> Result<Self, ServerError> {
+        // 0 is no version on the wire.
+        let first = Release { policy, model, version: version.max(1) };
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
         let desk = Desk::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
         let own = desk.clone();

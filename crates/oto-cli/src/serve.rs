@@ -7,7 +7,8 @@ use crate::log::LogOptions;
 use crate::train::{self, TrainError};
 use crate::{stop, submitted};
 use clap::Args;
-use oto_policy::{Loaded, Metadata, PolicyError, load, load_folder};
+use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_folder_with};
+use oto_policy::{Loaded, Metadata, PolicyError, load};
 use oto_server::agent::{Waiting, start};
 use oto_server::dataset::{self, DatasetStore, StoreError};
 use oto_server::follow::{FollowConfig, FollowError, Follower, Log};
@@ -39,6 +40,9 @@ pub struct ServeOptions {
     /// Folder of policies (MODEL with NAME.json beside it) instead of the bundled ones
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
+    /// Take the newest policies of run folders; without it the best ones
+    #[arg(long, requires = "policies", conflicts_with = "watch")]
+    pub newest: bool,
     /// Look into this folder so often, in seconds, and publish models that were replaced there
     #[arg(long, value_name = "SECONDS", requires = "policies")]
     pub watch: Option<u32>,
@@ -104,9 +108,6 @@ pub enum ServeError {
     /// A door cannot be opened.
     #[error(transparent)]
     Door(#[from] DoorError),
-    /// It was told to stop before it had anything to serve.
-    #[error("stopped while waiting for a first version of {0:?}")]
-    Stopped(String),
     /// No policy at all.
     #[error("{} holds no policies: a policy is a model file with a NAME.json of kind \"policy\" beside it", .0.display())]
     Empty(PathBuf),
@@ -169,6 +170,19 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
     loaded.collect()
 }
 
+/// The policies of a folder. The log says which one of each run it is.
+fn of_folder(folder: &Path, newest: bool) -> Result<Vec<Loaded>, PolicyError> {
+    let run = if newest { RUN_NEWEST } else { RUN_POLICY };
+    let loaded = load_folder_with(folder, run)?;
+    for Loaded { name, metadata, .. } in &loaded {
+        let runs = [folder.join(name), folder.to_owned()];
+        if runs.iter().any(|folder| folder.join(run).is_file()) {
+            info!(policy = name, run = metadata.description, newest, "the policy of a run");
+        }
+    }
+    Ok(loaded)
+}
+
 /// A place for the submissions to each of these policies.
 fn stores(
     folder: &str,
@@ -203,20 +217,27 @@ fn stores(
     Ok(stores)
 }
 
-/// Followers of a server in the cloud, each with its first version.
-fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Loaded)>, ServeError> {
-    // Until there is something to serve, Ctrl-C ends the program itself.
-    let (_running, stopped) = std::sync::mpsc::channel();
+/// Followers of a server in the cloud, each with its first version; it waits until one has one.
+fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Option<Loaded>)>, ServeError> {
     let trusted = options.follow_ca.as_deref().map(authorities::read).transpose()?;
-    let first = |name: &String| {
+    let follower = |name: &String| {
         let (keep, trusted) = (options.follow_keep.clone(), trusted.clone());
         let mut config = FollowConfig { keep, trusted, ..FollowConfig::new(url, name) };
         token().map_or(Ok(()), |token| config.authorize(&token))?;
-        let mut follower = Follower::new(config)?;
-        let loaded = follower.first(&stopped, &mut log()).ok_or_else(|| ServeError::Stopped(name.clone()))?;
-        Ok((follower, loaded))
+        Ok(Follower::new(config)?)
     };
-    options.policy.iter().map(first).collect()
+    let mut followers = options.policy.iter().map(follower).collect::<Result<Vec<_>, ServeError>>()?;
+    // Nobody waits long for one policy where another one can answer.
+    let hurried = followers.iter().any(Follower::has_kept);
+    loop {
+        let looks: Vec<_> = followers.iter_mut().map(|f| f.look_for_first(hurried, &mut log())).collect();
+        if looks.iter().any(Result::is_ok) {
+            return Ok(followers.into_iter().zip(looks.into_iter().map(Result::ok)).collect());
+        }
+        // Until there is something to serve, Ctrl-C ends the program itself.
+        let pause = looks.into_iter().filter_map(Result::err).min();
+        std::thread::sleep(pause.unwrap_or_default());
+    }
 }
 
 fn log() -> Log {
@@ -226,25 +247,33 @@ fn log() -> Log {
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _log = options.log.start()?;
-    let mut followed = Vec::new();
+    let (mut followed, mut to_come) = (Vec::new(), Vec::new());
+    // Each with the number of its version.
+    let first = |loaded: Vec<Loaded>| loaded.into_iter().map(|loaded| (loaded, 1)).collect::<Vec<_>>();
     let mut loaded = match (&options.follow, &options.policies) {
         (Some(url), folder) => {
-            let (followers, mut loaded): (Vec<_>, Vec<_>) = followers(url, options)?.into_iter().unzip();
-            followed = followers;
+            let mut loaded = Vec::new();
+            for (follower, first) in followers(url, options)? {
+                match first {
+                    Some(first) => loaded.push((first, follower.version())),
+                    None => to_come.push(follower.policy().to_owned()),
+                }
+                followed.push(follower);
+            }
             if let Some(folder) = folder {
-                loaded.extend(load_folder(folder)?);
+                loaded.extend(first(of_folder(folder, options.newest)?));
             }
             loaded
         }
-        (None, None) => bundled()?,
-        (None, Some(folder)) => load_folder(folder)?,
+        (None, None) => first(bundled()?),
+        (None, Some(folder)) => first(of_folder(folder, options.newest)?),
     };
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
         return Err(ServeError::Empty(folder.clone()));
     }
     let jobs = options.train.iter().map(|flag| train::job(flag)).collect::<Result<Vec<_>, _>>()?;
-    let trained = jobs.iter().map(|(name, _)| name.clone());
-    let names: Vec<String> = loaded.iter().map(|l| l.name.clone()).chain(trained).collect();
+    let others = jobs.iter().map(|(name, _)| name).chain(&to_come);
+    let names: Vec<String> = loaded.iter().map(|(loaded, _)| &loaded.name).chain(others).cloned().collect();
     let stores = match &options.accept_replay {
         Some(folder) => stores(folder, &names, options.replay_bytes)?,
         None => HashMap::new(),
@@ -259,10 +288,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         };
         let (first, waiting) = start(&name, job.stages.clone(), make, log)?;
         let metadata = train::metadata(&job, &first);
-        loaded.push(Loaded { name, metadata, policy: first.policy, model: first.model });
+        let version = first.version;
+        loaded.push((Loaded { name, metadata, policy: first.policy, model: first.model }, version));
         schools.push(waiting);
     }
-    let mut config = ServerConfig::new(Policies::new(loaded)?);
+    let mut config = ServerConfig::new(Policies::numbered(loaded, &to_come)?);
     config.assets = Some(Arc::new(Site));
     config.origins = options.origin.clone();
     config.share_weights = options.share_weights;

@@ -234,6 +234,8 @@ mod tests {
             slice: 2,
             evaluate_every: 2,
             episodes: 2,
+            // Whatever is learned is published.
+            margin: 1e6,
             ..AgentConfig::default()
         };
         let teach = serde_json::json!({ "qrdqn.hidden": [16], "qrdqn.quantiles": 8 });
@@ -253,11 +255,11 @@ mod tests {
     fn train(job: &TrainJob, slices: usize) -> (Vec<u8>, bool) {
         let mut parts = job.parts("p", None).unwrap();
         let first = OfflineAgent::first(&mut parts).unwrap();
-        let metadata = metadata(job, &first);
+        let (metadata, version) = (metadata(job, &first), first.version);
         let hosted = Loaded { name: "p".into(), metadata, policy: first.policy, model: first.model };
         let (say, heard) = channel();
         let log = Box::new(move |event| drop(say.send(event)));
-        let policies = Policies::new(vec![hosted]).unwrap();
+        let policies = Policies::numbered(vec![(hosted, version)], &[]).unwrap();
         let mut agent = OfflineAgent::new(job.stages.clone(), parts, policies, log).unwrap();
         for _ in 0..slices {
             agent.advance(Duration::ZERO).unwrap();
@@ -276,6 +278,10 @@ mod tests {
         let (_, resumed) = train(&parted, 1);
         assert!(resumed);
         assert_eq!(train(&parted, 4), (expected, true), "parameters, policy and stage");
+
+        // Three slices of two updates end a stage: the policy that answers is the second one, and is that after a restart.
+        let again = OfflineAgent::first(&mut parted.parts("p", None).unwrap()).unwrap();
+        assert_eq!(again.version, 2);
 
         let kept = parted.kept.clone().unwrap();
         let mut bytes = std::fs::read(&kept).unwrap();

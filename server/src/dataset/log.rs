@@ -187,6 +187,14 @@ impl Log {
         if self.broken {
             return Err(StoreError::Broken(path));
         }
+        if self.is_removed() {
+            // What is written to a file without a name is gone with the process.
+            self.broken = true;
+            return Err(StoreError::Corrupt {
+                path,
+                reason: "it was removed while the server writes to it".into(),
+            });
+        }
         let size = (HEAD + payload.len()) as u64;
         if last.bytes > START && last.bytes + size > SEGMENT {
             self.sync()?;
@@ -207,6 +215,11 @@ impl Log {
         }
         self.appended += 1;
         Ok(Place { segment: last.number, offset: last.bytes })
+    }
+
+    /// Whether the segment that is written to was removed or replaced meanwhile.
+    pub fn is_removed(&self) -> bool {
+        self.segments.last().is_none_or(|last| !is_at(&self.file, &path(&self.folder, last.number)))
     }
 
     /// What to sync, and how many records are on the disk when that is done.
@@ -451,6 +464,21 @@ fn record(whole: &[u8], sum: u32) -> Option<Record<'_>> {
     let kind = Kind::from_byte(whole[24]).filter(|_| number(&whole[4..8]) == sum)?;
     let batch = BatchId(u128::from_le_bytes(std::array::from_fn(|i| whole[8 + i])));
     Some(Record { kind, batch, when: number(&whole[28..]), payload: &whole[HEAD..] })
+}
+
+/// Whether an open file is the one at a path.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let own = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (open, there) = (file.metadata().map(own), fs::metadata(path).map(own));
+    open.is_ok_and(|open| there.is_ok_and(|there| open == there))
+}
+
+/// Whether there is a file at a path; this system does not tell files apart.
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.is_file()
 }
 
 #[cfg(test)]

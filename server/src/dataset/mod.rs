@@ -233,6 +233,11 @@ pub trait DatasetStore: Send + Sync {
     /// [`StoreError::Catalogue`].
     fn summary(&self) -> Result<Vec<Holding>, StoreError>;
 
+    /// Whether the place of the store was removed while it is open: what it knows of is not there any more.
+    fn is_removed(&self) -> bool {
+        false
+    }
+
     /// What was found damaged when the store was opened; all else is there.
     fn damage(&self) -> &[Damage] {
         &[]

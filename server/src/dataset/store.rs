@@ -179,6 +179,10 @@ impl DatasetStore for LogStore {
         self.inner().catalogue.summary()
     }
 
+    fn is_removed(&self) -> bool {
+        self.inner().log.is_removed()
+    }
+
     fn damage(&self) -> &[Damage] {
         &self.damage
     }

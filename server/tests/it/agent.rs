@@ -3,6 +3,7 @@
 use crate::policies::{boxed, function};
 use crate::student::{Server, hello, serve};
 use crate::submissions::Folder;
+use oto_env::{Action, EnvError, Environment, Snapshot, Step};
 use oto_policy::{Loaded, Metadata};
 use oto_proto::{BatchId, Space};
 use oto_server::agent::{
@@ -10,6 +11,7 @@ use oto_server::agent::{
 };
 use oto_server::dataset::{DatasetStore, LogStore, State, Submission};
 use oto_server::{Policies, Release};
+use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -263,7 +265,7 @@ fn what_students_submitted_is_learned_from_once_it_passes() {
     let mut reasons = Vec::new();
     for event in school.said.lock().unwrap().iter() {
         match event {
-            Event::Accepted { student, batches, transitions, mean, serving } => {
+            Event::Accepted { student, batches, transitions, mean, serving, .. } => {
                 assert_eq!((student.as_str(), *batches, *transitions), ("honest", 2, 4));
                 assert!(mean >= serving);
             }
@@ -356,4 +358,217 @@ fn settings_and_spaces_that_do_not_fit_are_named() {
     };
     let error = OfflineAgent::new(config, parts, Policies::new(Vec::new()).unwrap(), Box::new(drop)).err();
     assert!(matches!(error, Some(AgentError::Spaces { .. })));
+}
+
+/// An episode of one step, whose reward is the action.
+struct Worth([oto_env::Space; 2]);
+
+impl Worth {
+    fn world() -> Box<dyn Environment> {
+        Box::new(Worth([1.0, 1000.0].map(|end| oto_env::Space::Box { low: vec![-end], high: vec![end] })))
+    }
+}
+
+impl Environment for Worth {
+    fn id(&self) -> &str {
+        "Worth"
+    }
+    fn observation_space(&self) -> &oto_env::Space {
+        &self.0[0]
+    }
+    fn action_space(&self) -> &oto_env::Space {
+        &self.0[1]
+    }
+    fn max_episode_steps(&self) -> Option<u32> {
+        Some(1)
+    }
+    fn reset(&mut self, _: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
+        observation.fill(0.0);
+        Ok(())
+    }
+    fn step(&mut self, action: Action<'_>, _: &mut [f32]) -> Result<Step, EnvError> {
+        let Action::Continuous(value) = action else { panic!("it is a number") };
+        Ok(Step { reward: f64::from(value[0]), terminated: true, truncated: false })
+    }
+    fn save(&self) -> Result<Snapshot, EnvError> {
+        Err(EnvError::NotSaved { id: "Worth".into() })
+    }
+    fn restore(&mut self, _: &Snapshot) -> Result<(), EnvError> {
+        Err(EnvError::NotSaved { id: "Worth".into() })
+    }
+}
+
+/// An agent whose policy is worth what the newest batch that it learned from says, or the next of a list.
+#[derive(Clone, Default)]
+struct Rated {
+    worth: f32,
+    learned: Option<f32>,
+    to_come: std::collections::VecDeque<f32>,
+}
+
+impl TrainingAgent for Rated {
+    fn train(&mut self, _: u64) -> Result<(), AgentError> {
+        self.worth = self.learned.take().or_else(|| self.to_come.pop_front()).unwrap_or(self.worth);
+        Ok(())
+    }
+
+    fn policy(&mut self) -> Result<Release, AgentError> {
+        let worth = self.worth;
+        let action = Space::Box { low: vec![-1000.0], high: vec![1000.0] };
+        let observation = Space::Box { low: vec![-1.0], high: vec![1.0] };
+        let policy = function(observation, action, move |_, to: &mut Vec<f32>| to.push(worth));
+        Ok(Release { policy, model: Some(worth.to_le_bytes().to_vec()), version: 0 })
+    }
+
+    fn add(&mut self, submission: &Submission) -> Result<(), AgentError> {
+        self.learned = Some(submission.reward[0]);
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<Vec<u8>, AgentError> {
+        unreachable!("nothing is kept in these tests")
+    }
+
+    fn load(&mut self, _: &[u8]) -> Result<bool, AgentError> {
+        unreachable!("nothing is kept in these tests")
+    }
+
+    fn fork(&mut self) -> Result<Box<dyn TrainingAgent>, AgentError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+/// An agent of this worth that loops, and what it says. One slice is one stage.
+fn rated(
+    training: Rated,
+    margin: f64,
+    folder: &Folder,
+    store: Option<Arc<LogStore>>,
+) -> (OfflineAgent, Arc<Mutex<Vec<Event>>>) {
+    let one = updates(1);
+    let config = AgentConfig {
+        offline: one,
+        transfer: one,
+        online: one,
+        repeat: true,
+        slice: 1,
+        evaluate_every: 1000,
+        episodes: 1,
+        trial_updates: 1,
+        margin,
+        ..AgentConfig::default()
+    };
+    let store = store.map(|store| store as Arc<dyn DatasetStore>);
+    let (refused, policy) = (folder.0.join("refused"), "rated".to_string());
+    let mut parts =
+        Parts { policy, training: Box::new(training), world: Worth::world(), store, refused, kept: None };
+    let Release { policy, model, .. } = OfflineAgent::first(&mut parts).unwrap();
+    let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
+    let hosted = Loaded { name: "rated".into(), metadata, policy, model };
+    let (log, said) = listen();
+    (OfflineAgent::new(config, parts, Policies::new(vec![hosted]).unwrap(), log).unwrap(), said)
+}
+
+fn slices(agent: &mut OfflineAgent, count: usize) {
+    (0..count).for_each(|_| assert!(agent.advance(Duration::ZERO).unwrap()));
+}
+
+/// The worths that were published.
+fn worths(said: &Mutex<Vec<Event>>) -> Vec<f64> {
+    let mean = |event: &Event| match event {
+        Event::Published { mean, .. } => Some(*mean),
+        _ => None,
+    };
+    said.lock().unwrap().iter().filter_map(mean).collect()
+}
+
+/// Two students submit, and what the copy learned of one is much better: that one answers, whoever came first.
+#[test]
+fn the_better_of_two_submissions_is_what_answers() {
+    for order in [[500.0, 380.0], [380.0, 500.0]] {
+        let folder = Folder::new();
+        let store = Arc::new(LogStore::open(&folder.0, 1 << 20).unwrap());
+        for (name, worth) in (1u128..).zip(order) {
+            store.put(&batch(name, &format!("student {name}"), 1, worth)).unwrap();
+        }
+        let training = Rated { worth: 397.0, ..Rated::default() };
+        let (mut agent, said) = rated(training, 150.0, &folder, Some(store.clone()));
+        slices(&mut agent, 3);
+        assert_eq!(store.list(State::Accepted).unwrap().len(), 2, "both are within the margin");
+        assert_eq!(worths(&said).last(), Some(&500.0), "{order:?}");
+    }
+}
+
+#[test]
+fn a_margin_does_not_add_up() {
+    let falls = [397.0, 380.0, 308.0, 369.0, 283.0, 251.0, 161.0, 247.0, 246.9, 420.0, 269.0, 270.0];
+    let folder = Folder::new();
+    let training = Rated { worth: 397.0, to_come: falls.into(), ..Rated::default() };
+    let (mut agent, said) = rated(training, 150.0, &folder, None);
+    for _ in falls {
+        agent.advance(Duration::ZERO).unwrap();
+    }
+    let within = [397.0, 380.0, 308.0, 369.0, 283.0, 251.0, 247.0, 420.0, 270.0];
+    assert_eq!(worths(&said), within, "never more than 150 below the best so far");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever is learned, what answers is never worse than the best before it by more than the margin.
+    #[test]
+    fn what_answers_stays_within_the_margin_of_the_best(
+        to_come in prop::collection::vec(-900.0f32..900.0, 1..30),
+        margin in 0.0..300.0f64,
+    ) {
+        let folder = Folder::new();
+        let mut best = to_come[0];
+        let training = Rated { worth: best, to_come: to_come.clone().into(), ..Rated::default() };
+        let (mut agent, said) = rated(training, margin, &folder, None);
+        let mut expected = Vec::new();
+        for worth in &to_come {
+            agent.advance(Duration::ZERO).unwrap();
+            if f64::from(*worth) - f64::from(best) >= -margin {
+                expected.push(f64::from(*worth));
+                best = best.max(*worth);
+            }
+        }
+        prop_assert_eq!(worths(&said), expected);
+    }
+}
+
+/// What is missing of the accepted transitions is told by number, once.
+#[test]
+fn a_dataset_that_is_removed_is_missed() {
+    let folder = Folder::new();
+    let removed = folder.0.join("replays");
+    let open = || Arc::new(LogStore::open(&removed, 1 << 20).unwrap());
+    let store = open();
+    for name in 1..=3 {
+        store.put(&batch(name, "student", 1, 400.0)).unwrap();
+    }
+    let training = Rated { worth: 397.0, ..Rated::default() };
+    let (mut agent, said) = rated(training, 0.0, &folder, Some(store.clone()));
+    slices(&mut agent, 3);
+    assert_eq!(store.list(State::Accepted).unwrap().len(), 3);
+    let missing = || {
+        let said = said.lock().unwrap();
+        let told = |event: &Event| match event {
+            Event::Missing { accepted, found } => Some((*accepted, *found)),
+            _ => None,
+        };
+        said.iter().filter_map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(), []);
+    store.forget("student").unwrap();
+    slices(&mut agent, 6);
+    assert_eq!(missing(), [(6, 0)]);
+
+    store.put(&batch(4, "another", 1, 400.0)).unwrap();
+    slices(&mut agent, 3);
+    std::fs::remove_dir_all(&removed).unwrap();
+    slices(&mut agent, 3);
+    assert_eq!(missing(), [(6, 0), (2, 0)], "also while it trains");
+    let error = store.put(&batch(5, "another", 1, 400.0)).unwrap_err().to_string();
+    assert!(error.contains("removed"), "nothing is acknowledged that would be lost: {error}");
 }

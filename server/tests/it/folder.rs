@@ -5,6 +5,8 @@ use crate::submissions::Folder;
 use oto_policy::load_folder;
 use oto_proto::Space;
 use oto_server::folder::{Event, watch};
+use oto_student::config::StudentConfig;
+use oto_student::student::{Student, World};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -69,4 +71,39 @@ fn a_model_that_is_renamed_into_the_folder_answers_and_garbage_does_not() {
     replace(&folder.0, "notes.txt", b"not a policy");
     replace(&folder.0, "cartpole.onnx", &late);
     assert!(matches!(heard(&events), Event::Published { .. }), "the next thing that is one");
+
+    let before = answer(&server);
+    for file in ["notes.txt", "cartpole.onnx"] {
+        std::fs::remove_file(folder.0.join(file)).unwrap();
+    }
+    let event = heard(&events);
+    assert!(matches!(&event, Event::Vanished { policy, .. } if policy == "cartpole"), "{event:?}");
+    assert_eq!(answer(&server), before, "what was loaded goes on answering");
+    replace(&folder.0, "cartpole.onnx", &late);
+    assert!(matches!(heard(&events), Event::Published { .. }), "and what comes back takes its place");
+}
+
+#[test]
+fn a_run_whose_policy_vanishes_is_named() {
+    let folder = Folder::new();
+    let run = folder.0.join("cartpole");
+    std::fs::create_dir_all(&run).unwrap();
+    let [best, newest] = ["policy.safetensors", "newest.safetensors"].map(|name| run.join(name));
+    let env = "CartPole-v1";
+    let student =
+        Student::new(&StudentConfig::default(), World::built_in(env).unwrap(), &[], &oto_cpu::Cpu, 0);
+    let policy = student.unwrap().policy(env);
+    std::fs::write(&best, &policy).unwrap();
+    std::fs::write(&newest, &policy).unwrap();
+    let server = serve(load_folder(&folder.0).unwrap(), |_| {});
+    let (say, events) = channel();
+    let log = move |event| drop(say.send(event));
+    let _watching = watch(&folder.0, server.policies.clone(), Duration::from_millis(5), log).unwrap();
+    std::fs::remove_file(&newest).unwrap();
+    std::fs::remove_file(&best).unwrap();
+    let event = heard(&events);
+    assert!(
+        matches!(&event, Event::Vanished { policy, path } if policy == "cartpole" && *path == best),
+        "{event:?}"
+    );
 }

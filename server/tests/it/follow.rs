@@ -1,12 +1,13 @@
 //! Servers near their students that follow one in the cloud: what they take over, and what they do without it.
 
 use crate::policies::{boxed, function, loaded, sum};
-use crate::student::{Heard, Server, hello, request, serve, serve_at};
+use crate::student::{Heard, Server, hello, request, serve, serve_at, serve_policies};
 use crate::submissions::Folder;
 use oto_policy::{Loaded, Policy, load_file};
 use oto_proto::{ServerMessage, Space};
-use oto_server::Release;
 use oto_server::follow::{Event, FollowConfig, FollowError, Follower, Following, Log};
+use oto_server::{Policies, Release, ServerError};
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -289,4 +290,106 @@ fn what_has_no_bytes_is_not_followed() {
     assert!(matches!(failed(&heard), FollowError::NotShared(_)));
     drop(stop);
     assert!(first.join().unwrap());
+}
+
+/// Restarts of both sides, in any order: bytes keep their number, and no number has two meanings.
+#[test]
+fn a_version_keeps_its_number_over_restarts() {
+    let folder = Folder::new();
+    let mut cloud = serve(vec![teacher(EARLY, "a policy")], share);
+    let address = cloud.address;
+    let follower = || {
+        let keep = Some(folder.0.clone());
+        Follower::new(FollowConfig { keep, ..quick(address, "a policy") }).unwrap()
+    };
+    for file in [LATE, EARLY, LATE] {
+        cloud.policies.publish("a policy", release(teacher(file, ""))).unwrap();
+    }
+    while cloud.policies.version("a policy") != Some(4) {
+        std::thread::yield_now();
+    }
+    let (_stop, stopped) = channel();
+    let (mut log, _heard) = listen();
+    let mut first = follower();
+    first.first(&stopped, &mut log).unwrap();
+    assert_eq!(first.version(), 4, "as the cloud calls it");
+    cloud.stop();
+    cloud.join();
+
+    let mut restarted = follower();
+    let kept = restarted.first(&stopped, &mut log).unwrap();
+    assert_eq!(restarted.version(), 4, "as it was kept");
+    let policies = Policies::numbered(vec![(kept, restarted.version())], &[]).unwrap();
+    assert_eq!(policies.version("a policy"), Some(4));
+
+    // The cloud has forgotten its numbers. The same bytes are version 4 here, others are none that was.
+    let cloud = serve_at(address, vec![teacher(LATE, "a policy")], share);
+    let mut again = follower();
+    again.first(&stopped, &mut log).unwrap();
+    assert_eq!(again.version(), 4);
+    cloud.policies.publish("a policy", release(teacher(EARLY, ""))).unwrap();
+    while cloud.policies.version("a policy") != Some(2) {
+        std::thread::yield_now();
+    }
+    let mut other = follower();
+    other.first(&stopped, &mut log).unwrap();
+    assert_eq!(other.version(), 5);
+}
+
+/// A file from before versions were kept is read, as version 1.
+#[test]
+fn what_was_kept_without_a_number_is_version_1() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let Loaded { metadata, model, .. } = teacher(LATE, "");
+    let (bytes, metadata) = (model.unwrap(), serde_json::json!(metadata));
+    let digest = Sha256::new().chain_update(metadata.to_string()).chain_update(&bytes).finalize();
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = serde_json::json!({ "sha256": digest, "said": metadata }).to_string();
+    std::fs::write(folder.0.join("late.kept"), [line.as_bytes(), b"\n", &bytes].concat()).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let keep = Some(folder.0.clone());
+    let mut follower = Follower::new(FollowConfig { keep, ..quick(nobody, "late") }).unwrap();
+    assert!(follower.has_kept());
+    let (mut log, _heard) = listen();
+    let loaded = follower.look_for_first(true, &mut log).unwrap();
+    assert_eq!((own(loaded), follower.version()), (own(teacher(LATE, "")), 1));
+}
+
+/// A policy that is still to come keeps nobody from the others, and is answered once it is there.
+#[test]
+fn a_policy_that_comes_later_has_its_place() {
+    let cloud = serve(vec![teacher(LATE, "late")], share);
+    let address = cloud.address;
+    let (mut log, heard) = listen();
+    let mut present = Follower::new(quick(address, "late")).unwrap();
+    let mut absent = Follower::new(quick(address, "early")).unwrap();
+    let loaded = present.look_for_first(false, &mut log).unwrap();
+    absent.look_for_first(false, &mut log).err().unwrap();
+    drop(log);
+    drop(heard);
+    let policies = Policies::numbered(vec![(loaded, present.version())], &["early".into()]).unwrap();
+    let edge = serve_policies(policies.clone());
+    assert_eq!(answers(&edge, "late"), own(teacher(LATE, "")));
+    let refused = edge.refused(hello("early", boxed(4), Space::Discrete { n: 2 }));
+    assert!(!refused.code.is_permanent() && refused.message.contains("not come"), "{refused:?}");
+    let unknown = edge.refused(hello("other", boxed(4), Space::Discrete { n: 2 }));
+    assert!(unknown.code.is_permanent(), "{unknown:?}");
+
+    let (log, heard) = listen();
+    let _following = absent.follow(policies.clone(), log).unwrap();
+    assert!(matches!(failed(&heard), FollowError::NotShared(_)));
+    let mut cloud = cloud;
+    cloud.stop();
+    cloud.join();
+    let _cloud = serve_at(address, vec![teacher(LATE, "late"), teacher(EARLY, "early")], share);
+    published(&heard);
+    while policies.version("early").is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(answers(&edge, "early"), own(teacher(EARLY, "")));
+    assert!(matches!(
+        Policies::numbered(vec![(teacher(LATE, "late"), 1)], &["late".into()]),
+        Err(ServerError::Name(_))
+    ));
 }

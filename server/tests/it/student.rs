@@ -35,7 +35,15 @@ pub fn serve(loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Ser
 
 /// The same at a given address, where another server may have been before.
 pub fn serve_at(address: SocketAddr, loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    let policies = Policies::new(loaded).unwrap();
+    serve_at_with(address, Policies::new(loaded).unwrap(), change)
+}
+
+/// Starts a server of these policies, some of which may be to come.
+pub fn serve_policies(policies: Policies) -> Server {
+    serve_at_with(SocketAddr::from(([127, 0, 0, 1], 0)), policies, |_| {})
+}
+
+fn serve_at_with(address: SocketAddr, policies: Policies, change: impl FnOnce(&mut ServerConfig)) -> Server {
     let mut config = ServerConfig::new(policies.clone());
     change(&mut config);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -113,6 +121,16 @@ impl Server {
     pub fn stranger_with(&self, headers: &[(&'static str, &str)]) -> Result<Student, u16> {
         let socket = self.upgrade(Some("oto.v1"), headers)?;
         Ok(Student { socket, ids: Ids::default(), hello: hello("nobody", boxed(1), boxed(1)), formats: None })
+    }
+
+    /// The error with which a student is refused.
+    pub fn refused(&self, hello: Hello) -> ErrorMessage {
+        let mut student = self.stranger();
+        student.say(&ClientMessage::Hello(Box::new(hello)));
+        match student.hear() {
+            Heard::Message(ServerMessage::Error(error)) => error,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// A student that has its welcome.

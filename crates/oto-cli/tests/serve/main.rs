@@ -3,6 +3,7 @@
 
 mod authorities;
 mod doors;
+mod follow;
 mod learn;
 #[cfg(target_os = "linux")]
 mod load;
