@@ -93,7 +93,8 @@ test('play can be watched in a built-in environment while training goes on', asy
     return { early, episode, late, again, newEvaluations, bad, page };
   }, SMALL);
   const { episode, newEvaluations } = result;
-  assert.deepEqual(result.again, episode[0]);
+  assert.deepEqual({ ...result.again, trained: 0 }, episode[0]);
+  assert.ok(result.again.trained > 0 && episode.every(({ trained }) => trained === 0), 'an episode is played by the policy that began it');
   assert.deepEqual(episode.map(({ step }) => step), Array.from({ length: 101 }, (_, step) => step));
   assert.deepEqual([episode[0].limit, episode[0].action, episode[0].return], [100, [], 0]);
   const sum = episode.reduce((sum, { reward }) => sum + reward, 0);

@@ -100,7 +100,7 @@ pub struct Trainer {
     pub(crate) config: StudentConfig,
     pub(crate) learner: Agent,
     /// The environment's actions, in its units.
-    space: Space,
+    pub(crate) space: Space,
     pub(crate) replay: Replay,
     /// The newest steps in the buffer, for an algorithm that learns from what its policy does now.
     pub(crate) rollout: Option<Rollout>,
@@ -445,18 +445,24 @@ impl Trainer {
         self.config.clock == Clock::Lockstep || self.rollout.is_some()
     }
 
+    /// The learning rate of the next update. The Transfer stage may have one of its own.
+    pub fn learning_rate(&self) -> f64 {
+        let taught = self.stages.stage() == Stage::Transfer;
+        let rate = match self.config.transfer.learning_rate.filter(|_| taught) {
+            Some(rate) => rate.at(self.stages.steps()),
+            None => self.config.learning_rate.at(self.steps - self.started),
+        };
+        rate * self.settled
+    }
+
     /// The numbers of the next update but the teachers' shares, which are lent by a field of their own.
     fn schedule(&self) -> Schedule<'static> {
         let (c, t) = (&self.config, &self.config.transfer);
         let taught = self.stages.stage() == Stage::Transfer;
         let updates = self.learner.engine().updates();
         let due = |n: u64| if (updates + 1).is_multiple_of(n) { 1.0 } else { 0.0 };
-        let lr = match t.learning_rate.filter(|_| taught) {
-            Some(rate) => rate.at(self.stages.steps()),
-            None => c.learning_rate.at(self.steps - self.started),
-        };
         Schedule {
-            lr: (lr * self.settled) as f32,
+            lr: self.learning_rate() as f32,
             target_mix: if c.target_every > 0 {
                 due(c.target_every)
             } else {

@@ -1,8 +1,11 @@
-//! A student's greedy play, step by step, in an episode apart from its training: for whoever wants to look at it.
+//! A student's greedy play, step by step, in an episode apart from its training. The policy is frozen for the episode: training
+//! does not change what is seen, so that a policy that fails is seen to fail.
 
-use crate::trainer::{TrainError, Trainer};
+use crate::trainer::{Trainer, in_units};
 use oto_env::mobile_cell::CellMap;
-use oto_env::{Action, ClassicEnvironment, EnvError, make_classic};
+use oto_env::{Action, ClassicEnvironment, EnvError, Space, make_classic};
+use oto_rl::mlp;
+use oto_rl::network::Actor;
 
 /// A moment of an episode.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +16,8 @@ pub struct Scene {
     pub step: u32,
     /// Steps at most.
     pub limit: Option<u32>,
+    /// The environment steps of training that the episode's policy has behind it.
+    pub trained: u64,
     /// What was done last: the choice, or a vector's components in the environment's units; empty before the first step.
     pub action: Vec<f32>,
     /// What that step was rewarded with.
@@ -25,35 +30,71 @@ pub struct Scene {
     pub map: Option<CellMap>,
 }
 
-oto_json::json_object! { Scene: written { state, step, limit, action, reward, score as "return", over, map } }
+oto_json::json_object! { Scene: written { state, step, limit, trained, action, reward, score as "return", over, map } }
+
+/// A greedy policy as it was at one moment of its training.
+struct Frozen {
+    actor: Actor,
+    /// Whether a continuous action is the tanh of what the network gives.
+    squashes: bool,
+    space: Space,
+    /// The last action from -1 to 1, and in the environment's units.
+    action: Vec<f32>,
+    units: Vec<f32>,
+}
+
+impl Frozen {
+    fn of(trainer: &Trainer) -> Self {
+        Self {
+            actor: trainer.learner.policy(),
+            squashes: trainer.learner.squashes(),
+            space: trainer.space.clone(),
+            action: Vec::new(),
+            units: Vec::new(),
+        }
+    }
+
+    fn act(&mut self, observation: &[f32]) -> Action<'_> {
+        let out = self.actor.forward(observation);
+        if let Space::Discrete { .. } = self.space {
+            return Action::Discrete(mlp::argmax(out) as u32);
+        }
+        self.action.clear();
+        self.action.extend(out.iter().map(|x| if self.squashes { x.tanh() } else { *x }));
+        self.units.resize(self.action.len(), 0.0);
+        in_units(&self.space, &self.action, &mut self.units)
+    }
+}
 
 /// An episode to look at.
 pub struct Watch {
     world: Box<dyn ClassicEnvironment>,
+    policy: Frozen,
     observation: Vec<f32>,
     scene: Scene,
 }
 
 impl Watch {
-    /// The first moment of a seed's episode in a built-in environment.
+    /// The first moment of a seed's episode in a built-in environment, which the student's policy of now plays to its end.
     ///
     /// # Errors
     /// [`EnvError::UnknownId`].
-    pub fn begin(id: &str, seed: u64) -> Result<Self, EnvError> {
+    pub fn begin(id: &str, seed: u64, trainer: &Trainer) -> Result<Self, EnvError> {
         let mut world = make_classic(id)?;
         let mut observation = vec![0.0; world.observation_space().width()];
         world.reset(Some(seed), &mut observation)?;
-        let mut watch = Self { world, observation, scene: Scene::default() };
+        let scene = Scene { trained: trainer.steps(), ..Scene::default() };
+        let mut watch = Self { world, policy: Frozen::of(trainer), observation, scene };
         watch.look();
         Ok(watch)
     }
 
-    /// Lets the student act once.
+    /// Lets the policy act once.
     ///
     /// # Errors
     /// [`EnvError::EpisodeOver`] after the last step.
-    pub fn step(&mut self, trainer: &mut Trainer) -> Result<(), TrainError> {
-        let action = trainer.greedy(&self.observation)?;
+    pub fn step(&mut self) -> Result<(), EnvError> {
+        let action = self.policy.act(&self.observation);
         self.scene.action = match action {
             Action::Discrete(choice) => vec![choice as f32],
             Action::Continuous(components) => components.to_vec(),
@@ -82,24 +123,31 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Algorithm;
     use crate::evaluation::play;
     use crate::presets;
-    use crate::student::{Student, World};
+    use crate::student::{Student, Tick, World};
+    use crate::trainer::TrainError;
 
     fn student(id: &str) -> Student {
         let config = presets::student(id);
         Student::new(&config, World::built_in(id).unwrap(), &[], &oto_cpu::Cpu, 0).unwrap()
     }
 
+    fn played(watch: &mut Watch) -> f64 {
+        while !watch.scene().over {
+            watch.step().unwrap();
+        }
+        watch.scene().score
+    }
+
     #[test]
     fn an_episode_is_the_greedy_one_of_its_seed() {
         for id in ["CartPole-v1", "Pendulum-v1", "MobileCell-5G-v0"] {
             let mut student = student(id);
-            let mut watch = Watch::begin(id, 7).unwrap();
+            let mut watch = Watch::begin(id, 7, student.trainer()).unwrap();
             assert_eq!((watch.scene().step, watch.scene().action.len()), (0, 0));
-            while !watch.scene().over {
-                watch.step(student.trainer()).unwrap();
-            }
+            played(&mut watch);
             let mut world = oto_env::make(id).unwrap();
             let mut observation = vec![0.0; world.observation_space().width()];
             let score = play(&mut *world, Some(7), &mut observation, |world, observation| {
@@ -110,18 +158,56 @@ mod tests {
             assert_eq!(score.unwrap(), scene.score);
             assert_eq!((scene.action.len(), scene.map.is_some()), (1, id.starts_with("MobileCell")));
             assert_eq!(world.save().unwrap().state, scene.state);
-            let after = watch.step(student.trainer());
-            assert!(matches!(after, Err(TrainError::Environment(EnvError::EpisodeOver))));
+            assert!(matches!(watch.step(), Err(EnvError::EpisodeOver)));
+        }
+    }
+
+    #[test]
+    fn training_does_not_change_an_episode_that_has_begun() {
+        for (id, algorithm) in [
+            ("CartPole-v1", Algorithm::QrDqn),
+            ("CartPole-v1", Algorithm::Sac),
+            ("CartPole-v1", Algorithm::Ppo),
+            ("Pendulum-v1", Algorithm::Sac),
+            ("MobileCell-5G-v0", Algorithm::QrDqn),
+        ] {
+            let mut config = presets::learner(id, algorithm);
+            (config.sac.hidden, config.sac.batch_size) = (vec![16], 16);
+            let world = World::built_in(id).unwrap();
+            let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
+            let train = |student: &mut Student, ticks: usize| {
+                (0..ticks).for_each(|_| assert_eq!(student.tick(0).unwrap(), Tick::Stepped));
+                student.trainer().learner.policy()
+            };
+            let before = train(&mut student, 400);
+            let begin = |student: &mut Student| Watch::begin(id, 7, student.trainer()).unwrap();
+            let (mut at_once, mut meanwhile) = (begin(&mut student), begin(&mut student));
+            let score = played(&mut at_once);
+            let mut after = before.clone();
+            while !meanwhile.scene().over {
+                meanwhile.step().unwrap();
+                after = train(&mut student, 20);
+            }
+            assert_eq!(
+                (meanwhile.scene().trained, meanwhile.scene().score),
+                (400, score),
+                "{id}, {algorithm:?}"
+            );
+            assert!(before.parameters().zip(after.parameters()).any(|(a, b)| a != b), "{id} did not learn");
         }
     }
 
     #[test]
     fn a_scene_is_an_object() {
-        let mut watch = Watch::begin("CartPole-v1", 1).unwrap();
-        watch.step(student("CartPole-v1").trainer()).unwrap();
+        let mut watch = Watch::begin("CartPole-v1", 1, student("CartPole-v1").trainer()).unwrap();
+        watch.step().unwrap();
         let text = oto_json::write(watch.scene());
         let tail = r#""reward":1.0,"return":1.0,"over":false,"map":null}"#;
-        assert!(text.contains(r#""step":1,"limit":500,"action":["#) && text.ends_with(tail), "{text}");
-        assert!(matches!(Watch::begin("Chess-v0", 1), Err(EnvError::UnknownId { .. })));
+        assert!(
+            text.contains(r#""step":1,"limit":500,"trained":0,"action":["#) && text.ends_with(tail),
+            "{text}"
+        );
+        let unknown = Watch::begin("Chess-v0", 1, student("CartPole-v1").trainer());
+        assert!(matches!(unknown, Err(EnvError::UnknownId { .. })));
     }
 }

@@ -328,20 +328,20 @@ impl StudentCore {
         Ok(oto_json::write(&line))
     }
 
-    /// Greedy play to look at, in an environment of its own: with a seed the first moment of the seed's episode, without
-    /// one the next step; a [`Scene`](oto_student::watch::Scene) as JSON.
+    /// Greedy play to look at, in an environment of its own: with a seed the first moment of the seed's episode, which the
+    /// policy of this moment plays to its end, without one the next step; a [`Scene`](oto_student::watch::Scene) as JSON.
     pub fn watch(&mut self, seed: Option<f64>) -> Result<String, JsValue> {
         if let Some(seed) = seed {
             let Some(id) = &self.built_in else {
                 let message = "is the page's own: play its episodes with act()".into();
                 return Err(CoreError::config("env", message).into());
             };
-            let watch = Watch::begin(id, seed as u64).map_err(TrainError::from).map_err(CoreError::from)?;
-            self.watch = Some(watch);
+            let watch = Watch::begin(id, seed as u64, self.student.trainer());
+            self.watch = Some(watch.map_err(TrainError::from).map_err(CoreError::from)?);
         } else {
             let watch =
                 self.watch.as_mut().ok_or(CoreError::worker("an episode to watch begins with a seed"))?;
-            watch.step(self.student.trainer()).map_err(CoreError::from)?;
+            watch.step().map_err(TrainError::from).map_err(CoreError::from)?;
         }
         Ok(self.watch.as_ref().map_or(String::new(), |watch| oto_json::write(watch.scene())))
     }

@@ -89,6 +89,7 @@ impl Reporter {
         self.measure(host::now(), metrics.step, metrics.updates);
         let json = Writer::object(|out| {
             metrics.write_fields(out);
+            out.field("learning_rate", &student.trainer().learning_rate());
             out.field("steps_per_second", &self.steps_per_second);
             out.field("updates_per_second", &self.updates_per_second);
             out.field("new_episodes", &self.episodes);

@@ -123,6 +123,8 @@ export interface Metrics {
   done: boolean;
   /** Share of random actions now. */
   epsilon: number;
+  /** The learning rate of the next update; the Transfer stage may have one of its own (`transfer.learningRate`). */
+  learningRate: number;
   /** Mean return of the last evaluation. */
   lastEvaluation: number | null;
   loss: Loss | null;

@@ -186,7 +186,8 @@ export class WorkerStudent {
 
   /**
    * Greedy play to look at, in an environment apart from the one that trains: with a seed the first moment of that seed's
-   * episode, without one the next step. Training goes on meanwhile.
+   * episode, without one the next step. Training goes on meanwhile. In a built-in environment the
+   * policy that began an episode plays it to its end.
    *
    * @throws {ConfigError} the environment is one object of the page's, of which there is no second one
    * @throws {EnvironmentError} the episode is over, or the page's environment broke its contract or threw
