@@ -28,25 +28,31 @@ const FLAGS = [
 /** WebGPU without a graphics card: the browser's own Vulkan on the processor. */
 const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
 
+/** The path of a program: what the variable says, or the first of the names on PATH. */
+export function program(variable, names) {
+  const candidates = process.env.PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
+  const found = process.env[variable] ?? candidates.find(existsSync);
+  if (found === undefined) throw new Error(`there is no ${names[0]} on PATH: install it, or set ${variable} to its path`);
+  return found;
+}
+
 /** Starts Chromium: `$CHROMIUM`, or the first one on PATH; with WebGPU or without. */
 export async function launch({ webgpu = false } = {}) {
-  const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
-  const candidates = process.env.PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
-  const executablePath = process.env.CHROMIUM ?? candidates.find(existsSync);
+  const executablePath = program('CHROMIUM', ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']);
   const args = webgpu ? [...FLAGS.filter((flag) => flag !== '--disable-gpu'), ...WEBGPU] : FLAGS;
   return chromium.launch({ executablePath, args });
 }
 
 /** Starts `oto serve` and waits until it says where it listens. Port 0 means any; `more` are other arguments. */
 export async function startServer({ port = 0, origins = [], more = [] } = {}) {
-  const program = process.env.OTO ?? join(root, 'target/release/oto');
+  const oto = process.env.OTO ?? join(root, 'target/release/oto');
   const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin]), ...more];
-  const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const server = spawn(oto, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const line of createInterface(server.stdout)) {
     const address = /http:\/\/[\d.]+:(\d+)/.exec(line);
     if (address !== null) return { origin: address[0], port: Number(address[1]), stop: () => stop(server), kill: () => stop(server, 'SIGKILL') };
   }
-  throw new Error(`${program} ended without an address`);
+  throw new Error(`${oto} ended without an address`);
 }
 
 async function stop(server, signal = 'SIGTERM') {
@@ -55,7 +61,7 @@ async function stop(server, signal = 'SIGTERM') {
   await once(server, 'exit');
 }
 
-const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' };
 
 /**
  * Serves the npm package as it is built, the WebAssembly of the checks, and an empty page that imports the package; `headers` come
@@ -74,18 +80,21 @@ export function startPlainSite(headers = {}, edits = {}) {
   }, headers);
 }
 
-/** Serves a folder as any web server would; `edits` change the text of single files on their way. */
+/** Serves a folder as any web server would; `edits` change the text of single files on their way, and make those that are not there. */
 export function serveFolder(folder, edits = {}) {
   return serve(async (path) => {
-    const body = await readWithin(folder, path === '/' ? 'index.html' : path);
-    return edits[path] === undefined ? body : edits[path](String(body));
+    const edit = edits[path];
+    const body = readWithin(folder, path === '/' ? 'index.html' : path);
+    return edit === undefined ? body : edit(String(await body.catch(() => '')));
   });
 }
 
 /** Serves the body that `find` gives for a path; where it fails there is nothing. */
 async function serve(find, headers = {}) {
+  const requests = [];
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, 'http://localhost').pathname;
+    requests.push(path);
     try {
       const body = await find(path);
       response.writeHead(200, { 'content-type': TYPES[extname(path) || '.html'] ?? 'text/plain', ...headers });
@@ -98,6 +107,8 @@ async function serve(find, headers = {}) {
   await once(server, 'listening');
   return {
     origin: `http://127.0.0.1:${server.address().port}`,
+    /** The paths that were asked for. */
+    requests,
     stop: () => new Promise((done) => (server.close(done), server.closeAllConnections())),
   };
 }

@@ -60,6 +60,9 @@ async function says(selector, pattern) {
   await page.waitForFunction(([s, p]) => new RegExp(p).test(document.querySelector(s)?.textContent ?? ''), [selector, pattern], { timeout: 60_000 });
 }
 
+/** Waits without a reason that can be asked for: for what should not happen. */
+const stillFor = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** Violations of WCAG 2.2 A and AA that axe finds. */
 async function violations() {
   await page.evaluate(AXE);
@@ -85,14 +88,17 @@ test('both students learn, and only one is taught', async () => {
   assert.deepEqual(await violations(), []);
 });
 
+/** The steps of training that a policy has behind it. */
+const POLICY = /^at [\d,]+$/;
+
 /** What a world shows, and a return that nobody has who has not learnt. */
 const WORLDS = {
-  cartpole: { env: 'CartPole', learnt: 100, moment: { Step: /^\d+ of 500$/, Pole: /^−?\d+\.\d°$/, Cart: /^−?\d\.\d\d m$/, Push: /^(left|right)$/ } },
-  pendulum: { env: 'Pendulum', learnt: -800, moment: { Step: /^\d+ of 200$/, 'From upright': /^−?\d+\.\d°$/, Turning: /^−?\d+ °\/s$/, Torque: /^−?\d\.\d\d N m$/ } },
+  cartpole: { env: 'CartPole', learnt: 100, moment: { Step: /^\d+ of 500$/, Policy: POLICY, Pole: /^−?\d+\.\d°$/, Cart: /^−?\d\.\d\d m$/, Push: /^(left|right)$/ } },
+  pendulum: { env: 'Pendulum', learnt: -800, moment: { Step: /^\d+ of 200$/, Policy: POLICY, 'From upright': /^−?\d+\.\d°$/, Turning: /^−?\d+ °\/s$/, Torque: /^−?\d\.\d\d N m$/ } },
   cell: {
     env: 'MobileCell',
     learnt: 20,
-    moment: { Step: /^\d+ of 100$/, 'Utility now': /^−?\d\.\d\d$/, 'Mean so far': /^−?\d\.\d\d$/, Connected: /^[0-7] of [0-7] in range$/, 'Strongest signal': /^−?\d+\.\d dB$/ },
+    moment: { Step: /^\d+ of 100$/, Policy: POLICY, 'Utility now': /^−?\d\.\d\d$/, 'Mean so far': /^−?\d\.\d\d$/, Connected: /^[0-7] of [0-7] in range$/, 'Strongest signal': /^−?\d+\.\d dB$/ },
   },
 };
 
@@ -170,10 +176,104 @@ test('the carts move by themselves, and stand still on request', async () => {
   const first = await picture();
   await page.waitForFunction((before) => document.querySelector('[data-lane=alone] canvas').toDataURL() !== before, first);
   await page.locator('#animate').uncheck();
-  await exceeds('alone', 'step', 100);
+  // Until the next evaluation, and none comes while nothing is learnt.
+  await page.click('#start');
+  await says('#start', 'Resume');
+  await page.waitForFunction(() => document.querySelector('[data-lane=alone] [data-value=stepsPerSecond]').textContent === '0');
+  await stillFor(300);
   const still = await picture();
-  await exceeds('alone', 'step', (await number('alone', 'step')) + 100);
+  await stillFor(300);
   assert.equal(await picture(), still);
+  await page.click('#start');
+  await page.waitForFunction((before) => document.querySelector('[data-lane=alone] canvas').toDataURL() !== before, still, { timeout: 60_000 });
+});
+
+test('a picture that stands still shows how each evaluation ends: first a fall, then none', async () => {
+  await page.close();
+  page = await open({ reducedMotion: 'reduce' });
+  await page.click('#start');
+  const endings = '[data-lane=taught] .endings';
+  await says(endings, 'policy at [\\d,]+: fell at \\d+');
+  const fallen = await moment('taught');
+  assert.match(fallen.Step, /^[1-9]\d* of 500$/);
+  await says(endings, 'policy at [\\d,]+: stood all 500');
+  await says('[data-lane=taught] .moment', '^Step500 of 500');
+});
+
+test('an episode that is shown is played by the policy that began it', async () => {
+  await page.evaluate(() => {
+    window.moments = [];
+    const list = document.querySelector('[data-lane=taught] .moment');
+    const seen = () => moments.push([...list.querySelectorAll('dd')].slice(0, 2).map((figure) => figure.textContent));
+    new MutationObserver(seen).observe(list, { subtree: true, childList: true, characterData: true });
+  });
+  await page.click('#start');
+  await page.waitForFunction(() => new Set(moments.map(([, policy]) => policy)).size > 4, undefined, { timeout: 60_000 });
+  let policies = 0;
+  const moments = await page.evaluate(() => moments);
+  moments.slice(1).forEach(([step, policy], i) => {
+    const [before, of] = moments[i];
+    if (policy === of) return;
+    policies += 1;
+    assert.ok(Number.parseInt(step) === 0 || Number.parseInt(before) === 0, `${of} became ${policy} between steps ${before} and ${step}`);
+  });
+  assert.ok(policies >= 4, `${policies} changes`);
+});
+
+test('Back and reload keep what was chosen', async () => {
+  const query = () => new URL(page.url()).search;
+  const chosen = () => page.evaluate(() => ['seed', 'teacher', 'backend'].map((id) => document.getElementById(id).value).concat(document.querySelector('#worlds :checked').value, document.querySelector('#animate').checked));
+  assert.equal(query(), '');
+  await page.fill('#seed', '7');
+  await page.selectOption('#teacher', 'ppo_cartpole_v1');
+  await page.selectOption('#backend', 'auto');
+  await page.locator('#animate').uncheck();
+  assert.equal(query(), '?seed=7&teacher=ppo_cartpole_v1&backend=auto&animate=off');
+  const first = ['7', 'ppo_cartpole_v1', 'auto', 'cartpole', false];
+  assert.deepEqual(await chosen(), first);
+  await page.getByRole('radio', { name: 'Cell selection' }).check();
+  const second = ['7', 'ppo_mobile_lte', 'auto', 'cell', false];
+  assert.deepEqual(await chosen(), second);
+  await page.reload();
+  await page.waitForFunction(() => document.querySelector('#teacher').options.length > 1);
+  assert.deepEqual(await chosen(), second);
+  await page.goBack();
+  assert.deepEqual(await chosen(), first);
+  assert.match(await page.locator('h1').textContent(), /one pole/);
+  await page.goForward();
+  assert.deepEqual(await chosen(), second);
+
+  // While it runs, what Back restores starts again; the skip link is no other experiment.
+  await page.goBack();
+  await page.click('#start');
+  await exceeds('taught', 'labels', 20);
+  const step = await number('taught', 'step');
+  await page.evaluate(() => (location.hash = 'experiment'));
+  await exceeds('taught', 'step', step + 50);
+  await page.goBack();
+  await page.goForward();
+  assert.equal(await page.locator('#start').textContent(), 'Pause');
+  assert.deepEqual(await chosen(), first);
+  await page.goto(`${server.origin}/?seed=4294967296&teacher=nobody&backend=tpu`);
+  await says('#alert', 'No teacher here is called nobody; sac_inverted_pendulum_v5 is chosen');
+  assert.deepEqual(await chosen(), ['1', 'sac_inverted_pendulum_v5', 'cpu', 'cartpole', true]);
+});
+
+test('the learning rates are those that the page speaks of', async () => {
+  const digits = '([\\d.,]+)';
+  const notes = await page.locator('#notes').textContent();
+  const said = new RegExp(`rate falls from ${digits} to ${digits} over ${digits} steps, alone it falls from ${digits} to ${digits} over ${digits} steps`).exec(notes);
+  const [transfer, alone] = [said.slice(1, 4), said.slice(4, 7)].map((numbers) => numbers.map(toNumber));
+  await page.click('#start');
+  await Promise.all([exceeds('alone', 'step', 600), exceeds('taught', 'step', 600)]);
+  await page.click('#start');
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-value=stepsPerSecond]')].every((figure) => figure.textContent === '0'));
+  assert.equal(await shown('taught', 'stage'), 'transfer');
+  for (const [lane, [start, end, steps]] of [['taught', transfer], ['alone', alone]]) {
+    const expected = start + ((end - start) * (await number(lane, 'step'))) / steps;
+    const found = Number(await shown(lane, 'learningRate'));
+    assert.ok(Math.abs(found - expected) < 0.03 * expected, `${lane}: ${found} beside ${expected}`);
+  }
 });
 
 test('the cable can be cut and mended while both learn on', async () => {

@@ -1,10 +1,12 @@
 // The learning curves: greedy evaluations as thick lines with points, training returns as thin ones, and what the
 // evaluations are compared with as dashed ones.
 
+import './language';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import type { Metrics } from 'oto-student';
 import { signed } from './format';
+import { attempt } from './notices';
 import type { World } from './worlds';
 
 export type LaneName = 'alone' | 'taught';
@@ -35,6 +37,8 @@ export class Chart {
   #drawing = 0;
 
   constructor(host: HTMLElement, world: World) {
+    // uPlot draws later, where nobody could catch that there is no canvas.
+    if (document.createElement('canvas').getContext('2d') === null) throw new Error('this browser gives no canvas');
     this.#host = host;
     this.#world = world;
     this.#plot = this.#build();
@@ -85,7 +89,7 @@ export class Chart {
   /** Draws once in the next frame, however often it was asked for. */
   #redraw(): void {
     cancelAnimationFrame(this.#drawing);
-    this.#drawing = requestAnimationFrame(() => this.#plot.setData(this.#data()));
+    this.#drawing = requestAnimationFrame(() => attempt('The learning curves', () => this.#plot.setData(this.#data())));
   }
 
   #data(): uPlot.AlignedData {

@@ -2,11 +2,24 @@
 
 import type { Backend } from 'oto-student';
 
-const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+const whole = wholeNumbers();
 
 /** A count with separators. */
 export function count(value: number): string {
-  return whole.format(value);
+  return whole(value);
+}
+
+/** The format of the page's language, that of the browser's default locale, or digits in threes: a page without any is none. */
+function wholeNumbers(): (value: number) => string {
+  for (const locale of ['en', undefined]) {
+    try {
+      const format = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
+      return (value) => format.format(value);
+    } catch {
+      // The next one may be there.
+    }
+  }
+  return (value) => value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ',');
 }
 
 /** A return: one decimal while it is short. */
@@ -25,6 +38,11 @@ export function degrees(angle: number): string {
   return `${signed((angle * 180) / Math.PI, 1)}°`;
 }
 
+/** A learning rate: two digits that count. */
+export function rate(value: number): string {
+  return String(Number(value.toPrecision(2)));
+}
+
 /** A number of bytes in the unit that fits. */
 export function bytes(value: number): string {
   if (value < 1000) return `${value} B`;
@@ -41,8 +59,8 @@ export function backendTitle({ tried }: Backend): string {
 
 /** What runs the updates, and how fast what was tried is. */
 export function backend({ name, tried, lost }: Backend): string {
-  const rate = (perSecond: number | null) => (perSecond === null ? 'not usable' : `${count(perSecond)}/s`);
-  const figures = tried.map((each) => `${BACKENDS[each.name]} ${rate(each.updatesPerSecond)}`);
+  const speed = (perSecond: number | null) => (perSecond === null ? 'not usable' : `${count(perSecond)}/s`);
+  const figures = tried.map((each) => `${BACKENDS[each.name]} ${speed(each.updatesPerSecond)}`);
   if (lost !== null) figures.push(lost);
   return figures.length === 0 ? BACKENDS[name] : `${BACKENDS[name]} (${figures.join(', ')})`;
 }

@@ -2,16 +2,20 @@
 
 import type { Metrics, Scene, Student, TeacherMetrics } from 'oto-student';
 import type { LaneName } from './chart';
-import { backend, backendTitle, bytes, count, score } from './format';
+import { BEGINNING, after, laneText, solved } from './claims';
+import { backend, backendTitle, bytes, count, rate, score } from './format';
 import { Showcase } from './showcase';
 import type { World } from './worlds';
+
+/** Ends of episodes that are kept. */
+const ENDINGS = 4;
 
 const TITLES: Record<LaneName, string> = { alone: 'Alone', taught: 'Taught' };
 
 /** A lane's elements, and what they show. */
 export class Lane {
-  /** The step of the first evaluation that reached what counts as done. */
-  doneAt: number | undefined;
+  /** What may be claimed of the student. */
+  standing = BEGINNING;
   readonly name: LaneName;
   readonly showcase: Showcase;
   readonly #root: HTMLElement;
@@ -34,7 +38,7 @@ export class Lane {
     const moment = root.querySelector('.moment')!;
     moment.id = `${this.name}-moment`;
     this.#canvas.setAttribute('aria-describedby', moment.id);
-    this.showcase = new Showcase(this.#canvas, world.view, (episode) => this.#showMoment(episode));
+    this.showcase = new Showcase(this.#canvas, world.view, (episode) => this.#showMoment(episode), (last) => this.#showEnding(last));
     this.#switch = root.querySelector<HTMLInputElement>('.cable input')!;
     this.#switch.addEventListener('change', () => onSwitch(this.#switch.checked));
     if (this.name === 'alone') this.#switch.closest('label')!.remove();
@@ -62,24 +66,26 @@ export class Lane {
 
   /** Empties the stage; the picture stays. */
   clear(): void {
-    this.doneAt = undefined;
+    this.standing = BEGINNING;
+    this.#root.querySelector('.endings')!.replaceChildren();
     this.#labels = 0;
     this.#switch.checked = true;
     this.#switch.disabled = true;
     this.showcase.show(undefined);
-    const empty = { score: '–', compared: '', done: this.#world.before, stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', backend: '–' };
+    const empty = { score: '–', compared: '', done: this.#world.before, stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', learningRate: '–', backend: '–' };
     const wire = { labels: '0', bytesUp: '0 B', bytesDown: '0 B', version: '–', reconnects: '–' };
     for (const [key, text] of Object.entries({ ...empty, ...wire })) this.#set(key, text);
     this.#showLink('off', this.name === 'alone' ? 'No teacher' : 'Teacher not asked yet');
     delete this.#root.dataset['done'];
   }
 
-  /** Shows what a student reported; true when this report is the one that reaches what counts as done. */
-  update(metrics: Metrics): boolean {
+  /** Shows what a student reported. */
+  update(metrics: Metrics): void {
     this.#set('stage', metrics.stage);
     this.#set('step', count(metrics.step));
     this.#set('stepsPerSecond', count(metrics.stepsPerSecond));
     this.#set('updatesPerSecond', count(metrics.updatesPerSecond));
+    this.#set('learningRate', rate(metrics.learningRate));
     this.#set('backend', backend(metrics.backend), backendTitle(metrics.backend));
     this.#set('labels', count(metrics.labels));
     const teacher = metrics.teachers[0];
@@ -89,13 +95,12 @@ export class Lane {
     if (latest !== undefined) {
       this.#set('score', score(latest.mean));
       this.#set('compared', latest.yardsticks.map(({ name, mean }) => `${name} ${score(mean)}`).join(' · '));
+      this.showcase.evaluated();
     }
-    const first = metrics.newEvaluations.find((evaluation) => this.#world.reached(evaluation));
-    if (first === undefined || this.doneAt !== undefined) return false;
-    this.doneAt = first.step;
-    this.#set('done', `${this.#world.done} after ${count(first.step)} steps`);
-    this.#root.dataset['done'] = '';
-    return true;
+    const judged = metrics.newEvaluations.map((evaluation) => ({ step: evaluation.step, reached: this.#world.reached(evaluation) }));
+    this.standing = after(this.standing, judged, metrics.labels);
+    this.#set('done', laneText(this.standing, this.#world));
+    this.#root.toggleAttribute('data-done', solved(this.standing) !== undefined);
   }
 
   /** Says that training has ended, and how. */
@@ -111,7 +116,7 @@ export class Lane {
   #showMoment(episode: Scene[]): void {
     const list = this.#root.querySelector('.moment')!;
     const last = episode.at(-1);
-    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ...this.#world.view.figures(episode)];
+    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained)}`], ...this.#world.view.figures(episode)];
     while (list.children.length > figures.length) list.lastElementChild!.remove();
     figures.forEach(([label, value], index) => {
       if (list.children[index] === undefined) list.append(pair());
@@ -119,6 +124,17 @@ export class Lane {
       if (dt!.textContent !== label) dt!.textContent = label!;
       if (dd!.textContent !== value) dd!.textContent = value!;
     });
+  }
+
+  /** The end of an episode that was shown stays readable, beside the ends before it. */
+  #showEnding(last: Scene): void {
+    const { text, failed } = this.#world.view.ending(last);
+    const entry = document.createElement('li');
+    entry.textContent = `policy at ${count(last.trained)}: ${text}`;
+    entry.toggleAttribute('data-failed', failed);
+    const list = this.#root.querySelector('.endings')!;
+    list.append(entry);
+    while (list.children.length > ENDINGS) list.firstElementChild!.remove();
   }
 
   #showTeacher(teacher: TeacherMetrics, flowing: boolean): void {

@@ -3,14 +3,16 @@
 import '@fontsource-variable/bricolage-grotesque/wght.css';
 import '@fontsource-variable/jetbrains-mono/wght.css';
 import './style.css';
-import { Student } from 'oto-student';
-import { Chart, type LaneName } from './chart';
-import { count } from './format';
+import { Student, type Metrics } from 'oto-student';
+import { fromQuery, seedOf, toQuery, type BackendChoice, type Settings } from './address';
+import type { Chart, LaneName } from './chart';
+import { verdict } from './claims';
 import { Lane } from './lane';
+import { attempt, failed, reason, tell, withdraw } from './notices';
 import { EvaluationTable } from './table';
 import { fetchPolicies, teacherOptions, teachersOf, type Policy, type ServedPolicy } from './teachers';
 import { setUpTheme } from './theme';
-import { toAddress, world, worldOfAddress, type World, type WorldName } from './worlds';
+import { WORLDS, world, type World, type WorldName } from './worlds';
 
 type Phase = 'idle' | 'running' | 'paused' | 'ended';
 
@@ -22,17 +24,22 @@ const seedInput = byId<HTMLInputElement>('seed');
 const backendSelect = byId<HTMLSelectElement>('backend');
 const teacherSelect = byId<HTMLSelectElement>('teacher');
 const animateSwitch = byId<HTMLInputElement>('animate');
-const alertLine = byId('alert');
-const verdict = byId('verdict');
+const verdictLine = byId('verdict');
 const worldChoices = [...document.querySelectorAll<HTMLInputElement>('#worlds input')];
+const worldNames = Object.keys(WORLDS);
 
-let chosen: World = world(worldOfAddress());
+/** What the visitor has chosen; the page's address says the same. */
+let settings: Settings = fromQuery(location.search, worldNames);
+let chosen: World = world(settings.world as WorldName);
 const table = new EvaluationTable(byId<HTMLTableElement>('table'));
-const chart = new Chart(byId('chart'), chosen);
 const students = new Map<LaneName, Student>();
 const lanes = [...document.querySelectorAll<HTMLElement>('.lane')].map(
   (root) => new Lane(root, chosen, (connected) => void switchCable(root.dataset['lane'] as LaneName, connected)),
 );
+const [alone, taught] = (['alone', 'taught'] as const).map((name) => lanes.find((lane) => lane.name === name)!) as [Lane, Lane];
+/** The learning curves, once their library is there, and what it will have missed until then. */
+let chart: Chart | undefined;
+let missed: [LaneName, Metrics][] = [];
 /** What the server offers; nothing until it has answered. */
 let served: ServedPolicy[] | undefined;
 let policies: Policy[] = [];
@@ -51,7 +58,7 @@ async function begin(): Promise<void> {
   reset();
   enter('running');
   const current = experiment;
-  verdict.textContent = 'Both students start from the same seed.';
+  announce();
   const ends = lanes.map(async (lane) => {
     try {
       await play(lane, current);
@@ -67,25 +74,25 @@ async function begin(): Promise<void> {
 async function play(lane: Lane, current: number): Promise<void> {
   const policy = policies[teacherSelect.selectedIndex];
   const teachers = lane.name === 'taught' && policy !== undefined ? [teacherOptions(policy)] : [];
-  const backend = backendSelect.value as 'cpu' | 'webgpu' | 'auto';
-  const student = await Student.create({ ...chosen.student, seed: seedInput.valueAsNumber, teachers, backend });
+  const { seed, backend } = settings;
+  const student = await Student.create({ ...chosen.student, seed, teachers, backend });
   if (current !== experiment) return student.dispose();
   students.set(lane.name, student);
   lane.begin(student);
   if (phase === 'paused') await student.pause();
   for await (const metrics of student.train()) {
     if (current !== experiment) return;
-    chart.add(lane.name, metrics);
-    for (const evaluation of metrics.newEvaluations) table.add(lane.name, evaluation);
-    if (lane.update(metrics)) announce();
+    attempt('The learning curves', () => addToChart(lane.name, metrics));
+    attempt('The table of evaluations', () => metrics.newEvaluations.forEach((evaluation) => table.add(lane.name, evaluation)));
+    attempt('A student’s numbers', () => lane.update(metrics));
+    announce();
   }
   lane.end('finished');
 }
 
 function fail(lane: Lane, error: unknown): void {
   lane.end('stopped');
-  alertLine.hidden = false;
-  alertLine.textContent = `The student ${lane.name} stopped: ${error instanceof Error ? error.message : error}`;
+  tell(lane.name, `The student ${lane.name} stopped: ${reason(error)}`);
 }
 
 function reset(): void {
@@ -93,10 +100,11 @@ function reset(): void {
   for (const student of students.values()) student.dispose();
   students.clear();
   lanes.forEach((lane) => lane.clear());
-  chart.clear(chosen);
-  table.clear();
-  alertLine.hidden = true;
-  verdict.textContent = chosen.invitation;
+  missed = [];
+  attempt('The learning curves', () => chart?.clear(chosen));
+  attempt('The table of evaluations', () => table.clear());
+  lanes.forEach((lane) => withdraw(lane.name));
+  verdictLine.textContent = chosen.invitation;
   enter('idle');
 }
 
@@ -162,17 +170,26 @@ async function whileItLasts(asked: Promise<unknown> | undefined): Promise<void> 
   }
 }
 
-/** Puts into words who has solved the task, and by how much the teacher helped. */
+/** Puts into words who has solved the task, and by how much the teacher helped, as far as that may be claimed. */
 function announce(): void {
-  const done = (name: LaneName) => lanes.find((lane) => lane.name === name)?.doneAt;
-  const [alone, taught] = [done('alone'), done('taught')];
-  if (alone !== undefined && taught !== undefined) {
-    const ratio = (alone / taught).toFixed(1);
-    verdict.textContent = `Taught: ${count(taught)} steps. Alone: ${count(alone)} steps, ${ratio} times as many.`;
-  } else if (taught !== undefined) {
-    verdict.textContent = `The taught student ${chosen.does} after ${count(taught)} steps. The other is still at it.`;
-  } else if (alone !== undefined) {
-    verdict.textContent = `The student alone ${chosen.does} after ${count(alone)} steps, before the taught one.`;
+  const text = verdict(alone.standing, taught.standing, chosen) ?? 'Both students start from the same seed.';
+  if (verdictLine.textContent !== text) verdictLine.textContent = text;
+}
+
+/** Adds what a student reported to the learning curves, now or once they are there. */
+function addToChart(lane: LaneName, metrics: Metrics): void {
+  if (chart === undefined) missed.push([lane, metrics]);
+  else chart.add(lane, metrics);
+}
+
+/** Draws the learning curves from when their library is there; without it the numbers are in the table. */
+async function loadChart(): Promise<void> {
+  try {
+    const { Chart } = await import('./chart');
+    chart = new Chart(byId('chart'), chosen);
+    for (const [lane, metrics] of missed) chart.add(lane, metrics);
+  } catch (error) {
+    failed('The learning curves', error);
   }
 }
 
@@ -181,6 +198,11 @@ function offerTeachers(): void {
   if (served === undefined) return;
   policies = teachersOf(chosen, served);
   teacherSelect.replaceChildren(...policies.map(({ title, name }) => new Option(title, name)));
+  const { teacher } = settings;
+  const index = teacher === undefined ? 0 : policies.findIndex(({ name }) => name === teacher);
+  teacherSelect.selectedIndex = Math.max(0, index);
+  if (index >= 0) return withdraw('teacher');
+  tell('teacher', `No teacher here is called ${teacher}; ${policies[0]!.name} is chosen.`);
 }
 
 async function loadTeachers(): Promise<void> {
@@ -189,33 +211,75 @@ async function loadTeachers(): Promise<void> {
     offerTeachers();
   } catch (error) {
     teacherSelect.replaceChildren(new Option('No teacher here'));
-    alertLine.hidden = false;
-    alertLine.textContent = `The server's teachers could not be listed (${error instanceof Error ? error.message : error}). Both students will learn alone.`;
+    tell('teachers', `The server's teachers could not be listed (${reason(error)}). Both students will learn alone.`);
   }
   teacherSelect.disabled = phase === 'running' || phase === 'paused';
 }
 
-controls.addEventListener('submit', (event) => {
-  event.preventDefault();
-  void (phase === 'running' || phase === 'paused' ? pauseOrResume() : begin());
-});
-resetButton.addEventListener('click', reset);
-animateSwitch.checked = !matchMedia('(prefers-reduced-motion: reduce)').matches;
-const animate = () => {
+/** Takes over a choice, and puts it into the address: a step that Back takes back. */
+function choose(choice: Partial<Settings>): void {
+  settings = { ...settings, ...choice };
+  const query = toQuery(settings, location.search, worldNames);
+  if (query !== location.search) history.pushState(null, '', location.pathname + query + location.hash);
+}
+
+/** Shows the settings of the address; an experiment that runs starts again with them. */
+function followAddress(): void {
+  const before = settings;
+  settings = fromQuery(location.search, worldNames);
+  showSettings();
+  // Whether the picture moves is no part of the experiment.
+  const same = (['world', 'seed', 'teacher', 'backend'] as const).every((key) => settings[key] === before[key]);
+  if (!same) enterWorld(settings.world as WorldName);
+}
+
+function showSettings(): void {
+  seedInput.value = String(settings.seed);
+  backendSelect.value = settings.backend;
+  animateSwitch.checked = settings.animate ?? !matchMedia('(prefers-reduced-motion: reduce)').matches;
   document.documentElement.dataset['motion'] = animateSwitch.checked ? 'on' : 'off';
   lanes.forEach((lane) => lane.showcase.animate(animateSwitch.checked));
-};
-animateSwitch.addEventListener('change', animate);
-animate();
-setUpTheme(byId<HTMLButtonElement>('theme'), () => {
-  chart.restyle();
-  lanes.forEach((lane) => lane.showcase.draw());
+}
+
+/** What nobody caught is told too, so that the page does not stand still without a word. */
+addEventListener('error', ({ error }) => error && failed('Something', error));
+addEventListener('unhandledrejection', (event) => failed('Something', event.reason));
+addEventListener('popstate', followAddress);
+controls.addEventListener('submit', (event) => {
+  event.preventDefault();
+  if (phase === 'running' || phase === 'paused') return void pauseOrResume();
+  // The form is valid by now; the field may not have told of its change yet.
+  choose({ seed: seedInput.valueAsNumber });
+  void begin();
 });
+resetButton.addEventListener('click', reset);
+seedInput.addEventListener('change', () => {
+  const seed = seedOf(seedInput.value);
+  if (seed !== undefined) choose({ seed });
+});
+teacherSelect.addEventListener('change', () => {
+  const { selectedIndex } = teacherSelect;
+  choose({ teacher: selectedIndex === 0 ? undefined : policies[selectedIndex]?.name });
+});
+backendSelect.addEventListener('change', () => choose({ backend: backendSelect.value as BackendChoice }));
+animateSwitch.addEventListener('change', () => {
+  choose({ animate: animateSwitch.checked });
+  showSettings();
+});
+attempt('The theme', () =>
+  setUpTheme(byId<HTMLButtonElement>('theme'), () => {
+    attempt('The learning curves', () => chart?.restyle());
+    lanes.forEach((lane) => lane.showcase.draw());
+  }),
+);
 for (const choice of worldChoices) {
   choice.addEventListener('change', () => {
-    toAddress(choice.value as WorldName);
+    // Another world has other teachers.
+    choose({ world: choice.value, teacher: undefined });
     enterWorld(choice.value as WorldName);
   });
 }
-enterWorld(worldOfAddress());
+attempt('The settings', showSettings);
+enterWorld(settings.world as WorldName);
+void loadChart();
 void loadTeachers();

@@ -6,9 +6,9 @@ import type { World } from './worlds';
 /** What `GET /policies` tells about one policy, as far as this page needs it. */
 export interface ServedPolicy {
   name: string;
-  env?: string;
-  algorithm?: string;
-  evaluation?: { mean_return?: number };
+  env: string | undefined;
+  algorithm: string | undefined;
+  evaluation: { mean_return: number } | undefined;
 }
 
 /** A policy that can teach in a world. */
@@ -25,7 +25,20 @@ const RANDOM: Policy = { name: 'scripted:random', title: 'Uniformly random answe
 export async function fetchPolicies(): Promise<ServedPolicy[]> {
   const response = await fetch(new URL('policies', document.baseURI));
   if (!response.ok) throw new Error(`/policies answered ${response.status}`);
-  return (await response.json()) as ServedPolicy[];
+  return readPolicies(await response.json());
+}
+
+/** The policies in what a server answered; what is no policy is passed over, what is not as declared is left out of it. */
+export function readPolicies(answer: unknown): ServedPolicy[] {
+  if (!Array.isArray(answer)) throw new Error('/policies did not answer with a list');
+  return answer.flatMap((entry: Partial<Record<string, unknown>> | null) => {
+    const text = (key: string) => (typeof entry?.[key] === 'string' ? entry[key] : undefined);
+    const name = text('name');
+    if (name === undefined) return [];
+    const mean = (entry?.['evaluation'] as { mean_return?: unknown } | null | undefined)?.mean_return;
+    const evaluation = typeof mean === 'number' && Number.isFinite(mean) ? { mean_return: mean } : undefined;
+    return [{ name, env: text('env'), algorithm: text('algorithm'), evaluation }];
+  });
 }
 
 /** Those that fit a world, in the world's order. The engine knows how their observations and actions relate to its own. */

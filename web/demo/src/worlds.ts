@@ -1,6 +1,8 @@
 // The worlds that can be chosen: what is learnt there, what counts as done, and how the page speaks of it.
 
 import type { Evaluation, StudentOptions } from 'oto-student';
+import { ENOUGH, type Words } from './claims';
+import { count, rate } from './format';
 import { cartpole } from './views/cartpole';
 import { cell } from './views/cell';
 import { pendulum } from './views/pendulum';
@@ -9,7 +11,7 @@ import type { View } from './views/view';
 export type WorldName = keyof typeof WORLDS;
 
 /** A world, and everything about the page that depends on it. */
-export interface World {
+export interface World extends Words {
   view: View;
   /** What the students are, besides seed, teachers and backend. */
   student: StudentOptions;
@@ -21,11 +23,6 @@ export interface World {
   mark: { at: number; text: string } | undefined;
   /** Whether an evaluation has reached what counts as done. */
   reached(evaluation: Evaluation): boolean;
-  /** "The student ... after so many steps". */
-  does: string;
-  /** What a lane says before and afterwards. */
-  before: string;
-  done: string;
   /** Texts of the page. */
   title: string;
   pitch: string;
@@ -34,6 +31,10 @@ export interface World {
   key: [mark: string, text: string][];
   notes: string;
 }
+
+/** CartPole's learning rates as the engine has them by default: alone, and in the Transfer stage. */
+const ALONE_RATE = { start: 3e-3, end: 3e-4, steps: 20_000 };
+const TRANSFER_RATE = { start: 2e-3, end: 1e-5, steps: 8_000 };
 
 /** A mean return from which on CartPole counts as solved in Gymnasium. */
 const SOLVED = 475;
@@ -45,7 +46,7 @@ const SHARE = 0.9;
 export const WORLDS = {
   cartpole: {
     view: cartpole,
-    student: { env: 'CartPole-v1' },
+    student: { env: 'CartPole-v1', algorithm: { learningRate: ALONE_RATE }, transfer: { learningRate: TRANSFER_RATE } },
     teachers: ['InvertedPendulum', 'CartPole'],
     axis: { low: 0, high: 525, steps: 2000 },
     mark: { at: SOLVED, text: `solved at ${SOLVED}` },
@@ -53,13 +54,13 @@ export const WORLDS = {
     does: 'balances',
     before: 'not solved yet',
     done: 'solved',
+    besides: 'A part of that may be the learning rate of the Transfer stage, which is another: see the end of this page.',
     title: 'Two students, one pole. Only one has a teacher.',
     pitch:
       'Both learn CartPole in this tab, from the same seed. The teacher sits on the server, was trained in another simulator on another observation, and sees nothing but the states it is asked about.',
     invitation: 'Press Start, and watch who balances first.',
     key: [],
-    notes:
-      'The carts show each student’s greedy policy at real speed. An episode is won at 500; 475 on average counts as solved.',
+    notes: `The carts show each student’s greedy policy at real speed; a policy plays its episode to the end, while training goes on. An episode is won at 500; 475 on average in ${ENOUGH} evaluations in a row counts as solved. In the Transfer stage the taught student’s learning rate ${falls(TRANSFER_RATE)}, alone it ${falls(ALONE_RATE)}: a part of the difference between the two may be the rate’s, and not the teacher’s.`,
   },
   pendulum: {
     view: pendulum,
@@ -83,7 +84,7 @@ export const WORLDS = {
     invitation: 'Press Start, and watch who swings up first.',
     key: [['arrow', 'torque on the rod: the longer, the larger']],
     notes:
-      'The pendulums show each student’s greedy policy at real speed. A return is minus the cost of 200 steps, of which angle, speed and torque have a part: 0 would be upright and still from the start. From −200 on average the pendulum swings up at once and stays up.',
+      'The pendulums show each student’s greedy policy at real speed; a policy plays its episode to the end. A return is minus the cost of 200 steps, of which angle, speed and torque have a part: 0 would be upright and still from the start. From −200 on average, in two evaluations in a row, the pendulum counts as upright: it swings up at once and stays up.',
   },
   cell: {
     view: cell,
@@ -107,7 +108,7 @@ export const WORLDS = {
       ['connection', 'connected; wider is stronger'],
     ],
     notes:
-      'The scenario is mobile-env’s “medium” with one device. Utility is the logarithm of the data rate, from −1 (no connection) to 1; a return is its sum over 100 steps. An action connects or disconnects one station. Signals are given in dB above the weakest that can be used; the darker half of a reach has 10 dB and more. “Strongest station” is how cell selection is done in LTE; “best plan” knows the whole way in advance, so nobody can be above it; “90 % closed” is so much of the way from the one to the other. Both are computed in this tab for the very episodes of each evaluation.',
+      'The scenario is mobile-env’s “medium” with one device. Utility is the logarithm of the data rate, from −1 (no connection) to 1; a return is its sum over 100 steps. An action connects or disconnects one station. Signals are given in dB above the weakest that can be used; the darker half of a reach has 10 dB and more. “Strongest station” is how cell selection is done in LTE; “best plan” knows the whole way in advance, so nobody can be above it; “90 % closed” is so much of the way from the one to the other, in two evaluations in a row. Both are computed in this tab for the very episodes of each evaluation.',
   },
 } satisfies Record<string, World>;
 
@@ -116,15 +117,7 @@ export function world(name: WorldName): World {
   return WORLDS[name];
 }
 
-/** The world that the page's address asks for, as in `?world=cell`; CartPole otherwise. */
-export function worldOfAddress(): WorldName {
-  const name = new URLSearchParams(location.search).get('world') ?? '';
-  return Object.hasOwn(WORLDS, name) ? (name as WorldName) : 'cartpole';
-}
-
-/** Puts a world into the page's address, so that it can be linked. */
-export function toAddress(name: WorldName): void {
-  const address = new URL(location.href);
-  address.searchParams.set('world', name);
-  history.replaceState(null, '', address);
+/** How a learning rate goes, in words. */
+function falls({ start, end, steps }: typeof ALONE_RATE): string {
+  return `falls from ${rate(start)} to ${rate(end)} over ${count(steps)} steps`;
 }

@@ -1,6 +1,7 @@
 // CartPole: the cart on its track, the pole, at real speed.
 
-import { degrees, signed } from '../format';
+import type { Scene } from 'oto-student';
+import { count, degrees, signed } from '../format';
 import { disc, line, type Picture } from './pen';
 import type { View } from './view';
 
@@ -12,8 +13,8 @@ export const cartpole: View = {
   seconds: 0.02,
 
   draw(picture, episode) {
-    const { pen, width, height, colour } = picture;
-    const { state, over, step, limit } = episode.at(-1)!;
+    const { pen, width, height, colour, font } = picture;
+    const { state, step } = episode.at(-1)!;
     const [position = 0, , angle = 0] = state;
     const metre = width / (2 * TRACK + 0.8);
     const ground = height - 0.16 * height;
@@ -26,7 +27,7 @@ export const cartpole: View = {
     const pivot = ground - cartHeight - 5;
     pen.strokeStyle = colour('--lane');
     pen.lineWidth = Math.max(6, 0.09 * metre);
-    pen.globalAlpha = over && step !== limit ? 0.45 : 1;
+    pen.globalAlpha = fell(episode.at(-1)!) ? 0.45 : 1;
     line(pen, [at, pivot], [at + length * Math.sin(angle), pivot - length * Math.cos(angle)]);
     pen.globalAlpha = 1;
 
@@ -37,6 +38,16 @@ export const cartpole: View = {
     for (const side of [-0.3, 0.3]) disc(pen, at + side * cartWidth, ground - 4, 4.5);
     pen.fillStyle = colour('--panel');
     disc(pen, at, pivot, 4);
+    if (fell(episode.at(-1)!)) {
+      pen.fillStyle = colour('--text');
+      pen.font = font(13);
+      pen.textAlign = 'center';
+      pen.fillText(`fell at step ${count(step)}`, width / 2, height - 3);
+    }
+  },
+
+  ending(last) {
+    return fell(last) ? { text: `fell at ${count(last.step)}`, failed: true } : { text: `stood all ${count(last.step)}`, failed: false };
   },
 
   figures(episode) {
@@ -49,6 +60,9 @@ export const cartpole: View = {
     ];
   },
 };
+
+/** Whether the pole fell or the cart left the track, before the episode was won. */
+const fell = ({ over, step, limit }: Scene): boolean => over && step !== limit;
 
 function drawTrack({ pen, width, height, colour }: Picture, metre: number, ground: number): void {
   pen.strokeStyle = colour('--line-strong');

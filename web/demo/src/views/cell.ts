@@ -2,7 +2,7 @@
 // utility of every step. The map lies on its side (y to the right, x down), which fits a page better.
 
 import type { CellMap, MapStation, Scene } from 'oto-student';
-import { count, signed } from '../format';
+import { count, score, signed } from '../format';
 import { disc, drawStrip, line, ring, type Picture, type Strip } from './pen';
 import type { View } from './view';
 
@@ -40,6 +40,8 @@ export const cell: View = {
     const top = bottom + 14;
     drawStrip(picture, { left: 0, top, width, height: height - top }, utilities(episode));
   },
+
+  ending: (last) => ({ text: `return ${score(last.return)}`, failed: false }),
 
   figures(episode) {
     const { map, step } = episode.at(-1)!;

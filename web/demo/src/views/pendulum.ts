@@ -1,6 +1,6 @@
 // Pendulum: the rod, the torque that turns it, at real speed; beside them the torque of every step.
 
-import { degrees, signed } from '../format';
+import { degrees, score, signed } from '../format';
 import { disc, drawStrip, line, type Picture } from './pen';
 import type { View } from './view';
 
@@ -22,6 +22,8 @@ export const pendulum: View = {
       { title: 'Torque of each step, N m', low: -TORQUE, high: TORQUE, unit: '', steps: limit ?? 200, values: episode.slice(1).map((scene) => scene.action[0] ?? 0) },
     );
   },
+
+  ending: (last) => ({ text: `return ${score(last.return)}`, failed: false }),
 
   figures(episode) {
     const { state, action } = episode.at(-1)!;

@@ -1,0 +1,34 @@
+// The server's list of teachers, as it should be and as it may come.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { load } from './load.mjs';
+
+const { readPolicies, teachersOf } = await load('teachers.ts');
+
+const PPO = { name: 'ppo', env: 'CartPole-v1', algorithm: 'stable-baselines3 PPO', evaluation: { mean_return: 499.6 } };
+
+test('what is no policy is passed over, and the rest is listed', () => {
+  const bare = { name: 'bare', env: undefined, algorithm: undefined, evaluation: undefined };
+  for (const [entry, expected] of [
+    [PPO, [PPO]],
+    [{ name: 'bare' }, [bare]],
+    [{ name: 'bare', env: 5, algorithm: {}, evaluation: 'good' }, [bare]],
+    [{ name: 'bare', evaluation: { mean_return: '500' } }, [bare]],
+    [{ name: 'bare', evaluation: { mean_return: null } }, [bare]],
+    [{ name: 'bare', evaluation: null }, [bare]],
+    ...[null, 3, 'ppo', [], {}, { name: 7 }, { name: null }].map((other) => [other, []]),
+  ]) {
+    assert.deepEqual(readPolicies([entry]), expected, JSON.stringify(entry));
+    assert.deepEqual(readPolicies([entry, PPO]).at(-1), PPO);
+  }
+  for (const answer of [null, undefined, {}, 'x', 3, true]) assert.throws(() => readPolicies(answer), /did not answer with a list/);
+});
+
+test('the teachers that fit a world come in its order, random answers last', () => {
+  const sac = { name: 'sac', env: 'InvertedPendulum-v5' };
+  const other = { name: 'lte', env: 'MobileCell-LTE-v0' };
+  const policies = teachersOf({ teachers: ['InvertedPendulum', 'CartPole'] }, readPolicies([other, PPO, sac, { name: 'x' }]));
+  assert.deepEqual(policies.map(({ name }) => name), ['sac', 'ppo', 'scripted:random']);
+  assert.equal(policies[1].title, 'PPO of CartPole-v1, return 500');
+});
