@@ -1,6 +1,6 @@
 //! `cargo xtask bench-web`: oto and other libraries in a real Chromium, on the page that anyone may open (`web/bench`).
 
-use crate::{chromium, shell, site};
+use crate::{browsers, shell, site};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ enum Part {
 
 /// Builds what is missing, then measures.
 pub fn run(options: &Options) -> Result<()> {
-    let browser = chromium::find_or_install()?;
+    let browser = browsers::CHROMIUM.find_or_install()?;
     site::build_bench()?;
     if options.build {
         return Ok(());

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bench_web;
-mod chromium;
+mod browsers;
 mod debian;
 mod demo;
 mod deny;

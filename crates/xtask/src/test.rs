@@ -2,7 +2,7 @@
 
 use crate::manifest::Target;
 use crate::totals::Totals;
-use crate::{chromium, debian, demo, shell, site, vulkan, wasm};
+use crate::{browsers, debian, demo, shell, site, vulkan, wasm};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -30,9 +30,9 @@ enum Stage {
     Rust,
     /// Documentation tests, and the documentation without a broken link.
     Doc,
-    /// Wire vectors and the npm package's own tests, in Node.js.
+    /// Wire vectors, and what of the npm package and the demo needs no browser, in Node.js.
     Node,
-    /// The site and the npm package in a real Chromium against the real server.
+    /// The site and the npm package in Chromium, Firefox and WebKit against the real server.
     Browser,
 }
 
@@ -156,16 +156,18 @@ fn node_tests() -> Result<(Totals, bool)> {
     site::build()?;
     let mut files = test_files("tests/wire")?;
     files.extend(test_files("web/student/test")?);
+    files.extend(test_files("web/demo/test")?);
     counted(&mut node(&files))
 }
 
 fn browser_tests() -> Result<(Totals, bool)> {
-    let browser = chromium::find_or_install()?;
+    let mut command = node(&test_files("tests/browser")?);
+    for program in browsers::tested() {
+        command.env(program.variable, program.find_or_install()?);
+    }
     site::build()?;
     shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
-    let server = demo::server();
-    let mut command = node(&test_files("tests/browser")?);
-    counted(command.env("CHROMIUM", browser).env("OTO", server))
+    counted(command.env("OTO", demo::server()))
 }
 
 /// Node's test runner on these files; the plain reporter's closing lines are what `Totals` reads.

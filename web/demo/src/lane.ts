@@ -116,7 +116,7 @@ export class Lane {
   #showMoment(episode: Scene[]): void {
     const list = this.#root.querySelector('.moment')!;
     const last = episode.at(-1);
-    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained)}`], ...this.#world.view.figures(episode)];
+    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained ?? 0)}`], ...this.#world.view.figures(episode)];
     while (list.children.length > figures.length) list.lastElementChild!.remove();
     figures.forEach(([label, value], index) => {
       if (list.children[index] === undefined) list.append(pair());
@@ -130,7 +130,7 @@ export class Lane {
   #showEnding(last: Scene): void {
     const { text, failed } = this.#world.view.ending(last);
     const entry = document.createElement('li');
-    entry.textContent = `policy at ${count(last.trained)}: ${text}`;
+    entry.textContent = `policy at ${count(last.trained ?? 0)}: ${text}`;
     entry.toggleAttribute('data-failed', failed);
     const list = this.#root.querySelector('.endings')!;
     list.append(entry);

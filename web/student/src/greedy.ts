@@ -35,7 +35,7 @@ export class GreedyEpisode {
     this.env = env;
     this.#act = act;
     this.#observation = observation;
-    this.#scene = { state: Array.from(observation), step: 0, limit: null, action: [], reward: 0, return: 0, over: false, map: null };
+    this.#scene = { state: Array.from(observation), step: 0, limit: null, trained: null, action: [], reward: 0, return: 0, over: false, map: null };
   }
 
   static async begin(env: OwnEnvironment, act: Act, seed: number): Promise<GreedyEpisode> {

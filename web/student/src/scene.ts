@@ -10,8 +10,11 @@ export interface Scene {
   /** Steps so far, and at most. */
   step: number;
   limit: number | null;
-  /** The environment steps of training that the episode's policy has behind it: the policy is frozen for the episode. */
-  trained: number;
+  /**
+   * The environment steps of training that the episode's policy has behind it, which is frozen for the episode; null in an environment
+   * of the page's own, where the policy goes on learning meanwhile.
+   */
+  trained: number | null;
   /** What was done last: the choice, or a vector's components in the environment's units; empty before the first step. */
   action: number[];
   /** What that step was rewarded with. */
