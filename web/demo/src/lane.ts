@@ -133,6 +133,7 @@ export class Lane {
     entry.textContent = `policy at ${count(last.trained ?? 0)}: ${text}`;
     entry.toggleAttribute('data-failed', failed);
     const list = this.#root.querySelector('.endings')!;
+    if (list.lastElementChild?.textContent === entry.textContent) return;
     list.append(entry);
     while (list.children.length > ENDINGS) list.firstElementChild!.remove();
   }
