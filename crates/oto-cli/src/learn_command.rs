@@ -299,8 +299,9 @@ fn one(
     let folder = open()?;
     if !command.quiet {
         tell_absent(&mut student, job);
-        tell_refused(&mut student, job);
     }
+    let refused = tell_refused(&mut student, job, command.quiet);
+    let submits = job.teachers.iter().filter(|teacher| teacher.submit).count();
     let bar = bars.add(ProgressBar::new(job.student.steps));
     if command.json || command.quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -340,7 +341,7 @@ fn one(
             eprintln!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
         }
     }
-    if !student.all_submitted() {
+    if !student.all_submitted() && submits > refused {
         let folder = console.folder.path().display();
         eprintln!(
             "{}: not all that was to be submitted is acknowledged; --resume {folder} goes on with it",
@@ -381,8 +382,9 @@ fn check_labels(job: &Job, metrics: &Metrics) -> Result<(), LearnCommandError> {
     }
 }
 
-/// Names the teachers that --submit does not reach.
-fn tell_refused(student: &mut Student, job: &Job) {
+/// Names the teachers that --submit does not reach, unless it is to be quiet; gives how many they are.
+fn tell_refused(student: &mut Student, job: &Job, quiet: bool) -> usize {
+    let mut refused = 0;
     for (link, teacher) in student.links().zip(&job.teachers).filter(|(_, teacher)| teacher.submit) {
         let reason = match teacher.adapter.as_ref().is_some_and(|adapter| *adapter != Adapter::default()) {
             true => "the spaces differ, and the adapter between them is for its answers alone",
@@ -392,8 +394,12 @@ fn tell_refused(student: &mut Student, job: &Job) {
             false => continue,
         };
         let (policy, url) = (&teacher.policy, &teacher.url);
-        eprintln!("teacher {policy} at {url} takes no submissions: {reason}");
+        refused += 1;
+        if !quiet {
+            eprintln!("teacher {policy} at {url} takes no submissions: {reason}");
+        }
     }
+    refused
 }
 
 /// Names the teachers a run begins without.

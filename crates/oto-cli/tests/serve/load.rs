@@ -1,7 +1,7 @@
 //! `oto load` against `oto serve`, with TLS and without.
 
 use crate::program::{ANOTHER, CERTIFICATE, File, KEY, POLICY, Program, welcomed};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use tungstenite::Message;
@@ -59,6 +59,13 @@ fn nonsense(stream: TcpStream) {
             "observation_space": { "kind": "box", "low": [null, null, null, null], "high": [null, null, null, null] },
             "action_space": { "kind": "discrete", "n": 2 },
         }]);
+        let mut head = Vec::new();
+        // A connection that closes with unread bytes takes its answer with it.
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            (&stream).read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
         let body = list.to_string();
         let length = body.len();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
