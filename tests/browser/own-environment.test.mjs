@@ -74,7 +74,7 @@ test('the manual’s game learns, and its greedy curve says so', async () => {
     const script = Object.assign(document.createElement('script'), { type: 'module', textContent: `${code}\nwindow.done = true;` });
     document.body.append(script);
   }, code);
-  await page.waitForFunction(() => window.done, null, { timeout: 60_000 });
+  await page.waitForFunction(() => window.done, null, { timeout: 240_000 });
   const curve = await page.evaluate(() => [...document.body.textContent.matchAll(/(\d+): (-?[\d.]+)/g)].map(([, step, mean]) => [Number(step), Number(mean)]));
   assert.deepEqual(curve.map(([step]) => step), Array.from({ length: 12 }, (_, i) => 500 * (i + 1)));
   assert.ok(Math.max(...curve.map(([, mean]) => mean)) >= 0.8, JSON.stringify(curve));
@@ -101,8 +101,8 @@ test('a network sees every space as gymnasium.spaces.flatten makes it', async ()
       ],
     };
     const trained = async (space, show) => {
-      const student = await oto.Student.create({ env: doors(space, show), algorithm: small, seed: 2, evaluation: { every: 100, episodes: 2 } });
-      const { all } = await trainAll(student, { steps: 200 });
+      const student = await oto.Student.create({ env: doors(space, show), algorithm: { ...small, learningStarts: 20 }, seed: 2, evaluation: { every: 30, episodes: 1 } });
+      const { all } = await trainAll(student, { steps: 60 });
       const outcome = { all, acts: await Promise.all([0, 1, 2].map((door) => student.act(show(door)))), tensors: tensors(await student.save()) };
       student.dispose();
       return outcome;
@@ -134,7 +134,7 @@ test('several choices at once are one action of as many numbers', async () => {
       const make = () => (env = doors(spaces.discrete(3), (door) => door, space)());
       const object = make();
       const student = await oto.Student.create({ env: object, algorithm: small, seed: 1 });
-      await trainAll(student, { steps: 100 });
+      await trainAll(student, { steps: 60 });
       actions[name] = object.actions.map((action) => JSON.stringify(action));
       actions[`${name} greedy`] = [JSON.stringify(await student.act(1))];
       student.dispose();

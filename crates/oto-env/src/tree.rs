@@ -246,9 +246,10 @@ impl SpaceTree {
         match self {
             Self::Discrete { .. } => String::new(),
             Self::MultiDiscrete { .. } | Self::MultiBinary { .. } | Self::Box { .. } => format!("[{number}]"),
-            Self::Dict(parts) => {
-                place_in(parts.iter().map(|(name, part)| (format!("[{name:?}]"), part)), number)
-            }
+            Self::Dict(parts) => place_in(
+                parts.iter().map(|(name, part)| (format!("[{}]", oto_json::write(name)), part)),
+                number,
+            ),
             Self::Tuple(parts) => {
                 place_in(parts.iter().enumerate().map(|(i, part)| (format!("[{i}]"), part)), number)
             }
@@ -403,9 +404,12 @@ impl FromJson for Parts {
     fn from_json(at: At<'_>) -> Result<Self, Failure> {
         let Json::Object(entries) = at.value else { return Vec::from_json(at).map(Self) };
         let fields = at.fields()?;
-        let part = |(name, _): &(String, Json)| Ok((name.clone(), fields.get(name)?));
-        let mut parts: Vec<(String, SpaceTree)> = entries.iter().map(part).collect::<Result<_, Failure>>()?;
-        parts.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut parts: Vec<(String, SpaceTree)> = Vec::new();
+        for (name, _) in entries {
+            // Put in order one by one: a page does without the code of a sort.
+            let at = parts.partition_point(|(other, _)| other < name);
+            parts.insert(at, (name.clone(), fields.get(name)?));
+        }
         Ok(Self(parts))
     }
 }
