@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { launch, root, serveFolder } from './harness.mjs';
+import { PATIENCE, launch, root, serveFolder } from './harness.mjs';
 import { scriptedWorker } from './scripted.mjs';
 
 const POLICIES = [
@@ -25,6 +25,7 @@ after(async () => {
 /** Opens the demo with students that report what the script says; `prepare` meets the page before it loads. */
 async function open(script, { prepare = async () => {}, ...options } = {}) {
   const page = await browser.newPage(options);
+  page.setDefaultTimeout(PATIENCE);
   page.faults = [];
   page.on('pageerror', (error) => page.faults.push(String(error)));
   const worker = { contentType: 'text/javascript', body: scriptedWorker(script) };
@@ -98,7 +99,7 @@ test('what is solved is withdrawn when it is lost, and one lucky evaluation is n
 test('a fall stays on the page while the student goes on to learn', async () => {
   const { page } = await play({ alone: each([20, 20]), taught: each([20, 20, 480]) }, { reducedMotion: 'reduce' });
   const endings = page.locator('[data-lane=taught] .endings li');
-  await endings.filter({ hasText: /^policy at 1,500: fell at 3$/ }).waitFor();
+  await endings.filter({ hasText: /^policy at 1,500: fell at 3$/ }).first().waitFor();
   assert.ok(await endings.last().evaluate((entry) => entry.hasAttribute('data-failed')));
   assert.match(await page.locator('[data-lane=taught] .moment').textContent(), /^Step3 of 500Policyat 1,500/);
   await page.close();

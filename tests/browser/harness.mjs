@@ -14,6 +14,9 @@ import { fileURLToPath } from 'node:url';
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 const { chromium } = createRequire(join(root, 'web/package.json'))('playwright-core');
 
+/** How long anything may take on a machine that is busy with something else, in milliseconds. */
+export const PATIENCE = 120_000;
+
 /** Nothing that the browser would do on its own account, above all no traffic but the tests'. */
 const FLAGS = [
   '--no-sandbox',

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { launch, startServer } from './harness.mjs';
+import { PATIENCE, launch, startServer } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(new URL('../../web/package.json', import.meta.url)).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -31,6 +31,7 @@ afterEach(async () => {
 /** Opens the page in a world; without one the page chooses. */
 async function open(options, world) {
   const opened = await browser.newPage(options);
+  opened.setDefaultTimeout(PATIENCE);
   opened.faults = [];
   opened.on('pageerror', (error) => opened.faults.push(String(error)));
   opened.on('console', (message) => message.type() === 'error' && opened.faults.push(message.text()));

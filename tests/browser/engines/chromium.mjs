@@ -1,11 +1,12 @@
 // Chromium, driven by Playwright over the DevTools protocol.
 
-import { launch } from '../harness.mjs';
+import { PATIENCE, launch } from '../harness.mjs';
 
 /** See `index.mjs`. */
 export async function chromium() {
   const browser = await launch();
   const page = await browser.newPage();
+  page.setDefaultTimeout(PATIENCE);
   const faults = [];
   page.on('pageerror', (error) => faults.push(String(error)));
   return {

@@ -2,7 +2,7 @@
 
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { program, root } from '../harness.mjs';
+import { PATIENCE, program, root } from '../harness.mjs';
 import { heard, listen } from './listen.mjs';
 
 const { default: puppeteer } = createRequire(join(root, 'web/package.json'))('puppeteer-core');
@@ -21,8 +21,10 @@ const PREFERENCES = {
 /** See `index.mjs`. */
 export async function firefox() {
   const executablePath = program('FIREFOX', ['firefox-esr', 'firefox']);
-  const browser = await puppeteer.launch({ browser: 'firefox', executablePath, extraPrefsFirefox: PREFERENCES });
+  const patience = { timeout: PATIENCE, protocolTimeout: PATIENCE };
+  const browser = await puppeteer.launch({ browser: 'firefox', executablePath, extraPrefsFirefox: PREFERENCES, ...patience });
   const [page] = await browser.pages();
+  page.setDefaultTimeout(PATIENCE);
   await page.setViewport({ width: 1280, height: 900 });
   // Firefox reports a connection that fails as an error of the page, too.
   await page.evaluateOnNewDocument(listen);

@@ -11,6 +11,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { PATIENCE } from '../harness.mjs';
 import { chromium } from './chromium.mjs';
 import { firefox } from './firefox.mjs';
 import { webkit } from './webkit.mjs';
@@ -28,11 +29,11 @@ export const ENGINES = [
 
 /** Waits until `f` gives something true in the page, and gives it. */
 export async function until(page, f, argument, what = String(f)) {
-  const end = performance.now() + 60_000;
+  const end = performance.now() + PATIENCE;
   for (;;) {
     const found = await page.evaluate(f, argument);
     if (found) return found;
-    if (performance.now() > end) throw new Error(`not within a minute: ${what}`);
+    if (performance.now() > end) throw new Error(`not within ${PATIENCE} ms: ${what}`);
     await pause(50);
   }
 }

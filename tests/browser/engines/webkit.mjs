@@ -5,14 +5,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
-import { program } from '../harness.mjs';
+import { PATIENCE, program } from '../harness.mjs';
 import { heard, listen } from './listen.mjs';
 
 /** The key of an element's reference, by the standard. */
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf';
-
-/** For the driver to answer, in milliseconds. */
-const START_TIME = 30_000;
 
 /** See `index.mjs`; `locale` is the one that the browser runs in. */
 export async function webkit({ locale }) {
@@ -48,7 +45,7 @@ async function startDriver(children, env) {
   const ready = async () => {
     while (!(await send('GET', '/status').catch(() => undefined))?.ready) await pause(30);
   };
-  const late = pause(START_TIME, undefined, { ref: false }).then(() => {
+  const late = pause(PATIENCE, undefined, { ref: false }).then(() => {
     throw new Error('WebKitWebDriver does not answer');
   });
   await Promise.race([ready(), ended(child, 'WebKitWebDriver'), late]);
@@ -57,7 +54,7 @@ async function startDriver(children, env) {
 
 /** Opens the browser, and wraps its only window. */
 async function startPage(send, stop) {
-  const wanted = { browserName: 'MiniBrowser', timeouts: { script: 120_000 } };
+  const wanted = { browserName: 'MiniBrowser', timeouts: { script: PATIENCE, pageLoad: PATIENCE } };
   const { sessionId } = await send('POST', '/session', { capabilities: { alwaysMatch: wanted } });
   const session = (method, path, body) => send(method, `/session/${sessionId}${path}`, body);
   await session('POST', '/window/rect', { width: 1280, height: 1000 });
