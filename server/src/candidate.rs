@@ -4,11 +4,7 @@
 use crate::ServerError;
 use crate::batcher::Rows;
 use crate::policies::{Policies, Release};
-use oto_policy::{Metadata, Policy, PolicyError};
-use oto_proto::Space;
-
-/// Observations that a candidate has to answer.
-const TRIAL_ROWS: usize = 16;
+use oto_policy::{Metadata, Policy, PolicyError, TRIAL_ROWS, trial};
 
 /// Why a candidate does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +36,4 @@ pub(crate) fn release(policies: &Policies, name: &str, bytes: Vec<u8>) -> Result
     let release = Release { policy, model: Some(bytes), version: 0 };
     policies.fitting(name, &release)?;
     Ok(release)
-}
-
-/// Some observations of a space `[TRIAL_ROWS, width]`: numbers from -1 to 1, as far as they lie inside.
-fn trial(space: &Space) -> Vec<f32> {
-    let row = |row: usize| match space {
-        Space::Discrete { n } => vec![(row as u32 % n) as f32],
-        Space::Box { low, high } => {
-            let number = |i: usize| ((7 * i + 13 * row) % 17) as f32 / 8.0 - 1.0;
-            low.iter().zip(high).enumerate().map(|(i, (low, high))| number(i).max(*low).min(*high)).collect()
-        }
-    };
-    (0..TRIAL_ROWS).flat_map(row).collect()
 }

@@ -5,7 +5,10 @@
 
 use crate::ServerError;
 use crate::candidate::{CandidateError, try_out};
-use crate::policies::{Policies, Release};
+use crate::policies::{Policies, Release, sha256};
+use oto_policy::load::RUN_POLICY;
+use oto_policy::metadata::Normalize;
+use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{Loaded, Metadata, load_file};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -61,8 +64,13 @@ impl Event {
     }
 }
 
-/// What tells that a file was replaced.
-type Stamp = (SystemTime, u64);
+/// What tells that a file was replaced: its checksum, since a replacement may be of the same size and time. Of a file too large for a
+/// policy, time and size.
+#[derive(Clone, PartialEq)]
+enum Stamp {
+    Bytes(String),
+    Large(SystemTime, u64),
+}
 
 /// Watches a folder whose policies are hosted, in a thread that ends when what this gives is dropped.
 ///
@@ -125,25 +133,30 @@ fn stamps(folder: &Path) -> HashMap<PathBuf, Stamp> {
     let mut stamps = HashMap::new();
     for entry in files(folder) {
         let path = entry.path();
-        let inside =
-            if path.is_dir() { files(&path).map(|entry| entry.path()).collect() } else { vec![path] };
+        // Of a run only its policy counts, not what it writes as long as it lasts.
+        let inside = if path.is_dir() { vec![path.join(RUN_POLICY)] } else { vec![path] };
         for path in inside {
-            if let Ok(metadata) = path.metadata()
-                && let Ok(modified) = metadata.modified()
-                && metadata.is_file()
-            {
-                stamps.insert(path, (modified, metadata.len()));
+            if let Some(stamp) = stamp(&path) {
+                stamps.insert(path, stamp);
             }
         }
     }
     stamps
 }
 
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    match oto_policy::load::read(path, MAX_MODEL_BYTES) {
+        Ok(bytes) => Some(Stamp::Bytes(sha256(&bytes))),
+        Err(_) => Some(Stamp::Large(metadata.modified().ok()?, metadata.len())),
+    }
+}
+
 /// The policies, by their metadata or run's file, of which a file changed. A file that is being written has another
 /// name: it is its renaming that counts.
 fn changed(before: &HashMap<PathBuf, Stamp>, now: &HashMap<PathBuf, Stamp>) -> Vec<PathBuf> {
     let different = now.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp));
-    let mut changed: Vec<PathBuf> = different.filter_map(|(path, _)| policy_of(path)).collect();
+    let mut changed: Vec<PathBuf> = different.flat_map(|(path, _)| policies_of(path)).collect();
     changed.sort();
     changed.dedup();
     changed
@@ -160,20 +173,40 @@ fn name_of(path: &Path) -> Option<String> {
 
 /// The name of a model's or metadata's file without its ending.
 fn stem(name: &str) -> Option<&str> {
-    ["json", "policy.pth", "onnx", "safetensors", "zip", "pth"]
-        .iter()
-        .find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))
+    ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))
 }
 
-/// The file by which a policy is loaded that this file is part of.
-fn policy_of(path: &Path) -> Option<PathBuf> {
-    if path.file_name()? == oto_policy::load::RUN_POLICY {
-        return Some(path.to_owned());
+/// The files by which policies are loaded that this file is part of.
+fn policies_of(path: &Path) -> Vec<PathBuf> {
+    if path.file_name().is_some_and(|name| name == RUN_POLICY) {
+        return vec![path.to_owned()];
     }
-    let stem = stem(path.file_name()?.to_str()?)?;
-    let metadata = path.with_file_name(format!("{stem}.json"));
-    let is_policy = std::fs::read(&metadata).is_ok_and(|bytes| Metadata::read(&bytes).is_ok());
-    is_policy.then_some(metadata)
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let metadata = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    metadata.filter(|file| file.extension().is_some_and(|e| e == "json") && is_of(file, path)).collect()
+}
+
+/// Endings of the files of policy `NAME`.
+const ENDINGS: [&str; 8] = ["json", "policy.pth", "onnx", "onnx.data", "safetensors", "zip", "pth", "pkl"];
+
+/// Whether a metadata file is that of a policy which another file is part of: by its name, or because it names it.
+fn is_of(file: &Path, part: &Path) -> bool {
+    let max = oto_policy::metadata::MAX_METADATA_BYTES as u64;
+    let Ok(metadata) = oto_policy::load::read(file, max) else { return false };
+    let Ok(metadata) = Metadata::read(&metadata) else { return false };
+    let (Some(name), Some(stem)) =
+        (part.file_name().and_then(|n| n.to_str()), file.file_stem().and_then(|n| n.to_str()))
+    else {
+        return false;
+    };
+    let own = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
+    let is_own = own.is_some_and(|ending| ENDINGS.contains(&ending));
+    let statistics = match &metadata.normalize {
+        Some(Normalize::File(named)) => named == name,
+        _ => false,
+    };
+    let named = |model: &str| name == model || name.strip_prefix(model) == Some(".data");
+    statistics || is_own || metadata.model.as_deref().is_some_and(named)
 }
 
 fn publish(path: &Path, policies: &Policies) -> Event {

@@ -314,7 +314,13 @@ impl Follower {
         };
         self.version = version;
         let policy = candidate::load(&bytes, &metadata)?;
-        Ok(Some(Loaded { name: self.config.policy.clone(), metadata, policy, model: Some(bytes) }))
+        Ok(Some(Loaded {
+            name: self.config.policy.clone(),
+            metadata,
+            policy,
+            model: Some(bytes),
+            warnings: vec![],
+        }))
     }
 
     fn load_first(&mut self, log: &mut Log) -> Result<Loaded, FollowError> {
@@ -329,7 +335,7 @@ impl Follower {
         let name = self.config.policy.clone();
         let version = self.number(&download);
         self.took(&download, version, log);
-        Ok(Loaded { name, metadata, policy, model: Some(download.bytes) })
+        Ok(Loaded { name, metadata, policy, model: Some(download.bytes), warnings: vec![] })
     }
 
     /// Follows in a thread of its own, which ends when what this gives is dropped. Where `policies` keeps a place for the policy,

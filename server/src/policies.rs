@@ -496,7 +496,7 @@ impl Drop for Teacher {
 
 impl Hosted {
     fn start(
-        Loaded { name, metadata, policy, model }: Loaded,
+        Loaded { name, metadata, policy, model, .. }: Loaded,
         version: u32,
         metrics: Arc<Metrics>,
         hands: &Hands,

@@ -2,10 +2,9 @@
 
 use crate::doors::{DoorError, admin_token};
 use clap::{Args, Subcommand};
-use oto_policy::tensors::MAX_MODEL_BYTES;
+use oto_policy::PolicyError;
+use oto_policy::load::read_model;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Which server, and what to do there.
@@ -74,13 +73,8 @@ pub enum PolicyCommandError {
     #[error(transparent)]
     Door(#[from] DoorError),
     /// The model cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] PolicyError),
     /// The server cannot be asked.
     #[error("cannot ask the server at {address}: {source}")]
     Http {
@@ -124,21 +118,12 @@ impl What {
     }
 }
 
-/// A model, or as much of the file as shows that it is too large for one: the server says so.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Does it, and prints what the server says.
 pub fn policy(options: &PolicyOptions) -> Result<(), PolicyCommandError> {
     let token = admin_token(options.token.as_deref())?;
     let wanted = options.what.wanted();
     let model = match wanted.model {
-        Some(path) => {
-            read(path).map_err(|source| PolicyCommandError::Read { path: path.to_owned(), source })?
-        }
+        Some(path) => read_model(path)?,
         None => Vec::new(),
     };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -169,8 +154,9 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_without_an_end_is_read_as_far_as_a_model_may_go() {
-        assert_eq!(read(Path::new("/dev/zero")).unwrap().len() as u64, MAX_MODEL_BYTES + 1);
+    fn what_is_no_regular_file_is_no_model() {
+        let error = read_model(std::path::Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(error, PolicyError::NoFile { .. }), "{error}");
     }
 
     #[derive(Parser)]

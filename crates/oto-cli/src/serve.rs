@@ -7,7 +7,7 @@ use crate::log::LogOptions;
 use crate::train::{self, TrainError};
 use crate::{stop, submitted};
 use clap::Args;
-use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_folder_with};
+use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_each_with};
 use oto_policy::{Loaded, Metadata, PolicyError, load};
 use oto_server::agent::{Waiting, start};
 use oto_server::dataset::{self, DatasetStore, StoreError};
@@ -43,6 +43,9 @@ pub struct ServeOptions {
     /// Take the newest policies of run folders; without it the best ones
     #[arg(long, requires = "policies", conflicts_with = "watch")]
     pub newest: bool,
+    /// Serve without those of the folder that cannot be loaded, and say which they are, instead of refusing to start
+    #[arg(long, requires = "policies")]
+    pub skip_bad: bool,
     /// Look into this folder so often, in seconds, and publish models that were replaced there
     #[arg(long, value_name = "SECONDS", requires = "policies")]
     pub watch: Option<u32>,
@@ -87,6 +90,9 @@ pub enum ServeError {
     /// A policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Policies of the folder cannot be used.
+    #[error("{}", listed(.0))]
+    Policies(Vec<PolicyError>),
     /// The server's own failure.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -122,6 +128,41 @@ pub enum ServeError {
     /// No runtime.
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
+}
+
+fn listed(errors: &[PolicyError]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// The policies of a folder; the log says which one of each run it is. All that cannot be used are named, and may be left out.
+fn of_folder(folder: &Path, options: &ServeOptions) -> Result<Vec<Loaded>, ServeError> {
+    let run = if options.newest { RUN_NEWEST } else { RUN_POLICY };
+    let loaded = sound(load_each_with(folder, run)?, options.skip_bad)?;
+    for Loaded { name, metadata, warnings, .. } in &loaded {
+        let runs = [folder.join(name), folder.to_owned()];
+        if runs.iter().any(|folder| folder.join(run).is_file()) {
+            info!(policy = name, run = metadata.description, newest = options.newest, "the policy of a run");
+        }
+        warnings.iter().for_each(|warning| warn!(policy = name, "{warning}"));
+    }
+    Ok(loaded)
+}
+
+/// Those that could be loaded. `skip_bad`: the others are left out with a warning.
+fn sound(found: Vec<Result<Loaded, PolicyError>>, skip_bad: bool) -> Result<Vec<Loaded>, ServeError> {
+    let (mut loaded, mut bad) = (Vec::new(), Vec::new());
+    for found in found {
+        match found {
+            Ok(policy) => loaded.push(policy),
+            Err(error) => bad.push(error),
+        }
+    }
+    match bad.is_empty() || skip_bad {
+        true => bad.iter().for_each(|error| warn!(%error, "a policy is left out")),
+        false => return Err(ServeError::Policies(bad)),
+    }
+    Ok(loaded)
 }
 
 /// The site as it was built, carried in the program.
@@ -165,22 +206,9 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
         let policy = load(model, &metadata)?;
         metadata.observation_space = Some(policy.observation_space().clone());
         metadata.action_space = Some(policy.action_space().clone());
-        Ok(Loaded { name: (*name).into(), metadata, policy, model: Some(model.to_vec()) })
+        Ok(Loaded { name: (*name).into(), metadata, policy, model: Some(model.to_vec()), warnings: vec![] })
     });
     loaded.collect()
-}
-
-/// The policies of a folder. The log says which one of each run it is.
-fn of_folder(folder: &Path, newest: bool) -> Result<Vec<Loaded>, PolicyError> {
-    let run = if newest { RUN_NEWEST } else { RUN_POLICY };
-    let loaded = load_folder_with(folder, run)?;
-    for Loaded { name, metadata, .. } in &loaded {
-        let runs = [folder.join(name), folder.to_owned()];
-        if runs.iter().any(|folder| folder.join(run).is_file()) {
-            info!(policy = name, run = metadata.description, newest, "the policy of a run");
-        }
-    }
-    Ok(loaded)
 }
 
 /// A place for the submissions to each of these policies.
@@ -261,12 +289,12 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
                 followed.push(follower);
             }
             if let Some(folder) = folder {
-                loaded.extend(first(of_folder(folder, options.newest)?));
+                loaded.extend(first(of_folder(folder, options)?));
             }
             loaded
         }
         (None, None) => first(bundled()?),
-        (None, Some(folder)) => first(of_folder(folder, options.newest)?),
+        (None, Some(folder)) => first(of_folder(folder, options)?),
     };
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
         return Err(ServeError::Empty(folder.clone()));
@@ -289,7 +317,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         let (first, waiting) = start(&name, job.stages.clone(), make, log)?;
         let metadata = train::metadata(&job, &first);
         let version = first.version;
-        loaded.push((Loaded { name, metadata, policy: first.policy, model: first.model }, version));
+        let loaded_first =
+            Loaded { name, metadata, policy: first.policy, model: first.model, warnings: vec![] };
+        loaded.push((loaded_first, version));
         schools.push(waiting);
     }
     let mut config = ServerConfig::new(Policies::numbered(loaded, &to_come)?);
@@ -347,4 +377,29 @@ async fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketA
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oto_policy::load_each;
+
+    #[test]
+    fn all_policies_that_cannot_be_used_are_named_and_may_be_left_out() {
+        let folder = std::env::temp_dir().join(format!("oto-serve-bad-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        write("good.json", r#"{"kind":"policy","model":"scripted:random","env":"CartPole-v1"}"#);
+        write("a.json", r#"{"kind":"policy","model":"absent.onnx"}"#);
+        write("b.json", r#"{"kind":"policy","model":"../b.onnx"}"#);
+        let error = sound(load_each(&folder).unwrap(), false).map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("absent.onnx") && error.contains("b.json") && error.lines().count() == 2,
+            "{error}"
+        );
+        let names: Vec<_> =
+            sound(load_each(&folder).unwrap(), true).unwrap().into_iter().map(|policy| policy.name).collect();
+        assert_eq!(names, ["good"]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

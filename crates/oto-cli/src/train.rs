@@ -256,7 +256,8 @@ mod tests {
         let mut parts = job.parts("p", None).unwrap();
         let first = OfflineAgent::first(&mut parts).unwrap();
         let (metadata, version) = (metadata(job, &first), first.version);
-        let hosted = Loaded { name: "p".into(), metadata, policy: first.policy, model: first.model };
+        let hosted =
+            Loaded { name: "p".into(), metadata, policy: first.policy, model: first.model, warnings: vec![] };
         let (say, heard) = channel();
         let log = Box::new(move |event| drop(say.send(event)));
         let policies = Policies::numbered(vec![(hosted, version)], &[]).unwrap();

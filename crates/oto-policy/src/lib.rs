@@ -12,19 +12,24 @@
 #![forbid(unsafe_code)]
 
 pub mod ensemble;
+mod facts;
 pub mod load;
 pub mod metadata;
 pub mod network;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pickle;
+mod pickled;
 pub mod scripted;
 mod spaces;
+pub mod statistics;
 mod steps;
 pub mod tensors;
 
-pub use load::{Loaded, load, load_file, load_folder};
+pub use load::{Loaded, load, load_each, load_file, load_folder};
 pub use metadata::Metadata;
+#[cfg(feature = "onnx")]
+pub use onnx::operators;
 pub use scripted::scripted;
 
 use oto_proto::{Action, Space};
@@ -52,6 +57,27 @@ pub trait Policy: Send {
     /// # Errors
     /// If the observations are not `rows` rows, or the model fails.
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError>;
+
+    /// What is odd about it, in sentences for a log.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// How many observations [`trial`] makes.
+pub const TRIAL_ROWS: usize = 16;
+
+/// Some observations of a space, row-major `[TRIAL_ROWS, width]`, that a policy has to answer before it serves: numbers from -1 to 1, as
+/// far as they lie inside.
+pub fn trial(space: &Space) -> Vec<f32> {
+    let row = |row: usize| match space {
+        Space::Discrete { n } => vec![(row as u32 % n) as f32],
+        Space::Box { low, high } => {
+            let number = |i: usize| ((7 * i + 13 * row) % 17) as f32 / 8.0 - 1.0;
+            low.iter().zip(high).enumerate().map(|(i, (low, high))| number(i).max(*low).min(*high)).collect()
+        }
+    };
+    (0..TRIAL_ROWS).flat_map(row).collect()
 }
 
 /// One named output of a model.
@@ -77,6 +103,12 @@ pub fn action<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
 /// Why a policy could not be loaded or could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
+    /// A name of something else than a file, such as a pipe.
+    #[error("{path} is not a regular file", path = path.display())]
+    NoFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// A file could not be read.
     #[error("cannot read {path}: {source}", path = path.display())]
     Read {
@@ -117,12 +149,14 @@ pub enum PolicyError {
         reason: String,
     },
     /// The graph uses an operator that is not run here.
-    #[error("the operator {operator} (node {node:?}) is not supported")]
+    #[error("the operator {operator} (node {node:?}) is not supported{what}")]
     UnsupportedOperator {
         /// The operator, as ONNX calls it.
         operator: String,
         /// The name of the node.
         node: String,
+        /// Which use of it, if others are: " in operator set 8", " with ceil_mode = 1".
+        what: String,
     },
     /// A readable model that is no policy of a known form.
     #[error("not a policy this build can run: {0}")]

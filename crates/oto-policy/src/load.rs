@@ -4,10 +4,12 @@
 //! the `policy.safetensors` of a run, which says itself what it is and has the name of the run's folder.
 
 use crate::ensemble::{self, Members};
-use crate::metadata::MAX_METADATA_BYTES;
+use crate::facts::Hints;
+use crate::metadata::{MAX_METADATA_BYTES, Normalize};
 use crate::network::Network;
+use crate::statistics::{MAX_STATISTICS_BYTES, Statistics};
 use crate::tensors::{MAX_MODEL_BYTES, from_safetensors, from_zip, own_metadata};
-use crate::{Metadata, Policy, PolicyError, scripted};
+use crate::{Metadata, Policy, PolicyError, TRIAL_ROWS, scripted, trial};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,10 @@ pub struct Loaded {
     pub metadata: Metadata,
     /// The policy itself.
     pub policy: Box<dyn Policy>,
-    /// The bytes it was loaded from; a scripted policy has none.
+    /// The bytes it was loaded from, with those of other files that they name; a scripted policy has none.
     pub model: Option<Vec<u8>>,
+    /// What is odd about it, in sentences for a log.
+    pub warnings: Vec<String>,
 }
 
 /// Endings that a model beside `NAME.json` may have, in the order they are looked for.
@@ -44,13 +48,15 @@ pub fn load(model: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, Policy
     }
     if model.starts_with(b"PK") {
         let mut metadata = metadata.clone();
-        let dict = from_zip(model, &mut metadata)?;
-        return Ok(Box::new(Network::new(&dict, &metadata)?));
+        let (dict, hints) = from_zip(model, &mut metadata)?;
+        return Ok(Box::new(Network::new(&dict, &metadata, hints)?));
     }
     // A safetensors file begins with the length of its JSON header, eight bytes.
     if model.get(8) == Some(&b'{') {
         let own = own_metadata(model)?;
-        return Ok(Box::new(Network::new(&from_safetensors(model)?, own.as_ref().unwrap_or(metadata))?));
+        let hints = Hints { activation_known: own.is_some(), ..Hints::default() };
+        let metadata = own.as_ref().unwrap_or(metadata);
+        return Ok(Box::new(Network::new(&from_safetensors(model)?, metadata, hints)?));
     }
     if let Some(old) = old_format(model) {
         return Err(PolicyError::Unsupported(format!("{old}; save it anew with a current version")));
@@ -89,12 +95,12 @@ pub fn load_file(path: &Path) -> Result<Loaded, PolicyError> {
 pub(crate) fn load_member(path: &Path, members: &mut Members) -> Result<Loaded, PolicyError> {
     let is_metadata = path.extension().is_some_and(|e| e == "json");
     let sidecar = if is_metadata { Some(path.to_owned()) } else { metadata_beside(path) };
-    let mut metadata = Metadata::default();
+    let (mut metadata, mut warnings) = (Metadata::default(), Vec::new());
     if let Some(sidecar) = &sidecar {
         let bytes = read(sidecar, MAX_METADATA_BYTES as u64)?;
         metadata = Metadata::read(&bytes).map_err(within(sidecar))?;
     }
-    let (policy, model) = match metadata.model.as_deref() {
+    let (mut policy, model) = match metadata.model.as_deref() {
         _ if is_metadata && metadata.ensemble.is_some() => {
             (ensemble::load(path, &metadata, members).map_err(within(path))?, None)
         }
@@ -103,14 +109,105 @@ pub(crate) fn load_member(path: &Path, members: &mut Members) -> Result<Loaded, 
         }
         _ => {
             let file = if is_metadata { model_beside(path, &metadata)? } else { path.to_owned() };
-            let model = read(&file, MAX_MODEL_BYTES)?;
-            metadata = own_metadata(&model).map_err(within(&file))?.unwrap_or(metadata);
+            let model = read_model(&file)?;
+            match own_metadata(&model).map_err(within(&file))? {
+                Some(own) => metadata = own,
+                None => statistics(&file, &model, &mut metadata, &mut warnings)?,
+            }
             (load(&model, &metadata).map_err(within(&file))?, Some(model))
         }
     };
+    // A model may load and still give what is no action.
+    let observations = trial(policy.observation_space());
+    policy.act(&observations, TRIAL_ROWS, &mut Vec::new()).map_err(within(path))?;
+    warnings.extend_from_slice(policy.warnings());
     metadata.observation_space = Some(policy.observation_space().clone());
     metadata.action_space = Some(policy.action_space().clone());
-    Ok(Loaded { name: name_of(sidecar.as_deref().unwrap_or(path)), metadata, policy, model })
+    Ok(Loaded { name: name_of(sidecar.as_deref().unwrap_or(path)), metadata, policy, model, warnings })
+}
+
+/// Reads a model's file, with the weights that it keeps in other files of its folder.
+///
+/// # Errors
+/// If a file cannot be read, is too large or is not whole.
+pub fn read_model(path: &Path) -> Result<Vec<u8>, PolicyError> {
+    let model = read(path, MAX_MODEL_BYTES)?;
+    match is_onnx(&model).then(|| inline(path, &model)).transpose()?.flatten() {
+        Some(whole) => Ok(whole),
+        None => Ok(model),
+    }
+}
+
+fn is_onnx(model: &[u8]) -> bool {
+    !model.starts_with(b"PK") && model.get(8) != Some(&b'{')
+}
+
+#[cfg(feature = "onnx")]
+fn inline(path: &Path, model: &[u8]) -> Result<Option<Vec<u8>>, PolicyError> {
+    let beside = |name: &str| read(&path.with_file_name(name), MAX_MODEL_BYTES);
+    crate::onnx::external::inline(model, beside).map_err(within(path))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn inline(_: &Path, _: &[u8]) -> Result<Option<Vec<u8>>, PolicyError> {
+    Ok(None)
+}
+
+/// Reads the statistics with which a model's observations are normalised. A file of them that lies beside it is not passed over
+/// without a word.
+fn statistics(
+    model: &Path,
+    bytes: &[u8],
+    metadata: &mut Metadata,
+    warnings: &mut Vec<String>,
+) -> Result<(), PolicyError> {
+    let refused = |message: String| within(model)(PolicyError::Metadata(message));
+    match &metadata.normalize {
+        Some(Normalize::File(name)) if is_plain(name) => {
+            let path = model.with_file_name(name);
+            let file = read(&path, MAX_STATISTICS_BYTES)?;
+            metadata.statistics = Statistics::read(&file).map_err(within(&path))?;
+            if metadata.statistics.is_none() {
+                metadata.normalize = Some(Normalize::Has(false));
+            }
+            Ok(())
+        }
+        Some(Normalize::File(name)) => {
+            Err(refused(format!("\"normalize\" names a file beside it, got {name:?}")))
+        }
+        Some(Normalize::Has(false)) => Ok(()),
+        Some(Normalize::Has(true)) => {
+            Err(refused("\"normalize\" names a file, or is false; got true".into()))
+        }
+        None => {
+            let found = statistics_beside(model).filter(|_| metadata.statistics.is_none());
+            let Some(found) = found else { return Ok(()) };
+            let message = format!(
+                "{found:?} lies beside it: declare \"normalize\": {found:?} to normalise observations with it, or \"normalize\": false"
+            );
+            if !is_onnx(bytes) {
+                return Err(refused(message));
+            }
+            warnings.push(message);
+            Ok(())
+        }
+    }
+}
+
+/// The first file of statistics in a model's folder, by its name: one with "normalize" in it, or the model's own.
+fn statistics_beside(model: &Path) -> Option<String> {
+    let own = model.with_extension("pkl");
+    let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let names = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        name.ends_with(".pkl") && (name.contains("normalize") || path.file_name() == own.file_name())
+    });
+    names.min()?.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// Whether a name is that of a file, without a folder.
+pub(crate) fn is_plain(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
 }
 
 /// A file's name without its extension; a run's policy is called what its folder is called.
@@ -121,36 +218,50 @@ fn name_of(path: &Path) -> String {
     is_run.then(folder).flatten().unwrap_or_else(stem)
 }
 
-/// Loads every policy of a folder, each by its metadata file, in the order of their names, and the policies of runs: the
-/// folder's own if it is a run's, and those of the runs in it. Other JSON files are passed over.
+/// Loads every policy of a folder, as [`load_each`].
 ///
 /// # Errors
 /// If the folder cannot be read, or one of its policies cannot be loaded: better none than a silent gap.
 pub fn load_folder(folder: &Path) -> Result<Vec<Loaded>, PolicyError> {
-    load_folder_with(folder, RUN_POLICY)
+    load_each(folder)?.into_iter().collect()
 }
 
-/// [`load_folder`], where a run's policy is the file of this name: [`RUN_POLICY`] or [`RUN_NEWEST`]. A run without a newest
+/// Loads every policy of a folder, each by its metadata file, in the order of their names, and the policies of runs: the
+/// folder's own if it is a run's, and those of the runs in it. Other JSON files are passed over. What cannot be loaded is an error
+/// among them.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn load_each(folder: &Path) -> Result<Vec<Result<Loaded, PolicyError>>, PolicyError> {
+    load_each_with(folder, RUN_POLICY)
+}
+
+/// [`load_each`], where a run's policy is the file of this name: [`RUN_POLICY`] or [`RUN_NEWEST`]. A run without a newest
 /// policy has its best one for it.
 ///
 /// # Errors
-/// As [`load_folder`].
-pub fn load_folder_with(folder: &Path, run: &str) -> Result<Vec<Loaded>, PolicyError> {
+/// As [`load_each`].
+pub fn load_each_with(folder: &Path, run: &str) -> Result<Vec<Result<Loaded, PolicyError>>, PolicyError> {
     let of_run =
         |folder: &Path| [run, RUN_POLICY].map(|name| folder.join(name)).into_iter().find(|p| p.is_file());
     let unreadable = |source| PolicyError::Read { path: folder.to_owned(), source };
-    let mut files = Vec::new();
+    let (mut files, mut found) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|e| e == "json") && path.is_file() && is_policy(&path)? {
-            files.push(path);
+        if path.extension().is_some_and(|e| e == "json") && path.is_file() {
+            match is_policy(&path) {
+                Ok(true) => files.push(path),
+                Ok(false) => {}
+                Err(error) => found.push(Err(error)),
+            }
         } else {
             files.extend(of_run(&path));
         }
     }
     files.extend(of_run(folder).filter(|own| metadata_beside(own).is_none()));
     files.sort();
-    files.iter().map(|path| load_file(path)).collect()
+    found.extend(files.iter().map(|path| load_file(path)));
+    Ok(found)
 }
 
 fn is_policy(path: &Path) -> Result<bool, PolicyError> {
@@ -188,9 +299,8 @@ fn metadata_beside(model: &Path) -> Option<PathBuf> {
 /// The model that a metadata file names, or else the first that has its name.
 fn model_beside(path: &Path, metadata: &Metadata) -> Result<PathBuf, PolicyError> {
     if let Some(model) = &metadata.model {
-        let plain = Path::new(model).file_name().is_some_and(|name| name == model.as_str());
         let refused = || PolicyError::Metadata(format!("\"model\" names a file beside it, got {model:?}"));
-        return if plain { Ok(path.with_file_name(model)) } else { Err(within(path)(refused())) };
+        return if is_plain(model) { Ok(path.with_file_name(model)) } else { Err(within(path)(refused())) };
     }
     let candidates = ENDINGS.map(|ending| path.with_extension(ending));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
@@ -204,9 +314,12 @@ fn within(path: &Path) -> impl Fn(PolicyError) -> PolicyError {
     move |source| PolicyError::In { path: path.clone(), source: Box::new(source) }
 }
 
-/// Reads a file of at most `max` bytes.
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, PolicyError> {
+/// Reads a regular file of at most `max` bytes. Opening anything else, such as a pipe, could take for ever.
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, PolicyError> {
     let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(PolicyError::NoFile { path: path.to_owned() });
+    }
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -1,6 +1,7 @@
 //! The JSON beside a model: who trained it where, and what it observes and does.
 
 use crate::PolicyError;
+use crate::statistics::Statistics;
 use oto_proto::Space;
 use oto_rl::convolution::Convolution;
 use oto_rl::mlp::Activation;
@@ -8,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 /// The largest metadata file, in bytes.
 pub const MAX_METADATA_BYTES: usize = 1 << 20;
+
+/// Where a policy's statistics of observations are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Normalize {
+    /// In this file.
+    File(String),
+    /// `false`: it has none.
+    Has(bool),
+}
 
 /// What is known about a policy. Everything is optional but the kind; what a model needs and its file does not hold is
 /// asked for when it is loaded.
@@ -43,6 +54,19 @@ pub struct Metadata {
     /// The activation of the hidden layers, where it is not the algorithm's default and the model does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
+    /// Of an ONNX graph: whether its actions go from -1 to 1 and are to be scaled to the bounds of the action space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_actions: Option<bool>,
+    /// Of an ARS policy's tensors: whether its answer is a tanh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub squash_output: Option<bool>,
+    /// The file beside this one with the statistics of Stable-Baselines3's `VecNormalize`, with which observations are normalised
+    /// first; or `false`: what such a file beside it says is in the model already, or not meant for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// What that file says, filled in when it is loaded; or declared here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
     /// The sizes of oto's own convolutions, where its network sees images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub convolution: Option<Convolution>,
@@ -78,12 +102,12 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// The declared or implied activation of hidden layers.
-    pub(crate) fn hidden_activation(&self) -> Option<Activation> {
+    /// The declared or implied activation of hidden layers. `squashed`: a tanh follows the last layer.
+    pub(crate) fn hidden_activation(&self, squashed: bool) -> Option<Activation> {
         let implied = || {
             let has = |name: &str| self.ops.iter().any(|op| op == name);
             match (has("Relu"), has("Tanh")) {
-                (true, false) => Some(Activation::Relu),
+                (true, tanh) => (!tanh || squashed).then_some(Activation::Relu),
                 (false, true) => Some(Activation::Tanh),
                 _ => None,
             }

@@ -2,7 +2,7 @@
 //!
 //! | tensors | algorithms | hidden | answer |
 //! | --- | --- | --- | --- |
-//! | `mlp_extractor.policy_net.N`, `action_net` | PPO, A2C, TRPO, MaskablePPO | tanh | largest logit; with `log_std` the mean, clipped |
+//! | `mlp_extractor.shared_net.N`, `mlp_extractor.policy_net.N`, `action_net` | PPO, A2C, TRPO, MaskablePPO | tanh | largest logit; with `log_std` the mean, clipped |
 //! | `actor.latent_pi.N`, `actor.mu` | SAC, TQC | relu | tanh of the mean, scaled to the action range |
 //! | `actor.mu.N` | TD3, DDPG | relu | tanh, scaled to the action range |
 //! | `q_net.q_net.N` | DQN | relu | largest value |
@@ -13,6 +13,7 @@
 //!
 //! oto's own may see images: convolutions `policy.eye.N` or `mean.eye.N` before the layers, whose sizes the metadata give.
 
+use crate::facts::Hints;
 use crate::spaces::{self, ActionShape, Input};
 use crate::steps::Steps;
 use crate::tensors::{StateDict, Tensor};
@@ -71,16 +72,21 @@ enum Head {
 }
 
 /// Stable-Baselines3 clips the mean to this under generalised state-dependent exploration (`sac/policies.py`,
-/// `clip_mean`); the file does not say if it was changed.
+/// `clip_mean`), if a model zip does not say otherwise.
 const SDE_CLIP_MEAN: f32 = 2.0;
 
 impl Network {
     /// Recognises the policy in `dict`.
     ///
     /// # Errors
-    /// If the layout is not known, its layers do not fit, or `metadata` contradict it or lack what it needs.
-    pub fn new(dict: &StateDict, metadata: &Metadata) -> Result<Self, PolicyError> {
-        Self::of(recognise(dict, metadata)?, metadata)
+    /// If the layout is not known, its layers do not fit, a tensor is left over, or `metadata` contradict it or lack what it needs.
+    pub(crate) fn new(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Self, PolicyError> {
+        let parts = recognise(dict, metadata, hints)?;
+        unused(dict, &parts)?;
+        if !hints.activation_known {
+            declared(&parts, metadata)?;
+        }
+        Self::of(parts, metadata)
     }
 
     /// The network that an oto student or teacher acts with: a preference for each choice where `metadata` declare a discrete
@@ -92,7 +98,7 @@ impl Network {
         Self::with(network.clone(), own_head(metadata), metadata)
     }
 
-    fn of(Parts { eye, layers, head }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
+    fn of(Parts { eye, layers, head, .. }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
         let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
         let widest = layers.iter().map(|layer| layer.bias.len()).max().unwrap_or(0);
         if widest > MAX_WIDTH {
@@ -252,16 +258,66 @@ struct Parts {
     eye: Option<Eye>,
     layers: Vec<Layer>,
     head: Head,
+    /// Names that begin so are computed with.
+    used: Vec<String>,
+    /// Names that begin so are of no use for an action.
+    idle: &'static [&'static str],
 }
 
 impl Parts {
     /// A network that sees no images.
-    fn new(layers: Vec<Layer>, head: Head) -> Self {
-        Self { eye: None, layers, head }
+    fn new(layers: Vec<Layer>, head: Head, used: &[&str], idle: &'static [&'static str]) -> Self {
+        Self { eye: None, layers, head, used: used.iter().map(|name| (*name).into()).collect(), idle }
     }
 }
 
-fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError> {
+/// No tensor is left over: each is computed with, or is known to be of no use for an action.
+fn unused(dict: &StateDict, parts: &Parts) -> Result<(), PolicyError> {
+    let is_of = |name: &str, prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| prefix.ends_with('.') || rest.is_empty() || rest.starts_with('.'))
+    };
+    let known = |name: &str| {
+        parts.used.iter().any(|prefix| is_of(name, prefix))
+            || parts.idle.iter().any(|prefix| is_of(name, prefix))
+    };
+    let left: Vec<_> = dict.keys().filter(|name| !known(name)).collect();
+    match left.as_slice() {
+        [] => Ok(()),
+        left => Err(PolicyError::Unsupported(format!(
+            "{} of its tensors have no known place in the network, the first are {:?}; export it to ONNX",
+            left.len(),
+            &left[..left.len().min(4)]
+        ))),
+    }
+}
+
+/// What tensors alone do not show has to be declared.
+fn declared(parts: &Parts, metadata: &Metadata) -> Result<(), PolicyError> {
+    let squashed = matches!(parts.head, Head::Squashed(_));
+    let layers = parts.layers.len();
+    let (observation, action) = spaces::declared(metadata);
+    let mut absent = Vec::new();
+    if observation.is_none() {
+        absent.push("\"observation_space\"");
+    }
+    if action.is_none() && metadata.action_range().is_none() {
+        absent.push("\"action_space\"");
+    }
+    if layers > 1 && metadata.hidden_activation(squashed).is_none() {
+        absent.push("\"activation\" (\"tanh\" or \"relu\")");
+    }
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let used = parts.used.join(", ");
+    Err(PolicyError::Metadata(format!(
+        "a file of tensors alone ({used}) shows neither spaces nor activation: declare {}",
+        absent.join(" and ")
+    )))
+}
+
+fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Parts, PolicyError> {
     use Activation::{Identity, Relu, Tanh};
     let has = |name: &str| dict.contains_key(name);
     let starts = |prefix: &str| dict.keys().find(|name| name.starts_with(prefix));
@@ -277,52 +333,76 @@ fn recognise(dict: &StateDict, metadata: &Metadata) -> Result<Parts, PolicyError
             return Err(PolicyError::Unsupported(format!("{what} (tensor {name:?}); export it to ONNX")));
         }
     }
-    let hidden = |default| metadata.hidden_activation().unwrap_or(default);
+    let hidden = |default, squashed| metadata.hidden_activation(squashed).unwrap_or(default);
     let read = |prefix: &str, activation| layers(dict, prefix, activation);
     let last = |name: &str| layer(dict, name, Identity).map(|layer| vec![layer]);
     if has("action_net.weight") {
-        let mut layers = read("mlp_extractor.policy_net.", hidden(Tanh))?;
+        if hints.squash.or(metadata.squash_output) == Some(true) {
+            let message = "a model with squash_output, whose answer is a tanh; export it to ONNX";
+            return Err(PolicyError::Unsupported(message.into()));
+        }
+        // Up to Stable-Baselines3 1.7, actor and critic could share layers.
+        let shared = starts("mlp_extractor.shared_net.").is_some();
+        let mut layers = read("mlp_extractor.shared_net.", hidden(Tanh, false))?;
+        layers.extend(read("mlp_extractor.policy_net.", hidden(Tanh, false))?);
         layers.extend(last("action_net")?);
         let head = if has("log_std") { Head::Mean } else { Head::Choices("logits") };
-        return Ok(Parts::new(layers, head));
+        let used = ["action_net", "mlp_extractor.policy_net.", "mlp_extractor.shared_net."];
+        let idle = &["log_std", "mlp_extractor.value_net.", "value_net", "vf_features_extractor."];
+        return Ok(Parts::new(layers, head, if shared { &used } else { &used[..2] }, idle));
     }
     if has("actor.mu.weight") || (has("actor.mu.0.weight") && starts("actor.latent_pi.").is_some()) {
-        let mut layers = read("actor.latent_pi.", hidden(Relu))?;
+        let mut layers = read("actor.latent_pi.", hidden(Relu, true))?;
         let sde = has("actor.mu.0.weight");
         layers.extend(last(if sde { "actor.mu.0" } else { "actor.mu" })?);
-        return Ok(Parts::new(layers, Head::Squashed(if sde { SDE_CLIP_MEAN } else { f32::MAX })));
+        let clip = hints.clip_mean.unwrap_or(SDE_CLIP_MEAN);
+        // Stable-Baselines3 clips if the bound is above zero.
+        let head = Head::Squashed(if sde && clip > 0.0 { clip } else { f32::MAX });
+        let used = ["actor.latent_pi.", if sde { "actor.mu.0" } else { "actor.mu" }];
+        return Ok(Parts::new(layers, head, &used, &["actor.log_std", "critic.", "critic_target."]));
     }
-    let open = |prefix: &str| {
-        let mut layers = read(prefix, hidden(Relu))?;
+    let open = |prefix: &str, squashed| {
+        let mut layers = read(prefix, hidden(Relu, squashed))?;
         if let Some(last) = layers.last_mut() {
             last.activation = Identity;
         }
         Ok(layers)
     };
     if starts("actor.mu.").is_some() {
-        return Ok(Parts::new(open("actor.mu.")?, Head::Squashed(f32::MAX)));
+        let idle = &["actor_target.", "critic.", "critic_target."];
+        return Ok(Parts::new(open("actor.mu.", true)?, Head::Squashed(f32::MAX), &["actor.mu."], idle));
     }
     if starts("q_net.q_net.").is_some() {
-        return Ok(Parts::new(open("q_net.q_net.")?, Head::Choices("q_values")));
+        let (layers, idle) = (open("q_net.q_net.", false)?, &["q_net_target."]);
+        return Ok(Parts::new(layers, Head::Choices("q_values"), &["q_net.q_net."], idle));
     }
     if starts("quantile_net.quantile_net.").is_some() {
-        let layers = open("quantile_net.quantile_net.")?;
+        let layers = open("quantile_net.quantile_net.", false)?;
         let head = Head::Quantiles(quantiles(&layers, metadata)?);
-        return Ok(Parts::new(layers, head));
+        return Ok(Parts::new(layers, head, &["quantile_net.quantile_net."], &["quantile_net_target."]));
     }
     if starts("action_net.").is_some() {
-        let layers = open("action_net.")?;
         let discrete = matches!(spaces::declared(metadata).1, Some(Space::Discrete { .. }));
-        // `sb3_contrib/ars/policies.py`: the linear policy is clipped, the others end in a tanh.
-        let head = match layers.len() {
+        let layers = open("action_net.", !discrete)?;
+        // `sb3_contrib/ars/policies.py`: the linear policy is clipped, the others end in a tanh unless they were told otherwise.
+        let usual = (hints.all_known || layers.len() == 1).then_some(layers.len() > 1);
+        let head = match hints.squash.or(metadata.squash_output).or(usual) {
             _ if discrete => Head::Choices("logits"),
-            1 => Head::Mean,
-            _ => Head::Squashed(f32::MAX),
+            Some(true) => Head::Squashed(f32::MAX),
+            Some(false) => Head::Mean,
+            None => {
+                let message =
+                    "tensors of ARS do not show whether a tanh follows them: declare \"squash_output\"";
+                return Err(PolicyError::Metadata(message.into()));
+            }
         };
-        return Ok(Parts::new(layers, head));
+        return Ok(Parts::new(layers, head, &["action_net."], &[]));
     }
-    let own =
-        |prefix: &str, head| Ok(Parts { eye: eye(dict, prefix, metadata)?, layers: open(prefix)?, head });
+    let own = |prefix: &str, head| {
+        let layers = open(prefix, matches!(head, Head::Squashed(_)))?;
+        let parts = Parts::new(layers, head, &[prefix], &[]);
+        Ok(Parts { eye: eye(dict, prefix, metadata)?, ..parts })
+    };
     if starts("mean.").is_some() {
         return own("mean.", Head::Mean);
     }

@@ -1,8 +1,10 @@
-//! Reads the pickle inside a file that `torch.save` wrote: as much of the pickle machine as a state dict needs.
+//! Reads pickles: the one inside a file that `torch.save` wrote, and those of Gymnasium's spaces and of `VecNormalize`.
 //!
-//! A pickle is a program, so nothing is called here: a call is kept as data, and only the calls that rebuild a tensor
-//! are understood. Values are nodes in one list and refer to each other by their place in it, so that a pickle which
+//! A pickle is a program, so nothing is called here: a call is kept as data, and [`crate::pickled`] and this file understand
+//! the calls that rebuild tensors, arrays and spaces. Values are nodes in one list and refer to each other by their place in it, so that a pickle which
 //! nests references to references takes no more memory than its length. Opcodes: CPython's `Lib/pickletools.py`.
+
+use std::collections::HashMap;
 
 /// One tensor of a state dict: where its numbers lie.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,43 +31,52 @@ const MAX_TENSORS: usize = 1 << 14;
 /// The most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 8;
 
-/// A place in [`Machine::nodes`].
-type Id = usize;
+/// A place in [`Pickle::nodes`].
+pub(crate) type Id = usize;
 
 #[derive(Debug)]
-enum Node {
-    /// A value that no tensor needs.
+pub(crate) enum Node<'a> {
+    /// A value of no kind that is needed here.
     Other,
+    None,
+    Bool(bool),
     Int(i64),
+    Float(f64),
     Text(String),
+    Bytes(&'a [u8]),
     /// A class or function, `module name`.
     Global(String),
-    Tuple(Vec<Id>),
+    /// A tuple or a list.
+    Row(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Call(Id, Id),
     Persistent(Id),
 }
 
+/// What a pickle holds.
+#[derive(Default)]
+pub(crate) struct Pickle<'a> {
+    nodes: Vec<Node<'a>>,
+    /// What an object was given after it was made.
+    states: HashMap<Id, Id>,
+    /// The whole.
+    pub top: Id,
+}
+
 struct Machine<'a> {
     rest: &'a [u8],
-    nodes: Vec<Node>,
+    pickle: Pickle<'a>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: Vec<Option<Id>>,
 }
 
-/// The tensors of the state dict that `pickle` holds, in its order.
-pub(crate) fn read_state_dict(pickle: &[u8]) -> Result<Vec<TensorRef>, String> {
-    let mut machine = Machine { rest: pickle, nodes: vec![], stack: vec![], marks: vec![], memo: vec![] };
-    let top = machine.run()?;
-    let Node::Dict(items) = &machine.nodes[top] else {
-        return Err("expected a dictionary of tensors".into());
-    };
-    if items.len() > MAX_TENSORS {
-        return Err(format!("a state dict has at most {MAX_TENSORS} tensors, this one has {}", items.len()));
-    }
-    let tensors = items.iter().filter_map(|(key, value)| machine.tensor(*key, *value).transpose());
-    tensors.collect()
+/// Reads a pickle.
+pub(crate) fn read(pickle: &[u8]) -> Result<Pickle<'_>, String> {
+    let pickled = Pickle::default();
+    let mut machine = Machine { rest: pickle, pickle: pickled, stack: vec![], marks: vec![], memo: vec![] };
+    machine.pickle.top = machine.run()?;
+    Ok(machine.pickle)
 }
 
 impl<'a> Machine<'a> {
@@ -76,10 +87,20 @@ impl<'a> Machine<'a> {
                 b'.' => return self.pop(),
                 0x80 => self.take(1).map(drop)?,
                 0x95 => self.take(8).map(drop)?,
-                b'N' | 0x88 | 0x89 | b']' => self.push(Node::Other),
-                b'G' => {
-                    self.take(8)?;
+                b'N' => self.push(Node::None),
+                0x88 => self.push(Node::Bool(true)),
+                0x89 => self.push(Node::Bool(false)),
+                b']' => self.push(Node::Row(vec![])),
+                // Sets.
+                0x8f => self.push(Node::Other),
+                0x90 => self.pop_marked().map(drop)?,
+                0x91 => {
+                    self.pop_marked()?;
                     self.push(Node::Other);
+                }
+                b'G' => {
+                    let float = self.take(8)?.try_into().map(f64::from_be_bytes).map_err(|_| short())?;
+                    self.push(Node::Float(float));
                 }
                 b'J' => {
                     let int = self.take(4)?.try_into().map(i32::from_le_bytes).map_err(|_| short())?;
@@ -102,25 +123,47 @@ impl<'a> Machine<'a> {
                     let length = self.byte()?;
                     self.text(length.into())?;
                 }
+                0x8d => {
+                    let length = self.u64()?;
+                    self.text(length)?;
+                }
+                b'C' | b'U' => {
+                    let length = self.byte()?;
+                    self.bytes(length.into())?;
+                }
+                b'B' | b'T' => {
+                    let length = self.u32()?;
+                    self.bytes(length as usize)?;
+                }
+                0x8e | 0x96 => {
+                    let length = self.u64()?;
+                    self.bytes(length)?;
+                }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
                     self.push(Node::Global(format!("{module} {name}")));
                 }
                 0x93 => self.stack_global()?,
                 b'}' => self.push(Node::Dict(vec![])),
-                b')' => self.push(Node::Tuple(vec![])),
+                b')' => self.push(Node::Row(vec![])),
                 b'(' => self.marks.push(self.stack.len()),
                 b't' => {
                     let items = self.pop_marked()?;
-                    self.push(Node::Tuple(items));
+                    self.push(Node::Row(items));
                 }
                 0x85..=0x87 => {
                     let at = self.stack.len().checked_sub(usize::from(opcode) - 0x84).ok_or_else(empty)?;
                     let items = self.stack.split_off(at);
-                    self.push(Node::Tuple(items));
+                    self.push(Node::Row(items));
                 }
-                b'a' => self.pop().map(drop)?,
-                b'e' => self.pop_marked().map(drop)?,
+                b'a' => {
+                    let item = self.pop()?;
+                    self.append(&[item])?;
+                }
+                b'e' => {
+                    let items = self.pop_marked()?;
+                    self.append(&items)?;
+                }
                 b's' => {
                     let (value, key) = (self.pop()?, self.pop()?);
                     self.insert(&[key, value])?;
@@ -129,9 +172,24 @@ impl<'a> Machine<'a> {
                     let items = self.pop_marked()?;
                     self.insert(&items)?;
                 }
-                // The attributes of an object, such as a state dict's version numbers: not needed.
-                b'b' => self.pop().map(drop)?,
-                b'R' => self.reduce()?,
+                // The attributes of an object.
+                b'b' => {
+                    let state = self.pop()?;
+                    let object = *self.stack.last().ok_or_else(empty)?;
+                    self.pickle.states.insert(object, state);
+                }
+                // A function that is called, and a class of which an object is made.
+                b'R' | 0x81 => self.reduce()?,
+                0x92 => {
+                    self.pop()?;
+                    self.reduce()?;
+                }
+                b'0' => self.pop().map(drop)?,
+                b'1' => self.pop_marked().map(drop)?,
+                b'2' => {
+                    let top = *self.stack.last().ok_or_else(empty)?;
+                    self.stack.push(top);
+                }
                 b'Q' => {
                     let id = self.pop()?;
                     self.push(Node::Persistent(id));
@@ -153,7 +211,9 @@ impl<'a> Machine<'a> {
                     let slot = self.u32()?;
                     self.recall(slot as usize)?;
                 }
-                other => return Err(format!("opcode {other:#04x} is none that a state dict needs")),
+                other => {
+                    return Err(format!("the pickle has the opcode {other:#04x}, which is not read here"));
+                }
             }
         }
     }
@@ -172,6 +232,11 @@ impl<'a> Machine<'a> {
         self.take(4)?.try_into().map(u32::from_le_bytes).map_err(|_| short())
     }
 
+    fn u64(&mut self) -> Result<usize, String> {
+        let length = self.take(8)?.try_into().map(u64::from_le_bytes).map_err(|_| short())?;
+        usize::try_from(length).map_err(|_| short())
+    }
+
     fn line(&mut self) -> Result<String, String> {
         let end = self.rest.iter().position(|b| *b == b'\n').ok_or_else(short)?;
         let line = String::from_utf8_lossy(self.take(end)?).into_owned();
@@ -182,6 +247,12 @@ impl<'a> Machine<'a> {
     fn text(&mut self, length: usize) -> Result<(), String> {
         let text = String::from_utf8_lossy(self.take(length)?).into_owned();
         self.push(Node::Text(text));
+        Ok(())
+    }
+
+    fn bytes(&mut self, length: usize) -> Result<(), String> {
+        let bytes = self.take(length)?;
+        self.push(Node::Bytes(bytes));
         Ok(())
     }
 
@@ -204,7 +275,8 @@ impl<'a> Machine<'a> {
 
     fn stack_global(&mut self) -> Result<(), String> {
         let (name, module) = (self.pop()?, self.pop()?);
-        let (Node::Text(module), Node::Text(name)) = (&self.nodes[module], &self.nodes[name]) else {
+        let (Node::Text(module), Node::Text(name)) = (&self.pickle.nodes[module], &self.pickle.nodes[name])
+        else {
             return Err("a class is named by two texts".into());
         };
         if module.len() + name.len() > MAX_NAME {
@@ -215,9 +287,9 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push(&mut self, node: Node) {
-        self.stack.push(self.nodes.len());
-        self.nodes.push(node);
+    fn push(&mut self, node: Node<'a>) {
+        self.stack.push(self.pickle.nodes.len());
+        self.pickle.nodes.push(node);
     }
 
     /// The value on top; those below the last mark are out of reach, as in Python.
@@ -236,10 +308,18 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
+    fn append(&mut self, items: &[Id]) -> Result<(), String> {
+        let list = *self.stack.last().ok_or_else(empty)?;
+        if let Node::Row(entries) = &mut self.pickle.nodes[list] {
+            entries.extend(items);
+        }
+        Ok(())
+    }
+
     fn insert(&mut self, items: &[Id]) -> Result<(), String> {
         let dict = *self.stack.last().ok_or_else(empty)?;
         // An item of anything else, such as a defaultdict, holds no tensor of ours.
-        if let Node::Dict(entries) = &mut self.nodes[dict] {
+        if let Node::Dict(entries) = &mut self.pickle.nodes[dict] {
             entries.extend(items.as_chunks::<2>().0.iter().map(|[key, value]| (*key, *value)));
         }
         Ok(())
@@ -247,7 +327,7 @@ impl<'a> Machine<'a> {
 
     fn reduce(&mut self) -> Result<(), String> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
-        let node = match &self.nodes[callable] {
+        let node = match &self.pickle.nodes[callable] {
             Node::Global(name) if name == "collections OrderedDict" => Node::Dict(vec![]),
             _ => Node::Call(callable, arguments),
         };
@@ -258,7 +338,7 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, slot: usize) -> Result<(), String> {
         let id = *self.stack.last().ok_or_else(empty)?;
         // Python numbers slots one after the other; a slot far beyond would only cost memory.
-        if slot > self.nodes.len() {
+        if slot > self.pickle.nodes.len() {
             return Err(format!("memo slot {slot} is out of order"));
         }
         if slot >= self.memo.len() {
@@ -274,63 +354,145 @@ impl<'a> Machine<'a> {
         self.stack.push(id);
         Ok(())
     }
+}
+
+impl<'a> Pickle<'a> {
+    pub fn node(&self, id: Id) -> &Node<'a> {
+        &self.nodes[id]
+    }
+
+    /// The entries of a dictionary whose keys are texts.
+    pub fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
+        let Node::Dict(items) = &self.nodes[id] else { return None };
+        Some(items.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))))
+    }
+
+    /// The last entry of this name: a dictionary keeps that one.
+    pub fn entry(&self, dict: Id, name: &str) -> Option<Id> {
+        self.entries(dict)?.filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+    }
+
+    /// What an object was given after it was made.
+    pub fn state(&self, object: Id) -> Option<Id> {
+        self.states.get(&object).copied()
+    }
+
+    /// An attribute of an object.
+    pub fn attribute(&self, object: Id, name: &str) -> Option<Id> {
+        self.entry(self.state(object)?, name)
+    }
+
+    pub fn text(&self, id: Id) -> Option<&str> {
+        match &self.nodes[id] {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn row(&self, id: Id) -> Option<&[Id]> {
+        match &self.nodes[id] {
+            Node::Row(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// `module name` of a class or function.
+    pub fn global(&self, id: Id) -> Option<&str> {
+        match &self.nodes[id] {
+            Node::Global(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What is called, as `module name`, and its arguments.
+    pub fn call(&self, id: Id) -> Option<(&str, &[Id])> {
+        let Node::Call(callable, arguments) = self.nodes[id] else { return None };
+        Some((self.global(callable)?, self.row(arguments)?))
+    }
+
+    /// The class of an object, or the function that made it, as `module name`.
+    pub fn class(&self, id: Id) -> Option<&str> {
+        let Node::Call(callable, _) = self.nodes[id] else { return None };
+        self.global(callable)
+    }
+
+    /// Whether a dictionary has a tensor among its values.
+    pub fn has_tensors(&self, id: Id) -> bool {
+        matches!(&self.nodes[id], Node::Dict(items) if items.iter().any(|(_, value)| self.is_tensor(*value)))
+    }
+
+    /// The tensors of a state dict, in its order.
+    pub fn tensors(&self, dict: Id) -> Result<Vec<TensorRef>, String> {
+        let Node::Dict(items) = &self.nodes[dict] else {
+            return Err("expected a dictionary of tensors".into());
+        };
+        self.few(dict)?;
+        let tensors = items.iter().filter_map(|(key, value)| self.tensor(*key, *value).transpose());
+        tensors.collect()
+    }
+
+    /// A dictionary has no more entries than a state dict may have.
+    pub fn few(&self, dict: Id) -> Result<(), String> {
+        match &self.nodes[dict] {
+            Node::Dict(items) if items.len() > MAX_TENSORS => {
+                Err(format!("a state dict has at most {MAX_TENSORS} tensors, this one has {}", items.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_tensor(&self, id: Id) -> bool {
+        self.class(id).is_some_and(|class| class.starts_with("torch._utils _rebuild_"))
+    }
 
     /// The tensor that `value` rebuilds, `None` if it rebuilds none.
     fn tensor(&self, key: Id, value: Id) -> Result<Option<TensorRef>, String> {
-        // A parameter is a call that wraps a tensor.
-        let value = match self.call("torch._utils _rebuild_parameter", value) {
-            Some([tensor, ..]) => *tensor,
-            _ => value,
-        };
-        let (Node::Text(name), Some(parts)) =
-            (&self.nodes[key], self.call("torch._utils _rebuild_tensor_v2", value))
-        else {
+        if !self.is_tensor(value) {
             return Ok(None);
-        };
-        let tensor = self.rebuild(name, parts);
-        tensor.map(Some).ok_or_else(|| {
+        }
+        let strange = |name: &str| {
             let name: String = name.chars().take(64).collect();
             format!("tensor {name:?} is not as torch writes it")
-        })
-    }
-
-    /// The arguments of a call of `function`.
-    fn call(&self, function: &str, id: Id) -> Option<&[Id]> {
-        let Node::Call(callable, arguments) = self.nodes[id] else { return None };
-        match (&self.nodes[callable], &self.nodes[arguments]) {
-            (Node::Global(name), Node::Tuple(parts)) if name == function => Some(parts),
-            _ => None,
-        }
+        };
+        let Some(name) = self.text(key) else { return Err("a tensor has no name".into()) };
+        // A parameter is a call that wraps a tensor.
+        let value = match self.call(value) {
+            Some(("torch._utils _rebuild_parameter", [tensor, ..])) => *tensor,
+            _ => value,
+        };
+        let parts = match self.call(value) {
+            Some(("torch._utils _rebuild_tensor_v2", parts)) => parts,
+            _ => return Err(strange(name)),
+        };
+        self.rebuild(name, parts).map(Some).ok_or_else(|| strange(name))
     }
 
     fn rebuild(&self, name: &str, parts: &[Id]) -> Option<TensorRef> {
         let [storage, offset, shape, strides, ..] = parts else { return None };
         let Node::Persistent(id) = self.nodes[*storage] else { return None };
-        let Node::Tuple(id) = &self.nodes[id] else { return None };
-        let [_, class, file, ..] = id.as_slice() else { return None };
-        let (Node::Global(class), Node::Text(file)) = (&self.nodes[*class], &self.nodes[*file]) else {
-            return None;
-        };
+        let [_, class, file, ..] = self.row(id)? else { return None };
+        let (class, file) = (self.global(*class)?, self.text(*file)?);
         if [name, class, file].iter().any(|text| text.len() > MAX_NAME) {
             return None;
         }
         Some(TensorRef {
             name: name.to_owned(),
             storage_type: class.strip_prefix("torch ")?.to_owned(),
-            storage: file.clone(),
+            storage: file.to_owned(),
             offset: self.size(*offset)?,
             shape: self.sizes(*shape)?,
             strides: self.sizes(*strides)?,
         })
     }
 
-    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        let Node::Tuple(items) = &self.nodes[id] else { return None };
+    /// A few whole numbers, none negative.
+    pub fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        let items = self.row(id)?;
         let few = items.len() <= MAX_DIMENSIONS;
         few.then(|| items.iter().map(|item| self.size(*item)).collect())?
     }
 
-    fn size(&self, id: Id) -> Option<usize> {
+    pub fn size(&self, id: Id) -> Option<usize> {
         match self.nodes[id] {
             Node::Int(int) => usize::try_from(int).ok(),
             _ => None,

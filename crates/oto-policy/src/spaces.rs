@@ -1,5 +1,7 @@
 //! Brings together what the metadata say about a policy's spaces and what its model shows of them.
 
+use crate::metadata::Normalize;
+use crate::statistics::{Scaling, Statistics};
 use crate::{Metadata, PolicyError, check_rows};
 use oto_proto::{MAX_DISCRETE, MAX_WIDTH, Space};
 
@@ -109,25 +111,46 @@ impl std::fmt::Display for ActionShape {
     }
 }
 
-/// The way from observations to a model's input: as they are, or one-hot where a discrete observation meets a network
+/// The way from observations to a model's input: as they are, normalised, or one-hot where a discrete observation meets a network
 /// with an input for each choice, as Stable-Baselines3's `preprocess_obs` does.
 pub(crate) struct Input {
     /// What is observed.
     pub space: Space,
     /// Numbers the model takes for one observation.
     pub width: usize,
-    hot: Vec<f32>,
+    scaling: Option<Scaling>,
+    /// What becomes of observations.
+    prepared: Vec<f32>,
 }
 
 impl Input {
     pub fn new(metadata: &Metadata, width: usize) -> Result<Self, PolicyError> {
-        Ok(Input { space: observation(metadata, width)?, width, hot: Vec::new() })
+        let space = observation(metadata, width)?;
+        let scaling = metadata.statistics.as_ref().map(Statistics::scaling).transpose()?;
+        if let (None, Some(Normalize::File(name))) = (&scaling, &metadata.normalize) {
+            let message =
+                format!("\"normalize\" names {name:?}, whose statistics did not come with the model");
+            return Err(PolicyError::Metadata(message));
+        }
+        if let Some(scaling) = &scaling
+            && (scaling.width() != width || !matches!(space, Space::Box { .. }))
+        {
+            return Err(PolicyError::Metadata(format!(
+                "the statistics of observations have {} numbers, the model takes {width} of {space}",
+                scaling.width()
+            )));
+        }
+        Ok(Input { space, width, scaling, prepared: Vec::new() })
     }
 
     /// Checks `rows` observations and gives the model's input for them, `[rows, width]`.
     pub fn prepare<'a>(&'a mut self, observations: &'a [f32], rows: usize) -> Result<&'a [f32], PolicyError> {
         check_rows(observations, rows, self.space.width())?;
-        let Space::Discrete { n } = self.space else { return Ok(observations) };
+        let Space::Discrete { n } = self.space else {
+            let Some(scaling) = &self.scaling else { return Ok(observations) };
+            scaling.apply(observations, &mut self.prepared);
+            return Ok(&self.prepared);
+        };
         let exists = |x: &f32| *x >= 0.0 && *x < n as f32 && x.fract() == 0.0;
         if let Some(row) = observations.iter().position(|x| !exists(x)) {
             return Err(PolicyError::ObservationIndex { row, found: observations[row], n });
@@ -135,11 +158,11 @@ impl Input {
         if self.width != n as usize {
             return Ok(observations);
         }
-        self.hot.clear();
-        self.hot.resize(rows * self.width, 0.0);
-        for (row, index) in self.hot.chunks_exact_mut(self.width).zip(observations) {
+        self.prepared.clear();
+        self.prepared.resize(rows * self.width, 0.0);
+        for (row, index) in self.prepared.chunks_exact_mut(self.width).zip(observations) {
             row[*index as usize] = 1.0;
         }
-        Ok(&self.hot)
+        Ok(&self.prepared)
     }
 }

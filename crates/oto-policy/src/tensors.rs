@@ -1,8 +1,8 @@
 //! Named tensors from safetensors, from a file that `torch.save` wrote, and from a Stable-Baselines3 model `.zip`.
 
+use crate::facts::{Facts, Hints};
+use crate::pickle::{Id, Pickle};
 use crate::{Metadata, PolicyError, pickle};
-use oto_proto::Space;
-use oto_rl::mlp::Activation;
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -70,28 +70,30 @@ fn wrong_type(name: &str, found: &str) -> PolicyError {
     PolicyError::Unsupported(format!("tensor {name:?} is {found}, expected float32 or float64"))
 }
 
-/// Reads what `torch.save` wrote, or the `policy.pth` inside a Stable-Baselines3 model. In the second case the model's
-/// own record of spaces and activation completes `metadata`.
+/// Reads what `torch.save` wrote, or the `policy.pth` inside a Stable-Baselines3 model. What such a file says about spaces
+/// and activation completes `metadata`.
 ///
 /// # Errors
 /// If the archive is damaged, too large, or holds no state dict of float32 or float64 tensors.
-pub fn from_zip(bytes: &[u8], metadata: &mut Metadata) -> Result<StateDict, PolicyError> {
+pub(crate) fn from_zip(bytes: &[u8], metadata: &mut Metadata) -> Result<(StateDict, Hints), PolicyError> {
     let mut archive = Archive::open(bytes)?;
     if !archive.names().any(|name| name == "policy.pth") {
-        return archive.state_dict();
-    }
-    if let Some(data) = archive.read("data", MAX_PICKLE_BYTES)? {
-        complete(metadata, &data)?;
+        let (dict, facts) = archive.state_dict()?;
+        let hints = facts.map_or(Ok(Hints::default()), |facts| facts.complete(metadata))?;
+        return Ok((dict, hints));
     }
     let inner = archive.read("policy.pth", MAX_MODEL_BYTES)?.unwrap_or_default();
-    Archive::open(&inner)?.state_dict()
+    let record = archive.read("data", MAX_PICKLE_BYTES)?;
+    let record = record.ok_or_else(|| malformed("there is no record \"data\" beside policy.pth in it"))?;
+    let hints = Facts::of_record(&record)?.complete(metadata)?;
+    Ok((Archive::open(&inner)?.state_dict()?.0, hints))
 }
 
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
 }
 
-fn malformed(reason: impl ToString) -> PolicyError {
+pub(crate) fn malformed(reason: impl ToString) -> PolicyError {
     PolicyError::Malformed { format: "PyTorch file", reason: reason.to_string() }
 }
 
@@ -121,7 +123,12 @@ impl<'a> Archive<'a> {
         Ok(Some(bytes))
     }
 
-    fn state_dict(mut self) -> Result<StateDict, PolicyError> {
+    /// The state dict, and what is said beside it.
+    fn state_dict(mut self) -> Result<(StateDict, Option<Facts>), PolicyError> {
+        if self.names().any(|name| name == "constants.pkl" || name.ends_with("/constants.pkl")) {
+            let message = "a TorchScript module; save its state_dict() with torch.save, or export it to ONNX";
+            return Err(PolicyError::Unsupported(message.into()));
+        }
         let pickle = self.names().find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
         let pickle = pickle.ok_or_else(|| malformed("there is no data.pkl in it"))?.into_owned();
         let folder = pickle.strip_suffix("data.pkl").unwrap_or_default().to_owned();
@@ -129,7 +136,11 @@ impl<'a> Archive<'a> {
             return Err(PolicyError::Unsupported("a PyTorch file with big-endian numbers".into()));
         }
         let pickle = self.read(&pickle, MAX_PICKLE_BYTES)?.unwrap_or_default();
-        let tensors = pickle::read_state_dict(&pickle).map_err(malformed)?;
+        let pickle = pickle::read(&pickle).map_err(malformed)?;
+        let state = find_state(&pickle)?;
+        let facts = pickle.entry(pickle.top, "data").filter(|_| state != pickle.top);
+        let facts = facts.map(|arguments| Facts::of_arguments(&pickle, arguments));
+        let tensors = pickle.tensors(state).map_err(malformed)?;
         let mut storages = Storages { archive: self, folder, bytes: HashMap::new(), total: 0 };
         let mut dict = StateDict::new();
         let mut numbers = 0;
@@ -137,8 +148,46 @@ impl<'a> Archive<'a> {
             let values = storages.gather(&tensor, &mut numbers)?;
             dict.insert(tensor.name, Tensor { shape: tensor.shape, values });
         }
-        Ok(dict)
+        Ok((dict, facts))
     }
+}
+
+/// The dictionary of tensors in what `torch.save` wrote: the whole, or its one entry that is such a dictionary.
+fn find_state(pickle: &Pickle) -> Result<Id, PolicyError> {
+    let how = "save the policy's state_dict() with torch.save, or the model with model.save()";
+    let unsupported = |what: String| Err(PolicyError::Unsupported(format!("{what}; {how}")));
+    let top = pickle.top;
+    if let Some(class) = pickle.class(top) {
+        return unsupported(format!("a pickled object of the class {}", shortened(&class.replace(' ', "."))));
+    }
+    let Some(entries) = pickle.entries(top) else {
+        return Err(malformed(format!("expected a dictionary of tensors; {how}")));
+    };
+    pickle.few(top).map_err(malformed)?;
+    if pickle.has_tensors(top) {
+        return Ok(top);
+    }
+    let (mut inside, mut names) = (Vec::new(), Vec::new());
+    for (name, value) in entries {
+        names.push(shortened(name));
+        if pickle.has_tensors(value) && !name.contains("optim") {
+            inside.push((shortened(name), value));
+        }
+    }
+    names.truncate(8);
+    match inside.as_slice() {
+        [(_, state)] => Ok(*state),
+        [] => unsupported(format!("a file without a state dict, its entries are {names:?}")),
+        _ => {
+            let names: Vec<_> = inside.iter().take(8).map(|(name, _)| name).collect();
+            unsupported(format!("a file with several state dicts, {names:?}"))
+        }
+    }
+}
+
+/// A name for a message.
+fn shortened(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// The storages of an archive, each read once however many tensors share it.
@@ -217,65 +266,4 @@ fn advance(index: &mut [usize], shape: &[usize]) {
         }
         *i = 0;
     }
-}
-
-/// Takes over what the record `data` of a Stable-Baselines3 model (`common/save_util.py`, `data_to_json`) says about
-/// spaces and activation, where `metadata` do not say it. A space that cannot be read is left out: a loader that needs
-/// it asks.
-fn complete(metadata: &mut Metadata, data: &[u8]) -> Result<(), PolicyError> {
-    let data: serde_json::Value = serde_json::from_slice(data).map_err(malformed)?;
-    let (observed, done) = (&data["observation_space"], &data["action_space"]);
-    let kwargs = &data["policy_kwargs"];
-    let is_image =
-        observed["dtype"] == "uint8" && observed["_shape"].as_array().is_some_and(|shape| shape.len() == 3);
-    let unsupported = |reason: String| Err(PolicyError::Unsupported(format!("{reason}; export it to ONNX")));
-    if is_image && kwargs["normalize_images"] != false {
-        return unsupported(
-            "a model that observes images, which Stable-Baselines3 divides by 255 first".into(),
-        );
-    }
-    if kwargs["squash_output"] == true {
-        return unsupported("a model with squash_output, whose answer is a tanh".into());
-    }
-    if let Some(name @ ("Dict" | "Tuple" | "MultiDiscrete")) = class(observed)
-        && metadata.observation_space.is_none()
-    {
-        let declared = "declare observation_space, as the box of numbers that its network takes";
-        return Err(PolicyError::Unsupported(format!("a model that observes a {name}; {declared}")));
-    }
-    if let Some(name @ ("MultiDiscrete" | "MultiBinary")) = class(done) {
-        let known = "an action is one choice or a row of numbers";
-        return Err(PolicyError::Unsupported(format!("a model that acts in a {name}: {known}")));
-    }
-    metadata.observation_space = metadata.observation_space.take().or_else(|| space(observed));
-    metadata.action_space = metadata.action_space.take().or_else(|| space(done));
-    if let (None, Some(name)) = (metadata.hidden_activation(), kwargs["activation_fn"].as_str()) {
-        metadata.activation = match name.rsplit('.').next() {
-            Some("Tanh'>") => Some(Activation::Tanh),
-            Some("ReLU'>") => Some(Activation::Relu),
-            _ => return Err(PolicyError::Unsupported(format!("a network with the activation {name}"))),
-        };
-    }
-    Ok(())
-}
-
-/// The name of a record's class: `Box` of `<class 'gymnasium.spaces.box.Box'>`.
-fn class(record: &serde_json::Value) -> Option<&str> {
-    record[":type:"].as_str()?.strip_suffix("'>")?.rsplit('.').next()
-}
-
-fn space(record: &serde_json::Value) -> Option<Space> {
-    let text = |key: &str| record[key].as_str();
-    let space = match class(record)? {
-        "Discrete" => Space::Discrete { n: text("n")?.parse().ok()? },
-        "Box" => Space::Box { low: numbers(text("low")?)?, high: numbers(text("high")?)? },
-        _ => return None,
-    };
-    space.check().ok().map(|()| space)
-}
-
-/// The numbers of a printed NumPy array; `None` if it was printed abridged.
-fn numbers(text: &str) -> Option<Vec<f32>> {
-    let words = text.split(|c: char| c.is_whitespace() || "[],".contains(c)).filter(|word| !word.is_empty());
-    words.map(|word| word.parse().ok()).collect()
 }

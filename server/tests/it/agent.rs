@@ -103,7 +103,7 @@ fn parts(training: Balancer, folder: &Folder, store: Option<Arc<LogStore>>) -> P
 
 fn host(Release { policy, model, .. }: Release) -> Server {
     let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
-    serve(vec![Loaded { name: "balancer".into(), metadata, policy, model }], |_| {})
+    serve(vec![Loaded { name: "balancer".into(), metadata, policy, model, warnings: vec![] }], |_| {})
 }
 
 fn listen() -> (Log, Arc<Mutex<Vec<Event>>>) {

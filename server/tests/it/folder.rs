@@ -72,6 +72,16 @@ fn a_model_that_is_renamed_into_the_folder_answers_and_garbage_does_not() {
     replace(&folder.0, "cartpole.onnx", &late);
     assert!(matches!(heard(&events), Event::Published { .. }), "the next thing that is one");
 
+    // One of the same size and time.
+    let early = folder.0.join(".new");
+    std::fs::write(&early, bundled("ppo_cartpole_v1_early.onnx")).unwrap();
+    let time = folder.0.join("cartpole.onnx").metadata().unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(&early).unwrap().set_modified(time).unwrap();
+    assert_eq!(early.metadata().unwrap().len(), late.len() as u64);
+    std::fs::rename(early, folder.0.join("cartpole.onnx")).unwrap();
+    assert!(matches!(heard(&events), Event::Published { .. }), "it is told by its bytes");
+    assert_eq!(answer(&server).1, second);
+
     let before = answer(&server);
     for file in ["notes.txt", "cartpole.onnx"] {
         std::fs::remove_file(folder.0.join(file)).unwrap();

@@ -45,7 +45,7 @@ pub fn function(
 
 pub fn loaded(name: &str, policy: Box<dyn Policy>) -> Loaded {
     let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
-    Loaded { name: name.into(), metadata, policy, model: None }
+    Loaded { name: name.into(), metadata, policy, model: None, warnings: vec![] }
 }
 
 /// Four numbers to one of two choices: 1 where the sum is positive. A first number beyond 1e6 makes it say NaN, one

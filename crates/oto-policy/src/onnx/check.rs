@@ -2,10 +2,12 @@
 //! depends on constants while it loads, indexes by names without looking, and follows file names. So here a graph is held to
 //! operators that policies use, to names that exist, to data inside the file, and to constants that cannot grow.
 
+use super::external::is_external;
+use super::operators;
 use crate::PolicyError;
 use oto_proto::MAX_WIDTH;
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
 
@@ -13,99 +15,6 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, 
 const MAX_NODES: usize = 10_000;
 /// The most numbers that a value computed from constants alone may have.
 const MAX_FOLDED: u64 = 1 << 22;
-
-/// The operators that are run: none whose output is larger than the product of its inputs' sizes, unless its output's
-/// shape is known before anything is computed; none with graphs inside; none that draws random numbers. Those that are told
-/// a shape ([`told_shape`]) must be told that of another value.
-const OPERATORS: &[&str] = &[
-    "Abs",
-    "Add",
-    "And",
-    "ArgMax",
-    "ArgMin",
-    "AveragePool",
-    "BatchNormalization",
-    "Cast",
-    "Ceil",
-    "Celu",
-    "Clip",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Conv",
-    "Cos",
-    "Div",
-    "Dropout",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Expand",
-    "Flatten",
-    "Floor",
-    "Gather",
-    "GatherElements",
-    "Gelu",
-    "Gemm",
-    "GlobalAveragePool",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LayerNormalization",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "LogSoftmax",
-    "MatMul",
-    "Max",
-    "MaxPool",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pow",
-    "Reciprocal",
-    "ReduceL2",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "Relu",
-    "Reshape",
-    "Round",
-    "Selu",
-    "Shape",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Slice",
-    "Softmax",
-    "Softplus",
-    "Softsign",
-    "Split",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Tan",
-    "Tanh",
-    "ThresholdedRelu",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-    "Xor",
-];
 
 /// The shape of one observation, as the graph's only input has it behind the batch dimension.
 pub(super) fn check(model: &ModelProto) -> Result<Vec<usize>, PolicyError> {
@@ -118,11 +27,7 @@ pub(super) fn check(model: &ModelProto) -> Result<Vec<usize>, PolicyError> {
         let (found, max) = (graph.node.len() as u64, MAX_NODES as u64);
         return Err(PolicyError::TooLarge { what: "the graph".into(), found, max, unit: "nodes" });
     }
-    if let Some(node) = graph.node.iter().find(|node| !is_supported(node)) {
-        let operator =
-            [node.domain.as_str(), &node.op_type].join(if node.domain.is_empty() { "" } else { "." });
-        return Err(PolicyError::UnsupportedOperator { operator, node: node.name.clone() });
-    }
+    operators::check(model, graph)?;
     if !graph.sparse_initializer.is_empty() {
         return Err(PolicyError::Unsupported("an ONNX graph with sparse constants".into()));
     }
@@ -132,12 +37,6 @@ pub(super) fn check(model: &ModelProto) -> Result<Vec<usize>, PolicyError> {
 
 pub(super) fn malformed(reason: impl Into<String>) -> PolicyError {
     PolicyError::Malformed { format: "ONNX file", reason: reason.into() }
-}
-
-fn is_supported(node: &NodeProto) -> bool {
-    matches!(node.domain.as_str(), "" | "ai.onnx")
-        && OPERATORS.contains(&node.op_type.as_str())
-        && node.attribute.iter().all(|a| a.g.is_none() && a.graphs.is_empty() && a.sparse_tensor.is_none())
 }
 
 /// Follows the values through the graph: each is given before it is read, and those that depend on constants alone
@@ -177,6 +76,11 @@ fn check_values(graph: &GraphProto) -> Result<(), PolicyError> {
             // Known in part while loading, and as short as a shape.
             size = Some(8);
         }
+        // How much these make of their input is not in its size.
+        if size.is_some() && matches!(node.op_type.as_str(), "Pad" | "Tile") {
+            let (operator, node) = (&node.op_type, &node.name);
+            return Err(PolicyError::Unsupported(format!("{operator} (node {node:?}) of constants")));
+        }
         // One constant alone is as large as the file has it.
         if let Some(found) = size.filter(|size| *size > MAX_FOLDED && node.input.len() > 1) {
             let what = format!("what node {:?} makes of constants", node.name);
@@ -206,14 +110,16 @@ fn told_shape(node: &NodeProto) -> Option<usize> {
 
 fn constant(node: &NodeProto) -> Result<Option<u64>, PolicyError> {
     let tensors = node.attribute.iter().filter_map(|a| a.t.as_ref()).map(elements);
-    Ok(Some(tensors.sum::<Result<u64, _>>()?.max(1)))
+    let listed: usize = node.attribute.iter().map(|a| a.floats.len() + a.ints.len()).sum();
+    Ok(Some(tensors.sum::<Result<u64, _>>()?.max(1).max(listed as u64)))
 }
 
 /// The number of elements of a constant, which must all be there.
 fn elements(tensor: &TensorProto) -> Result<u64, PolicyError> {
     let name = &tensor.name;
-    if tensor.data_location == Some(DataLocation::External as i32) || !tensor.external_data.is_empty() {
-        return Err(PolicyError::Unsupported(format!("the constant {name:?} lies in another file")));
+    if is_external(tensor) {
+        let how = "export into one file (external_data=False)";
+        return Err(PolicyError::Unsupported(format!("the constant {name:?} lies in another file; {how}")));
     }
     let claimed = tensor.dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
     let (bytes, given) = match DataType::try_from(tensor.data_type) {

@@ -5,11 +5,17 @@
 //! the choice with the largest of `logits` or `q_values`; without those it is the only output. Where other outputs need an operator that is
 //! not run here, they are left out.
 //!
+//! A graph is run on many observations at once only if it is shown to answer each by itself ([`rows`]), and does so for drawn ones.
+//!
 //! A graph that is a plain network ([`plain`]) acts by oto's own layers, if they give what tract gives for drawn observations, small and
 //! large ones: numbers within [`TOLERANCE`], and choices that are worth as much. Its named outputs are always tract's.
 
 mod check;
+pub(crate) mod external;
+mod lower;
+pub mod operators;
 mod plain;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +41,10 @@ const ANSWERS: [&str; 3] = ["action", "logits", "q_values"];
 const TOLERANCE: f32 = 1e-5;
 /// The sizes of drawn observations.
 const SIZES: [f32; 3] = [1e-3, 1.0, 1e3];
+/// How far numbers for an observation alone may lie from those among others, as a part of the largest of them or of 1.
+const ALIKE: f32 = 1e-4;
+/// How many are drawn to be answered alone and among others.
+const ALONE: usize = 8;
 /// How many are drawn of each.
 const DRAWN: usize = 64;
 
@@ -45,6 +55,9 @@ pub struct Onnx {
     plain: Option<Plain>,
     input: Input,
     action: Space,
+    /// Whether the graph's numbers go from -1 to 1 and are to be scaled to the action space.
+    unit: bool,
+    warnings: Vec<String>,
 }
 
 /// A graph as tract runs it.
@@ -54,6 +67,8 @@ struct Graph {
     shape: Vec<usize>,
     outputs: Vec<String>,
     answer: Answer,
+    /// The most observations that it is run on at once: one, unless it is known to answer each by itself.
+    most: usize,
 }
 
 /// Which output is the action, and how.
@@ -98,15 +113,78 @@ impl Onnx {
 
     /// `shape` is that of one observation.
     fn checked(proto: &ModelProto, shape: Vec<usize>, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let opset = operators::opset(proto);
+        let uses = proto.graph.as_ref().map(|graph| operators::uses(proto, graph)).transpose()?;
+        let types: Vec<char> = uses.unwrap_or_default().into_iter().map(|(_, read)| read).collect();
+        let plain_graph = proto.graph.as_ref();
+        let proto = &lower::lower(proto, opset, &types);
+        // What operators are made of has to be run, too.
+        check::check(proto)?;
         let (plan, shown) = prepare(proto, &shape)?;
         let (answer, action_shape) = choose(&shown, metadata)?;
         let input = Input::new(metadata, shape.iter().product())?;
         let action = spaces::action(metadata, action_shape)?;
         let outputs = shown.into_iter().map(|output| output.name).collect();
-        let graph = Graph { plan, shape, outputs, answer };
-        let plain = proto.graph.as_ref().and_then(|proto| graph.plain(proto, &action));
-        Ok(Onnx { graph, plain, input, action })
+        let apart =
+            proto.graph.as_ref().is_some_and(|graph| rows::independent(graph, opset, shape.len() + 1));
+        let mut graph = Graph { plan, shape, outputs, answer, most: if apart { ROWS_PER_RUN } else { 1 } };
+        if apart && !graph.answers_each(&input.space) {
+            graph.most = 1;
+        }
+        let plain = plain_graph.and_then(|proto| graph.plain(proto, &action));
+        let mut warnings = Vec::new();
+        let (Answer::As(at) | Answer::Largest(at)) = answer;
+        let unit = unit(plain_graph, &graph.outputs[at], &action, metadata, &mut warnings)?;
+        Ok(Onnx { graph, plain, input, action, unit, warnings })
     }
+}
+
+/// Whether numbers from -1 to 1 are to be scaled to the action space. That a graph ends in a tanh, and the space has other bounds,
+/// deserves a warning if nothing is declared about it.
+fn unit(
+    proto: Option<&GraphProto>,
+    output: &str,
+    action: &Space,
+    metadata: &Metadata,
+    warnings: &mut Vec<String>,
+) -> Result<bool, PolicyError> {
+    let Space::Box { low, high } = action else { return Ok(false) };
+    match metadata.unit_actions {
+        Some(true) if low.iter().chain(high).any(|bound| !bound.is_finite()) => {
+            let message = "\"unit_actions\" needs an action_space with finite bounds";
+            Err(PolicyError::Metadata(message.into()))
+        }
+        Some(unit) => Ok(unit),
+        None => {
+            let is_unit = low.iter().all(|bound| *bound == -1.0) && high.iter().all(|bound| *bound == 1.0);
+            if !is_unit && ends_in_tanh(proto, output) {
+                warnings.push(format!(
+                    "the graph ends in a tanh, its actions go from -1 to 1, but the action space is {action}: declare \"unit_actions\": \
+                     true to have them scaled to it, or false"
+                ));
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Whether an output is a tanh, but for what changes no numbers.
+fn ends_in_tanh(proto: Option<&GraphProto>, output: &str) -> bool {
+    let nodes = proto.iter().flat_map(|graph| &graph.node).rev();
+    let mut name = output;
+    for node in nodes {
+        if !node.output.iter().any(|made| made == name) {
+            continue;
+        }
+        match node.op_type.as_str() {
+            "Tanh" => return true,
+            "Cast" | "Clip" | "Flatten" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" => {
+                name = node.input.first().map_or("", String::as_str);
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 impl Graph {
@@ -125,6 +203,35 @@ impl Graph {
         (fits && self.agrees(&mut plain, action)).then_some(plain)
     }
 
+    /// Whether drawn observations, ordinary and extreme ones, are answered alone as among others.
+    fn answers_each(&self, space: &Space) -> bool {
+        let (Answer::As(at) | Answer::Largest(at)) = self.answer;
+        let width: usize = self.shape.iter().product();
+        let mut rng = Rng::new(2);
+        let numbers = |observations: &[f32], rows| floats(&self.run(observations, rows).ok()?[at]).ok();
+        SIZES.iter().chain(&[1e4]).all(|size| {
+            let mut draw = |at: usize| {
+                let drawn = rng.uniform(f64::from(-size), f64::from(*size)) as f32;
+                match space {
+                    Space::Box { low, high } if low.len() == width => {
+                        drawn.max(low[at % width]).min(high[at % width])
+                    }
+                    _ => drawn,
+                }
+            };
+            let observations: Vec<f32> = (0..ALONE * width).map(&mut draw).collect();
+            let Some(together) = numbers(&observations, ALONE) else { return false };
+            let each =
+                observations.chunks_exact(width).map(|row| numbers(row, 1)).collect::<Option<Vec<_>>>();
+            let Some(alone) = each.map(|each| each.concat()) else { return false };
+            let largest = alone.iter().filter(|x| x.is_finite()).fold(1.0, |most: f32, x| most.max(x.abs()));
+            let near = |(a, b): (&f32, &f32)| {
+                a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= ALIKE * largest
+            };
+            alone.len() == together.len() && alone.iter().zip(&together).all(near)
+        })
+    }
+
     /// Whether a network answers drawn observations as tract does.
     fn agrees(&self, plain: &mut Plain, action: &Space) -> bool {
         let mut rng = Rng::new(1);
@@ -135,8 +242,11 @@ impl Graph {
             let (chooses, width, tolerance) = (plain.chooses, plain.width, TOLERANCE * size.max(1.0));
             let numbers = plain.forward(&observations);
             let near = |a: f32, b: f32| (a - b).abs() <= tolerance * b.abs().max(1.0);
-            if self.act(&observations, DRAWN, action, &mut expected).is_err() {
-                return false;
+            let rows = observations.chunks(self.most.min(DRAWN) * self.shape[0]);
+            for rows in rows {
+                if self.act(rows, rows.len() / self.shape[0], action, &mut expected).is_err() {
+                    return false;
+                }
             }
             if !chooses {
                 return numbers.iter().zip(&expected).all(|(a, b)| near(*a, *b));
@@ -192,22 +302,37 @@ impl Policy for Onnx {
 
     fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
         actions.clear();
-        let Onnx { graph, plain, input, action } = self;
+        let Onnx { graph, plain, input, action, unit, .. } = self;
         let width = input.width;
         for chunk in input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
             match plain {
                 Some(plain) if plain.reaches(chunk) => plain.act(chunk, actions)?,
-                _ => graph.act(chunk, chunk.len() / width, action, actions)?,
+                _ => {
+                    for chunk in chunk.chunks(graph.most * width) {
+                        graph.act(chunk, chunk.len() / width, action, actions)?;
+                    }
+                }
+            }
+        }
+        if let (true, Space::Box { low, high }) = (&unit, &action) {
+            for row in actions.chunks_exact_mut(low.len()) {
+                let scale =
+                    |(x, (low, high)): (&mut f32, (&f32, &f32))| *x = low + 0.5 * (*x + 1.0) * (high - low);
+                row.iter_mut().zip(low.iter().zip(high)).for_each(scale);
             }
         }
         fit_actions(action, actions)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
         let mut all: Vec<Output> = Vec::new();
         let Onnx { graph, input, .. } = self;
         let (names, width) = (&graph.outputs, input.width);
-        for chunk in input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
+        for chunk in input.prepare(observations, rows)?.chunks(graph.most * width) {
             let rows = chunk.len() / width;
             for (i, (name, output)) in names.iter().zip(&graph.run(chunk, rows)?).enumerate() {
                 if output.shape().first() != Some(&rows) {

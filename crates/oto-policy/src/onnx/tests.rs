@@ -407,3 +407,54 @@ fn a_graph_for_a_fixed_number_of_rows_is_read_if_it_can_take_others() {
     let refusal = fixed(&[node("Reshape", &["obs", "shape"], "action", &[])]).unwrap_err();
     assert!(refusal.contains("takes 2 rows at a time"), "{refusal}");
 }
+
+#[test]
+fn a_graph_that_ends_in_a_tanh_is_scaled_if_that_is_declared() {
+    let nodes = [
+        node("Gemm", &["obs", "w34", "b4"], "layer", &[("transB", 1)]),
+        node("Tanh", &["layer"], "unit", &[]),
+        node("Identity", &["unit"], "action", &[]),
+    ];
+    let nodes = &nodes[..];
+    let range = |low: f32, high: f32| Some(Space::Box { low: vec![low; 3], high: vec![high; 3] });
+    let load = |action_space, unit_actions| {
+        let metadata = Metadata { action_space, unit_actions, ..Metadata::default() };
+        Onnx::of(&model(nodes), &metadata)
+    };
+    let warned = |policy: &Onnx| policy.warnings().iter().any(|warning| warning.contains("unit_actions"));
+    let mut plain = load(range(-1.0, 1.0), None).unwrap();
+    assert!(!warned(&plain));
+    let numbers = actions(&mut plain, &[0.3, -0.2, 0.1]).unwrap();
+    let mut told = load(range(-2.0, 2.0), None).unwrap();
+    assert!(warned(&told) && actions(&mut told, &[0.3, -0.2, 0.1]).unwrap() == numbers);
+    assert!(!warned(&load(range(-2.0, 2.0), Some(false)).unwrap()));
+    let mut scaled = load(range(-1.0, 5.0), Some(true)).unwrap();
+    assert!(!warned(&scaled));
+    for (a, b) in actions(&mut scaled, &[0.3, -0.2, 0.1]).unwrap().iter().zip(&numbers) {
+        assert!((a - (3.0 * b + 2.0)).abs() < 1e-5, "{a} {b}");
+    }
+    assert!(load(range(f32::NEG_INFINITY, 1.0), Some(true)).is_err());
+}
+
+#[test]
+fn a_graph_is_run_on_many_rows_only_if_each_has_its_own_answer() {
+    let most = |nodes: &[NodeProto]| policy(nodes).graph.most;
+    let many = ROWS_PER_RUN;
+    let apart: &[&[NodeProto]] = &[
+        &[node("Gemm", &["obs", "w34", "b4"], "x", &[]), node("Softmax", &["x"], "action", &[])],
+        &[node("Add", &["obs", "row"], "x", &[]), node("ArgMax", &["x"], "action", &[("axis", 1)])],
+        &[node("Relu", &["obs"], "x", &[]), node("Concat", &["x", "obs"], "action", &[("axis", 1)])],
+        &[node("Log", &["obs"], "x", &[]), node("Mul", &["x", "obs"], "action", &[])],
+    ];
+    for nodes in apart {
+        assert_eq!(most(nodes), many, "{nodes:?}");
+    }
+    let mixed: &[&[NodeProto]] = &[
+        &[node("Softmax", &["obs"], "action", &[("axis", 0)])],
+        &[node("ReduceMean", &["obs"], "x", &[]), node("Sub", &["obs", "x"], "action", &[])],
+        &[node("Transpose", &["obs"], "x", &[]), node("Transpose", &["x"], "action", &[])],
+    ];
+    for nodes in mixed {
+        assert_eq!(most(nodes), 1, "{nodes:?}");
+    }
+}

@@ -105,6 +105,14 @@ def network(name, sizes, activation, names, extra, head, metadata):
         graph.add("Add", low, to="action").give([out])
     graph.write(name)
     write_safetensors(name, tensors)
+    # What the tensors alone do not show.
+    if "env" not in metadata:
+        metadata = {"observation_space": {"kind": "box", "low": [None] * sizes[0], "high": [None] * sizes[0]}, **metadata}
+        metadata.setdefault("action_space", {"kind": "discrete", "n": out})
+    if len(layers) > 1 and "ops" not in metadata:
+        metadata = {**metadata, "activation": activation.lower()}
+    if name == "ars":
+        metadata = {**metadata, "squash_output": True}
     write_golden(name, [sizes[0]], metadata)
 
 

@@ -1,0 +1,250 @@
+//! Operators that tract computes wrongly, as others that it computes right: `Softplus` and `ReduceLogSumExp` overflow there, `LogSoftmax`
+//! is made of an inexact softmax, `Celu` leaves out a factor, the remainder of `Mod` has the wrong sign, and `Gelu` is inexact far below
+//! zero. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
+
+use std::collections::HashSet;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+
+/// Operators that give a number for NaN in tract.
+const SWALLOW: [&str; 8] = ["Clip", "Gelu", "HardSigmoid", "Max", "Min", "Relu", "Sigmoid", "Tanh"];
+
+/// The model with those operators taken apart. `types`: of what each node reads.
+pub(super) fn lower(model: &ModelProto, opset: i64, types: &[char]) -> ModelProto {
+    let mut model = model.clone();
+    if let Some(graph) = &mut model.graph {
+        let constants = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
+        let nodes = std::mem::take(&mut graph.node);
+        let mut maker = Maker { graph, opset, constants, count: 0 };
+        for (node, read) in nodes.into_iter().zip(types) {
+            match *read == 'f' && SWALLOW.contains(&node.op_type.as_str()) {
+                true => maker.keep_nan(node),
+                false => maker.take_apart(node),
+            }
+        }
+    }
+    model
+}
+
+struct Maker<'g> {
+    graph: &'g mut GraphProto,
+    opset: i64,
+    /// The names of constants.
+    constants: HashSet<String>,
+    /// Names given so far.
+    count: usize,
+}
+
+impl Maker<'_> {
+    /// Gives NaN where an input is NaN.
+    fn keep_nan(&mut self, mut node: NodeProto) {
+        let Some(out) = node.output.first().cloned() else { return self.take_apart(node) };
+        let reads: Vec<String> = node
+            .input
+            .iter()
+            .filter(|name| !name.is_empty() && !self.constants.contains(*name))
+            .cloned()
+            .collect();
+        let mut answer = self.name();
+        node.output[0].clone_from(&answer);
+        self.take_apart(node);
+        for (at, read) in reads.iter().enumerate() {
+            let is_nan = self.make("IsNaN", &[read], vec![]);
+            let kept = if at + 1 == reads.len() { out.clone() } else { self.name() };
+            self.give("Where", &[&is_nan, read, &answer], vec![], kept.clone());
+            answer = kept;
+        }
+        if reads.is_empty() {
+            self.give("Identity", &[&answer], vec![], out);
+        }
+    }
+
+    fn take_apart(&mut self, node: NodeProto) {
+        let (Some(x), Some(out)) = (node.input.first().cloned(), node.output.first().cloned()) else {
+            return self.graph.node.push(node);
+        };
+        let float = |name: &str, absent: f32| attribute(&node, name).map_or(absent, |a| a.f);
+        let int = |name: &str| attribute(&node, name).map(|a| a.i);
+        match node.op_type.as_str() {
+            "Softplus" => {
+                // max(x, 0) + log(1 + exp(-|x|))
+                let size = self.make("Abs", &[&x], vec![]);
+                let less = self.make("Neg", &[&size], vec![]);
+                let power = self.make("Exp", &[&less], vec![]);
+                let one = self.scalar(1.0);
+                let sum = self.make("Add", &[&power, &one], vec![]);
+                let log = self.make("Log", &[&sum], vec![]);
+                let above = self.make("Relu", &[&x], vec![]);
+                self.give("Add", &[&above, &log], vec![], out);
+            }
+            "Celu" if float("alpha", 1.0) > 0.0 => {
+                let alpha = self.scalar(float("alpha", 1.0));
+                let scaled = self.make("Div", &[&x, &alpha], vec![]);
+                let elu = self.make("Elu", &[&scaled], vec![]);
+                self.give("Mul", &[&elu, &alpha], vec![], out);
+            }
+            "Gelu" => {
+                let tanh = attribute(&node, "approximate").is_some_and(|a| a.s == b"tanh");
+                let curve = if tanh {
+                    let factor = self.scalar(0.044_715);
+                    let square = self.make("Mul", &[&x, &x], vec![]);
+                    let cube = self.make("Mul", &[&square, &x], vec![]);
+                    let part = self.make("Mul", &[&cube, &factor], vec![]);
+                    let sum = self.make("Add", &[&x, &part], vec![]);
+                    let root = self.scalar((2.0 / std::f32::consts::PI).sqrt());
+                    let scaled = self.make("Mul", &[&sum, &root], vec![]);
+                    self.make("Tanh", &[&scaled], vec![])
+                } else {
+                    let root = self.scalar(std::f32::consts::FRAC_1_SQRT_2);
+                    let scaled = self.make("Mul", &[&x, &root], vec![]);
+                    self.make("Erf", &[&scaled], vec![])
+                };
+                let (one, half) = (self.scalar(1.0), self.scalar(0.5));
+                let sum = self.make("Add", &[&curve, &one], vec![]);
+                let part = self.make("Mul", &[&sum, &half], vec![]);
+                // Far below zero the sum is zero but for rounding.
+                let low = self.scalar(-10.0);
+                let near = self.make("Max", &[&x, &low], vec![]);
+                self.give("Mul", &[&near, &part], vec![], out);
+            }
+            "Mod" if int("fmod") != Some(1) => {
+                let Some(y) = node.input.get(1).cloned() else { return self.graph.node.push(node) };
+                // The sign of the divisor, as Python's %.
+                let fmod = || vec![ints_or_int("fmod", None, 1)];
+                let rest = self.make("Mod", &[&x, &y], fmod());
+                let sum = self.make("Add", &[&rest, &y], vec![]);
+                self.give("Mod", &[&sum, &y], fmod(), out);
+            }
+            "ReduceLogSumExp" => {
+                let axes = attribute(&node, "axes").map(|a| a.ints.clone());
+                let noop = int("noop_with_empty_axes");
+                let how = Reduction { axes, given: node.input.get(1).cloned(), noop };
+                let (shift, log) = self.log_sum_exp(&x, &how, int("keepdims").unwrap_or(1));
+                self.give("Add", &[&log, &shift], vec![], out);
+            }
+            "LogSoftmax" => self.log_softmax(&x, int("axis"), out),
+            _ => self.graph.node.push(node),
+        }
+    }
+
+    /// Before operator set 13 it is computed over all dimensions from the axis on.
+    fn log_softmax(&mut self, x: &str, axis: Option<i64>, out: String) {
+        if self.opset >= 13 {
+            return self.log_softmax_along(x, axis.unwrap_or(-1), out);
+        }
+        let flat = self.make("Flatten", &[x], vec![ints_or_int("axis", None, axis.unwrap_or(1))]);
+        let shape = self.make("Shape", &[x], vec![]);
+        let answer = self.name();
+        self.log_softmax_along(&flat, 1, answer.clone());
+        self.give("Reshape", &[&answer, &shape], vec![], out);
+    }
+
+    fn log_softmax_along(&mut self, x: &str, axis: i64, out: String) {
+        let how = Reduction { axes: Some(vec![axis]), given: None, noop: None };
+        let (shift, log) = self.log_sum_exp(x, &how, 1);
+        let centred = self.make("Sub", &[x, &shift], vec![]);
+        self.give("Sub", &[&centred, &log], vec![], out);
+    }
+
+    /// The largest number, and the logarithm of the sum of the powers of e of the others less it.
+    fn log_sum_exp(&mut self, x: &str, how: &Reduction, keep: i64) -> (String, String) {
+        let most = self.reduce("ReduceMax", x, how, 1);
+        // An infinite one would make NaN of itself.
+        let most = self.finite(&most);
+        let centred = self.make("Sub", &[x, &most], vec![]);
+        let powers = self.make("Exp", &[&centred], vec![]);
+        let sum = self.reduce("ReduceSum", &powers, how, keep);
+        let log = self.make("Log", &[&sum], vec![]);
+        if keep == 1 {
+            return (most, log);
+        }
+        let most = self.reduce("ReduceMax", x, how, 0);
+        (self.finite(&most), log)
+    }
+
+    fn finite(&mut self, x: &str) -> String {
+        let (low, high) = (self.scalar(f32::MIN), self.scalar(f32::MAX));
+        let above = self.make("Max", &[x, &low], vec![]);
+        self.make("Min", &[&above, &high], vec![])
+    }
+
+    fn reduce(&mut self, operator: &str, x: &str, how: &Reduction, keep: i64) -> String {
+        let mut attributes = vec![ints_or_int("keepdims", None, keep)];
+        attributes.extend(how.noop.map(|noop| ints_or_int("noop_with_empty_axes", None, noop)));
+        let by_input = self.opset >= if operator == "ReduceSum" { 13 } else { 18 };
+        match (&how.given, &how.axes) {
+            (Some(given), _) => self.make(operator, &[x, &given.clone()], attributes),
+            (None, Some(axes)) if by_input => {
+                let axes = self.constant(TensorProto {
+                    dims: vec![axes.len() as i64],
+                    data_type: DataType::Int64 as i32,
+                    int64_data: axes.clone(),
+                    ..Default::default()
+                });
+                self.make(operator, &[x, &axes], attributes)
+            }
+            (None, Some(axes)) => {
+                attributes.push(ints_or_int("axes", Some(axes.clone()), 0));
+                self.make(operator, &[x], attributes)
+            }
+            (None, None) => self.make(operator, &[x], attributes),
+        }
+    }
+
+    fn name(&mut self) -> String {
+        self.count += 1;
+        format!("oto.lowered.{}", self.count)
+    }
+
+    fn scalar(&mut self, value: f32) -> String {
+        let data_type = DataType::Float as i32;
+        self.constant(TensorProto { data_type, float_data: vec![value], ..Default::default() })
+    }
+
+    fn constant(&mut self, tensor: TensorProto) -> String {
+        let name = self.name();
+        self.graph.initializer.push(TensorProto { name: name.clone(), ..tensor });
+        name
+    }
+
+    fn make(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let out = self.name();
+        self.give(operator, inputs, attributes, out.clone());
+        out
+    }
+
+    fn give(&mut self, operator: &str, inputs: &[&str], attribute: Vec<AttributeProto>, out: String) {
+        self.graph.node.push(NodeProto {
+            op_type: operator.into(),
+            name: out.clone(),
+            input: inputs.iter().map(|name| (*name).into()).collect(),
+            output: vec![out],
+            attribute,
+            ..Default::default()
+        });
+    }
+}
+
+/// Over which axes something is reduced.
+struct Reduction {
+    axes: Option<Vec<i64>>,
+    /// The input that says it.
+    given: Option<String>,
+    noop: Option<i64>,
+}
+
+fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+fn ints_or_int(name: &str, ints: Option<Vec<i64>>, i: i64) -> AttributeProto {
+    let kind = if ints.is_some() { AttributeType::Ints } else { AttributeType::Int };
+    AttributeProto {
+        name: name.into(),
+        r#type: kind as i32,
+        i,
+        ints: ints.unwrap_or_default(),
+        ..Default::default()
+    }
+}
