@@ -96,6 +96,30 @@ fn policies_of_stable_baselines3() {
     check("sb3.zip", 160);
 }
 
+/// Layers that actor and critic share are computed with, once the activation is declared; so is what a checkpoint has.
+#[test]
+fn tensors_that_lacked_only_their_activation_are_read_with_it() {
+    let (folder, cases) = unpack("found.zip", "declared");
+    let lacking =
+        |case: &&Case| case.path.starts_with("sb3_shared_net") || case.path.ends_with("checkpoint_dict");
+    let found: Vec<_> = cases.iter().filter(lacking).collect();
+    assert_eq!(found.len(), 3);
+    for case in found {
+        let path = folder.0.join(&case.path).join("p.json");
+        let mut metadata: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        metadata["activation"] = "tanh".into();
+        std::fs::write(&path, metadata.to_string()).unwrap();
+        let mut expected = Vec::new();
+        flatten(&case.actions, &mut expected);
+        assert_eq!(
+            actions(&folder.0.join(&case.path), &case.observations).unwrap(),
+            expected,
+            "{}",
+            case.path
+        );
+    }
+}
+
 /// A file that says where weights are is no way to other files, and what it says is checked.
 #[test]
 fn weights_in_another_file_are_read_from_the_models_own_folder() {

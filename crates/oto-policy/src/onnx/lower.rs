@@ -1,6 +1,6 @@
 //! Operators that tract computes wrongly, as others that it computes right: `Softplus` and `ReduceLogSumExp` overflow there, `LogSoftmax`
-//! is made of an inexact softmax, `Celu` leaves out a factor, the remainder of `Mod` has the wrong sign, and `Gelu` is inexact far below
-//! zero. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
+//! is made of an inexact softmax, `Celu` leaves out a factor, the remainder of `Mod` has the wrong sign, and `Sigmoid`, `Tanh`, `Erf` and
+//! `Gelu` do not reach their ends. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
 
 use std::collections::HashSet;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -20,7 +20,9 @@ pub(super) fn lower(model: &ModelProto, opset: i64, types: &[char]) -> ModelProt
         for (node, read) in nodes.into_iter().zip(types) {
             match *read == 'f' && SWALLOW.contains(&node.op_type.as_str()) {
                 true => maker.keep_nan(node),
-                false => maker.take_apart(node),
+                // Only Mod is taken apart for other types, and needs no constants.
+                false if *read == 'f' || node.op_type == "Mod" => maker.take_apart(node),
+                false => maker.graph.node.push(node),
             }
         }
     }
@@ -84,6 +86,23 @@ impl Maker<'_> {
                 let elu = self.make("Elu", &[&scaled], vec![]);
                 self.give("Mul", &[&elu, &alpha], vec![], out);
             }
+            "Clip" if self.opset < 11 => {
+                // A bound that is not given is the largest number, also for infinity.
+                let (low, high) = (float("min", f32::MIN), float("max", f32::MAX));
+                let (low, high) = (self.scalar(low), self.scalar(high));
+                let above = self.make("Max", &[&x, &low], vec![]);
+                self.give("Min", &[&above, &high], vec![], out);
+            }
+            "Sigmoid" => {
+                // tract's ends at 4e-7, which shows where it is multiplied by a large number.
+                let less = self.make("Neg", &[&x], vec![]);
+                let power = self.make("Exp", &[&less], vec![]);
+                let one = self.scalar(1.0);
+                let sum = self.make("Add", &[&power, &one], vec![]);
+                self.give("Reciprocal", &[&sum], vec![], out);
+            }
+            "Tanh" => self.saturate("Tanh", &x, 8.5, out),
+            "Erf" => self.saturate("Erf", &x, 4.0, out),
             "Gelu" => {
                 let tanh = attribute(&node, "approximate").is_some_and(|a| a.s == b"tanh");
                 let curve = if tanh {
@@ -126,6 +145,15 @@ impl Maker<'_> {
             "LogSoftmax" => self.log_softmax(&x, int("axis"), out),
             _ => self.graph.node.push(node),
         }
+    }
+
+    /// A curve from -1 to 1 that is at its ends from `end` on: tract's stay a little inside.
+    fn saturate(&mut self, curve: &str, x: &str, end: f32, out: String) {
+        let inside = self.make(curve, &[x], vec![]);
+        let (size, sign) = (self.make("Abs", &[x], vec![]), self.make("Sign", &[x], vec![]));
+        let end = self.scalar(end);
+        let beyond = self.make("Greater", &[&size, &end], vec![]);
+        self.give("Where", &[&beyond, &sign, &inside], vec![], out);
     }
 
     /// Before operator set 13 it is computed over all dimensions from the axis on.

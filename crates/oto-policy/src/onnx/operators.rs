@@ -316,7 +316,6 @@ pub const KNOWN: &[Known] = &[
     line("Squeeze", 13, 23, "fdli", &[]),
     line("Sub", 9, 23, "fdli", &[]),
     line("Sum", 9, 23, "fd", &[]),
-    line("Tan", 9, 23, "f", &[]),
     line("Tanh", 9, 23, "fd", &[]),
     line("ThresholdedRelu", 10, 23, "f", &[("alpha", Any)]),
     line("Tile", 9, 23, "f", &[]),
