@@ -464,7 +464,7 @@ fn rated(
         Parts { policy, training: Box::new(training), world: Worth::world(), store, refused, kept: None };
     let Release { policy, model, .. } = OfflineAgent::first(&mut parts).unwrap();
     let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
-    let hosted = Loaded { name: "rated".into(), metadata, policy, model };
+    let hosted = Loaded { name: "rated".into(), metadata, policy, model, warnings: vec![] };
     let (log, said) = listen();
     (OfflineAgent::new(config, parts, Policies::new(vec![hosted]).unwrap(), log).unwrap(), said)
 }
