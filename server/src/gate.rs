@@ -283,3 +283,109 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Payer, Pool};
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+    use tokio::io::AsyncReadExt;
+
+    const SIZES: Sizes = Sizes { text: 100, binary: 400 };
+    const OWN: usize = 64;
+
+    /// A masked frame.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = match payload.len() {
+            small @ 0..126 => vec![0x80 | small as u8],
+            middle => [&[0x80 | 126], &(middle as u16).to_be_bytes()[..]].concat(),
+        };
+        [&[first], &length[..], &[1, 2, 3, 4], payload].concat()
+    }
+
+    /// What passes of bytes that come in pieces of these sizes, why the rest does not, and what is held at the end.
+    fn passed(bytes: &[u8], pieces: &[usize], pool: usize) -> (Vec<u8>, Option<Refusal>, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (share, pool) = (pool, Pool::new(4 * pool));
+        let account = |own: usize| pool.account(Payer::at(IpAddr::from([10, 0, 0, 1])), own);
+        runtime.block_on(async {
+            let mut gate = Gate::new(bytes, account(OWN), SIZES, Duration::from_secs(60));
+            let (mut out, mut sizes) = (Vec::new(), pieces.iter().cycle());
+            loop {
+                let mut piece = vec![0; *sizes.next().unwrap()];
+                match gate.read(&mut piece).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => out.extend_from_slice(&piece[..read]),
+                }
+            }
+            let refusal = gate.refusal();
+            drop(gate);
+            let all = account().take(OWN).is_some()
+                && pool.account(Payer::Machine("a".into()), 0).take(1).is_some();
+            (out, refusal, all)
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop::collection::vec(any::<u8>(), 0..60);
+        let parts = (1u8..3, prop::collection::vec(part, 1..4), any::<bool>());
+        parts.prop_map(|(kind, parts, pings)| {
+            let last = parts.len() - 1;
+            let frames = parts.iter().enumerate().flat_map(|(i, part)| {
+                let first = if i == 0 { kind } else { 0 } | if i == last { 0x80 } else { 0 };
+                let ping = if pings { frame(0x89, b"hello") } else { Vec::new() };
+                [frame(first, part), ping].concat()
+            });
+            frames.collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Messages that are short enough pass as they are, however they come, and nothing is held after them.
+        #[test]
+        fn what_may_pass_is_not_changed(messages in prop::collection::vec(message(), 1..6), pieces in prop::collection::vec(1usize..70, 1..8)) {
+            let bytes = messages.concat();
+            let (out, refusal, free) = passed(&bytes, &pieces, 4096);
+            let texts = Frames::new(Pool::new(0).account(Payer::Machine("a".into()), usize::MAX), SIZES).look(&bytes);
+            match texts {
+                Ok(()) => prop_assert_eq!((out, refusal), (bytes, None)),
+                // A text of three parts may be too long. All before its last head has passed.
+                Err((pass, refused)) => prop_assert_eq!((out, refusal), (bytes[..pass].to_vec(), Some(refused))),
+            }
+            prop_assert!(free);
+        }
+
+        /// Whatever comes, it is read or refused, and what is held is given back.
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), pieces in prop::collection::vec(1usize..70, 1..8)) {
+            let (out, refusal, free) = passed(&bytes, &pieces, 4096);
+            prop_assert!(bytes.starts_with(&out) && free);
+            prop_assert!(refusal.is_some() || out == bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_by_its_head() {
+        for (first, length, refusal) in [
+            (0x81, 101, Refusal::Text { found: 101, most: 100 }),
+            (0x01, 101, Refusal::Text { found: 101, most: 100 }),
+            (0x82, 401, Refusal::Binary { found: 401, most: 400 }),
+        ] {
+            let bytes = frame(first, &vec![0; length]);
+            let (out, found, free) = passed(&bytes, &[2048], 4096);
+            assert_eq!(found, Some(refusal));
+            assert!(out.len() < 8 && free, "all of the head but its last byte: {}", out.len());
+        }
+        let parts = [frame(0x02, &[0; 300]), frame(0x80, &[0; 101])].concat();
+        assert_eq!(passed(&parts, &[7], 4096).1, Some(Refusal::Binary { found: 401, most: 400 }));
+        // No room: a share has 200 bytes, and 64 are its own.
+        assert_eq!(passed(&frame(0x82, &[0; 201]), &[2048], 200).1, Some(Refusal::Full));
+        assert_eq!(passed(&frame(0x82, &[0; 200]), &[2048], 200).1, None);
+        assert_eq!(passed(&frame(0x82, &[0; 64]), &[2048], 0).1, None);
+        let many = [frame(0x02, b""), frame(0x00, b"").repeat(PARTS as usize)].concat();
+        assert_eq!(passed(&many, &[2048], 4096).1, Some(Refusal::Parts));
+    }
+}

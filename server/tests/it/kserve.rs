@@ -147,3 +147,61 @@ fn machines_show_their_tokens_and_keep_their_quotas() {
     assert_eq!(ask("sum", &bearer), 200);
     assert_eq!(ask("sum", &bearer), 429, "two states a second are spent");
 }
+
+/// What Triton's client sends where nobody says otherwise: bytes after the JSON, and bytes are wanted back.
+#[test]
+fn tensors_may_be_bytes_in_both_directions() {
+    let half = function(boxed(4), boxed(2), |state, actions| actions.extend([state[0] / 2.0, 0.1]));
+    let server = serve(vec![sum(), loaded("half", half)], |_| {});
+    let bytes = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let ask = |policy: &str, request: Value, numbers: &[f32]| {
+        let (json, tail) = (request.to_string(), bytes(numbers));
+        let headers = format!(
+            "inference-header-content-length: {}\r\ncontent-length: {}\r\n",
+            json.len(),
+            json.len() + tail.len()
+        );
+        let body = [json.as_bytes(), &tail].concat();
+        let line = format!("POST /v2/models/{policy}/infer");
+        let (head, body) = request_to(server.address, &line, &headers, &body);
+        assert!(head.starts_with("http/1.1 200"), "{head} {}", String::from_utf8_lossy(&body));
+        let at = head.lines().find_map(|line| line.strip_prefix("inference-header-content-length: "));
+        let (json, tail) = body.split_at(at.map_or(body.len(), |at| at.parse().unwrap()));
+        (serde_json::from_slice::<Value>(json).unwrap(), tail.to_vec())
+    };
+    let input = |rows: usize| {
+        let parameters = json!({ "binary_data_size": 16 * rows });
+        json!([{ "name": "observation", "shape": [rows, 4], "datatype": "FP32", "parameters": parameters }])
+    };
+    let numbers = [1.0, 2.0, -0.5, 0.0, -1.0, 0.0, 0.25, 0.0];
+    // All outputs as bytes.
+    let all = json!({ "inputs": input(2), "parameters": { "binary_data_output": true } });
+    let (said, tail) = ask("sum", all, &numbers);
+    let output = json!({ "name": "action", "shape": [2, 1], "datatype": "INT64", "parameters": { "binary_data_size": 16 } });
+    assert_eq!(said["outputs"], json!([output]));
+    assert_eq!(tail, [1_i64.to_le_bytes(), 0_i64.to_le_bytes()].concat());
+    // One that is named.
+    let named = json!({ "name": "action", "parameters": { "binary_data": true } });
+    let (_, tail) = ask("half", json!({ "inputs": input(1), "outputs": [named] }), &numbers[..4]);
+    assert_eq!(tail, bytes(&[0.5, 0.1]));
+    // Numbers are given where no bytes are wanted.
+    let (said, tail) = ask("half", json!({ "inputs": input(1) }), &numbers[..4]);
+    assert_eq!((said["outputs"][0]["data"].to_string(), tail.len()), ("[0.5,0.1]".into(), 0));
+    assert_eq!(get(&server, "/v2").1["extensions"], json!(["binary_tensor_data"]));
+    for header in ["inference-header-content-length: 9999\r\n", "inference-header-content-length: x\r\n"] {
+        let (status, said) = post(&server, "/v2/models/sum/infer", header, &two());
+        assert_eq!(status, 400, "{said}");
+    }
+}
+
+#[test]
+fn a_packed_body_is_refused_with_a_sentence() {
+    let server = serve(vec![sum()], |_| {});
+    for coding in ["gzip", "deflate", "br", "identity, gzip"] {
+        let header = format!("content-encoding: {coding}\r\n");
+        let (status, said) = post(&server, "/v2/models/sum/infer", &header, "\u{1f}packed");
+        assert_eq!(status, 415, "{said}");
+        assert!(said["error"].as_str().unwrap().contains("content-encoding"), "{said}");
+    }
+    assert_eq!(post(&server, "/v2/models/sum/infer", "content-encoding: identity\r\n", &two()).0, 200);
+}
