@@ -60,7 +60,7 @@ export const WORLDS = {
       'Both learn CartPole in this tab, from the same seed. The teacher sits on the server, was trained in another simulator on another observation, and sees nothing but the states it is asked about.',
     invitation: 'Press Start, and watch who balances first.',
     key: [],
-    notes: `The carts show each student’s greedy policy at real speed; a policy plays its episode to the end, while training goes on. An episode is won at 500; 475 on average in ${ENOUGH} evaluations in a row counts as solved. In the Transfer stage the taught student’s learning rate ${falls(TRANSFER_RATE)}, alone it ${falls(ALONE_RATE)}: a part of the difference between the two may be the rate’s, and not the teacher’s.`,
+    notes: `The carts show each student’s greedy policy at real speed; a policy plays its episode to the end, while training goes on. An episode is won at 500; 475 on average in ${ENOUGH} evaluations in a row counts as solved. In the Transfer stage the taught student’s learning rate ${falls(TRANSFER_RATE)}, alone it ${falls(ALONE_RATE)}; each evaluation of ${SOLVED} or more lowers either further. A part of the difference between the two may be the rate’s, and not the teacher’s.`,
   },
   pendulum: {
     view: pendulum,
