@@ -186,7 +186,7 @@ pub fn pixels(shape: [usize; 3]) -> StudentConfig {
 }
 
 /// The default student for an environment: where it is known what solved means, the student settles there, and
-/// leaves a teacher under whom it has not been there for 5,000 steps.
+/// leaves a teacher under whom it was not there within 5,000 steps.
 pub fn student(environment: &str) -> StudentConfig {
     if CONTINUOUS.iter().any(|e| environment.starts_with(e)) {
         return continuous();

@@ -33,13 +33,13 @@ oto_json::json_object! {
     Ending: settings { steps omit none, seconds omit none, return_at_least omit none, give_up omit none }
 }
 
-/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more. If there was none in the
-/// whole stage, nothing good came of its teachers, and what they taught is forgotten: the student starts over with fresh
-/// parameters and schedules, and keeps its transitions. Otherwise the student has lost what was good, and goes on alone from
-/// its parameters of the last good evaluation.
+/// Ends a stage if `after_steps` have passed and no evaluation in it was `below_return` or more: nothing good came of its
+/// teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its
+/// transitions. A stage that was good once is not given up: students that fall back under a good teacher are back sooner
+/// with it than without (ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GiveUp {
-    /// Environment steps since the stage began, or since the last evaluation that was good enough.
+    /// Environment steps since the stage began.
     pub after_steps: u64,
     /// The mean return that no evaluation reached in them.
     pub below_return: f64,
@@ -130,9 +130,7 @@ pub struct Stages {
     steps: u64,
     /// Seconds spent in the stage.
     seconds: f64,
-    /// How many of them since an evaluation was good enough for [`GiveUp`].
-    fruitless: u64,
-    /// Whether one was, in this stage.
+    /// Whether an evaluation in it was good enough for [`GiveUp`].
     fruitful: bool,
     /// How often the round was completed.
     rounds: u64,
@@ -140,7 +138,7 @@ pub struct Stages {
 }
 
 oto_json::json_object! {
-    Stages: open { config, stage, steps, seconds, fruitless, fruitful = false, rounds, done }
+    Stages: open { config, stage, steps, seconds, fruitful = false, rounds, done }
 }
 
 /// What [`Stages::advance`] found.
@@ -152,24 +150,13 @@ pub enum Change {
     Ended,
     /// It led nowhere ([`GiveUp`]).
     GivenUp,
-    /// It led somewhere, and away again ([`GiveUp`]).
-    Lost,
 }
 
 impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
         let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
-        Self {
-            config,
-            stage: first,
-            steps: 0,
-            seconds: 0.0,
-            fruitless: 0,
-            fruitful: false,
-            rounds: 0,
-            done: false,
-        }
+        Self { config, stage: first, steps: 0, seconds: 0.0, fruitful: false, rounds: 0, done: false }
     }
 
     /// The stage now.
@@ -193,7 +180,7 @@ impl Stages {
     }
 
     /// Whether an evaluation in this stage is good enough for [`GiveUp`].
-    pub fn is_good(&self, evaluation: f64) -> bool {
+    fn is_good(&self, evaluation: f64) -> bool {
         let give_up = self.config.ending(self.stage).and_then(|ending| ending.give_up);
         give_up.is_some_and(|give_up| evaluation >= give_up.below_return)
     }
@@ -205,21 +192,17 @@ impl Stages {
         }
         self.steps += 1;
         self.seconds += seconds.max(0.0);
-        self.fruitless += 1;
         let Some(e) = self.config.ending(self.stage) else { return Change::None };
-        if evaluation.is_some_and(|got| self.is_good(got)) {
-            (self.fruitless, self.fruitful) = (0, true);
-        }
+        self.fruitful |= evaluation.is_some_and(|got| self.is_good(got));
         // Judged by evaluations: a run that makes none gives no teacher up.
-        let hopeless = |g: GiveUp| evaluation.is_some() && self.fruitless >= g.after_steps;
+        let hopeless = |g: GiveUp| evaluation.is_some() && !self.fruitful && self.steps >= g.after_steps;
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
-        let change = match (over, e.give_up.is_some_and(hopeless), self.fruitful) {
-            (true, ..) => Change::Ended,
-            (false, true, false) => Change::GivenUp,
-            (false, true, true) => Change::Lost,
-            (false, false, _) => return Change::None,
+        let change = match over {
+            true => Change::Ended,
+            false if e.give_up.is_some_and(hopeless) => Change::GivenUp,
+            false => return Change::None,
         };
         self.next();
         change
@@ -240,7 +223,7 @@ impl Stages {
             }
         };
         (self.stage, self.steps, self.seconds) = (next, 0, 0.0);
-        (self.fruitless, self.fruitful) = (0, false);
+        self.fruitful = false;
     }
 }
 
@@ -279,25 +262,23 @@ mod tests {
         assert_eq!([Some(100.0), None].map(|e| s.advance(0.0, e)), [Change::None; 2]);
         assert_eq!(s.advance(0.0, Some(474.0)), Change::GivenUp);
         assert_eq!(s.stage(), Stage::Online);
-        // Success once in a while keeps it; success long ago does not.
+        // What was good once is not given up, however long ago.
         let mut s = Stages::new(config);
-        let evaluations = [9.0, 480.0, 9.0, 9.0, 475.0, 9.0, 9.0];
+        let evaluations = [9.0, 480.0, 9.0, 9.0, 9.0, 9.0, 9.0];
         assert!(evaluations.iter().all(|e| s.advance(0.0, Some(*e)) == Change::None));
-        assert_eq!(s.advance(0.0, None), Change::None, "no evaluation, no judgement");
-        assert_eq!(s.advance(0.0, Some(9.0)), Change::Lost);
+        let mut s = Stages::new(config);
+        assert_eq!([None; 4].map(|e| s.advance(0.0, e)), [Change::None; 4], "no evaluation, no judgement");
+        assert_eq!(s.advance(0.0, Some(9.0)), Change::GivenUp);
         // What another stage brought does not count.
-        let repeat = StagesConfig { online: steps(1), repeat: true, ..config };
-        let mut s = Stages::new(repeat);
+        let transfer = Some(Ending { give_up, steps: Some(2), ..Ending::default() });
+        let mut s = Stages::new(StagesConfig { transfer, online: steps(1), repeat: true, ..config });
         s.advance(0.0, Some(480.0));
-        let last = (0..3).map(|_| s.advance(0.0, Some(9.0))).last();
-        assert_eq!(last, Some(Change::Lost));
-        assert_eq!((s.stage(), s.advance(0.0, None)), (Stage::Online, Change::Ended));
-        assert_eq!([9.0; 3].map(|e| s.advance(0.0, Some(e))), [Change::None, Change::None, Change::GivenUp]);
+        assert_eq!([None; 2].map(|e| s.advance(0.0, e)), [Change::Ended; 2]);
+        assert!(!s.fruitful && s.stage() == Stage::Transfer);
     }
 
     proptest! {
-        /// Parameters are thrown away only where no evaluation of the stage was good, and a stage ends before its patience only
-        /// for another reason.
+        /// A stage is given up at the first evaluation after its patience, and only if none of its evaluations was good.
         #[test]
         fn what_was_good_once_is_not_thrown_away(
             evaluations in prop::collection::vec(prop::option::of(0.0..10.0f64), 1..60),
@@ -310,13 +291,9 @@ mod tests {
             for (i, evaluation) in evaluations.iter().enumerate() {
                 let change = s.advance(0.0, *evaluation);
                 let so_far = &evaluations[..=i];
-                let since = so_far.iter().rev().position(is_good).unwrap_or(so_far.len()) as u64;
-                let ends = evaluation.is_some() && since >= after_steps;
-                let expected = match (ends, so_far.iter().any(is_good)) {
-                    (false, _) => Change::None,
-                    (true, false) => Change::GivenUp,
-                    (true, true) => Change::Lost,
-                };
+                let ends = evaluation.is_some() && so_far.len() as u64 >= after_steps;
+                let good = so_far.iter().any(is_good);
+                let expected = if ends && !good { Change::GivenUp } else { Change::None };
                 prop_assert_eq!(change, expected);
                 if change != Change::None {
                     break;

@@ -310,27 +310,19 @@ impl Trainer {
         Ok(ended.then_some(episode))
     }
 
-    /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. A stage that led
-    /// nowhere leaves the student with fresh parameters, one that led away from what was good with those of the last good
-    /// evaluation.
+    /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. A stage that
+    /// was given up leaves the student with fresh parameters.
     pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> Result<Change, TrainError> {
         if let (Some(settle), Some(got)) = (self.config.settle, evaluation) {
             self.settle(settle, got >= settle.at_return)?;
         }
-        if evaluation.is_some_and(|got| self.stages.is_good(got)) {
-            self.learner.engine_mut().remember()?;
-        }
         let change = self.stages.advance(seconds, evaluation);
-        match change {
-            Change::GivenUp => {
-                self.learner.start_over(&mut self.draw)?;
-                self.learner.engine_mut().forget();
-                self.rollout.iter_mut().for_each(Rollout::clear);
-                self.started = self.steps;
-                self.settled = 1.0;
-            }
-            Change::Lost => drop(self.learner.go_back()?),
-            Change::None | Change::Ended => {}
+        if change == Change::GivenUp {
+            self.learner.start_over(&mut self.draw)?;
+            self.learner.engine_mut().forget();
+            self.rollout.iter_mut().for_each(Rollout::clear);
+            self.started = self.steps;
+            self.settled = 1.0;
         }
         Ok(change)
     }
