@@ -216,13 +216,10 @@ impl Player {
             check_actions(&*policy, own.action_space())?;
             return Ok(Self::Model(policy));
         };
-        let mut student = Student::new(
-            &config,
-            World::Inside { train: environment(env)?, evaluate: None },
-            &[],
-            &oto_cpu::Cpu,
-            0,
-        )?;
+        // It only acts. Of some environments there can be no second one.
+        let (observation, action) = (own.observation_space().clone(), own.action_space().clone());
+        let mut student =
+            Student::new(&config, World::Outside { observation, action }, &[], &oto_cpu::Cpu, 0)?;
         student.load_weights(&file)?;
         Ok(Self::Student(Box::new(student)))
     }

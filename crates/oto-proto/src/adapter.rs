@@ -260,6 +260,7 @@ impl Adapter {
         teacher_action: &Space,
     ) -> Result<Plan, AdapterError> {
         match &self.observation {
+            None if one_hot(student_observation, teacher_observation) => {}
             None => check_same("observation", student_observation, teacher_observation)?,
             Some(map) => map.check(student_observation, teacher_observation)?,
         }
@@ -274,6 +275,25 @@ impl Adapter {
             teacher_action: teacher_action.clone(),
             adapter: self.clone(),
         })
+    }
+}
+
+/// Whether the student's observations may be one-hot vectors of the teacher's choices: environments show choices so, policies take
+/// their index.
+fn one_hot(student: &Space, teacher: &Space) -> bool {
+    match (student, teacher) {
+        (Space::Box { low, .. }, Space::Discrete { n }) => low.len() == *n as usize,
+        _ => false,
+    }
+}
+
+/// The index of a one-hot vector.
+fn hot(row: &[f32]) -> Result<f32, AdapterError> {
+    let index = row.iter().position(|found| *found != 0.0).unwrap_or(0);
+    let wrong = |(i, found): (usize, &f32)| *found != f32::from(u8::from(i == index));
+    match row.iter().enumerate().find(|entry| wrong(*entry)) {
+        Some((component, found)) => Err(AdapterError::Observation { component, found: *found }),
+        None => Ok(index as f32),
     }
 }
 
@@ -470,6 +490,9 @@ impl Plan {
         check_row("the student's observation", self.student_observation.width(), student.len())?;
         check_row("the teacher's observation", self.teacher_observation.width(), teacher.len())?;
         match &self.adapter.observation {
+            None if one_hot(&self.student_observation, &self.teacher_observation) => {
+                teacher[0] = hot(student)?;
+            }
             None => teacher.copy_from_slice(student),
             Some(map) => teacher.iter_mut().enumerate().for_each(|(i, to)| *to = map.component(student, i)),
         }

@@ -427,3 +427,28 @@ fn cartpole_stays_within_its_bytes() {
     let actions = ActionFormat::new(&Space::Discrete { n: 2 }, None).expect("a format");
     assert_eq!((states.frame_bytes(64), actions.frame_bytes(64)), (1_040, 80));
 }
+
+/// A student whose environment shows choices one-hot asks a policy that takes their index.
+#[test]
+fn one_hot_observations_become_the_index_that_a_policy_takes() {
+    let choices = |n| Space::Discrete { n };
+    let box_of = |width: usize| Space::Box { low: vec![0.0; width], high: vec![1.0; width] };
+    let check = |student: &Space, teacher: &Space| {
+        oto_proto::Adapter::default().check(student, &choices(2), teacher, &choices(2))
+    };
+    let plan = check(&box_of(3), &choices(3)).unwrap();
+    let index = |row: &[f32]| {
+        let mut index = [f32::NAN];
+        plan.observation(row, &mut index).map(|()| index[0])
+    };
+    for i in 0..3 {
+        let mut row = [0.0; 3];
+        row[i] = 1.0;
+        assert_eq!(index(&row).unwrap(), i as f32);
+    }
+    for wrong in [[0.0; 3], [1.0, 1.0, 0.0], [0.0, 0.5, 0.0], [f32::NAN, 0.0, 1.0], [0.0, 1.0, f32::INFINITY]]
+    {
+        assert!(index(&wrong).is_err(), "{wrong:?}");
+    }
+    assert!(check(&box_of(4), &choices(3)).is_err() && check(&choices(3), &box_of(3)).is_err());
+}
