@@ -218,8 +218,13 @@ impl Player {
         };
         // It only acts. Of some environments there can be no second one.
         let (observation, action) = (own.observation_space().clone(), own.action_space().clone());
-        let mut student =
-            Student::new(&config, World::Outside { observation, action }, &[], &oto_cpu::Cpu, 0)?;
+        let mut student = Student::new(
+            &config,
+            World::Outside { observation, action, evaluates: false },
+            &[],
+            &oto_cpu::Cpu,
+            0,
+        )?;
         student.load_weights(&file)?;
         Ok(Self::Student(Box::new(student)))
     }

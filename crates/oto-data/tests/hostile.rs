@@ -106,7 +106,8 @@ fn metadata_that_do_not_belong_are_refused() {
         DataError::Count { what: "steps", .. }
     ));
     assert!(matches!(with("\"hdf5\"", "\"arrow\""), DataError::Unsupported(_)));
-    assert!(matches!(with("\\\"Discrete\\\"", "\\\"Dict\\\""), DataError::Unsupported(_)));
+    assert!(matches!(with("\\\"Discrete\\\"", "\\\"Text\\\""), DataError::Unsupported(_)));
+    assert!(matches!(with("\\\"Discrete\\\"", "\\\"Dict\\\""), DataError::Metadata(_)));
     assert!(matches!(with("\\\"n\\\": 2", "\\\"n\\\": 0"), DataError::Space { what: "action", .. }));
     assert!(matches!(with("\\\"n\\\": 2", "\\\"n\\\": 1"), DataError::Outside { what: "action", .. }));
     assert!(matches!(with("-4.800000190734863, ", ""), DataError::Space { what: "observation", .. }));
@@ -132,7 +133,7 @@ fn sizes_and_links_that_lie_are_refused() {
     let error = read_file(&fixture("huge.hdf5")).unwrap_err();
     assert!(matches!(error, DataError::TooLarge { unit: "bytes", .. }), "{error:?}");
     let error = read_file(&fixture("cyclic.hdf5")).unwrap_err();
-    assert!(matches!(error, DataError::Hdf5 { .. }), "{error:?}");
+    assert!(matches!(error, DataError::Encoding { .. }), "{error:?}");
 }
 
 #[test]
