@@ -80,7 +80,8 @@ fn a_model_that_is_renamed_into_the_folder_answers_and_garbage_does_not() {
     assert_eq!(early.metadata().unwrap().len(), late.len() as u64);
     std::fs::rename(early, folder.0.join("cartpole.onnx")).unwrap();
     assert!(matches!(heard(&events), Event::Published { .. }), "it is told by its bytes");
-    assert_eq!(answer(&server).1, second);
+    let answers = || answer(&server).1 == second;
+    assert!((0..1000).any(|_| answers()), "it answers soon");
 
     let before = answer(&server);
     for file in ["notes.txt", "cartpole.onnx"] {
