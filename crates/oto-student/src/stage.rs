@@ -33,13 +33,13 @@ oto_json::json_object! {
     Ending: settings { steps omit none, seconds omit none, return_at_least omit none, give_up omit none }
 }
 
-/// Ends a stage if `after_steps` have passed and no evaluation in it was `below_return` or more: nothing good came of its
+/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: nothing good comes of its
 /// teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its
-/// transitions. A stage that was good once is not given up: students that fall back under a good teacher are back sooner
-/// with it than without (ARCHITECTURE.md).
+/// transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner
+/// with it than without, and one good evaluation may be luck under a bad one (ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GiveUp {
-    /// Environment steps since the stage began.
+    /// Environment steps since the stage began, or since its only good evaluation.
     pub after_steps: u64,
     /// The mean return that no evaluation reached in them.
     pub below_return: f64,
@@ -119,6 +119,9 @@ impl StagesConfig {
     }
 }
 
+/// So many good evaluations are no luck.
+const PROOF: u64 = 2;
+
 const ORDER: [Stage; 3] = [Stage::Offline, Stage::Transfer, Stage::Online];
 
 /// Where a student stands in its round.
@@ -130,15 +133,17 @@ pub struct Stages {
     steps: u64,
     /// Seconds spent in the stage.
     seconds: f64,
-    /// Whether an evaluation in it was good enough for [`GiveUp`].
-    fruitful: bool,
+    /// How many of them since an evaluation was good enough for [`GiveUp`].
+    fruitless: u64,
+    /// How many evaluations in it were.
+    good: u64,
     /// How often the round was completed.
     rounds: u64,
     done: bool,
 }
 
 oto_json::json_object! {
-    Stages: open { config, stage, steps, seconds, fruitful = false, rounds, done }
+    Stages: open { config, stage, steps, seconds, fruitless, good = 0, rounds, done }
 }
 
 /// What [`Stages::advance`] found.
@@ -156,7 +161,7 @@ impl Stages {
     /// At the first stage there is; `config` is valid.
     pub fn new(config: StagesConfig) -> Self {
         let first = ORDER.into_iter().find(|s| config.ending(*s).is_some()).unwrap_or(Stage::Online);
-        Self { config, stage: first, steps: 0, seconds: 0.0, fruitful: false, rounds: 0, done: false }
+        Self { config, stage: first, steps: 0, seconds: 0.0, fruitless: 0, good: 0, rounds: 0, done: false }
     }
 
     /// The stage now.
@@ -193,9 +198,13 @@ impl Stages {
         self.steps += 1;
         self.seconds += seconds.max(0.0);
         let Some(e) = self.config.ending(self.stage) else { return Change::None };
-        self.fruitful |= evaluation.is_some_and(|got| self.is_good(got));
+        self.fruitless += 1;
+        if evaluation.is_some_and(|got| self.is_good(got)) {
+            (self.fruitless, self.good) = (0, self.good + 1);
+        }
         // Judged by evaluations: a run that makes none gives no teacher up.
-        let hopeless = |g: GiveUp| evaluation.is_some() && !self.fruitful && self.steps >= g.after_steps;
+        let hopeless =
+            |g: GiveUp| evaluation.is_some() && self.good < PROOF && self.fruitless >= g.after_steps;
         let over = e.steps.is_some_and(|s| self.steps >= s)
             || e.seconds.is_some_and(|s| self.seconds >= s)
             || e.return_at_least.zip(evaluation).is_some_and(|(bar, got)| got >= bar);
@@ -223,7 +232,7 @@ impl Stages {
             }
         };
         (self.stage, self.steps, self.seconds) = (next, 0, 0.0);
-        self.fruitful = false;
+        (self.fruitless, self.good) = (0, 0);
     }
 }
 
@@ -262,9 +271,12 @@ mod tests {
         assert_eq!([Some(100.0), None].map(|e| s.advance(0.0, e)), [Change::None; 2]);
         assert_eq!(s.advance(0.0, Some(474.0)), Change::GivenUp);
         assert_eq!(s.stage(), Stage::Online);
-        // What was good once is not given up, however long ago.
+        // One good evaluation gives it more time; what was good twice is not given up, however long ago.
         let mut s = Stages::new(config);
-        let evaluations = [9.0, 480.0, 9.0, 9.0, 9.0, 9.0, 9.0];
+        assert_eq!([480.0, 9.0, 9.0].map(|e| s.advance(0.0, Some(e))), [Change::None; 3]);
+        assert_eq!(s.advance(0.0, Some(9.0)), Change::GivenUp);
+        let mut s = Stages::new(config);
+        let evaluations = [480.0, 9.0, 475.0, 9.0, 9.0, 9.0, 9.0, 9.0];
         assert!(evaluations.iter().all(|e| s.advance(0.0, Some(*e)) == Change::None));
         let mut s = Stages::new(config);
         assert_eq!([None; 4].map(|e| s.advance(0.0, e)), [Change::None; 4], "no evaluation, no judgement");
@@ -274,11 +286,11 @@ mod tests {
         let mut s = Stages::new(StagesConfig { transfer, online: steps(1), repeat: true, ..config });
         s.advance(0.0, Some(480.0));
         assert_eq!([None; 2].map(|e| s.advance(0.0, e)), [Change::Ended; 2]);
-        assert!(!s.fruitful && s.stage() == Stage::Transfer);
+        assert!(s.good == 0 && s.stage() == Stage::Transfer);
     }
 
     proptest! {
-        /// A stage is given up at the first evaluation after its patience, and only if none of its evaluations was good.
+        /// A stage is given up at the first evaluation after its patience, and only if at most one of its evaluations was good.
         #[test]
         fn what_was_good_once_is_not_thrown_away(
             evaluations in prop::collection::vec(prop::option::of(0.0..10.0f64), 1..60),
@@ -291,9 +303,10 @@ mod tests {
             for (i, evaluation) in evaluations.iter().enumerate() {
                 let change = s.advance(0.0, *evaluation);
                 let so_far = &evaluations[..=i];
-                let ends = evaluation.is_some() && so_far.len() as u64 >= after_steps;
-                let good = so_far.iter().any(is_good);
-                let expected = if ends && !good { Change::GivenUp } else { Change::None };
+                let since = so_far.iter().rev().position(is_good).unwrap_or(so_far.len()) as u64;
+                let ends = evaluation.is_some() && since >= after_steps;
+                let good = so_far.iter().filter(|e| is_good(e)).count();
+                let expected = if ends && good < 2 { Change::GivenUp } else { Change::None };
                 prop_assert_eq!(change, expected);
                 if change != Change::None {
                     break;
