@@ -338,7 +338,9 @@ fn what_is_made_to_a_shape_has_the_shape_of_another_value() {
         vec![spread("obs", "std")],
         vec![node("ConstantOfShape", &["std"], "action", &[])],
     ] {
-        assert!(load(&nodes).unwrap_err().contains("not another value's"), "{nodes:?}");
+        let refusal = load(&nodes).unwrap_err();
+        // A shape of float32 is none.
+        assert!(refusal.contains("not another value's") || refusal.contains("for float32"), "{refusal}");
     }
 }
 
@@ -411,7 +413,7 @@ fn a_graph_for_a_fixed_number_of_rows_is_read_if_it_can_take_others() {
 #[test]
 fn a_graph_that_ends_in_a_tanh_is_scaled_if_that_is_declared() {
     let nodes = [
-        node("Gemm", &["obs", "w34", "b4"], "layer", &[("transB", 1)]),
+        node("Gemm", &["obs", "w33"], "layer", &[]),
         node("Tanh", &["layer"], "unit", &[]),
         node("Identity", &["unit"], "action", &[]),
     ];
