@@ -137,7 +137,7 @@ fn each_environment_plays_or_is_refused_with_a_sentence() {
                         }
                         (played, right) => panic!("{name}: {played:?}, expected {right:?}"),
                     }
-                    assert!(begin.elapsed() < Duration::from_secs(60), "{name} waits for something");
+                    assert!(begin.elapsed() < Duration::from_secs(240), "{name} waits for something");
                 }
             });
         }

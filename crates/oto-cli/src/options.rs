@@ -179,7 +179,7 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         student.validate()?;
-        world::check_pixels(&env, &student)?;
+        world::check_pixels(&env, student.convolution(), student.algorithm.name(), true)?;
         Ok(Job { env, student, teachers })
     }
 

@@ -180,6 +180,11 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
         }
     };
     job.teach.validate().map_err(OfflineError::from)?;
+    let method = match job.teach.method {
+        Method::Cql => "cql",
+        Method::Bc => "bc",
+    };
+    world::check_pixels(&job.env, job.teach.convolution(), method, false)?;
     let mut world = world::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
     let path = job.dataset.clone();

@@ -2,7 +2,6 @@
 //! same bodies without Python, on MuJoCo's own library.
 
 use oto_env::{EnvError, Environment};
-#[cfg(feature = "native")]
 use oto_rl::convolution::Convolution;
 use oto_student::config::StudentConfig;
 use oto_student::presets;
@@ -60,10 +59,15 @@ pub fn specification(env: &str, training: bool) -> Result<(Option<String>, i64),
     }
 }
 
-/// Refuses a student that would take an environment's pixels for numbers of about 1.
-pub fn check_pixels(env: &str, student: &StudentConfig) -> Result<(), EnvError> {
+/// Refuses an algorithm that would take an environment's pixels for a row of numbers. `training` as its process is wanted next.
+pub fn check_pixels(
+    env: &str,
+    convolution: Option<&Convolution>,
+    algorithm: &str,
+    training: bool,
+) -> Result<(), EnvError> {
     match place(env) {
-        Place::Gymnasium(id) => gymnasium_pixels(id, student),
+        Place::Gymnasium(id) => gymnasium_pixels(id, convolution, algorithm, training),
         Place::BuiltIn(_) | Place::Mujoco(_) => Ok(()),
     }
 }
@@ -158,14 +162,19 @@ fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, 
 }
 
 #[cfg(feature = "native")]
-fn gymnasium_pixels(id: &str, student: &StudentConfig) -> Result<(), EnvError> {
-    let (pixels, shape) = ask(id, true, |env| (env.pixels(), env.shape().to_vec()))?;
+fn gymnasium_pixels(
+    id: &str,
+    convolution: Option<&Convolution>,
+    algorithm: &str,
+    training: bool,
+) -> Result<(), EnvError> {
+    let (pixels, shape) = ask(id, training, |env| (env.pixels(), env.shape().to_vec()))?;
     let Some(pixels) = pixels else { return Ok(()) };
-    let said = pixels_for(pixels, &shape, student.convolution(), student.algorithm.name());
+    let said = pixels_for(pixels, &shape, convolution, algorithm);
     said.map_err(|sentence| EnvError::External(format!("gym:{id}: {sentence}")))
 }
 
-/// Why a student does not see these pixels as it should.
+/// Why an algorithm does not see these pixels as it should.
 #[cfg(feature = "native")]
 fn pixels_for(
     pixels: oto_bridge::Pixels,
@@ -177,7 +186,7 @@ fn pixels_for(
     match (pixels, convolution) {
         (Pixels::Byte, Some(convolution)) if convolution.shape[..] == *shape => Ok(()),
         (Pixels::Byte, Some(convolution)) => Err(format!(
-            "its images are {shape:?} (channels, height, width), qrdqn.convolution sees {:?}",
+            "its images are {shape:?} (channels, height, width), the convolution sees {:?}",
             convolution.shape
         )),
         (Pixels::Byte, None) => Err(format!(
@@ -189,11 +198,16 @@ fn pixels_for(
             "its observations are numbers from 0 to 255, of the shape {shape:?}, but no bytes: declare the space as uint8, or scale \
              them with a wrapper, such as gymnasium.wrappers.RescaleObservation(env, 0, 1)"
         )),
-        // Numbers from 0 to 1 are what a network of fully connected layers takes.
-        (Pixels::Unit, None) => Ok(()),
         (Pixels::Unit, Some(_)) => {
-            Err("its images are numbers from 0 to 1, qrdqn.convolution sees bytes".into())
+            Err("its images are numbers from 0 to 1, the convolution sees bytes".into())
         }
+        // Too small for a convolution: numbers from 0 to 1 are what a network of fully connected layers takes.
+        (Pixels::Unit, None) if shape.len() == 3 && shape[1..].iter().any(|side| *side < 3) => Ok(()),
+        (Pixels::Unit, None) => Err(format!(
+            "its observations are images of numbers from 0 to 1, of the shape {shape:?}; {algorithm} has no convolution for them. \
+             Declare the space as uint8 from 0 to 255 for --algorithm qrdqn, or take each image as a row of numbers with \
+             gymnasium.wrappers.FlattenObservation(env)"
+        )),
     }
 }
 
@@ -211,8 +225,13 @@ fn gymnasium(id: &str, _training: bool) -> Result<Box<dyn Environment>, EnvError
 }
 
 #[cfg(not(feature = "native"))]
-fn gymnasium_pixels(id: &str, _student: &StudentConfig) -> Result<(), EnvError> {
-    gymnasium(id, true).map(drop)
+fn gymnasium_pixels(
+    id: &str,
+    _convolution: Option<&Convolution>,
+    _algorithm: &str,
+    training: bool,
+) -> Result<(), EnvError> {
+    gymnasium(id, training).map(drop)
 }
 
 #[cfg(not(feature = "native"))]
@@ -242,7 +261,8 @@ mod tests {
         let (first, last) = (sees([3, 84, 84]), sees([84, 84, 3]));
         let said = |pixels, convolution| pixels_for(pixels, &[3, 84, 84], convolution, "ppo");
         assert_eq!(said(Byte, Some(&first)), Ok(()));
-        assert_eq!(said(Unit, None), Ok(()));
+        assert_eq!(pixels_for(Unit, &[3, 2, 84], None, "ppo"), Ok(()));
+        assert!(said(Unit, None).unwrap_err().contains("FlattenObservation"));
         let other = said(Byte, Some(&last)).unwrap_err();
         assert!(other.contains("[3, 84, 84]") && other.contains("[84, 84, 3]"), "{other}");
         assert!(said(Byte, None).unwrap_err().contains("ppo takes rows of numbers of about 1"));

@@ -133,6 +133,13 @@ pub(crate) fn channels_last(text: &str) -> Option<[usize; 3]> {
     (image && fits && all(&low, 0.0) && channels < height.min(width)).then_some([images, pixels, *channels])
 }
 
+/// Whether Minari may keep such images as JPEG files: bytes of two or three axes, the first two of 32 numbers or more.
+pub(crate) fn may_be_jpeg(text: &str) -> bool {
+    let Ok(json) = parse(text) else { return false };
+    let sides = whole(&json["shape"]).unwrap_or_default();
+    json["dtype"] == "uint8" && (2..=3).contains(&sides.len()) && sides[..2].iter().all(|side| *side >= 32)
+}
+
 /// A whole number, or lists of them, one after the other.
 fn whole(json: &Value) -> Option<Vec<i64>> {
     match json {

@@ -25,6 +25,8 @@ pub(crate) struct Described {
     action: Option<SpaceTree>,
     /// See [`gymnasium::channels_last`].
     channels_last: Option<[usize; 3]>,
+    /// Whether Minari may have kept the observations as JPEG files.
+    jpeg: bool,
     /// How many episodes there are.
     pub episodes: Option<u64>,
     steps: Option<u64>,
@@ -142,14 +144,34 @@ fn one_action(parts: &SpaceTree, episodes: &mut [Episode]) -> Result<Space, Data
 pub(crate) struct Shapes {
     observation: Option<SpaceTree>,
     action: Option<SpaceTree>,
+    jpeg: bool,
 }
+
+/// How a dataset gets plain images.
+const WITHOUT_JPEG: &str =
+    "Minari keeps plain images with jpeg_encoding=False, an argument of DataCollector.create_dataset";
 
 /// How many choices there are before all actions have been seen.
 const UNKNOWN: u32 = u32::MAX;
 
 impl Shapes {
     pub fn of(described: &Described) -> Self {
-        Shapes { observation: described.observation.clone(), action: described.action.clone() }
+        let Described { observation, action, jpeg, .. } = described;
+        Shapes { observation: observation.clone(), action: action.clone(), jpeg: *jpeg }
+    }
+
+    /// Names the encoding of observations that are not what their space says.
+    pub fn observed<T>(&self, what: &str, read: Result<T, DataError>) -> Result<T, DataError> {
+        read.map_err(|error| match (self.jpeg, error) {
+            (true, DataError::Shape { .. } | DataError::Type { .. } | DataError::Hdf5 { .. }) => {
+                DataError::Encoding {
+                    what: what.into(),
+                    encoding: "JPEG files".into(),
+                    rewrite: WITHOUT_JPEG,
+                }
+            }
+            (_, error) => error,
+        })
     }
 
     pub fn observation<T>(&mut self, array: &Array<T>) -> &SpaceTree {
@@ -189,7 +211,8 @@ fn read_episode(
     let rewards = reader.doubles(group, "rewards", &path("rewards"))?;
     let steps = rewards.rows;
     column(&path("rewards"), &rewards, steps)?;
-    let observations = read_observations(reader, group, &path("observations"), steps, shapes)?;
+    let observations = read_observations(reader, group, &path("observations"), steps, shapes);
+    let observations = shapes.observed(&path("observations"), observations)?;
     let actions = read_parts(reader, group, "actions", &path("actions"), shapes.action.as_ref())?;
     rows_of(&path("actions"), &actions, steps, shapes.action(&actions))?;
     let terminated = reader.flags(group, "terminations", &path("terminations"))?;
@@ -317,6 +340,8 @@ pub(crate) fn describe(text: &str) -> Result<Described, DataError> {
     let spec = text("env_spec").filter(|spec| Some(spec) != usual.as_ref());
     Ok(Described {
         channels_last: json["observation_space"].as_str().and_then(gymnasium::channels_last),
+        jpeg: json["jpeg_encoding"] != false
+            && json["observation_space"].as_str().is_some_and(gymnasium::may_be_jpeg),
         observation: space("observation", "observation_space")?,
         action: space("action", "action_space")?,
         episodes: json["total_episodes"].as_u64(),

@@ -139,6 +139,11 @@ pub(crate) fn read(
         let Some(part) = file(&at(PART))? else {
             return Err(DataError::Count { what: "episodes", expected: count, got: number });
         };
+        if file(&at("part-1.parquet"))?.is_some() {
+            let (what, reason) =
+                (format!("episode {number}"), "several files, expected part-0.parquet alone");
+            return Err(DataError::Parquet { what, reason: reason.into() });
+        }
         let seed = match file(&at("metadata.json"))? {
             Some(text) => serde_json::from_slice::<Value>(&text).ok().and_then(|json| json["seed"].as_u64()),
             None => None,
@@ -164,8 +169,10 @@ pub(crate) fn read_episode(
     let steps = rows.saturating_sub(1);
     let whole = |name: &str, array: &Array<f64>| minari::column(&format!("{what}/{name}"), array, rows);
     whole("rewards", &rewards)?;
-    let observations = column("observations", left)?;
-    minari::rows_of(&format!("{what}/observations"), &observations, rows, shapes.observation(&observations))?;
+    let place = format!("{what}/observations");
+    let observations = shapes.observed(&place, column("observations", left))?;
+    let fits = minari::rows_of(&place, &observations, rows, shapes.observation(&observations));
+    shapes.observed(&place, fits)?;
     let mut actions = column("actions", left)?;
     let action = shapes.action(&actions);
     minari::rows_of(&format!("{what}/actions"), &actions, rows, action)?;

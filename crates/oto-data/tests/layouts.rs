@@ -344,3 +344,118 @@ fn discrete_observations_become_one_hot() {
     assert_eq!(flat.observation, Space::uniform(3, 0.0, 1.0));
     assert_eq!(flat.episodes[0].observations, Rows::Numbers(vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]));
 }
+
+/// Episodes that Minari added, joined or continued, and what was removed or cut with h5py (`fixtures/episodes/make.py`): the right
+/// steps, or a sentence. A step's reward is its first observation.
+#[test]
+fn episodes_that_were_added_joined_removed_or_cut_are_right_or_refused() {
+    let case = |name: &str| read_file(&fixture("episodes").join(format!("{name}-v0")));
+    let rewards = |dataset: &Dataset| -> Vec<Vec<f64>> {
+        dataset.episodes.iter().map(|episode| episode.rewards.clone()).collect()
+    };
+    let (first, one, second) = (vec![0.0, 1.0], vec![10.0], vec![20.0, 21.0, 22.0]);
+    for (name, right) in [
+        ("appended", vec![first.clone(), one.clone(), second.clone()]),
+        ("combined", vec![second.clone(), first.clone(), one.clone()]),
+        ("continued", vec![vec![0.0, 1.0, 3.0, 4.0], one.clone()]),
+    ] {
+        let dataset = case(name).unwrap();
+        assert_eq!(rewards(&dataset), right, "{name}");
+        for step in dataset.transitions() {
+            // Where an episode was continued an observation lies between its parts.
+            let seen = step.observation[0];
+            assert_eq!(step.observation[1], -seen, "{name}");
+            let apart = f64::from(seen) - step.reward;
+            assert!(apart == 0.0 || name == "continued" && apart == -1.0, "{name}: {step:?}");
+        }
+        let ends = dataset.episodes.iter().map(|episode| *episode.terminated.last().unwrap());
+        assert!(ends.eq(vec![true; right.len()]), "{name}");
+    }
+    for (name, part) in [
+        ("gapped", "the metadata tell of 3 episodes, the file has 2"),
+        ("end_inside", "episode 0: row 0 ends it, but 1 more follow"),
+        ("short", "episode_0/observations: expected 3 rows of 2 numbers, the shape is [2, 2]"),
+        ("empty", "the metadata tell of 3 steps, the file has 2"),
+    ] {
+        let refused = case(name).unwrap_err().to_string();
+        assert!(refused.contains(part), "{name}: {refused}");
+    }
+    // Without metadata nothing is missed: a gap is none, and a step is there or not.
+    let alone = |name: &str| {
+        let file = fixture("episodes").join(format!("{name}-v0/data/main_data.hdf5"));
+        read_bytes(std::fs::read(file).unwrap(), None)
+    };
+    assert_eq!(rewards(&alone("gapped").unwrap()), [first, second]);
+    let empty = alone("empty").unwrap_err();
+    assert!(matches!(empty, DataError::EmptyEpisode { episode: 1 }), "{empty}");
+}
+
+/// Episodes come in the order of their numbers, not of their names; counts that do not agree are named.
+#[test]
+fn metadata_and_file_have_to_agree() {
+    let folder = fresh("many");
+    let mut dataset = read_file(&fixture("cartpole_random")).unwrap();
+    let steps: Vec<usize> = dataset.episodes.iter().map(Episode::len).collect();
+    assert!(steps.len() > 10);
+    dataset.metadata.id = Some("oto/many-v0".into());
+    write_folder(&dataset, &folder).unwrap();
+    let read = read_file(&folder).unwrap();
+    assert_eq!(read.episodes.iter().map(Episode::len).collect::<Vec<_>>(), steps);
+    let beside = folder.join("data/metadata.json");
+    let text = std::fs::read_to_string(&beside).unwrap();
+    for (what, right, wrong) in
+        [("steps", 322, 321), ("steps", 322, 0), ("episodes", 12, 13), ("episodes", 12, 0)]
+    {
+        let [right, wrong] = [right, wrong].map(|count| format!("\"total_{what}\":{count}"));
+        assert!(text.contains(&right), "{text}");
+        std::fs::write(&beside, text.replace(&right, &wrong)).unwrap();
+        let refused = read_file(&folder).unwrap_err();
+        assert!(matches!(&refused, DataError::Count { what: of, .. } if *of == what), "{refused}");
+    }
+}
+
+/// Minari keeps large images as JPEG files unless it is asked not to.
+#[test]
+fn images_as_jpeg_are_named() {
+    let folder = fresh("jpeg");
+    let images = Dataset {
+        observation: Space::uniform(32 * 32, 0.0, 255.0),
+        action: Space::Discrete { n: 2 },
+        episodes: vec![Episode {
+            observations: Rows::Bytes(vec![7; 2 * 32 * 32]),
+            actions: vec![1.0],
+            rewards: vec![1.0],
+            terminated: vec![true],
+            truncated: vec![false],
+            seed: None,
+        }],
+        metadata: Metadata::default(),
+    };
+    write_folder(&images, &folder).unwrap();
+    let beside = folder.join("data/metadata.json");
+    let text = std::fs::read_to_string(&beside).unwrap();
+    let shape = |sides: &str| text.replace(r#"\"shape\": [1024]"#, &format!(r#"\"shape\": [{sides}]"#));
+    assert_ne!(shape("32, 32"), text);
+    // The same bytes as plain images: what Minari wrote before it had JPEG.
+    let plain = bounds(&shape("32, 32"), 32, 32);
+    std::fs::write(&beside, plain).unwrap();
+    assert_eq!(read_file(&folder).unwrap().episodes, images.episodes);
+    // As if each had become a file of 1024 bytes.
+    let files = bounds(&shape("64, 64"), 64, 64);
+    std::fs::write(&beside, &files).unwrap();
+    let refused = read_file(&folder).unwrap_err().to_string();
+    assert!(refused.contains("JPEG files") && refused.contains("jpeg_encoding=False"), "{refused}");
+    std::fs::write(&beside, files.replacen('{', r#"{"jpeg_encoding": false, "#, 1)).unwrap();
+    let refused = read_file(&folder).unwrap_err();
+    assert!(matches!(refused, DataError::Shape { .. }), "{refused}");
+}
+
+/// Metadata whose bounds of observations have these sides.
+fn bounds(text: &str, height: usize, width: usize) -> String {
+    let matrix = |bound: &str| {
+        format!("[{}]", vec![format!("[{}]", vec![bound; width].join(", ")); height].join(", "))
+    };
+    let row = |bound: &str| format!("[{}]", vec![bound; 1024].join(", "));
+    assert!(text.contains(&row("255.0")), "{}", &text[..400]);
+    text.replace(&row("0.0"), &matrix("0.0")).replace(&row("255.0"), &matrix("255.0"))
+}

@@ -70,3 +70,23 @@ fn another_episodes_columns_do_not_fit() {
     copy("data/metadata.json", "data/metadata.json");
     assert!(read_file(&folder).is_err(), "its steps are not so many");
 }
+
+/// An episode's rows in several files, a gap between the episodes, and counts that do not agree.
+#[test]
+fn missing_and_additional_files_are_named() {
+    let (mut dataset, folder) = (fixture("cartpole_random"), folder("files"));
+    dataset.episodes.truncate(3);
+    write_parquet_folder(&dataset, &folder).unwrap();
+    let more = folder.join("data/1/part-1.parquet");
+    fs::copy(folder.join("data/2/part-0.parquet"), &more).unwrap();
+    let refused = read_file(&folder).unwrap_err().to_string();
+    assert_eq!(refused, "episode 1: several files, expected part-0.parquet alone");
+    fs::remove_file(more).unwrap();
+    let beside = folder.join("data/metadata.json");
+    let text = fs::read_to_string(&beside).unwrap();
+    fs::write(&beside, text.replace("\"total_steps\":", "\"total_steps\":1")).unwrap();
+    assert!(matches!(read_file(&folder), Err(DataError::Count { what: "steps", .. })));
+    fs::write(&beside, text).unwrap();
+    fs::rename(folder.join("data/1"), folder.join("data/3")).unwrap();
+    assert!(matches!(read_file(&folder), Err(DataError::Count { what: "episodes", expected: 3, got: 1 })));
+}

@@ -42,6 +42,7 @@ fn main() -> Written {
     datasets()?;
     submissions()?;
     students()?;
+    bridges()?;
     programs()?;
     operators()
 }
@@ -251,14 +252,33 @@ fn students() -> Written {
     put("checkpoint", "new", student.save(true)?)?;
     oto_fuzz::go_on(&mut student);
     put("checkpoint", "old", student.save(true)?)?;
-    put("checkpoint", "without_replay", student.save(false)?)?;
-    let about = r#"{"observation":{"kind":"box","low":[null,0.0],"high":[1.0,null]},"action":{"kind":"discrete","n":3},"shape":[2],"bytes":false,"max_episode_steps":9}"#;
+    put("checkpoint", "without_replay", student.save(false)?)
+}
+
+/// What a bridge's process answers: plain numbers, an image of bytes, and a dictionary of parts.
+fn bridges() -> Written {
     let frame = |kind: u8, bytes: &[u8]| [&[kind][..], &(bytes.len() as u32).to_le_bytes(), bytes].concat();
-    let seen = [0.5_f32, 2.0].map(f32::to_le_bytes).concat();
-    let stepped = [&1.5_f64.to_le_bytes()[..], &[0, 1], &seen].concat();
-    let answers =
-        [frame(b'M', about.as_bytes()), frame(b'R', &seen), frame(b'S', &stepped), frame(b'E', b"hot")];
-    put("bridge", "episode", answers.concat())
+    let episode = |name: &str, about: &str, seen: &[u8]| {
+        let stepped = [&1.5_f64.to_le_bytes()[..], &[0, 1], seen].concat();
+        let made = frame(b'M', about.as_bytes());
+        put("bridge", name, [made, frame(b'R', seen), frame(b'S', &stepped), frame(b'E', b"hot")].concat())
+    };
+    let numbers = |numbers: &[f64]| -> Vec<u8> { numbers.iter().flat_map(|x| x.to_le_bytes()).collect() };
+    episode(
+        "episode",
+        r#"{"observation":{"kind":"box","low":[null,0.0],"high":[1.0,null]},"action":{"kind":"discrete","n":3,"start":-1},"shape":[2],"pixels":null,"max_episode_steps":9,"spec":"{}"}"#,
+        &numbers(&[0.5, 2.0]),
+    )?;
+    episode(
+        "image",
+        r#"{"observation":{"kind":"box","low":[0,0,0,0],"high":[255,255,255,255]},"action":{"kind":"box","low":[-1],"high":[1]},"shape":[1,2,2],"pixels":"byte","max_episode_steps":null,"spec":null}"#,
+        &[0, 1, 254, 255],
+    )?;
+    episode(
+        "parts",
+        r#"{"observation":{"kind":"dict","spaces":[["place",{"kind":"multi_discrete","nvec":[2,3],"start":[0,-1]}],["rest",{"kind":"tuple","spaces":[{"kind":"discrete","n":4,"start":2},{"kind":"multi_binary","n":2},{"kind":"box","low":[null],"high":[null]}]}]]},"action":{"kind":"multi_binary","n":2},"shape":[],"pixels":null,"max_episode_steps":5,"spec":null}"#,
+        &numbers(&[1.0, -1.0, 5.0, 0.0, 1.0, 0.25]),
+    )
 }
 
 fn operators() -> Written {

@@ -62,3 +62,12 @@ fn every_target_has_a_program_and_a_corpus_and_there_are_no_others() {
     assert_eq!(names(&folder("fuzz_targets")), targets);
     assert_eq!(names(&folder("corpus")), targets);
 }
+
+#[test]
+fn numbers_images_and_parts_of_a_bridge_are_each_believed() {
+    for name in ["episode", "image", "parts"] {
+        let answers = fs::read(folder("corpus/bridge").join(name)).unwrap();
+        assert!(oto_fuzz::bridge(&answers), "{name}: its step is believed");
+        assert!(!oto_fuzz::bridge(&answers[..answers.len() / 2]), "{name}: half of it has no step");
+    }
+}

@@ -10,7 +10,7 @@ use crate::policy;
 use crate::safetensors::{self, File};
 use crate::stage::Stage;
 use crate::student::Metrics;
-use crate::trainer::{BackendStatus, from_units, in_units, is_byte, sees_pixels};
+use crate::trainer::{BackendStatus, from_units, in_units, is_byte, sees_numbers, sees_pixels};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Space};
 use oto_graph::Backend;
@@ -808,9 +808,11 @@ fn agent(
     let Space::Box { low, high } = observation else {
         return refused("learning needs a box of numbers as observation, this one is discrete");
     };
-    if let Some(convolution) = config.convolution() {
-        sees_pixels(convolution, low, high).map_err(OfflineError::Space)?;
-    }
+    let sees = match config.convolution() {
+        Some(convolution) => sees_pixels(convolution, low, high),
+        None => sees_numbers(low, high),
+    };
+    sees.map_err(OfflineError::Space)?;
     let (width, teachers) = (low.len(), 0);
     let actions = match action {
         Space::Discrete { n } => Actions::Discrete(*n as usize),
@@ -831,7 +833,9 @@ fn agent(
             Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, rng)?)
         }
         (_, Actions::Continuous(_)) if config.convolution().is_some() => {
-            return refused("continuous CQL sees rows of numbers: set qrdqn.convolution to null");
+            return refused(
+                "continuous CQL sees rows of numbers: set qrdqn.convolution to null and scale them to a range such as 0 to 1",
+            );
         }
         (_, Actions::Continuous(action)) => {
             let sizes = sac::Sizes { observation: width, action, teachers };

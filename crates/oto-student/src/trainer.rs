@@ -591,6 +591,22 @@ pub(crate) fn sees_pixels(convolution: &Convolution, low: &[f32], high: &[f32]) 
     }
 }
 
+/// The fewest numbers of an image: 3 by 3 pixels.
+const SMALLEST_IMAGE: usize = 9;
+
+/// Whether a network of fully connected layers may take observations between these bounds; why not.
+pub(crate) fn sees_numbers(low: &[f32], high: &[f32]) -> Result<(), String> {
+    let bytes = low.iter().all(|low| *low == 0.0) && high.iter().all(|high| *high == 255.0);
+    match bytes && low.len() >= SMALLEST_IMAGE {
+        true => Err(format!(
+            "its observations are {} numbers from 0 to 255 and it has no convolution; images need QR-DQN with a convolution, other \
+             numbers have to be scaled to a range such as 0 to 1",
+            low.len()
+        )),
+        false => Ok(()),
+    }
+}
+
 /// What an algorithm's networks are sized for.
 enum Sizes {
     QrDqn(qrdqn::Sizes),
@@ -628,9 +644,11 @@ fn sizes(
     let Space::Box { low, high } = observation else {
         return refused("sees a box of numbers, not a discrete observation");
     };
-    if let Some(convolution) = config.convolution()
-        && let Err(reason) = sees_pixels(convolution, low, high)
-    {
+    let sees = match config.convolution() {
+        Some(convolution) => sees_pixels(convolution, low, high),
+        None => sees_numbers(low, high),
+    };
+    if let Err(reason) = sees {
         return refused(&reason);
     }
     let observation = low.len();

@@ -7,7 +7,7 @@ use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 use oto_rl::bc::BcConfig;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::qrdqn::QrDqnConfig;
-use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_student::config::{Algorithm, EvaluationConfig, Linear, StudentConfig};
 use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
 use oto_student::stage::StagesConfig;
 use oto_student::student::{Student, Tick, World};
@@ -185,6 +185,23 @@ fn what_is_no_image_of_bytes_is_refused() {
     assert!(floats.contains("from 0 to 255"), "{floats}");
     let small = made(Space::uniform(9, 0.0, 255.0)).to_string();
     assert!(small.contains("[2, 6, 6]") && small.contains("has 9"), "{small}");
+    // No algorithm takes images for rows of numbers.
+    for (algorithm, action) in [
+        (Algorithm::QrDqn, Space::Discrete { n: 3 }),
+        (Algorithm::Ppo, Space::Discrete { n: 3 }),
+        (Algorithm::Sac, Space::uniform(1, -1.0, 1.0)),
+    ] {
+        let mut flat = StudentConfig { algorithm, n_step: 1, ..config() };
+        flat.qrdqn.convolution = None;
+        let made = |numbers| {
+            let observation = Space::uniform(numbers, 0.0, 255.0);
+            let world = World::Outside { observation, action: action.clone(), evaluates: false };
+            Student::new(&flat, world, &[], &Cpu, 0).map(drop).map_err(|error| error.to_string())
+        };
+        let refused = made(WIDTH).unwrap_err();
+        assert!(refused.contains("72 numbers from 0 to 255") && refused.contains("scaled"), "{refused}");
+        made(8).unwrap();
+    }
     let mut wrong = config();
     wrong.qrdqn.convolution = Some(Convolution::atari([4, 8, 8]));
     let wrong = wrong.validate().unwrap_err().to_string();
@@ -308,6 +325,11 @@ fn data_that_are_no_images_make_no_teacher() {
     assert!(made(&config, Space::uniform(9, 0.0, 255.0), choices()).contains("has 9"));
     let continuous = made(&config, Space::uniform(WIDTH, 0.0, 255.0), Space::uniform(1, -1.0, 1.0));
     assert!(continuous.contains("qrdqn.convolution"), "{continuous}");
+    for method in [Method::Cql, Method::Bc] {
+        let flat = OfflineConfig::new(method, &choices());
+        let refused = made(&flat, Space::uniform(WIDTH, 0.0, 255.0), choices());
+        assert!(refused.contains("it has no convolution"), "{refused}");
+    }
     config.bc.convolution = Some(Convolution::atari([4, 8, 8]));
     let wrong = made(&config, Space::uniform(WIDTH, 0.0, 255.0), choices());
     assert!(wrong.starts_with("bc.convolution") && wrong.contains("fit into"), "{wrong}");
