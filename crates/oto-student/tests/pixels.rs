@@ -191,7 +191,7 @@ fn what_is_no_image_of_bytes_is_refused() {
         (Algorithm::Ppo, Space::Discrete { n: 3 }),
         (Algorithm::Sac, Space::uniform(1, -1.0, 1.0)),
     ] {
-        let mut flat = StudentConfig { algorithm, n_step: 1, ..config() };
+        let mut flat = StudentConfig { algorithm, n_step: 1, buffer: 4_096, ..config() };
         flat.qrdqn.convolution = None;
         let made = |numbers| {
             let observation = Space::uniform(numbers, 0.0, 255.0);
