@@ -181,6 +181,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
             teacher.learn_adapter = Some(spaces(command, teacher)?);
         }
     }
+    if !command.quiet {
+        job.tell_defaults();
+    }
     match command.seeds {
         1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);

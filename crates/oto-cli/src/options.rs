@@ -76,7 +76,7 @@ pub struct LearnOptions {
     /// Seed of everything that is drawn, up to 2147483647
     #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: Option<u64>,
-    /// Environment steps
+    /// Environment steps; exploration takes a share of them in an environment without a preset
     #[arg(long)]
     pub steps: Option<u64>,
     /// What computes: cpu, webgpu, or auto for the faster of both
@@ -136,6 +136,18 @@ pub struct Job {
     pub student: StudentConfig,
     /// Its teachers.
     pub teachers: Vec<TeacherConfig>,
+    /// One line: the preset that the settings began with, and its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<String>,
+}
+
+impl Job {
+    /// Prints whose defaults the settings began with.
+    pub fn tell_defaults(&self) {
+        if let Some(line) = &self.defaults {
+            eprintln!("{line} (docs/presets.md)");
+        }
+    }
 }
 
 /// What a file of `--config` has beside the student.
@@ -158,18 +170,7 @@ impl LearnOptions {
     pub fn job(&self) -> Result<Job, OptionsError> {
         let given = Given::read(self.config.as_deref())?;
         let env = self.env.clone().or(given.env).unwrap_or_else(|| "CartPole-v1".into());
-        let usual = world::student(&env)?;
-        let mut student = self.settings(&usual)?;
-        let algorithm = match self.algorithm.as_deref() {
-            Some("sac") => Algorithm::Sac,
-            Some("ppo") => Algorithm::Ppo,
-            Some(_) => Algorithm::QrDqn,
-            None => student.algorithm,
-        };
-        if algorithm != usual.algorithm {
-            student = self.settings(&presets::learner(world::id(&env), algorithm))?;
-        }
-        student.algorithm = algorithm;
+        let (mut student, preset) = self.student(&env)?;
         self.apply(&mut student)?;
         let mut teachers = self.teachers(&env)?;
         if teachers.is_empty() {
@@ -180,7 +181,26 @@ impl LearnOptions {
         }
         student.validate()?;
         world::check_pixels(&env, student.convolution(), student.algorithm.name(), true)?;
-        Ok(Job { env, student, teachers })
+        Ok(Job { env, student, teachers, defaults: Some(preset) })
+    }
+
+    /// The settings without flags of their own, and whose defaults they began with.
+    fn student(&self, env: &str) -> Result<(StudentConfig, String), OptionsError> {
+        let (id, seen) = (world::id(env), world::seen(env)?);
+        let flag = match self.algorithm.as_deref() {
+            Some("sac") => Some(Algorithm::Sac),
+            Some("ppo") => Some(Algorithm::Ppo),
+            Some(_) => Some(Algorithm::QrDqn),
+            None => None,
+        };
+        // Files and assignments may name an algorithm and a number of steps, on which defaults depend.
+        let first = self.settings(&presets::preset(id, seen, flag).student)?;
+        let algorithm = flag.unwrap_or(first.algorithm);
+        let preset = presets::preset(id, seen, Some(algorithm));
+        let usual = self.settings(&preset.student)?;
+        let preset = preset.for_steps(self.steps.unwrap_or(usual.steps));
+        let student = StudentConfig { algorithm, ..self.settings(&preset.student)? };
+        Ok((student, preset.line(env)))
     }
 
     /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.
@@ -398,6 +418,21 @@ mod tests {
         assert_eq!((flag.ppo.n_steps, flag.ppo.epochs, flag.gamma), (4096, 3, 0.9));
         assert_eq!(of(&["--set", "algorithm=ppo"]).ppo.n_steps, 4096);
         assert_eq!(of(&[]).algorithm, Algorithm::Sac);
+    }
+
+    #[test]
+    fn a_job_says_whose_defaults_it_has_and_explores_for_a_share_of_its_steps() {
+        let cartpole = job(&["--steps", "7"]).unwrap();
+        assert!(
+            cartpole.defaults.unwrap().starts_with("CartPole-v1 has a preset (CartPole, qrdqn): measured")
+        );
+        let soft = job(&["--algorithm", "sac"]).unwrap();
+        let line = soft.defaults.unwrap();
+        assert!(
+            line.starts_with("CartPole-v1 has no preset") && line.contains("discrete actions, sac"),
+            "{line}"
+        );
+        assert_eq!(soft.student.algorithm, Algorithm::Sac);
     }
 
     #[test]

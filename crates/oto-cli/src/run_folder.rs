@@ -509,7 +509,12 @@ mod tests {
         student.evaluation.episodes = 2;
         student.stages.transfer = Some(Ending { steps: Some(300), ..Ending::default() });
         let teacher = json!({ "url": "ws://127.0.0.1:1/v1/teach", "policy": "leaning" });
-        Job { env: "CartPole-v1".into(), student, teachers: vec![serde_json::from_value(teacher).unwrap()] }
+        Job {
+            env: "CartPole-v1".into(),
+            student,
+            teachers: vec![serde_json::from_value(teacher).unwrap()],
+            defaults: None,
+        }
     }
 
     /// A student whose teacher, in this process, pushes to the side the pole leans to.
@@ -808,7 +813,9 @@ mod tests {
         let teacher: TeacherConfig = job.teachers[0].clone();
         let quantization = Some(oto_proto::Quantization { scale: vec![1.0], offset: vec![0.0] });
         job.teachers.push(TeacherConfig { quantization, adapter: Some(Default::default()), ..teacher });
-        for job in [&job, &Job { teachers: vec![], student: StudentConfig::default(), ..job.clone() }] {
+        let defaults = Some("whose they are".into());
+        let other = Job { teachers: vec![], student: StudentConfig::default(), defaults, ..job.clone() };
+        for job in [&job, &other] {
             assert_eq!(schemas.breach("config.schema.json#", &serde_json::to_value(job).unwrap()), None);
         }
         for wrong in [json!({}), json!({ "env": 1, "student": {}, "teachers": [] })] {

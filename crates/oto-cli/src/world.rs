@@ -4,7 +4,7 @@
 use oto_env::{EnvError, Environment};
 use oto_rl::convolution::Convolution;
 use oto_student::config::StudentConfig;
-use oto_student::presets;
+use oto_student::presets::Seen;
 use oto_student::student::World;
 use oto_student::trainer::TrainError;
 
@@ -72,12 +72,12 @@ pub fn check_pixels(
     }
 }
 
-/// The default student for an environment. One of Gymnasium's is asked what it is.
-pub fn student(env: &str) -> Result<StudentConfig, EnvError> {
+/// What default settings depend on. One of Gymnasium's environments is asked.
+pub fn seen(env: &str) -> Result<Seen, EnvError> {
     match place(env) {
-        Place::BuiltIn(id) => Ok(presets::student(id)),
-        Place::Gymnasium(id) => gymnasium_student(id),
-        Place::Mujoco(_) => Ok(presets::continuous()),
+        Place::BuiltIn(id) => Ok(Seen::actions(oto_env::make(id)?.action_space())),
+        Place::Gymnasium(id) => gymnasium_seen(id),
+        Place::Mujoco(_) => Ok(Seen { continuous: true, images: None }),
     }
 }
 
@@ -137,12 +137,8 @@ fn ask<T>(id: &str, training: bool, ask: impl FnOnce(&oto_bridge::Gymnasium) -> 
 }
 
 #[cfg(feature = "native")]
-fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
-    ask(id, true, |env| match (env.action_space(), images_of(env)) {
-        (oto_env::Space::Box { .. }, _) => presets::continuous(),
-        (_, Some(shape)) => presets::pixels(shape),
-        _ => presets::student(id),
-    })
+fn gymnasium_seen(id: &str) -> Result<Seen, EnvError> {
+    ask(id, true, |env| Seen { images: images_of(env), ..Seen::actions(env.action_space()) })
 }
 
 #[cfg(feature = "native")]
@@ -245,8 +241,8 @@ fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
 }
 
 #[cfg(not(feature = "native"))]
-fn gymnasium_student(id: &str) -> Result<StudentConfig, EnvError> {
-    gymnasium(id, true).map(|_| StudentConfig::default())
+fn gymnasium_seen(id: &str) -> Result<Seen, EnvError> {
+    gymnasium(id, true).map(|_| Seen::default())
 }
 
 #[cfg(test)]

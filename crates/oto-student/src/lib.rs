@@ -14,6 +14,7 @@ pub mod offline;
 pub mod policy;
 pub mod presets;
 mod safetensors;
+pub mod settings;
 pub mod stage;
 pub mod student;
 mod submission;

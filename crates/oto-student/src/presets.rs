@@ -1,7 +1,9 @@
-//! What faces offer without being told: teacher addresses made whole, and the adapters of known pairs of worlds.
+//! Defaults: whole addresses of teachers, adapters of known pairs of environment and policy, and the settings of students for
+//! environments with a preset and without one. docs/presets.md lists the settings.
 
 use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
+use oto_env::Space;
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 use oto_rl::convolution::Convolution;
 use oto_rl::optimiser::Adam;
@@ -46,15 +48,195 @@ pub fn solved_return(environment: &str) -> Option<f64> {
     }
 }
 
-/// Environments whose actions are continuous.
-const CONTINUOUS: [&str; 3] = ["Pendulum-", "InvertedPendulum-", "MountainCarContinuous-"];
+/// What settings depend on beside an environment's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Whether actions are vectors of numbers.
+    pub continuous: bool,
+    /// The shape `[images, height, width]` of observations that are images of bytes.
+    pub images: Option<[usize; 3]>,
+}
 
-/// Environments whose actions are discrete.
-const DISCRETE: [&str; 4] = ["CartPole-", "Acrobot-", "MountainCar-", "MobileCell-"];
+impl Seen {
+    /// What is seen of an environment with these actions, whose observations are rows of numbers.
+    pub fn actions(space: &Space) -> Self {
+        Self { continuous: matches!(space, Space::Box { .. }), images: None }
+    }
+}
 
-/// The default student for continuous actions: SAC with the settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share 0.005, 100 random actions at the
-/// start, an update a step.
-pub fn continuous() -> StudentConfig {
+/// Environments that share settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environments {
+    /// By the part of their ids before the version, such as `CartPole`.
+    Named(&'static str),
+    /// All without settings of their own that have what these words say.
+    Others(&'static str),
+}
+
+/// Default settings of a student, and their source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// The environments that these settings are for.
+    pub environments: Environments,
+    /// Where the settings come from.
+    pub source: &'static str,
+    /// The settings.
+    pub student: StudentConfig,
+    /// Whether exploration and learning rate take a share of the run, and not a number of steps.
+    pub stretches: bool,
+}
+
+impl Preset {
+    /// The same for a run of so many steps.
+    pub fn for_steps(mut self, steps: u64) -> Self {
+        let usual = u128::from(self.student.steps.max(1));
+        let stretch = |l: &mut Linear| {
+            let scaled = u128::from(l.steps) * u128::from(steps) / usual;
+            l.steps = u64::try_from(scaled).unwrap_or(u64::MAX);
+        };
+        if self.stretches {
+            [&mut self.student.epsilon, &mut self.student.learning_rate].into_iter().for_each(stretch);
+        }
+        self.student.steps = steps;
+        self
+    }
+
+    /// Which environments and which algorithm the settings are for.
+    pub fn title(&self) -> String {
+        let algorithm = self.student.algorithm.name();
+        match self.environments {
+            Environments::Named(name) => format!("{name}, {algorithm}"),
+            Environments::Others(with) => format!("any environment with {with}, {algorithm}"),
+        }
+    }
+
+    /// One line that says whose settings a student in this environment begins with.
+    pub fn line(&self, environment: &str) -> String {
+        let (title, source) = (self.title(), self.source);
+        match self.environments {
+            Environments::Named(_) => format!("{environment} has a preset ({title}): {source}"),
+            Environments::Others(_) => {
+                format!("{environment} has no preset, the defaults are those for {title}: {source}")
+            }
+        }
+    }
+}
+
+/// The default settings for an environment, and for one algorithm if it is named. `environment` is an id, empty for an
+/// environment without one.
+pub fn preset(environment: &str, seen: Seen, algorithm: Option<Algorithm>) -> Preset {
+    let usual = if seen.continuous { Algorithm::Sac } else { Algorithm::QrDqn };
+    let algorithm = algorithm.unwrap_or(usual);
+    let family = environment.split('-').next().unwrap_or_default();
+    let fits = |preset: &Preset| {
+        matches!(preset.environments, Environments::Named(name) if name == family)
+            && preset.student.algorithm == algorithm
+    };
+    match named().into_iter().find(fits) {
+        Some(preset) if algorithm == Algorithm::QrDqn => settling(environment, preset),
+        Some(preset) => preset,
+        None => general(seen, algorithm),
+    }
+}
+
+/// Every preset: those of environments, then those for all others.
+pub fn all() -> Vec<Preset> {
+    let images = Seen { images: Some([4, 84, 84]), continuous: false };
+    let continuous = Seen { continuous: true, images: None };
+    let discrete = Seen::default();
+    let general = [
+        (discrete, Algorithm::QrDqn),
+        (images, Algorithm::QrDqn),
+        (discrete, Algorithm::Sac),
+        (continuous, Algorithm::Sac),
+        (discrete, Algorithm::Ppo),
+    ]
+    .map(|(seen, algorithm)| general(seen, algorithm));
+    named().into_iter().chain(general).collect()
+}
+
+/// The presets of environments.
+fn named() -> Vec<Preset> {
+    let preset = |environment, source, student| Preset {
+        environments: Environments::Named(environment),
+        source,
+        student,
+        stretches: false,
+    };
+    let zoo = "RL Baselines3 Zoo, hyperparams/ppo.yml, with rollouts of one environment as long as those of the zoo's \
+               environments together";
+    let cartpole = "measured on CartPole-v1 (docs/results.md)";
+    let borrowed = "those of CartPole-v1, measured there (docs/results.md)";
+    vec![
+        preset("CartPole", cartpole, StudentConfig::default()),
+        preset("CartPole", zoo, cartpole_rollouts()),
+        preset("Acrobot", borrowed, StudentConfig::default()),
+        preset("MountainCar", borrowed, StudentConfig::default()),
+        preset("MobileCell", "measured on MobileCell-5G-v0 (docs/results.md)", cell_selection()),
+        preset("Pendulum", zoo, pendulum_rollouts()),
+    ]
+}
+
+/// The preset for environments without settings of their own.
+fn general(seen: Seen, algorithm: Algorithm) -> Preset {
+    let preset = |with, source, student, stretches| Preset {
+        environments: Environments::Others(with),
+        source,
+        student,
+        stretches,
+    };
+    match (algorithm, seen.images) {
+        (Algorithm::QrDqn, Some(shape)) => preset(
+            "images of bytes and discrete actions",
+            "Mnih et al. (2015), and Tianshou 2.0's QR-DQN for Atari games",
+            pixels(shape),
+            true,
+        ),
+        (Algorithm::QrDqn, None) => preset(
+            "discrete actions",
+            "RL Baselines3 Zoo, hyperparams/qrdqn.yml, Acrobot-v1, with half its units, batches and updates, a learning rate \
+             that falls and a target network that follows slowly, measured on LunarLander-v3 (docs/more-results.md)",
+            discrete(),
+            true,
+        ),
+        (Algorithm::Sac, _) if seen.continuous => {
+            preset("continuous actions", "Stable-Baselines3 2.9's SAC", continuous(), false)
+        }
+        (Algorithm::Sac, _) => preset(
+            "discrete actions",
+            "Stable-Baselines3 2.9's SAC, with learning rate, batch and Adam's epsilon of CleanRL's sac_atari.py",
+            soft_discrete(),
+            false,
+        ),
+        (Algorithm::Ppo, _) => {
+            preset("actions of either kind", "Stable-Baselines3 2.9's PPO", rollouts(), false)
+        }
+    }
+}
+
+/// The default student for discrete actions: QR-DQN with learning rate, quantiles, discount and exploration of RL Baselines3
+/// Zoo for Acrobot-v1. Ours are: half the zoo's units, batches and updates, for the time they take; a learning rate that falls
+/// to a tenth; a target network that follows at every update and acts. Runs on LunarLander-v3 with seeds 101 to 103 chose
+/// them (docs/more-results.md); batches of 64 with an update every second step were not among the settings tried there.
+fn discrete() -> StudentConfig {
+    let default = StudentConfig::default();
+    StudentConfig {
+        steps: 50_000,
+        qrdqn: QrDqnConfig { hidden: vec![128, 128], quantiles: 25, double: true, ..default.qrdqn },
+        buffer: 100_000,
+        train_every: 2,
+        learning_rate: Linear { start: 6.3e-4, end: 6.3e-5, steps: 50_000 },
+        epsilon: Linear { start: 1.0, end: 0.1, steps: 6_000 },
+        target_tau: 0.005,
+        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every: 5_000, episodes: 10 },
+        ..default
+    }
+}
+
+/// The default student for continuous actions: SAC with the settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share
+/// 0.005, 100 random actions at the start, an update a step.
+fn continuous() -> StudentConfig {
     StudentConfig {
         algorithm: Algorithm::Sac,
         steps: 20_000,
@@ -89,12 +271,9 @@ fn cell_selection() -> StudentConfig {
     }
 }
 
-/// The default PPO student for an environment: the settings of Stable-Baselines3 2.9, and RL-Zoo's where it has tuned them
-/// (`hyperparams/ppo.yml`). A rollout comes from one environment here, and is as long as those of RL-Zoo's four (Pendulum,
-/// 1,024 steps each) or eight (CartPole, 32 each) together. RL-Zoo's noise on Pendulum depends on the state (`use_sde`); here it
-/// is the algorithm's own. RKD is all that PPO takes from a teacher, hence its weight.
-pub fn on_policy(environment: &str) -> StudentConfig {
-    let usual = StudentConfig {
+/// The default PPO student: the settings of Stable-Baselines3 2.9. RKD is all that PPO takes from a teacher, hence its weight.
+fn rollouts() -> StudentConfig {
+    StudentConfig {
         algorithm: Algorithm::Ppo,
         steps: 100_000,
         buffer: 100_000,
@@ -104,35 +283,28 @@ pub fn on_policy(environment: &str) -> StudentConfig {
         transfer: TransferConfig { eta: 5.0, learning_rate: None, ..TransferConfig::default() },
         evaluation: EvaluationConfig { every: 2_000, episodes: 10 },
         ..StudentConfig::default()
-    };
-    match environment.split('-').next() {
-        Some("Pendulum") => StudentConfig {
-            gamma: 0.9,
-            learning_rate: Linear::constant(1e-3),
-            ppo: PpoConfig { n_steps: 4096, ..PpoConfig::default() },
-            ..usual
-        },
-        Some("CartPole") => StudentConfig {
-            gamma: 0.98,
-            learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
-            ppo: PpoConfig {
-                n_steps: 256,
-                batch_size: 256,
-                epochs: 20,
-                gae_lambda: 0.8,
-                ..PpoConfig::default()
-            },
-            ..usual
-        },
-        _ => usual,
     }
 }
 
-/// The same with auxiliary critics, OTO's fusion policy; they learn between rollouts only, hence shorter ones.
-pub fn fusion(environment: &str) -> StudentConfig {
-    let usual = on_policy(environment);
-    let n_steps = usual.ppo.n_steps.min(1024);
-    StudentConfig { ppo: PpoConfig { fusion: true, n_steps, ..usual.ppo }, ..usual }
+/// RL Baselines3 Zoo's PPO for Pendulum, its rollout as long as those of the zoo's four environments (1,024 steps each). The zoo's
+/// noise depends on the state (`use_sde`); here it is the algorithm's own.
+fn pendulum_rollouts() -> StudentConfig {
+    StudentConfig {
+        gamma: 0.9,
+        learning_rate: Linear::constant(1e-3),
+        ppo: PpoConfig { n_steps: 4096, ..PpoConfig::default() },
+        ..rollouts()
+    }
+}
+
+/// RL Baselines3 Zoo's PPO for CartPole, its rollout as long as those of the zoo's eight environments (32 steps each).
+fn cartpole_rollouts() -> StudentConfig {
+    StudentConfig {
+        gamma: 0.98,
+        learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
+        ppo: PpoConfig { n_steps: 256, batch_size: 256, epochs: 20, gae_lambda: 0.8, ..PpoConfig::default() },
+        ..rollouts()
+    }
 }
 
 /// The default SAC student for discrete actions: learning rate, batch and Adam's epsilon of CleanRL's `sac_atari.py`; all else
@@ -143,23 +315,11 @@ fn soft_discrete() -> StudentConfig {
     StudentConfig { sac: SacConfig { adam, ..sac }, ..continuous() }
 }
 
-/// The default student for an environment that learns by this algorithm.
-pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
-    let usual = student(environment);
-    match algorithm {
-        algorithm if algorithm == usual.algorithm => usual,
-        Algorithm::QrDqn => StudentConfig::default(),
-        Algorithm::Sac if DISCRETE.iter().any(|e| environment.starts_with(e)) => soft_discrete(),
-        Algorithm::Sac => continuous(),
-        Algorithm::Ppo => on_policy(environment),
-    }
-}
-
 /// The default student for images `[channels, height, width]`: the network of Mnih et al. (2015), for smaller images the one of
 /// [`Convolution::usual`], and the settings of Tianshou
 /// 2.0's QR-DQN for Atari games (200 quantiles, batches of 32, learning rate 1e-4, three steps to a transition, the target
-/// replaced every 500 updates, 100,000 transitions), with Mnih's update every four steps and an exploration that ends within
-/// 10,000 steps, because a student of this size takes tens of thousands and not millions of them.
+/// replaced every 500 updates, 100,000 transitions), with Mnih's update every four steps and an exploration of a tenth of the
+/// run, because a student of this size takes tens of thousands of steps and not millions.
 pub fn pixels(shape: [usize; 3]) -> StudentConfig {
     let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
     StudentConfig {
@@ -185,23 +345,47 @@ pub fn pixels(shape: [usize; 3]) -> StudentConfig {
     }
 }
 
-/// The default student for an environment: where it is known what solved means, the student settles there, and
-/// leaves a teacher under whom it was not there within 5,000 steps.
+/// Where it is known what solved means, the student settles there, and leaves a teacher under whom it was not there within
+/// 5,000 steps.
+fn settling(environment: &str, preset: Preset) -> Preset {
+    let Some(solved) = solved_return(environment) else { return preset };
+    let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
+    let student = StudentConfig {
+        settle: Some(Settle { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 }),
+        stages: StagesConfig {
+            transfer: Some(Ending { give_up, ..Ending::default() }),
+            ..StagesConfig::default()
+        },
+        ..preset.student
+    };
+    Preset { student, ..preset }
+}
+
+/// What is seen of a built-in environment; of an unknown one, discrete actions.
+pub fn built_in(environment: &str) -> Seen {
+    oto_env::make(environment).map_or(Seen::default(), |world| Seen::actions(world.action_space()))
+}
+
+/// The default student for a built-in environment.
 pub fn student(environment: &str) -> StudentConfig {
-    if CONTINUOUS.iter().any(|e| environment.starts_with(e)) {
-        return continuous();
-    }
-    if environment.starts_with("MobileCell-") {
-        return cell_selection();
-    }
-    let mut config = StudentConfig::default();
-    if let Some(solved) = solved_return(environment) {
-        config.settle = Some(Settle { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 });
-        let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
-        config.stages =
-            StagesConfig { transfer: Some(Ending { give_up, ..Ending::default() }), ..config.stages };
-    }
-    config
+    preset(environment, built_in(environment), None).student
+}
+
+/// The default student for a built-in environment that learns by this algorithm.
+pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
+    preset(environment, built_in(environment), Some(algorithm)).student
+}
+
+/// The default PPO student for an environment.
+pub fn on_policy(environment: &str) -> StudentConfig {
+    preset(environment, Seen::default(), Some(Algorithm::Ppo)).student
+}
+
+/// The same with auxiliary critics, OTO's fusion policy; they learn between rollouts only, hence shorter ones.
+pub fn fusion(environment: &str) -> StudentConfig {
+    let usual = on_policy(environment);
+    let n_steps = usual.ppo.n_steps.min(1024);
+    StudentConfig { ppo: PpoConfig { fusion: true, n_steps, ..usual.ppo }, ..usual }
 }
 
 #[cfg(test)]
@@ -230,7 +414,48 @@ mod tests {
             }
             fusion(environment).validate().unwrap();
         }
-        pixels([4, 84, 84]).validate().unwrap();
+        for preset in all() {
+            for steps in [1, 1_000, u64::MAX] {
+                preset.clone().for_steps(steps).student.validate().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_environment_without_a_preset_has_no_other_environments_settings() {
+        let cartpole = StudentConfig::default();
+        for id in ["LunarLander-v3", "", "my_envs:CartPole-v1", "CartPole2-v0", "Taxi-v3"] {
+            let found = preset(id, Seen::default(), None);
+            assert!(matches!(found.environments, Environments::Others(_)), "{id}");
+            assert_ne!(found.student.learning_rate, cartpole.learning_rate, "{id}");
+            assert!(found.line(id).contains("has no preset") && found.line(id).contains(found.source));
+        }
+        let known = preset("CartPole-v1", Seen::default(), None);
+        assert!(known.line("CartPole-v1").starts_with("CartPole-v1 has a preset (CartPole, qrdqn)"));
+    }
+
+    #[test]
+    fn the_kind_of_actions_and_not_the_name_chooses_what_can_act_in_them() {
+        let continuous = Seen { continuous: true, images: None };
+        for id in ["LunarLander-v3", "CartPole-v1", "Pendulum-v1", ""] {
+            assert_eq!(preset(id, continuous, None).student.algorithm, Algorithm::Sac);
+            assert_eq!(preset(id, Seen::default(), None).student.algorithm, Algorithm::QrDqn);
+            let soft = preset(id, Seen::default(), Some(Algorithm::Sac)).student;
+            assert_eq!(soft.sac.batch_size, 64, "{id}: discrete actions");
+        }
+    }
+
+    #[test]
+    fn exploration_is_a_share_of_the_run_where_the_environment_is_unknown() {
+        let of = |id, seen, steps| preset(id, seen, None).for_steps(steps).student;
+        let share = |student: StudentConfig| student.epsilon.steps as f64 / student.steps as f64;
+        let usual = share(preset("", Seen::default(), None).student);
+        for steps in [1_000, 200_000, 10_000_000] {
+            assert!((share(of("", Seen::default(), steps)) - usual).abs() < 1e-3);
+        }
+        assert_eq!(of("CartPole-v1", Seen::default(), 200_000).epsilon, StudentConfig::default().epsilon);
+        let continuous = Seen { continuous: true, images: None };
+        assert_eq!(of("", continuous, 1_000_000).epsilon.steps, 100);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use crate::bindings::oto::edge::environment;
 use crate::bindings::oto::edge::types::Action;
 use crate::convert;
 use oto_env::Step;
-use oto_student::config::StudentConfig;
+use oto_json::{At, Failure, FromJson, Json, JsonError};
 use oto_student::drive::Driver;
 use oto_student::link::{Link, LinkState};
-use oto_student::presets;
+use oto_student::presets::{self, Seen};
+use oto_student::settings;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{Need, Student, TeacherConfig, World};
 use std::cell::RefCell;
@@ -20,14 +21,22 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// From one look at the teachers' connections to the next while labels are due.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// What `create` reads.
-#[derive(Default)]
+/// What `create` reads: settings that replace the preset's, and teachers.
 struct Configuration {
-    student: StudentConfig,
+    student: Vec<(String, Json)>,
     teachers: Vec<TeacherConfig>,
 }
 
-oto_json::json_object! { Configuration: settings { student, teachers } }
+impl FromJson for Configuration {
+    fn from_json(at: At<'_>) -> Result<Self, Failure> {
+        let fields = at.fields()?;
+        fields.only(&["student", "teachers"])?;
+        let Json::Object(student) = fields.get_or("student", Json::Object(Vec::new()))? else {
+            return Err(at.wrong(&"expected `student` to be an object"));
+        };
+        Ok(Self { student, teachers: fields.get_or("teachers", Vec::new())? })
+    }
+}
 
 /// A student, and the wires to its teachers.
 struct Edge {
@@ -78,6 +87,12 @@ fn read(json: &str) -> Result<Configuration, Error> {
     oto_json::read(json).map_err(|error| Error::Configuration(error.to_string()))
 }
 
+/// A setting of the student's that does not fit, by its place in the whole configuration.
+fn within_student(error: JsonError) -> Error {
+    let path = if error.path.is_empty() { "student".into() } else { format!("student.{}", error.path) };
+    Error::Configuration(JsonError { path, ..error }.to_string())
+}
+
 /// Why a teacher refused for good.
 fn refusal(link: &Link) -> Error {
     let reason = link.failure().map_or("refused", |f| f.message.as_str());
@@ -86,7 +101,10 @@ fn refusal(link: &Link) -> Error {
 
 impl Edge {
     fn new(config: &str) -> Result<Self, Error> {
-        let Configuration { student: mut config, mut teachers } = read(config)?;
+        let Configuration { student, mut teachers } = read(config)?;
+        let observation = convert::space(environment::observation_space());
+        let action = convert::space(environment::action_space());
+        let mut config = settings::student("", Seen::actions(&action), student).map_err(within_student)?;
         if config.backend == "webgpu" {
             let text = "backend is \"webgpu\", which is not available here: use \"cpu\" or \"auto\"";
             return Err(Error::Configuration(text.into()));
@@ -95,11 +113,7 @@ impl Edge {
             config.stages = StagesConfig::SOLO;
         }
         teachers.iter_mut().for_each(|t| t.url = presets::teacher_url(&t.url));
-        let world = World::Outside {
-            observation: convert::space(environment::observation_space()),
-            action: convert::space(environment::action_space()),
-            evaluates: false,
-        };
+        let world = World::Outside { observation, action, evaluates: false };
         let mut driver = Driver::new(&teachers)?;
         let mut student = Student::new(&config, world, &teachers, &oto_cpu::Cpu, driver.now_ms())?;
         driver.connect(&mut student, CONNECT);

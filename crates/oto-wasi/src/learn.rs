@@ -64,6 +64,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
             "--adapter learn asks the server for its teacher's spaces over HTTP, which is not built in here";
         return Err(OptionsError::Flag(reason.into()).into());
     }
+    if !command.quiet {
+        job.tell_defaults();
+    }
     for i in 0..command.seeds {
         let mut job = job.clone();
         job.student.seed = job.student.seed.wrapping_add(i);

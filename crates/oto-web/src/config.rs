@@ -3,8 +3,9 @@
 use crate::error::CoreError;
 use oto_env::{SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
-use oto_student::config::{Algorithm, StudentConfig};
-use oto_student::presets;
+use oto_student::config::StudentConfig;
+use oto_student::presets::{self, Seen};
+use oto_student::settings;
 use oto_student::stage::StagesConfig;
 use oto_student::student::{TeacherConfig, World};
 
@@ -74,27 +75,21 @@ impl CoreConfig {
     pub fn read(text: &str) -> Result<Self, CoreError> {
         let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
-        let mut preset = match &env {
-            EnvConfig::Page { action: SpaceTree::Box { .. }, .. } => presets::continuous(),
-            _ => presets::student(id),
+        let seen = match &env {
+            EnvConfig::Page { action, .. } => {
+                Seen { continuous: matches!(action, SpaceTree::Box { .. }), images: None }
+            }
+            EnvConfig::BuiltIn(id) => presets::built_in(id),
         };
-        if let Some((_, name)) = student.iter().find(|(key, _)| key == "algorithm")
-            && let Ok(algorithm) = oto_json::from_tree::<Algorithm>(name)
-            && algorithm != preset.algorithm
-        {
-            preset = presets::learner(id, algorithm);
-        }
-        if teachers.is_empty() {
-            preset.stages = StagesConfig::SOLO;
+        let stages = student.iter().any(|(key, _)| key == "stages");
+        let mut student = settings::student(id, seen, student).map_err(unread)?;
+        if teachers.is_empty() && !stages {
+            student.stages = StagesConfig::SOLO;
         }
         for teacher in &mut teachers {
             teacher.adapter = teacher.adapter.take().or_else(|| presets::adapter(id, &teacher.policy));
         }
-        let mut settings = oto_json::parse(&oto_json::write(&preset)).map_err(unread)?;
-        for (key, value) in student {
-            put(&mut settings, key, value);
-        }
-        Ok(Self { student: oto_json::from_tree(&settings).map_err(unread)?, env, teachers })
+        Ok(Self { student, env, teachers })
     }
 
     /// The world that `env` describes.
@@ -113,21 +108,6 @@ impl CoreConfig {
     }
 }
 
-/// Settings in groups: what is left out of one is as the preset says, too.
-const GROUPS: [&str; 6] = ["qrdqn", "sac", "ppo", "adam", "transfer", "evaluation"];
-
-/// Puts a setting that was given in the place of the preset's.
-fn put(settings: &mut Json, key: String, value: Json) {
-    let group = settings.get(&key).filter(|_| GROUPS.contains(&key.as_str())).cloned();
-    match (group, value) {
-        (Some(mut group), Json::Object(given)) => {
-            given.into_iter().for_each(|(key, value)| put(&mut group, key, value));
-            settings.set(key, group);
-        }
-        (_, value) => settings.set(key, value),
-    }
-}
-
 fn unread(error: JsonError) -> CoreError {
     CoreError::config(&error.path, format!("cannot be read: {}", error.message))
 }
@@ -136,6 +116,7 @@ fn unread(error: JsonError) -> CoreError {
 mod tests {
     use super::*;
     use oto_env::Space;
+    use oto_student::config::Algorithm;
 
     fn fails(json: &str) -> (String, String) {
         let CoreError { field, message, .. } = CoreConfig::read(json).unwrap_err();

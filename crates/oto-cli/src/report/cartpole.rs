@@ -90,11 +90,11 @@ pub(super) fn taught(policy: &str) -> Job {
         submit: false,
     };
     let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
-    Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher] }
+    Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher], defaults: None }
 }
 
 fn solo(student: StudentConfig) -> Job {
-    Job { env: ENVIRONMENT.into(), student, teachers: Vec::new() }
+    Job { env: ENVIRONMENT.into(), student, teachers: Vec::new(), defaults: None }
 }
 
 /// Taught and alone, good and bad teachers; then the parts, see [`ablations`].
