@@ -4,6 +4,8 @@
 
 pub mod command;
 pub mod component;
+pub mod edge;
+pub mod proxy;
 pub mod server;
 
 use std::path::PathBuf;

@@ -46,6 +46,11 @@ fn it_is_taught_over_sockets_and_leaves_a_run_folder() {
     let ended = Run::new(&more).network().write(&runs).end();
     succeeded(&ended);
     assert!(ended.err.contains("steps/s"), "{}", ended.err);
+    assert!(
+        ended.err.contains("CartPole-v1 has a preset"),
+        "it says whose settings these are: {}",
+        ended.err
+    );
 
     let run = runs.join("run");
     let last = lines(&run, "metrics").pop().unwrap();

@@ -1,136 +1,11 @@
 //! The component `oto_edge.wasm` in wasmtime: it learns in environments that only its host knows, is taught there, and
 //! answers whatever a host gives it with a typed error.
 
-#[allow(dead_code)]
-#[path = "host.rs"]
-mod host;
-
-use host::Student;
-use host::exports::oto::edge::learner::{Action, Component as Number, Error, Guest, Lengths, Link, Progress};
-use host::oto::edge::environment::{Host, Space, Transition};
-use host::oto::edge::types::Bounds;
-use oto_tests::server::{Server, free_port};
-use std::sync::OnceLock;
-use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Engine, Store};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p2};
-
-#[test]
-fn a_host_of_fifty_lines_teaches_its_corridor() {
-    let path = oto_tests::component::path("oto_edge.wasm");
-    let actions = host::teach(path.to_str().unwrap()).unwrap();
-    assert!(actions.iter().all(|a| matches!(a, Action::Discrete(1))), "always ahead: {actions:?}");
-}
-
-/// An environment that a test can break: `observation` and `reward` are what it gives, whatever happens.
-struct World {
-    observation_space: Space,
-    action_space: Space,
-    observation: Vec<f32>,
-    reward: f64,
-    failure: Option<String>,
-    resets: Vec<Option<u64>>,
-    steps: u64,
-    wasi: WasiCtx,
-    table: ResourceTable,
-}
-
-impl Host for World {
-    fn observation_space(&mut self) -> Space {
-        self.observation_space.clone()
-    }
-    fn action_space(&mut self) -> Space {
-        self.action_space.clone()
-    }
-    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, String> {
-        self.resets.push(seed);
-        self.failure.clone().map_or(Ok(self.observation.clone()), Err)
-    }
-    fn step(&mut self, action: Action) -> Result<Transition, String> {
-        assert!(matches!(action, Action::Discrete(0 | 1)));
-        if let Some(failure) = &self.failure {
-            return Err(failure.clone());
-        }
-        self.steps += 1;
-        let (observation, reward, truncated) =
-            (self.observation.clone(), self.reward, self.steps.is_multiple_of(50));
-        Ok(Transition { observation, reward, terminated: false, truncated })
-    }
-}
-
-impl host::oto::edge::types::Host for World {}
-
-impl WasiView for World {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-/// One instance of the component in a [`World`], with TCP.
-struct Instance {
-    store: Store<World>,
-    world: Student,
-}
-
-impl Instance {
-    fn new() -> Self {
-        static COMPILED: OnceLock<(Engine, Component)> = OnceLock::new();
-        let (engine, component) = COMPILED.get_or_init(|| oto_tests::component::compiled("oto_edge.wasm"));
-        let mut linker = Linker::new(engine);
-        p2::add_to_linker_sync(&mut linker).unwrap();
-        Student::add_to_linker::<_, HasSelf<_>>(&mut linker, |world: &mut World| world).unwrap();
-        let limits = [4.8, f32::INFINITY, 0.42, f32::INFINITY];
-        let low = limits.iter().map(|limit| -limit).collect();
-        let world = World {
-            observation_space: Space::Box(Bounds { low, high: limits.into() }),
-            action_space: Space::Discrete(2),
-            observation: vec![0.1, 0.2, -0.05, 0.3],
-            reward: 1.0,
-            failure: None,
-            resets: Vec::new(),
-            steps: 0,
-            wasi: WasiCtx::builder().inherit_network().allow_tcp(true).build(),
-            table: ResourceTable::new(),
-        };
-        let mut store = Store::new(engine, world);
-        let world = Student::instantiate(&mut store, component, &linker).unwrap();
-        Self { store, world }
-    }
-
-    fn created(config: &str) -> Self {
-        let mut instance = Self::new();
-        instance.create(config).unwrap();
-        instance
-    }
-
-    fn call<T>(&mut self, call: impl FnOnce(&Guest, &mut Store<World>) -> wasmtime::Result<T>) -> T {
-        call(self.world.oto_edge_learner(), &mut self.store).expect("no trap")
-    }
-
-    fn create(&mut self, config: &str) -> Result<(), Error> {
-        self.call(|student, store| student.call_create(store, config))
-    }
-
-    fn train(&mut self, steps: u64) -> Result<Progress, Error> {
-        self.call(|student, store| student.call_train(store, steps))
-    }
-
-    fn status(&mut self) -> Result<Progress, Error> {
-        self.call(|student, store| student.call_status(store))
-    }
-
-    fn act(&mut self, observation: &[f32]) -> Result<Action, Error> {
-        self.call(|student, store| student.call_act(store, observation))
-    }
-
-    fn save(&mut self, replay: bool) -> Result<Vec<u8>, Error> {
-        self.call(|student, store| student.call_save(store, replay))
-    }
-
-    fn load(&mut self, file: &[u8]) -> Result<(), Error> {
-        self.call(|student, store| student.call_load(store, file))
-    }
-}
+use oto_tests::component;
+use oto_tests::edge::bindings::exports::oto::edge::learner::{Action, Component as Number, Error, Lengths};
+use oto_tests::edge::bindings::oto::edge::environment::Space;
+use oto_tests::edge::bindings::oto::edge::types::Bounds;
+use oto_tests::edge::{Instance, Kind, World};
 
 const SMALL: &str =
     r#"{"student": {"seed": 3, "qrdqn": {"hidden": [16], "quantiles": 8, "batch_size": 16}}}"#;
@@ -173,10 +48,12 @@ fn a_failed_create_leaves_the_student_that_was_there() {
 
 #[test]
 fn spaces_that_do_not_fit_are_refused() {
+    // Without its name the algorithm would be one for the kind of actions.
+    let qrdqn = r#"{"student": {"algorithm": "qrdqn"}}"#;
     let refused = |change: fn(&mut World)| {
         let mut instance = Instance::new();
         change(instance.store.data_mut());
-        assert!(matches!(instance.create(SMALL), Err(Error::Space(_))));
+        assert!(matches!(instance.create(qrdqn), Err(Error::Space(_))));
     };
     refused(|world| world.action_space = Space::Box(Bounds { low: vec![-1.0], high: vec![1.0] }));
     refused(|world| world.action_space = Space::Discrete(0));
@@ -275,40 +152,26 @@ fn a_run_ends_at_its_configured_step() {
     assert_eq!(instance.train(1).unwrap().step, 40);
 }
 
-/// The configuration of a student that is taught by the bundled agent of InvertedPendulum, which observes what this one
-/// does in another order.
-fn taught(port: u16, policy: &str) -> String {
-    let adapter = r#"{"observation": {"permutation": [0, 2, 1, 3]},
-        "action": {"kind": "sign", "component": 0, "negative": 0, "positive": 1}}"#;
-    format!(
-        r#"{{"student": {{"qrdqn": {{"hidden": [16]}}}},
-            "teachers": [{{"url": "127.0.0.1:{port}", "policy": "{policy}", "adapter": {adapter}}}]}}"#
-    )
+#[test]
+fn a_host_without_relaxed_simd_takes_the_plain_component_and_not_the_other() {
+    let (fast, plain) = (component::path("oto_edge.wasm"), component::path("oto_edge_plain.wasm"));
+    let engine = wasmtime::Engine::new(&component::without_relaxed_simd()).unwrap();
+    let refused = wasmtime::component::Component::from_file(&engine, fast).err().unwrap();
+    assert!(format!("{refused:?}").contains("relaxed"), "{refused:?}");
+    drop(plain);
+    let mut instance = Instance::of(Kind::Plain);
+    instance.create(SMALL).unwrap();
+    let progress = instance.train(300).unwrap();
+    assert!(progress.step == 300 && progress.updates > 0);
 }
 
 #[test]
-fn a_teacher_answers_for_the_hosts_environment_until_it_leaves() {
-    let server = Server::start(0);
-    let mut instance = Instance::created(&taught(server.port, "sac_inverted_pendulum_v5"));
-    let progress = instance.train(400).unwrap();
-    let teacher = &progress.teachers[0];
-    assert!(matches!(teacher.link, Link::Ready));
-    assert!(teacher.labels > 350 && teacher.bytes_up > teacher.bytes_down, "{teacher:?}");
-    drop(server);
-    let progress = instance.train(400).unwrap();
-    let teacher = &progress.teachers[0];
-    assert_eq!(progress.step, 800);
-    assert!(!matches!(teacher.link, Link::Ready) && teacher.problem.is_some(), "{teacher:?}");
-}
-
-#[test]
-fn a_teacher_that_is_absent_or_refuses_is_told_apart() {
-    let mut alone = Instance::created(&taught(free_port(), "sac_inverted_pendulum_v5"));
-    let progress = alone.train(100).unwrap();
-    assert_eq!((progress.step, progress.teachers[0].labels), (100, 0));
-    let server = Server::start(0);
-    match Instance::new().create(&taught(server.port, "nobody")) {
-        Err(Error::Teacher(text)) => assert!(text.contains("nobody"), "{text}"),
-        other => panic!("{other:?}"),
-    }
+fn a_host_with_continuous_actions_is_answered_in_its_units() {
+    let mut instance = Instance::new();
+    let bounds = Bounds { low: vec![-2.0, 0.0], high: vec![2.0, 0.5] };
+    instance.store.data_mut().action_space = Space::Box(bounds);
+    instance.create(r#"{"student": {"sac": {"hidden": [8], "batch_size": 8}}}"#).unwrap();
+    assert!(instance.train(200).unwrap().updates > 0, "soft actor-critic, since actions are continuous");
+    let Action::Box(values) = instance.act(&[0.0; 4]).unwrap() else { panic!("a vector") };
+    assert!(values[0].abs() <= 2.0 && (0.0..=0.5).contains(&values[1]), "{values:?}");
 }
