@@ -188,7 +188,7 @@ fn pixels_for(
         (Pixels::Byte, None) => Err(format!(
             "its observations are bytes from 0 to 255, of the shape {shape:?}; {algorithm} takes rows of numbers of about 1 here. \
              Images of 3 by 3 pixels and more with discrete actions are seen by --algorithm qrdqn; otherwise a wrapper has to \
-             scale them, such as FlattenObservation(RescaleObservation(env, 0, 1)) of gymnasium.wrappers"
+             scale them, such as FlattenObservation(RescaleObservation(DtypeObservation(env, numpy.float32), 0, 1)) of gymnasium.wrappers"
         )),
         (Pixels::Float, _) => Err(format!(
             "its observations are numbers from 0 to 255, of the shape {shape:?}, but no bytes: declare the space as uint8, or scale \
