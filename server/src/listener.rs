@@ -1,10 +1,15 @@
 //! Where a server's connections come from: TCP, or a network that is simulated.
 
+use socket2::SockRef;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Bytes that the system keeps of what a peer has not read yet. It would keep megabytes: a peer that asks and never reads would be
+/// answered for a long time before it had to wait.
+const UNREAD: usize = 64 << 10;
 
 /// What gives a server its connections.
 pub trait Listener: Send {
@@ -22,6 +27,7 @@ impl Listener for TcpListener {
         let (stream, address) = TcpListener::accept(self).await?;
         // A label that waits for more to send with it is a late label. If it cannot be set, the connection is slower only.
         drop(stream.set_nodelay(true));
+        drop(SockRef::from(&stream).set_send_buffer_size(UNREAD));
         Ok((stream, address))
     }
 }

@@ -237,7 +237,7 @@ mod tests {
     fn a_name_stays_in_its_field() {
         for (name, shown) in [
             ("oto-0", r#""oto-0""#),
-            ("\x1b[31mred\x1b[0m", r#""\u{1b}[31mred\u{1b}[0m""#),
+            ("\x1b[31mred\x1b[0m", r#""\u{1b}[31mred\u{1b}[0"..."#),
             ("a\nb\rc\td", r#""a\nb\rc\td""#),
             ("\"quoted\" \\", r#""\"quoted\" \\""#),
             ("\u{202e}gnp.exe", r#""\u{202e}gnp.exe""#),

@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(network().outputs(), 1296);
         for game in &GAMES {
             assert!(
-                game.env.ends_with(&format!("?screen={SCREEN}&limit={LIMIT}&still={STILL}")),
+                game.env.ends_with(&format!("?screen={SCREEN}&limit={LIMIT}&still={STILL}&fire=0")),
                 "{}",
                 game.env
             );

@@ -238,8 +238,12 @@ fn the_last_line_says_how_a_run_ended_and_what_left() {
         let of = |key: &str| last[key].as_u64().unwrap();
         assert_eq!((of("step"), last["done"].as_bool()), (steps, Some(true)), "{name}");
         assert_eq!((of("transitions_sent"), of("transitions_kept")), (sent, sent), "{name}");
-        let bytes: u64 =
-            last["teachers"].as_array().unwrap().iter().map(|t| t["bytes_up"].as_u64().unwrap()).sum();
+        let bytes: u64 = last["teachers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t["stats"]["bytes_up"].as_u64().unwrap())
+            .sum();
         assert_eq!(last_row(&run), [steps, bytes], "{name}");
         // A transition has two observations, an action and a reward.
         assert!(bytes >= sent * 40, "{name}: {bytes} bytes");
