@@ -2,6 +2,7 @@
 
 use oto_policy::{Metadata, Policy, load};
 use oto_proto::Space;
+use oto_rl::mlp::Activation;
 use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -38,11 +39,16 @@ pub fn pickle(bytes: &[u8]) -> bool {
     loaded(&archive.finish().expect("room in memory").into_inner())
 }
 
-/// Loads it as it is, and as one that acts in a box or among choices.
+/// Loads it as it is, and as one that acts in a box or among choices on observations of four numbers.
 fn loaded(bytes: &[u8]) -> bool {
-    let action = |space| Metadata { action_space: Some(space), ..Metadata::default() };
-    let boxed = Space::Box { low: vec![-3.0], high: vec![3.0] };
-    let metadata = [Metadata::default(), action(boxed), action(Space::Discrete { n: 2 })];
+    let boxed = |width| Space::Box { low: vec![-3.0; width], high: vec![3.0; width] };
+    let declared = |action| Metadata {
+        observation_space: Some(boxed(4)),
+        action_space: Some(action),
+        activation: Some(Activation::Tanh),
+        ..Metadata::default()
+    };
+    let metadata = [Metadata::default(), declared(boxed(1)), declared(Space::Discrete { n: 2 })];
     metadata.iter().filter(|metadata| load(bytes, metadata).map(asked).is_ok()).count() > 0
 }
 
