@@ -84,7 +84,7 @@ impl Service<Request<Incoming>> for Site {
     }
 }
 
-/// What a page of the site may do: run what came with it, and talk to teachers anywhere.
+/// What a page of the site and its workers may do: run what came with it, and talk to teachers anywhere.
 const SITE_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; \
     style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; \
     connect-src 'self' http: https: ws: wss:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -147,9 +147,7 @@ impl Site {
             return answer;
         }
         let headers = answer.headers_mut();
-        let page =
-            headers.get(header::CONTENT_TYPE).is_some_and(|mime| mime.as_bytes().starts_with(b"text/html"));
-        let policy = if page { SITE_POLICY } else { NO_POLICY };
+        let policy = policy_of(headers.get(header::CONTENT_TYPE));
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
         for (name, value) in GUARDS {
             headers.insert(name, HeaderValue::from_static(value));
@@ -440,6 +438,14 @@ pub(crate) fn not_allowed(allow: &'static str) -> Answer {
 
 fn sentence(status: StatusCode, why: &str) -> Answer {
     respond(status, TEXT, Bytes::from(format!("{why}\n")))
+}
+
+/// What the content of an answer may do. A worker has the policy that came with its script, not that of its page.
+fn policy_of(kind: Option<&HeaderValue>) -> &'static str {
+    let runs = |kind: &HeaderValue| {
+        ["text/html", "text/javascript"].iter().any(|k| kind.as_bytes().starts_with(k.as_bytes()))
+    };
+    if kind.is_some_and(runs) { SITE_POLICY } else { NO_POLICY }
 }
 
 /// Lets a page of this origin read the answer.
