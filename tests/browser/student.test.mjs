@@ -551,7 +551,8 @@ test('an environment of images', async () => {
     const misfit = await failure(oto.Student.create({ env, algorithm: { convolution: { ...convolution, shape: [1, 7, 8] } } }));
     return { metrics, pale, misfit };
   });
-  assert.equal(result.metrics.updates, 41);
+  // Of 60 steps, every second from the twentieth on.
+  assert.equal(result.metrics.updates, 21);
   assert.ok(Number.isFinite(result.metrics.loss.loss));
   assert.equal(result.pale.field, 'observation[0]');
   assert.equal(result.misfit.kind, 'ConfigError');
