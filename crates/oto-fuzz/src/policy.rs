@@ -39,16 +39,21 @@ pub fn pickle(bytes: &[u8]) -> bool {
     loaded(&archive.finish().expect("room in memory").into_inner())
 }
 
-/// Loads it as it is, and as one that acts in a box or among choices on observations of four numbers.
+/// Loads it as it is, and as one that acts in a box or among choices on observations of three or four numbers.
 fn loaded(bytes: &[u8]) -> bool {
     let boxed = |width| Space::Box { low: vec![-3.0; width], high: vec![3.0; width] };
-    let declared = |action| Metadata {
-        observation_space: Some(boxed(4)),
+    let declared = |width, action| Metadata {
+        observation_space: Some(boxed(width)),
         action_space: Some(action),
         activation: Some(Activation::Tanh),
         ..Metadata::default()
     };
-    let metadata = [Metadata::default(), declared(boxed(1)), declared(Space::Discrete { n: 2 })];
+    let metadata = [
+        Metadata::default(),
+        declared(4, boxed(1)),
+        declared(4, Space::Discrete { n: 2 }),
+        declared(3, Space::Discrete { n: 4 }),
+    ];
     metadata.iter().filter(|metadata| load(bytes, metadata).map(asked).is_ok()).count() > 0
 }
 
