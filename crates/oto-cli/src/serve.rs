@@ -15,10 +15,12 @@ use oto_server::follow::{FollowConfig, FollowError, Follower, Log};
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -353,6 +355,12 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             Some((address, admin)) => Some((listen(address).await?, admin)),
             None => None,
         };
+        // A signal counts from before the address is told.
+        let mut stopping = Box::pin(stop::told());
+        let listening = |context: &mut Context<'_>| Poll::Ready(stopping.as_mut().poll(context).is_ready());
+        if std::future::poll_fn(listening).await {
+            return Ok(());
+        }
         let [http, ws] = options.doors.schemes();
         println!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
         info!(%address, policies = count, version = env!("CARGO_PKG_VERSION"), "serving");
@@ -368,7 +376,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
                 look();
             }
         }));
-        Ok(run(listener, config, stop::told()).await?)
+        Ok(run(listener, config, stopping).await?)
     })
 }
 
