@@ -208,12 +208,12 @@ fn distillation(all: &Runs<'_>) -> String {
     };
     let (mapped, not) = (verdict("kd"), verdict("kd-kept"));
     let conclusion = match mapped.starts_with("sooner") && !not.starts_with("sooner") {
-        true => "What the paper calls the method's negative transfer is, in these runs, the missing map.",
+        true => "In these runs the missing map causes what the paper calls the method's negative transfer.",
         false => "In these runs the missing map alone does not explain the paper's finding.",
     };
     format!(
-        "With the observation map distillation is there {} ({mapped}); without it, and never given up, {} ({not}). AIKD is there {} \
-         with the map and {} without it. {conclusion}",
+        "Two evaluations of 475 in a row (median): distillation {} with the observation map ({mapped}), {} without it and never \
+         given up ({not}); AIKD {} with the map, {} without it. {conclusion}",
         steps(all, "kd"),
         steps(all, "kd-kept"),
         steps(all, "taught"),

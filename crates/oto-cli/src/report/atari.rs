@@ -207,13 +207,13 @@ impl Played<'_> {
             count => format!("{count} of the three are ahead of the student alone, unlike in the paper."),
         });
         sentences.push(match (overlap(random, solo), better(random, solo)) {
-            (true, _) => "A teacher of random games makes no difference that these seeds show.".into(),
+            (true, _) => "With these seeds a teacher of random games makes no visible difference.".into(),
             (false, true) => "A teacher of random games still helps.".into(),
             (false, false) => "A teacher of random games does harm.".into(),
         });
         let apart = taught[1..].iter().filter(|part| !overlap(oto, **part));
         sentences.push(match apart.count() {
-            0 => "The intervals of both together and of each part overlap: so few seeds do not tell them apart.".into(),
+            0 => "The intervals of both together and of each part overlap: these few seeds do not separate them.".into(),
             1 => "The interval of both together overlaps with that of one part.".into(),
             _ => "The intervals of both together and of each part do not overlap.".to_string(),
         });
@@ -253,7 +253,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         "highest",
         "seconds",
     ]);
-    let mut each = Table::new(&["game", "arm", "seed", "steps to the bar", "all evaluations", "seconds"]);
+    let mut each = Table::new(&["arm", "seed", "steps_to_bar", "all_evaluations", "seconds"]);
     for one in &played {
         for (data, Made { about, .. }) in [(Data::Expert, &one.expert), (Data::Random, &one.random)] {
             let scores = &about.scores;
@@ -271,10 +271,11 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         }
         for (i, (arm, runs)) in one.arms.iter().zip(&one.runs).enumerate() {
             for (run, (steps, all)) in runs.iter().zip(one.reached(i).into_iter().zip(one.whole(i))) {
-                let cells = [one.game.name, arm.title].map(String::from).into_iter();
-                let rest =
-                    [run.seed.to_string(), shown(steps), format!("{all:.2}"), format!("{:.0}", run.seconds)];
-                each.row(cells.chain(rest).collect());
+                // Empty: the run never reached the bar.
+                let steps = if steps >= STEPS as f64 { String::new() } else { steps.to_string() };
+                let cells = [arm.name.into(), run.seed.to_string(), steps];
+                let rest = [format!("{all:.2}"), format!("{:.0}", run.seconds)];
+                each.row(cells.into_iter().chain(rest).collect());
             }
         }
     }
@@ -313,11 +314,11 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         weight = c.qrdqn.cql,
         tested = games::TEST.end - games::TEST.start,
         teachers = teachers,
-        each = each,
         threads = write::threads(),
         system = write::system(),
     );
     write::section(&options.out, "atari", &text)?;
+    write::each_run(&options.out, "atari", &each)?;
     let (arms, runs): (Vec<_>, Vec<_>) = played.into_iter().map(|one| (one.arms, one.runs)).unzip();
     let (arms, runs) = (arms.into_iter().flatten().collect::<Vec<_>>(), runs.concat());
     write::runs(&options.out, "atari", &arms, &runs)?;

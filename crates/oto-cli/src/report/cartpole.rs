@@ -243,11 +243,11 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
             if ended.is_empty() { "never".into() } else { write::whole(median(&ended)) },
         ]);
     }
-    let mut each = Table::new(&["arm", "seed", "first at 475", "kept", "last ten", "seconds"]);
+    let mut each = Table::new(&["arm", "seed", "first_at_475", "kept_percent", "last_ten", "seconds"]);
     for (arm, runs) in arms.iter().zip(&runs) {
         for r in runs {
-            let kept = r.kept(SOLVED).map_or("-".into(), |k| format!("{:.0} %", 100.0 * k));
-            let first = write::whole(r.first(SOLVED, options.steps) as f64);
+            let kept = r.kept(SOLVED).map_or(String::new(), |k| format!("{:.0}", 100.0 * k));
+            let first = r.first(SOLVED, options.steps).to_string();
             let cells = [arm.name.into(), r.seed.to_string(), first, kept];
             each.row(
                 cells
@@ -272,9 +272,9 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         paired = paired,
         steps = write::whole(options.steps as f64),
         parts = ablations::text(&options.out, &all)?,
-        each = each,
     );
     write::section(&options.out, "cartpole", &text)?;
+    write::each_run(&options.out, "cartpole", &each)?;
     write::runs(&options.out, "cartpole", &arms, &runs)?;
     println!(
         "taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}",

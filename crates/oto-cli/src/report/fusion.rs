@@ -63,7 +63,7 @@ pub fn pendulum(options: &ReportOptions) -> Result<(), ReportError> {
         yardstick: Some((-172.2, "RL-Zoo's PPO: -172.2")),
         about: include_str!("pendulum.md"),
         ppo: "PPO alone has RL-Zoo's settings (gamma 0.9, learning rate 0.001, rollouts of 4,096 steps, there four \
-              environments of 1,024), but for its state-dependent noise.",
+              environments of 1,024), except for its state-dependent noise.",
     };
     report(options, &setting)
 }
@@ -170,7 +170,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
 
     let mut table = Table::new(&[
         "arm",
-        "steps to where PPO alone ends, median",
+        "steps to PPO's final return, median",
         "lowest",
         "highest",
         "last ten evaluations, mean",
@@ -180,7 +180,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         "bytes down",
         "transitions sent",
     ]);
-    let mut each = Table::new(&["arm", "seed", "steps to where PPO alone ends", "last ten", "seconds"]);
+    let mut each = Table::new(&["arm", "seed", "steps_to_final_return_of_ppo", "last_ten", "seconds"]);
     for (arm, runs) in arms.iter().zip(&runs) {
         let s = steps(runs);
         let average = |g: &dyn Fn(&Finished) -> f64| mean(&runs.iter().map(g).collect::<Vec<_>>());
@@ -198,9 +198,9 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         ]);
         for (run, steps) in runs.iter().zip(s) {
             each.row(vec![
-                arm.title.into(),
+                arm.name.into(),
                 run.seed.to_string(),
-                write::whole(steps),
+                steps.to_string(),
                 format!("{:.1}", run.last(LAST)),
                 format!("{:.0}", run.seconds),
             ]);
@@ -229,9 +229,9 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         system = write::system(),
         rollout = write::whole(arms[0].job.student.ppo.n_steps as f64),
         table = table,
-        each = each,
     );
     write::section(&options.out, setting.name, &text)?;
+    write::each_run(&options.out, setting.name, &each)?;
     write::runs(&options.out, setting.name, &arms, &runs)?;
     println!(
         "taught: {taught} steps to {bar:.1}; PPO alone: {solo}, fusion alone: {fusion}; {}",

@@ -56,14 +56,14 @@ pub(super) const GAMES: [Game; 2] = [
     Game {
         name: "Pong",
         env: "gym:ALE/Pong-v5?screen=42&limit=500&still=400&fire=0",
-        rule: "the paddle goes to where the ball will be two steps later, less the way that it is making already",
+        rule: "the paddle moves to the ball's predicted position in two steps, minus its own current motion",
         expert: pong,
         arms: ["pong-oto", "pong-base", "pong-rkd", "pong-random", "pong-solo"],
     },
     Game {
         name: "Breakout",
         env: "gym:ALE/Breakout-v5?screen=42&limit=500&still=400&fire=0",
-        rule: "the paddle goes below the ball; where there is none, it asks for one",
+        rule: "the paddle moves below the ball; without a ball, the rule requests one",
         expert: breakout,
         arms: ["breakout-oto", "breakout-base", "breakout-rkd", "breakout-random", "breakout-solo"],
     },

@@ -21,6 +21,11 @@ impl Table {
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
+
+    /// The same as CSV; cells have no comma.
+    pub fn csv(&self) -> String {
+        self.rows.iter().map(|row| row.join(",") + "\n").collect()
+    }
 }
 
 impl fmt::Display for Table {
@@ -72,6 +77,11 @@ fn with_section(old: &str, experiment: &str, text: &str) -> String {
         (Some(from), Some(to)) if from < to => [&old[..from], &new, &old[to + end.len()..]].concat(),
         _ => format!("{}\n\n{new}", old.trim_end()),
     }
+}
+
+/// One row for each run: `results/NAME-runs.csv` below `out`.
+pub fn each_run(out: &Path, name: &str, table: &Table) -> Result<(), ReportError> {
+    file(&out.join(format!("results/{name}-runs.csv")), table.csv().as_bytes())
 }
 
 /// Configurations and runs as JSON, curves as CSV.
@@ -128,5 +138,6 @@ mod tests {
         let mut table = Table::new(&["a", "b"]);
         table.row(vec!["1".into(), "2".into()]);
         assert_eq!(table.to_string(), "| a | b |\n| --- | --- |\n| 1 | 2 |\n");
+        assert_eq!(table.csv(), "a,b\n1,2\n");
     }
 }
