@@ -1,18 +1,20 @@
 //! Who is let in: by token at the handshake, by ticket in `hello`, and what the audit log has of it.
 
 use crate::access::{Doorkeeper, Entered, Visitor};
+use crate::aside::Aside;
 use crate::audit::Who;
 use crate::budget::{Account, Buckets, Counted, Counts, Payer, Pool, Rate, network};
 use crate::metrics::Metrics;
 use crate::peer::{End, refused};
 use crate::reload::Reload;
+use crate::turns::{Share, Turns};
 use crate::{ServerConfig, ServerError};
 use hyper::header::{self, HeaderMap};
 use oto_proto::{ClientMessage, ErrorCode, ErrorMessage, Hello};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::debug;
 
@@ -41,8 +43,10 @@ pub(crate) struct Server {
     knocks: Buckets<Payer>,
     /// Connections by address.
     addresses: Counts<IpAddr>,
-    /// Long work is done one after the other, beside what answers.
-    lane: Arc<Semaphore>,
+    /// Who works when.
+    pub turns: Arc<Turns>,
+    /// Where long texts are read.
+    pub aside: Aside,
 }
 
 /// Who is at the other end of a connection.
@@ -53,12 +57,14 @@ pub(crate) struct Caller {
     pub visitor: Option<Arc<Visitor>>,
     /// Counts as the address's, where a proxy's connection does not.
     pub place: Option<Arc<Counted<IpAddr>>>,
+    /// Of the server's time.
+    pub share: Arc<Share>,
 }
 
 impl Caller {
     /// Somebody at an address.
-    pub fn at(address: IpAddr) -> Self {
-        Caller { address, visitor: None, place: None }
+    pub fn at(address: IpAddr, share: Arc<Share>) -> Self {
+        Caller { address, visitor: None, place: None, share }
     }
 }
 
@@ -80,6 +86,7 @@ impl Server {
             reload.begin(access)?;
         }
         let (anyone, bytes) = (Arc::new(Visitor::anyone()), config.limits.bytes);
+        let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
         Ok(Server {
             config,
             reload,
@@ -89,7 +96,8 @@ impl Server {
             texts: Buckets::new(TEXTS),
             knocks: Buckets::new(KNOCKS),
             addresses: Counts::default(),
-            lane: Arc::new(Semaphore::new(1)),
+            turns: Turns::new(threads),
+            aside: Aside::new(),
         })
     }
 
@@ -126,19 +134,8 @@ impl Server {
         }
         let spent = self.texts.spend(&Payer::at(caller.address), text.len() as f64);
         spent.map_err(|pause| End::Overloaded(pause.max(self.config.limits.retry), "control"))?;
-        let work = self.aside(move || read(&text)).await;
+        let work = self.aside.work(move || read(&text)).await;
         Ok(work.unwrap_or_else(|| Err(ErrorMessage::new(ErrorCode::Internal, "reading it failed")))?)
-    }
-
-    /// Does something long beside what answers, after what others wanted done. None if it panics.
-    pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let turn = self.lane.clone().acquire_owned().await.ok()?;
-        let work = move || {
-            let done = work();
-            drop(turn);
-            done
-        };
-        tokio::task::spawn_blocking(work).await.ok()
     }
 
     /// Where everything is counted.

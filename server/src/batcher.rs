@@ -176,18 +176,78 @@ impl Batcher {
                     drop(done.send(result));
                 }
             }
-            Some(Work::Answer(Batch { canary, mut requests })) => {
-                let rows = requests.iter().map(|request| request.rows).sum();
-                let came: Vec<Instant> = requests.iter().map(|request| request.came).collect();
-                requests
-                    .iter_mut()
-                    .filter_map(|request| request.traced.as_mut())
-                    .for_each(|traced| traced.computes(rows));
-                let start = Instant::now();
-                self.answer(canary, requests, queue);
-                queue.answered(rows, start.elapsed());
-                metrics.batch(came.into_iter(), rows, start);
+            Some(Work::Answer(batch)) => self.work_on(batch, queue, metrics),
+        }
+    }
+
+    fn work_on(&mut self, batch: Batch, queue: &Queue, metrics: &Metrics) {
+        let piece = queue.piece();
+        match &batch.requests[..] {
+            [large] if large.rows > piece => self.work_in_pieces(batch, piece, queue, metrics),
+            _ => self.work_at_once(batch, queue, metrics),
+        }
+    }
+
+    /// Answers a batch in one call.
+    fn work_at_once(&mut self, batch: Batch, queue: &Queue, metrics: &Metrics) {
+        let Batch { canary, mut requests, .. } = batch;
+        let rows = requests.iter().map(|request| request.rows).sum();
+        let came: Vec<Instant> = requests.iter().map(|request| request.came).collect();
+        requests
+            .iter_mut()
+            .filter_map(|request| request.traced.as_mut())
+            .for_each(|traced| traced.computes(rows));
+        let start = Instant::now();
+        self.answer(canary, requests, queue);
+        queue.answered(rows, start.elapsed());
+        metrics.batch(came.into_iter(), rows, start);
+    }
+
+    /// Answers a large request piece by piece, and between two pieces whatever comes before the rest of it. A piece that the policy
+    /// cannot answer, or another version, which comes if a canary fails meanwhile: then it is answered at once from its beginning.
+    fn work_in_pieces(&mut self, mut batch: Batch, piece: usize, queue: &Queue, metrics: &Metrics) {
+        let request = &mut batch.requests[0];
+        let (rows, came) = (request.rows, request.came);
+        let width = request.observations.len() / rows.max(1);
+        if let Some(traced) = &mut request.traced {
+            traced.computes(rows);
+        }
+        let number = self.version(batch.canary).number;
+        let (mut actions, mut left, first) = (Vec::new(), rows, Instant::now());
+        for observations in request.observations.chunks(piece * width.max(1)) {
+            if request.reply.is_closed() {
+                return;
             }
+            let (start, rows) = (Instant::now(), observations.len() / width.max(1));
+            let version = self.version(batch.canary);
+            let Some(answers) =
+                (version.number == number).then(|| version.rows.act(observations, rows).ok()).flatten()
+            else {
+                return self.work_at_once(batch, queue, metrics);
+            };
+            actions.extend_from_slice(answers);
+            queue.answered(rows, start.elapsed());
+            left -= rows;
+            queue.advance(batch.end - left as u64);
+            while left > 0
+                && let Some(others) = queue.next_before(batch.end)
+            {
+                self.work_on(others, queue, metrics);
+            }
+        }
+        if let (false, Some(shadow)) = (batch.canary, &self.shadow) {
+            shadow.see(&request.observations, rows, &actions);
+        }
+        metrics.batch(std::iter::once(came), rows, first);
+        let request = batch.requests.remove(0);
+        request.answer(Said::Actions { version: number, actions });
+    }
+
+    /// What answers the canary's students, if there is a canary, or all others.
+    fn version(&mut self, canary: bool) -> &mut Version {
+        match &mut self.canary {
+            Some((version, _)) if canary => version,
+            _ => &mut self.stable,
         }
     }
 
@@ -287,9 +347,11 @@ impl Batcher {
         self.observations.clear();
         requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
         let rows = requests.iter().map(|request| request.rows).sum();
-        let (canary, version) = match &mut self.canary {
-            Some((version, _)) if canary => (true, version),
-            _ => (false, &mut self.stable),
+        let canary = canary && self.canary.is_some();
+        // The buffer of the observations is another field.
+        let version = match &mut self.canary {
+            Some((version, _)) if canary => version,
+            _ => &mut self.stable,
         };
         let number = version.number;
         let error = match version.rows.act(&self.observations, rows) {

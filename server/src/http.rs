@@ -15,6 +15,7 @@
 
 use crate::access::NoTicket;
 use crate::admission::{Bearer, Caller, Server};
+use crate::budget::Payer;
 use crate::hosts::{Host, WrongHost};
 use crate::kserve;
 use crate::stopping::Stopping;
@@ -342,6 +343,7 @@ impl Site {
             };
             caller.place = Some(Arc::new(place));
         }
+        caller.share.belongs_to(Payer::at(caller.address));
         let upgrade = hyper::upgrade::on(request);
         *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, caller));
         let mut answer = Response::new(Full::default());

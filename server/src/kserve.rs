@@ -43,7 +43,7 @@ const JSON_BYTES: &str = "inference-header-content-length";
 /// A request may have held this much without a share of what all have.
 const OWN_BYTES: usize = 16 << 10;
 /// A body up to here is read at once, a longer one after other long ones.
-const SHORT_BODY: usize = 64 << 10;
+const SHORT_BODY: usize = 16 << 10;
 
 const INPUT: &str = "observation";
 const OUTPUT: &str = "action";
@@ -331,14 +331,15 @@ async fn inferred(
     let Ok(Ok(body)) = timeout(limits.header_timeout, body).await else {
         return Err(Refusal::Body(limits.message_bytes));
     };
-    let body = body.to_bytes();
     let info = &teacher.info;
     let widest = info.observation.width().max(info.action.width());
     let (space, most) = (info.observation.clone(), limits.rows_of(widest).into());
-    let Asked { id, rows, observations, binary } = match body.len() {
-        ..=SHORT_BODY => Asked::read(&body, json, &space, most)?,
-        _ => {
-            let read = server.aside(move || Asked::read(&body, json, &space, most)).await;
+    let short = body.size_hint().exact().is_some_and(|bytes| bytes <= SHORT_BODY as u64);
+    let read = move || Asked::read(&body.to_bytes(), json, &space, most);
+    let Asked { id, rows, observations, binary } = match short {
+        true => read()?,
+        false => {
+            let read = server.aside.work(read).await;
             read.ok_or_else(|| Refusal::Failed("reading it failed".into()))??
         }
     };

@@ -10,6 +10,7 @@
 //! - [`listener`]: where connections come from, [`proxy`]: who is behind one, [`hosts`]: whom they mean; [`files`]: how many there may be, and
 //!   `overflow`: what those beyond get;
 //! - `teach`: the conversation with one student, over the socket in `peer`, before which a `gate` stands;
+//! - `turns`: how connections share the server's threads; `aside`: the thread for what takes long;
 //! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
 //!   students together; a `shadow` beside it is only compared;
 //! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
@@ -26,6 +27,7 @@ pub mod access;
 pub mod admin;
 mod admission;
 pub mod agent;
+mod aside;
 pub mod audit;
 mod batcher;
 mod board;
@@ -60,6 +62,7 @@ mod stopping;
 mod submit;
 mod teach;
 pub mod tls;
+mod turns;
 
 pub use config::{Assets, Collecting, Limits, ServerConfig};
 pub use files::raise_open_files;
@@ -67,6 +70,7 @@ pub use listener::Listener;
 pub use policies::{Policies, Release};
 
 use admission::{Caller, Server};
+use budget::Payer;
 use files::Room;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -74,15 +78,15 @@ use overflow::Overflow;
 use seldom::Seldom;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use stopping::Stopping;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
+use turns::Portions;
 
 /// Why a server could not be set up, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +148,7 @@ pub async fn run(
         info!(connections, wanted, "the limit of open files has room for fewer connections");
     }
     let stopping = Stopping::not_yet();
-    let (mut connections, mut overflow) = (JoinSet::new(), Overflow::new(room.probes));
+    let (mut connections, mut overflow) = (JoinSet::new(), Overflow::new(room.probes, server.turns.clone()));
     let mut shutdown = pin!(shutdown);
     let (mut failures, accept_failures) = (0, Seldom::default());
     let result = loop {
@@ -157,6 +161,7 @@ pub async fn run(
         match accepted {
             Ok((stream, address)) => {
                 failures = 0;
+                let stream = Portions::new(stream);
                 let address = address.ip();
                 // A proxy's connections are its clients', who are not known yet.
                 let place = match server.config.proxies.holds(address) {
@@ -168,7 +173,9 @@ pub async fn run(
                         let (server, stopping) = (server.clone(), stopping.clone());
                         connections.spawn(async move {
                             let _counted = server.metrics().connection();
-                            introduced(stream, server.clone(), address, &stopping).await;
+                            let caller = Caller::at(address, server.turns.share(Payer::at(address)));
+                            let share = caller.share.clone();
+                            share.work(pin!(introduced(stream, server.clone(), caller, &stopping))).await;
                             drop(place);
                         });
                     }
@@ -176,9 +183,11 @@ pub async fn run(
                         let reason = if place.is_some() { "connections" } else { "address" };
                         server.metrics().dropped(reason);
                         debug!(%address, reason, "a connection is refused");
-                        overflow.take(stream, server.config.tls.as_ref());
+                        overflow.take(stream, address, server.config.tls.as_ref());
                     }
                 }
+                // However many connect, those that are connected are served.
+                yield_now().await;
             }
             Err(error) if is_broken(&error) && failures >= ACCEPT_FAILURES => {
                 break Err(ServerError::Accept(error));
@@ -217,17 +226,18 @@ fn is_broken(error: &io::Error) -> bool {
 async fn introduced(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     server: Arc<Server>,
-    address: IpAddr,
+    caller: Caller,
     stopping: &Stopping,
 ) {
-    if !server.config.proxies.holds(address) {
-        return serve(stream, server, Caller::at(address), stopping).await;
+    if !server.config.proxies.holds(caller.address) {
+        return serve(stream, server, caller, stopping).await;
     }
     let introduction = proxy::introduction(stream);
     let Ok(Ok((client, stream))) = timeout(server.config.limits.header_timeout, introduction).await else {
         return;
     };
-    let Some(client) = client else { return serve(stream, server, Caller::at(address), stopping).await };
+    let Some(client) = client else { return serve(stream, server, caller, stopping).await };
+    caller.share.belongs_to(Payer::at(client));
     let place = match server.config.proxies.holds(client) {
         true => None,
         false => match server.enter(client) {
@@ -238,7 +248,7 @@ async fn introduced(
             }
         },
     };
-    let caller = Caller { place, ..Caller::at(client) };
+    let caller = Caller { address: client, place, ..caller };
     serve(stream, server, caller, stopping).await;
 }
 

@@ -1,8 +1,13 @@
 //! Connections beyond those that are served. A probe among them is told that the process lives, which a full server does; everyone
 //! else is told to come back. They have a second, and few places: the newest takes that of the oldest, which is owed nothing.
 
+use crate::budget::Payer;
 use crate::tls::Tls;
+use crate::turns::Turns;
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
@@ -23,16 +28,22 @@ pub(crate) struct Overflow {
     connections: JoinSet<()>,
     order: VecDeque<AbortHandle>,
     most: usize,
+    turns: Arc<Turns>,
 }
 
 impl Overflow {
     /// So many at once.
-    pub fn new(most: usize) -> Self {
-        Overflow { connections: JoinSet::new(), order: VecDeque::new(), most: most.max(1) }
+    pub fn new(most: usize, turns: Arc<Turns>) -> Self {
+        Overflow { connections: JoinSet::new(), order: VecDeque::new(), most: most.max(1), turns }
     }
 
     /// One more.
-    pub fn take(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tls: Option<&Tls>) {
+    pub fn take(
+        &mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: IpAddr,
+        tls: Option<&Tls>,
+    ) {
         while self.connections.try_join_next().is_some() {}
         self.order.retain(|connection| !connection.is_finished());
         while self.order.len() >= self.most
@@ -40,7 +51,7 @@ impl Overflow {
         {
             oldest.abort();
         }
-        let acceptor = tls.map(Tls::acceptor);
+        let (acceptor, share) = (tls.map(Tls::acceptor), self.turns.share(Payer::at(address)));
         let told = async move {
             match acceptor {
                 None => tell(stream).await,
@@ -51,7 +62,9 @@ impl Overflow {
             }
         };
         // Some of it is the time to answer, if nothing was asked.
-        let spawned = self.connections.spawn(async move { drop(timeout(2 * TIME, told).await) });
+        let spawned = self.connections.spawn(async move {
+            drop(share.work(pin!(timeout(2 * TIME, told))).await);
+        });
         self.order.push_back(spawned);
     }
 }

@@ -23,6 +23,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const SOCKET_BUFFER_BYTES: usize = 2 << 10;
 /// What a frame has beside its payload, at most.
 const FRAME_BYTES: usize = 10;
+/// What is read at once of a connection that ends.
+const LEAVING_BYTES: usize = 4 << 10;
 /// The longest binary message before `hello`, where none is expected.
 const STRANGE_BYTES: usize = 4 << 10;
 
@@ -248,7 +250,7 @@ impl<'a> Peer<'a> {
         io.open();
         let leave = async {
             io.shutdown().await?;
-            let mut rest = [0; 256];
+            let mut rest = vec![0; LEAVING_BYTES];
             while io.read(&mut rest).await? > 0 {}
             Ok::<_, std::io::Error>(())
         };

@@ -4,6 +4,9 @@
 //! ask about one, and takes nothing from them. It is self-clocked fair queueing (Golestani, INFOCOM 1994): a request
 //! ends, on a clock that counts states, after the one before it of the same student or after what is answered now,
 //! whichever is later; what ends first is answered first.
+//!
+//! A large request is answered in pieces ([`Queue::piece`]). Between two of them comes what would have come before it, had it come
+//! earlier: the clock counts the states of a large request as they are answered.
 
 use crate::budget::Held;
 use crate::policies::Change;
@@ -17,6 +20,9 @@ use tokio::time::Instant;
 
 /// The most states of one batch, if no single request has more: a model computes no more of them at once anyway.
 pub const BATCH_ROWS: usize = oto_policy::ROWS_PER_RUN;
+/// A piece of a large request has this many states, or as many as are answered in that time.
+const PIECE_ROWS: usize = 64;
+const PIECE_TIME: Duration = Duration::from_millis(1);
 
 /// How much may wait, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,8 +125,10 @@ pub(crate) enum Work {
 pub(crate) struct Batch {
     /// Whether the canary is to answer.
     pub canary: bool,
-    /// At least one.
+    /// At least one. One that is larger than a piece is alone.
     pub requests: Vec<Request>,
+    /// Where the last of them ends, on the clock of states.
+    pub end: u64,
 }
 
 /// The queue of one policy.
@@ -238,30 +246,41 @@ impl Waiting {
         self.earliest = self.stable.values().chain(self.canary.values()).map(|entry| entry.deadline).min();
     }
 
-    /// The next batch: the requests that end first, of one version. What a student asked before it vanished is nobody's
-    /// any more.
-    fn batch(&mut self) -> Option<Batch> {
+    /// States of one piece.
+    fn piece(&self) -> usize {
+        let rows = self.rate.now.map(|rate| (rate * PIECE_TIME.as_secs_f64()) as usize);
+        rows.unwrap_or(BATCH_ROWS).clamp(PIECE_ROWS, BATCH_ROWS)
+    }
+
+    /// The next batch: the requests that end first, before `end` and of one version. What a student asked before it vanished is
+    /// nobody's any more.
+    fn batch(&mut self, before: u64) -> Option<Batch> {
+        let piece = self.piece();
         let first = |map: &BTreeMap<Place, Entry>| map.first_key_value().map(|(place, _)| *place);
         loop {
-            let canary = match (first(&self.stable), first(&self.canary)) {
-                (None, None) => return None,
-                (stable, canary) => canary.is_some_and(|canary| stable.is_none_or(|stable| canary < stable)),
-            };
-            let mut batch = Batch { canary, requests: Vec::new() };
+            let (stable, canary) = (first(&self.stable), first(&self.canary));
+            let (end, _) = stable.into_iter().chain(canary).min().filter(|(end, _)| *end < before)?;
+            let canary = canary.is_some_and(|canary| stable.is_none_or(|stable| canary < stable));
+            let mut batch = Batch { canary, requests: Vec::new(), end };
             let mut rows = 0;
             loop {
                 let map = if canary { &mut self.canary } else { &mut self.stable };
                 let Some(entry) = map.first_entry() else { break };
                 let more = entry.get().request.rows;
                 let gone = entry.get().request.reply.is_closed();
-                if !gone && !batch.requests.is_empty() && rows + more > BATCH_ROWS {
+                let large = more > piece || batch.requests.len() == 1 && rows > piece;
+                let full = large || entry.key().0 >= before || rows + more > BATCH_ROWS;
+                if !gone && !batch.requests.is_empty() && full {
                     break;
                 }
                 let ((end, _), Entry { request, .. }) = entry.remove_entry();
                 self.took(&request);
                 if !gone {
-                    self.clock = self.clock.max(end);
+                    // Later the states of a large one.
+                    let counted = if more > piece { end - more as u64 } else { end };
+                    self.clock = self.clock.max(counted);
                     rows += more;
+                    batch.end = end;
                     batch.requests.push(request);
                 }
             }
@@ -367,6 +386,24 @@ impl Queue {
         self.waiting().rate.add(rows, took);
     }
 
+    /// How many states of a large request are answered at once: as many as take a millisecond, within limits.
+    pub fn piece(&self) -> usize {
+        self.waiting().piece()
+    }
+
+    /// A large request is answered up to here, on the clock of states.
+    pub fn advance(&self, to: u64) {
+        let mut waiting = self.waiting();
+        waiting.clock = waiting.clock.max(to);
+    }
+
+    /// Requests that come before one which ends there, if there are any.
+    pub fn next_before(&self, end: u64) -> Option<Batch> {
+        let mut waiting = self.waiting();
+        waiting.expire(Instant::now());
+        waiting.batch(end)
+    }
+
     /// What is to be done next, if there is anything.
     pub fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting();
@@ -374,7 +411,7 @@ impl Queue {
             return Some(Work::Change(change));
         }
         waiting.expire(Instant::now());
-        waiting.batch().map(Work::Answer)
+        waiting.batch(u64::MAX).map(Work::Answer)
     }
 
     /// Waits until there is something to do. False when the queue is closed.

@@ -7,6 +7,7 @@ use crate::access::{Entered, Visitor};
 use crate::admission::{Caller, Server};
 use crate::budget::{Account, Bucket, Held, Rate};
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use crate::peer::{End, Peer, milliseconds, refused};
 use crate::policies::Teacher;
 use crate::queue::{self, Answer, NotTaken, Request, Said};
@@ -39,6 +40,7 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     let end = match greet(&mut peer, server, &caller, stopping).await {
         Ok(mut lesson) => {
             let _counted = server.metrics().student();
+            let _enrolled = caller.share.enrol();
             lesson.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
         Err(end) => end,
@@ -84,6 +86,7 @@ async fn greet(
         }
     };
     let (lesson, welcome) = Lesson::agree(&hello, server, caller)?;
+    caller.share.belongs_to(lesson.visitor.payer(caller.address));
     peer.greeted(server.account(&lesson.visitor, caller, READING_BYTES));
     peer.say(ServerMessage::Welcome(Box::new(welcome))).await?;
     Ok(lesson)
@@ -97,6 +100,14 @@ const READING_BYTES: usize = 16 << 10;
 const ASKING_BYTES: usize = 32 << 10;
 /// After so many bytes of messages others go first.
 const TURN_BYTES: usize = 64 << 10;
+
+/// Numbers of a large request, or of its answer, that are read or written in one go.
+const GO_NUMBERS: usize = 8 << 10;
+
+/// So many rows are read or written before others go first.
+fn rows_between(numbers: usize) -> usize {
+    (GO_NUMBERS / numbers.max(1)).max(1)
+}
 
 /// Whoever says too much comes again later.
 fn impatient(pause: Duration) -> End {
@@ -312,7 +323,7 @@ impl Lesson {
             Message::Binary(frame) if frame.first() == Some(&(Kind::Submit as u8)) => {
                 self.take_submission(peer, &frame).err()
             }
-            Message::Binary(frame) => self.take(peer, &frame).err(),
+            Message::Binary(frame) => self.take(&frame, peer.limits, peer.metrics).await.err(),
             Message::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
                 Ok(ClientMessage::Stage(_)) => {
@@ -347,8 +358,8 @@ impl Lesson {
     }
 
     /// Takes a frame of states, or says why not.
-    fn take(&mut self, peer: &Peer<'_>, frame: &[u8]) -> Result<(), ServerMessage> {
-        let (limits, metrics, came) = (peer.limits, peer.metrics, Instant::now());
+    async fn take(&mut self, frame: &[u8], limits: &Limits, metrics: &Metrics) -> Result<(), ServerMessage> {
+        let came = Instant::now();
         let (id, traced) = (Header::request_of(frame), Traced::begin(self.teacher.name()));
         let refuse = |error: ErrorMessage| ServerMessage::Error(error.about(id));
         let states = self.formats.states.decode(frame, self.max_rows.into()).map_err(|e| refuse(e.into()))?;
@@ -375,7 +386,11 @@ impl Lesson {
             return Err(overloaded(request, limits.retry));
         };
         let mut observations = vec![0.0; rows * width];
+        let between = rows_between(numbers / rows.max(1));
         for (row, teacher) in observations.chunks_exact_mut(width).enumerate() {
+            if row % between == between - 1 {
+                yield_now().await;
+            }
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
@@ -422,7 +437,7 @@ impl Lesson {
     async fn pass_on(&mut self, peer: &mut Peer<'_>, answer: Answer) -> Result<(), End> {
         self.in_flight = self.in_flight.saturating_sub(1);
         let frame = match answer.said {
-            Said::Actions { version, actions } => self.encode(answer.id, version, &actions),
+            Said::Actions { version, actions } => self.encode(answer.id, version, &actions).await,
             Said::Failed(error) => Err(*error),
             Said::Late(pause) => {
                 peer.metrics.dropped("late");
@@ -437,12 +452,16 @@ impl Lesson {
         Ok(())
     }
 
-    fn encode(&mut self, request: u32, version: u32, actions: &[f32]) -> Result<Vec<u8>, ErrorMessage> {
+    async fn encode(&mut self, request: u32, version: u32, actions: &[f32]) -> Result<Vec<u8>, ErrorMessage> {
         let space = self.plan.teacher_action();
         let mut frame = Vec::new();
         let mut writer =
             self.formats.actions.writer(Ids { request, policy: self.teacher.id, version }, &mut frame);
-        for row in actions.chunks_exact(space.width()) {
+        let between = rows_between(space.width() + self.formats.actions.width());
+        for (number, row) in actions.chunks_exact(space.width()).enumerate() {
+            if number % between == between - 1 {
+                yield_now().await;
+            }
             let answer = self.plan.action(action(space, row), &mut self.action)?;
             // Only a number too large for the agreed dtype gets here.
             writer.action(answer).map_err(|e| ErrorMessage::new(ErrorCode::PolicyFailed, e.to_string()))?;
