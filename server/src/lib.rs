@@ -3,127 +3,61 @@
 //! [`run`] is the whole server. It needs a listener, a [`ServerConfig`] and a future that says when to stop, so that a
 //! program, a test and a notebook can all have one.
 //!
-//! - [`config`]: policies, site, origins and limits;
-//! - `http`: plain requests, tickets, and the handshake of WebSockets; [`tls`] beneath it, `kserve` beside it;
-//! - [`access`], `admission`, `budget`: who is let in, what they may, and how much of what all share; [`audit`] notes it, in a file that is
-//!   `rotated`; [`reload`] changes it;
-//! - [`listener`]: where connections come from, [`proxy`]: who is behind one, [`hosts`]: whom they mean; [`files`]: how many there may be, and
-//!   `overflow`: what those beyond get;
-//! - `teach`: the conversation with one student, over the socket in `peer`, before which a `gate` stands;
-//! - `turns`: how connections share the server's threads; `aside`: the thread for what takes long;
-//! - [`policies`]: policies by name; each has a [`queue`] and a thread, the `batcher`, that answers the states of all its
-//!   students together; a `shadow` beside it is only compared;
-//! - `candidate`, [`folder`], [`follow`], [`agent`], [`admin`]: what is published, from a folder, from another server, by a
-//!   policy that learns here, and by an operator;
-//! - [`kept`]: what the last two had when the server ended;
-//! - `metrics`: what an operator watches; what happens is told to `tracing`, what may happen often `seldom`, and of requests their `spans`;
-//! - [`simulation`]: what a server on a simulated network needs beside that;
-//! - `submit`: a student's transitions on their way into a dataset; [`dataset`] keeps them.
+//! The wings, and which of them may use which. Nothing else may, and no two files use each other: `tests/it/wings.rs` checks that.
+//!
+//! | wing | what it is | may use |
+//! | --- | --- | --- |
+//! | `observe` | metrics, spans, log lines, files that rotate | |
+//! | `dataset` | the transitions that students submit, in a folder or a bucket | |
+//! | `auth` | who may use the server, and how much of what all share; the audit log | `observe` |
+//! | `net` | connections, TLS, proxies, a student's socket, limits | `auth`, `observe` |
+//! | `serve` | policies, their queues and versions; students' conversations, HTTP, KServe, the operator's interface | `net`, `auth`, `observe`, `dataset` |
+//! | `learn` | new versions: from a folder, another server, or a policy that learns here | `serve`, `auth`, `dataset` |
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
 #![forbid(unsafe_code)]
 
-pub mod access;
-pub mod admin;
-mod admission;
-pub mod agent;
-mod aside;
-pub mod audit;
-mod batcher;
-mod board;
-mod budget;
-pub mod candidate;
-pub mod config;
+mod auth;
 pub mod dataset;
-pub mod files;
-pub mod folder;
-pub mod follow;
-mod gate;
-pub mod hosts;
-mod http;
-pub mod kept;
+mod learn;
+mod net;
+mod observe;
+mod serve;
+
+pub use auth::{access, audit, hosts, reload};
+pub use learn::{agent, folder, follow, kept};
+pub use net::files::raise_open_files;
+pub use net::limits::{Limits, QueueLimits};
+pub use net::listener::Listener;
+pub use net::{files, proxy, tls};
+pub use serve::config::{Assets, Collecting, ServerConfig};
+pub use serve::error::ServerError;
 #[doc(hidden)]
-pub mod kserve;
-pub mod listener;
-mod metrics;
-mod overflow;
-mod peer;
-pub mod policies;
-pub mod proxy;
-pub mod queue;
-mod random;
-pub mod reload;
-mod rotated;
-mod seldom;
-pub mod shadow;
-pub mod simulation;
-mod spans;
-mod stopping;
-mod submit;
-mod teach;
-pub mod tls;
-mod turns;
+pub use serve::kserve;
+pub use serve::policies::Policies;
+pub use serve::queue::BATCH_ROWS;
+pub use serve::version::Release;
+pub use serve::{admin, candidate, shadow, simulation};
 
-pub use config::{Assets, Collecting, Limits, ServerConfig};
-pub use files::raise_open_files;
-pub use listener::Listener;
-pub use policies::{Policies, Release};
-
-use admission::{Caller, Server};
-use budget::Payer;
-use files::Room;
+use auth::budget::Payer;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use overflow::Overflow;
-use seldom::Seldom;
+use net::files::Room;
+use net::overflow::Overflow;
+use net::stopping::Stopping;
+use net::turns::Portions;
+use observe::seldom::Seldom;
+use serve::admission::{Caller, Server};
+use serve::{http, respond, teach};
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use stopping::Stopping;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
-use turns::Portions;
-
-/// Why a server could not be set up, or stopped by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// Two policies have the same name, or one has an unusable one.
-    #[error("a policy needs a name of its own, of 1 to {max} bytes, not beginning with \"scripted:\"; got {0:?}", max = oto_proto::message::MAX_NAME_BYTES)]
-    Name(String),
-    /// No policy of this name.
-    #[error("there is no policy {0:?}")]
-    UnknownPolicy(String),
-    /// A new version of a policy has other spaces than the old one.
-    #[error("policy {0:?}: a new version must observe and do the same as the old one")]
-    Spaces(String),
-    /// The thread of a policy could not be started, or is gone.
-    #[error("the thread of policy {0:?} does not run")]
-    Thread(String),
-    /// No version came before the one that answers.
-    #[error("there is no version to go back to: none came before this one")]
-    NothingBefore,
-    /// Nothing is tried.
-    #[error("there is no canary")]
-    NoCanary,
-    /// An origin that no page has.
-    #[error(
-        "an origin is a scheme, a host and perhaps a port, such as https://my.page, with nothing after them; got {0:?}"
-    )]
-    Origin(String),
-    /// A name that no server has.
-    #[error("a server's name is a host and perhaps a port, such as my.page or my.page:8443; got {0:?}")]
-    HostName(String),
-    /// The description of who may use the server cannot be used.
-    #[error(transparent)]
-    Access(#[from] access::AccessError),
-    /// The listener gives no connections any more.
-    #[error("cannot accept connections: {0}")]
-    Accept(std::io::Error),
-}
 
 /// How often in a row a listener may say that it is none before it counts as broken.
 const ACCEPT_FAILURES: u32 = 100;
@@ -287,7 +221,7 @@ async fn requests(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_buf_size(http::HEADER_BYTES)
+        .max_buf_size(respond::HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), site.clone())
         .with_upgrades();
     let mut connection = pin!(connection);

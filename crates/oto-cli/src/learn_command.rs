@@ -5,7 +5,7 @@ use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
 use crate::run_folder::{FolderError, RunFolder};
-use crate::stop;
+use crate::signals;
 use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -156,7 +156,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         // Before a run folder is overwritten.
         check_target(folder, None)?;
     }
-    let stop = stop::flag().map_err(LearnCommandError::Stop)?;
+    let stop = signals::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
         let mut job: Job = RunFolder::config(folder)?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);

@@ -17,8 +17,6 @@ pub mod chart;
 #[cfg(feature = "native")]
 pub mod dataset;
 #[cfg(feature = "native")]
-pub mod doors;
-#[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod learn_command;
@@ -34,11 +32,13 @@ pub mod policy;
 pub mod report;
 pub mod run_folder;
 #[cfg(feature = "native")]
+pub mod security_options;
+#[cfg(feature = "native")]
 pub mod serve;
 #[cfg(feature = "native")]
 pub mod settings;
 #[cfg(feature = "native")]
-mod stop;
+mod signals;
 #[cfg(feature = "native")]
 mod submitted;
 #[cfg(feature = "native")]

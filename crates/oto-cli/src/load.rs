@@ -1,8 +1,8 @@
 //! `oto load`: many simulated students on a server, and how long it lets them wait.
 
 use crate::authorities::{self, AuthorityError};
-use crate::doors::{DoorError, admin_token};
 use crate::policy;
+use crate::security_options::{DoorError, admin_token};
 use crate::serve::bundled;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};

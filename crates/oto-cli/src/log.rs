@@ -144,7 +144,7 @@ impl LogOptions {
 fn events(level: Level) -> Targets {
     Targets::new()
         .with_target("oto", LevelFilter::from(level))
-        .with_target("oto_server::spans", LevelFilter::OFF)
+        .with_target("oto_server::observe::spans", LevelFilter::OFF)
 }
 
 impl Drop for LastLines {

@@ -24,7 +24,7 @@ use ureq::Agent;
 use ureq::http::{Request, Response};
 
 /// Where the server's spans are made, and the one without which there are no others.
-const SPANS: &str = "oto_server::spans";
+const SPANS: &str = "oto_server::observe::spans";
 const FIRST: &str = "request";
 /// For one delivery to the collector.
 const DELIVERY: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! `oto policy`: what a running server's operator does about its policies.
 
-use crate::doors::{DoorError, admin_token};
+use crate::security_options::{DoorError, admin_token};
 use clap::{Args, Subcommand};
 use oto_policy::PolicyError;
 use oto_policy::load::read_model;

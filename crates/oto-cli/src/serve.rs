@@ -1,11 +1,11 @@
 //! `oto serve`: hosts teachers, and the site.
 
 use crate::authorities::{self, AuthorityError};
-use crate::doors::{DoorError, DoorOptions};
 use crate::learn::token;
 use crate::log::LogOptions;
+use crate::security_options::{DoorError, DoorOptions};
 use crate::train::{self, TrainError};
-use crate::{stop, submitted};
+use crate::{signals, submitted};
 use clap::Args;
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_each_with};
 use oto_policy::{Loaded, Metadata, PolicyError, load};
@@ -356,7 +356,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             None => None,
         };
         // A signal counts from before the address is told.
-        let mut stopping = Box::pin(stop::told());
+        let mut stopping = Box::pin(signals::told());
         let listening = |context: &mut Context<'_>| Poll::Ready(stopping.as_mut().poll(context).is_ready());
         if std::future::poll_fn(listening).await {
             return Ok(());
@@ -370,7 +370,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             info!(%address, "operators may come");
             tokio::spawn(admin.run(listener, std::future::pending()));
         }
-        tokio::spawn(stop::each_hangup(move || {
+        tokio::spawn(signals::each_hangup(move || {
             doors.renewable.renew();
             if let Some(look) = &mut look {
                 look();

@@ -4,7 +4,7 @@ use crate::backend;
 use crate::learn::METRICS;
 use crate::options::{OptionsError, settings};
 use crate::run_folder::{FolderError, RunFolder};
-use crate::stop;
+use crate::signals;
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -158,7 +158,7 @@ pub struct TeachJob {
 /// # Errors
 /// Flags, data, environment or folder that do not fit; a training that fails.
 pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
-    let stop = stop::flag().map_err(TeachError::Stop)?;
+    let stop = signals::flag().map_err(TeachError::Stop)?;
     run(options, &stop)
 }
 

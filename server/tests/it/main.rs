@@ -24,3 +24,4 @@ mod strangers;
 mod student;
 mod students;
 mod submissions;
+mod wings;

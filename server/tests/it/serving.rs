@@ -328,7 +328,7 @@ fn small_requests_do_not_wait_for_large_ones() {
     let (policy, gate) = gated();
     let server = serve(vec![policy], |_| {});
     let mut greedy = server.pupil("gated");
-    let large = vec![[1.0; 4]; oto_server::queue::BATCH_ROWS];
+    let large = vec![[1.0; 4]; oto_server::BATCH_ROWS];
     (0..4).for_each(|_| _ = greedy.ask(&large));
     gate.wait_for_calls(1);
     greedy.is_heard();

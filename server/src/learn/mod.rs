@@ -1,0 +1,6 @@
+//! Where new versions come from: a folder, another server, a policy that learns here.
+
+pub mod agent;
+pub mod folder;
+pub mod follow;
+pub mod kept;

@@ -1,0 +1,38 @@
+//! A policy that is asked in rows, whatever it does when it is asked.
+
+use oto_policy::{Policy, PolicyError, fit_actions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A policy and the buffer of its answers.
+pub(crate) struct Rows {
+    policy: Box<dyn Policy>,
+    actions: Vec<f32>,
+}
+
+impl Rows {
+    pub fn new(policy: Box<dyn Policy>) -> Self {
+        Rows { policy, actions: Vec::new() }
+    }
+
+    pub fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
+    pub fn into_policy(self) -> Box<dyn Policy> {
+        self.policy
+    }
+
+    /// Asks the policy and checks what it says, whoever wrote it. Gives the actions `[rows, action width]`.
+    pub fn act(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
+        let Rows { policy, actions } = self;
+        catch_unwind(AssertUnwindSafe(|| policy.act(observations, rows, actions)))
+            .unwrap_or_else(|_| Err(PolicyError::Run("it panicked".into())))?;
+        let width = policy.action_space().width();
+        if actions.len() != rows * width {
+            let message = format!("it gave {} numbers for {rows} rows of {width}", actions.len());
+            return Err(PolicyError::Run(message));
+        }
+        fit_actions(policy.action_space(), actions)?;
+        Ok(actions)
+    }
+}
