@@ -25,7 +25,9 @@ mod observe;
 mod serve;
 
 pub use auth::{access, audit, hosts, reload};
-pub use learn::{agent, folder, follow, kept};
+#[cfg(feature = "follow")]
+pub use learn::follow;
+pub use learn::{agent, folder, kept};
 pub use net::files::raise_open_files;
 pub use net::limits::{Limits, QueueLimits};
 pub use net::listener::Listener;

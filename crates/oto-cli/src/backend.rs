@@ -30,18 +30,18 @@ pub fn choose(name: &str, program: impl FnOnce() -> Program) -> Result<Chosen, B
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
 fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
     let gpu = oto_wgpu::Gpu::wait().map_err(|e| BackendError::Device(e.to_string()))?;
     Ok(Box::new(oto_wgpu::Wgpu { gpu, fallback: || Box::new(oto_cpu::Cpu), now: oto_wgpu::now }))
 }
 
-#[cfg(target_family = "wasm")]
+#[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
 fn webgpu() -> Result<Box<dyn Backend>, BackendError> {
     Err(BackendError::NotAvailable("webgpu".into()))
 }
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
 fn fastest(program: &Program) -> Result<Chosen, BackendError> {
     let mut chosen: Option<(f64, Box<dyn Backend>)> = None;
     let mut tried = Vec::new();
@@ -65,7 +65,7 @@ fn fastest(program: &Program) -> Result<Chosen, BackendError> {
     Ok(Chosen { backend, tried })
 }
 
-#[cfg(target_family = "wasm")]
+#[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
 fn fastest(_: &Program) -> Result<Chosen, BackendError> {
     Ok(Chosen { backend: by_name("cpu")?, tried: Vec::new() })
 }

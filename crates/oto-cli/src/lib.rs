@@ -22,7 +22,7 @@ pub mod eval;
 pub mod learn_command;
 #[cfg(all(feature = "native", target_os = "linux"))]
 pub mod load;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod log;
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -31,13 +31,13 @@ pub mod policy;
 #[cfg(feature = "native")]
 pub mod report;
 pub mod run_folder;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod security_options;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod serve;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod settings;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 mod signals;
 #[cfg(feature = "native")]
 mod submitted;

@@ -2,16 +2,34 @@
 #![forbid(unsafe_code)]
 
 use clap::{CommandFactory, Parser, Subcommand};
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "native", target_os = "linux"))]
 use oto_cli::load;
-use oto_cli::{bench, dataset, eval, learn_command, policy, report, serve, settings, teach, verify};
+#[cfg(feature = "native")]
+use oto_cli::{bench, dataset, eval, learn_command, policy, report, teach, verify};
+use oto_cli::{serve, settings};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
 #[derive(Parser)]
 #[command(version)]
+#[cfg_attr(not(feature = "native"), command(after_help = LEFT_OUT))]
 struct Cli {
+    #[cfg(feature = "native")]
+    #[command(flatten)]
+    gymnasium: Gymnasium,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What a build with few features says of itself.
+#[cfg(not(feature = "native"))]
+const LEFT_OUT: &str = "This build has `serve` alone, for policies that are no ONNX graphs, without TLS, --follow, --train and \
+    --accept-replay. The default build has the rest: cargo build --release -p oto-cli";
+
+/// How environments of Gymnasium's are run.
+#[cfg(feature = "native")]
+#[derive(clap::Args)]
+struct Gymnasium {
     /// Python for environments of Gymnasium's (gym:...); otherwise OTO_PYTHON or python3
     #[arg(long, global = true, value_name = "PROGRAM")]
     python: Option<std::path::PathBuf>,
@@ -21,14 +39,36 @@ struct Cli {
     /// Seconds that a reset or a step of an environment of Gymnasium's may take
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     env_timeout: u64,
-    #[command(subcommand)]
-    command: Command,
+}
+
+#[cfg(feature = "native")]
+impl Gymnasium {
+    fn set(self) {
+        if let Some(python) = self.python {
+            oto_bridge::use_python(python);
+        }
+        let [start, answer] = [self.env_start_timeout, self.env_timeout].map(std::time::Duration::from_secs);
+        oto_bridge::use_limits(oto_bridge::Limits { start, answer });
+    }
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Host teachers for students, and the site
     Serve(Box<serve::ServeOptions>),
+    #[cfg(feature = "native")]
+    #[command(flatten)]
+    More(More),
+    /// A command that this build leaves out.
+    #[cfg(not(feature = "native"))]
+    #[command(external_subcommand)]
+    LeftOut(Vec<std::ffi::OsString>),
+}
+
+/// What a build with few features leaves out.
+#[cfg(feature = "native")]
+#[derive(Subcommand)]
+enum More {
     /// Publish, try and take back the policies of a running server
     Policy(policy::PolicyOptions),
     /// Put many simulated students on a server
@@ -49,6 +89,24 @@ enum Command {
     Bench(bench::BenchOptions),
     /// Hold this build against reference data
     Verify(verify::VerifyOptions),
+}
+
+#[cfg(feature = "native")]
+impl More {
+    fn run(self) -> Result<bool, Box<dyn std::error::Error>> {
+        match self {
+            More::Policy(options) => policy::policy(&options).map(|()| true).map_err(Into::into),
+            #[cfg(target_os = "linux")]
+            More::Load(options) => load::load(&options).map(|()| true).map_err(Into::into),
+            More::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
+            More::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),
+            More::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
+            More::Dataset(command) => dataset::dataset(&command).map(|()| true).map_err(Into::into),
+            More::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),
+            More::Bench(options) => bench::bench(&options).map(|()| true).map_err(Into::into),
+            More::Verify(options) => Ok(verify::verify(&options)),
+        }
+    }
 }
 
 /// Whoever reads what a command prints may stop reading, as `head` does. That is no fault to tell of: the program ends as
@@ -73,23 +131,17 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(python) = cli.python {
-        oto_bridge::use_python(python);
-    }
-    let [start, answer] = [cli.env_start_timeout, cli.env_timeout].map(Duration::from_secs);
-    oto_bridge::use_limits(oto_bridge::Limits { start, answer });
+    #[cfg(feature = "native")]
+    cli.gymnasium.set();
     let result: Result<bool, Box<dyn std::error::Error>> = match cli.command {
         Command::Serve(options) => serve::serve(&options).map(|()| true).map_err(Into::into),
-        Command::Policy(options) => policy::policy(&options).map(|()| true).map_err(Into::into),
-        #[cfg(target_os = "linux")]
-        Command::Load(options) => load::load(&options).map(|()| true).map_err(Into::into),
-        Command::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
-        Command::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),
-        Command::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
-        Command::Dataset(command) => dataset::dataset(&command).map(|()| true).map_err(Into::into),
-        Command::Report(options) => report::report(&options).map(|()| true).map_err(Into::into),
-        Command::Bench(options) => bench::bench(&options).map(|()| true).map_err(Into::into),
-        Command::Verify(options) => Ok(verify::verify(&options)),
+        #[cfg(feature = "native")]
+        Command::More(more) => more.run(),
+        #[cfg(not(feature = "native"))]
+        Command::LeftOut(words) => {
+            Err(format!("there is no {:?} here. {LEFT_OUT}", words.first().cloned().unwrap_or_default())
+                .into())
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,12 +1,15 @@
 //! When a program is told to stop: by Ctrl-C, and where there are such by a termination signal, as service managers and schedulers send it.
 
+#[cfg(feature = "native")]
 use std::sync::Arc;
+#[cfg(feature = "native")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that is set when this process is told to stop, so that it can save what it has. Told again, it ends at once.
 ///
 /// # Errors
 /// No thread or runtime that waits for it.
+#[cfg(feature = "native")]
 pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();

@@ -75,7 +75,7 @@ fn load_onnx(model: &[u8], metadata: &Metadata) -> Result<Box<dyn Policy>, Polic
 
 #[cfg(not(feature = "onnx"))]
 fn load_onnx(_: &[u8], _: &Metadata) -> Result<Box<dyn Policy>, PolicyError> {
-    Err(PolicyError::Unsupported("this build reads no ONNX".into()))
+    Err(PolicyError::Unsupported("this build has no ONNX: build with the cargo feature `onnx`".into()))
 }
 
 fn too_large(found: u64, max: u64) -> PolicyError {

@@ -1,10 +1,11 @@
-//! `cargo xtask demo`: build everything, then become the server.
+//! `cargo xtask demo`: build the page and a server of it and its teachers, then become the server. That server has few features, so that
+//! a cold clone serves the page within minutes.
 
-use crate::{shell, site, wasm};
+use crate::progress::Steps;
+use crate::{program, shell, site};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,28 +20,21 @@ pub struct Options {
     open: bool,
 }
 
-/// Builds all packages, the site and the server, then serves until interrupted.
+/// Builds the page and the server, then serves until interrupted.
 pub fn run(options: &Options) -> Result<()> {
-    site::build()?;
-    wasm::build_shipped()?;
-    let server = build_server()?;
+    let mut steps = Steps::new(4);
+    steps.begin("the student, as WebAssembly");
+    site::build_modules()?;
+    steps.begin("the page, with npm, TypeScript and Vite");
+    site::build_scripts()?;
+    steps.begin("the server");
+    let server = program::build_server()?;
+    steps.begin("serving; Ctrl-C ends it");
     if options.open {
         let port = options.port.to_string();
         Command::new(std::env::current_exe()?).args(["open", &port]).spawn()?;
     }
     become_server(Command::new(server).args(["serve", "--port", &options.port.to_string()]))
-}
-
-/// Builds the `oto` program, which carries the site inside, and returns its path. Asked for as a part of the workspace, it has the
-/// features that `cargo xtask test` builds with, and the large dependencies are compiled once for both.
-pub fn build_server() -> Result<PathBuf> {
-    shell::run(&mut shell::cargo(&["build", "--release", "--workspace", "--bin", "oto"]))?;
-    Ok(server())
-}
-
-/// Where the `oto` program is once it was built.
-pub fn server() -> PathBuf {
-    shell::target_dir().join("release").join(if cfg!(windows) { "oto.exe" } else { "oto" })
 }
 
 /// Replaces this process by the server, so that signals reach it directly.

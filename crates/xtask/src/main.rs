@@ -1,4 +1,4 @@
-//! `cargo xtask`: the commands of the README. `demo` builds everything and serves it, `test` checks everything, `soak` goes on looking
+//! `cargo xtask`: the commands of the README. `demo` builds the page and its server, and serves them, `test` checks everything, `soak` goes on looking
 //! for as long as one lets it, `deny` asks what oto is made of, `bench-web` measures in a browser, `wasm` and `site` are the build steps they share.
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,8 @@ mod demo;
 mod deny;
 mod manifest;
 mod order;
+mod program;
+mod progress;
 mod relaxed;
 mod shell;
 mod site;
@@ -32,7 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build everything, then serve the demo page and its teachers.
+    /// Build the demo page and the server, then serve both.
     Demo(demo::Options),
     /// Run every check: format, lints, Rust, documentation, JavaScript, browser and WASI tests.
     Test(test::Options),

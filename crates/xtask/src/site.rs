@@ -10,12 +10,17 @@ const STUDENT: [&str; 2] = ["web", "web-cpu"];
 
 /// Builds the web packages of wasm-pack.toml, then `web/student/dist`, then `web/demo/dist`.
 pub fn build() -> Result<()> {
-    wasm::build(&STUDENT.map(String::from))?;
+    build_modules()?;
     build_scripts()
 }
 
+/// Builds the WebAssembly of the npm package.
+pub fn build_modules() -> Result<()> {
+    wasm::build(&STUDENT.map(String::from))
+}
+
 /// Builds what is TypeScript; the WebAssembly must be there.
-fn build_scripts() -> Result<()> {
+pub fn build_scripts() -> Result<()> {
     install()?;
     step("student", &["web/student", "web/package-lock.json"], "web/student/dist")?;
     step("demo", &["web/demo", "web/student", "web/package-lock.json"], "web/demo/dist")

@@ -2,7 +2,7 @@
 
 use crate::manifest::Target;
 use crate::totals::Totals;
-use crate::{browsers, debian, demo, shell, site, vulkan, wasm};
+use crate::{browsers, debian, program, shell, site, vulkan, wasm};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ impl Stage {
                 wasm::build_tested()?;
                 Ok((Totals::default(), true))
             }
-            // The release profile throughout: build scripts, macros and dependencies are then shared with the demo.
+            // The release profile throughout: build scripts, macros and dependencies are then shared by all stages.
             Self::Clippy => {
                 plain(&["clippy", "--workspace", "--all-targets", "--release", "--", "--deny", "warnings"])?;
                 clippy_wasm()
@@ -167,7 +167,7 @@ fn browser_tests() -> Result<(Totals, bool)> {
     }
     site::build()?;
     shell::run(&mut shell::cargo(&["build", "--workspace", "--release", "--all-targets"]))?;
-    counted(command.env("OTO", demo::server()))
+    counted(command.env("OTO", program::whole()))
 }
 
 /// Node's test runner on these files; the plain reporter's closing lines are what `Totals` reads.

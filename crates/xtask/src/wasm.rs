@@ -2,6 +2,7 @@
 
 use crate::manifest::{self, Only, Package, Target};
 use crate::order;
+use crate::progress;
 use crate::relaxed;
 use crate::shell;
 use crate::stamp::Stamp;
@@ -15,11 +16,6 @@ use wasm_bindgen_cli_support::Bindgen;
 /// Builds the packages called `names`, or all of them.
 pub fn build(names: &[String]) -> Result<()> {
     build_all(manifest::packages(names)?)
-}
-
-/// Builds the packages that ship.
-pub fn build_shipped() -> Result<()> {
-    build_all(manifest::packages(&[])?.into_iter().filter(|package| package.only.is_none()))
 }
 
 /// Builds the packages that ship and those of the tests.
@@ -43,14 +39,15 @@ fn build_package(package: &Package) -> Result<()> {
     if !features.is_empty() {
         arguments.extend(["--features", &features]);
     }
-    let mut cargo = shell::cargo(&arguments);
-    cargo.arg("--config").arg(without_paths(triple));
+    let paths = without_paths(triple);
+    arguments.extend(["--config", &paths]);
+    let mut cargo = shell::cargo(&[]);
     if package.target == Target::Web {
         // wasm-bindgen reads the section that names the features in use, and drops the names itself.
         let profile = package.profile.to_uppercase().replace('-', "_");
         cargo.env(format!("CARGO_PROFILE_{profile}_STRIP"), "debuginfo");
     }
-    shell::run(&mut cargo)?;
+    progress::build(&mut cargo, &arguments)?;
 
     let module = shell::target_dir().join(triple).join(&package.profile).join(&package.artifact);
     let out = shell::root().join(&package.out);

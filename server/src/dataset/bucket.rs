@@ -9,10 +9,11 @@
 //! All that the catalogue knows is in the names of objects, so that it is made anew of three listings whenever the store is opened.
 //! Objects are written whole or not at all, and the same batch has the same name each time: writing it once more changes nothing.
 
+use super::batch::{decode, encode};
 use super::catalogue::{Came, Catalogue};
 use super::log::{Place, now};
 use super::s3::{Bucket, Named};
-use super::{DatasetStore, Holding, Put, State, StoreError, Submission, decode, encode};
+use super::{DatasetStore, Holding, Put, State, StoreError, Submission};
 use object_store::aws::AmazonS3Builder;
 use oto_proto::BatchId;
 use std::collections::{HashMap, HashSet};

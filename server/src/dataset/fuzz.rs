@@ -1,7 +1,7 @@
 //! What must hold of the log's records and batches whatever the bytes are; `oto-fuzz` asks it, and is told whether they were taken.
 
+use super::batch::{decode, encode, names};
 use super::log::{Record, Salt, WORK, Walked, encode as encode_record, first_offset, walk};
-use super::{decode, encode, names};
 use oto_proto::BatchId;
 
 /// A segment: whole records and damaged ranges are all of its bytes, each once and in order, a record is written as it was read, and finding them is little work.

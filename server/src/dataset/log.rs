@@ -17,7 +17,8 @@
 
 mod sums;
 
-use super::{StoreError, at, sync_folder};
+use super::StoreError;
+use super::open::{at, sync_folder};
 use oto_proto::BatchId;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};

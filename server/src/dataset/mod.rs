@@ -4,24 +4,38 @@
 //!   them in SQLite (`catalogue`), which is made of the log;
 //! - [`BucketStore`] keeps them in a bucket of an S3-compatible store (`s3`), an object for each;
 //! - a batch is a safetensors file in both.
+//!
+//! The two stores are the cargo feature `replay`.
 
+#[cfg(feature = "replay")]
+mod batch;
+#[cfg(feature = "replay")]
 mod bucket;
+#[cfg(feature = "replay")]
 mod catalogue;
+#[cfg(feature = "replay")]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "replay")]
 mod log;
+#[cfg(feature = "replay")]
+mod open;
+#[cfg(feature = "replay")]
 mod s3;
+#[cfg(feature = "replay")]
 mod store;
 
+#[cfg(feature = "replay")]
 pub use bucket::BucketStore;
-pub use store::{Damage, LogStore, Lost};
+#[cfg(feature = "replay")]
+pub use open::open;
+#[cfg(feature = "replay")]
+pub use store::LogStore;
 
 use oto_proto::BatchId;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::ops::Range;
+use std::path::PathBuf;
 
 /// The transitions of one batch, by column; rows are in the order of the student's steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,22 +63,6 @@ impl Submission {
     pub fn rows(&self) -> usize {
         self.reward.len()
     }
-
-    /// Whether every column is as long as its rows, and every number finite.
-    fn is_whole(&self) -> bool {
-        let rows = self.rows();
-        let whole =
-            |column: &[f32]| column.len().is_multiple_of(rows) && column.iter().all(|x| x.is_finite());
-        rows > 0
-            && [&self.observation, &self.action, &self.reward, &self.next_observation]
-                .into_iter()
-                .all(|c| whole(c))
-            && self.observation.len() == self.next_observation.len()
-            && !self.observation.is_empty()
-            && !self.action.is_empty()
-            && self.terminated.len() == rows
-            && self.truncated.len() == rows
-    }
 }
 
 /// Where a batch stands; the later, the stricter.
@@ -79,6 +77,7 @@ pub enum State {
 }
 
 impl State {
+    #[cfg(feature = "replay")]
     const ALL: [State; 3] = [State::Quarantine, State::Accepted, State::Rejected];
 
     /// Its name, in the catalogue and for people.
@@ -90,10 +89,12 @@ impl State {
         }
     }
 
+    #[cfg(feature = "replay")]
     fn from_name(name: &str) -> Option<Self> {
         State::ALL.into_iter().find(|state| state.name() == name)
     }
 
+    #[cfg(feature = "replay")]
     fn from_byte(byte: u8) -> Option<Self> {
         State::ALL.into_iter().find(|state| *state as u8 == byte)
     }
@@ -182,15 +183,24 @@ pub enum StoreError {
     },
 }
 
-/// Opens what `address` names: a folder, or `s3://BUCKET/PREFIX`. `max_bytes` limits the batches that are not forgotten.
-///
-/// # Errors
-/// Those of [`LogStore::open`] and [`BucketStore::open`].
-pub fn open(address: &str, max_bytes: u64) -> Result<Arc<dyn DatasetStore>, StoreError> {
-    match address.starts_with(s3::SCHEME) {
-        true => Ok(Arc::new(BucketStore::open(address, max_bytes)?)),
-        false => Ok(Arc::new(LogStore::open(Path::new(address), max_bytes)?)),
-    }
+/// Bytes of a log that hold nothing that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Which bytes of it.
+    pub bytes: Range<u64>,
+}
+
+/// Batches of a student that were kept once and cannot be read any more. They are taken when they come again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The name that the student gave itself.
+    pub student: String,
+    /// Their names.
+    pub batches: Vec<BatchId>,
+    /// How many transitions they had.
+    pub transitions: u64,
 }
 
 /// Keeps what students submit.
@@ -249,94 +259,12 @@ pub trait DatasetStore: Send + Sync {
     }
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io { path: path.clone(), source }
-}
-
-/// Makes what happened in a folder outlive the machine. Only Unix opens folders; elsewhere a renaming is in the journal.
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
-    } else {
-        Ok(())
-    }
-}
-
-/// A whole batch as safetensors, with its names in the metadata.
-fn encode(s: &Submission) -> Vec<u8> {
-    let rows = s.rows();
-    let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let flags = |values: &[bool]| values.iter().map(|x| u8::from(*x)).collect::<Vec<u8>>();
-    let table = |values: &[f32]| vec![rows, values.len() / rows];
-    let columns = [
-        ("observation", Dtype::F32, table(&s.observation), floats(&s.observation)),
-        ("action", Dtype::F32, table(&s.action), floats(&s.action)),
-        ("reward", Dtype::F32, vec![rows], floats(&s.reward)),
-        ("next_observation", Dtype::F32, table(&s.next_observation), floats(&s.next_observation)),
-        ("terminated", Dtype::BOOL, vec![rows], flags(&s.terminated)),
-        ("truncated", Dtype::BOOL, vec![rows], flags(&s.truncated)),
-    ];
-    let views = columns.iter().filter_map(|(name, dtype, shape, bytes)| {
-        Some((*name, TensorView::new(*dtype, shape.clone(), bytes).ok()?))
-    });
-    let metadata = [("batch", s.batch.to_string()), ("student", s.student.clone())];
-    let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
-    // Columns as long as their shapes say are all that it asks for.
-    serialize(views, Some(metadata)).unwrap_or_default()
-}
-
-/// The name of a batch's student, and how many transitions it has.
-fn names(bytes: &[u8]) -> Option<(String, usize)> {
-    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    let student = header.metadata().as_ref()?.get("student")?.clone();
-    let rows = *header.info("reward")?.shape.first()?;
-    Some((student, rows))
-}
-
-fn decode(bytes: &[u8], batch: BatchId) -> Result<Submission, String> {
-    let text = |error: safetensors::SafeTensorError| error.to_string();
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
-    let file = SafeTensors::deserialize(bytes).map_err(text)?;
-    let column = |name: &str, dtype: Dtype| {
-        let tensor = file.tensor(name).map_err(text)?;
-        match tensor.dtype() == dtype {
-            true => Ok(tensor.data().to_vec()),
-            false => Err(format!("{name} holds {:?}, expected {dtype:?}", tensor.dtype())),
-        }
-    };
-    let floats = |name: &str| -> Result<Vec<f32>, String> {
-        Ok(column(name, Dtype::F32)?.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-    };
-    let flags = |name: &str| {
-        Ok::<_, String>(column(name, Dtype::BOOL)?.into_iter().map(|b| b != 0).collect::<Vec<_>>())
-    };
-    let names = header.metadata().as_ref();
-    let name =
-        |key: &str| names.and_then(|m| m.get(key)).cloned().ok_or(format!("it does not name its {key}"));
-    if name("batch")? != batch.to_string() {
-        return Err(format!("it holds batch {}", name("batch")?));
-    }
-    let submission = Submission {
-        batch,
-        student: name("student")?,
-        observation: floats("observation")?,
-        action: floats("action")?,
-        reward: floats("reward")?,
-        next_observation: floats("next_observation")?,
-        terminated: flags("terminated")?,
-        truncated: flags("truncated")?,
-    };
-    match submission.is_whole() {
-        true => Ok(submission),
-        false => Err("its columns are of different lengths, or not finite".into()),
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "replay"))]
 mod tests {
+    use super::batch::{decode, encode, names};
     use super::*;
     use std::fs;
+    use std::path::Path;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A folder of its own, gone at the end.

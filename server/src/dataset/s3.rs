@@ -1,7 +1,8 @@
 //! Objects in a bucket of an S3-compatible store, for callers that may block: a thread does the work, and HTTP is what the rest
 //! of the server asks with.
 
-use super::{StoreError, at};
+use super::StoreError;
+use super::open::at;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Full};

@@ -1,8 +1,10 @@
 //! A dataset store in a folder: a log that is the truth, and a catalogue of it.
 
+use super::batch::{decode, encode, names};
 use super::catalogue::{Came, Catalogue, Listed};
 use super::log::{Kind, Log, Place, Record, first_offset};
-use super::{DatasetStore, Holding, Put, State, StoreError, Submission, at, decode, encode, names};
+use super::open::at;
+use super::{Damage, DatasetStore, Holding, Lost, Put, State, StoreError, Submission};
 use oto_proto::BatchId;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -32,26 +34,6 @@ struct Inner {
     catalogue: Catalogue,
     /// Bytes of all batches.
     bytes: u64,
-}
-
-/// Bytes of a log that hold nothing that can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Number of the segment.
-    pub segment: u32,
-    /// Which bytes of it.
-    pub bytes: Range<u64>,
-}
-
-/// Batches of a student that were kept once and cannot be read any more. They are taken when they come again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// The name that the student gave itself.
-    pub student: String,
-    /// Their names.
-    pub batches: Vec<BatchId>,
-    /// How many transitions they had.
-    pub transitions: u64,
 }
 
 /// How often, and after what time each, a lock is tried again.

@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub mod folder;
+#[cfg(feature = "follow")]
 pub mod follow;
 pub mod kept;

@@ -8,5 +8,9 @@ pub(crate) mod overflow;
 pub(crate) mod peer;
 pub mod proxy;
 pub(crate) mod stopping;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
 pub mod tls;
 pub(crate) mod turns;

@@ -1,7 +1,7 @@
 //! Many students on a server, as `oto load` simulates them.
 
 use super::{Covered, shown};
-use crate::{demo, shell};
+use crate::{program, shell};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ const TOLD: [&str; 7] =
 
 /// A server of the bundled policies, and a load on it for so long.
 pub fn run(time: Duration) -> Result<Covered> {
-    let program = demo::build_server()?;
+    let program = program::build()?;
     let (server, address) = Running::start(Command::new(&program).args(["serve", "--port", "0"]))?;
     let (seconds, pid) = (time.as_secs_f64().to_string(), server.0.id().to_string());
     eprintln!("   {STUDENTS} students, {RATE} requests of each in a second, for {}", shown(time));

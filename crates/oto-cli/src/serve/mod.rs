@@ -1,23 +1,30 @@
 //! `oto serve`: hosts teachers, and the site.
 
-use crate::authorities::{self, AuthorityError};
-use crate::learn::token;
+#[cfg(feature = "native")]
+mod sources;
+#[cfg(not(feature = "native"))]
+#[path = "sources_local.rs"]
+mod sources;
+
+#[cfg(feature = "native")]
+use crate::authorities::AuthorityError;
 use crate::log::LogOptions;
 use crate::security_options::{DoorError, DoorOptions};
-use crate::train::{self, TrainError};
-use crate::{signals, submitted};
+use crate::signals;
+#[cfg(feature = "native")]
+use crate::train::TrainError;
 use clap::Args;
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_each_with};
 use oto_policy::{Loaded, Metadata, PolicyError, load};
-use oto_server::agent::{Waiting, start};
-use oto_server::dataset::{self, DatasetStore, StoreError};
-use oto_server::follow::{FollowConfig, FollowError, Follower, Log};
+#[cfg(feature = "native")]
+use oto_server::dataset::StoreError;
+#[cfg(feature = "native")]
+use oto_server::follow::FollowError;
 use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
+use sources::Sources;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -99,20 +106,30 @@ pub enum ServeError {
     #[error(transparent)]
     Server(#[from] ServerError),
     /// A folder of submissions cannot be used.
+    #[cfg(feature = "native")]
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The name of a policy is none for a folder.
+    #[cfg(feature = "native")]
     #[error("submissions to {0:?} need a folder of that name, which cannot be: rename the policy")]
     Folder(String),
     /// A policy that was to be trained.
+    #[cfg(feature = "native")]
     #[error(transparent)]
     Train(#[from] TrainError),
     /// The server to follow cannot be.
+    #[cfg(feature = "native")]
     #[error(transparent)]
     Follow(#[from] FollowError),
     /// Whom a follower is to trust.
+    #[cfg(feature = "native")]
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// A flag whose work this build leaves out.
+    #[error(
+        "this build has no {0}: build with the cargo feature `native`, which is a part of the default ones"
+    )]
+    LeftOut(&'static str),
     /// A door cannot be opened.
     #[error(transparent)]
     Door(#[from] DoorError),
@@ -182,8 +199,11 @@ impl Assets for Site {
 macro_rules! bundled {
     ($($name:literal),*) => {
         [$(($name,
-            include_bytes!(concat!("../../../server/teachers/", $name, ".onnx")).as_slice(),
-            include_bytes!(concat!("../../../server/teachers/", $name, ".json")).as_slice())),*]
+            #[cfg(feature = "native")]
+            include_bytes!(concat!("../../../../server/teachers/", $name, ".onnx")).as_slice(),
+            #[cfg(not(feature = "native"))]
+            include_bytes!(concat!("../../../../server/teachers/", $name, ".safetensors")).as_slice(),
+            include_bytes!(concat!("../../../../server/teachers/", $name, ".json")).as_slice())),*]
     };
 }
 
@@ -213,117 +233,10 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
     loaded.collect()
 }
 
-/// A place for the submissions to each of these policies.
-fn stores(
-    folder: &str,
-    names: &[String],
-    bytes: u64,
-) -> Result<HashMap<String, Arc<dyn DatasetStore>>, ServeError> {
-    let mut stores: HashMap<String, Arc<dyn DatasetStore>> = HashMap::new();
-    for name in names {
-        let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str());
-        if !plain || name.contains('\\') {
-            return Err(ServeError::Folder(name.clone()));
-        }
-        let store = dataset::open(&format!("{}/{name}", folder.trim_end_matches('/')), bytes)?;
-        for damage in store.damage() {
-            let (segment, Range { start, end }) = (damage.segment, damage.bytes.clone());
-            warn!(policy = name, segment, start, end, "bytes of a segment cannot be read");
-        }
-        for lost in store.lost() {
-            let (student, batches, transitions) = (&*lost.student, lost.batches.len(), lost.transitions);
-            let names = submitted::some_names(&lost.batches);
-            warn!(
-                policy = name,
-                student,
-                batches,
-                transitions,
-                names,
-                "batches are damaged or gone, and taken when they come again"
-            );
-        }
-        stores.insert(name.clone(), store);
-    }
-    Ok(stores)
-}
-
-/// Followers of a server in the cloud, each with its first version; it waits until one has one.
-fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Option<Loaded>)>, ServeError> {
-    let trusted = options.follow_ca.as_deref().map(authorities::read).transpose()?;
-    let follower = |name: &String| {
-        let (keep, trusted) = (options.follow_keep.clone(), trusted.clone());
-        let mut config = FollowConfig { keep, trusted, ..FollowConfig::new(url, name) };
-        token().map_or(Ok(()), |token| config.authorize(&token))?;
-        Ok(Follower::new(config)?)
-    };
-    let mut followers = options.policy.iter().map(follower).collect::<Result<Vec<_>, ServeError>>()?;
-    // Nobody waits long for one policy where another one can answer.
-    let hurried = followers.iter().any(Follower::has_kept);
-    loop {
-        let looks: Vec<_> = followers.iter_mut().map(|f| f.look_for_first(hurried, &mut log())).collect();
-        if looks.iter().any(Result::is_ok) {
-            return Ok(followers.into_iter().zip(looks.into_iter().map(Result::ok)).collect());
-        }
-        // Until there is something to serve, Ctrl-C ends the program itself.
-        let pause = looks.into_iter().filter_map(Result::err).min();
-        std::thread::sleep(pause.unwrap_or_default());
-    }
-}
-
-fn log() -> Log {
-    Box::new(|event| event.log())
-}
-
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _log = options.log.start()?;
-    let (mut followed, mut to_come) = (Vec::new(), Vec::new());
-    // Each with the number of its version.
-    let first = |loaded: Vec<Loaded>| loaded.into_iter().map(|loaded| (loaded, 1)).collect::<Vec<_>>();
-    let mut loaded = match (&options.follow, &options.policies) {
-        (Some(url), folder) => {
-            let mut loaded = Vec::new();
-            for (follower, first) in followers(url, options)? {
-                match first {
-                    Some(first) => loaded.push((first, follower.version())),
-                    None => to_come.push(follower.policy().to_owned()),
-                }
-                followed.push(follower);
-            }
-            if let Some(folder) = folder {
-                loaded.extend(first(of_folder(folder, options)?));
-            }
-            loaded
-        }
-        (None, None) => first(bundled()?),
-        (None, Some(folder)) => first(of_folder(folder, options)?),
-    };
-    if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
-        return Err(ServeError::Empty(folder.clone()));
-    }
-    let jobs = options.train.iter().map(|flag| train::job(flag)).collect::<Result<Vec<_>, _>>()?;
-    let others = jobs.iter().map(|(name, _)| name).chain(&to_come);
-    let names: Vec<String> = loaded.iter().map(|(loaded, _)| &loaded.name).chain(others).cloned().collect();
-    let stores = match &options.accept_replay {
-        Some(folder) => stores(folder, &names, options.replay_bytes)?,
-        None => HashMap::new(),
-    };
-    let mut schools = Vec::new();
-    for (name, job) in jobs {
-        let (store, said) = (stores.get(&name).cloned(), name.clone());
-        let log = Box::new(move |event: oto_server::agent::Event| event.log(&said));
-        let make = {
-            let (name, job) = (name.clone(), job.clone());
-            move || job.parts(&name, store)
-        };
-        let (first, waiting) = start(&name, job.stages.clone(), make, log)?;
-        let metadata = train::metadata(&job, &first);
-        let version = first.version;
-        let loaded_first =
-            Loaded { name, metadata, policy: first.policy, model: first.model, warnings: vec![] };
-        loaded.push((loaded_first, version));
-        schools.push(waiting);
-    }
+    let Sources { loaded, to_come, names, stores, later } = sources::gather(options)?;
     let mut config = ServerConfig::new(Policies::numbered(loaded, &to_come)?);
     config.assets = Some(Arc::new(Site));
     config.origins = options.origin.clone();
@@ -336,10 +249,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         println!("fine: {}", names.join(", "));
         return Ok(());
     }
-    let follow = |follower: Follower| follower.follow(policies.clone(), log());
-    let _following = followed.into_iter().map(follow).collect::<Result<Vec<_>, _>>()?;
-    let begin = |waiting: Waiting| waiting.begin(policies.clone());
-    let _training: Vec<_> = schools.into_iter().map(begin).collect();
+    let _running = later.begin(&policies)?;
     let watched =
         options.policies.as_deref().zip(options.watch.map(|s| Duration::from_secs(s.max(1).into())));
     let watch = |(path, every)| folder::watch(path, policies.clone(), every, |event| event.log());
@@ -390,6 +300,26 @@ async fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketA
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A build without ONNX carries the same teachers as tensors.
+    #[test]
+    fn bundled_teachers_answer_alike_as_graphs_and_as_tensors() {
+        for Loaded { name, metadata, mut policy, .. } in bundled().unwrap() {
+            let file = format!("{}/../../server/teachers/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let mut tensors = load(&std::fs::read(file).unwrap(), &metadata).unwrap();
+            assert_eq!(tensors.observation_space(), policy.observation_space(), "{name}");
+            assert_eq!(tensors.action_space(), policy.action_space(), "{name}");
+            let observations = oto_policy::trial(policy.observation_space());
+            let (mut expected, mut found) = (Vec::new(), Vec::new());
+            policy.act(&observations, oto_policy::TRIAL_ROWS, &mut expected).unwrap();
+            tensors.act(&observations, oto_policy::TRIAL_ROWS, &mut found).unwrap();
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+            assert!(
+                expected.len() == found.len() && found.iter().zip(&expected).all(near),
+                "{name}: {found:?} {expected:?}"
+            );
+        }
+    }
     use oto_policy::load_each;
 
     #[test]

@@ -1,0 +1,54 @@
+//! Where the policies of a server come from, in a build that neither follows nor learns: a folder, or the program itself.
+
+use super::{ServeError, ServeOptions, bundled, of_folder};
+use oto_policy::Loaded;
+use oto_server::Policies;
+use oto_server::dataset::DatasetStore;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a server begins with.
+pub(super) struct Sources {
+    /// Policies, each with the number of its version.
+    pub loaded: Vec<(Loaded, u32)>,
+    /// None will come from another server.
+    pub to_come: Vec<String>,
+    /// The names of all.
+    pub names: Vec<String>,
+    /// No transitions are kept.
+    pub stores: HashMap<String, Arc<dyn DatasetStore>>,
+    /// Nothing begins when the policies are hosted.
+    pub later: Later,
+}
+
+/// Nothing.
+pub(super) struct Later;
+
+impl Later {
+    /// Does nothing.
+    pub fn begin(self, _: &Policies) -> Result<(), ServeError> {
+        Ok(())
+    }
+}
+
+/// Loads the policies, and refuses what this build leaves out.
+pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
+    let left_out = [
+        ("--accept-replay", options.accept_replay.is_some()),
+        ("--follow", options.follow.is_some()),
+        ("--train", !options.train.is_empty()),
+    ];
+    if let Some((flag, _)) = left_out.into_iter().find(|(_, given)| *given) {
+        return Err(ServeError::LeftOut(flag));
+    }
+    let loaded = match &options.policies {
+        Some(folder) => of_folder(folder, options)?,
+        None => bundled()?,
+    };
+    if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
+        return Err(ServeError::Empty(folder.clone()));
+    }
+    let names = loaded.iter().map(|loaded| loaded.name.clone()).collect();
+    let loaded = loaded.into_iter().map(|loaded| (loaded, 1)).collect();
+    Ok(Sources { loaded, to_come: Vec::new(), names, stores: HashMap::new(), later: Later })
+}
