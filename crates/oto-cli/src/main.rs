@@ -45,10 +45,10 @@ struct Gymnasium {
 impl Gymnasium {
     fn set(self) {
         if let Some(python) = self.python {
-            oto_bridge::use_python(python);
+            oto_env::gymnasium::use_python(python);
         }
         let [start, answer] = [self.env_start_timeout, self.env_timeout].map(std::time::Duration::from_secs);
-        oto_bridge::use_limits(oto_bridge::Limits { start, answer });
+        oto_env::gymnasium::use_limits(oto_env::gymnasium::Limits { start, answer });
     }
 }
 

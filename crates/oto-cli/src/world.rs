@@ -91,9 +91,9 @@ fn make(env: &str, training: bool) -> Result<Box<dyn Environment>, EnvError> {
 
 #[cfg(feature = "mujoco")]
 fn mujoco(id: &str) -> Result<Box<dyn Environment>, EnvError> {
-    let python = oto_bridge::Options::default().python;
-    let files = oto_mujoco::Files::find(&python).map_err(|e| EnvError::External(e.to_string()))?;
-    oto_mujoco::make(id, &files)
+    let python = oto_env::gymnasium::Options::default().python;
+    let files = oto_env::mujoco::Files::find(&python).map_err(|e| EnvError::External(e.to_string()))?;
+    oto_env::mujoco::make(id, &files)
 }
 
 #[cfg(not(feature = "mujoco"))]
@@ -111,10 +111,11 @@ fn gymnasium(id: &str, training: bool) -> Result<Box<dyn Environment>, EnvError>
 /// A process that was asked what its environment is and has not played: its id, and whether it is for training. Some environments
 /// take a minute to start, and of some there can be only one.
 #[cfg(feature = "native")]
-static ASKED: std::sync::Mutex<Option<(String, bool, oto_bridge::Gymnasium)>> = std::sync::Mutex::new(None);
+static ASKED: std::sync::Mutex<Option<(String, bool, oto_env::gymnasium::Gymnasium)>> =
+    std::sync::Mutex::new(None);
 
 #[cfg(feature = "native")]
-fn bridged(id: &str, training: bool) -> Result<oto_bridge::Gymnasium, EnvError> {
+fn bridged(id: &str, training: bool) -> Result<oto_env::gymnasium::Gymnasium, EnvError> {
     let asked = ASKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some((of, for_training, env)) = asked
         && of == id
@@ -122,13 +123,18 @@ fn bridged(id: &str, training: bool) -> Result<oto_bridge::Gymnasium, EnvError> 
     {
         return Ok(env);
     }
-    let options = oto_bridge::Options { training, ..oto_bridge::Options::default() };
-    oto_bridge::Gymnasium::make(id, &options).map_err(|e| EnvError::External(format!("gym:{id}: {e}")))
+    let options = oto_env::gymnasium::Options { training, ..oto_env::gymnasium::Options::default() };
+    oto_env::gymnasium::Gymnasium::make(id, &options)
+        .map_err(|e| EnvError::External(format!("gym:{id}: {e}")))
 }
 
 /// Asks an environment something; its process is kept for the next who makes the same one.
 #[cfg(feature = "native")]
-fn ask<T>(id: &str, training: bool, ask: impl FnOnce(&oto_bridge::Gymnasium) -> T) -> Result<T, EnvError> {
+fn ask<T>(
+    id: &str,
+    training: bool,
+    ask: impl FnOnce(&oto_env::gymnasium::Gymnasium) -> T,
+) -> Result<T, EnvError> {
     let env = bridged(id, training)?;
     let answer = ask(&env);
     let asked = Some((id.into(), training, env));
@@ -173,12 +179,12 @@ fn gymnasium_pixels(
 /// Why an algorithm does not see these pixels as it should.
 #[cfg(feature = "native")]
 fn pixels_for(
-    pixels: oto_bridge::Pixels,
+    pixels: oto_env::gymnasium::Pixels,
     shape: &[usize],
     convolution: Option<&Convolution>,
     algorithm: &str,
 ) -> Result<(), String> {
-    use oto_bridge::Pixels;
+    use oto_env::gymnasium::Pixels;
     match (pixels, convolution) {
         (Pixels::Byte, Some(convolution)) if convolution.shape[..] == *shape => Ok(()),
         (Pixels::Byte, Some(convolution)) => Err(format!(
@@ -208,10 +214,10 @@ fn pixels_for(
 }
 
 #[cfg(feature = "native")]
-fn images_of(world: &oto_bridge::Gymnasium) -> Option<[usize; 3]> {
+fn images_of(world: &oto_env::gymnasium::Gymnasium) -> Option<[usize; 3]> {
     let &[images, height, width] = world.shape() else { return None };
     let shape = [images, height, width];
-    let bytes = world.pixels() == Some(oto_bridge::Pixels::Byte);
+    let bytes = world.pixels() == Some(oto_env::gymnasium::Pixels::Byte);
     (bytes && Convolution::usual(shape).is_some()).then_some(shape)
 }
 
@@ -252,7 +258,7 @@ mod tests {
     #[test]
     #[cfg(feature = "native")]
     fn pixels_are_seen_as_images_or_refused() {
-        use oto_bridge::Pixels::{Byte, Float, Unit};
+        use oto_env::gymnasium::Pixels::{Byte, Float, Unit};
         let sees = |shape| Convolution::usual(shape).unwrap().0;
         let (first, last) = (sees([3, 84, 84]), sees([84, 84, 3]));
         let said = |pixels, convolution| pixels_for(pixels, &[3, 84, 84], convolution, "ppo");

@@ -1,19 +1,23 @@
-//! Environments and spaces: deterministic, pure, no input or output.
+//! Environments and spaces: deterministic, pure, no input or output but in two modules that are cargo features, `gymnasium` and `mujoco`.
 //!
 //! [`Environment`] is the seam every environment stands behind: the built-in ones that [`make`] gives by id, and those a
 //! host brings (a JavaScript object, a WIT import). The built-in ones follow Gymnasium 1.4, and [`mobile_cell`] mobile-env
 //! 2.1, to the last rule: same spaces, same initial states for a seed, same dynamics, termination and time limits.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "mujoco"), forbid(unsafe_code))]
 
 mod acrobot;
 mod cartpole;
 mod classic;
 mod environment;
 mod error;
+#[cfg(feature = "gymnasium")]
+pub mod gymnasium;
 mod inverted_pendulum;
 pub mod mobile_cell;
 mod mountain_car;
 mod mountain_car_continuous;
+#[cfg(feature = "mujoco")]
+pub mod mujoco;
 mod pendulum;
 mod registry;
 pub mod rng;

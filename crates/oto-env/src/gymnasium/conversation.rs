@@ -1,7 +1,7 @@
 //! A process that answers frames: one request, one answer, within a time limit. A thread does the waiting, so that a process
 //! that hangs cannot hang the caller, and buffers go back and forth with the frames.
 
-use crate::lines::{Lines, printable};
+use crate::gymnasium::lines::{Lines, printable};
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -40,7 +40,7 @@ pub enum BridgeError {
     Refused(String),
     /// An observation that is none.
     #[error(transparent)]
-    Observation(#[from] oto_env::ElementError),
+    Observation(#[from] crate::ElementError),
     /// A reward that is none.
     #[error("the reward is {0}, expected a finite number")]
     Reward(f64),

@@ -1,7 +1,7 @@
 //! A Gymnasium environment as [`Environment`]: requests become frames, answers are checked before they are believed.
 
-use crate::conversation::{BridgeError, Conversation, Limits, Tell, answers};
-use oto_env::{
+use crate::gymnasium::conversation::{BridgeError, Conversation, Limits, Tell, answers};
+use crate::{
     Action, ElementError, EnvError, Environment, Phase, Snapshot, Space, SpaceTree, Step, small_seed,
 };
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //! Needs a Python with gymnasium (`OTO_PYTHON` or python3); where there is none, a test says so and is over.
 #![cfg(unix)]
 
-use oto_bridge::{BridgeError, Gymnasium, Limits, Options, Pixels};
+use oto_env::gymnasium::{BridgeError, Gymnasium, Limits, Options, Pixels};
 use oto_env::{Action, EnvError, Environment, Space};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +33,7 @@ fn logged(file: &Path) -> Vec<String> {
 
 fn command(options: &Options, log: &Path) -> Command {
     let mut command = Command::new(&options.python);
-    command.args(["-c", include_str!("../src/gymnasium_bridge.py")]);
+    command.args(["-c", include_str!("../src/gymnasium/gymnasium_bridge.py")]);
     command.env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).env("PECULIAR_LOG", log);
     command
 }

@@ -1,7 +1,7 @@
 //! What a bridge process may do wrong, played by a shell that says what it was told beforehand, whatever it is asked.
 #![cfg(unix)]
 
-use oto_bridge::{BridgeError, Gymnasium, Limits, Options};
+use oto_env::gymnasium::{BridgeError, Gymnasium, Limits, Options};
 use oto_env::{Action, EnvError, Environment, Phase, Space, SpaceTree};
 use std::fmt::Write as _;
 use std::process::Command;

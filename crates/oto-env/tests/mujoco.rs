@@ -1,8 +1,8 @@
 //! The environments against Gymnasium's own, step by step, on the library that Python's package has. Needs a Python with
 //! gymnasium and mujoco (`OTO_PYTHON` or python3); where there is none, a test says so and is over.
 
+use oto_env::mujoco::{Files, IDS, MujocoError, make};
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot};
-use oto_mujoco::{Files, IDS, MujocoError, make};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! The bridge's environments against the built-in ones, and games. Needs a Python with gymnasium (`OTO_PYTHON` or python3);
 //! where there is none, or not all that a test needs, the test says so and is over.
 
-use oto_bridge::{Gymnasium, Options, Pixels};
+use oto_env::gymnasium::{Gymnasium, Options, Pixels};
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
 use std::process::Command;
@@ -73,9 +73,11 @@ fn what_python_refuses_is_told() {
 fn a_python_without_gymnasium_says_how_to_install_it() {
     let mut command = Command::new(Options::default().python);
     // Nothing but the standard library.
-    command.args(["-I", "-S", "-c", include_str!("../src/gymnasium_bridge.py")]);
+    command.args(["-I", "-S", "-c", include_str!("../src/gymnasium/gymnasium_bridge.py")]);
     match Gymnasium::with(command, "CartPole-v1", &Options::default()) {
-        Err(oto_bridge::BridgeError::Start { reason, .. }) => eprintln!("skipped: no Python ({reason})"),
+        Err(oto_env::gymnasium::BridgeError::Start { reason, .. }) => {
+            eprintln!("skipped: no Python ({reason})")
+        }
         made => {
             let said = made.err().unwrap().to_string();
             assert!(said.contains("gymnasium is not installed") && said.contains("-m pip install"), "{said}");

@@ -4,9 +4,9 @@
 //! Initial states are drawn by NumPy's generator as Gymnasium draws them, save HalfCheetah's velocities: normal as there, but not the
 //! same numbers.
 
-use crate::library::{Files, MujocoError, Simulation, Sizes};
-use oto_env::rng::Rng;
-use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
+use crate::mujoco::library::{Files, MujocoError, Simulation, Sizes};
+use crate::rng::Rng;
+use crate::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 
 /// The ids that [`make`] knows.
 pub const IDS: [&str; 4] = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "InvertedPendulum-v5"];

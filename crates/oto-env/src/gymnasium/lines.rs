@@ -1,6 +1,6 @@
 //! What an environment prints, passed on line by line: named, without control characters, and not more than a terminal can show.
 
-use crate::conversation::Tell;
+use crate::gymnasium::conversation::Tell;
 use std::time::{Duration, Instant};
 
 /// Bytes of a line that are shown.

@@ -1,8 +1,7 @@
-//! Worlds beyond the built-in ones: a Gymnasium environment in a Python process, behind [`oto_env::Environment`].
+//! Worlds beyond the built-in ones: a Gymnasium environment in a Python process, behind [`crate::Environment`].
 //!
 //! The Python program is part of this crate, and what is said over its pipes is in PROTOCOL.md. Nothing that the process does
 //! crashes or hangs the caller.
-#![forbid(unsafe_code)]
 
 mod conversation;
 mod environment;
