@@ -1,7 +1,10 @@
-//! What the browser tests run inside WebAssembly: the wire's vectors, and the kernels. Never shipped.
+//! What the browser tests run inside WebAssembly: the wire's vectors, and the kernels; with the feature `bench` what the browser
+//! benchmark runs. Never shipped.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod products;
 
 use wasm_bindgen::prelude::wasm_bindgen;

@@ -105,7 +105,14 @@ impl Stage {
 
 /// Lints of the lines that only a WebAssembly target compiles.
 fn clippy_wasm() -> Result<(Totals, bool)> {
-    let web = ["--package", "oto-web", "--package", "oto-bench-web", "--features", "oto-web/webgpu"];
+    let web = [
+        "--package",
+        "oto-web",
+        "--package",
+        "oto-web-checks",
+        "--features",
+        "oto-web/webgpu,oto-web-checks/bench",
+    ];
     let wasi = ["--package", "oto-wasi", "--features", "oto-wasi/verify"];
     for (target, packages) in [(Target::Web, &web[..]), (Target::Wasip2, &wasi)] {
         wasm::add_target(target)?;

@@ -639,7 +639,7 @@ impl<'de> Visit<'de> for Part<'_> {
     }
 }
 
-/// What must hold of a request whatever its bytes are; `oto-fuzz` asks it, and is told whether they were taken. What is taken is whole
+/// What must hold of a request whatever its bytes are; `tests/fuzz` asks it, and is told whether they were taken. What is taken is whole
 /// observations of a space.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) -> bool {

@@ -1,2 +1,2 @@
 #![no_main]
-oto_fuzz_targets::target!(oto_fuzz::parquet);
+oto_fuzz::target!(oto_fuzz::targets::parquet);

@@ -1,2 +1,2 @@
 #![no_main]
-oto_fuzz_targets::target!(oto_fuzz::torch);
+oto_fuzz::target!(oto_fuzz::targets::torch);

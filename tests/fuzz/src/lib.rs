@@ -1,7 +1,9 @@
-//! What stands between libFuzzer and a target.
+//! The targets of fuzzing, and what stands between libFuzzer and them.
 //!
 //! libFuzzer's own hook ends the process at any panic. Some decoders catch the panics of libraries that they use, and are to be tried
 //! as they are: here a panic ends the process only once it leaves the target.
+
+pub mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::process::abort;

@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! cargo xtask wasm edge
-//! cargo run --release --package edge-host -- target/edge/oto_edge.wasm
-//! cargo run --release --package edge-host -- target/edge/oto_edge.wasm ws://127.0.0.1:8080 my_policy
+//! cargo run --release --package oto-wasi --example edge-host -- target/edge/oto_edge.wasm
+//! cargo run --release --package oto-wasi --example edge-host -- target/edge/oto_edge.wasm ws://127.0.0.1:8080 my_policy
 //! ```
 
 #![allow(missing_docs)] // What bindgen makes has none.
 
-wasmtime::component::bindgen!({ path: "../../crates/oto-wasi/wit", world: "student" });
+wasmtime::component::bindgen!({ path: "wit", world: "student" });
 
 use exports::oto::edge::learner::Action;
 use oto::edge::environment::{Space, Transition};

@@ -1,8 +1,6 @@
 //! What the browser benchmark (`web/bench`) runs inside WebAssembly: one workload, by any of oto's backends, by candle or
 //! by the loop written by hand. All come from one module, and so from one set of compiler flags. Never shipped.
 
-#![forbid(unsafe_code)]
-
 mod candle;
 
 use candle::Autograd;

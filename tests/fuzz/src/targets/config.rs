@@ -1,6 +1,6 @@
 //! What operators and pages write down: who may use a server, its settings, and what a page's student is made of.
 
-use crate::settings;
+use super::settings;
 use clap::{Arg, ArgAction, Command};
 use oto_student::config::StudentConfig;
 use oto_web::config::CoreConfig;

@@ -1,4 +1,8 @@
-//! Writes the true encodings of every corpus: `cargo run --release -p oto-fuzz --example seeds`. What was found stays as it is.
+//! Writes the true encodings of every corpus: `cargo run --release -p oto-tests --example fuzz_seeds`. What was found stays as it is.
+
+#[allow(dead_code, unused_imports)] // Few of them are needed here.
+#[path = "src/targets/mod.rs"]
+mod targets;
 
 use oto_data::Dataset;
 use oto_env::Space;
@@ -13,7 +17,7 @@ use std::path::{Path, PathBuf};
 type Written = Result<(), Box<dyn Error>>;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) -> Written {
@@ -219,7 +223,7 @@ fn pickled(tensors: &[(&str, [u8; 2])]) -> Vec<u8> {
 }
 
 fn datasets() -> Written {
-    let dataset = oto_fuzz::small_dataset();
+    let dataset = targets::small_dataset();
     let (hdf5, text) = oto_data::fuzz::written_hdf5(&dataset);
     put("hdf5", "minari", hdf5)?;
     put("minari", "small", text)?;
@@ -248,9 +252,9 @@ fn submissions() -> Written {
 }
 
 fn students() -> Written {
-    let mut student = oto_fuzz::small_student();
+    let mut student = targets::small_student();
     put("checkpoint", "new", student.save(true)?)?;
-    oto_fuzz::go_on(&mut student);
+    targets::go_on(&mut student);
     put("checkpoint", "old", student.save(true)?)?;
     put("checkpoint", "without_replay", student.save(false)?)
 }

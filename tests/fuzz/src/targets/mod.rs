@@ -1,9 +1,8 @@
 //! What must hold of every decoder whatever its bytes are: a function for each, which panics where it does not.
 //!
-//! libFuzzer looks for bytes that break one (`tests/fuzz`, `cargo xtask soak`), and a test of this crate plays back what it kept
+//! libFuzzer looks for bytes that break one (`cargo xtask soak`), and a test (`tests/fuzz/corpus.rs`) plays back what it kept
 //! (`tests/fuzz/corpus`) with every build. More than that nothing crashes is asked wherever there is more to ask: what is written
 //! is what was read, two readers agree, what was accepted can be used.
-#![forbid(unsafe_code)]
 
 mod config;
 mod data;
@@ -14,7 +13,7 @@ mod wire;
 
 /// The settings of `oto serve`. The file alone: the program around it brings graphics and reports, which take long to build.
 #[doc(hidden)]
-#[path = "../../oto-cli/src/settings.rs"]
+#[path = "../../../../crates/oto-cli/src/settings.rs"]
 pub mod settings;
 
 pub use config::{access, config, toml};

@@ -1,7 +1,7 @@
 """The same host in Python, on the package wasmtime (50.0.1 when this was written).
 
     pip install wasmtime
-    python examples/edge-host/host.py target/edge/oto_edge.wasm
+    python crates/oto-wasi/examples/edge-host/host.py target/edge/oto_edge.wasm
 
 This package grants no sockets to a component: the student learns alone. Where the cases of a variant have distinct types in
 Python, the package takes and gives the payload alone: here for spaces, actions and results.
