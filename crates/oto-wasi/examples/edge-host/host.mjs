@@ -2,7 +2,7 @@
 //
 //     cargo xtask wasm edge
 //     cd crates/oto-wasi/examples/edge-host && npm install --no-save @bytecodealliance/jco @bytecodealliance/preview2-shim
-//     npx jco transpile ../../target/edge/oto_edge_plain.wasm --out-dir transpiled --map 'oto:edge/environment=../environment.mjs'
+//     npx jco transpile ../../../../target/edge/oto_edge_plain.wasm --out-dir transpiled --map 'oto:edge/environment=../environment.mjs'
 //     node host.mjs [ws://127.0.0.1:8080 my_policy]
 import { learner } from './transpiled/oto_edge_plain.js';
 
