@@ -1,6 +1,6 @@
 //! Plays back what is kept of every target: true encodings, and the smallest bytes that once broke something.
 
-#[allow(dead_code)] // Some of them is for libFuzzer's programs, some for `seeds.rs`.
+#[allow(dead_code, unused_imports)] // Some of it is for `seeds.rs`.
 #[path = "src/targets/mod.rs"]
 mod targets;
 
