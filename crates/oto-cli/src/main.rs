@@ -58,7 +58,7 @@ enum Command {
     Serve(Box<serve::ServeOptions>),
     #[cfg(feature = "native")]
     #[command(flatten)]
-    More(More),
+    More(Box<More>),
     /// A command that this build leaves out.
     #[cfg(not(feature = "native"))]
     #[command(external_subcommand)]
