@@ -186,15 +186,22 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
         Op::Affine { x, mul, add } => at(x).affine(mul, add),
         Op::Unary(op, x) => unary(op, at(x)),
         Op::Binary(op, a, b) => binary(op, at(a), at(b)),
+        Op::Select { when, then, otherwise } => {
+            Ok(if scalar(at(when))? > 0.0 { at(then) } else { at(otherwise) }.clone())
+        }
+        Op::Concat { a, b } => Tensor::cat(&[at(a), at(b)], candle_core::D::Minus1),
+        Op::Slice { x, from } => at(x).narrow(candle_core::D::Minus1, from, shape[shape.len() - 1]),
         Op::Broadcast(x) => at(x).broadcast_as(shape),
         Op::SumTo(x) => sum_to(at(x), shape),
         Op::Reshape(x) => at(x).reshape(shape),
         Op::MatMul { a, b, ta, tb } => {
             let turned = |x: &Tensor, t: bool| if t { x.t() } else { Ok(x.clone()) };
-            turned(at(a), ta)?.matmul(&turned(at(b), tb)?)
+            product(&turned(at(a), ta)?, &turned(at(b), tb)?)
         }
         Op::Linear { x, weight, bias, activation } => {
-            activate(at(x).matmul(&at(weight).t()?)?.broadcast_add(at(bias))?, activation)
+            // An ensemble's bias is a row of each member.
+            let bias = if at(bias).rank() == 2 { at(bias).unsqueeze(1)? } else { at(bias).clone() };
+            activate(product(at(x), &at(weight).t()?)?.broadcast_add(&bias)?, activation)
         }
         Op::Conv2d { x, weight, bias, conv, activation } => {
             let bias = at(bias).reshape((1, (), 1, 1))?;
@@ -228,6 +235,15 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
             let (a, b) = (at(a).contiguous()?, at(b).contiguous()?);
             a.apply_op2_no_bwd(&b, &Kernel { op, shape, scalars: [0.0; 2] })
         }
+    }
+}
+
+/// `a b` of matrices, or of several where either side has an axis of them in front. candle's own takes several only as they lie in
+/// memory: of a repeated or turned side it reads other numbers.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match (a.rank(), b.rank()) {
+        (2, 2) => a.matmul(b),
+        _ => a.contiguous()?.broadcast_matmul(&b.contiguous()?),
     }
 }
 

@@ -3,10 +3,11 @@
 use oto_candle::Candle;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
-use oto_graph::{Activation, Backend, Conv, Executable, InputId, Program, Role, Tensor, Trace, grad};
+use oto_graph::{Activation, Backend, Conv, Executable, InputId, Plan, Program, Role, Tensor, Trace, grad};
 use oto_rl::actions::Actions;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
-use oto_rl::optimiser::clipped;
+use oto_rl::losses::ensemble::edac_diversity;
+use oto_rl::optimiser::{Adam, Optimiser, Updates, clipped, ensemble_parameters, mlp, mlp_parameters};
 use oto_rl::ppo::{self, PpoConfig};
 use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
 use oto_rl::sac::SacConfig;
@@ -62,6 +63,7 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
         }
         "discount" => (0..len).map(|_| 0.99 * rng.below(2) as f32).collect(),
         "lr" => vec![1e-3],
+        "every_2" | "every_3" => vec![rng.below(2) as f32],
         "target_mix" => vec![rng.below(3) as f32 * 0.5],
         "alpha_aikd" | "delta" | "eta" | "alpha_task" => vec![rng.f64() as f32],
         _ => (0..len).map(|_| rng.normal() as f32).collect(),
@@ -224,9 +226,151 @@ fn operations_agree() {
     check(&[&[4, 7]], |x| x[0].log_softmax() + x[0].square().affine(1.0, 1.0).log());
     check(&[&[4, 7]], |x| x[0].logsumexp() * x[0].max_last().stop_gradient() + x[0].mean_last());
     check(&[&[9, 6], &[33, 6], &[33]], |x| x[0].linear(x[1], x[2], Activation::Tanh));
+    check(&[&[3, 5, 4], &[3, 5, 2]], |x| x[0].concat(x[1]).slice_last(1, 4) * x[0]);
+    check(&[&[5, 33], &[5, 18]], |x| x[0].concat(x[1].square()).slice_last(20, 31).tanh());
+    check(&[&[7], &[4]], |x| x[0].exp().concat(x[1]).slice_last(3, 5));
+    check(&[&[6, 20], &[20], &[20]], |x| x[0].layer_norm(1e-5) * x[1] + x[2]);
+    check(&[&[6, 3], &[6, 3], &[]], |x| x[0].exp().select(x[2], x[1].square()) + x[1]);
+    check(&[&[], &[], &[]], |x| x[0].exp().select(x[2], x[1].square()) + x[1]);
+    check(&[&[2, 5, 3], &[2, 5, 3]], |x| {
+        let [a, b] = [x[0], x[1]].map(|x| x.member(1).sum_last());
+        a.minimum(b) + x[0].member(0).max_last().stop_gradient()
+    });
     for (stride, padding) in [(1, 0), (2, 1), (3, 0)] {
         let conv = Conv { stride, padding };
         check(&[&[2, 3, 9, 8], &[4, 3, 3, 3], &[4]], |x| x[0].conv2d(x[1], x[2], conv, Activation::Relu));
+    }
+}
+
+/// Products and layers of several matrices, of shapes that are drawn: either side one for all, or each its own.
+#[test]
+fn several_products_agree() {
+    let rng = &mut Rng::new(21);
+    let mut size = |most: u32| 1 + rng.below(most) as usize;
+    for round in 0..4 {
+        let (n, m, k, c) = (size(5), size(20), size(40), size(40));
+        let (ta, tb) = (round % 2 == 0, round % 3 == 0);
+        let matrix = |turned: bool, rows, columns| if turned { [columns, rows] } else { [rows, columns] };
+        let (a, b) = (matrix(ta, m, k), matrix(tb, k, c));
+        let several = |s: [usize; 2]| vec![n, s[0], s[1]];
+        check(&[&several(a), &several(b)], |x| x[0].matmul(x[1], ta, tb));
+        check(&[&a, &several(b)], |x| x[0].matmul(x[1], ta, tb));
+        check(&[&several(a), &b], |x| x[0].matmul(x[1], ta, tb));
+        let activation = [Activation::Identity, Activation::Relu, Activation::Tanh][round % 3];
+        check(&[&[m, k], &[n, c, k], &[n, c], &[n, 1, c], &[n, 1]], |x| {
+            x[0].linear(x[1], x[2], activation).linear(x[3], x[4], activation)
+        });
+        check(&[&[n, m, k], &[n, c, k], &[n, c]], |x| x[0].linear(x[1], x[2], activation).member(n - 1));
+    }
+}
+
+#[test]
+fn gradients_of_gradients_agree() {
+    for activation in [Activation::Relu, Activation::Tanh] {
+        check(&[&[4, 3], &[2, 9, 3], &[2, 9], &[2, 1, 9], &[2, 1]], |x| {
+            let q = x[0].linear(x[1], x[2], activation).linear(x[3], x[4], Activation::Identity);
+            grad(q.square().sum(), &[x[0]])[0]
+        });
+    }
+    check(&[&[4, 7]], |x| grad((x[0].log_softmax() * x[0]).sum(), &[x[0]])[0]);
+}
+
+/// A delayed actor-critic on three critics with layer normalisation and EDAC's diversity: an optimiser at every update with its
+/// gradients cut, one at every second, slow copies at every third or second, and an actor's loss on the critics' newest values.
+fn delayed(newest: bool, slow: u64) -> Program {
+    let t = &Trace::new();
+    let [n, batch, observed, acted] = [3, 6, 4, 2];
+    let sizes = [observed + acted, 9, 1];
+    let critics = ensemble_parameters(t, "critics.", n, &sizes);
+    let targets = ensemble_parameters(t, "target.critics.", n, &sizes);
+    let actor = mlp_parameters(t, "actor.", &[observed, 7, acted]);
+    let slow_actor = mlp_parameters(t, "target.actor.", &[observed, 7, acted]);
+    let [observation, next] =
+        ["observation", "next_observation"].map(|name| t.data(name, &[batch, observed]));
+    let (taken, reward) = (t.data("taken", &[n, batch, acted]), t.data("reward", &[batch]));
+    let policy = |params: &[_], x| mlp(params, x, Activation::Relu).tanh();
+    let future = critic(&targets, next.concat(policy(&slow_actor, next)));
+    let target = (0..n).map(|i| future.member(i)).reduce(Tensor::minimum).unwrap() * 0.9 + reward;
+    let repeated = observation.reshape(&[1, batch, observed]).broadcast(&[n, batch, observed]);
+    let known = critic(&critics, repeated.concat(taken));
+    let slopes = grad(known.sum(), &[taken])[0];
+    let critic_loss = (known - target.stop_gradient()).square().mean() + edac_diversity(slopes) * 0.1;
+
+    let (lr, mix) = (t.data("lr", &[]), t.data("target_mix", &[]));
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("critic", Adam::default(), lr).clip(0.5), &critics, critic_loss);
+    let judges = critics.iter().map(|(name, p)| {
+        let p = if newest { updates.latest(*p) } else { *p };
+        (name.clone(), p.stop_gradient())
+    });
+    let judged = critic(&judges.collect::<Vec<_>>(), observation.concat(policy(&actor, observation)));
+    let actor_loss = -judged.member(0).mean();
+    updates.minimise(&Optimiser::new("actor", Adam::default(), lr).every(2), &actor, actor_loss);
+    updates.follow(&targets, &critics, mix, slow);
+    updates.follow(&slow_actor, &actor, mix, slow);
+    let held = updates.hold("actor_loss", actor_loss, 2);
+    t.finish(&updates.pairs(), &[("loss", critic_loss), ("actor_loss", held), ("q", known.mean())])
+}
+
+/// Each critic's values `[N, B]`, a layer normalised before its ReLU.
+fn critic<'t>(params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
+    let first = x.linear(params[0].1, params[1].1, Activation::Identity);
+    let [n, batch, width] = first.shape()[..] else { panic!("an ensemble") };
+    let hidden = first.reshape(&[n * batch, width]).layer_norm(1e-5).relu().reshape(&[n, batch, width]);
+    hidden.linear(params[2].1, params[3].1, Activation::Identity).reshape(&[n, batch])
+}
+
+#[test]
+fn steps_of_several_optimisers_agree() {
+    for (seed, newest, slow) in [(31, false, 2), (32, false, 1), (33, false, 3), (34, true, 2)] {
+        let program = delayed(newest, slow);
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, None, seed, 20));
+    }
+}
+
+/// Where an optimiser is not due its parameters, moments, count and slow copies are the same bits as before, and what is computed for
+/// them alone is not computed.
+#[test]
+fn what_is_not_due_stays_as_it_is() {
+    let program = delayed(false, 2);
+    let plan = Plan::new(&program);
+    let conditional = plan.conditions.iter().flatten().count();
+    assert!(conditional >= 5, "an actor's pass and its way back wait: {conditional} of\n{plan}");
+    let candle: Box<dyn Backend> = Box::new(Candle);
+    for backend in backends().into_iter().chain([candle]) {
+        let rng = &mut Rng::new(9);
+        let mut ours = backend.compile(program.clone()).unwrap();
+        let states = program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
+        let states = states.map(|(i, input)| (InputId(i), input)).collect::<Vec<_>>();
+        for (id, input) in &states {
+            let values = (0..input.len()).map(|_| (rng.normal() * 0.5).abs() as f32).collect::<Vec<_>>();
+            ours.write(*id, &values).unwrap();
+        }
+        let read = |ours: &dyn Executable| {
+            let of = |(id, input): &(InputId, &oto_graph::Input)| {
+                let mut values = vec![0.0; input.len()];
+                ours.read(*id, &mut values).unwrap();
+                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            states.iter().map(of).collect::<Vec<_>>()
+        };
+        for due in [0.0, 1.0, 0.0] {
+            let before = read(ours.as_ref());
+            let data = program.data().map(|(_, i)| match i.name.as_str() {
+                "every_2" => vec![due],
+                "target_mix" => vec![0.5],
+                _ => draw(&i.name, i.len(), None, rng),
+            });
+            let data = data.collect::<Vec<_>>();
+            let mut out = outputs(&program);
+            ours.run(&data.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut out).unwrap();
+            let after = read(ours.as_ref());
+            for (((_, input), before), after) in states.iter().zip(before).zip(after) {
+                let waits = ["actor", "target"].iter().any(|part| input.name.contains(part));
+                let name = format!("{}, due {due}: {}", backend.name(), input.name);
+                assert_eq!(before != after, due > 0.0 || !waits, "{name}");
+            }
+        }
     }
 }
 

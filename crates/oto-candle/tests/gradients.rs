@@ -8,6 +8,12 @@ use proptest::prelude::*;
 
 type Values = Vec<Vec<f64>>;
 
+/// The derivative of two critics' squared values towards their input.
+fn second<'t>(x: &[Tensor<'t>], activation: Activation) -> Tensor<'t> {
+    let q = x[0].linear(x[1], x[2], activation).linear(x[3], x[4], Activation::Identity);
+    grad(q.square().sum(), &[x[0]])[0]
+}
+
 /// Records `f` of inputs of these shapes, reduced to one number by fixed weights, and its gradients.
 fn record(shapes: &[Vec<usize>], f: &dyn for<'t> Fn(&[Tensor<'t>]) -> Tensor<'t>) -> oto_graph::Program {
     let t = Trace::new();
@@ -106,6 +112,89 @@ proptest! {
             let z = |r: usize, o: usize| (0..3).map(|i| x[0][r * 3 + i] * x[1][o * 3 + i]).sum::<f64>() + x[2][o];
             prop_assume!((0..rows).all(|r| (0..2).all(|o| z(r, o).abs() > 1e-3)));
             central(&s, 3, &|x| x[0].linear(x[1], x[2], activation), &x)?;
+        }
+    }
+
+    /// Products of several matrices, either side one for all.
+    #[test]
+    fn several_matrices(n in 1usize..4, m in 1usize..3, k in 1usize..4, ta: bool, tb: bool, sides in 0usize..3, seed in values(80)) {
+        let shape = |several: bool, turned: bool, rows, columns| {
+            let matrix = if turned { [columns, rows] } else { [rows, columns] };
+            if several { vec![n, matrix[0], matrix[1]] } else { matrix.to_vec() }
+        };
+        let s = [shape(sides != 1, ta, m, k), shape(sides != 2, tb, k, 2)];
+        let size = |s: &[usize]| s.iter().product::<usize>();
+        let x = vec![seed[..size(&s[0])].to_vec(), seed[40..40 + size(&s[1])].to_vec()];
+        central(&s, 2, &|x| x[0].matmul(x[1], ta, tb), &x)?;
+    }
+
+    #[test]
+    fn ensembles(n in 1usize..4, rows in 1usize..3, each: bool, seed in values(60)) {
+        for activation in [Activation::Identity, Activation::Tanh, Activation::Relu] {
+            let s = [if each { vec![n, rows, 3] } else { vec![rows, 3] }, vec![n, 2, 3], vec![n, 2]];
+            let size = |s: &[usize]| s.iter().product::<usize>();
+            let x = vec![seed[..size(&s[0])].to_vec(), seed[30..30 + 6 * n].to_vec(), seed[50..50 + 2 * n].to_vec()];
+            let input = |e: usize, r: usize, i: usize| x[0][if each { (e * rows + r) * 3 + i } else { r * 3 + i }];
+            let z = |e: usize, r: usize, o: usize| {
+                (0..3).map(|i| input(e, r, i) * x[1][(e * 2 + o) * 3 + i]).sum::<f64>() + x[2][e * 2 + o]
+            };
+            prop_assume!((0..n).all(|e| (0..rows).all(|r| (0..2).all(|o| z(e, r, o).abs() > 1e-3))));
+            central(&s, 3, &|x| x[0].linear(x[1], x[2], activation), &x)?;
+            central(&s, 3, &|x| x[0].linear(x[1], x[2], activation).member(n - 1), &x)?;
+        }
+    }
+
+    #[test]
+    fn columns_and_choices(a in values(12), b in values(8), when in -1.0..1.0f64) {
+        let s = [vec![2, 2, 3], vec![2, 2, 2], vec![]];
+        let x = vec![a, b, vec![when]];
+        central(&s, 2, &|x| x[0].concat(x[1]).square(), &x)?;
+        central(&s, 2, &|x| x[0].slice_last(1, 2) * x[1] + x[0].slice_last(0, 2), &x)?;
+        central(&s, 2, &|x| x[0].slice_last(0, 2).select(x[2], x[1]) * x[1], &x)?;
+        central(&s, 2, &|x| x[0].reshape(&[12]).concat(x[1].reshape(&[8])).slice_last(5, 9).exp(), &x)?;
+    }
+
+    #[test]
+    fn layer_normalisation(x in values(12), gain in values(4)) {
+        let rows = x.chunks_exact(4).map(|row| row.iter().map(|v| (v - row[0]).powi(2)).sum::<f64>());
+        prop_assume!(rows.into_iter().all(|spread| spread > 0.1));
+        central(&[vec![3, 4], vec![4]], 2, &|x| x[0].layer_norm(1e-5) * x[1], &vec![x, gain])?;
+    }
+
+    /// Derivatives of derivatives, each by central differences of the first one.
+    #[test]
+    fn gradients_of_gradients(seed in values(60), action in index(3, 4)) {
+        for activation in [Activation::Identity, Activation::Tanh, Activation::Relu] {
+            // Two critics of three inputs and two hidden units, and what the second of two layers says of them.
+            let s = [vec![2, 3], vec![2, 2, 3], vec![2, 2], vec![2, 1, 2], vec![2, 1]];
+            let (mut from, mut x) = (0, Vec::new());
+            for s in &s {
+                let n = s.iter().product::<usize>();
+                x.push(seed[from..from + n].to_vec());
+                from += n;
+            }
+            let z = |e: usize, r: usize, o: usize| {
+                (0..3).map(|i| x[0][r * 3 + i] * x[1][(e * 2 + o) * 3 + i]).sum::<f64>() + x[2][e * 2 + o]
+            };
+            prop_assume!((0..2).all(|e| (0..2).all(|r| (0..2).all(|o| z(e, r, o).abs() > 1e-3))));
+            central(&s, 5, &|x| second(x, activation), &x)?;
+        }
+        let s = [vec![3, 4], vec![3]];
+        let x = vec![seed[..12].to_vec(), action];
+        central(&s, 1, &|x| grad((x[0].log_softmax() * x[0]).sum(), &[x[0]])[0], &x)?;
+        central(&s, 1, &|x| grad(x[0].softmax().square().sum() + x[0].pick(x[1]).exp().sum(), &[x[0]])[0], &x)?;
+        central(&s, 1, &|x| grad((x[0].logsumexp() * x[0].relu().sum_last()).sum(), &[x[0]])[0], &x)?;
+        central(&s, 1, &|x| grad((x[0].tanh() * x[0].abs().sqrt()).sum(), &[x[0]])[0], &x)?;
+        central(&s, 1, &|x| grad((x[0].layer_norm(0.1) * x[0]).sum(), &[x[0]])[0], &x)?;
+        central(&s, 1, &|x| grad(x[0].square().concat(x[0].slice_last(1, 2).exp()).square().sum(), &[x[0]])[0], &x)?;
+        let conv = Conv { stride: 2, padding: 1 };
+        let s = [vec![1, 1, 3, 4], vec![2, 1, 2, 2], vec![2]];
+        let x = vec![seed[..12].to_vec(), seed[20..28].to_vec(), seed[30..32].to_vec()];
+        for towards in [0, 1] {
+            central(&s, 3, &|x| {
+                let y = x[0].conv2d(x[1], x[2], conv, Activation::Tanh);
+                grad(y.square().sum(), &[x[towards]])[0]
+            }, &x)?;
         }
     }
 

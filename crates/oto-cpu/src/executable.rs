@@ -31,7 +31,8 @@ struct Compiled {
     outputs: Vec<Whole>,
     /// State that is replaced after the last step: from, to.
     copies: Vec<(Whole, Whole)>,
-    steps: Vec<Step>,
+    /// With each the number without which it need not run.
+    steps: Vec<(Step, Option<Number>)>,
     memory: Memory,
     scratch: Scratch,
     room: Room,
@@ -48,10 +49,14 @@ pub enum Step {
 
 /// See [`oto_graph::plan::Matmul`].
 pub struct MatmulStep {
+    /// Products, one after the other.
+    pub count: usize,
     pub a: Whole,
+    pub one_a: bool,
     pub a_columns: usize,
     pub ta: bool,
     pub b: Whole,
+    pub one_b: bool,
     pub b_columns: usize,
     pub tb: bool,
     pub bias: Option<Whole>,
@@ -75,7 +80,9 @@ pub struct OptimiseStep {
     pub kernel: Optimise,
     pub t: Number,
     pub lr: Number,
-    pub tau: Option<Number>,
+    pub due: Option<Number>,
+    pub tau: Number,
+    pub slow_due: Option<Number>,
 }
 
 impl Compiled {
@@ -125,18 +132,26 @@ impl Step {
 
 impl MatmulStep {
     fn run(&self, memory: &mut Memory, scratch: &mut Scratch) {
-        memory.write(self.out, |memory, out| {
-            let a = Side { values: memory.whole(self.a), columns: self.a_columns, turned: self.ta };
-            let b = Side { values: memory.whole(self.b), columns: self.b_columns, turned: self.tb };
+        (0..self.count).for_each(|i| self.product(i, memory, scratch));
+    }
+
+    /// Product `i`, and the sums beside it.
+    fn product(&self, i: usize, memory: &mut Memory, scratch: &mut Scratch) {
+        let part = |w: Whole| w.part(i, self.count);
+        let side = |w: Whole, one: bool| if one { w } else { part(w) };
+        let (a, b) = (side(self.a, self.one_a), side(self.b, self.one_b));
+        memory.write(part(self.out), |memory, out| {
+            let a = Side { values: memory.whole(a), columns: self.a_columns, turned: self.ta };
+            let b = Side { values: memory.whole(b), columns: self.b_columns, turned: self.tb };
             let finish = Finish {
-                bias: self.bias.map(|b| memory.whole(b)),
+                bias: self.bias.map(|b| memory.whole(part(b))),
                 activation: self.activation,
-                derivative: self.derivative.map(|(activation, y)| (activation, memory.whole(y))),
+                derivative: self.derivative.map(|(activation, y)| (activation, memory.whole(part(y)))),
             };
             matmul(a, b, finish, self.n, self.k, out, scratch);
         });
         if let Some(sums) = self.sums {
-            memory.write(sums, |memory, out| sum_rows(memory.whole(self.a), out));
+            memory.write(part(sums), |memory, out| sum_rows(memory.whole(a), out));
         }
     }
 }
@@ -172,13 +187,17 @@ impl OptimiseStep {
             beta2: o.beta2,
             epsilon: o.epsilon,
         };
-        let tau = self.tau.map(|tau| memory.number(tau));
-        let target = o.target.map(|t| t.0);
+        let wanted = |due: Option<Number>| due.is_none_or(|due| memory.number(due) > 0.0);
+        let (due, tau) = (wanted(self.due), memory.number(self.tau));
+        let target = o.target.filter(|_| wanted(self.slow_due)).map(|slow| slow.slot);
         let mut take = |slot: usize| std::mem::take(&mut memory.slots[slot]);
         let (mut p, mut m, mut v) = (take(o.p), take(o.m), take(o.v));
         let mut slow = target.map(&mut take);
         let copy = slow.as_deref_mut().unwrap_or_default();
-        kernels::optimise(&mut p, &mut m, &mut v, &memory.slots[o.g], copy, tau.unwrap_or(0.0), constants);
+        match due {
+            true => kernels::optimise(&mut p, &mut m, &mut v, &memory.slots[o.g], copy, tau, constants),
+            false => kernels::follow(copy, &p, tau),
+        }
         let back = [(o.p, p), (o.m, m), (o.v, v)].into_iter().chain(target.zip(slow));
         back.for_each(|(slot, values)| memory.slots[slot] = values);
     }
@@ -210,7 +229,10 @@ impl Executable for Compiled {
                 next += 1;
             }
         }
-        for step in &mut self.steps {
+        for (step, condition) in &mut self.steps {
+            if condition.is_some_and(|condition| self.memory.number(condition) <= 0.0) {
+                continue;
+            }
             step.run(&mut self.memory, &mut self.scratch, &mut self.room)?;
         }
         for (from, out) in self.outputs.iter().zip(outputs) {

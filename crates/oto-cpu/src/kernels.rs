@@ -20,6 +20,10 @@ simd! { pub fn moment(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool,
 simd! {
     pub fn adam_step(p: &[f32], m: &[f32], v: &[f32], scales: (f32, f32), epsilon: f32, out: &mut [f32]) = adam_step_loop
 }
+simd! {
+    /// Slow copies after `p`, in place: empty ones, or as many numbers.
+    pub fn follow(slow: &mut [f32], p: &[f32], tau: f32) = follow_loop
+}
 simd! { pub fn polyak(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) = polyak_loop }
 simd! {
     /// [`moment`] twice, [`adam_step`] and [`polyak`] in one pass, in place. Without a slow copy `slow` is empty.
@@ -346,6 +350,26 @@ fn adam_step_loop<I: Isa>(
     each.for_each(|(o, (p, (m, v)))| *o = p - size * m / (v.sqrt() * scale + epsilon));
 }
 
+/// `a` and `b` side by side, lines of these widths.
+pub fn concat(a: &[f32], b: &[f32], [first, second]: [usize; 2], out: &mut [f32]) {
+    let lines = a.chunks_exact(first).zip(b.chunks_exact(second));
+    for (out, (a, b)) in out.chunks_exact_mut(first + second).zip(lines) {
+        simd::copy(a, &mut out[..first]);
+        simd::copy(b, &mut out[first..]);
+    }
+}
+
+/// `count` columns from `from` on of lines of `width`.
+pub fn slice(x: &[f32], width: usize, from: usize, count: usize, out: &mut [f32]) {
+    let lines = out.chunks_exact_mut(count).zip(x.chunks_exact(width));
+    lines.for_each(|(out, x)| simd::copy(&x[from..from + count], out));
+}
+
+#[inline(always)]
+fn follow_loop<I: Isa>(slow: &mut [f32], p: &[f32], tau: f32) {
+    slow.iter_mut().zip(p).for_each(|(slow, p)| *slow = mixed(*slow, *p, tau));
+}
+
 #[inline(always)]
 fn polyak_loop<I: Isa>(target: &[f32], p: &[f32], tau: f32, out: &mut [f32]) {
     out.iter_mut().zip(target.iter().zip(p)).for_each(|(o, (t, p))| *o = mixed(*t, *p, tau));
@@ -390,7 +414,7 @@ fn optimise_loop<I: Isa>(
         v[i] = moved(v[i], square(g[i]), b2, take2);
         p[i] -= size * m[i] / (v[i].sqrt() * scale + epsilon);
     }
-    slow.iter_mut().zip(p).for_each(|(slow, p)| *slow = mixed(*slow, *p, tau));
+    follow_loop::<I>(slow, p, tau);
 }
 
 #[cfg(test)]

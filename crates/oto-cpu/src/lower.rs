@@ -12,10 +12,11 @@ use oto_graph::{NodeId, Op};
 const BLOCK: usize = 16_384;
 
 /// The steps of a plan, and its memory with constants filled in.
-pub fn lower(plan: &Plan) -> (Vec<Step>, Memory) {
+pub fn lower(plan: &Plan) -> (Vec<(Step, Option<Number>)>, Memory) {
     let mut lower =
         Lower { plan, slots: plan.slots.iter().map(|s| vec![0.0; s.len]).collect(), constants: Vec::new() };
-    let steps = plan.kernels.iter().map(|k| lower.kernel(k)).collect();
+    let conditions = plan.conditions.iter().map(|c| c.map(|n| lower.number(n))).collect::<Vec<_>>();
+    let steps = plan.kernels.iter().map(|k| lower.kernel(k)).zip(conditions).collect();
     (steps, Memory { slots: lower.slots })
 }
 
@@ -76,10 +77,13 @@ impl Lower<'_> {
         match kernel {
             Kernel::Map(map) => Step::Map(self.map(map)),
             Kernel::Matmul(p) => Step::Matmul(MatmulStep {
+                count: p.count,
+                one_a: p.one_a,
+                one_b: p.one_b,
                 a: self.whole(p.a),
-                a_columns: self.shape(p.a)[1],
+                a_columns: self.last(p.a),
                 b: self.whole(p.b),
-                b_columns: self.shape(p.b)[1],
+                b_columns: self.last(p.b),
                 bias: p.bias.map(|b| self.whole(b)),
                 derivative: p.derivative.map(|(activation, y)| (activation, self.whole(y))),
                 sums: p.sums.map(|s| self.whole(s)),
@@ -105,7 +109,9 @@ impl Lower<'_> {
             Kernel::Optimise(o) => Step::Optimise(OptimiseStep {
                 t: self.number(o.t),
                 lr: self.number(o.lr),
-                tau: o.target.map(|(_, tau)| self.number(tau)),
+                due: o.due.map(|n| self.number(n)),
+                tau: o.target.map_or(Number::Constant(0.0), |slow| self.number(slow.tau)),
+                slow_due: o.target.and_then(|slow| slow.due).map(|n| self.number(n)),
                 kernel: o.clone(),
             }),
         }
@@ -147,7 +153,8 @@ impl Lower<'_> {
     fn read_as_number(&self, map: &Map, n: NodeId) -> bool {
         let mut readers = map.body.iter().filter(|m| self.op(**m).operands().any(|o| self.plan.root(o) == n));
         readers.all(|m| {
-            let takes = matches!(self.op(*m), Op::Binary(..) | Op::Affine { .. } | Op::Unary(..));
+            let takes =
+                matches!(self.op(*m), Op::Binary(..) | Op::Affine { .. } | Op::Unary(..) | Op::Select { .. });
             takes && self.op(*m).operands().all(|o| o == n || self.plan.root(o) != n)
         })
     }
@@ -187,6 +194,17 @@ impl Lower<'_> {
             Op::Affine { x, mul, add } => Row::Affine(self.operand(x, rows), mul as f32, add as f32),
             Op::Unary(op, x) => Row::Unary(op, self.operand(x, rows)),
             Op::Binary(op, a, b) => Row::Binary(op, self.operand(a, rows), self.operand(b, rows)),
+            Op::Select { when, then, otherwise } => {
+                let [then, otherwise] = [then, otherwise].map(|x| self.operand(x, rows));
+                Row::Select { when: self.number(when), then, otherwise }
+            }
+            Op::Concat { a, b } => {
+                let widths = [last(a), last(b)];
+                Row::Concat { a: self.rows(a, rows), b: self.rows(b, rows), widths }
+            }
+            Op::Slice { x, from } => {
+                Row::Slice { from, width: last(x), count: last(n), x: self.rows(x, rows) }
+            }
             Op::Broadcast(x) => self.broadcast(n, x, rows),
             Op::SumTo(x) => {
                 let spread = Spread::new(&self.shape(n)[1..], &self.shape(x)[1..]);

@@ -4,6 +4,7 @@
 use crate::kernels::{self, Operand, Spread};
 use crate::memory::{Block, Memory, Number, Rows, Whole};
 use crate::quantile::Quantile;
+use crate::simd;
 use oto_graph::plan::Place;
 use oto_graph::{Activation, BackendError, Binary, Unary};
 
@@ -51,6 +52,25 @@ pub enum Row {
     Unary(Unary, RowOperand),
     Binary(Binary, RowOperand, RowOperand),
     Fill(Number),
+    /// One of two, as they are.
+    Select {
+        when: Number,
+        then: RowOperand,
+        otherwise: RowOperand,
+    },
+    /// Lines of two widths side by side.
+    Concat {
+        a: Rows,
+        b: Rows,
+        widths: [usize; 2],
+    },
+    /// `count` columns of lines of `width`.
+    Slice {
+        x: Rows,
+        width: usize,
+        from: usize,
+        count: usize,
+    },
     Broadcast {
         x: Rows,
         small: usize,
@@ -220,6 +240,15 @@ impl Row {
             }
             Row::Binary(op, a, b) => kernels::binary(*op, operand(a), operand(b), out),
             Row::Fill(n) => out.fill(memory.number(*n)),
+            Row::Select { when, then, otherwise } => {
+                let chosen = if memory.number(*when) > 0.0 { then } else { otherwise };
+                match operand(chosen) {
+                    Operand::Each(x) => simd::copy(x, out),
+                    Operand::All(x) => out.fill(x),
+                }
+            }
+            Row::Concat { a, b, widths } => kernels::concat(at(a), at(b), *widths, out),
+            Row::Slice { x, width, from, count } => kernels::slice(at(x), *width, *from, *count, out),
             Row::Broadcast { x, small, spread } => spread.broadcast(at(x), *small, out),
             Row::BroadcastWhole { x, spread } => spread.broadcast(memory.whole(*x), x.len, out),
             Row::Sum { x, small, spread } => spread.sum(at(x), *small, out),

@@ -16,6 +16,14 @@ pub struct Whole {
     pub len: usize,
 }
 
+impl Whole {
+    /// Part `i` of `count` equal ones.
+    pub fn part(self, i: usize, count: usize) -> Whole {
+        let len = self.len / count;
+        Whole { offset: self.offset + i * len, len, ..self }
+    }
+}
+
 /// One number.
 #[derive(Clone, Copy)]
 pub enum Number {

@@ -50,20 +50,38 @@ impl<'t> Walk<'t> {
         match trace.node(y.id()).op {
             Op::Input(_) | Op::Constant(_) | Op::StopGradient(_) => {}
             Op::Affine { x, mul, .. } => self.give(x, || g * mul),
+            Op::Unary(Unary::Step, _) => {}
             Op::Unary(op, x) => self.give(x, || unary(op, at(x), y, g)),
             Op::Binary(op, a, b) => self.binary(op, at(a), at(b), g),
             Op::Broadcast(x) => self.give(x, || g.sum_to(&at(x).shape())),
             Op::SumTo(x) => self.give(x, || g.broadcast(&at(x).shape())),
             Op::Reshape(x) => self.give(x, || g.reshape(&at(x).shape())),
+            Op::Select { when, then, otherwise } => {
+                let zeros = || trace.constant(0.0, &y.shape());
+                self.give(then, || g.select(at(when), zeros()));
+                self.give(otherwise, || zeros().select(at(when), g));
+            }
+            Op::Concat { a, b } => {
+                let (first, second) = (at(a).last(), at(b).last());
+                self.give(a, || g.slice_last(0, first));
+                self.give(b, || g.slice_last(first, second));
+            }
+            Op::Slice { x, from } => self.give(x, || beside_zeros(g, from, at(x).last())),
+            // A matrix that served all of several gets the sum of what each of them says.
             Op::MatMul { a, b, ta, tb } => {
-                self.give(a, || if ta { at(b).matmul(g, tb, true) } else { g.matmul(at(b), false, !tb) });
-                self.give(b, || if tb { g.matmul(at(a), true, ta) } else { at(a).matmul(g, !ta, false) });
+                let to_a = || if ta { at(b).matmul(g, tb, true) } else { g.matmul(at(b), false, !tb) };
+                let to_b = || if tb { g.matmul(at(a), true, ta) } else { at(a).matmul(g, !ta, false) };
+                self.give(a, || to_a().sum_to(&at(a).shape()));
+                self.give(b, || to_b().sum_to(&at(b).shape()));
             }
             Op::Linear { x, weight, bias, activation } => {
                 let g = before(activation, y, g);
-                self.give(x, || g.matmul(at(weight), false, false));
+                self.give(x, || g.matmul(at(weight), false, false).sum_to(&at(x).shape()));
                 self.give(weight, || g.matmul(at(x), true, false));
-                self.give(bias, || g.sum_to(&at(bias).shape()));
+                self.give(bias, || match at(bias).shape()[..] {
+                    [n, outputs] => g.sum_to(&[n, 1, outputs]).reshape(&[n, outputs]),
+                    _ => g.sum_to(&at(bias).shape()),
+                });
             }
             Op::Conv2d { x, weight, bias, conv, activation } => {
                 let g = before(activation, y, g);
@@ -98,13 +116,35 @@ impl<'t> Walk<'t> {
                     trace.push(op, at(theta).shape()) * g.reshape(&[rows, 1])
                 });
             }
-            // Indices and steps are flat; the rest only appears in derivatives and updates.
+            // From here on derivatives of derivatives. ReLU's is a step: it says nothing about y.
+            Op::ActivationGrad { y: output, g: first, activation } => {
+                self.give(first, || before(activation, at(output), g));
+                if activation == Activation::Tanh {
+                    self.give(output, || at(first) * at(output) * g * -2.0);
+                }
+            }
+            Op::LogSoftmaxGrad { y: output, g: first } => {
+                let (p, column) = (at(output).exp(), [&y.shape()[..y.shape().len() - 1], &[1]].concat());
+                self.give(first, || g - (p * g).sum_to(&column));
+                self.give(output, || -(p * at(first).sum_to(&column) * g));
+            }
+            Op::Conv2dGradInput { g: first, weight, conv } => {
+                let bias = || trace.constant(0.0, &[at(weight).size(0)]);
+                self.give(first, || g.conv2d(at(weight), bias(), conv, Activation::Identity));
+                self.give(weight, || {
+                    trace.push(Op::Conv2dGradWeight { x: g.id(), g: first, conv }, at(weight).shape())
+                });
+            }
+            Op::Conv2dGradWeight { x, g: first, conv } => {
+                let bias = || trace.constant(0.0, &[y.size(0)]);
+                self.give(x, || {
+                    trace.push(Op::Conv2dGradInput { g: first, weight: g.id(), conv }, at(x).shape())
+                });
+                self.give(first, || at(x).conv2d(g, bias(), conv, Activation::Identity));
+            }
+            // Indices are flat; the rest has no derivative of its own here.
             Op::MaxLast(_)
             | Op::ArgMaxLast(_)
-            | Op::ActivationGrad { .. }
-            | Op::Conv2dGradInput { .. }
-            | Op::Conv2dGradWeight { .. }
-            | Op::LogSoftmaxGrad { .. }
             | Op::QuantileHuberGrad { .. }
             | Op::Moment { .. }
             | Op::AdamStep { .. }
@@ -160,8 +200,17 @@ fn unary<'t>(op: Unary, x: Tensor<'t>, y: Tensor<'t>, g: Tensor<'t>) -> Tensor<'
         Unary::Recip => -(g * y.square()),
         // The logistic function: 1 - e^-softplus(x).
         Unary::Softplus => g * (-y).exp().affine(-1.0, 1.0),
-        Unary::Step => panic!("a step has no derivative: stop the gradient before it"),
+        Unary::Step => unreachable!("flat: nothing is handed on"),
     }
+}
+
+/// `g` as columns from `from` on among zeros, `width` columns in all.
+fn beside_zeros<'t>(g: Tensor<'t>, from: usize, width: usize) -> Tensor<'t> {
+    let (shape, count) = (g.shape(), g.last());
+    let zeros = |count: usize| g.trace().constant(0.0, &[&shape[..shape.len() - 1], &[count]].concat());
+    let g = if from > 0 { zeros(from).concat(g) } else { g };
+    let after = width - from - count;
+    if after > 0 { g.concat(zeros(after)) } else { g }
 }
 
 /// Gradient before the activation whose output is `y`.

@@ -34,7 +34,7 @@ pub enum Unary {
     Recip,
     /// `ln(1 + e^x)`, without overflow.
     Softplus,
-    /// 1 where `x > 0`, else 0; no derivative.
+    /// 1 where `x > 0`, else 0; its derivative is 0.
     Step,
 }
 
@@ -97,7 +97,31 @@ pub enum Op {
     SumTo(NodeId),
     /// The same elements in another shape.
     Reshape(NodeId),
-    /// `a b` of two matrices, each read transposed where its flag says so.
+    /// One of two values of the node's shape: `then` where `when` is above 0, else `otherwise`, bit by bit.
+    Select {
+        /// `[]`.
+        when: NodeId,
+        /// The value where `when` is above 0.
+        then: NodeId,
+        /// The value elsewhere.
+        otherwise: NodeId,
+    },
+    /// `a` and `b` side by side along the last axis; all other axes agree.
+    Concat {
+        /// `[..., A]`.
+        a: NodeId,
+        /// `[..., B]`.
+        b: NodeId,
+    },
+    /// Columns of the last axis from `from` on, as many as the node's shape has.
+    Slice {
+        /// `[..., W]`.
+        x: NodeId,
+        /// The first column.
+        from: usize,
+    },
+    /// `a b` of two matrices, each read transposed where its flag says so. A side with three axes is N matrices; the other side
+    /// then is N matrices, too, or one that serves all N.
     MatMul {
         /// Left operand.
         a: NodeId,
@@ -108,13 +132,14 @@ pub enum Op {
         /// Read `b` transposed.
         tb: bool,
     },
-    /// `activation(x weight^T + bias)`; x `[B, I]`, weight `[O, I]`, bias `[O]`.
+    /// `activation(x weight^T + bias)`; x `[B, I]`, weight `[O, I]`, bias `[O]`. An ensemble of N layers has weight `[N, O, I]`, bias
+    /// `[N, O]`, gives `[N, B, O]`, and takes x `[B, I]` for all of them or `[N, B, I]`.
     Linear {
-        /// `[B, I]`.
+        /// `[B, I]` or `[N, B, I]`.
         x: NodeId,
-        /// `[O, I]`.
+        /// `[O, I]` or `[N, O, I]`.
         weight: NodeId,
-        /// `[O]`.
+        /// `[O]` or `[N, O]`.
         bias: NodeId,
         /// What follows.
         activation: Activation,
@@ -280,8 +305,10 @@ impl Op {
             | ArgMaxLast(x)
             | LogSumExp(x)
             | LogSoftmax(x)
+            | Slice { x, .. }
             | StopGradient(x) => [Some(x), None, None, None, None],
             Binary(_, a, b)
+            | Concat { a, b }
             | MatMul { a, b, .. }
             | ActivationGrad { y: a, g: b, .. }
             | Conv2dGradInput { g: a, weight: b, .. }
@@ -297,6 +324,7 @@ impl Op {
             Linear { x, weight, bias, .. } | Conv2d { x, weight, bias, .. } => {
                 [Some(x), Some(weight), Some(bias), None, None]
             }
+            Select { when, then, otherwise } => [Some(when), Some(then), Some(otherwise), None, None],
             Polyak { target, p, tau } => [Some(target), Some(p), Some(tau), None, None],
             AdamStep { p, m, v, t, lr, .. } => [Some(p), Some(m), Some(v), Some(t), Some(lr)],
         };
@@ -318,8 +346,10 @@ impl Op {
             | ArgMaxLast(x)
             | LogSumExp(x)
             | LogSoftmax(x)
+            | Slice { x, .. }
             | StopGradient(x) => r(x),
             Binary(_, a, b)
+            | Concat { a, b }
             | MatMul { a, b, .. }
             | ActivationGrad { y: a, g: b, .. }
             | Conv2dGradInput { g: a, weight: b, .. }
@@ -335,6 +365,7 @@ impl Op {
             Linear { x, weight, bias, .. } | Conv2d { x, weight, bias, .. } => {
                 [x, weight, bias].into_iter().for_each(r)
             }
+            Select { when, then, otherwise } => [when, then, otherwise].into_iter().for_each(r),
             Polyak { target, p, tau } => [target, p, tau].into_iter().for_each(r),
             AdamStep { p, m, v, t, lr, .. } => [p, m, v, t, lr].into_iter().for_each(r),
         }

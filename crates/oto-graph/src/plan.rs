@@ -19,6 +19,9 @@ pub struct Plan {
     pub program: Program,
     /// In the order in which they run.
     pub kernels: Vec<Kernel>,
+    /// By kernel: a number `[]` of the caller's that says whether anybody wants what it computes. It need not run where the number
+    /// is 0: all of its readers are [`Op::Select`]s that take something else then, or kernels with the same condition.
+    pub conditions: Vec<Option<NodeId>>,
     /// Pieces of memory.
     pub slots: Vec<Slot>,
     /// Where each node's value lies; nowhere for constants and for what is joined into a kernel without being stored.
@@ -57,13 +60,19 @@ pub struct Map {
     pub body: Vec<NodeId>,
 }
 
-/// `out = epilogue(a b)`, `[m, n]`.
+/// `out = epilogue(a b)`, `[m, n]`; or `count` such products, every value but a side that serves all with an axis of them in front.
 #[derive(Clone, Debug)]
 pub struct Matmul {
+    /// How many products.
+    pub count: usize,
     /// Left side, `[m, k]`, stored `[k, m]` where `ta` says so.
     pub a: NodeId,
     /// Right side, `[k, n]`, stored `[n, k]` where `tb` says so.
     pub b: NodeId,
+    /// Whether one `a` serves all products.
+    pub one_a: bool,
+    /// Whether one `b` serves all products.
+    pub one_b: bool,
     /// Whether `a` is read transposed.
     pub ta: bool,
     /// Whether `b` is read transposed.
@@ -98,8 +107,10 @@ pub struct Optimise {
     pub v: usize,
     /// Slot of the gradients.
     pub g: usize,
-    /// Slot of the slow copies and the share of the parameters they take over.
-    pub target: Option<(usize, NodeId)>,
+    /// Parameters and moments stay as they are where this number of the caller's is 0.
+    pub due: Option<NodeId>,
+    /// The slow copies.
+    pub target: Option<Slow>,
     /// Steps with this one.
     pub t: NodeId,
     /// Learning rate.
@@ -110,6 +121,17 @@ pub struct Optimise {
     pub beta2: f64,
     /// Keeps the division finite.
     pub epsilon: f64,
+}
+
+/// Slow copies that follow the parameters of an [`Optimise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Their slot.
+    pub slot: usize,
+    /// The share of the parameters they take over.
+    pub tau: NodeId,
+    /// They stay as they are where this number of the caller's is 0.
+    pub due: Option<NodeId>,
 }
 
 /// Who uses a slot, and how long.
@@ -170,8 +192,9 @@ impl Plan {
         planner.sink();
         planner.order();
         planner.finish_optimiser();
+        let conditions = planner.conditions();
         let Planner { kernels, kernel_of, optimised, .. } = planner;
-        Layout::new(&program, &kernels, &kernel_of, &optimised).plan(kernels, kernel_of)
+        Layout::new(&program, &kernels, &kernel_of, &optimised).plan(kernels, conditions, kernel_of)
     }
 
     /// The operation and shape of a node.
@@ -211,7 +234,7 @@ impl Plan {
     pub fn cost(&self, k: usize) -> Cost {
         let bytes = 4 * (self.reads(k).iter().chain(&self.writes(k)).map(|n| self.len(*n)).sum::<usize>());
         let flop = match &self.kernels[k] {
-            Kernel::Matmul(p) => 2 * p.m * p.n * p.k,
+            Kernel::Matmul(p) => 2 * p.count * p.m * p.n * p.k,
             Kernel::Map(map) => map.scalars.iter().chain(&map.body).map(|n| self.flop(*n)).sum(),
             Kernel::Conv(n) | Kernel::Reduce(n) => self.flop(*n),
             Kernel::Optimise(o) => {
@@ -293,6 +316,9 @@ impl fmt::Display for Plan {
                 Kernel::Matmul(p) => {
                     let mark = |t| if t { "'" } else { "" };
                     write!(f, "matmul %{}{} %{}{}", p.a.0, mark(p.ta), p.b.0, mark(p.tb))?;
+                    if p.count > 1 {
+                        write!(f, " {} of", p.count)?;
+                    }
                     write!(f, " [{}x{}x{}]", p.m, p.k, p.n)?;
                     p.bias.map_or(Ok(()), |b| write!(f, " + %{}", b.0))?;
                     if p.activation != Activation::Identity {
@@ -322,6 +348,9 @@ impl fmt::Display for Plan {
                     let slow = if o.target.is_some() { " and the slow copy" } else { "" };
                     write!(f, "adam over {} numbers{slow}", self.slots[o.p].len)?;
                 }
+            }
+            if let Some(condition) = self.conditions[k] {
+                write!(f, " where %{}", condition.0)?;
             }
             writeln!(f)?;
         }
@@ -415,6 +444,74 @@ struct Member {
     target: Option<InputId>,
 }
 
+/// A new value of a state, and the number that decides whether it is taken over.
+struct New {
+    node: usize,
+    due: Option<NodeId>,
+}
+
+/// A slow copy and how it follows.
+struct SlowCopy {
+    input: InputId,
+    tau: NodeId,
+    due: Option<NodeId>,
+}
+
+/// When a value is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Never,
+    /// Where this number of the caller's is above 0.
+    When(NodeId),
+    Always,
+}
+
+impl Wanted {
+    fn or(self, other: Wanted) -> Wanted {
+        match (self, other) {
+            (Wanted::Never, w) | (w, Wanted::Never) => w,
+            (a, b) if a == b => a,
+            _ => Wanted::Always,
+        }
+    }
+}
+
+/// Whether node `n` is a single number that the caller gives for every run.
+fn is_given(program: &Program, n: NodeId) -> bool {
+    let Op::Input(i) = program.nodes[n.0].op else { return false };
+    program.inputs[i].role == Role::Data && program.nodes[n.0].shape.is_empty()
+}
+
+/// When each node's value is wanted: what is only ever chosen under a condition need not be computed without it. Single numbers
+/// made of single numbers cost nothing and are always there.
+fn wanted(program: &Program) -> Vec<Wanted> {
+    let mut wanted = vec![Wanted::Never; program.nodes.len()];
+    let kept = program.updates.iter().map(|u| u.1).chain(program.outputs.iter().map(|o| o.1));
+    kept.for_each(|n| wanted[n.0] = Wanted::Always);
+    for (i, node) in program.nodes.iter().enumerate().rev() {
+        let own = wanted[i];
+        for o in node.op.operands() {
+            let here = match node.op {
+                Op::Select { when, then, otherwise }
+                    if o == then && o != otherwise && is_given(program, when) =>
+                {
+                    Wanted::When(when)
+                }
+                _ => own,
+            };
+            wanted[o.0] = wanted[o.0].or(here);
+        }
+    }
+    for (i, node) in program.nodes.iter().enumerate() {
+        let cheap = |o: NodeId| program.nodes[o.0].shape.is_empty() && wanted[o.0] == Wanted::Always;
+        let given = matches!(node.op, Op::Input(_) | Op::Constant(_));
+        if given || node.shape.is_empty() && node.op.operands().all(cheap) {
+            wanted[i] = Wanted::Always;
+        }
+    }
+    wanted
+}
+
 /// Decides which kernel computes what.
 struct Planner<'p> {
     program: &'p Program,
@@ -427,6 +524,8 @@ struct Planner<'p> {
     kernel_of: Vec<Option<usize>>,
     /// By node: it is joined to the matrix product of this node.
     joined: Vec<Option<usize>>,
+    /// By node: when its value is wanted.
+    wanted: Vec<Wanted>,
     /// Nodes that belong to the optimiser.
     claimed: Vec<bool>,
     optimised: Vec<Group>,
@@ -453,6 +552,7 @@ impl<'p> Planner<'p> {
             kernels: Vec::new(),
             kernel_of: vec![None; count],
             joined: vec![None; count],
+            wanted: wanted(program),
             claimed: vec![false; count],
             optimised: Vec::new(),
         }
@@ -510,33 +610,53 @@ impl<'p> Planner<'p> {
         else {
             return None;
         };
+        let (new_p, new_m, new_v) =
+            (self.replaced_by(step, p), self.replaced_by(m.0, *old_m), self.replaced_by(v.0, *old_v));
         let (param, first, second) = (self.state(p)?, self.state(*old_m)?, self.state(*old_v)?);
-        let own = self.updated(step) == Some(param)
-            && self.updated(m.0) == Some(first)
-            && self.updated(v.0) == Some(second)
+        let own = self.updated(new_p.node) == Some(param)
+            && self.updated(new_m.node) == Some(first)
+            && self.updated(new_v.node) == Some(second)
+            && (new_p.due, new_p.due) == (new_m.due, new_v.due)
             && (beta1, beta2) == (*b1, *b2);
-        let slow = self.users[step].iter().find_map(|u| match *self.op(*u) {
-            Op::Polyak { target, p, tau } if p.0 == step => {
-                let input = self.state(target).filter(|i| self.updated(*u) == Some(*i))?;
-                self.users[*u].is_empty().then_some((*u, input, tau))
+        let slow = self.users[new_p.node].iter().find_map(|u| self.slow(*u, new_p.node));
+        let mut nodes = vec![step, m.0, v.0];
+        nodes.extend([&new_p, &new_m, &new_v].into_iter().filter(|n| n.due.is_some()).map(|n| n.node));
+        nodes.extend(slow.iter().flat_map(|(_, nodes)| nodes));
+        // Every reader of what is replaced is replaced, too.
+        let inside = |n: &usize| self.users[*n].iter().all(|u| nodes.contains(u));
+        let alone = nodes.iter().all(|n| inside(n) && !self.is_output(*n));
+        // A gradient gets its place in the optimiser's memory, so it must be computed, and read by nobody else.
+        let View { root: owner, slice, .. } = self.views[g.0];
+        let computed = !slice && !matches!(self.op(owner.0), Op::Input(_) | Op::Constant(_));
+        let computed = computed && self.readers[owner.0].iter().all(|(r, _)| *r == m.0 || *r == v.0);
+        if !own || !alone || g != g2 || !computed {
+            return None;
+        }
+        let target = slow.as_ref().map(|(slow, _)| slow.input);
+        let member = Member { p: param, m: first, v: second, g: owner, target };
+        let target = slow.map(|(slow, _)| Slow { slot: 0, tau: slow.tau, due: slow.due });
+        let due = new_p.due;
+        Some((member, Optimise { p: 0, m: 0, v: 0, g: 0, due, target, t, lr, beta1, beta2, epsilon }, nodes))
+    }
+
+    /// What becomes of `old` where node `n` is computed for it: `n`, or a choice between both.
+    fn replaced_by(&self, n: usize, old: NodeId) -> New {
+        let chosen = self.users[n].iter().find_map(|u| match *self.op(*u) {
+            Op::Select { when, then, otherwise } if then.0 == n && otherwise == old => {
+                is_given(self.program, when).then_some(New { node: *u, due: Some(when) })
             }
             _ => None,
         });
-        let used_elsewhere = self.users[m.0].len() > 1
-            || self.users[v.0].len() > 1
-            || self.users[step].len() > usize::from(slow.is_some())
-            || [step, m.0, v.0].into_iter().chain(slow.map(|s| s.0)).any(|n| self.is_output(n));
-        // A gradient gets its place in the optimiser's memory, so it must be computed, be nobody's view and read by nobody else.
-        let gradient = self.views[g.0];
-        let computed = gradient.root == *g && !matches!(self.op(g.0), Op::Input(_) | Op::Constant(_));
-        let computed = computed && self.readers[g.0].iter().all(|(r, _)| *r == m.0 || *r == v.0);
-        if !own || used_elsewhere || g != g2 || !computed {
-            return None;
-        }
-        let member = Member { p: param, m: first, v: second, g: *g, target: slow.map(|s| s.1) };
-        let target = slow.map(|s| (0, s.2));
-        let kernel = Optimise { p: 0, m: 0, v: 0, g: 0, target, t, lr, beta1, beta2, epsilon };
-        Some((member, kernel, [step, m.0, v.0].into_iter().chain(slow.map(|s| s.0)).collect()))
+        chosen.unwrap_or(New { node: n, due: None })
+    }
+
+    /// The slow copy that node `n` moves towards the new value `p` of its parameter, and the nodes that this takes.
+    fn slow(&self, n: usize, p: usize) -> Option<(SlowCopy, Vec<usize>)> {
+        let Op::Polyak { target, p: towards, tau } = *self.op(n) else { return None };
+        let new = self.replaced_by(n, target);
+        let input = self.state(target).filter(|i| self.updated(new.node) == Some(*i))?;
+        let nodes = if new.due.is_some() { vec![n, new.node] } else { vec![n] };
+        (towards.0 == p).then_some((SlowCopy { input, tau, due: new.due }, nodes))
     }
 
     /// Finds what a matrix product can do on the way.
@@ -551,12 +671,18 @@ impl<'p> Planner<'p> {
             {
                 self.joined[n] = Some(user);
             }
-            if ta {
-                let columns = self.shape(a.0)[1];
+            let several = self.shape(n).len() == 3;
+            if ta && several == (self.shape(a.0).len() == 3) {
+                let summed = match *self.shape(a.0) {
+                    [count, _, columns] => vec![count, 1, columns],
+                    [_, columns] => vec![columns],
+                    _ => unreachable!("a matrix or several"),
+                };
                 let sums = self.users[a.0].iter().copied().find(|u| {
                     matches!(self.op(*u), Op::SumTo(_))
-                        && self.shape(*u) == [columns]
+                        && self.shape(*u) == summed
                         && self.joined[*u].is_none()
+                        && self.wanted[*u] == self.wanted[n]
                 });
                 sums.into_iter().for_each(|s| self.joined[s] = Some(n));
             }
@@ -623,10 +749,19 @@ impl<'p> Planner<'p> {
             Op::ActivationGrad { y, activation, .. } => Some((activation, y)),
             _ => None,
         };
-        let (m, n, k) = (self.shape(out)[0], self.shape(out)[1], self.shape(a.0)[usize::from(!ta)]);
+        let (left, right, shape) = (self.shape(a.0), self.shape(b.0), self.shape(out));
+        let (count, [m, n]) = match *shape {
+            [count, m, n] => (count, [m, n]),
+            [m, n] => (1, [m, n]),
+            _ => unreachable!("a matrix or several"),
+        };
+        let k = left[left.len() - 1 - usize::from(ta)];
+        let (one_a, one_b) = (left.len() == 2, right.len() == 2);
         let out = NodeId(out);
-        let kernel = Matmul { a, b, ta, tb, m, n, k, bias, activation, derivative, sums: None, out };
-        self.push(out.0, Kernel::Matmul(kernel));
+        let (sums, kernel) = (None, out.0);
+        let product =
+            Matmul { count, a, b, one_a, one_b, ta, tb, m, n, k, bias, activation, derivative, sums, out };
+        self.push(kernel, Kernel::Matmul(product));
     }
 
     /// Whether a sum needs more than one row at a time.
@@ -652,6 +787,7 @@ impl<'p> Planner<'p> {
             Op::MaxLast(_) | Op::ArgMaxLast(_) | Op::LogSumExp(_) => from.len() > 1,
             Op::Rows { index, .. } => index.0 == o,
             Op::AddRows { .. } => false,
+            Op::Select { when, .. } => when.0 != o,
             _ => true,
         }
     }
@@ -671,9 +807,16 @@ impl<'p> Planner<'p> {
         self.op(n).operands().map(after).max().unwrap_or(0)
     }
 
+    /// When a map's values are wanted.
+    fn wants(&self, k: usize) -> Wanted {
+        let Kernel::Map(map) = &self.kernels[k] else { return Wanted::Always };
+        let members = map.scalars.iter().chain(&map.body);
+        members.map(|n| self.wanted[n.0]).fold(Wanted::Never, Wanted::or)
+    }
+
     fn scalar(&mut self, n: usize) {
         let from = self.earliest(n, None);
-        let fits = |k: &usize| matches!(self.kernels[*k], Kernel::Map(_));
+        let fits = |k: &usize| matches!(self.kernels[*k], Kernel::Map(_)) && self.wants(*k) == self.wanted[n];
         let k = (from..self.kernels.len()).find(fits);
         match k {
             Some(k) => {
@@ -688,8 +831,9 @@ impl<'p> Planner<'p> {
     fn row(&mut self, n: usize) {
         let rows = self.rows(n);
         let from = self.earliest(n, Some(rows));
-        let fits =
+        let open =
             |k: &usize| matches!(&self.kernels[*k], Kernel::Map(m) if m.rows == rows || m.body.is_empty());
+        let fits = |k: &usize| open(k) && self.wants(*k) == self.wanted[n];
         let k = (from..self.kernels.len()).find(fits);
         match k {
             Some(k) => {
@@ -723,7 +867,8 @@ impl<'p> Planner<'p> {
             let same_row = |(r, o): &(usize, NodeId)| {
                 next.body.contains(&NodeId(*r)) && !self.views[o.0].slice && self.same_row(*r, o.0)
             };
-            if next.rows != map.rows || !there.clone().all(same_row) {
+            let same = self.wants(k) == self.wants(to);
+            if next.rows != map.rows || !same || !there.clone().all(same_row) {
                 continue;
             }
             if let Kernel::Map(map) = &mut self.kernels[k] {
@@ -758,6 +903,23 @@ impl<'p> Planner<'p> {
         }
     }
 
+    /// By kernel: the number of the caller's without which it need not run.
+    fn conditions(&self) -> Vec<Option<NodeId>> {
+        let mut wanted = vec![Wanted::Never; self.kernels.len()];
+        for (n, k) in self.kernel_of.iter().enumerate() {
+            if let Some(k) = k {
+                wanted[*k] = wanted[*k].or(self.wanted[n]);
+            }
+        }
+        let of = |(kernel, wanted): (&Kernel, Wanted)| match (kernel, wanted) {
+            // It decides by itself.
+            (Kernel::Optimise(_), _) => None,
+            (_, Wanted::When(n)) => Some(n),
+            _ => None,
+        };
+        self.kernels.iter().zip(wanted).map(of).collect()
+    }
+
     fn finish_optimiser(&mut self) {
         for group in &self.optimised {
             for (i, claimed) in self.claimed.iter().enumerate() {
@@ -770,15 +932,20 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// Whether the claimed node `i` updates this parameter.
+    /// Whether the claimed node `i` updates this parameter, or is what such a node may choose.
     fn belongs(&self, i: usize, member: &Member) -> bool {
         let updates = |input: InputId| self.program.updates.contains(&(input, NodeId(i)));
-        updates(member.p) || updates(member.m) || updates(member.v) || member.target.is_some_and(updates)
+        let own =
+            updates(member.p) || updates(member.m) || updates(member.v) || member.target.is_some_and(updates);
+        own || self.users[i].iter().any(|u| {
+            let chosen = matches!(*self.op(*u), Op::Select { then, .. } if then.0 == i);
+            chosen && self.claimed[*u] && self.belongs(*u, member)
+        })
     }
 }
 
 fn same_step(a: &Optimise, b: &Optimise) -> bool {
-    (a.t, a.lr, a.target.map(|t| t.1)) == (b.t, b.lr, b.target.map(|t| t.1))
+    (a.t, a.lr, a.due, a.target) == (b.t, b.lr, b.due, b.target)
         && (a.beta1, a.beta2, a.epsilon) == (b.beta1, b.beta2, b.epsilon)
 }
 
@@ -835,11 +1002,11 @@ impl<'p> Layout<'p> {
         let len = group.members.iter().map(|m| aligned(self.program.inputs[m.p.0].len())).sum();
         let [p, m, v] = [(); 3].map(|()| self.slot(Storage::State, len));
         let g = self.slot(Storage::Work, len);
-        let target = group.kernel.target.map(|(_, tau)| (self.slot(Storage::State, len), tau));
+        let target = group.kernel.target.map(|slow| Slow { slot: self.slot(Storage::State, len), ..slow });
         let mut offset = 0;
         for member in &group.members {
             let state = [(member.p, p), (member.m, m), (member.v, v)].into_iter();
-            for (input, slot) in state.chain(member.target.zip(target.map(|t| t.0))) {
+            for (input, slot) in state.chain(member.target.zip(target.map(|t| t.slot))) {
                 self.inputs[input.0] = Some(Place { slot, offset });
             }
             self.places[member.g.0] = Some(Place { slot: g, offset });
@@ -950,7 +1117,12 @@ impl<'p> Layout<'p> {
         }
     }
 
-    fn plan(mut self, mut kernels: Vec<Kernel>, mut kernel_of: Vec<Option<usize>>) -> Plan {
+    fn plan(
+        mut self,
+        mut kernels: Vec<Kernel>,
+        conditions: Vec<Option<NodeId>>,
+        mut kernel_of: Vec<Option<usize>>,
+    ) -> Plan {
         let program = self.program;
         let mut groups = std::mem::take(&mut self.groups).into_iter();
         for kernel in kernels.iter_mut() {
@@ -970,6 +1142,7 @@ impl<'p> Layout<'p> {
             places: self.places,
             inputs: self.inputs.into_iter().map(|p| p.expect("every input has a place")).collect(),
             kernels,
+            conditions,
             program: program.clone(),
             kernel_of,
         }

@@ -74,6 +74,12 @@ impl Rewriter {
                 _ => self.intern(op, shape),
             },
             Op::Binary(f, a, b) => self.binary(f, a, b, shape),
+            Op::Select { when, then, otherwise } => match self.constant(when) {
+                Some(v) if v > 0.0 => then,
+                Some(_) => otherwise,
+                None if then == otherwise => then,
+                None => self.intern(op, shape),
+            },
             _ => self.intern(op, shape),
         }
     }

@@ -37,6 +37,16 @@ impl Trace {
         self.input(name.into(), shape, Role::Data)
     }
 
+    /// The caller's input of this name: recorded at the first call, the same at every later one.
+    pub fn shared_data(&self, name: &str, shape: &[usize]) -> Tensor<'_> {
+        let known = self.inputs.borrow().iter().position(|i| i.name == name);
+        let Some(known) = known else { return self.data(name, shape) };
+        let input = self.inputs.borrow()[known].clone();
+        assert_eq!((input.role, &input.shape[..]), (Role::Data, shape), "two inputs named {name}");
+        let node = self.nodes.borrow().iter().position(|n| n.op == Op::Input(known));
+        self.at(NodeId(node.expect("every input has a node")))
+    }
+
     fn input(&self, name: String, shape: &[usize], role: Role) -> Tensor<'_> {
         let mut inputs = self.inputs.borrow_mut();
         assert!(inputs.iter().all(|i| i.name != name), "two inputs named {name}");
@@ -103,7 +113,7 @@ impl<'t> Tensor<'t> {
         self.trace.nodes.borrow()[self.id.0].shape[axis]
     }
 
-    fn last(self) -> usize {
+    pub(crate) fn last(self) -> usize {
         *self.shape().last().expect("an operation along the last axis needs one")
     }
 
@@ -202,6 +212,60 @@ impl<'t> Tensor<'t> {
         self.trace.push(Op::SumTo(self.id), shape.to_vec())
     }
 
+    /// This value where `when` `[]` is above 0, else `otherwise`, bit by bit; both of one shape.
+    pub fn select(self, when: Self, otherwise: Self) -> Self {
+        let (shape, other) = (self.shape(), otherwise.shape());
+        assert!(when.shape().is_empty() && shape == other, "a choice between {shape:?} and {other:?}");
+        let op = Op::Select { when: when.id, then: self.id, otherwise: otherwise.id };
+        self.trace.push(op, shape)
+    }
+
+    /// This and `other` side by side along the last axis: `[..., A]` and `[..., B]` give `[..., A + B]`.
+    pub fn concat(self, other: Self) -> Self {
+        let (a, b) = (self.shape(), other.shape());
+        let agree = a.len() == b.len() && !a.is_empty() && a[..a.len() - 1] == b[..b.len() - 1];
+        assert!(agree, "{a:?} beside {b:?}");
+        let width = a[a.len() - 1] + b[b.len() - 1];
+        if a.len() == 1 {
+            return self.reshape(&[1, a[0]]).concat(other.reshape(&[1, b[0]])).reshape(&[width]);
+        }
+        let shape = [&a[..a.len() - 1], &[width]].concat();
+        self.trace.push(Op::Concat { a: self.id, b: other.id }, shape)
+    }
+
+    /// `count` columns of the last axis from `from` on: `[..., W]` gives `[..., count]`.
+    pub fn slice_last(self, from: usize, count: usize) -> Self {
+        let x = self.shape();
+        let width = self.last();
+        assert!(count > 0 && from + count <= width, "columns {from} to {} of {x:?}", from + count);
+        if count == width {
+            return self;
+        }
+        if x.len() == 1 {
+            return self.reshape(&[1, width]).slice_last(from, count).reshape(&[count]);
+        }
+        let shape = [&x[..x.len() - 1], &[count]].concat();
+        self.trace.push(Op::Slice { x: self.id, from }, shape)
+    }
+
+    /// Part `i` along the first axis, which goes away: member i of an ensemble's `[N, ...]`.
+    pub fn member(self, i: usize) -> Self {
+        let shape = self.shape();
+        assert!(!shape.is_empty() && i < shape[0], "part {i} of {shape:?}");
+        self.rows(self.trace.constant(i as f64, &[1])).reshape(&shape[1..])
+    }
+
+    /// Each row of the last axis brought to mean 0 and variance 1 (Ba et al. 2016): `(x - mean) / sqrt(variance + epsilon)`, the
+    /// variance over all of the row's numbers.
+    pub fn layer_norm(self, epsilon: f64) -> Self {
+        let shape = self.shape();
+        let last = self.last();
+        let column = [&shape[..shape.len() - 1], &[1]].concat();
+        let mean = |x: Self| x.sum_to(&column).affine(1.0 / last as f64, 0.0);
+        let centred = self - mean(self);
+        centred * (mean(centred.square()) + epsilon).sqrt().recip()
+    }
+
     /// Sum of everything, `[]`.
     pub fn sum(self) -> Self {
         self.sum_to(&[])
@@ -238,22 +302,42 @@ impl<'t> Tensor<'t> {
         self.trace.push(Op::Reshape(self.id), shape.to_vec())
     }
 
-    /// Matrix product, each side read transposed where its flag says so.
+    /// Matrix product, each side read transposed where its flag says so: `[M, K]` and `[K, N]` give `[M, N]`. A side `[E, ., .]` is E
+    /// matrices and gives `[E, M, N]`; the other side is E matrices, too, or one that serves all.
     pub fn matmul(self, other: Self, ta: bool, tb: bool) -> Self {
         let (a, b) = (self.shape(), other.shape());
-        assert!(a.len() == 2 && b.len() == 2, "matmul of {a:?} and {b:?}");
-        let (m, k) = if ta { (a[1], a[0]) } else { (a[0], a[1]) };
-        let (k2, n) = if tb { (b[1], b[0]) } else { (b[0], b[1]) };
+        let fits = |s: &[usize]| s.len() == 2 || s.len() == 3;
+        assert!(fits(&a) && fits(&b), "matmul of {a:?} and {b:?}");
+        let sides = |s: &[usize], turned: bool| match s[s.len() - 2..] {
+            [rows, columns] if turned => (columns, rows),
+            [rows, columns] => (rows, columns),
+            _ => unreachable!("two axes"),
+        };
+        let ((m, k), (k2, n)) = (sides(&a, ta), sides(&b, tb));
         assert_eq!(k, k2, "matmul of {a:?} and {b:?} (transposed: {ta}, {tb})");
-        self.trace.push(Op::MatMul { a: self.id, b: other.id, ta, tb }, vec![m, n])
+        assert!(a.len() != b.len() || a.len() == 2 || a[0] == b[0], "matmul of {a:?} and {b:?}");
+        let count = [&a, &b].into_iter().find(|s| s.len() == 3).map(|s| s[0]);
+        let shape = count.into_iter().chain([m, n]).collect();
+        self.trace.push(Op::MatMul { a: self.id, b: other.id, ta, tb }, shape)
     }
 
-    /// `activation(self weight^T + bias)`: self `[B, I]`, weight `[O, I]`, bias `[O]`.
+    /// `activation(self weight^T + bias)`: self `[B, I]`, weight `[O, I]`, bias `[O]` give `[B, O]`. An ensemble of N layers has weight
+    /// `[N, O, I]` and bias `[N, O]`, takes `[B, I]` for all of them or `[N, B, I]`, and gives `[N, B, O]`.
     pub fn linear(self, weight: Self, bias: Self, activation: Activation) -> Self {
         let (x, w, b) = (self.shape(), weight.shape(), bias.shape());
-        assert!(x.len() == 2 && w.len() == 2 && x[1] == w[1] && b == [w[0]], "linear of {x:?}, {w:?}, {b:?}");
+        let (fits, shape) = match (&x[..], &w[..]) {
+            ([rows, inputs], [outputs, i]) => (inputs == i && b == [*outputs], vec![*rows, *outputs]),
+            ([rows, inputs], [n, outputs, i]) => {
+                (inputs == i && b == [*n, *outputs], vec![*n, *rows, *outputs])
+            }
+            ([m, rows, inputs], [n, outputs, i]) => {
+                (m == n && inputs == i && b == [*n, *outputs], vec![*n, *rows, *outputs])
+            }
+            _ => (false, Vec::new()),
+        };
+        assert!(fits, "linear of {x:?}, {w:?}, {b:?}");
         let op = Op::Linear { x: self.id, weight: weight.id, bias: bias.id, activation };
-        self.trace.push(op, vec![x[0], w[0]])
+        self.trace.push(op, shape)
     }
 
     /// `activation(conv(self, weight) + bias)`: self `[B, C, H, W]`, weight `[O, C, K, K]`, bias `[O]`.

@@ -1,7 +1,8 @@
-//! Twin critics and the teachers' BASE term on them: what soft actor-critic and PPO's fusion policy have in common.
+//! Critics: an ensemble of networks of one shape, their slow copies, and the teachers' BASE term on them. What soft actor-critic and
+//! PPO's fusion policy have in common.
 
 use crate::losses::{self, Aikd, Labels, actor_critic::critic};
-use crate::optimiser::{initial_layer, mlp, mlp_parameters};
+use crate::optimiser::{ensemble_parameters, initial_layer, mlp};
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace};
 
@@ -10,45 +11,59 @@ pub(crate) type Params<'t> = Vec<(String, Tensor<'t>)>;
 /// Initial values by name.
 pub(crate) type Drawn = Vec<(String, Vec<f32>)>;
 
-/// The critics' names.
-const CRITICS: [&str; 2] = ["q1.", "q2."];
+/// What the critics' parameters are called; their slow copies have `target.` in front.
+const CRITICS: &str = "critics.";
 
-/// Two critics and the slow copies that their targets come from.
-pub(crate) struct Twins<'t> {
-    pub critics: [Params<'t>; 2],
-    pub targets: [Params<'t>; 2],
+/// N critics and the slow copies that their targets come from: parameters `[N, ...]`.
+pub(crate) struct Critics<'t> {
+    pub params: Params<'t>,
+    pub targets: Params<'t>,
 }
 
-impl<'t> Twins<'t> {
-    /// Critics with a value for each of so many actions.
-    pub fn discrete(t: &'t Trace, observation: usize, hidden: &[usize], actions: usize) -> Self {
+impl<'t> Critics<'t> {
+    /// `count` critics with a value for each of so many actions.
+    pub fn discrete(
+        t: &'t Trace,
+        count: usize,
+        observation: usize,
+        hidden: &[usize],
+        actions: usize,
+    ) -> Self {
         let widths = [&[observation], hidden, &[actions]].concat();
-        Self::named(|prefix| mlp_parameters(t, prefix, &widths))
+        Self::named(|prefix| ensemble_parameters(t, prefix, count, &widths))
     }
 
-    /// Critics of observation and action: their first layer has a weight for each.
-    pub fn continuous(t: &'t Trace, observation: usize, hidden: &[usize], action: usize) -> Self {
+    /// `count` critics of observation and action: their first layer has a weight for each.
+    pub fn continuous(
+        t: &'t Trace,
+        count: usize,
+        observation: usize,
+        hidden: &[usize],
+        action: usize,
+    ) -> Self {
         let widths = [&[observation], hidden, &[1]].concat();
         Self::named(|prefix| {
-            let mut params = mlp_parameters(t, prefix, &widths);
+            let mut params = ensemble_parameters(t, prefix, count, &widths);
             let name = format!("{prefix}0.action");
-            params.push((name.clone(), t.state(name, &[hidden[0], action])));
+            params.push((name.clone(), t.state(name, &[count, hidden[0], action])));
             params
         })
     }
 
     fn named(make: impl Fn(&str) -> Params<'t>) -> Self {
-        Self { critics: CRITICS.map(&make), targets: CRITICS.map(|prefix| make(&format!("target.{prefix}"))) }
+        Self { params: make(CRITICS), targets: make(&format!("target.{CRITICS}")) }
     }
 
-    /// What either critic gets wrong, added up; and their mean Q. Each value and the target is `[B]`.
-    pub fn error(values: [Tensor<'t>; 2], target: Tensor<'t>) -> [Tensor<'t>; 2] {
-        [critic(values[0], target) + critic(values[1], target), (values[0] + values[1]).mean() * 0.5]
+    /// What all critics get wrong, added up; and their mean Q. Each critic's values and the target are `[B]`.
+    pub fn error(values: &[Tensor<'t>], target: Tensor<'t>) -> [Tensor<'t>; 2] {
+        let errors = values.iter().map(|q| critic(*q, target));
+        let error = errors.reduce(|a, b| a + b).expect("at least one critic");
+        [error, sum(values).mean() * (1.0 / values.len() as f64)]
     }
 
     /// The targets follow the critics' new values, which are among `updates`.
     pub fn follow(&self, updates: &mut Vec<(Tensor<'t>, Tensor<'t>)>, mix: Tensor<'t>) {
-        for ((_, target), (_, p)) in self.targets.iter().flatten().zip(self.critics.iter().flatten()) {
+        for ((_, target), (_, p)) in self.targets.iter().zip(&self.params) {
             let new = updates.iter().find(|(old, _)| old.id() == p.id());
             let new = new.expect("every parameter is updated").1;
             updates.push((*target, target.polyak(new, mix)));
@@ -56,22 +71,38 @@ impl<'t> Twins<'t> {
     }
 }
 
-/// Q-values `[B]` of observations `[B, O]` and actions `[B, D]`.
+/// Each critic's Q-values `[B]` of observations `[B, O]` and actions `[B, D]`.
 pub(crate) fn q_value<'t>(
     params: &[(String, Tensor<'t>)],
     observation: Tensor<'t>,
     action: Tensor<'t>,
-) -> Tensor<'t> {
+) -> Vec<Tensor<'t>> {
     let (acting, layers) = params.split_last().expect("a critic has parameters");
     let (first, rest) = layers.split_at(2);
     let seen = observation.linear(first[0].1, first[1].1, Activation::Identity);
-    let hidden = (seen + action.matmul(acting.1, false, true)).relu();
-    mlp(rest, hidden, Activation::Relu).reshape(&[observation.size(0)])
+    let acted = action.matmul(acting.1, false, true);
+    // One row for each critic and observation: rows of a whole critic's batch would not fit the cache.
+    let [n, batch, width] = seen.shape()[..] else { unreachable!("an ensemble gives three axes") };
+    let flat = |x: Tensor<'t>| x.reshape(&[n * batch, width]);
+    let hidden = (flat(seen) + flat(acted)).relu().reshape(&[n, batch, width]);
+    let q = mlp(rest, hidden, Activation::Relu).reshape(&[n, batch]);
+    (0..n).map(|i| q.member(i)).collect()
 }
 
-/// Q-values `[B, A]` of observations `[B, O]`.
-pub(crate) fn q_values<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> Tensor<'t> {
-    mlp(params, observation, Activation::Relu)
+/// Each critic's Q-values `[B, A]` of observations `[B, O]`.
+pub(crate) fn q_values<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> Vec<Tensor<'t>> {
+    let q = mlp(params, observation, Activation::Relu);
+    (0..q.size(0)).map(|i| q.member(i)).collect()
+}
+
+/// The smallest of what all critics say, place by place.
+pub(crate) fn least<'t>(values: &[Tensor<'t>]) -> Tensor<'t> {
+    values.iter().copied().reduce(Tensor::minimum).expect("at least one critic")
+}
+
+/// The sum of what all critics say, place by place.
+pub(crate) fn sum<'t>(values: &[Tensor<'t>]) -> Tensor<'t> {
+    values.iter().copied().reduce(|a, b| a + b).expect("at least one critic")
 }
 
 /// The same values, which no gradient reaches.
@@ -119,11 +150,11 @@ pub(crate) struct Draw<'t> {
 }
 
 impl<'t> Draw<'t> {
-    /// What a critic says of these actions at observations `[B, O]`, and their log density, `[B, count]`.
-    pub fn group(&self, critic: &Params<'t>, observation: Tensor<'t>) -> (Tensor<'t>, Tensor<'t>) {
+    /// What each critic says of these actions at observations `[B, O]`, and their log density, `[B, count]`.
+    pub fn groups(&self, critics: &Params<'t>, observation: Tensor<'t>) -> Vec<(Tensor<'t>, Tensor<'t>)> {
         let shape = self.log_density.shape();
-        let q = q_value(critic, repeated(observation, shape[1]), self.action);
-        (q.reshape(&shape), self.log_density)
+        let q = q_value(critics, repeated(observation, shape[1]), self.action);
+        q.into_iter().map(|q| (q.reshape(&shape), self.log_density)).collect()
     }
 }
 
@@ -136,33 +167,37 @@ pub(crate) fn uniform<'t>(t: &'t Trace, batch: usize, count: usize, width: usize
     }
 }
 
-/// OTO eq. 10 on twin critics of continuous actions.
+/// OTO eq. 10 on critics of continuous actions.
 pub(crate) struct Base<'t> {
-    critics: [Params<'t>; 2],
+    critics: Params<'t>,
     observation: Tensor<'t>,
     /// For each critic, Q of each draw's actions and their log density, `[B, M]`.
-    groups: [Vec<(Tensor<'t>, Tensor<'t>)>; 2],
+    groups: Vec<Vec<(Tensor<'t>, Tensor<'t>)>>,
 }
 
 impl<'t> Base<'t> {
     /// For observations `[B, O]` and the actions drawn for each.
-    pub fn new(critics: [Params<'t>; 2], observation: Tensor<'t>, draws: &[Draw<'t>]) -> Self {
-        let groups = [0, 1].map(|i| draws.iter().map(|draw| draw.group(&critics[i], observation)).collect());
+    pub fn new(critics: Params<'t>, observation: Tensor<'t>, draws: &[Draw<'t>]) -> Self {
+        let of_draws = draws.iter().map(|draw| draw.groups(&critics, observation)).collect::<Vec<_>>();
+        let count = critics[0].1.size(0);
+        let groups = (0..count).map(|i| of_draws.iter().map(|of| of[i]).collect()).collect();
         Self { critics, observation, groups }
     }
 
-    /// Q of each draw's actions and their log density, `[B, M]`, for either critic.
-    pub fn groups(&self) -> &[Vec<(Tensor<'t>, Tensor<'t>)>; 2] {
+    /// For each critic, what [`Draw::groups`] gives for each draw.
+    pub fn groups(&self) -> &[Vec<(Tensor<'t>, Tensor<'t>)>] {
         &self.groups
     }
 
-    /// One teacher's term, the mean over both critics, for its actions `[B, D]`.
+    /// One teacher's term, the mean over the critics, for its actions `[B, D]`.
     pub fn of(&self, labels: Labels<'t>) -> Tensor<'t> {
-        let one = |i: usize| {
-            let taught = q_value(&self.critics[i], self.observation, labels.action);
-            losses::masked_mean(losses::aikd_base_sampled(&self.groups[i], taught), labels.mask)
+        let taught = q_value(&self.critics, self.observation, labels.action);
+        let one = |(groups, q): (&Vec<_>, Tensor<'t>)| {
+            losses::masked_mean(losses::aikd_base_sampled(groups, q), labels.mask)
         };
-        (one(0) + one(1)) * 0.5
+        let count = taught.len();
+        let each = self.groups.iter().zip(taught).map(one).collect::<Vec<_>>();
+        sum(&each) * (1.0 / count as f64)
     }
 }
 
@@ -174,36 +209,54 @@ pub(crate) fn initial_mlp(rng: &mut Rng, prefix: &str, widths: &[usize], drawn: 
     }
 }
 
-/// Initial values of [`Twins::discrete`].
+/// Initial values of [`Critics::discrete`], critic after critic.
 pub(crate) fn initial_discrete(
     rng: &mut Rng,
+    count: usize,
     observation: usize,
     hidden: &[usize],
     actions: usize,
     drawn: &mut Drawn,
 ) {
     let widths = [&[observation], hidden, &[actions]].concat();
-    CRITICS.iter().for_each(|prefix| initial_mlp(rng, prefix, &widths, drawn));
+    let critic = |_| {
+        let mut values = Drawn::new();
+        initial_mlp(rng, CRITICS, &widths, &mut values);
+        values
+    };
+    drawn.extend(side_by_side((0..count).map(critic)));
 }
 
-/// Initial values of [`Twins::continuous`]: a critic's first layer is drawn for observation and action together.
+/// Initial values of [`Critics::continuous`]: a critic's first layer is drawn for observation and action together.
 pub(crate) fn initial_continuous(
     rng: &mut Rng,
+    count: usize,
     observation: usize,
     hidden: &[usize],
     action: usize,
     drawn: &mut Drawn,
 ) {
     let widths = [&[observation + action], hidden, &[1]].concat();
-    for prefix in CRITICS {
-        let first = drawn.len();
-        initial_mlp(rng, prefix, &widths, drawn);
-        let rows = drawn[first].1.chunks_exact(observation + action).map(|row| row.split_at(observation));
+    let critic = |_| {
+        let mut values = Drawn::new();
+        initial_mlp(rng, CRITICS, &widths, &mut values);
+        let rows = values[0].1.chunks_exact(observation + action).map(|row| row.split_at(observation));
         let (seen, acting): (Vec<_>, Vec<_>) = rows.unzip();
         let parts = (seen.concat(), acting.concat());
-        drawn[first].1 = parts.0;
-        drawn.push((format!("{prefix}0.action"), parts.1));
-    }
+        values[0].1 = parts.0;
+        values.push((format!("{CRITICS}0.action"), parts.1));
+        values
+    };
+    drawn.extend(side_by_side((0..count).map(critic)));
+}
+
+/// The values of several networks of one shape, each parameter's one after the other.
+fn side_by_side(networks: impl Iterator<Item = Drawn>) -> Drawn {
+    let join = |mut all: Drawn, next: Drawn| {
+        all.iter_mut().zip(next).for_each(|((_, all), (_, next))| all.extend(next));
+        all
+    };
+    networks.reduce(join).unwrap_or_default()
 }
 
 /// The initial value that an input takes: a target's is its critic's. None where nothing was drawn for it.

@@ -3,6 +3,7 @@
 
 use crate::losses::{self, Aikd, AikdWeights};
 use crate::mlp::Mlp;
+use crate::optimiser::due_period;
 use oto_env::rng::Rng;
 use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
 
@@ -99,6 +100,9 @@ pub enum LearnError {
         /// How many came.
         got: Option<usize>,
     },
+    /// A data input of the program that is neither in the batch nor among the schedule's or the algorithm's numbers.
+    #[error("the program reads \"{0}\", which neither the batch, nor the schedule, nor the algorithm gives")]
+    Input(String),
     /// A parameter that is not a finite number.
     #[error("parameter {0} holds a value that is not a finite number")]
     NotFinite(String),
@@ -164,13 +168,14 @@ pub struct Engine {
     acting: Vec<InputId>,
     /// Their newest values, where the executable runs beside this thread.
     arrived: Vec<Vec<f32>>,
+    /// The periods among the program's data inputs, in order, and whether each is due at the update being made.
+    periods: Vec<(u64, f32)>,
+    /// An update's data, in the program's order; empty in between, only its memory is kept.
+    data: Vec<&'static [f32]>,
 }
 
 /// A device is asked for all its state every so many updates.
 const SNAPSHOT_EVERY: u64 = 200;
-
-/// Data inputs of a program, at most: PPO's fusion policy has 24.
-const MAX_DATA: usize = 32;
 
 impl Engine {
     /// Compiles `program`, whose parameters with names that begin with `acting` act; its state is zeros.
@@ -181,8 +186,12 @@ impl Engine {
         if let Some(device) = executable.device() {
             device.watch(&acting);
         }
+        let periods = executable.program().data().filter_map(|(_, input)| due_period(&input.name));
+        let periods = periods.map(|period| (period, 0.0)).collect();
         Ok(Self {
             backend: backend.name().to_string(),
+            periods,
+            data: Vec::new(),
             executable,
             fallback: backend.fallback(),
             outputs: vec![Vec::new(); OUTPUTS.len()],
@@ -267,20 +276,41 @@ impl Engine {
 
     /// One update from the numbers that `find` knows for each data input's name. True if new weights can be read.
     pub fn update<'d>(&mut self, find: impl Fn(&str) -> Option<&'d [f32]>) -> Result<bool, LearnError> {
-        let mut data: [&[f32]; MAX_DATA] = [&[]; MAX_DATA];
-        let mut count = 0;
-        for (_, input) in self.program().data() {
-            data[count] = find(&input.name).unwrap_or_else(|| unreachable!("nobody knows {}", input.name));
-            count += 1;
-        }
-        match self.step(&data[..count]) {
+        match self.step_with(&find) {
             Err(LearnError::Backend(BackendError::Lost(reason))) => {
                 self.fall_back(reason)?;
-                self.step(&data[..count])?;
+                self.step_with(&find)?;
                 Ok(true)
             }
             other => other,
         }
+    }
+
+    /// Gathers the data in the program's order, then steps. Memory is kept from update to update.
+    fn step_with<'d>(&mut self, find: impl Fn(&str) -> Option<&'d [f32]>) -> Result<bool, LearnError> {
+        let next = self.updates + 1;
+        let mut periods = std::mem::take(&mut self.periods);
+        periods.iter_mut().for_each(|(period, due)| *due = f32::from(next.is_multiple_of(*period)));
+        let mut data: Vec<&[f32]> = std::mem::take(&mut self.data);
+        let mut dues = periods.iter().map(|(_, due)| std::slice::from_ref(due));
+        let missing = self.program().data().find_map(|(_, input)| {
+            let found = match due_period(&input.name) {
+                Some(_) => dues.next(),
+                None => find(&input.name),
+            };
+            let Some(found) = found else { return Some(input.name.clone()) };
+            data.push(found);
+            None
+        });
+        let done = match missing {
+            Some(name) => Err(LearnError::Input(name)),
+            None => self.step(&data),
+        };
+        // The standard library makes this from the same memory: no number is left, only room for them.
+        data.clear();
+        self.data = data.into_iter().map(|_| -> &'static [f32] { unreachable!("it was cleared") }).collect();
+        self.periods = periods;
+        done
     }
 
     fn step(&mut self, data: &[&[f32]]) -> Result<bool, LearnError> {

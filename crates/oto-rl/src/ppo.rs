@@ -13,7 +13,8 @@
 
 use crate::actions::Actions;
 use crate::critics::{
-    self, Base, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_discrete, q_value,
+    self, Base, Critics, Drawn, Params, frozen, initial, initial_continuous, initial_discrete, least,
+    q_value, q_values,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{
@@ -228,7 +229,7 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
 
     let mut params = [policy.parameters(), value].concat();
     let own = params.len();
-    params.extend(fusion.iter().flat_map(|f| f.twins.critics.concat()));
+    params.extend(fusion.iter().flat_map(|f| f.twins.params.clone()));
     let gradients = grad(loss, &params.iter().map(|(_, p)| *p).collect::<Vec<_>>());
     let (own, critics) = gradients.split_at(own);
     let gradients = [&clipped(own, config.max_grad_norm), critics].concat();
@@ -241,7 +242,7 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
 
 /// The auxiliary critics and what they bring.
 struct Fusion<'t> {
-    twins: Twins<'t>,
+    twins: Critics<'t>,
     observation: Tensor<'t>,
     /// The policy at the buffer's states.
     policy: Distribution<'t>,
@@ -253,7 +254,7 @@ struct Fusion<'t> {
 
 /// BASE on the auxiliary critics.
 enum FusionBase<'t> {
-    Discrete([Tensor<'t>; 2]),
+    Discrete(Vec<Tensor<'t>>),
     Continuous(Base<'t>),
 }
 
@@ -262,8 +263,8 @@ impl<'t> FusionBase<'t> {
         let Labels { action, mask } = labels;
         match self {
             FusionBase::Discrete(q) => {
-                let one = |i: usize| losses::masked_mean(losses::aikd_base(q[i], action), mask);
-                (one(0) + one(1)) * 0.5
+                let one = |q: &Tensor<'t>| losses::masked_mean(losses::aikd_base(*q, action), mask);
+                critics::sum(&q.iter().map(one).collect::<Vec<_>>()) * (1.0 / q.len() as f64)
             }
             FusionBase::Continuous(base) => base.of(labels),
         }
@@ -282,50 +283,43 @@ impl<'t> Fusion<'t> {
         let (now, then) = (policy.at(observation), policy.at(next));
         let (twins, values, target, min_q, acted) = match (now, then) {
             (Distribution::Categorical(logits), Distribution::Categorical(next_logits)) => {
-                let twins = Twins::discrete(t, sizes.observation, &config.hidden, sizes.actions.outputs());
-                let least = |params: &[Params<'t>; 2], x| {
-                    critics::q_values(&params[0], x).minimum(critics::q_values(&params[1], x))
-                };
-                let future = soft_value(least(&twins.targets, next), next_logits.log_softmax(), alpha);
-                let values = [0, 1].map(|i| critics::q_values(&twins.critics[i], observation).pick(taken));
-                let fixed = [0, 1].map(|i| frozen(&twins.critics[i]));
-                let min_q = least(&fixed, observation);
+                let actions = sizes.actions.outputs();
+                let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, actions);
+                let next_q = least(&q_values(&twins.targets, next));
+                let future = soft_value(next_q, next_logits.log_softmax(), alpha);
+                let known = q_values(&twins.params, observation);
+                let values = known.iter().map(|q| q.pick(taken)).collect::<Vec<_>>();
+                let min_q = least(&q_values(&frozen(&twins.params), observation));
                 let acted = -soft_value(min_q, logits.log_softmax(), alpha).mean();
                 (twins, values, reward + discount * future, min_q, acted)
             }
             (Distribution::Gaussian(mean, log_std), Distribution::Gaussian(next_mean, _)) => {
                 let width = sizes.actions.width();
-                let twins = Twins::continuous(t, sizes.observation, &config.hidden, width);
+                let twins = Critics::continuous(t, 2, sizes.observation, &config.hidden, width);
                 let drawn = |mean: Tensor<'t>, noise: &str| {
                     let action = mean + log_std.exp() * t.data(noise, &[batch, width]);
                     (cut_off(action), gaussian_log_prob(mean, log_std, action))
                 };
-                let least = |params: &[Params<'t>; 2], x, a| {
-                    q_value(&params[0], x, a).minimum(q_value(&params[1], x, a))
-                };
                 let (action, log_prob) = drawn(next_mean, "next_noise");
-                let next_q = least(&twins.targets, next, action);
+                let next_q = least(&q_value(&twins.targets, next, action));
                 let target = soft_target(reward, discount, next_q, log_prob, alpha);
                 let taken = cut_off(taken);
-                let values = [0, 1].map(|i| q_value(&twins.critics[i], observation, taken));
+                let values = q_value(&twins.params, observation, taken);
                 let (action, log_prob) = drawn(mean, "noise");
-                let fixed = [0, 1].map(|i| frozen(&twins.critics[i]));
-                let min_q = least(&fixed, observation, action);
+                let min_q = least(&q_value(&frozen(&twins.params), observation, action));
                 (twins, values, target, min_q, sac_actor(min_q, log_prob, alpha))
             }
             _ => unreachable!("one policy gives one kind of distribution"),
         };
-        let [learnt, q] = Twins::error(values, target.stop_gradient());
+        let [learnt, q] = Critics::error(&values, target.stop_gradient());
         let loss = learnt + td3_bc_scale(min_q, config.auxiliary) * acted;
         Self { twins, observation, policy: now, loss, q }
     }
 
     fn base(&self, t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> FusionBase<'t> {
-        let critics = &self.twins.critics;
+        let critics = &self.twins.params;
         match sizes.actions {
-            Actions::Discrete(_) => {
-                FusionBase::Discrete([0, 1].map(|i| critics::q_values(&critics[i], self.observation)))
-            }
+            Actions::Discrete(_) => FusionBase::Discrete(q_values(critics, self.observation)),
             // The policy's own actions may lie outside the range that the sum is over.
             Actions::Continuous(width) => {
                 let draw = critics::uniform(t, config.batch_size, config.samples, width);
@@ -509,7 +503,7 @@ impl Learner for Ppo {
                 Actions::Discrete(_) => initial_discrete,
                 Actions::Continuous(_) => initial_continuous,
             };
-            initial(rng, sizes.observation, &config.hidden, sizes.actions.outputs(), &mut drawn);
+            initial(rng, 2, sizes.observation, &config.hidden, sizes.actions.outputs(), &mut drawn);
         }
         let log_std = self.config.initial_log_std as f32;
         drawn.push(("agent.log_std".into(), vec![log_std; sizes.actions.width()]));

@@ -4,8 +4,8 @@
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
 use crate::critics::{
-    self, Base, Draw, Drawn, Params, Twins, frozen, initial, initial_continuous, initial_mlp, q_value,
-    repeated, uniform,
+    self, Base, Critics, Draw, Drawn, Params, frozen, initial, initial_continuous, initial_mlp, least,
+    q_value, repeated, sum, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -85,24 +85,24 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let scalar = |name: &str| t.data(name, &[]);
 
     let actor = actor_parameters(t, &config.hidden, sizes);
-    let twins = Twins::continuous(t, sizes.observation, &config.hidden, width);
-    let Twins { critics, targets } = &twins;
+    let twins = Critics::continuous(t, 2, sizes.observation, &config.hidden, width);
+    let Critics { params: critics, targets } = &twins;
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
 
     let [mean, log_std] = policy(&actor, next);
     let then = squashed_gaussian(mean, log_std, actions("next_noise"));
-    let next_q = q_value(&targets[0], next, then.action).minimum(q_value(&targets[1], next, then.action));
+    let next_q = least(&q_value(targets, next, then.action));
     let target = soft_target(row("reward"), row("discount"), next_q, then.log_prob, alpha).stop_gradient();
     let taken = actions("action");
-    let values = [0, 1].map(|i| q_value(&critics[i], observation, taken));
-    let [learnt, q] = Twins::error(values, target);
+    let values = q_value(critics, observation, taken);
+    let [learnt, q] = Critics::error(&values, target);
 
     let [mean, log_std] = policy(&actor, observation);
     let now = squashed_gaussian(mean, log_std, actions("noise"));
-    let fixed = [0, 1].map(|i| q_value(&frozen(&critics[i]), observation, now.action));
-    let acted = sac_actor(fixed[0].minimum(fixed[1]), now.log_prob, alpha);
+    let fixed = q_value(&frozen(critics), observation, now.action);
+    let acted = sac_actor(least(&fixed), now.log_prob, alpha);
     let entropy = -(width as f64);
     let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
@@ -115,11 +115,10 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     });
     if let (Some(base), true) = (&base, config.cql > 0.0) {
         let then = drawn(&actor, next, "next_sample_noise", many, width);
-        let conservative = |i: usize| {
-            let groups = [&base.groups()[i][..], &[then.group(&critics[i], observation)]].concat();
-            cql_continuous(&groups, values[i])
-        };
-        task = task + (conservative(0) + conservative(1)) * config.cql;
+        let then = then.groups(critics, observation);
+        let each = base.groups().iter().zip(then).zip(&values);
+        let conservative = each.map(|((own, then), q)| cql_continuous(&[&own[..], &[then]].concat(), *q));
+        task = task + sum(&conservative.collect::<Vec<_>>()) * config.cql;
     }
     let aikd = match &base {
         Some(base) if count > 0 => {
@@ -132,7 +131,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     };
     let loss = losses::transfer(&aikd, task, weights);
 
-    let mut params = [&actor[..], &critics.concat()].concat();
+    let mut params = [&actor[..], critics].concat();
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
     twins.follow(&mut updates, scalar("target_mix"));
@@ -273,7 +272,7 @@ impl Learner for Sac {
             let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.action);
             drawn.extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
-        initial_continuous(rng, sizes.observation, hidden, sizes.action, &mut drawn);
+        initial_continuous(rng, 2, sizes.observation, hidden, sizes.action, &mut drawn);
         drawn.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

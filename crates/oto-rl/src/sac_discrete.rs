@@ -2,7 +2,9 @@
 //! teachers' term of OTO eq. 14: the program of one update, and its learner. Critics give a value for each action, so that
 //! expectations over actions are sums; teachers shape the critics, as they do QR-DQN, and the actor follows those.
 
-use crate::critics::{self, Drawn, Twins, frozen, initial, initial_discrete, initial_mlp, q_values};
+use crate::critics::{
+    self, Critics, Drawn, frozen, initial, initial_discrete, initial_mlp, least, q_values, sum,
+};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
 use crate::losses::actor_critic::{categorical_entropy, soft_value, temperature};
@@ -29,32 +31,33 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
 
     let actor = mlp_parameters(t, "actor.", &widths(config, sizes));
     let logits = |x| network(&actor, x, Activation::Relu);
-    let twins = Twins::discrete(t, sizes.observation, &config.hidden, sizes.actions);
+    let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, sizes.actions);
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
 
-    let next_q = [0, 1].map(|i| q_values(&twins.targets[i], next));
-    let future = soft_value(next_q[0].minimum(next_q[1]), logits(next).log_softmax(), alpha);
+    let next_q = least(&q_values(&twins.targets, next));
+    let future = soft_value(next_q, logits(next).log_softmax(), alpha);
     let target = (row("reward") + row("discount") * future).stop_gradient();
     let taken = row("action");
-    let known = [0, 1].map(|i| q_values(&twins.critics[i], observation));
-    let [learnt, q] = Twins::error([known[0].pick(taken), known[1].pick(taken)], target);
+    let known = q_values(&twins.params, observation);
+    let values = known.iter().map(|q| q.pick(taken)).collect::<Vec<_>>();
+    let [learnt, q] = Critics::error(&values, target);
 
-    let fixed = [0, 1].map(|i| q_values(&frozen(&twins.critics[i]), observation));
+    let fixed = least(&q_values(&frozen(&twins.params), observation));
     let now = logits(observation);
-    let acted = -soft_value(fixed[0].minimum(fixed[1]), now.log_softmax(), alpha).mean();
+    let acted = -soft_value(fixed, now.log_softmax(), alpha).mean();
     let entropy = TARGET_ENTROPY * (sizes.actions as f64).ln();
     let task = learnt + acted + temperature(log_alpha, -categorical_entropy(now), entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
-    let both = (known[0] + known[1]) * 0.5;
+    let both = sum(&known) * (1.0 / known.len() as f64);
     let aikd = critics::labelled(t, "", sizes.teachers, &[batch], |labels, perm| {
         losses::aikd(both, labels, perm, weights.delta, weights.eta)
     });
     let loss = losses::transfer(&aikd, task, weights);
 
-    let mut params = [&actor[..], &twins.critics.concat()].concat();
+    let mut params = [&actor[..], &twins.params].concat();
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
     twins.follow(&mut updates, scalar("target_mix"));
@@ -136,7 +139,7 @@ impl Learner for SacDiscrete {
         let (config, sizes) = (&self.config, self.sizes);
         let mut drawn = Drawn::new();
         initial_mlp(rng, "actor.", &widths(config, sizes), &mut drawn);
-        initial_discrete(rng, sizes.observation, &config.hidden, sizes.actions, &mut drawn);
+        initial_discrete(rng, 2, sizes.observation, &config.hidden, sizes.actions, &mut drawn);
         drawn.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

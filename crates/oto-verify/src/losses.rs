@@ -13,6 +13,7 @@ use oto_rl::losses::actor_critic::{
     GaeStep, critic, gae, ppo_clip, sac_actor, soft_target, squashed_gaussian,
 };
 use oto_rl::losses::distillation::temperature_kl;
+use oto_rl::losses::ensemble::edac_diversity;
 use oto_rl::losses::offline::{
     cal_ql, cql_continuous, cql_discrete, half_squared_error, td3_bc, td3_bc_scale,
 };
@@ -57,6 +58,8 @@ fn term(name: &str) -> Option<Record> {
         "temperature_kl" => record_temperature_kl,
         "td3bc_actor" => record_td3_bc,
         "calql" => record_cal_ql,
+        "edac_diversity" => record_edac_diversity,
+        "layer_norm_critic" => record_layer_norm_critic,
         _ => return None,
     })
 }
@@ -378,6 +381,82 @@ fn record_cal_ql(term: &mut Term<'_, '_>) -> Result<(), TermError> {
     term.expect("loss", loss)?;
     term.expect("grads.q_pi", gradient(loss, q_pi))?;
     term.expect("grads.q_data", gradient(loss, q_data))
+}
+
+/// The term alone, and in the loss of an ensemble of tanh critics, differentiated towards their weights: a gradient of a gradient.
+fn record_edac_diversity<'t>(term: &mut Term<'t, '_>) -> Result<(), TermError> {
+    let gradients = term.input("q_action_grad", "NBD")?;
+    if gradients.size(0) < 2 {
+        return Err(TermError::Failed("q_action_grad holds one critic, expected two or more".into()));
+    }
+    let loss = edac_diversity(gradients);
+    term.expect("loss", loss)?;
+    // A gradient of 0 has a diversity, but the file has no gradient of that.
+    if term.has("grads.q_action_grad") {
+        term.expect("grads.q_action_grad", gradient(loss, gradients))?;
+    }
+    let state = term.input("network.state", "CS")?;
+    let action = term.input("network.action", "CE")?;
+    let target = term.input("network.td_target", "C")?;
+    let eta = term.value("network.eta")?;
+    let names = ["W1", "b1", "W2", "b2", "W3", "b3"];
+    let axes = ["MIH", "M1H", "MHJ", "M1J", "MJ1", "M11"];
+    let mut params = Vec::new();
+    for (name, axes) in names.iter().zip(axes) {
+        params.push(term.input(&format!("network.parameters.{name}"), axes)?);
+    }
+    let layer = |x: Tensor<'t>, i: usize| x.matmul(params[2 * i], false, false) + params[2 * i + 1];
+    let (x, (n, batch)) = (state.concat(action), (params[0].size(0), state.size(0)));
+    if n < 2 || x.size(1) != params[0].size(1) {
+        return Err(TermError::Failed(
+            "network.parameters.W1 does not take two or more times state and action".into(),
+        ));
+    }
+    let hidden = layer(layer(x, 0).tanh(), 1).tanh();
+    let q = layer(hidden, 2).reshape(&[n, batch]);
+    // Each critic's own gradient: the sum of all towards an action that each has for itself.
+    let own = action.reshape(&[1, batch, action.size(1)]).broadcast(&[n, batch, action.size(1)]) + 0.0;
+    let x = state.reshape(&[1, batch, state.size(1)]).broadcast(&[n, batch, state.size(1)]).concat(own);
+    let each = layer(layer(layer(x, 0).tanh(), 1).tanh(), 2);
+    let slopes = gradient(each.sum(), own);
+    let diversity = edac_diversity(slopes);
+    let errors = (0..n).map(|i| critic(q.member(i), target)).reduce(|a, b| a + b);
+    let loss = errors.expect("two critics or more") + diversity * eta;
+    term.expect("network.q", q)?;
+    term.expect("network.q_action_grad", slopes)?;
+    term.expect("network.diversity", diversity)?;
+    term.expect("network.loss", loss)?;
+    for (name, gradient) in names.iter().zip(grad(loss, &params)) {
+        term.expect(&format!("network.grads.{name}"), gradient)?;
+    }
+    Ok(())
+}
+
+/// Two layers, each normalised before its ReLU, and a head.
+fn record_layer_norm_critic(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let x = term.input("x", "BI")?;
+    let axes = [["HI", "H", "H", "H"], ["JH", "J", "J", "J"]];
+    let mut layers = Vec::new();
+    for (i, axes) in axes.iter().enumerate() {
+        for (part, axes) in ["W", "b", "gain", "bias"].iter().zip(axes) {
+            layers.push(term.input(&format!("layers.{i}.{part}"), axes)?);
+        }
+    }
+    let head = [term.input("head.W", "OJ")?, term.input("head.b", "O")?];
+    for (key, epsilon) in [("eps_1e_6", 1e-6), ("eps_1e_5", 1e-5)] {
+        let mut hidden = x;
+        for (i, layer) in layers.chunks_exact(4).enumerate() {
+            let normalised = hidden.linear(layer[0], layer[1], Activation::Identity).layer_norm(epsilon);
+            hidden = (normalised * layer[2] + layer[3]).relu();
+            let path = format!("{key}.normalised.{i}");
+            if term.has(&path) {
+                term.expect(&path, normalised)?;
+            }
+        }
+        let q = hidden.linear(head[0], head[1], Activation::Identity);
+        term.expect(&format!("{key}.q"), q.reshape(&[q.size(0) * q.size(1)]))?;
+    }
+    Ok(())
 }
 
 /// What all four cases of a quantile student under the AIKD loss have in common.

@@ -17,6 +17,7 @@ pub(crate) enum TermError {
 pub(crate) struct Term<'t, 'j> {
     trace: &'t Trace,
     json: &'j Value,
+    /// `1` is always one long.
     axes: BTreeMap<char, usize>,
     /// The values of the program's inputs, in its order.
     pub inputs: Vec<Vec<f64>>,
@@ -34,13 +35,18 @@ pub(crate) struct Expected<'t> {
 
 impl<'t, 'j> Term<'t, 'j> {
     pub fn new(trace: &'t Trace, json: &'j Value) -> Self {
-        Self { trace, json, axes: BTreeMap::new(), inputs: Vec::new(), expected: Vec::new() }
+        Self { trace, json, axes: BTreeMap::from([('1', 1)]), inputs: Vec::new(), expected: Vec::new() }
     }
 
     /// The program of all that was recorded.
     pub fn program(&self) -> Program {
         let outputs: Vec<_> = self.expected.iter().map(|e| (e.path.as_str(), e.tensor)).collect();
         self.trace.finish(&[], &outputs)
+    }
+
+    /// Whether the file has something at `path`.
+    pub fn has(&self, path: &str) -> bool {
+        self.array(path).is_ok()
     }
 
     /// One number that is not part of the program.

@@ -67,7 +67,11 @@ fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
         (20 * 3 * 2 + 3, report.rows.len()),
         "{report}"
     );
-    for row in &report.rows {
+    // Two terms of ensembles with three cases each: EDAC's diversity, whose gradients are gradients of gradients, and critics with
+    // layer normalisation.
+    let ensembles = verify_files(&[fixture("losses_ensemble.json.gz")]);
+    assert_eq!((ensembles.rows.len(), ensembles.count(Status::Ok)), (2 * 3 * 2, 12), "{ensembles}");
+    for row in report.rows.iter().chain(&ensembles.rows) {
         let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
         assert_eq!(row.tolerance, Some(tolerance), "{row}");
     }

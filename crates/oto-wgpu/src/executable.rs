@@ -325,8 +325,12 @@ fn data_indices(plan: &Plan) -> Vec<(InputId, usize)> {
             Op::AddRows { index, .. } => (index, node.shape[0]),
             _ => continue,
         };
-        // A row of an input, for instance one teacher's actions, is still that input.
-        if let Op::Input(i) = plan.node(plan.root(index)).op {
+        // A row of an input, for instance one teacher's actions, is still that input, and so is one that is repeated.
+        let mut root = plan.root(index);
+        while let Op::Broadcast(x) = plan.node(root).op {
+            root = plan.root(x);
+        }
+        if let Op::Input(i) = plan.node(root).op {
             found.push((InputId(i), count));
         }
     }

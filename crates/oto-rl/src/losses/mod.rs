@@ -8,6 +8,7 @@
 
 pub mod actor_critic;
 pub mod distillation;
+pub mod ensemble;
 pub mod offline;
 
 use oto_graph::Tensor;

@@ -20,7 +20,7 @@ impl Cut {
     /// The largest that leaves work for `busy` threads: what a thread has loaded it uses for a whole row or column.
     fn of(p: &Matmul, busy: usize) -> Self {
         let cuts = SIDES.iter().flat_map(|rows| SIDES.map(|columns| Cut { rows: *rows, columns }));
-        let fits = cuts.filter(|c| c.rows == 1 && c.columns == 1 || c.threads(p) >= busy);
+        let fits = cuts.filter(|c| c.rows == 1 && c.columns == 1 || p.count * c.threads(p) >= busy);
         let size = |c: &Cut| (c.rows * c.columns, std::cmp::Reverse(c.rows + c.columns));
         fits.max_by_key(size).expect("single numbers always fit")
     }
@@ -39,25 +39,32 @@ impl Cut {
 }
 
 impl Writer<'_> {
-    /// A thread's rows lie together; its columns lie apart, so that neighbouring threads read neighbouring columns.
+    /// A thread's rows lie together; its columns lie apart, so that neighbouring threads read neighbouring columns. Of several
+    /// products, each has threads of its own.
     pub(super) fn matmul(&mut self, p: &Matmul) {
         let cut = Cut::of(p, self.limits.busy as usize);
         let (across, total) = (cut.across(p), cut.threads(p));
         self.begin();
-        self.line(format!("let id = wid * {}u + lid;", self.threads));
-        self.line(format!("if (id < {total}u) {{"));
-        let [a_width, b_width] = [p.a, p.b].map(|n| self.shape(n)[1]);
+        self.line(format!("let thread = wid * {}u + lid;", self.threads));
+        self.line(format!("if (thread < {}u) {{", p.count * total));
+        match p.count {
+            1 => self.line("let id = thread;"),
+            _ => self.line(format!("let part = thread / {total}u;\nlet id = thread % {total}u;")),
+        }
+        let [a_width, b_width] = [p.a, p.b].map(|n| self.shape(n)[self.shape(n).len() - 1]);
+        let each = |one: bool, len: usize| if one || p.count == 1 { None } else { Some(len / p.count) };
+        let (a_each, b_each) = (each(p.one_a, self.len(p.a)), each(p.one_b, self.len(p.b)));
         for i in 0..cut.rows {
             let row = format!("id / {across}u * {}u + {i}u", cut.rows);
             self.line(format!("let r{i} = {};", inside(&row, p.m, p.m.is_multiple_of(cut.rows))));
             let start = if p.ta { format!("r{i}") } else { format!("r{i} * {a_width}u") };
-            self.line(format!("let from_a{i} = {start};"));
+            self.line(format!("let from_a{i} = {};", in_part(a_each, &start)));
         }
         for j in 0..cut.columns {
             let column = format!("id % {across}u + {}u", j * across);
             self.line(format!("let c{j} = {};", inside(&column, p.n, (j + 1) * across <= p.n)));
             let start = if p.tb { format!("c{j} * {b_width}u") } else { format!("c{j}") };
-            self.line(format!("let from_b{j} = {start};"));
+            self.line(format!("let from_b{j} = {};", in_part(b_each, &start)));
         }
         for i in 0..cut.rows {
             (0..cut.columns).for_each(|j| self.line(format!("var s{i}_{j} = 0.0;")));
@@ -88,20 +95,22 @@ impl Writer<'_> {
                 self.store_product(p, i, j);
             }
             if let Some(sums) = p.sums {
-                let to = self.whole(sums, &format!("r{i}"));
+                let to = self.whole(sums, &in_part(each(false, self.len(sums)), &format!("r{i}")));
                 self.line(format!("if (id % {across}u == 0u) {{ {to} = sum{i}; }}"));
             }
         }
         self.line("}");
-        self.end(total.div_ceil(self.threads));
+        self.end((p.count * total).div_ceil(self.threads));
     }
 
     /// Writes what sum `i, j` becomes. A row or column beyond the last is the last once more: the same number, written twice.
     fn store_product(&mut self, p: &Matmul, i: usize, j: usize) {
-        let at = format!("r{i} * {}u + c{j}", p.n);
+        let part = |len: usize| (p.count > 1).then_some(len / p.count);
+        let at = in_part(part(self.len(p.out)), &format!("r{i} * {}u + c{j}", p.n));
         let mut value = format!("s{i}_{j}");
         if let Some(bias) = p.bias {
-            value = format!("({value} + {})", self.whole(bias, &format!("c{j}")));
+            value =
+                format!("({value} + {})", self.whole(bias, &in_part(part(self.len(bias)), &format!("c{j}"))));
         }
         value = activated(p.activation, &value);
         if let Some((activation, y)) = p.derivative {
@@ -116,24 +125,30 @@ impl Writer<'_> {
         self.begin();
         let scales = self.adam_scales("", o.t, o.lr, o.beta1, o.beta2);
         self.line(scales);
-        if let Some((_, tau)) = o.target {
-            self.line(format!("let tau = {};", self.number(tau)));
+        if let Some(slow) = o.target {
+            self.line(format!("let tau = {};", self.number(slow.tau)));
         }
+        let wanted = |w: &Self, due: Option<NodeId>| due.map(|due| format!("{} > 0.0", w.number(due)));
         let groups = self.walk(len, (len / self.limits.busy as usize).clamp(1, PARAMETERS));
         let at = |slot: usize, buffer: &str| format!("{buffer}[{}u + at]", self.bases[slot]);
         let (p, m, v, g) = (at(o.p, "state"), at(o.m, "state"), at(o.v, "state"), at(o.g, "work"));
-        let slow = o.target.map(|(slot, _)| at(slot, "state"));
+        let slow = o.target.map(|slow| (at(slow.slot, "state"), slow.due));
         let number = |v: f64| literal(v as f32);
+        self.line(format!("var p = {p};"));
+        self.line(format!("if ({}) {{", wanted(self, o.due).unwrap_or("true".into())));
         self.line(format!("let g = {g};"));
         self.line(format!("let m = {m} * {} + g * {};", number(o.beta1), number(1.0 - o.beta1)));
         self.line(format!("let v = {v} * {} + g * g * {};", number(o.beta2), number(1.0 - o.beta2)));
-        self.line(format!("let p = {p} - size * m / (sqrt(v) * scale + {});", number(o.epsilon)));
+        self.line(format!("p -= size * m / (sqrt(v) * scale + {});", number(o.epsilon)));
         self.line(format!("{m} = m;"));
         self.line(format!("{v} = v;"));
         self.line(format!("{p} = p;"));
-        if let Some(slow) = slow {
+        self.line("}");
+        if let Some((slow, due)) = slow {
+            self.line(format!("if ({}) {{", wanted(self, due).unwrap_or("true".into())));
             self.line(format!("let slow = {slow};"));
             self.line(format!("{slow} = slow + tau * (p - slow);"));
+            self.line("}");
         }
         self.line("}");
         self.end(groups);
@@ -254,6 +269,11 @@ impl Writer<'_> {
         let to = self.whole(n, "at");
         self.line(format!("{to} = {value};"));
     }
+}
+
+/// Place `start` of a thread's part, where there are several of `len` numbers.
+fn in_part(len: Option<usize>, start: &str) -> String {
+    len.map_or(start.into(), |len| format!("part * {len}u + {start}"))
 }
 
 /// `index`, or the last one below `count` where it may be beyond.

@@ -209,6 +209,7 @@ impl Writer<'_> {
         match self.op(n) {
             Op::Broadcast(_) => Some(0),
             Op::Affine { .. } | Op::Binary(..) | Op::ActivationGrad { .. } => Some(1),
+            Op::Select { .. } | Op::Concat { .. } | Op::Slice { .. } => Some(1),
             Op::Unary(Unary::Square | Unary::Abs | Unary::Relu | Unary::Step, _) => Some(1),
             Op::Unary(..) => Some(REPEATED_WORK + 1),
             Op::Pick { .. } | Op::Unpick { .. } | Op::Rows { .. } => Some(2),
@@ -277,7 +278,7 @@ impl Writer<'_> {
     fn across(&self, n: NodeId, o: NodeId) -> bool {
         match *self.op(n) {
             Op::Affine { .. } | Op::Unary(..) | Op::Binary(..) | Op::ActivationGrad { .. } => false,
-            Op::Moment { .. } | Op::AdamStep { .. } | Op::Polyak { .. } => false,
+            Op::Moment { .. } | Op::AdamStep { .. } | Op::Polyak { .. } | Op::Select { .. } => false,
             Op::QuantileHuber { theta, .. } | Op::QuantileHuberGrad { theta, .. } => o != theta,
             _ => true,
         }
@@ -390,6 +391,9 @@ impl Writer<'_> {
                 let [p, m, v] = [p, m, v].map(|o| number(self, o));
                 format!("{p} - size{tag} * {m} / (sqrt({v}) * scale{tag} + {})", literal(epsilon as f32))
             }
+            Op::Select { when, then, otherwise } => {
+                chosen(&number(self, when), &number(self, then), &number(self, otherwise))
+            }
             Op::Polyak { target, p, tau } => {
                 polyak(&number(self, target), &number(self, p), &number(self, tau))
             }
@@ -415,6 +419,7 @@ impl Writer<'_> {
             Op::AddRows { .. } => true,
             Op::AdamStep { t, lr, .. } => o == t || o == lr,
             Op::Polyak { tau, .. } => o == tau,
+            Op::Select { when, .. } => o == when,
             _ => false,
         };
         !whole && self.len(o) >= map.rows
@@ -481,6 +486,25 @@ impl Writer<'_> {
             Op::Unary(op, x) => unary(op, &self.at(r, x, i)),
             Op::Binary(op, a, b) => binary(op, &self.at(r, a, i), &self.at(r, b, i)),
             Op::Broadcast(x) => self.broadcast(r, n, x, i),
+            Op::Select { when, then, otherwise } => {
+                let when = self.shared(r, self.scalar_operand(when));
+                chosen(&when, &self.at(r, then, i), &self.at(r, otherwise, i))
+            }
+            Op::Concat { a, b } => {
+                let last = |n: NodeId| self.shape(n)[self.shape(n).len() - 1];
+                let (first, second) = (last(a), last(b));
+                let (line, column) =
+                    (format!("{i} / {}u", first + second), format!("{i} % {}u", first + second));
+                // Both are read, so both places must be inside.
+                let a = self.at(r, a, &format!("({line} * {first}u + min({column}, {}u))", first - 1));
+                let b = self.at(r, b, &format!("({line} * {second}u + max({column}, {first}u) - {first}u)"));
+                format!("select({b}, {a}, {column} < {first}u)")
+            }
+            Op::Slice { x, from } => {
+                let last = |n: NodeId| self.shape(n)[self.shape(n).len() - 1];
+                let (width, count) = (last(x), last(n));
+                self.at(r, x, &format!("({i} / {count}u * {width}u + {i} % {count}u + {from}u)"))
+            }
             Op::ActivationGrad { y, g, activation } => {
                 before(activation, &self.at(r, y, i), &self.at(r, g, i))
             }
@@ -804,6 +828,10 @@ fn moment(m: &str, g: &str, beta: f64, squared: bool) -> String {
     let (keep, take) = (literal(beta as f32), literal((1.0 - beta) as f32));
     let g = if squared { format!("{g} * {g}") } else { g.into() };
     format!("({m} * {keep} + {g} * {take})")
+}
+
+fn chosen(when: &str, then: &str, otherwise: &str) -> String {
+    format!("select({otherwise}, {then}, {when} > 0.0)")
 }
 
 fn polyak(target: &str, p: &str, tau: &str) -> String {

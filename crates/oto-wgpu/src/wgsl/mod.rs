@@ -54,6 +54,7 @@ pub fn shader(plan: &Plan, limits: Limits) -> Result<Shader, String> {
     let mut writer = Writer::new(plan, limits);
     for (k, kernel) in plan.kernels.iter().enumerate() {
         writer.name = format!("k{k}");
+        writer.condition = plan.conditions[k];
         match kernel {
             Kernel::Map(m) => writer.map(m),
             Kernel::Matmul(p) => writer.matmul(p),
@@ -82,6 +83,8 @@ struct Writer<'p> {
     text: String,
     indent: usize,
     dispatches: Vec<Dispatch>,
+    /// Its number of the caller's without which it does nothing.
+    condition: Option<NodeId>,
     /// Single numbers that the function being written has in variables.
     in_scope: Vec<NodeId>,
     /// Lengths of rows whose start the part being written needs.
@@ -123,6 +126,7 @@ impl<'p> Writer<'p> {
             text: String::new(),
             indent: 0,
             dispatches: Vec::new(),
+            condition: None,
             in_scope: Vec::new(),
             row_starts: RefCell::default(),
             shared: RefCell::default(),
@@ -205,6 +209,12 @@ impl<'p> Writer<'p> {
             "fn {name}(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lid: u32) {{"
         ));
         self.line("let wid = group.x;");
+        if let Some(condition) = self.condition {
+            let number = self.whole(condition, "0u");
+            self.line(format!("if ({number} <= 0.0) {{"));
+            self.line("return;");
+            self.line("}");
+        }
         self.dispatches.push(Dispatch { name, text: String::new(), groups: 0 });
     }
 
@@ -236,6 +246,7 @@ impl<'p> Writer<'p> {
             return;
         }
         self.name = "copies".into();
+        self.condition = None;
         self.begin();
         for (input, n) in &self.plan.copies {
             let to = self.plan.input(*input);
