@@ -7,6 +7,7 @@ use crate::auth::reload::Reload;
 use crate::net::peer::{End, refused};
 use crate::net::turns::{Share, Turns};
 use crate::observe::metrics::Metrics;
+use crate::observe::seldom::Seldom;
 use crate::serve::aside::Aside;
 use crate::serve::config::ServerConfig;
 use crate::serve::error::ServerError;
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     pub turns: Arc<Turns>,
     /// Where long texts are read.
     pub aside: Aside,
+    /// Handshakes without the subprotocol.
+    pub no_protocol: Seldom,
 }
 
 /// Who is at the other end of a connection.
@@ -99,6 +102,7 @@ impl Server {
             addresses: Counts::default(),
             turns: Turns::new(threads),
             aside: Aside::new(),
+            no_protocol: Seldom::default(),
         })
     }
 

@@ -38,6 +38,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::warn;
 
 /// The header that says which version of a policy its bytes are.
 pub(crate) const VERSION: &str = "oto-version";
@@ -303,7 +304,7 @@ impl Site {
             && has_token(headers, header::UPGRADE, "websocket")
             && request.method() == Method::GET;
         if !upgrade {
-            let mut answer = text(StatusCode::UPGRADE_REQUIRED, "this is the address of a WebSocket\n");
+            let mut answer = text(StatusCode::UPGRADE_REQUIRED, NO_UPGRADE);
             answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             return answer;
         }
@@ -330,6 +331,9 @@ impl Site {
             }
         }
         if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
+            if let Some(times) = self.server.no_protocol.again() {
+                warn!(address = %caller.address, times, "a handshake names no subprotocol oto.v1; a proxy may have removed it");
+            }
             return text(StatusCode::BAD_REQUEST, NO_PROTOCOL);
         }
         let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
@@ -405,6 +409,8 @@ impl Site {
 }
 
 const NO_TOKEN: &str = "nobody has this token\n";
+const NO_UPGRADE: &str = "this is the address of a WebSocket: expected the headers Connection: upgrade and Upgrade: websocket, which \
+    a proxy before this server has to pass on\n";
 const NO_PROTOCOL: &str = "expected the WebSocket subprotocol oto.v1 in the header Sec-WebSocket-Protocol, which a proxy before \
     this server has to pass on\n";
 

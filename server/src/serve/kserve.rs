@@ -25,7 +25,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use oto_proto::{Space, TeacherInfo};
 use percent_encoding::percent_decode_str;
-use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor as Visit};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, SeqAccess, Visitor as Visit};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
@@ -139,6 +139,25 @@ struct Parameters {
     binary_data_size: Option<usize>,
     /// Whether an output is bytes.
     binary_data: Option<bool>,
+    /// Of extensions that this server does not have. Without them the answer would be another one than was asked for.
+    classification: Option<IgnoredAny>,
+    shared_memory_region: Option<IgnoredAny>,
+}
+
+impl Parameters {
+    /// Refuses what another extension means.
+    fn check(&self) -> Result<(), Refusal> {
+        let names = [
+            ("classification", self.classification.is_some()),
+            ("shared_memory_region", self.shared_memory_region.is_some()),
+        ];
+        match names.into_iter().find(|(_, there)| *there) {
+            Some((name, _)) => Err(Refusal::Request(format!(
+                "expected no parameter {name}: this server has no such extension"
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -462,6 +481,8 @@ impl Asked {
         };
         let Infer { id, inputs, outputs, parameters } =
             serde_json::from_slice(text).map_err(|error| Refusal::Request(error.to_string()))?;
+        let tensors = inputs.iter().map(|input| &input.parameters);
+        tensors.chain(outputs.iter().map(|output| &output.parameters)).try_for_each(Parameters::check)?;
         if let Some(other) = outputs.iter().find(|output| output.name != OUTPUT) {
             return refuse(format!("expected output {OUTPUT:?}, got {:?}", other.name));
         }

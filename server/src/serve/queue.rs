@@ -510,6 +510,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_before_the_rest_of_a_large_request_follows_from_how_much_of_it_is_answered() {
+        let queue = Queue::default();
+        let (mut large, mut small, mut middle) = (queue.seat(0.0), queue.seat(0.0), queue.seat(0.0));
+        queue.answered(100_000, Duration::from_secs(1));
+        assert_eq!(queue.piece(), 100);
+        let mut kept = vec![push(&queue, &mut large, 1, 1000)];
+        let Some(Work::Answer(batch)) = queue.next() else { panic!("expected a batch") };
+        assert_eq!((batch.requests.len(), batch.end), (1, 1000));
+        kept.push(push(&queue, &mut small, 2, 4));
+        let before = |end| queue.next_before(end).map(|batch| batch.requests[0].id);
+        assert_eq!(before(1000), Some(2));
+        queue.advance(900);
+        kept.push(push(&queue, &mut middle, 3, 150));
+        assert_eq!(before(1000), None, "it would end at 1050");
+        kept.push(push(&queue, &mut small, 4, 50));
+        assert_eq!(before(1000), Some(4));
+        queue.advance(1000);
+        assert_eq!(next(&queue), [3]);
+    }
+
+    #[test]
     fn students_who_want_much_share_alike() {
         let queue = Queue::default();
         let (mut a, mut b) = (queue.seat(0.0), queue.seat(0.0));

@@ -21,8 +21,11 @@ fn certificate(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls")).join(name)
 }
 
-/// A client that trusts one certificate, in the middle of a WebSocket's handshake with a server.
-fn secure(server: &Server, trusted: &str) -> std::io::Result<Vec<u8>> {
+/// A connection of a client that trusts one certificate.
+fn secure_stream(
+    server: &Server,
+    trusted: &str,
+) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate(trusted)).unwrap()).unwrap();
     let config =
@@ -33,7 +36,12 @@ fn secure(server: &Server, trusted: &str) -> std::io::Result<Vec<u8>> {
             .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(client, server.connect());
+    rustls::StreamOwned::new(client, server.connect())
+}
+
+/// The beginning of the answer to a WebSocket's handshake with such a client.
+fn secure(server: &Server, trusted: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = secure_stream(server, trusted);
     stream.write_all(
         b"GET /v1/teach HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
@@ -42,6 +50,24 @@ fn secure(server: &Server, trusted: &str) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; 12];
     stream.read_exact(&mut head)?;
     Ok(head)
+}
+
+#[test]
+fn over_tls_a_browser_is_told_to_come_back_over_tls() {
+    let tls = Tls::open(&certificate("first.pem"), &certificate("first.key")).unwrap();
+    let server = serve(vec![sum()], |config| config.tls = Some(tls));
+    for (path, status) in
+        [("/healthz", "200"), ("/policies", "200"), ("/nothing", "404"), ("/v2/none", "404")]
+    {
+        let mut stream = secure_stream(&server, "first.pem");
+        let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{path}: {answer}");
+        assert!(answer.contains("\r\nstrict-transport-security: max-age=63072000\r\n"), "{path}: {answer}");
+    }
 }
 
 #[test]

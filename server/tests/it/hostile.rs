@@ -75,17 +75,17 @@ struct Kind {
 }
 
 const KINDS: [Kind; 11] = [
-    Kind { name: "connections", doors: Doors::Open, attack: connections, least: 500 },
-    Kind { name: "tickets", doors: Doors::Access, attack: tickets, least: 500 },
-    Kind { name: "tickets of many addresses", doors: Doors::Proxied, attack: tickets, least: 200 },
-    Kind { name: "before hello", doors: Doors::Open, attack: before_hello, least: 20 },
+    Kind { name: "connections", doors: Doors::Open, attack: connections, least: 200 },
+    Kind { name: "tickets", doors: Doors::Access, attack: tickets, least: 200 },
+    Kind { name: "tickets of many addresses", doors: Doors::Proxied, attack: tickets, least: 100 },
+    Kind { name: "before hello", doors: Doors::Open, attack: before_hello, least: 10 },
     Kind { name: "halves of messages", doors: Doors::Open, attack: halves, least: 20 },
     Kind { name: "control", doors: Doors::Open, attack: control, least: 20 },
     Kind { name: "nonsense", doors: Doors::Open, attack: nonsense, least: 20 },
-    Kind { name: "bodies", doors: Doors::Open, attack: bodies, least: 10 },
-    Kind { name: "deaf", doors: Doors::Open, attack: deaf, least: 500 },
-    Kind { name: "more than a quota", doors: Doors::Proxied, attack: quota, least: 50 },
-    Kind { name: "operator's door", doors: Doors::Access, attack: operators_door, least: 200 },
+    Kind { name: "bodies", doors: Doors::Open, attack: bodies, least: 5 },
+    Kind { name: "deaf", doors: Doors::Open, attack: deaf, least: 200 },
+    Kind { name: "more than a quota", doors: Doors::Proxied, attack: quota, least: 20 },
+    Kind { name: "operator's door", doors: Doors::Access, attack: operators_door, least: 100 },
 ];
 
 /// The server, for those who attack it.

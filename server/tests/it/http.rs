@@ -65,7 +65,7 @@ fn a_handshake_needs_the_subprotocol() {
     let headers =
         "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
     let (_, body) = request(&server, "GET /v1/teach", headers);
-    assert!(String::from_utf8_lossy(&body).contains("WebSocket"), "without connection: upgrade");
+    assert!(String::from_utf8_lossy(&body).contains("Connection: upgrade"), "a proxy may have removed it");
     assert!(request(&server, "GET /v1/teach", "").0.starts_with("http/1.1 426"));
 }
 

@@ -195,6 +195,30 @@ fn tensors_may_be_bytes_in_both_directions() {
 }
 
 #[test]
+fn an_extension_that_is_not_spoken_is_refused_by_name() {
+    let server = serve(vec![sum()], |_| {});
+    let ask = |input: Value, output: Value| {
+        let input = json!({ "name": "observation", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4], "parameters": input });
+        let output = json!({ "name": "action", "parameters": output });
+        let body = json!({ "inputs": [input], "outputs": [output] }).to_string();
+        post(&server, "/v2/models/sum/infer", "", &body)
+    };
+    assert_eq!(ask(json!({}), json!({})).0, 200);
+    assert_eq!(
+        ask(json!({ "anything": 1 }), json!({ "else": "x" })).0,
+        200,
+        "parameters of others are theirs"
+    );
+    for (parameter, value) in [("classification", json!(2)), ("shared_memory_region", json!("mine"))] {
+        let parameters = json!({ parameter: value });
+        for (status, said) in [ask(parameters.clone(), json!({})), ask(json!({}), parameters.clone())] {
+            assert_eq!(status, 400, "{parameters}: {said}");
+            assert!(said["error"].as_str().unwrap().contains(parameter), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_packed_body_is_refused_with_a_sentence() {
     let server = serve(vec![sum()], |_| {});
     for coding in ["gzip", "deflate", "br", "identity, gzip"] {

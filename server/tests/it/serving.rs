@@ -2,7 +2,7 @@
 
 use crate::policies::{boxed, function, gated, loaded, sum};
 use crate::student::{Heard, Server, Student, hello, request_to, serve};
-use oto_policy::{Loaded, Policy, load_file};
+use oto_policy::{Loaded, Output, Policy, PolicyError, load_file};
 use oto_proto::message::Overloaded;
 use oto_proto::{ErrorCode, ServerMessage, Space};
 use oto_server::admin::Admin;
@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -339,4 +340,61 @@ fn small_requests_do_not_wait_for_large_ones() {
     modest.answer();
     (0..4).for_each(|_| drop(greedy.answer()));
     assert_eq!(gate.calls()[..2], [large.len(), 1], "before the three that came before it");
+}
+
+/// The policy `sum`, slowly: each call is reported with its rows, and waits for leave.
+struct Slow {
+    inner: Box<dyn Policy>,
+    calls: Sender<usize>,
+    leave: Receiver<()>,
+}
+
+impl Policy for Slow {
+    fn observation_space(&self) -> &Space {
+        self.inner.observation_space()
+    }
+
+    fn action_space(&self) -> &Space {
+        self.inner.action_space()
+    }
+
+    fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
+        self.calls.send(rows).unwrap();
+        self.leave.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        self.inner.act(observations, rows, actions)
+    }
+
+    fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
+        self.inner.outputs(observations, rows)
+    }
+}
+
+#[test]
+fn small_requests_do_not_wait_for_the_rest_of_a_large_one() {
+    let ((calls, called), (let_go, leave)) = (channel(), channel());
+    let slow = Slow { inner: sum().policy, calls, leave };
+    let server = serve(vec![loaded("slow", Box::new(slow))], |_| {});
+    let (mut greedy, mut modest) = (server.pupil("slow"), server.pupil("slow"));
+    let next = || {
+        let rows = called.recv().unwrap();
+        let_go.send(()).unwrap();
+        rows
+    };
+    modest.ask(&[[1.0; 4]]);
+    assert_eq!(next(), 1);
+    modest.answer();
+    // It takes milliseconds for a state, so a large request is answered in pieces.
+    let states: Vec<[f32; 4]> = (0..200).map(|i| [if i % 3 == 0 { 1.0 } else { -1.0 }; 4]).collect();
+    greedy.ask(&states);
+    assert_eq!(called.recv().unwrap(), 64);
+    modest.ask(&[[1.0; 4]]);
+    modest.is_heard();
+    let_go.send(()).unwrap();
+    assert_eq!(next(), 1, "the small request comes after one piece of the large one");
+    modest.answer();
+    assert_eq!([next(), next(), next()], [64, 64, 8]);
+    let answer = greedy.answer();
+    let expected: Vec<Vec<f32>> = states.iter().map(|state| vec![f32::from(state[0] > 0.0)]).collect();
+    assert_eq!((answer.version, answer.rows), (1, expected));
 }
