@@ -7,6 +7,8 @@ use oto_cli::load;
 #[cfg(feature = "native")]
 use oto_cli::{bench, dataset, eval, learn_command, policy, report, teach, verify};
 use oto_cli::{serve, settings};
+#[cfg(not(feature = "native"))]
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Reinforcement learning at the edge, taught over a WebSocket
@@ -62,7 +64,7 @@ enum Command {
     /// A command that this build leaves out.
     #[cfg(not(feature = "native"))]
     #[command(external_subcommand)]
-    LeftOut(Vec<std::ffi::OsString>),
+    LeftOut(Vec<OsString>),
 }
 
 /// What a build with few features leaves out.
@@ -139,7 +141,7 @@ fn main() -> ExitCode {
         Command::More(more) => more.run(),
         #[cfg(not(feature = "native"))]
         Command::LeftOut(words) => {
-            Err(format!("there is no {:?} here. {LEFT_OUT}", words.first().cloned().unwrap_or_default())
+            Err(format!("this build has no {:?}. {LEFT_OUT}", words.first().cloned().unwrap_or_default())
                 .into())
         }
     };

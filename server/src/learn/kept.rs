@@ -38,6 +38,7 @@ impl Kept {
         Kept(path)
     }
 
+    #[cfg(feature = "follow")]
     /// Whether there is such a file.
     pub fn is_there(&self) -> bool {
         self.0.is_file()

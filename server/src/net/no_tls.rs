@@ -1,6 +1,7 @@
 //! What stands for `tls` in a build without that cargo feature: no certificate can be opened, so that there is none.
 
 use std::convert::Infallible;
+use std::future::Ready;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::Sender;
@@ -63,7 +64,7 @@ pub(crate) struct Acceptor(Infallible);
 
 impl Acceptor {
     /// Never called.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, _: S) -> io::Result<S> {
+    pub fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, _: S) -> Ready<io::Result<S>> {
         match self.0 {}
     }
 }

@@ -75,6 +75,7 @@ impl Policies {
     ///
     /// # Errors
     /// If there is no such place, it is taken, or a thread cannot be started.
+    #[cfg(feature = "follow")]
     pub(crate) fn host(&self, loaded: Loaded, version: u32) -> Result<(), ServerError> {
         let place = self.places.iter().find(|place| place.name == loaded.name);
         let place = place.ok_or_else(|| ServerError::UnknownPolicy(loaded.name.clone()))?;
