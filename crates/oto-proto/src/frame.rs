@@ -12,9 +12,9 @@
 //! A frame is checked from the outside in, nothing is allocated, and the payload is borrowed. The same checks in the
 //! same order are part of the specification, so that every reader gives the same reason for refusing a frame.
 
-use crate::half;
 use crate::message::ErrorCode;
 use crate::space::{Action, Space, SpaceError};
+use half::f16;
 use thiserror::Error;
 
 /// The length of the header of every binary frame, in bytes.
@@ -767,9 +767,9 @@ fn push_floats(row: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> Result<(), Bad> 
         // A half is judged after rounding: what is finite here must be finite for the peer.
         let finite = match dtype {
             Dtype::F16 => {
-                let half = half::from_f32(value);
+                let half = f16::from_f32(value);
                 out.extend_from_slice(&half.to_le_bytes());
-                is_finite_half(half)
+                half.is_finite()
             }
             _ => {
                 out.extend_from_slice(&value.to_le_bytes());
@@ -787,7 +787,7 @@ pub(crate) fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
         Dtype::F16 => {
             for (number, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *number = half::to_f32(u16::from_le_bytes(*bytes));
+                *number = f16::from_le_bytes(*bytes).to_f32();
             }
         }
         _ => {
@@ -802,7 +802,7 @@ pub(crate) fn read_floats(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
 pub(crate) fn first_not_finite(payload: &[u8], dtype: Dtype) -> Option<usize> {
     match dtype {
         Dtype::F32 => payload.as_chunks::<4>().0.iter().position(|b| !f32::from_le_bytes(*b).is_finite()),
-        Dtype::F16 => payload.as_chunks::<2>().0.iter().position(|b| !is_finite_half(u16::from_le_bytes(*b))),
+        Dtype::F16 => payload.as_chunks::<2>().0.iter().position(|b| !f16::from_le_bytes(*b).is_finite()),
         Dtype::U8 | Dtype::U16 => None,
     }
 }
@@ -814,6 +814,47 @@ fn check_finite(payload: &[u8], dtype: Dtype, width: usize) -> Result<(), FrameE
     }
 }
 
-fn is_finite_half(half: u16) -> bool {
-    half & 0x7c00 != 0x7c00
+#[cfg(test)]
+mod tests {
+    use super::{Dtype, f16, push_floats, read_floats};
+
+    /// The sixteen bits that a number is written with.
+    fn written(value: f32) -> u16 {
+        let mut bytes = Vec::new();
+        // One that is not finite is refused after it is written.
+        let _ = push_floats(&[value], Dtype::F16, &mut bytes);
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+
+    fn read(half: u16) -> f32 {
+        let mut number = [0.0];
+        read_floats(&half.to_le_bytes(), Dtype::F16, &mut number);
+        number[0]
+    }
+
+    #[test]
+    fn every_half_survives_the_way_through_single_precision() {
+        for half in 0..=u16::MAX {
+            let wide = read(half);
+            match wide.is_nan() {
+                true => assert!(read(written(wide)).is_nan()),
+                false => assert_eq!(written(wide), half, "{half:#06x} is {wide}"),
+            }
+        }
+        assert_eq!((read(0x3c00), read(0xc000), read(0x0001)), (1.0, -2.0, 2f32.powi(-24)));
+        assert_eq!((f16::MAX.to_f32(), read(0x7c00)), (65_504.0, f32::INFINITY));
+    }
+
+    #[test]
+    fn a_half_is_the_nearest_and_of_two_the_even_one() {
+        for half in 0..0x7bff_u16 {
+            let (low, high) = (read(half), read(half + 1));
+            let middle = (f64::from(low) + f64::from(high)) / 2.0;
+            let even = if half % 2 == 0 { half } else { half + 1 };
+            assert_eq!(written(middle as f32), even);
+            assert_eq!(written((middle as f32).next_down()), half);
+            assert_eq!(written((middle as f32).next_up()), half + 1);
+        }
+        assert_eq!((written(65_519.99), written(65_520.0)), (0x7bff, 0x7c00));
+    }
 }

@@ -13,7 +13,6 @@
 
 pub mod adapter;
 pub mod frame;
-mod half;
 pub mod message;
 pub mod space;
 pub mod submission;
@@ -24,7 +23,6 @@ pub use frame::{
     ActionFormat, Actions, Dtype, FormatError, FrameError, FrameWriter, HEADER_BYTES, Header, Ids, Kind,
     Quantization, StateFormat, States,
 };
-pub use half::to_f32 as half_to_f32;
 pub use message::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, MAX_CONTROL_BYTES, MessageError, PROTOCOL,
     ServerMessage, Stage, TeacherInfo, Welcome,

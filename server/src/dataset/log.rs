@@ -21,8 +21,7 @@ use super::StoreError;
 use super::open::{at, sync_folder};
 use oto_proto::BatchId;
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -275,7 +274,7 @@ impl Log {
         number: u32,
         mut keep: impl FnMut(&Record<'_>) -> bool,
     ) -> Result<(Segment, Moved), StoreError> {
-        let salt = new_salt();
+        let salt = new_salt().map_err(at(&path(&self.folder, number)))?;
         let (mut bytes, mut moved) = (start(salt), Vec::new());
         self.scan(number, START, |_, record| {
             if keep(&record) {
@@ -395,7 +394,8 @@ fn open(path: &Path) -> Result<File, StoreError> {
 /// The next segment, there for good before anything is written to it.
 fn begin(folder: &Path, segments: &mut Vec<Segment>) -> Result<File, StoreError> {
     let number = segments.last().map_or(0, |last| last.number + 1);
-    let (path, salt) = (path(folder, number), new_salt());
+    let path = path(folder, number);
+    let salt = new_salt().map_err(at(&path))?;
     let made = File::options().read(true).write(true).create(true).truncate(true).open(&path).and_then(
         |mut file| {
             file.write_all(&start(salt))?;
@@ -413,9 +413,11 @@ fn start(salt: Salt) -> Vec<u8> {
     [&MAGIC[..], &salt].concat()
 }
 
-/// The standard library's hashers are seeded by the system's randomness.
-fn new_salt() -> Salt {
-    RandomState::new().build_hasher().finish().to_le_bytes()
+/// The system's randomness; without it nothing is written.
+fn new_salt() -> io::Result<Salt> {
+    let mut salt = Salt::default();
+    getrandom::fill(&mut salt).map_err(io::Error::other)?;
+    Ok(salt)
 }
 
 /// Seconds since 1970.

@@ -565,7 +565,7 @@ fn number(datatype: &str, bytes: &[u8]) -> f32 {
     let (whole, unused) = (u64::from_le_bytes(low), 64 - 8 * bytes.len() as u32);
     let signed = ((whole << unused) as i64) >> unused;
     match datatype {
-        "FP16" => oto_proto::half_to_f32(whole as u16),
+        "FP16" => half::f16::from_bits(whole as u16).to_f32(),
         "FP32" => f32::from_bits(whole as u32),
         "FP64" => f64::from_bits(whole) as f32,
         datatype if datatype.starts_with('U') => whole as f32,
