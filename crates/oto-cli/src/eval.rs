@@ -10,7 +10,7 @@ use oto_policy::load::{RUN_NEWEST, RUN_POLICY};
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use oto_student::checkpoint;
 use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, World, wire_space};
+use oto_student::student::{Student, World};
 use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
@@ -201,7 +201,7 @@ impl Player {
     pub fn load(path: &Path, env: &str) -> Result<Self, EvalError> {
         let own = environment(env)?;
         if let Some(name) = path.to_str().filter(|name| name.starts_with(scripted::PREFIX)) {
-            let [observation, action] = [own.observation_space(), own.action_space()].map(wire_space);
+            let [observation, action] = [own.observation_space(), own.action_space()].map(Clone::clone);
             return Ok(Self::Model(scripted(name, observation, action)?));
         }
         // A run's policy is its checkpoint's, and the best one's where there is a choice.
@@ -260,8 +260,8 @@ fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<V
 /// Whether a policy answers with actions of this environment.
 fn check_actions(policy: &dyn Policy, space: &Space) -> Result<(), EvalError> {
     let fits = match (space, policy.action_space()) {
-        (Space::Discrete { n }, oto_proto::Space::Discrete { n: choices }) => choices == n,
-        (space @ Space::Box { .. }, oto_proto::Space::Box { low, .. }) => low.len() == space.width(),
+        (Space::Discrete { n }, Space::Discrete { n: choices }) => choices == n,
+        (space @ Space::Box { .. }, Space::Box { low, .. }) => low.len() == space.width(),
         _ => false,
     };
     if fits { Ok(()) } else { Err(EvalError::Actions(policy.action_space().clone())) }

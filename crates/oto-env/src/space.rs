@@ -173,6 +173,15 @@ pub(crate) fn check_box(low: &[f32], high: &[f32]) -> Result<(), SpaceError> {
     Ok(())
 }
 
+impl std::fmt::Display for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Space::Discrete { n } => write!(f, "discrete with {n} choices"),
+            Space::Box { low, .. } => write!(f, "a box of width {}", low.len()),
+        }
+    }
+}
+
 impl ToJson for Space {
     fn write(&self, out: &mut Writer) {
         let finite = |bounds: &[f32]| -> Vec<Option<f32>> {

@@ -13,6 +13,8 @@ pub enum Activation {
     Tanh,
 }
 
+oto_json::json_names! { Activation { Identity = "identity", Relu = "relu", Tanh = "tanh" } }
+
 /// Element by element, one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unary {

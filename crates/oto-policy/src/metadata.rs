@@ -2,7 +2,7 @@
 
 use crate::PolicyError;
 use crate::statistics::Statistics;
-use oto_proto::Space;
+use oto_proto::{Space, check_space};
 use oto_rl::convolution::Convolution;
 use oto_rl::mlp::Activation;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,12 @@ impl Metadata {
         if metadata.kind != "policy" {
             let message = format!("expected \"kind\": \"policy\", got {:?}", metadata.kind);
             return Err(PolicyError::Metadata(message));
+        }
+        for (name, space) in
+            [("observation_space", &metadata.observation_space), ("action_space", &metadata.action_space)]
+        {
+            let checked = space.as_ref().map_or(Ok(()), check_space);
+            checked.map_err(|error| PolicyError::Metadata(format!("{name}: {error}")))?;
         }
         Ok(metadata)
     }

@@ -1,7 +1,7 @@
 //! What Python objects in a pickle say: NumPy's numbers and arrays, and the spaces of Gym and Gymnasium.
 
 use crate::pickle::{Id, Node, Pickle};
-use oto_proto::{MAX_WIDTH, Space};
+use oto_proto::{MAX_WIDTH, Space, check_space};
 
 /// The deepest nesting of spaces.
 const MAX_DEPTH: usize = 8;
@@ -59,7 +59,7 @@ impl Recorded {
                 Space::Box { low, high }
             }
         };
-        space.check().ok().map(|()| space)
+        check_space(&space).ok().map(|()| space)
     }
 
     fn flatten(&self, low: &mut Vec<f32>, high: &mut Vec<f32>) -> Option<()> {

@@ -2,7 +2,7 @@
 
 use crate::{Output, Policy, PolicyError, check_rows};
 use oto_env::rng::Rng;
-use oto_proto::Space;
+use oto_proto::{Space, check_space};
 
 /// The beginning of every scripted policy's name.
 pub const PREFIX: &str = "scripted:";
@@ -18,7 +18,7 @@ pub const PREFIX: &str = "scripted:";
 /// If there is no such name, the value is no action, or a space is not valid.
 pub fn scripted(name: &str, observation: Space, action: Space) -> Result<Box<dyn Policy>, PolicyError> {
     for space in [&observation, &action] {
-        space.check().map_err(|e| PolicyError::Metadata(e.to_string()))?;
+        check_space(space).map_err(|e| PolicyError::Metadata(e.to_string()))?;
     }
     let unknown = || PolicyError::UnknownScript(name.chars().take(64).collect());
     let script = name.strip_prefix(PREFIX).ok_or_else(unknown)?;

@@ -3,7 +3,7 @@
 use crate::metadata::Normalize;
 use crate::statistics::{Scaling, Statistics};
 use crate::{Metadata, PolicyError, check_rows};
-use oto_proto::{MAX_DISCRETE, MAX_WIDTH, Space};
+use oto_proto::{MAX_DISCRETE, MAX_WIDTH, Space, check_space};
 
 /// What a model shows of its action space.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +20,9 @@ pub(crate) enum ActionShape {
 /// The spaces that the metadata declare, or else those of the built-in environment they name.
 pub(crate) fn declared(metadata: &Metadata) -> (Option<Space>, Option<Space>) {
     let env = metadata.env.as_deref().and_then(|id| oto_env::make(id).ok());
-    let observation = env.as_ref().map(|env| from_env(env.observation_space()));
-    let action = env.as_ref().map(|env| from_env(env.action_space()));
+    let observation = env.as_ref().map(|env| env.observation_space().clone());
+    let action = env.as_ref().map(|env| env.action_space().clone());
     (metadata.observation_space.clone().or(observation), metadata.action_space.clone().or(action))
-}
-
-fn from_env(space: &oto_env::Space) -> Space {
-    match space {
-        oto_env::Space::Discrete { n } => Space::Discrete { n: *n },
-        oto_env::Space::Box { low, high } => Space::Box { low: low.clone(), high: high.clone() },
-    }
 }
 
 fn mismatch(what: &str, shown: String, declared: &Space) -> PolicyError {
@@ -97,7 +90,7 @@ fn choices(n: usize) -> Space {
 }
 
 fn checked(space: Space) -> Result<Space, PolicyError> {
-    space.check().map_err(|e| PolicyError::Metadata(e.to_string()))?;
+    check_space(&space).map_err(|e| PolicyError::Metadata(e.to_string()))?;
     Ok(space)
 }
 

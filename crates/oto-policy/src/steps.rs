@@ -1,8 +1,7 @@
 //! Rows of numbers through one step after the other: what oto's own networks and the ONNX graphs that are such networks compute.
 
 use oto_cpu::{Linear, Scratch};
-use oto_graph::Activation;
-use oto_rl::mlp::{self, Layer};
+use oto_rl::mlp::Layer;
 
 /// What happens to rows of numbers.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code))] // A file of tensors has layers only.
@@ -42,12 +41,7 @@ impl Steps {
     /// The layers of a network.
     pub fn of(layers: &[Layer]) -> Option<Self> {
         let linear = |layer: &Layer| {
-            let activation = match layer.activation {
-                mlp::Activation::Identity => Activation::Identity,
-                mlp::Activation::Relu => Activation::Relu,
-                mlp::Activation::Tanh => Activation::Tanh,
-            };
-            Linear::new(&layer.weight, layer.bias.clone(), activation).map(Step::Linear)
+            Linear::new(&layer.weight, layer.bias.clone(), layer.activation).map(Step::Linear)
         };
         layers.iter().map(linear).collect::<Option<_>>().map(Steps::new)
     }

@@ -13,7 +13,7 @@
 //! same order are part of the specification, so that every reader gives the same reason for refusing a frame.
 
 use crate::message::ErrorCode;
-use crate::space::{Action, Space, SpaceError};
+use crate::space::{Action, Space, SpaceError, check_space};
 use half::f16;
 use thiserror::Error;
 
@@ -360,7 +360,7 @@ impl StateFormat {
     /// # Errors
     /// If the space is not valid, the dtype is `u16`, or the quantization does not belong to the dtype and width.
     pub fn new(space: &Space, dtype: Dtype, quantization: Option<Quantization>) -> Result<Self, FormatError> {
-        space.check()?;
+        check_space(space)?;
         let width = space.width();
         if dtype == Dtype::U16 {
             return Err(FormatError::Dtype { what: "states", found: dtype, expected: "use f32, f16 or u8" });
@@ -507,7 +507,7 @@ impl ActionFormat {
     /// # Errors
     /// If the space is not valid or the dtype cannot carry it.
     pub fn new(space: &Space, dtype: Option<Dtype>) -> Result<Self, FormatError> {
-        space.check()?;
+        check_space(space)?;
         let (shape, default) = match space {
             Space::Discrete { n } => {
                 (ActionShape::Discrete { n: *n }, if *n <= 256 { Dtype::U8 } else { Dtype::U16 })

@@ -27,7 +27,7 @@ pub use message::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, MAX_CONTROL_BYTES, MessageError, PROTOCOL,
     ServerMessage, Stage, TeacherInfo, Welcome,
 };
-pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError};
+pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError, check_space};
 pub use submission::{
     BatchId, SUBMISSION_BYTES, SubmissionWriter, Transition, TransitionFormat, Transitions,
 };

@@ -3,7 +3,7 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
-use crate::space::Space;
+use crate::space::{Space, check_space};
 use crate::submission::BatchId;
 use oto_json::{FromJson, Json, JsonError, Object, Writer};
 use thiserror::Error;
@@ -105,14 +105,14 @@ oto_json::json_names! {
     }
 }
 
-/// Where a student stands.
+/// A stage of a student's round (OTO, Algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Alone, before any teacher.
+    /// Training alone, before any teacher.
     Offline,
-    /// Taught.
+    /// Training with teachers.
     Transfer,
-    /// Alone again, in its environment.
+    /// Training alone, after the teachers.
     Online,
 }
 
@@ -404,6 +404,14 @@ fn malformed(error: JsonError) -> MessageError {
     MessageError::Malformed(error.to_string())
 }
 
+/// Checks the spaces of a message.
+fn spaces(observation: &Space, action: &Space) -> Result<(), MessageError> {
+    for (name, space) in [("observation", observation), ("action", action)] {
+        check_space(space).map_err(|error| MessageError::Malformed(format!("{name}: {error}")))?;
+    }
+    Ok(())
+}
+
 fn unknown(tag: &str) -> MessageError {
     MessageError::UnknownType(tag.chars().take(64).collect())
 }
@@ -426,7 +434,11 @@ impl ClientMessage {
     pub fn decode(text: &str) -> Result<Self, MessageError> {
         let given = Tagged::read(text)?;
         match given.tag.as_str() {
-            "hello" => Ok(ClientMessage::Hello(Box::new(given.message()?))),
+            "hello" => {
+                let hello: Hello = given.message()?;
+                spaces(&hello.observation, &hello.action)?;
+                Ok(ClientMessage::Hello(Box::new(hello)))
+            }
             "stage" => Ok(ClientMessage::Stage(given.message()?)),
             "bye" => Ok(ClientMessage::Bye),
             other => Err(unknown(other)),
@@ -451,7 +463,11 @@ impl ServerMessage {
     pub fn decode(text: &str) -> Result<Self, MessageError> {
         let given = Tagged::read(text)?;
         match given.tag.as_str() {
-            "welcome" => Ok(ServerMessage::Welcome(Box::new(given.message()?))),
+            "welcome" => {
+                let welcome: Welcome = given.message()?;
+                spaces(&welcome.teacher.observation, &welcome.teacher.action)?;
+                Ok(ServerMessage::Welcome(Box::new(welcome)))
+            }
             "published" => Ok(ServerMessage::Published(given.message()?)),
             "submitted" => Ok(ServerMessage::Submitted(given.message()?)),
             "overloaded" => Ok(ServerMessage::Overloaded(given.message()?)),

@@ -1,39 +1,14 @@
-//! Spaces as they travel in JSON: `{"kind":"discrete","n":2}` or `{"kind":"box","low":[-1,null],"high":[1,null]}`,
-//! where `null` says that a component has no bound on that side.
+//! Spaces as they travel: those of `oto-env`, held to the wire's limits. In JSON `{"kind":"discrete","n":2}` or
+//! `{"kind":"box","low":[-1,null],"high":[1,null]}`, where `null` says that a component has no bound on that side.
 
-use oto_json::{At, Failure, FromJson, ToJson, Writer};
+pub use oto_env::{Action, Space};
+
 use thiserror::Error;
 
 /// The largest number of components of a box.
 pub const MAX_WIDTH: usize = 65_536;
 /// The largest number of choices of a discrete space; an index then fits sixteen bits.
 pub const MAX_DISCRETE: u32 = 65_536;
-
-/// The shape and bounds of an observation or of an action.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Space {
-    /// One of `n` choices, numbered from 0.
-    Discrete {
-        /// The number of choices, 1 to [`MAX_DISCRETE`].
-        n: u32,
-    },
-    /// A vector of real numbers; tensors of higher rank are flattened in row-major order.
-    Box {
-        /// Lower bounds; negative infinity where there is none.
-        low: Vec<f32>,
-        /// Upper bounds; infinity where there is none. As long as `low`.
-        high: Vec<f32>,
-    },
-}
-
-/// One action: an index into a discrete space or a vector in a box.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Action<'a> {
-    /// The index of a choice.
-    Discrete(u32),
-    /// One number for each component of the box.
-    Continuous(&'a [f32]),
-}
 
 /// Why a space was refused.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -64,25 +39,15 @@ pub enum SpaceError {
     },
 }
 
-impl Space {
-    /// The number of components: one for a discrete space.
-    pub fn width(&self) -> usize {
-        match self {
-            Space::Discrete { .. } => 1,
-            Space::Box { low, .. } => low.len(),
-        }
-    }
-
-    /// Checks sizes and bounds. A space read from JSON has been checked already.
-    ///
-    /// # Errors
-    /// Says which limit or bound is violated.
-    pub fn check(&self) -> Result<(), SpaceError> {
-        match self {
-            Space::Discrete { n } if *n == 0 || *n > MAX_DISCRETE => Err(SpaceError::Choices(*n)),
-            Space::Discrete { .. } => Ok(()),
-            Space::Box { low, high } => check_box(low, high),
-        }
+/// Checks the sizes and bounds of a space that is to travel. One that came in a message has been checked already.
+///
+/// # Errors
+/// Says which limit or bound is violated.
+pub fn check_space(space: &Space) -> Result<(), SpaceError> {
+    match space {
+        Space::Discrete { n } if *n == 0 || *n > MAX_DISCRETE => Err(SpaceError::Choices(*n)),
+        Space::Discrete { .. } => Ok(()),
+        Space::Box { low, high } => check_box(low, high),
     }
 }
 
@@ -101,51 +66,3 @@ fn check_box(low: &[f32], high: &[f32]) -> Result<(), SpaceError> {
     }
     Ok(())
 }
-
-impl std::fmt::Display for Space {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Space::Discrete { n } => write!(f, "discrete with {n} choices"),
-            Space::Box { low, .. } => write!(f, "a box of width {}", low.len()),
-        }
-    }
-}
-
-impl ToJson for Space {
-    fn write(&self, out: &mut Writer) {
-        let finite = |bounds: &[f32]| -> Vec<Option<f32>> {
-            bounds.iter().map(|b| b.is_finite().then_some(*b)).collect()
-        };
-        out.open('{');
-        match self {
-            Space::Discrete { n } => {
-                out.field("kind", "discrete");
-                out.field("n", n);
-            }
-            Space::Box { low, high } => {
-                out.field("kind", "box");
-                out.field("low", &finite(low));
-                out.field("high", &finite(high));
-            }
-        }
-        out.close('}');
-    }
-}
-
-impl FromJson for Space {
-    fn from_json(at: At<'_>) -> Result<Self, Failure> {
-        let fields = at.fields()?;
-        let bounds = |name, unbounded: f32| -> Result<Vec<f32>, Failure> {
-            let bounds: Vec<Option<f32>> = fields.get(name)?;
-            Ok(bounds.into_iter().map(|bound| bound.unwrap_or(unbounded)).collect())
-        };
-        let space = match fields.tag("kind", &["discrete", "box"])? {
-            0 => Space::Discrete { n: fields.get("n")? },
-            _ => Space::Box { low: bounds("low", f32::NEG_INFINITY)?, high: bounds("high", f32::INFINITY)? },
-        };
-        space.check().map_err(|error| at.wrong(&error))?;
-        Ok(space)
-    }
-}
-
-oto_json::json_serde! { Space }

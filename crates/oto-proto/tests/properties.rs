@@ -399,12 +399,12 @@ fn any_adapter() -> impl Strategy<Value = Adapter> {
 
 #[test]
 fn limits_hold() {
-    assert_eq!(unbounded(MAX_WIDTH + 1).check(), Err(SpaceError::Width(MAX_WIDTH + 1)));
-    assert_eq!(unbounded(MAX_WIDTH).check(), Ok(()));
+    assert_eq!(check_space(&unbounded(MAX_WIDTH + 1)), Err(SpaceError::Width(MAX_WIDTH + 1)));
+    assert_eq!(check_space(&unbounded(MAX_WIDTH)), Ok(()));
     let text = " ".repeat(MAX_CONTROL_BYTES + 1);
     assert_eq!(ServerMessage::decode(&text), Err(MessageError::TooLarge(MAX_CONTROL_BYTES + 1)));
     let nan = Space::Box { low: vec![f32::NAN], high: vec![1.0] };
-    assert!(matches!(nan.check(), Err(SpaceError::Bounds { component: 0, .. })));
+    assert!(matches!(check_space(&nan), Err(SpaceError::Bounds { component: 0, .. })));
 }
 
 #[test]

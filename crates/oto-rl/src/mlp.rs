@@ -2,26 +2,13 @@
 //!
 //! Training never happens here; it happens in a program run by a backend, which hands new weights over.
 
-/// What follows a layer's affine map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// `max(x, 0)`.
-    Relu,
-    /// Hyperbolic tangent.
-    Tanh,
-}
+pub use oto_graph::Activation;
 
-oto_json::json_names! { Activation { Identity = "identity", Relu = "relu", Tanh = "tanh" } }
-
-impl Activation {
-    fn apply(self, x: &mut [f32]) {
-        match self {
-            Activation::Identity => {}
-            Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
-            Activation::Tanh => x.iter_mut().for_each(|v| *v = v.tanh()),
-        }
+fn apply(activation: Activation, x: &mut [f32]) {
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
+        Activation::Tanh => x.iter_mut().for_each(|v| *v = v.tanh()),
     }
 }
 
@@ -134,7 +121,7 @@ impl Mlp {
                 let rows = layer.weight.chunks_exact(inputs).zip(&layer.bias);
                 y.iter_mut().zip(rows).for_each(|(y, (w, b))| *y = dot(w, x) + b);
             }
-            layer.activation.apply(to);
+            apply(layer.activation, to);
             std::mem::swap(from, to);
         }
         from

@@ -1,20 +1,9 @@
 //! Offline, Transfer, Online: the stages of OTO's Algorithm 2 and what ends each.
 
+pub use oto_proto::Stage;
+
 use crate::config::ConfigError;
 use oto_json::shown;
-
-/// A stage of the student's own round (OTO, Algorithm 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Training alone, before any teacher.
-    Offline,
-    /// Training with teachers.
-    Transfer,
-    /// Training alone, after the teachers.
-    Online,
-}
-
-oto_json::json_names! { Stage { Offline = "offline", Transfer = "transfer", Online = "online" } }
 
 /// What ends a stage: whichever comes first; nothing set, and it never ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

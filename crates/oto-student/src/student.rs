@@ -486,7 +486,7 @@ impl Student {
         }
         if changed && !self.done() {
             let (step, stage) = (self.trainer.steps(), self.trainer.stages().stage());
-            self.teachers.iter_mut().for_each(|t| t.link.stage(wire_stage(stage), step));
+            self.teachers.iter_mut().for_each(|t| t.link.stage(stage, step));
             self.event(Event::Stage { step, stage });
         }
         Ok(())
@@ -618,17 +618,13 @@ impl Student {
         let mut ready = true;
         for (i, t) in self.teachers.iter_mut().enumerate() {
             let mut adapter = t.adapter.take();
-            let mut put = |slot, action: oto_proto::Action<'_>, version| {
+            let mut put = |slot, action: Action<'_>, version| {
                 if let Some(adapter) = &mut adapter {
                     if let Some((slot, label)) = adapter.answer(slot, action, &trainer.replay) {
                         *labels += u64::from(trainer.replay.label(slot, i, label, version));
                     }
                     return;
                 }
-                let action = match action {
-                    oto_proto::Action::Discrete(index) => Action::Discrete(index),
-                    oto_proto::Action::Continuous(values) => Action::Continuous(values),
-                };
                 *labels += u64::from(trainer.label(slot, i, action, version));
             };
             match clock {
@@ -944,7 +940,7 @@ impl Teacher {
 
     /// Labels of requests that are due; false if one is still on its way over a connection that lives. A teacher that is
     /// not there, or there and silent, is not waited for.
-    fn take_due(&mut self, step: u64, put: &mut impl FnMut(SlotId, oto_proto::Action<'_>, u32)) -> bool {
+    fn take_due(&mut self, step: u64, put: &mut impl FnMut(SlotId, Action<'_>, u32)) -> bool {
         while let Some(request) = self.requests.front().filter(|r| r.due.enters <= step) {
             let taken = self.link.take_labels(request.ticket, &mut *put);
             if taken == Taken::Waiting {
@@ -974,7 +970,7 @@ fn teacher(
         }
     };
     let [observation, action] = match &teacher.learn_adapter {
-        None => [wire_space(observation), wire_space(&trainer.answers())],
+        None => [observation.clone(), trainer.answers()],
         Some(spaces) => [spaces.observation.clone(), spaces.action.clone()],
     };
     let mut grants = vec![oto_proto::Grant::Actions];
@@ -994,7 +990,7 @@ fn teacher(
         action_dtype: None,
         quantization: teacher.quantization.clone(),
         grants,
-        stage: Some(wire_stage(trainer.stages().stage())),
+        stage: Some(trainer.stages().stage()),
         ticket: None,
     };
     let lockstep = config.clock == Clock::Lockstep;
@@ -1008,22 +1004,6 @@ fn teacher(
     link.connect(now_ms);
     let outbox = teacher.submit.then(Outbox::default);
     Ok(Teacher { link, requests: VecDeque::new(), offered: (0, 0), outbox, adapter })
-}
-
-/// A space as the wire has it.
-pub fn wire_space(space: &Space) -> oto_proto::Space {
-    match space {
-        Space::Discrete { n } => oto_proto::Space::Discrete { n: *n },
-        Space::Box { low, high } => oto_proto::Space::Box { low: low.clone(), high: high.clone() },
-    }
-}
-
-fn wire_stage(stage: Stage) -> oto_proto::Stage {
-    match stage {
-        Stage::Offline => oto_proto::Stage::Offline,
-        Stage::Transfer => oto_proto::Stage::Transfer,
-        Stage::Online => oto_proto::Stage::Online,
-    }
 }
 
 #[cfg(test)]

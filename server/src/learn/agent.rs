@@ -910,16 +910,16 @@ fn evaluate(
     config: &AgentConfig,
 ) -> Result<Vec<f64>, AgentError> {
     let (observes, acts) = (world.observation_space(), world.action_space());
-    let same = |ours: &oto_env::Space, theirs: &Space| match (ours, theirs) {
-        (oto_env::Space::Discrete { n }, Space::Discrete { n: m }) => n == m,
-        (oto_env::Space::Box { low, .. }, Space::Box { low: other, .. }) => low.len() == other.len(),
+    let same = |ours: &Space, theirs: &Space| match (ours, theirs) {
+        (Space::Discrete { n }, Space::Discrete { n: m }) => n == m,
+        (Space::Box { low, .. }, Space::Box { low: other, .. }) => low.len() == other.len(),
         _ => false,
     };
     if !same(observes, policy.observation_space()) || !same(acts, policy.action_space()) {
         let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
         return Err(AgentError::Spaces { observation, action });
     }
-    let discrete = matches!(acts, oto_env::Space::Discrete { .. });
+    let discrete = matches!(acts, Space::Discrete { .. });
     let mut observation = vec![0.0; observes.width()];
     let mut row = Vec::new();
     let mut returns = Vec::new();

@@ -33,7 +33,7 @@ impl Spaces {
     /// Why no adapter of these is learnt, if none is.
     pub fn refusal(&self) -> Option<String> {
         for space in [&self.teacher_observation, &self.teacher_action] {
-            if let Err(error) = space.check() {
+            if let Err(error) = oto_proto::check_space(space) {
                 return Some(error.to_string());
             }
         }

@@ -12,7 +12,7 @@ mod imagination;
 mod imitation;
 mod regression;
 
-use crate::student::{TeacherSpaces, wire_space};
+use crate::student::TeacherSpaces;
 use crate::trainer::from_units;
 use candidate::{Candidate, Spaces};
 use imagination::{Imagination, sample};
@@ -94,8 +94,8 @@ impl Learner {
         seed: u64,
     ) -> Result<Self, String> {
         let spaces = Spaces {
-            student_observation: wire_space(observation),
-            student_action: wire_space(action),
+            student_observation: observation.clone(),
+            student_action: action.clone(),
             teacher_observation: teacher.observation.clone(),
             teacher_action: teacher.action.clone(),
         };
@@ -176,7 +176,7 @@ impl Learner {
         self.remember(answer);
         let action = self.plan.as_ref()?.action(answer, &mut self.units).ok()?;
         self.label.clear();
-        from_units(&self.action, in_environment(action), &mut self.label);
+        from_units(&self.action, action, &mut self.label);
         Some((slot, &self.label))
     }
 
@@ -283,7 +283,7 @@ impl Learner {
             // What cannot be mapped is done as the step before.
             if let Ok(Ok(units)) = answer.map(|answer| plan.action(answer, &mut self.units)) {
                 self.label.clear();
-                from_units(&self.action, in_environment(units), &mut self.label);
+                from_units(&self.action, units, &mut self.label);
                 out.copy_from_slice(&self.label);
             }
         };
@@ -338,11 +338,4 @@ fn starts(replay: &Replay, rng: &mut Rng) -> Vec<Vec<f32>> {
     first.extend(any);
     first.truncate(STARTS);
     first
-}
-
-fn in_environment(action: Action<'_>) -> oto_env::Action<'_> {
-    match action {
-        Action::Discrete(index) => oto_env::Action::Discrete(index),
-        Action::Continuous(values) => oto_env::Action::Continuous(values),
-    }
 }
