@@ -3,7 +3,7 @@
 use oto_proto::{
     Action, ActionFormat, ActionMap, Adapter, BatchId, ClientMessage, Dtype, Formats, FrameError, Header,
     Ids, MAX_CONTROL_BYTES, MAX_WIDTH, MessageError, ObservationMap, Quantization, ServerMessage, Space,
-    SpaceError, StateFormat, Transition, TransitionFormat,
+    SpaceError, StateFormat, Transition, TransitionFormat, check_space,
 };
 use proptest::prelude::*;
 
