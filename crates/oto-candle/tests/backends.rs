@@ -374,6 +374,59 @@ fn what_is_not_due_stays_as_it_is() {
     }
 }
 
+/// An update of `n` critics towards given targets, their slow copies included.
+fn ensemble(n: usize) -> Program {
+    let t = &Trace::new();
+    let [critics, targets] =
+        ["critics.", "target."].map(|name| ensemble_parameters(t, name, n, &[5, 33, 17, 1]));
+    let x = t.data("observation", &[12, 3]).concat(t.data("action", &[12, 2]));
+    let q = mlp(&critics, x, Activation::Relu).reshape(&[n, 12]);
+    let loss = (q - t.data("target", &[12])).square().sum_last().sum();
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("", Adam::default(), t.data("lr", &[])), &critics, loss);
+    updates.follow(&targets, &critics, t.data("target_mix", &[]), 1);
+    t.finish(&updates.pairs(), &[("loss", loss), ("q", q)])
+}
+
+/// The same bits: on the CPU members are computed one after the other, in memory that they share.
+#[test]
+fn an_ensemble_learns_as_its_members_do_alone() {
+    let (together, alone) = (ensemble(3), ensemble(1));
+    let rng = &mut Rng::new(41);
+    let mut all = Cpu.compile(together.clone()).unwrap();
+    let mut each = [0, 1, 2].map(|_| Cpu.compile(alone.clone()).unwrap());
+    let states = |program: &Program| {
+        let of = program.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State);
+        of.map(|(i, input)| (InputId(i), input.len())).collect::<Vec<_>>()
+    };
+    for (id, len) in states(&together) {
+        let values = (0..len).map(|_| (rng.normal() * 0.3).abs() as f32).collect::<Vec<_>>();
+        all.write(id, &values).unwrap();
+        let part = if len % 3 == 0 { len / 3 } else { len };
+        each.iter_mut().zip(values.chunks(part).cycle()).for_each(|(e, v)| e.write(id, v).unwrap());
+    }
+    for _ in 0..20 {
+        let data = together.data().map(|(_, i)| draw(&i.name, i.len(), None, rng)).collect::<Vec<_>>();
+        let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        let mut out = outputs(&together);
+        all.run(&data, &mut out).unwrap();
+        for (i, e) in each.iter_mut().enumerate() {
+            let mut own = outputs(&alone);
+            e.run(&data, &mut own).unwrap();
+            assert_eq!(own[1], out[1][12 * i..12 * (i + 1)], "critic {i}");
+        }
+    }
+    for ((id, len), (_, part)) in states(&together).into_iter().zip(states(&alone)) {
+        let mut values = vec![0.0; len];
+        all.read(id, &mut values).unwrap();
+        for (e, values) in each.iter().zip(values.chunks(part).cycle()) {
+            let mut own = vec![0.0; part];
+            e.read(id, &mut own).unwrap();
+            assert_eq!(own, values, "{}", together.inputs[id.0].name);
+        }
+    }
+}
+
 #[test]
 fn an_error_leaves_the_state_as_it_was() {
     backends().iter().for_each(|b| refused(b.as_ref()));

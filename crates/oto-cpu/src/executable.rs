@@ -2,11 +2,11 @@
 
 use crate::convolution::{Room, conv2d, conv2d_grad_input, conv2d_grad_weight};
 use crate::kernels::{self, AdamConstants, Spread};
-use crate::lower::lower;
+use crate::lower::{Lowered, lower};
 use crate::map::MapStep;
 use crate::matmul::{Finish, Scratch, Side, matmul, sum_rows};
-use crate::memory::{Memory, Number, Whole};
-use oto_graph::plan::{Optimise, Plan};
+use crate::memory::{Block, Memory, Number, Whole};
+use oto_graph::plan::{Optimise, Place, Plan};
 use oto_graph::{Activation, Backend, BackendError, Executable, InputId, Op, Program, Role};
 
 /// The backend named "cpu".
@@ -43,8 +43,14 @@ pub enum Step {
     Map(MapStep),
     Matmul(MatmulStep),
     Conv(ConvStep),
-    Reduce { x: Whole, spread: Spread, out: Whole },
+    Reduce {
+        x: Whole,
+        spread: Spread,
+        out: Whole,
+    },
     Optimise(OptimiseStep),
+    /// Products and maps of as many parts each, part by part: what a part hands on stays in the cache.
+    Parts(usize, Vec<Step>),
 }
 
 /// See [`oto_graph::plan::Matmul`].
@@ -88,19 +94,15 @@ pub struct OptimiseStep {
 impl Compiled {
     fn new(program: Program) -> Self {
         let plan = Plan::new(&program);
-        let (steps, memory) = lower(&plan);
-        let input = |i: usize| {
-            let place = plan.input(InputId(i));
-            Whole { slot: place.slot, offset: place.offset, len: program.inputs[i].len() }
-        };
-        let value = |n| {
-            let place = plan.place(n).expect("outputs and updates are computed");
-            Whole { slot: place.slot, offset: place.offset, len: plan.len(n) }
+        let Lowered { steps, memory, outputs, copies } = lower(&plan);
+        let input = |i: InputId| {
+            let Place { slot, offset } = plan.input(i);
+            Whole { slot, offset, len: program.inputs[i.0].len(), one_part: false }
         };
         Self {
-            inputs: (0..program.inputs.len()).map(input).collect(),
-            outputs: plan.program.outputs.iter().map(|(_, n)| value(*n)).collect(),
-            copies: plan.copies.iter().map(|(i, n)| (value(*n), input(i.0))).collect(),
+            inputs: (0..program.inputs.len()).map(|i| input(InputId(i))).collect(),
+            outputs,
+            copies: copies.into_iter().map(|(from, to)| (from, input(to))).collect(),
             steps,
             memory,
             scratch: Scratch::default(),
@@ -125,8 +127,25 @@ impl Step {
                 memory.write(*out, |memory, to| spread.sum(memory.whole(*x), to.len(), to));
             }
             Step::Optimise(o) => o.run(memory),
+            Step::Parts(count, steps) => {
+                for i in 0..*count {
+                    steps.iter_mut().try_for_each(|step| step.part(i, memory, scratch))?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Part `i` alone.
+    fn part(&mut self, i: usize, memory: &mut Memory, scratch: &mut Scratch) -> Result<(), BackendError> {
+        match self {
+            Step::Map(map) => map.block(Block { first: i, end: i + 1 }, memory),
+            Step::Matmul(p) => {
+                p.product(i, memory, scratch);
+                Ok(())
+            }
+            _ => unreachable!("neither a product nor a map"),
+        }
     }
 }
 

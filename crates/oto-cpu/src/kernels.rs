@@ -409,13 +409,25 @@ fn optimise_loop<I: Isa>(
     let epsilon = epsilon as f32;
     let n = p.len();
     let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
-    for i in 0..n {
-        m[i] = moved(m[i], g[i], b1, take1);
-        v[i] = moved(v[i], square(g[i]), b2, take2);
-        p[i] -= size * m[i] / (v[i].sqrt() * scale + epsilon);
+    // In stretches, so that a slow copy follows what is still in the cache.
+    let mut first = 0;
+    while first < n {
+        let end = (first + STRETCH).min(n);
+        let (p, m, v, g) = (&mut p[first..end], &mut m[first..end], &mut v[first..end], &g[first..end]);
+        for i in 0..p.len() {
+            m[i] = moved(m[i], g[i], b1, take1);
+            v[i] = moved(v[i], square(g[i]), b2, take2);
+            p[i] -= size * m[i] / (v[i].sqrt() * scale + epsilon);
+        }
+        if !slow.is_empty() {
+            follow_loop::<I>(&mut slow[first..end], p, tau);
+        }
+        first = end;
     }
-    follow_loop::<I>(slow, p, tau);
 }
+
+/// Parameters that are stepped before their slow copies follow.
+const STRETCH: usize = 2048;
 
 #[cfg(test)]
 mod tests {

@@ -5,19 +5,70 @@ use crate::kernels::Spread;
 use crate::map::{MapStep, QuantileStep, Row, RowOperand, RowStep, Scalar, ScalarStep};
 use crate::memory::{Memory, Number, Rows, Whole};
 use crate::quantile::Quantile;
-use oto_graph::plan::{Kernel, Map, Place, Plan, Storage};
-use oto_graph::{NodeId, Op};
+use oto_graph::plan::{Kernel, Map, Place, Plan, SCALARS, Storage};
+use oto_graph::{InputId, NodeId, Op};
 
 /// Numbers of the widest value in a block of a map.
 const BLOCK: usize = 16_384;
 
-/// The steps of a plan, and its memory with constants filled in.
-pub fn lower(plan: &Plan) -> (Vec<(Step, Option<Number>)>, Memory) {
-    let mut lower =
-        Lower { plan, slots: plan.slots.iter().map(|s| vec![0.0; s.len]).collect(), constants: Vec::new() };
-    let conditions = plan.conditions.iter().map(|c| c.map(|n| lower.number(n))).collect::<Vec<_>>();
-    let steps = plan.kernels.iter().map(|k| lower.kernel(k)).zip(conditions).collect();
-    (steps, Memory { slots: lower.slots })
+/// A plan as it is run.
+pub struct Lowered {
+    /// With each the number without which it need not run.
+    pub steps: Vec<(Step, Option<Number>)>,
+    /// With constants filled in.
+    pub memory: Memory,
+    /// Where each output lies.
+    pub outputs: Vec<Whole>,
+    /// Where each value lies that is copied to a state input after the last step.
+    pub copies: Vec<(Whole, InputId)>,
+}
+
+/// The steps of a plan, and its memory.
+pub fn lower(plan: &Plan) -> Lowered {
+    let slots = plan.slots.iter().map(|s| vec![0.0; s.len]).collect();
+    let mut lower = Lower { plan, slots, constants: Vec::new(), handed_on: Vec::new(), moved: Vec::new() };
+    let groups = lower.groups();
+    groups.iter().for_each(|group| lower.make_room(group));
+    let condition = |lower: &mut Lower<'_>, k: usize| plan.conditions[k].map(|n| lower.number(n));
+    let mut steps = Vec::new();
+    for group in groups {
+        let condition = condition(&mut lower, group[0]);
+        let step = match group[..] {
+            [one] => lower.kernel(&plan.kernels[one]),
+            _ => {
+                let parts = lower.uses(group[0]).count;
+                Step::Parts(parts, group.iter().map(|k| lower.kernel(&plan.kernels[*k])).collect())
+            }
+        };
+        steps.push((step, condition));
+    }
+    let outputs = plan.program.outputs.iter().map(|(_, n)| lower.whole(*n)).collect();
+    let copies = plan.copies.iter().map(|(input, n)| (lower.whole(*n), *input)).collect();
+    Lowered { steps, memory: Memory { slots: lower.slots }, outputs, copies }
+}
+
+/// The values that a kernel reads from others, whether all of its parts read all of them, and the values that it leaves.
+#[derive(Default)]
+struct Uses {
+    /// How many parts it has that do not need one another.
+    count: usize,
+    /// Whether they are products: rows alone gain nothing by it.
+    products: bool,
+    reads: Vec<(NodeId, bool)>,
+    writes: Vec<NodeId>,
+}
+
+impl Uses {
+    /// Whether a part of this kernel may run before later parts of `earlier`.
+    fn go_with(&self, earlier: &Uses) -> bool {
+        let own_part = |(n, all): &(NodeId, bool)| !all || !earlier.writes.contains(n);
+        self.count > 1 && self.count == earlier.count && self.reads.iter().all(own_part)
+    }
+
+    /// Whether this kernel may run before `earlier` instead of after it.
+    fn does_without(&self, earlier: &Uses) -> bool {
+        self.reads.iter().all(|(n, _)| !earlier.writes.contains(n))
+    }
 }
 
 struct Lower<'p> {
@@ -25,6 +76,10 @@ struct Lower<'p> {
     slots: Vec<Vec<f32>>,
     /// Constants that a kernel reads as if they were computed, and their slots.
     constants: Vec<(NodeId, usize)>,
+    /// Values that a group's kernels hand on part by part and nobody else reads, and their slots: room for one part.
+    handed_on: Vec<(NodeId, usize)>,
+    /// Other values of groups, and their slots: of their own, because a slot of the plan may hold what a later part still reads.
+    moved: Vec<(NodeId, usize)>,
 }
 
 impl Lower<'_> {
@@ -42,7 +97,9 @@ impl Lower<'_> {
 
     fn place(&mut self, n: NodeId) -> Place {
         if let Some(place) = self.plan.place(n) {
-            return place;
+            let root = self.plan.root(n);
+            let moved = self.moved.iter().find(|(m, _)| *m == root).map(|(_, slot)| *slot);
+            return Place { slot: moved.unwrap_or(place.slot), ..place };
         }
         let known = self.constants.iter().find(|(c, _)| *c == n).map(|(_, slot)| *slot);
         let slot = known.unwrap_or_else(|| {
@@ -55,8 +112,77 @@ impl Lower<'_> {
     }
 
     fn whole(&mut self, n: NodeId) -> Whole {
+        let len = self.plan.len(n);
+        if let Some(slot) = self.slot_of_a_part(n) {
+            return Whole { slot, offset: 0, len, one_part: true };
+        }
         let Place { slot, offset } = self.place(n);
-        Whole { slot, offset, len: self.plan.len(n) }
+        Whole { slot, offset, len, one_part: false }
+    }
+
+    fn slot_of_a_part(&self, n: NodeId) -> Option<usize> {
+        let root = self.plan.root(n);
+        self.handed_on.iter().find(|(m, _)| *m == root).map(|(_, slot)| *slot)
+    }
+
+    /// Kernels by the steps that they become, in the order of the steps. Products of several parts, and maps of as many rows after
+    /// them, are one step where one part may be computed after the other; what comes in between and has nothing to do with them
+    /// is left for later.
+    fn groups(&self) -> Vec<Vec<usize>> {
+        let plan = self.plan;
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        // The group that still grows, what its kernels use, and what those use that were left for later.
+        let (mut growing, mut members, mut later) = (None::<usize>, Vec::<Uses>::new(), Vec::<Uses>::new());
+        for (k, kernel) in plan.kernels.iter().enumerate() {
+            let next = self.uses(k);
+            let fits = |group: &usize| {
+                plan.conditions[k] == plan.conditions[groups[*group][0]]
+                    && members.iter().all(|earlier| next.go_with(earlier))
+                    && later.iter().all(|earlier| next.does_without(earlier))
+            };
+            if let Some(group) = growing.filter(fits) {
+                groups[group].push(k);
+                members.push(next);
+                continue;
+            }
+            groups.push(vec![k]);
+            if next.products && next.count > 1 {
+                (growing, members, later) = (Some(groups.len() - 1), vec![next], Vec::new());
+            } else if matches!(kernel, Kernel::Map(_)) {
+                later.push(next);
+            } else {
+                growing = None;
+            }
+        }
+        groups
+    }
+
+    /// Gives the values of a group memory of their own: of what its kernels hand on among themselves alone one part, which all
+    /// parts use in turn and which stays in the cache.
+    fn make_room(&mut self, group: &[usize]) {
+        let plan = self.plan;
+        if group.len() < 2 {
+            return;
+        }
+        let count = self.uses(group[0]).count;
+        let outputs = plan.program.outputs.iter().map(|(_, o)| *o);
+        let kept = outputs.chain(plan.program.updates.iter().map(|(_, u)| *u)).map(|n| plan.root(n));
+        let elsewhere = (0..plan.kernels.len()).filter(|k| !group.contains(k));
+        let read = elsewhere.flat_map(|k| plan.reads(k)).chain(kept).collect::<Vec<_>>();
+        let gradients =
+            |slot: usize| plan.kernels.iter().any(|k| matches!(k, Kernel::Optimise(o) if o.g == slot));
+        for n in group.iter().flat_map(|k| plan.writes(*k)) {
+            let place = plan.place(n).expect("what is stored has a place");
+            if place.slot == SCALARS || gradients(place.slot) {
+                continue;
+            }
+            let (len, list) = match read.contains(&n) {
+                true => (plan.len(n), &mut self.moved),
+                false => (plan.len(n) / count, &mut self.handed_on),
+            };
+            self.slots.push(vec![0.0; len]);
+            list.push((n, self.slots.len() - 1));
+        }
     }
 
     fn number(&mut self, n: NodeId) -> Number {
@@ -68,9 +194,52 @@ impl Lower<'_> {
 
     /// The rows of a value in a map over `rows`.
     fn rows(&mut self, n: NodeId, rows: usize) -> Rows {
+        let width = self.plan.len(n) / rows.max(1);
+        if let Some(slot) = self.slot_of_a_part(n) {
+            return Rows { slot, offset: 0, width, tile: true };
+        }
         let Place { slot, offset } = self.place(n);
         let tile = self.plan.slots.get(slot).is_some_and(|s| s.storage == Storage::Tile);
-        Rows { slot, offset, width: self.plan.len(n) / rows.max(1), tile }
+        Rows { slot, offset, width, tile }
+    }
+
+    /// What kernel `k` reads and writes, if it is a product or a map; its parts are several products, or rows.
+    fn uses(&self, k: usize) -> Uses {
+        let plan = self.plan;
+        // Of a value that is seen in part, other parts than one's own may be read.
+        let read = |n: NodeId, all: bool| (plan.root(n), all || plan.len(n) != plan.len(plan.root(n)));
+        let mut uses = Uses { writes: plan.writes(k), ..Uses::default() };
+        match &plan.kernels[k] {
+            Kernel::Matmul(p) => {
+                let more = [p.bias, p.derivative.map(|(_, y)| y)].into_iter().flatten().map(|n| (n, false));
+                let reads = [(p.a, p.one_a), (p.b, p.one_b)].into_iter().chain(more);
+                uses.reads = reads.map(|(n, all)| read(n, all)).collect();
+                (uses.count, uses.products) = (p.count, true);
+            }
+            Kernel::Map(map) => {
+                // Single numbers are computed before all rows.
+                uses.count = if map.scalars.is_empty() { map.rows } else { 0 };
+                let members = map.scalars.iter().chain(&map.body);
+                let inside = |o: NodeId| members.clone().any(|m| *m == plan.root(o));
+                for n in members.clone() {
+                    let others = self.op(*n).operands().filter(|o| !inside(*o));
+                    uses.reads.extend(others.map(|o| read(o, self.for_all_rows(*n, o))));
+                }
+            }
+            _ => {}
+        }
+        uses
+    }
+
+    /// Whether every row of node `n` in a map may read all of its operand `o`.
+    fn for_all_rows(&self, n: NodeId, o: NodeId) -> bool {
+        let (to, from) = (self.shape(n), self.shape(o));
+        match *self.op(n) {
+            Op::Broadcast(_) => from.len() != to.len() || from[0] != to[0],
+            Op::Rows { x, .. } => o == x,
+            Op::AddRows { .. } => true,
+            _ => from.is_empty(),
+        }
     }
 
     fn kernel(&mut self, kernel: &Kernel) -> Step {

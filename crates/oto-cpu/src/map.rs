@@ -181,10 +181,15 @@ impl MapStep {
         let mut first = 0;
         while first < self.rows {
             let block = Block { first, end: (first + self.block).min(self.rows) };
-            self.body.iter_mut().try_for_each(|step| step.run(block, memory))?;
+            self.block(block, memory)?;
             first = block.end;
         }
         Ok(())
+    }
+
+    /// A block of rows, no more than [`Self::block`].
+    pub fn block(&mut self, block: Block, memory: &mut Memory) -> Result<(), BackendError> {
+        self.body.iter_mut().try_for_each(|step| step.run(block, memory))
     }
 }
 

@@ -14,13 +14,16 @@ pub struct Whole {
     pub slot: usize,
     pub offset: usize,
     pub len: usize,
+    /// There is room for one part only, which all parts use in turn.
+    pub one_part: bool,
 }
 
 impl Whole {
     /// Part `i` of `count` equal ones.
     pub fn part(self, i: usize, count: usize) -> Whole {
         let len = self.len / count;
-        Whole { offset: self.offset + i * len, len, ..self }
+        let offset = if self.one_part { self.offset } else { self.offset + i * len };
+        Whole { offset, len, ..self }
     }
 }
 
@@ -83,6 +86,6 @@ impl Memory {
     /// Lets `f` write a block of rows while it reads other slots.
     pub fn write_rows<R>(&mut self, out: Rows, block: Block, f: impl FnOnce(&Memory, &mut [f32]) -> R) -> R {
         let range = out.range(block);
-        self.write(Whole { slot: out.slot, offset: range.start, len: range.len() }, f)
+        self.write(Whole { slot: out.slot, offset: range.start, len: range.len(), one_part: false }, f)
     }
 }

@@ -1,7 +1,7 @@
 //! Critics: an ensemble of networks of one shape, their slow copies, and the teachers' BASE term on them. What soft actor-critic and
 //! PPO's fusion policy have in common.
 
-use crate::losses::{self, Aikd, Labels, actor_critic::critic};
+use crate::losses::{self, Aikd, Labels};
 use crate::optimiser::{ensemble_parameters, initial_layer, mlp};
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace};
@@ -33,7 +33,7 @@ impl<'t> Critics<'t> {
         Self::named(|prefix| ensemble_parameters(t, prefix, count, &widths))
     }
 
-    /// `count` critics of observation and action: their first layer has a weight for each.
+    /// `count` critics of observation and action side by side.
     pub fn continuous(
         t: &'t Trace,
         count: usize,
@@ -41,24 +41,17 @@ impl<'t> Critics<'t> {
         hidden: &[usize],
         action: usize,
     ) -> Self {
-        let widths = [&[observation], hidden, &[1]].concat();
-        Self::named(|prefix| {
-            let mut params = ensemble_parameters(t, prefix, count, &widths);
-            let name = format!("{prefix}0.action");
-            params.push((name.clone(), t.state(name, &[count, hidden[0], action])));
-            params
-        })
+        Self::discrete(t, count, observation + action, hidden, 1)
     }
 
     fn named(make: impl Fn(&str) -> Params<'t>) -> Self {
         Self { params: make(CRITICS), targets: make(&format!("target.{CRITICS}")) }
     }
 
-    /// What all critics get wrong, added up; and their mean Q. Each critic's values and the target are `[B]`.
-    pub fn error(values: &[Tensor<'t>], target: Tensor<'t>) -> [Tensor<'t>; 2] {
-        let errors = values.iter().map(|q| critic(*q, target));
-        let error = errors.reduce(|a, b| a + b).expect("at least one critic");
-        [error, sum(values).mean() * (1.0 / values.len() as f64)]
+    /// What all critics get wrong, added up; and their mean Q. Values `[N, B]`, the target `[B]`.
+    pub fn error(values: Tensor<'t>, target: Tensor<'t>) -> [Tensor<'t>; 2] {
+        let errors = (values - target).square();
+        [errors.mean_last().sum(), values.mean()]
     }
 
     /// The targets follow the critics' new values, which are among `updates`.
@@ -71,33 +64,36 @@ impl<'t> Critics<'t> {
     }
 }
 
-/// Each critic's Q-values `[B]` of observations `[B, O]` and actions `[B, D]`.
+/// Q-values `[N, B]` of observations `[B, O]` and actions `[B, D]`.
 pub(crate) fn q_value<'t>(
     params: &[(String, Tensor<'t>)],
     observation: Tensor<'t>,
     action: Tensor<'t>,
-) -> Vec<Tensor<'t>> {
-    let (acting, layers) = params.split_last().expect("a critic has parameters");
-    let (first, rest) = layers.split_at(2);
-    let seen = observation.linear(first[0].1, first[1].1, Activation::Identity);
-    let acted = action.matmul(acting.1, false, true);
-    // One row for each critic and observation: rows of a whole critic's batch would not fit the cache.
-    let [n, batch, width] = seen.shape()[..] else { unreachable!("an ensemble gives three axes") };
-    let flat = |x: Tensor<'t>| x.reshape(&[n * batch, width]);
-    let hidden = (flat(seen) + flat(acted)).relu().reshape(&[n, batch, width]);
-    let q = mlp(rest, hidden, Activation::Relu).reshape(&[n, batch]);
-    (0..n).map(|i| q.member(i)).collect()
+) -> Tensor<'t> {
+    let q = mlp(params, observation.concat(action), Activation::Relu);
+    q.reshape(&[q.size(0), q.size(1)])
 }
 
-/// Each critic's Q-values `[B, A]` of observations `[B, O]`.
-pub(crate) fn q_values<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> Vec<Tensor<'t>> {
-    let q = mlp(params, observation, Activation::Relu);
+/// Q-values `[N, B, A]` of observations `[B, O]`.
+pub(crate) fn q_values<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> Tensor<'t> {
+    mlp(params, observation, Activation::Relu)
+}
+
+/// The Q-values `[N, B]` of actions `[B]` among those of all actions `[N, B, A]`.
+pub(crate) fn picked<'t>(q: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+    let [n, batch, actions] = q.shape()[..] else { panic!("an ensemble's values of all actions") };
+    let action = action.broadcast(&[n, batch]).reshape(&[n * batch]);
+    q.reshape(&[n * batch, actions]).pick(action).reshape(&[n, batch])
+}
+
+/// What each critic says, of what all say `[N, ...]`.
+pub(crate) fn each<'t>(q: Tensor<'t>) -> Vec<Tensor<'t>> {
     (0..q.size(0)).map(|i| q.member(i)).collect()
 }
 
-/// The smallest of what all critics say, place by place.
-pub(crate) fn least<'t>(values: &[Tensor<'t>]) -> Tensor<'t> {
-    values.iter().copied().reduce(Tensor::minimum).expect("at least one critic")
+/// The smallest of what all critics say `[N, ...]`, place by place.
+pub(crate) fn least<'t>(q: Tensor<'t>) -> Tensor<'t> {
+    each(q).into_iter().reduce(Tensor::minimum).expect("at least one critic")
 }
 
 /// The sum of what all critics say, place by place.
@@ -154,7 +150,7 @@ impl<'t> Draw<'t> {
     pub fn groups(&self, critics: &Params<'t>, observation: Tensor<'t>) -> Vec<(Tensor<'t>, Tensor<'t>)> {
         let shape = self.log_density.shape();
         let q = q_value(critics, repeated(observation, shape[1]), self.action);
-        q.into_iter().map(|q| (q.reshape(&shape), self.log_density)).collect()
+        each(q).into_iter().map(|q| (q.reshape(&shape), self.log_density)).collect()
     }
 }
 
@@ -191,7 +187,7 @@ impl<'t> Base<'t> {
 
     /// One teacher's term, the mean over the critics, for its actions `[B, D]`.
     pub fn of(&self, labels: Labels<'t>) -> Tensor<'t> {
-        let taught = q_value(&self.critics, self.observation, labels.action);
+        let taught = each(q_value(&self.critics, self.observation, labels.action));
         let one = |(groups, q): (&Vec<_>, Tensor<'t>)| {
             losses::masked_mean(losses::aikd_base_sampled(groups, q), labels.mask)
         };
@@ -209,42 +205,11 @@ pub(crate) fn initial_mlp(rng: &mut Rng, prefix: &str, widths: &[usize], drawn: 
     }
 }
 
-/// Initial values of [`Critics::discrete`], critic after critic.
-pub(crate) fn initial_discrete(
-    rng: &mut Rng,
-    count: usize,
-    observation: usize,
-    hidden: &[usize],
-    actions: usize,
-    drawn: &mut Drawn,
-) {
-    let widths = [&[observation], hidden, &[actions]].concat();
+/// Initial values of `count` critics of these widths, critic after critic.
+pub(crate) fn initial_critics(rng: &mut Rng, count: usize, widths: &[usize], drawn: &mut Drawn) {
     let critic = |_| {
         let mut values = Drawn::new();
-        initial_mlp(rng, CRITICS, &widths, &mut values);
-        values
-    };
-    drawn.extend(side_by_side((0..count).map(critic)));
-}
-
-/// Initial values of [`Critics::continuous`]: a critic's first layer is drawn for observation and action together.
-pub(crate) fn initial_continuous(
-    rng: &mut Rng,
-    count: usize,
-    observation: usize,
-    hidden: &[usize],
-    action: usize,
-    drawn: &mut Drawn,
-) {
-    let widths = [&[observation + action], hidden, &[1]].concat();
-    let critic = |_| {
-        let mut values = Drawn::new();
-        initial_mlp(rng, CRITICS, &widths, &mut values);
-        let rows = values[0].1.chunks_exact(observation + action).map(|row| row.split_at(observation));
-        let (seen, acting): (Vec<_>, Vec<_>) = rows.unzip();
-        let parts = (seen.concat(), acting.concat());
-        values[0].1 = parts.0;
-        values.push((format!("{CRITICS}0.action"), parts.1));
+        initial_mlp(rng, CRITICS, widths, &mut values);
         values
     };
     drawn.extend(side_by_side((0..count).map(critic)));

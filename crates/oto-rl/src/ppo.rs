@@ -13,8 +13,8 @@
 
 use crate::actions::Actions;
 use crate::critics::{
-    self, Base, Critics, Drawn, Params, frozen, initial, initial_continuous, initial_discrete, least,
-    q_value, q_values,
+    self, Base, Critics, Drawn, Params, each, frozen, initial, initial_critics, least, picked, q_value,
+    q_values,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{
@@ -285,11 +285,11 @@ impl<'t> Fusion<'t> {
             (Distribution::Categorical(logits), Distribution::Categorical(next_logits)) => {
                 let actions = sizes.actions.outputs();
                 let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, actions);
-                let next_q = least(&q_values(&twins.targets, next));
+                let next_q = least(q_values(&twins.targets, next));
                 let future = soft_value(next_q, next_logits.log_softmax(), alpha);
                 let known = q_values(&twins.params, observation);
-                let values = known.iter().map(|q| q.pick(taken)).collect::<Vec<_>>();
-                let min_q = least(&q_values(&frozen(&twins.params), observation));
+                let values = picked(known, taken);
+                let min_q = least(q_values(&frozen(&twins.params), observation));
                 let acted = -soft_value(min_q, logits.log_softmax(), alpha).mean();
                 (twins, values, reward + discount * future, min_q, acted)
             }
@@ -301,17 +301,17 @@ impl<'t> Fusion<'t> {
                     (cut_off(action), gaussian_log_prob(mean, log_std, action))
                 };
                 let (action, log_prob) = drawn(next_mean, "next_noise");
-                let next_q = least(&q_value(&twins.targets, next, action));
+                let next_q = least(q_value(&twins.targets, next, action));
                 let target = soft_target(reward, discount, next_q, log_prob, alpha);
                 let taken = cut_off(taken);
                 let values = q_value(&twins.params, observation, taken);
                 let (action, log_prob) = drawn(mean, "noise");
-                let min_q = least(&q_value(&frozen(&twins.params), observation, action));
+                let min_q = least(q_value(&frozen(&twins.params), observation, action));
                 (twins, values, target, min_q, sac_actor(min_q, log_prob, alpha))
             }
             _ => unreachable!("one policy gives one kind of distribution"),
         };
-        let [learnt, q] = Critics::error(&values, target.stop_gradient());
+        let [learnt, q] = Critics::error(values, target.stop_gradient());
         let loss = learnt + td3_bc_scale(min_q, config.auxiliary) * acted;
         Self { twins, observation, policy: now, loss, q }
     }
@@ -319,7 +319,7 @@ impl<'t> Fusion<'t> {
     fn base(&self, t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> FusionBase<'t> {
         let critics = &self.twins.params;
         match sizes.actions {
-            Actions::Discrete(_) => FusionBase::Discrete(q_values(critics, self.observation)),
+            Actions::Discrete(_) => FusionBase::Discrete(each(q_values(critics, self.observation))),
             // The policy's own actions may lie outside the range that the sum is over.
             Actions::Continuous(width) => {
                 let draw = critics::uniform(t, config.batch_size, config.samples, width);
@@ -499,11 +499,13 @@ impl Learner for Ppo {
             }
         }
         if config.fusion {
-            let initial = match sizes.actions {
-                Actions::Discrete(_) => initial_discrete,
-                Actions::Continuous(_) => initial_continuous,
+            let widths = match sizes.actions {
+                Actions::Discrete(_) => widths(config, sizes, sizes.actions.outputs()),
+                Actions::Continuous(action) => {
+                    [&[sizes.observation + action], &config.hidden[..], &[1]].concat()
+                }
             };
-            initial(rng, 2, sizes.observation, &config.hidden, sizes.actions.outputs(), &mut drawn);
+            initial_critics(rng, 2, &widths, &mut drawn);
         }
         let log_std = self.config.initial_log_std as f32;
         drawn.push(("agent.log_std".into(), vec![log_std; sizes.actions.width()]));

@@ -4,7 +4,7 @@
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
 use crate::critics::{
-    self, Base, Critics, Draw, Drawn, Params, frozen, initial, initial_continuous, initial_mlp, least,
+    self, Base, Critics, Draw, Drawn, Params, each, frozen, initial, initial_critics, initial_mlp, least,
     q_value, repeated, sum, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
@@ -93,16 +93,16 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
 
     let [mean, log_std] = policy(&actor, next);
     let then = squashed_gaussian(mean, log_std, actions("next_noise"));
-    let next_q = least(&q_value(targets, next, then.action));
+    let next_q = least(q_value(targets, next, then.action));
     let target = soft_target(row("reward"), row("discount"), next_q, then.log_prob, alpha).stop_gradient();
     let taken = actions("action");
     let values = q_value(critics, observation, taken);
-    let [learnt, q] = Critics::error(&values, target);
+    let [learnt, q] = Critics::error(values, target);
 
     let [mean, log_std] = policy(&actor, observation);
     let now = squashed_gaussian(mean, log_std, actions("noise"));
     let fixed = q_value(&frozen(critics), observation, now.action);
-    let acted = sac_actor(least(&fixed), now.log_prob, alpha);
+    let acted = sac_actor(least(fixed), now.log_prob, alpha);
     let entropy = -(width as f64);
     let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
@@ -116,7 +116,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     if let (Some(base), true) = (&base, config.cql > 0.0) {
         let then = drawn(&actor, next, "next_sample_noise", many, width);
         let then = then.groups(critics, observation);
-        let each = base.groups().iter().zip(then).zip(&values);
+        let own = each(values);
+        let each = base.groups().iter().zip(then).zip(&own);
         let conservative = each.map(|((own, then), q)| cql_continuous(&[&own[..], &[then]].concat(), *q));
         task = task + sum(&conservative.collect::<Vec<_>>()) * config.cql;
     }
@@ -272,7 +273,8 @@ impl Learner for Sac {
             let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.action);
             drawn.extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
-        initial_continuous(rng, 2, sizes.observation, hidden, sizes.action, &mut drawn);
+        let widths = [&[sizes.observation + sizes.action], &hidden[..], &[1]].concat();
+        initial_critics(rng, 2, &widths, &mut drawn);
         drawn.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

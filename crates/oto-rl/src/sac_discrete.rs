@@ -3,7 +3,7 @@
 //! expectations over actions are sums; teachers shape the critics, as they do QR-DQN, and the actor follows those.
 
 use crate::critics::{
-    self, Critics, Drawn, frozen, initial, initial_discrete, initial_mlp, least, q_values, sum,
+    self, Critics, Drawn, each, frozen, initial, initial_critics, initial_mlp, least, picked, q_values, sum,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -36,22 +36,21 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
 
-    let next_q = least(&q_values(&twins.targets, next));
+    let next_q = least(q_values(&twins.targets, next));
     let future = soft_value(next_q, logits(next).log_softmax(), alpha);
     let target = (row("reward") + row("discount") * future).stop_gradient();
     let taken = row("action");
     let known = q_values(&twins.params, observation);
-    let values = known.iter().map(|q| q.pick(taken)).collect::<Vec<_>>();
-    let [learnt, q] = Critics::error(&values, target);
+    let [learnt, q] = Critics::error(picked(known, taken), target);
 
-    let fixed = least(&q_values(&frozen(&twins.params), observation));
+    let fixed = least(q_values(&frozen(&twins.params), observation));
     let now = logits(observation);
     let acted = -soft_value(fixed, now.log_softmax(), alpha).mean();
     let entropy = TARGET_ENTROPY * (sizes.actions as f64).ln();
     let task = learnt + acted + temperature(log_alpha, -categorical_entropy(now), entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
-    let both = sum(&known) * (1.0 / known.len() as f64);
+    let both = sum(&each(known)) * (1.0 / known.size(0) as f64);
     let aikd = critics::labelled(t, "", sizes.teachers, &[batch], |labels, perm| {
         losses::aikd(both, labels, perm, weights.delta, weights.eta)
     });
@@ -139,7 +138,7 @@ impl Learner for SacDiscrete {
         let (config, sizes) = (&self.config, self.sizes);
         let mut drawn = Drawn::new();
         initial_mlp(rng, "actor.", &widths(config, sizes), &mut drawn);
-        initial_discrete(rng, 2, sizes.observation, &config.hidden, sizes.actions, &mut drawn);
+        initial_critics(rng, 2, &widths(config, sizes), &mut drawn);
         drawn.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

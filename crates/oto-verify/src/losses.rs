@@ -446,8 +446,9 @@ fn record_layer_norm_critic(term: &mut Term<'_, '_>) -> Result<(), TermError> {
     for (key, epsilon) in [("eps_1e_6", 1e-6), ("eps_1e_5", 1e-5)] {
         let mut hidden = x;
         for (i, layer) in layers.chunks_exact(4).enumerate() {
-            let normalised = hidden.linear(layer[0], layer[1], Activation::Identity).layer_norm(epsilon);
-            hidden = (normalised * layer[2] + layer[3]).relu();
+            let sums = hidden.linear(layer[0], layer[1], Activation::Identity);
+            let normalised = sums.layer_norm(epsilon) * layer[2] + layer[3];
+            hidden = normalised.relu();
             let path = format!("{key}.normalised.{i}");
             if term.has(&path) {
                 term.expect(&path, normalised)?;
