@@ -98,7 +98,7 @@ for (const { name, launch, relaxed, skip } of ENGINES) {
         await until(page, () => window.oto !== undefined);
         const result = await page.evaluate(saveAndLoad, {
           env: 'CartPole-v1',
-          algorithm: SMALL,
+          ...SMALL,
           seed: 4,
           teachers: [{ url: teachUrl(taught), ...ADAPTED }],
         });

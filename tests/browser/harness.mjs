@@ -134,7 +134,7 @@ export async function openPlainPage(browser, site) {
 }
 
 /** A network small enough that a test takes seconds, shared by all tests. */
-export const SMALL = { hidden: [16], quantiles: 4, batchSize: 16, learningStarts: 50 };
+export const SMALL = { algorithm: { hidden: [16], quantiles: 4, batchSize: 16 }, learningStarts: 50 };
 
 /** CartPole's teacher from another simulator, as the demo page declares it. */
 export const ADAPTED = {

@@ -15,7 +15,7 @@ before(async () => {
   [browser, site] = await Promise.all([launch(), startPlainSite()]);
   server = await startServer({ origins: [site.origin] });
   page = await openPlainPage(browser, site);
-  await page.evaluate((algorithm) => {
+  await page.evaluate((small) => {
     // A cart in JavaScript, as wide as CartPole, with answers that come at once or later.
     window.cart = (asynchronous) => () => {
       let state = [0, 0, 0, 0];
@@ -36,7 +36,7 @@ before(async () => {
       for await (const m of student.train({ interval: 20 })) if (enough(m)) return m;
       throw new Error('the run ended before');
     };
-    window.made = (options) => oto.Student.create({ algorithm, seed: 3, steps: 1e9, stages: { transfer: {} }, evaluation: { every: 100, episodes: 1 }, ...options });
+    window.made = (options) => oto.Student.create({ ...small, seed: 3, steps: 1e9, stages: { transfer: {} }, evaluation: { every: 100, episodes: 1 }, ...options });
   }, SMALL);
 });
 

@@ -101,7 +101,7 @@ test('a network sees every space as gymnasium.spaces.flatten makes it', async ()
       ],
     };
     const trained = async (space, show) => {
-      const student = await oto.Student.create({ env: doors(space, show), algorithm: { ...small, learningStarts: 20 }, seed: 2, evaluation: { every: 30, episodes: 1 } });
+      const student = await oto.Student.create({ env: doors(space, show), ...small, learningStarts: 20, seed: 2, evaluation: { every: 30, episodes: 1 } });
       const { all } = await trainAll(student, { steps: 60 });
       const outcome = { all, acts: await Promise.all([0, 1, 2].map((door) => student.act(show(door)))), tensors: tensors(await student.save()) };
       student.dispose();
@@ -112,7 +112,7 @@ test('a network sees every space as gymnasium.spaces.flatten makes it', async ()
       const [tree, row] = [await trained(space, show), await trained(spaces.box(null, null, flat(0).length), flat)];
       if (JSON.stringify(tree) !== JSON.stringify(row) || tree.all.length !== 2) differ.push(name);
     }
-    const outside = await oto.Student.create({ env: doors(spaces.dict({ a: spaces.discrete(3) }), (door) => ({ a: door + 1 })), algorithm: small });
+    const outside = await oto.Student.create({ env: doors(spaces.dict({ a: spaces.discrete(3) }), (door) => ({ a: door + 1 })), ...small });
     const failed = await failure(trainAll(outside, { steps: 100 }));
     const acted = await failure(outside.act({ a: 0.5 }));
     outside.dispose();
@@ -133,7 +133,7 @@ test('several choices at once are one action of as many numbers', async () => {
       let env;
       const make = () => (env = doors(spaces.discrete(3), (door) => door, space)());
       const object = make();
-      const student = await oto.Student.create({ env: object, algorithm: small, seed: 1 });
+      const student = await oto.Student.create({ env: object, ...small, seed: 1 });
       await trainAll(student, { steps: 60 });
       actions[name] = object.actions.map((action) => JSON.stringify(action));
       actions[`${name} greedy`] = [JSON.stringify(await student.act(1))];
@@ -160,7 +160,7 @@ test('evaluations are played apart: they change nothing of what is learned, and 
   const result = await page.evaluate(async () => {
     const runs = [];
     for (const every of [0, 50]) {
-      const student = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door), algorithm: small, seed: 4, evaluation: { every, episodes: 2 } });
+      const student = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door), ...small, seed: 4, evaluation: { every, episodes: 2 } });
       const { all, episodes } = await trainAll(student, { steps: 300 });
       const own = every === 0 ? undefined : await student.evaluate({ episodes: 3 });
       runs.push({ all, episodes, own, tensors: tensors(await student.save()), next: (await trainAll(student, { steps: 100 })).step });
@@ -169,7 +169,7 @@ test('evaluations are played apart: they change nothing of what is learned, and 
     // An episode that never ends is cut short, and one that reaches the return ends the run.
     const endless = () => ({ ...doors(oto.spaces.discrete(3), (door) => door)(), step: () => ({ observation: 0, reward: 1, terminated: false }) });
     const stages = { transfer: null, online: { returnAtLeast: 70 } };
-    const student = await oto.Student.create({ env: endless, algorithm: small, stages, evaluation: { every: 40, episodes: 1, maxSteps: 70 } });
+    const student = await oto.Student.create({ env: endless, ...small, stages, evaluation: { every: 40, episodes: 1, maxSteps: 70 } });
     const ended = await trainAll(student, { steps: 1_000 });
     student.dispose();
     return { same: runs[0].tensors === runs[1].tensors, runs: runs.map(({ tensors, ...run }) => run), ended: [ended.step, ended.done, ended.lastEvaluation] };
@@ -187,7 +187,7 @@ test('evaluations are played apart: they change nothing of what is learned, and 
 
 test('play can be watched while training goes on', async () => {
   const result = await page.evaluate(async () => {
-    const student = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door), algorithm: small });
+    const student = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door), ...small });
     const early = await failure(student.watch());
     const training = trainAll(student, { steps: 300 });
     const [first, second] = await Promise.all([student.watch(3), student.watch()]);
@@ -197,7 +197,7 @@ test('play can be watched while training goes on', async () => {
     const { step } = await training;
     const again = await student.watch(4);
     student.dispose();
-    const one = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door)(), algorithm: small });
+    const one = await oto.Student.create({ env: doors(oto.spaces.discrete(3), (door) => door)(), ...small });
     const alone = [await failure(one.watch(1)), await failure(one.evaluate())];
     one.dispose();
     return { early, episode, late, step, again, alone };
@@ -222,7 +222,7 @@ test('training ends at once: by stop(), by a signal, by the iterator, whatever i
     const told = [];
     for (const hold of [false, true]) {
       for (const way of ['stop', 'signal', 'return', 'dispose']) {
-        const student = await oto.Student.create({ env: env(hold), algorithm: small, steps: 1e9 });
+        const student = await oto.Student.create({ env: env(hold), ...small, steps: 1e9 });
         const control = new AbortController();
         const loop = student.train({ interval: 60_000, signal: control.signal });
         const news = loop.next().then(({ done }) => (done ? 'done' : 'news'), (error) => error);
@@ -273,16 +273,16 @@ test('training ends at once: by stop(), by a signal, by the iterator, whatever i
 test('a buffer that a page has no memory for is refused before it starts, with the largest one', async () => {
   const result = await page.evaluate(async () => {
     const wide = (width) => ({ observationSpace: oto.spaces.box(0, 1, width), actionSpace: oto.spaces.discrete(2), reset: () => new Float32Array(width), step: () => ({ observation: new Float32Array(width), reward: 0, terminated: false }) });
-    const create = (width, algorithm) => oto.Student.create({ env: wide(width), algorithm });
-    const failed = [await failure(create(28_224)), await failure(create(1_000_000, { hidden: [4] }))];
+    const create = (width, options) => oto.Student.create({ env: wide(width), ...options });
+    const failed = [await failure(create(28_224)), await failure(create(1_000_000, { algorithm: { hidden: [4] } }))];
     const most = Number(/: (\d+) at most/.exec(failed[0].message)[1]);
     const student = await create(28_224, { buffer: most });
     student.dispose();
-    failed.push(await failure(create(28_224, { buffer: most + 1 })), await failure(create(1_000_000, { buffer: 10, hidden: [256], batchSize: 1 })));
+    failed.push(await failure(create(28_224, { buffer: most + 1 })), await failure(create(1_000_000, { buffer: 10, algorithm: { hidden: [256], batchSize: 1 } })));
     return { failed, most };
   });
   assert.ok(result.most > 4_000 && result.most < 5_000, `${result.most} transitions`);
-  assert.deepEqual(result.failed.map(({ name, field }) => [name, field]), [['ConfigError', 'algorithm.buffer'], ['ConfigError', 'algorithm.buffer'], ['ConfigError', 'algorithm.buffer'], ['ConfigError', 'algorithm']]);
+  assert.deepEqual(result.failed.map(({ name, field }) => [name, field]), [['ConfigError', 'buffer'], ['ConfigError', 'buffer'], ['ConfigError', 'buffer'], ['ConfigError', 'algorithm']]);
 });
 
 test('memory that ends ends the training with a sentence, and the student can still be saved', async () => {
@@ -293,7 +293,7 @@ test('memory that ends ends the training with a sentence, and the student can st
     const result = await opened.evaluate(async () => {
       const width = 20_000;
       const env = { observationSpace: oto.spaces.box(0, 1, width), actionSpace: oto.spaces.discrete(2), reset: () => new Float32Array(width), step: () => ({ observation: new Float32Array(width), reward: 0, terminated: false }) };
-      const student = await oto.Student.create({ env, algorithm: { hidden: [2], quantiles: 2, batchSize: 2, learningStarts: 1e6, buffer: 5_000 } });
+      const student = await oto.Student.create({ env, algorithm: { hidden: [2], quantiles: 2, batchSize: 2 }, learningStarts: 1e6, buffer: 5_000 });
       const ended = await failure(trainAll(student, { steps: 5_000 }));
       const held = (await student.metrics()).step;
       const copy = await failure(student.save({ replay: true }));

@@ -37,7 +37,7 @@ const env: Environment = {
   reset: () => [0, 0],
   step: (action) => ({ observation: [0, Number(action)], reward: 0, terminated: true, truncated: false }),
 };
-export const options: StudentOptions = { env, algorithm: { hidden: [16], epsilon: { start: 1, end: 0, steps: 9 } } };
+export const options: StudentOptions = { env, algorithm: { hidden: [16] }, epsilon: { start: 1, end: 0, steps: 9 } };
 export const file = async (student: Student): Promise<Blob> => new Blob([await student.save()]);
 export const either = (small: boolean): Promise<Student> => (small ? CpuStudent : Student).create({ env });
 export const play = async (student: Student): Promise<Scene> => student.watch((await student.watch(1)).step);
@@ -45,7 +45,7 @@ export const loss = (metrics: Metrics): number | undefined => metrics.loss?.loss
 // @ts-expect-error There is no such environment.
 export const environment: StudentOptions = { env: 'CartPole' };
 // @ts-expect-error There is no such option.
-export const option: StudentOptions = { env, learningRate: 1 };
+export const option: StudentOptions = { env, learningRat: 1 };
 // @ts-expect-error There is no loss before the first update.
 export const early = (metrics: Metrics): number => metrics.loss.loss;
 `;

@@ -66,7 +66,7 @@ afterEach(async () => {
 // A run, and a stage, that no test lives to see the end of: a small network takes tens of thousands of steps in a second.
 const taughtOptions = (more = {}) => ({
   env: 'CartPole-v1',
-  algorithm: SMALL,
+  ...SMALL,
   seed: 3,
   steps: 1e9,
   stages: { transfer: {} },
@@ -75,8 +75,8 @@ const taughtOptions = (more = {}) => ({
 });
 
 test('play can be watched in a built-in environment while training goes on', async () => {
-  const result = await page.evaluate(async (algorithm) => {
-    const student = await oto.Student.create({ env: 'MobileCell-5G-v0', algorithm, seed: 1, evaluation: { every: 100, episodes: 2 } });
+  const result = await page.evaluate(async (small) => {
+    const student = await oto.Student.create({ env: 'MobileCell-5G-v0', ...small, seed: 1, evaluation: { every: 100, episodes: 2 } });
     const early = await failure(student.watch());
     const episode = [await student.watch(5)];
     const training = trainAll(student, { steps: 200 });
@@ -87,7 +87,7 @@ test('play can be watched in a built-in environment while training goes on', asy
     const bad = await failure(student.watch(-1));
     student.dispose();
     const env = { observationSpace: { kind: 'box', low: [0], high: [1] }, actionSpace: { kind: 'discrete', n: 2 }, reset: () => [0], step: () => ({ observation: [0], reward: 0, terminated: false }) };
-    const own = await oto.Student.create({ env, algorithm });
+    const own = await oto.Student.create({ env, ...small });
     const page = await failure(own.watch(1));
     own.dispose();
     return { early, episode, late, again, newEvaluations, bad, page };
@@ -111,10 +111,10 @@ test('play can be watched in a built-in environment while training goes on', asy
 });
 
 test('a student learns alone, and the same seed gives the same student', async () => {
-  const result = await page.evaluate(async (algorithm) => {
+  const result = await page.evaluate(async (small) => {
     const runs = [];
     for (const seed of [5, 5, 6]) {
-      const student = await oto.Student.create({ env: 'CartPole-v1', algorithm, seed, evaluation: { every: 200, episodes: 2 } });
+      const student = await oto.Student.create({ env: 'CartPole-v1', ...small, seed, evaluation: { every: 200, episodes: 2 } });
       const metrics = await trainAll(student, { steps: 600 });
       runs.push({ metrics, tensors: tensors(await student.save()), spaces: student.spaces });
       student.dispose();
@@ -284,13 +284,13 @@ test('a package of another origin says why it has no worker', async () => {
 });
 
 test('the defaults are those that the types name', async () => {
-  const text = await readFile(join(root, 'web/student/src/options.ts'), 'utf8');
+  const text = await readFile(join(root, 'web/student/src/settings.ts'), 'utf8');
   const named = namedDefaults(text);
   const configs = await page.evaluate(async (settings) => {
     const configs = {};
     for (const [name, algorithm] of Object.entries(settings)) {
       const spaces = { observationSpace: { kind: 'box', low: [0], high: [1] }, actionSpace: { kind: 'box', low: [0], high: [1] } };
-      if (name === 'QR-DQN') spaces.actionSpace = { kind: 'discrete', n: 2 };
+      if (name === 'qrdqn') spaces.actionSpace = { kind: 'discrete', n: 2 };
       const teachers = [{ url: 'ws://127.0.0.1:9', policy: 'p' }];
       const student = await oto.Student.create({ env: { ...spaces, reset: () => [0], step: () => {} }, algorithm, teachers });
       const file = await student.save();
@@ -300,14 +300,14 @@ test('the defaults are those that the types name', async () => {
       student.dispose();
     }
     return configs;
-  }, { 'QR-DQN': 'qr-dqn', SAC: 'sac', PPO: 'ppo' });
+  }, { qrdqn: 'qrdqn', sac: 'sac', ppo: 'ppo' });
   const places = {
-    QrDqnOptions: [['QR-DQN'], (config) => config.qrdqn],
-    SacOptions: [['SAC'], (config) => config.sac],
-    PpoOptions: [['PPO'], (config) => config.ppo],
-    LearningOptions: [Object.keys(configs), (config) => ({ ...config, ...config[config.algorithm] })],
-    TransferOptions: [Object.keys(configs), (config) => ({ ...config, ...config.transfer })],
-    StudentOptions: [Object.keys(configs), (config) => config],
+    QrDqnOptions: [['qrdqn'], (config) => config.algorithm],
+    SacOptions: [['sac'], (config) => config.algorithm],
+    PpoOptions: [['ppo'], (config) => config.algorithm],
+    RunOptions: [Object.keys(configs), (config) => config],
+    TransferOptions: [Object.keys(configs), (config) => config.transfer],
+    EvaluationOptions: [Object.keys(configs), (config) => config.evaluation],
   };
   const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   const fixed = (value) => (typeof value === 'object' && value?.start === value?.end && value?.steps === 0 ? value.start : value);
@@ -321,14 +321,14 @@ test('the defaults are those that the types name', async () => {
   assert.ok(named.length > 40, `${named.length} defaults`);
 });
 
-/** What options.ts names as "Default: A; SAC: B.", with the option's name and the interface it is in. */
+/** What settings.ts names as "Default: A; sac: B.", with the option's name and the interface it is in. */
 function namedDefaults(text) {
   const named = [];
   for (const [, type, body] of text.matchAll(/^export interface (\w+)[^{]*\{\n(.*?)^\}/gms)) {
     for (const [, comment, name] of body.matchAll(/^  \/\*\*((?:(?!\*\/).)*)\*\/\n  (\w+)\??:/gms)) {
       const said = /Default: (.*)\.\s*$/s.exec(comment);
       if (said === null) continue;
-      const parts = said[1].split('; ').map((part) => /^(?:([A-Z]+): )?(.*)$/s.exec(part));
+      const parts = said[1].split('; ').map((part) => /^(?:([a-z]+): )?(.*)$/s.exec(part));
       const value = (text) => (text === 'none' ? null : new Function(`return (${text})`)());
       named.push({ type, name, values: Object.fromEntries(parts.map(([, algorithm = '', text]) => [algorithm, value(text)])) });
     }
@@ -367,7 +367,7 @@ test('acting, saving and loading', async () => {
     outcome.continued = (await other.metrics()).step;
     for (const s of [student, other, wider]) s.dispose();
     return outcome;
-  }, { env: 'CartPole-v1', algorithm: SMALL, seed: 4 });
+  }, { env: 'CartPole-v1', ...SMALL, seed: 4 });
   assert.ok(result.saved.every((action) => action === 0 || action === 1));
   assert.deepEqual(result.loaded, result.saved);
   assert.notDeepEqual(result.before, result.saved, 'the test needs two students that differ');
@@ -384,8 +384,8 @@ test('acting, saving and loading', async () => {
 });
 
 test('evaluating plays a second copy of the environment', async () => {
-  const result = await page.evaluate(async (algorithm) => {
-    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+  const result = await page.evaluate(async (small) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', ...small });
     const evaluation = await student.evaluate({ episodes: 3 });
     const failed = await failure(student.evaluate({ episodes: 0 }));
     student.dispose();
@@ -397,8 +397,8 @@ test('evaluating plays a second copy of the environment', async () => {
 });
 
 test('pausing holds training, and leaving the loop stops it', async () => {
-  const result = await page.evaluate(async (algorithm) => {
-    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+  const result = await page.evaluate(async (small) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', ...small });
     const steps = [];
     let paused = false;
     for await (const m of student.train({ interval: 20 })) {
@@ -428,14 +428,14 @@ test('pausing holds training, and leaving the loop stops it', async () => {
 });
 
 test('a disposed student ends its loop and refuses every call', async () => {
-  const result = await page.evaluate(async (algorithm) => {
-    const student = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+  const result = await page.evaluate(async (small) => {
+    const student = await oto.Student.create({ env: 'CartPole-v1', ...small });
     let rounds = 0;
     for await (const m of student.train({ interval: 10 })) {
       rounds += 1;
       if (m.step > 50) student.dispose();
     }
-    const waiting = await oto.Student.create({ env: 'CartPole-v1', algorithm });
+    const waiting = await oto.Student.create({ env: 'CartPole-v1', ...small });
     const pending = failure(waiting.evaluate({ episodes: 5 }));
     waiting.dispose();
     waiting.dispose();
@@ -448,7 +448,7 @@ test('a disposed student ends its loop and refuses every call', async () => {
 });
 
 test('an environment of the page', async () => {
-  const result = await page.evaluate(async (algorithm) => {
+  const result = await page.evaluate(async (small) => {
     // Walk right to the goal at 5; the observation is the position. One environment is asynchronous.
     const walk = (asynchronous) => {
       const env = {
@@ -472,7 +472,7 @@ test('an environment of the page', async () => {
     const runs = [];
     for (const asynchronous of [false, true]) {
       const env = walk(asynchronous);
-      const student = await oto.Student.create({ env, algorithm, seed: 8 });
+      const student = await oto.Student.create({ env, ...small, seed: 8 });
       const metrics = await trainAll(student, { steps: 250 });
       runs.push({ step: metrics.step, episodes: metrics.episodes, seeds: env.seeds, action: await student.act([4]), evaluate: await failure(student.evaluate()), tensors: tensors(await student.save()) });
       student.dispose();
@@ -489,7 +489,7 @@ test('an environment of the page', async () => {
 });
 
 test('leaving the loop does not wait for the environment, whose answer counts when it comes', async () => {
-  const result = await page.evaluate(async (algorithm) => {
+  const result = await page.evaluate(async (small) => {
     const asked = [];
     let answer;
     const held = (kind, value) => (asked.push(kind), new Promise((resolve) => (answer = () => resolve(value))));
@@ -499,7 +499,7 @@ test('leaving the loop does not wait for the environment, whose answer counts wh
       reset: () => held('reset', [0]),
       step: () => held('step', { observation: [0], reward: 1, terminated: true }),
     };
-    const student = await oto.Student.create({ env, algorithm });
+    const student = await oto.Student.create({ env, ...small });
     const leave = async () => {
       for await (const m of student.train({ interval: 10 })) if (asked.length > 0) return m.step;
     };
@@ -543,8 +543,8 @@ test('an environment of images', async () => {
       },
     };
     const convolution = { shape: [1, side, side], layers: [{ channels: 2, kernel: 3, stride: 1 }] };
-    const algorithm = { convolution, hidden: [8], quantiles: 2, batchSize: 8, learningStarts: 20 };
-    const student = await oto.Student.create({ env, algorithm });
+    const algorithm = { convolution, hidden: [8], quantiles: 2, batchSize: 8 };
+    const student = await oto.Student.create({ env, algorithm, learningStarts: 20 });
     const metrics = await trainAll(student, { steps: 60 });
     const pale = await failure(student.act(bounds(0.5)));
     student.dispose();
@@ -560,7 +560,7 @@ test('an environment of images', async () => {
 
 test('continuous actions, built in and of the page', async () => {
   const result = await page.evaluate(async () => {
-    const algorithm = { name: 'sac', hidden: [16, 16], batchSize: 16, learningStarts: 20 };
+    const algorithm = { name: 'sac', hidden: [16, 16], batchSize: 16 };
     // The reward is highest where both components of the action are the position.
     const actions = [];
     const env = {
@@ -574,11 +574,11 @@ test('continuous actions, built in and of the page', async () => {
         return { observation: [env.position], reward, terminated: false, truncated: actions.length % 20 === 0 };
       },
     };
-    const own = await oto.Student.create({ env, algorithm, seed: 1 });
+    const own = await oto.Student.create({ env, algorithm, learningStarts: 20, seed: 1 });
     const metrics = await trainAll(own, { steps: 120 });
     const action = Array.from(await own.act([0.5]));
     own.dispose();
-    const pendulum = await oto.Student.create({ env: 'Pendulum-v1', algorithm, steps: 260, evaluation: { every: 0 } });
+    const pendulum = await oto.Student.create({ env: 'Pendulum-v1', algorithm, learningStarts: 20, steps: 260, evaluation: { every: 0 } });
     const swung = await trainAll(pendulum, {});
     const torque = Array.from(await pendulum.act([1, 0, 0]));
     const evaluation = await pendulum.evaluate({ episodes: 1 });
@@ -595,7 +595,7 @@ test('continuous actions, built in and of the page', async () => {
 });
 
 test('an environment that breaks its contract is named, and training can begin again', async () => {
-  const result = await page.evaluate(async (algorithm) => {
+  const result = await page.evaluate(async (small) => {
     const good = { observation: [0, 0], reward: 0, terminated: false, truncated: false };
     let resets = 0;
     let answer;
@@ -605,7 +605,7 @@ test('an environment that breaks its contract is named, and training can begin a
       reset: () => ((resets += 1), [0, 0]),
       step: () => answer(),
     };
-    const student = await oto.Student.create({ env, algorithm });
+    const student = await oto.Student.create({ env, ...small });
     const failures = {};
     const bad = {
       length: () => ({ ...good, observation: [0, 0, 0] }),
@@ -629,7 +629,7 @@ test('an environment that breaks its contract is named, and training can begin a
     answer = () => good;
     const recovered = await trainAll(student, { steps: 5 });
     student.dispose();
-    const broken = await oto.Student.create({ env: { ...env, reset: () => [1] }, algorithm });
+    const broken = await oto.Student.create({ env: { ...env, reset: () => [1] }, ...small });
     failures.reset = await failure(trainAll(broken, { steps: 5 }));
     broken.dispose();
     return { failures, failedResets, resets, step: recovered.step };
@@ -658,13 +658,16 @@ test('options that cannot be used are named as the page wrote them', async () =>
     backend: { env: 'CartPole-v1', backend: 'tpu' },
     env: { env: 'Cartpole' },
     none: {},
-    continuous: { env: 'Pendulum-v1', algorithm: 'qr-dqn' },
+    continuous: { env: 'Pendulum-v1', algorithm: 'qrdqn' },
     rollout: { env: 'CartPole-v1', algorithm: { name: 'ppo', nSteps: 100 } },
     misspelt: { env: 'CartPole-v1', algorithm: { gama: 0.9 } },
-    range: { env: 'CartPole-v1', algorithm: { gamma: 1.5 } },
+    range: { env: 'CartPole-v1', gamma: 1.5 },
+    layer: { env: 'CartPole-v1', algorithm: { hidden: [16, 0] } },
+    beside: { env: 'CartPole-v1', algorithm: { gamma: 0.9 } },
+    other: { env: 'CartPole-v1', algorithm: { name: 'sac', quantiles: 3 } },
     type: { env: 'CartPole-v1', algorithm: { batchSize: 'many' } },
     name: { env: 'CartPole-v1', algorithm: 'dqn' },
-    unknown: { env: 'CartPole-v1', learningRate: 1 },
+    unknown: { env: 'CartPole-v1', learningRat: 1 },
     seed: { env: 'CartPole-v1', seed: -1 },
     space: { env: { ...spaces, observationSpace: { kind: 'box', low: [0, 0], high: [1] } } },
     functions: { env: spaces },
@@ -674,7 +677,7 @@ test('options that cannot be used are named as the page wrote them', async () =>
   const failures = await page.evaluate(async (all) => {
     const failed = {};
     for (const [name, options] of Object.entries(all)) failed[name] = await failure(oto.Student.create(options));
-    failed.infinite = await failure(oto.Student.create({ env: 'CartPole-v1', algorithm: { gamma: NaN } }));
+    failed.infinite = await failure(oto.Student.create({ env: 'CartPole-v1', gamma: NaN }));
     failed.nothing = await failure(oto.Student.create());
     const student = await oto.Student.create({ env: 'CartPole-v1' });
     failed.train = await failure(student.train({ step: 5 }).next());
@@ -690,11 +693,14 @@ test('options that cannot be used are named as the page wrote them', async () =>
   assert.match(failures.continuous.message, /qrdqn: chooses among discrete actions/);
   assert.match(failures.rollout.message, /^algorithm\.nSteps .*: a whole number of batches/);
   assert.match(failures.misspelt.message, /gama/);
-  assert.match(failures.range.message, /^algorithm\.gamma is 1\.5/);
-  assert.equal(failures.range.field, 'algorithm.gamma');
+  assert.match(failures.range.message, /^gamma is 1\.5/);
+  assert.equal(failures.range.field, 'gamma');
+  assert.equal(failures.layer.field, 'algorithm.hidden[1]');
+  assert.match(failures.beside.message, /write gamma beside algorithm/);
+  assert.equal(failures.other.field, 'algorithm.quantiles');
   assert.equal(failures.type.field, 'algorithm.batchSize');
   assert.match(failures.name.message, /"dqn"/);
-  assert.match(failures.unknown.message, /learningRate is no option/);
+  assert.match(failures.unknown.message, /learningRat is no option/);
   assert.equal(failures.seed.field, 'seed');
   assert.match(failures.space.message, /2 and 1/);
   assert.equal(failures.functions.field, 'env.reset');

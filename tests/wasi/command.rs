@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// A student that is quick to train.
 const SMALL: [&str; 6] =
-    ["--set", "qrdqn.hidden=[32]", "--set", "qrdqn.quantiles=8", "--set", "qrdqn.batch_size=32"];
+    ["--set", "algorithm.hidden=[32]", "--set", "algorithm.quantiles=8", "--set", "algorithm.batch_size=32"];
 
 fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&SMALL[..], more].concat()

@@ -8,7 +8,7 @@ use oto_tests::edge::bindings::oto::edge::types::Bounds;
 use oto_tests::edge::{Instance, Kind, World};
 
 const SMALL: &str =
-    r#"{"student": {"seed": 3, "qrdqn": {"hidden": [16], "quantiles": 8, "batch_size": 16}}}"#;
+    r#"{"student": {"seed": 3, "algorithm": {"hidden": [16], "quantiles": 8, "batch_size": 16}}}"#;
 
 #[test]
 fn everything_begins_with_create() {
@@ -132,7 +132,7 @@ fn a_saved_student_goes_on_elsewhere() {
 
 #[test]
 fn what_is_no_checkpoint_is_refused_and_changes_nothing() {
-    let mut other = Instance::created(r#"{"student": {"qrdqn": {"hidden": [8]}}}"#);
+    let mut other = Instance::created(r#"{"student": {"algorithm": {"hidden": [8]}}}"#);
     let foreign = other.save(true).unwrap();
     let mut instance = Instance::created(SMALL);
     instance.train(20).unwrap();
@@ -145,7 +145,7 @@ fn what_is_no_checkpoint_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_run_ends_at_its_configured_step() {
-    let mut instance = Instance::created(r#"{"student": {"steps": 40, "qrdqn": {"hidden": [8]}}}"#);
+    let mut instance = Instance::created(r#"{"student": {"steps": 40, "algorithm": {"hidden": [8]}}}"#);
     assert!(!instance.train(39).unwrap().done);
     let progress = instance.train(1_000).unwrap();
     assert!(progress.done && progress.step == 40);
@@ -170,7 +170,7 @@ fn a_host_with_continuous_actions_is_answered_in_its_units() {
     let mut instance = Instance::new();
     let bounds = Bounds { low: vec![-2.0, 0.0], high: vec![2.0, 0.5] };
     instance.store.data_mut().action_space = Space::Box(bounds);
-    instance.create(r#"{"student": {"sac": {"hidden": [8], "batch_size": 8}}}"#).unwrap();
+    instance.create(r#"{"student": {"algorithm": {"hidden": [8], "batch_size": 8}}}"#).unwrap();
     assert!(instance.train(200).unwrap().updates > 0, "soft actor-critic, since actions are continuous");
     let Action::Box(values) = instance.act(&[0.0; 4]).unwrap() else { panic!("a vector") };
     assert!(values[0].abs() <= 2.0 && (0.0..=0.5).contains(&values[1]), "{values:?}");

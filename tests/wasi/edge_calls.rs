@@ -77,7 +77,7 @@ const CALLS: [Call; 21] = [
 
 /// A student that is quick to make, and whose run ends within the exploration.
 const STUDENT: &str = r#"{"student": {"steps": 150, "buffer": 64, "learning_starts": 4,
-    "qrdqn": {"hidden": [4], "quantiles": 2, "batch_size": 4}, "sac": {"hidden": [4], "batch_size": 4}}}"#;
+    "algorithm": {"hidden": [4], "batch_size": 4}}}"#;
 const STEPS: u64 = 150;
 const SOUND: [f32; 4] = [0.1, 0.2, -0.05, 0.3];
 

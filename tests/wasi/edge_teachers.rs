@@ -12,7 +12,7 @@ fn taught(port: u16, policy: &str) -> String {
     let adapter = r#"{"observation": {"permutation": [0, 2, 1, 3]},
         "action": {"kind": "sign", "component": 0, "negative": 0, "positive": 1}}"#;
     format!(
-        r#"{{"student": {{"qrdqn": {{"hidden": [16]}}}},
+        r#"{{"student": {{"algorithm": {{"hidden": [16]}}}},
             "teachers": [{{"url": "127.0.0.1:{port}", "policy": "{policy}", "adapter": {adapter}}}]}}"#
     )
 }
@@ -115,7 +115,7 @@ fn a_teacher_that_never_says_a_word_is_not_waited_for() {
 fn one_teacher_that_is_away_does_not_keep_the_other_from_teaching() {
     let server = Server::start(0);
     let both = |present: &str, away: &str| {
-        format!(r#"{{"student": {{"qrdqn": {{"hidden": [16]}}}}, "teachers": [{present}, {away}]}}"#)
+        format!(r#"{{"student": {{"algorithm": {{"hidden": [16]}}}}, "teachers": [{present}, {away}]}}"#)
     };
     let teacher = |port: u16| format!(r#"{{"url": "127.0.0.1:{port}", "policy": "ppo_cartpole_v1"}}"#);
     let mut instance = Instance::created(&both(&teacher(server.port), &teacher(free_port())));

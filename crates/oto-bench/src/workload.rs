@@ -2,8 +2,10 @@
 
 use oto_env::rng::Rng;
 use oto_graph::{Activation, BackendError, Executable, Input, Program, Role, Trace};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::qrdqn::{self, QrDqnConfig};
 use oto_rl::optimiser::{Adam, initial_layer, mlp, mlp_parameters};
-use oto_rl::qrdqn::{self, QrDqnConfig, Sizes};
 use serde_json::{Value, json};
 
 /// Width of an observation, as CartPole's.
@@ -29,7 +31,7 @@ pub struct Shape {
 /// Which train step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// QR-DQN with one teacher's AIKD term, as [`oto_rl::qrdqn::program`] records it.
+    /// QR-DQN with one teacher's AIKD term, as [`oto_rl::algorithms::qrdqn::program`] records it.
     QrDqn(Shape),
     /// A small network learns a larger one's soft answers: cross-entropy and Adam, nothing else.
     Distillation,
@@ -168,7 +170,8 @@ fn program(task: Task) -> Program {
         batch_size: shape.batch,
         ..QrDqnConfig::default()
     };
-    qrdqn::program(&config, Sizes { observation: OBSERVATION, actions: ACTIONS, teachers: 1 })
+    let actions = Actions::Discrete(ACTIONS);
+    qrdqn::program(&config, Sizes { observation: OBSERVATION, actions, teachers: 1 })
 }
 
 /// Mean over the batch of the cross-entropy between given probabilities and the network's softmax.

@@ -5,13 +5,14 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Plan, Program, Role, Tensor, Trace, grad};
 use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::ppo::{self, PpoConfig};
+use oto_rl::algorithms::qrdqn::{QrDqnConfig, program};
+use oto_rl::algorithms::sac::SacConfig;
+use oto_rl::algorithms::sac_discrete;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::losses::ensemble::edac_diversity;
 use oto_rl::optimiser::{Adam, Optimiser, Updates, clipped, ensemble_parameters, mlp, mlp_parameters};
-use oto_rl::ppo::{self, PpoConfig};
-use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
-use oto_rl::sac::SacConfig;
-use oto_rl::sac_discrete;
 use oto_wgpu::{Gpu, Wgpu};
 use std::sync::{Arc, OnceLock};
 
@@ -85,7 +86,7 @@ fn train_steps(backend: &dyn Backend) {
         (4, vec![16], 20, 12, 6, 3, false),
     ] {
         let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
-        let sizes = Sizes { observation: 4, actions, teachers };
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers };
         let program = program(&config, sizes);
         same_steps(backend, &program, Some(actions), seed, 60);
     }
@@ -95,7 +96,8 @@ fn train_steps(backend: &dyn Backend) {
 fn steps_of_discrete_sac_agree() {
     for (seed, actions, teachers) in [(10, 2, 1), (11, 5, 0)] {
         let config = SacConfig { hidden: vec![9, 8], batch_size: 12, ..SacConfig::default() };
-        let program = sac_discrete::program(&config, Sizes { observation: 4, actions, teachers });
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers };
+        let program = sac_discrete::program(&config, sizes);
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
     }
 }
@@ -109,7 +111,7 @@ fn steps_of_ppo_agree() {
     ] {
         let config =
             PpoConfig { hidden: vec![9, 8], batch_size: 12, fusion, samples: 3, ..PpoConfig::default() };
-        let program = ppo::program(&config, ppo::Sizes { observation: 4, actions, teachers });
+        let program = ppo::program(&config, Sizes { observation: 4, actions, teachers });
         let discrete = match actions {
             Actions::Discrete(n) => Some(n),
             Actions::Continuous(_) => None,
@@ -137,7 +139,8 @@ fn train_steps_that_see_images_agree() {
             ..QrDqnConfig::default()
         };
         for backend in backends() {
-            let program = program(&config, Sizes { observation, actions: 3, teachers: 1 });
+            let sizes = Sizes { observation, actions: Actions::Discrete(3), teachers: 1 };
+            let program = program(&config, sizes);
             same_steps(backend.as_ref(), &program, Some(3), seed, 20);
         }
     }
@@ -434,15 +437,14 @@ fn an_error_leaves_the_state_as_it_was() {
 
 fn refused(backend: &dyn Backend) {
     let config = QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 3, ..QrDqnConfig::default() };
-    let sizes = Sizes { observation: 2, actions: 2, teachers: 0 };
+    let sizes = Sizes { observation: 2, actions: Actions::Discrete(2), teachers: 0 };
     let program = program(&config, sizes);
     let rng = &mut Rng::new(5);
     let [mut ours, _] = pair(backend, &program, rng);
     let id = program.input("q.0.weight").unwrap();
     let (mut before, mut after) = (vec![0.0; 16], vec![0.0; 16]);
     ours.read(id, &mut before).unwrap();
-    let mut data =
-        program.data().map(|(_, i)| draw(&i.name, i.len(), Some(sizes.actions), rng)).collect::<Vec<_>>();
+    let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), Some(2), rng)).collect::<Vec<_>>();
     let action = program.data().position(|(_, i)| i.name == "action").unwrap();
     data[action][1] = 2.0;
     let slices = data.iter().map(Vec::as_slice).collect::<Vec<_>>();

@@ -5,18 +5,17 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::actions::Actions;
-use oto_rl::agent::Agent;
-use oto_rl::bc::{self, Bc, BcConfig};
+use oto_rl::algorithms::bc::BcConfig;
+use oto_rl::algorithms::ppo::PpoConfig;
+use oto_rl::algorithms::qrdqn::{QrDqn, QrDqnConfig};
+use oto_rl::algorithms::sac::{Sac, SacConfig};
+use oto_rl::algorithms::{Agent, Settings, Sizes};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::engine::{Learner, LossParts, Schedule};
-use oto_rl::ppo::{self, Ppo, PpoConfig};
-use oto_rl::qrdqn::{QrDqn, QrDqnConfig, Sizes};
 use oto_rl::replay::Batch;
-use oto_rl::sac::{self, Sac, SacConfig};
-use oto_rl::sac_discrete::SacDiscrete;
 use oto_wgpu::{Gpu, Wgpu};
 
-const SIZES: Sizes = Sizes { observation: 4, actions: 2, teachers: 1 };
+const SIZES: Sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1 };
 
 fn config() -> QrDqnConfig {
     QrDqnConfig { hidden: vec![32, 32], quantiles: 16, batch_size: 32, ..QrDqnConfig::default() }
@@ -90,24 +89,23 @@ fn continuous_rollout(rng: &mut Rng) -> Batch {
 }
 
 /// Collects until nothing is on its way any more.
-fn catch_up(student: &mut Agent) {
+fn catch_up(student: &mut dyn Agent) {
     while student.engine_mut().behind() > 0 {
         student.collect().unwrap();
         std::thread::yield_now();
     }
 }
 
-fn qrdqn(backend: &dyn Backend, rng: &mut Rng) -> Agent {
-    Agent::QrDqn(QrDqn::new(&config(), SIZES, backend, rng).unwrap())
+fn qrdqn(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {
+    config().agent(SIZES, backend, rng).unwrap()
 }
 
-fn actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Agent {
+fn actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {
     let config = SacConfig { hidden: vec![24, 24], batch_size: 32, ..SacConfig::default() };
-    let sizes = sac::Sizes { observation: 4, action: 2, teachers: 1 };
-    Agent::Sac(Sac::new(&config, sizes, backend, rng).unwrap())
+    config.agent(Sizes { actions: Actions::Continuous(2), ..SIZES }, backend, rng).unwrap()
 }
 
-fn on_policy(backend: &dyn Backend, rng: &mut Rng, actions: Actions, fusion: bool) -> Agent {
+fn on_policy(backend: &dyn Backend, rng: &mut Rng, actions: Actions, fusion: bool) -> Box<dyn Agent> {
     let config = PpoConfig {
         hidden: vec![16, 16],
         n_steps: 32,
@@ -116,18 +114,18 @@ fn on_policy(backend: &dyn Backend, rng: &mut Rng, actions: Actions, fusion: boo
         fusion,
         ..PpoConfig::default()
     };
-    Agent::Ppo(Ppo::new(&config, ppo::Sizes { observation: 4, actions, teachers: 1 }, backend, rng).unwrap())
+    config.agent(Sizes { actions, ..SIZES }, backend, rng).unwrap()
 }
 
 /// The loss after every tenth of so many updates.
-fn curve(mut student: Agent, updates: usize, batch: fn(&mut Rng) -> Batch) -> Vec<LossParts> {
+fn curve(mut student: Box<dyn Agent>, updates: usize, batch: fn(&mut Rng) -> Batch) -> Vec<LossParts> {
     let rng = &mut Rng::new(11);
     let mut curve = Vec::new();
     for i in 1..=updates {
         let next = batch(rng);
         student.update(&next, &schedule(), rng).unwrap();
         if i % 10 == 0 {
-            catch_up(&mut student);
+            catch_up(&mut *student);
             curve.push(student.engine().last_loss().unwrap());
         }
     }
@@ -136,7 +134,11 @@ fn curve(mut student: Agent, updates: usize, batch: fn(&mut Rng) -> Batch) -> Ve
 }
 
 /// Every backend must give the reference's curve.
-fn agree(make: impl Fn(&dyn Backend, &mut Rng) -> Agent, updates: usize, batch: fn(&mut Rng) -> Batch) {
+fn agree(
+    make: impl Fn(&dyn Backend, &mut Rng) -> Box<dyn Agent>,
+    updates: usize,
+    batch: fn(&mut Rng) -> Batch,
+) {
     let made = |backend: &dyn Backend| make(backend, &mut Rng::new(10));
     let reference = curve(made(&Candle), updates, batch);
     for backend in [&Cpu as &dyn Backend, &webgpu()] {
@@ -173,9 +175,9 @@ fn an_actor_critic_gives_the_same_curve() {
     agree(actor_critic, 300, continuous);
 }
 
-fn discrete_actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Agent {
+fn discrete_actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {
     let config = SacConfig { hidden: vec![24, 24], batch_size: 32, ..SacConfig::default() };
-    Agent::SacDiscrete(SacDiscrete::new(&config, SIZES, backend, rng).unwrap())
+    config.agent(SIZES, backend, rng).unwrap()
 }
 
 #[test]
@@ -199,14 +201,14 @@ fn a_fusion_policy_gives_the_same_curve() {
 fn conservative_learners_give_the_same_curve() {
     let discrete = |backend: &dyn Backend, rng: &mut Rng| {
         let config = QrDqnConfig { cql: 10.0, ..config() };
-        Agent::QrDqn(QrDqn::new(&config, Sizes { teachers: 0, ..SIZES }, backend, rng).unwrap())
+        config.agent(Sizes { teachers: 0, ..SIZES }, backend, rng).unwrap()
     };
     agree(discrete, 100, batch);
     let actor_critic = |backend: &dyn Backend, rng: &mut Rng| {
         let config =
             SacConfig { hidden: vec![24, 24], batch_size: 32, samples: 2, cql: 5.0, ..SacConfig::default() };
-        let sizes = sac::Sizes { observation: 4, action: 2, teachers: 0 };
-        Agent::Sac(Sac::new(&config, sizes, backend, rng).unwrap())
+        let sizes = Sizes { observation: 4, actions: Actions::Continuous(2), teachers: 0 };
+        config.agent(sizes, backend, rng).unwrap()
     };
     agree(actor_critic, 60, continuous);
 }
@@ -232,13 +234,13 @@ fn convolution() -> Convolution {
 
 #[test]
 fn learners_that_see_images_give_the_same_curve() {
-    let sizes = Sizes { observation: convolution().inputs(), actions: 2, teachers: 0 };
+    let sizes = Sizes { observation: convolution().inputs(), teachers: 0, ..SIZES };
     let seeing = || Some(convolution());
     let qrdqn = |cql, teachers| {
         move |backend: &dyn Backend, rng: &mut Rng| {
             let config =
                 QrDqnConfig { convolution: seeing(), hidden: vec![16], quantiles: 8, cql, ..config() };
-            Agent::QrDqn(QrDqn::new(&config, Sizes { teachers, ..sizes }, backend, rng).unwrap())
+            config.agent(Sizes { teachers, ..sizes }, backend, rng).unwrap()
         }
     };
     agree(qrdqn(0.0, 1), 60, images);
@@ -246,8 +248,7 @@ fn learners_that_see_images_give_the_same_curve() {
     let clone = |backend: &dyn Backend, rng: &mut Rng| {
         let config =
             BcConfig { convolution: seeing(), hidden: vec![16], batch_size: 32, ..BcConfig::default() };
-        let sizes = bc::Sizes { observation: sizes.observation, actions: Actions::Discrete(2) };
-        Agent::Bc(Bc::new(&config, sizes, backend, rng).unwrap())
+        config.agent(sizes, backend, rng).unwrap()
     };
     agree(clone, 60, images);
 }
@@ -262,7 +263,7 @@ fn demonstrated(mut batch: Batch) -> Batch {
 fn clones_give_the_same_curve() {
     let clone = |actions, backend: &dyn Backend, rng: &mut Rng| {
         let config = BcConfig { hidden: vec![32, 32], batch_size: 32, ..BcConfig::default() };
-        Agent::Bc(Bc::new(&config, bc::Sizes { observation: 4, actions }, backend, rng).unwrap())
+        config.agent(Sizes { actions, teachers: 0, ..SIZES }, backend, rng).unwrap()
     };
     agree(|backend, rng| clone(Actions::Discrete(2), backend, rng), 100, |rng| demonstrated(batch(rng)));
     agree(
@@ -276,7 +277,7 @@ fn clones_give_the_same_curve() {
 #[test]
 fn an_actor_critic_finds_the_best_action() {
     let config = SacConfig { hidden: vec![32, 32], batch_size: 64, ..SacConfig::default() };
-    let sizes = sac::Sizes { observation: 1, action: 1, teachers: 0 };
+    let sizes = Sizes { observation: 1, actions: Actions::Continuous(1), teachers: 0 };
     let rng = &mut Rng::new(5);
     let mut student = Sac::new(&config, sizes, &Cpu, rng).unwrap();
     let schedule = Schedule { lr: 3e-3, target_mix: 0.01, ..schedule() };
@@ -301,9 +302,9 @@ fn an_actor_critic_finds_the_best_action() {
     }
 }
 
-fn values(student: &mut Agent, observation: &[f32]) -> Vec<f32> {
-    let Agent::QrDqn(student) = student else { panic!("it has Q-values") };
-    student.q_values(observation).to_vec()
+/// The Q-values of what acts.
+fn values(student: &dyn Agent, observation: &[f32]) -> Vec<f32> {
+    student.policy().forward(observation).to_vec()
 }
 
 #[test]
@@ -315,11 +316,11 @@ fn a_lost_device_is_replaced_from_its_last_snapshot() {
         student.update(&batch(rng), &schedule(), &mut Rng::new(0)).unwrap();
         student.collect().unwrap();
     }
-    catch_up(&mut student);
+    catch_up(&mut *student);
     while !student.settle().unwrap() {}
     let before = student.engine().state().unwrap();
     let observation = [0.1, 0.2, 0.3, 0.4];
-    let q = values(&mut student, &observation);
+    let q = values(&*student, &observation);
     backend.gpu.destroy();
     for _ in 0..100 {
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -334,7 +335,7 @@ fn a_lost_device_is_replaced_from_its_last_snapshot() {
     assert!(told.ends_with("); \"cpu\" goes on from update 450"), "{told}");
     assert_eq!(student.engine().updates(), 450, "the newest snapshot was the newest state");
     assert_eq!(student.engine().state().unwrap(), before);
-    assert_eq!(values(&mut student, &observation), q);
+    assert_eq!(values(&*student, &observation), q);
     student.update(&batch(rng), &schedule(), &mut Rng::new(0)).unwrap();
     assert_eq!(student.engine().updates(), 451);
 }
@@ -348,8 +349,8 @@ fn a_lost_device_takes_no_state_with_it_that_is_put_later() {
     let state = here.engine().state().unwrap();
     backend.gpu.destroy();
     there.collect().unwrap();
-    let find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
-    there.restore(here.engine().updates(), find).unwrap();
+    let mut find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
+    there.restore(here.engine().updates(), &mut find).unwrap();
     while !there.settle().unwrap() {}
     assert_eq!((there.engine().backend(), there.engine().updates()), ("cpu", 1));
     assert_eq!(there.engine().state().unwrap(), state);
@@ -365,13 +366,13 @@ fn state_moves_between_backends() {
     while !there.settle().unwrap() {}
     let state = there.engine().state().unwrap();
     let mut here = qrdqn(&Cpu, rng);
-    let find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
-    here.restore(there.engine().updates(), find).unwrap();
+    let mut find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
+    here.restore(there.engine().updates(), &mut find).unwrap();
     assert_eq!(here.engine().state().unwrap(), state);
     let next = batch(rng);
     for student in [&mut here, &mut there] {
         student.update(&next, &schedule(), &mut Rng::new(0)).unwrap();
-        catch_up(student);
+        catch_up(&mut **student);
     }
     let (a, b) = (here.engine().last_loss().unwrap().loss, there.engine().last_loss().unwrap().loss);
     assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{a} {b}");
@@ -382,7 +383,7 @@ fn state_moves_between_backends() {
 fn a_student_that_sees_images_acts_as_its_program_says() {
     let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
     let convolution = Convolution { shape: [2, 10, 9], layers: vec![layer(4, 4, 2), layer(6, 2, 1)] };
-    let sizes = Sizes { observation: convolution.inputs(), actions: 2, teachers: 0 };
+    let sizes = Sizes { observation: convolution.inputs(), teachers: 0, ..SIZES };
     let config = QrDqnConfig {
         convolution: Some(convolution),
         hidden: vec![16],
@@ -401,7 +402,7 @@ fn a_student_that_sees_images_acts_as_its_program_says() {
         batch.observation = observation;
         batch.action = vec![rng.below(2) as f32];
         (batch.reward, batch.discount, batch.perm) = (vec![1.0], vec![0.5], vec![0.0]);
-        student.update(&batch, &schedule()).unwrap();
+        student.update(&batch, &schedule(), rng).unwrap();
         let reported = student.engine().last_loss().unwrap().q;
         let acted = q[batch.action[0] as usize];
         assert!((reported - acted).abs() < 1e-5, "{reported} in the program, {acted} acting");

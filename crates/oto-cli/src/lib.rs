@@ -1,6 +1,7 @@
 //! The `oto` program, and all of it that its WASI twin shares: flags, training, evaluation, self-check.
 #![forbid(unsafe_code)]
 
+pub mod algorithms;
 pub mod backend;
 pub mod learn;
 pub mod options;

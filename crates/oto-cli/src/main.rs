@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(all(feature = "native", target_os = "linux"))]
 use oto_cli::load;
 #[cfg(feature = "native")]
-use oto_cli::{bench, dataset, eval, learn_command, policy, report, teach, verify};
+use oto_cli::{algorithms, bench, dataset, eval, learn_command, policy, report, teach, verify};
 use oto_cli::{serve, settings};
 #[cfg(not(feature = "native"))]
 use std::ffi::OsString;
@@ -78,6 +78,8 @@ enum More {
     Load(load::LoadOptions),
     /// Train a student
     Learn(Box<learn_command::LearnCommand>),
+    /// List the algorithms: their spaces, data and papers
+    Algorithms(algorithms::AlgorithmsOptions),
     /// Make a teacher of a dataset
     Teach(Box<teach::TeachOptions>),
     /// Play a checkpoint's greedy policy
@@ -101,6 +103,10 @@ impl More {
             #[cfg(target_os = "linux")]
             More::Load(options) => load::load(&options).map(|()| true).map_err(Into::into),
             More::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),
+            More::Algorithms(options) => {
+                algorithms::algorithms(&options);
+                Ok(true)
+            }
             More::Teach(options) => teach::teach(&options).map(|()| true).map_err(Into::into),
             More::Eval(options) => eval::eval(&options).map(|()| true).map_err(Into::into),
             More::Dataset(command) => dataset::dataset(&command).map(|()| true).map_err(Into::into),

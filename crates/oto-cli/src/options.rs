@@ -2,8 +2,10 @@
 
 use crate::world;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_proto::{Adapter, Dtype};
-use oto_student::config::{Algorithm, Clock, Linear, StudentConfig};
+use oto_rl::algorithms::{self, Algorithm};
+use oto_student::config::{Clock, Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::{Ending, GiveUp, StagesConfig};
 use oto_student::student::TeacherConfig;
@@ -47,8 +49,8 @@ pub struct LearnOptions {
     /// [default: that of --config if it names one, else CartPole-v1]
     #[arg(long)]
     pub env: Option<String>,
-    /// Algorithm of the student; without it: what the environment's actions need
-    #[arg(long, value_parser = ["qrdqn", "sac", "ppo"])]
+    /// Algorithm of the student; without it: the first of these that fits the environment [see `oto algorithms`]
+    #[arg(long, value_parser = names(algorithms::online()))]
     pub algorithm: Option<String>,
     /// Address of a teacher server (ws://host:port); repeat for several teachers, none learns alone
     #[arg(long, value_name = "URL")]
@@ -86,7 +88,7 @@ pub struct LearnOptions {
     /// part of it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, e.g. `--set gamma=0.98 --set qrdqn.hidden=[128,128]`; docs/metrics.md lists all
+    /// One setting, e.g. `--set gamma=0.98 --set algorithm.hidden=[128,128]`; docs/metrics.md lists all
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<String>,
     /// Weight of the teachers' term
@@ -152,13 +154,13 @@ impl Job {
 
 /// What a file of `--config` has beside the student.
 #[derive(Default, serde::Deserialize)]
-struct Given {
+struct File {
     env: Option<String>,
     #[serde(default)]
     teachers: Vec<TeacherConfig>,
 }
 
-impl Given {
+impl File {
     fn read(file: Option<&Path>) -> Result<Self, OptionsError> {
         let Some(path) = file else { return Ok(Self::default()) };
         json(&path.display().to_string(), &text(path)?)
@@ -168,7 +170,7 @@ impl Given {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        let given = Given::read(self.config.as_deref())?;
+        let given = File::read(self.config.as_deref())?;
         let env = self.env.clone().or(given.env).unwrap_or_else(|| "CartPole-v1".into());
         let (mut student, preset) = self.student(&env)?;
         self.apply(&mut student)?;
@@ -180,37 +182,24 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         student.validate()?;
-        world::check_pixels(&env, student.convolution(), student.algorithm.name(), true)?;
+        world::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
         Ok(Job { env, student, teachers, defaults: Some(preset) })
     }
 
     /// The settings without flags of their own, and whose defaults they began with.
     fn student(&self, env: &str) -> Result<(StudentConfig, String), OptionsError> {
         let (id, seen) = (world::id(env), world::seen(env)?);
-        let flag = match self.algorithm.as_deref() {
-            Some("sac") => Some(Algorithm::Sac),
-            Some("ppo") => Some(Algorithm::Ppo),
-            Some(_) => Some(Algorithm::QrDqn),
-            None => None,
-        };
-        // Files and assignments may name an algorithm and a number of steps, on which defaults depend.
-        let first = self.settings(&presets::preset(id, seen, flag).student)?;
-        let algorithm = flag.unwrap_or(first.algorithm);
-        let preset = presets::preset(id, seen, Some(algorithm));
-        let usual = self.settings(&preset.student)?;
+        let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
+        let preset = presets::preset(id, seen, given.algorithm(self.algorithm.as_deref())?);
+        // Files and assignments may name a number of steps, on which defaults depend.
+        let usual = given.over(&preset.student)?;
         let preset = preset.for_steps(self.steps.unwrap_or(usual.steps));
-        let student = StudentConfig { algorithm, ..self.settings(&preset.student)? };
-        Ok((student, preset.line(env)))
+        Ok((given.over(&preset.student)?, preset.line(env)))
     }
 
     /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.
     pub fn learns_adapter(&self) -> impl Iterator<Item = usize> {
         self.adapter.iter().enumerate().filter(|(_, given)| *given == "learn").map(|(i, _)| i)
-    }
-
-    /// Defaults, with `--config` and `--set` over them.
-    fn settings(&self, defaults: &StudentConfig) -> Result<StudentConfig, OptionsError> {
-        settings(defaults, self.config.as_deref(), "student", &self.set)
     }
 
     fn apply(&self, s: &mut StudentConfig) -> Result<(), OptionsError> {
@@ -285,21 +274,68 @@ impl LearnOptions {
     }
 }
 
-/// Settings: the defaults, then those of a file (its part of this name, if it has one), then assignments `KEY=JSON`.
-pub(crate) fn settings<T: serde::Serialize + serde::de::DeserializeOwned>(
-    defaults: &T,
-    file: Option<&Path>,
-    part: &str,
-    assignments: &[String],
-) -> Result<T, OptionsError> {
-    let wrong = |what: &str, error| OptionsError::Json { what: what.into(), error };
-    let mut settings = serde_json::to_value(defaults).map_err(|error| wrong("defaults", error))?;
-    if let Some(path) = file {
-        let json: serde_json::Value = json(&path.display().to_string(), &text(path)?)?;
-        merge(&mut settings, json.get(part).cloned().unwrap_or(json));
+/// The names of algorithms as the values of a flag.
+pub(crate) fn names(algorithms: impl Iterator<Item = &'static dyn Algorithm>) -> PossibleValuesParser {
+    algorithms.map(|one| PossibleValue::new(one.name()).help(one.title())).collect::<Vec<_>>().into()
+}
+
+/// Settings that were given: they go over defaults.
+pub(crate) struct Given(serde_json::Value);
+
+impl Given {
+    /// Those of a file (its part of this name, if it has one), then assignments `KEY=JSON`.
+    pub fn settings(file: Option<&Path>, part: &str, assignments: &[String]) -> Result<Self, OptionsError> {
+        let settings = match file {
+            None => serde_json::json!({}),
+            Some(path) => {
+                let file: serde_json::Value = json(&path.display().to_string(), &text(path)?)?;
+                file.get(part).cloned().unwrap_or(file)
+            }
+        };
+        Self::new(settings, assignments)
     }
-    assignments.iter().try_for_each(|s| set(&mut settings, s))?;
-    serde_json::from_value(settings).map_err(|error| wrong("settings", error))
+
+    /// These settings, then assignments `KEY=JSON`.
+    pub fn new(mut settings: serde_json::Value, assignments: &[String]) -> Result<Self, OptionsError> {
+        name(&mut settings);
+        for assignment in assignments {
+            set(&mut settings, assignment)?;
+            name(&mut settings);
+        }
+        Ok(Self(settings))
+    }
+
+    /// The algorithm of a flag, or else the one that the settings name. None where there is no algorithm of that name, which
+    /// [`Self::over`] says.
+    pub fn algorithm(&self, flag: Option<&str>) -> Result<Option<&'static dyn Algorithm>, OptionsError> {
+        let named = self.0.pointer("/algorithm/name").and_then(serde_json::Value::as_str);
+        match (flag, named) {
+            (Some(flag), Some(named)) if flag != named => Err(OptionsError::Flag(format!(
+                "--algorithm {flag}: the settings of --config and --set are those of {named} (algorithm.name)"
+            ))),
+            (flag, named) => Ok(flag.or(named).and_then(algorithms::find)),
+        }
+    }
+
+    /// The defaults with these settings over them.
+    pub fn over<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        defaults: &T,
+    ) -> Result<T, OptionsError> {
+        let wrong = |what: &str, error| OptionsError::Json { what: what.into(), error };
+        let mut settings = serde_json::to_value(defaults).map_err(|error| wrong("defaults", error))?;
+        merge(&mut settings, self.0.clone());
+        serde_json::from_value(settings).map_err(|error| wrong("settings", error))
+    }
+}
+
+/// An algorithm's name alone becomes settings that have only a name.
+fn name(settings: &mut serde_json::Value) {
+    if let Some(algorithm) = settings.get_mut("algorithm")
+        && algorithm.is_string()
+    {
+        *algorithm = serde_json::json!({ "name": algorithm });
+    }
 }
 
 fn text(path: &Path) -> Result<String, OptionsError> {
@@ -374,6 +410,8 @@ fn ending(text: &str) -> Result<Ending, OptionsError> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use oto_rl::algorithms::ppo::PpoConfig;
+    use oto_rl::algorithms::qrdqn::QrDqnConfig;
 
     #[derive(Parser)]
     struct Cli {
@@ -391,14 +429,14 @@ mod tests {
             "--teacher",
             "localhost:9",
             "--set",
-            "qrdqn.hidden=[7]",
+            "algorithm.hidden=[7]",
             "--seed",
             "3",
             "--transfer",
             "steps=9,return=1.5",
         ];
         let job = job(&args).unwrap();
-        assert_eq!(job.student.qrdqn.hidden, [7]);
+        assert_eq!(job.student.algorithm.of::<QrDqnConfig>().unwrap().hidden, [7]);
         assert_eq!(job.student.seed, 3);
         assert_eq!(job.student.stages.transfer.unwrap().steps, Some(9));
         assert_eq!(job.teachers[0].url, "ws://localhost:9/v1/teach");
@@ -414,10 +452,16 @@ mod tests {
     #[test]
     fn an_algorithm_brings_its_own_defaults() {
         let of = |args: &[&str]| job(&[&["--env", "Pendulum-v1"], args].concat()).unwrap().student;
-        let flag = of(&["--algorithm", "ppo", "--set", "ppo.epochs=3"]);
-        assert_eq!((flag.ppo.n_steps, flag.ppo.epochs, flag.gamma), (4096, 3, 0.9));
-        assert_eq!(of(&["--set", "algorithm=ppo"]).ppo.n_steps, 4096);
-        assert_eq!(of(&[]).algorithm, Algorithm::Sac);
+        let ppo = |student: &StudentConfig| student.algorithm.of::<PpoConfig>().unwrap().clone();
+        let flag = of(&["--algorithm", "ppo", "--set", "algorithm.epochs=3"]);
+        assert_eq!((ppo(&flag).n_steps, ppo(&flag).epochs, flag.gamma), (4096, 3, 0.9));
+        for named in
+            [&["algorithm=ppo"][..], &["algorithm.name=ppo"], &["algorithm=ppo", "algorithm.clip=0.2"]]
+        {
+            let args = named.iter().flat_map(|one| ["--set", one]).collect::<Vec<_>>();
+            assert_eq!(ppo(&of(&args)).n_steps, 4096, "{named:?}");
+        }
+        assert_eq!(of(&[]).algorithm.name(), "sac");
     }
 
     #[test]
@@ -432,7 +476,7 @@ mod tests {
             line.starts_with("CartPole-v1 has no preset") && line.contains("discrete actions, sac"),
             "{line}"
         );
-        assert_eq!(soft.student.algorithm, Algorithm::Sac);
+        assert_eq!(soft.student.algorithm.name(), "sac");
     }
 
     #[test]
@@ -463,6 +507,14 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let fails = |args: &[&str]| job(args).unwrap_err().to_string();
         assert!(fails(&["--set", "gama=1"]).contains("gama"));
+        assert!(fails(&["--set", "algorithm=dqn"]).contains("algorithm.name: expected `qrdqn`, `sac`"));
+        assert!(fails(&["--set", "algorithm=cql"]).contains("cql learns from a dataset alone"));
+        assert!(fails(&["--set", "algorithm.hidden=[7,-1]"]).contains("algorithm.hidden[1]"));
+        assert!(fails(&["--set", "qrdqn.hidden=[7]"]).contains("qrdqn: this is a configuration of format 1"));
+        let beside = fails(&["--algorithm", "sac", "--set", "algorithm.quantiles=3"]);
+        assert!(beside.contains("algorithm.quantiles: unknown field"), "{beside}");
+        let other = fails(&["--algorithm", "sac", "--set", "algorithm={\"name\":\"ppo\",\"clip\":0.1}"]);
+        assert!(other.contains("are those of ppo"), "{other}");
         assert!(fails(&["--set", "gamma"]).contains("KEY=JSON"));
         assert!(fails(&["--backend", "tpu"]).contains("\"cpu\", \"webgpu\" or \"auto\""));
         assert!(fails(&["--transfer", "stepz=1"]).contains("stepz=1"));

@@ -476,6 +476,7 @@ fn json_at(path: &Path) -> impl FnOnce(serde_json::Error) -> FolderError {
 mod tests {
     use super::*;
     use crate::options::Job;
+    use oto_rl::algorithms::qrdqn::QrDqnConfig;
     use oto_student::config::{Settle, StudentConfig};
     use oto_student::drive::{Driver, Wire};
     use oto_student::link::memory::{Memory, MemoryTeacher};
@@ -503,8 +504,7 @@ mod tests {
     fn job() -> Job {
         let mut student =
             StudentConfig { steps: 600, buffer: 400, learning_starts: 32, ..StudentConfig::default() };
-        student.qrdqn.hidden = vec![8];
-        student.qrdqn.batch_size = 8;
+        student.algorithm = QrDqnConfig { hidden: vec![8], batch_size: 8, ..QrDqnConfig::default() }.into();
         student.evaluation.every = 200;
         student.evaluation.episodes = 2;
         student.stages.transfer = Some(Ending { steps: Some(300), ..Ending::default() });
@@ -717,7 +717,7 @@ mod tests {
             let say = |keyword: &str| Some(format!("{keyword} {}: {value}", schema[keyword]));
             let unless = |good: bool, keyword: &str| if good { None } else { say(keyword) };
             rules.iter().find_map(|(keyword, rule)| match keyword.as_str() {
-                "$schema" | "$defs" | "title" | "description" => None,
+                "$schema" | "$defs" | "title" | "description" | "default" => None,
                 "$ref" => {
                     let to = rule.as_str().unwrap();
                     self.breach(&if to.starts_with('#') { format!("{file}{to}") } else { to.into() }, value)
@@ -725,6 +725,16 @@ mod tests {
                 "oneOf" => {
                     let fits = |s: &&Value| self.check(file, s, value).is_none();
                     unless(rule.as_array().unwrap().iter().filter(fits).count() == 1, keyword)
+                }
+                "anyOf" => {
+                    let fits = |s: &Value| self.check(file, s, value).is_none();
+                    unless(rule.as_array().unwrap().iter().any(fits), keyword)
+                }
+                "minItems" => {
+                    unless(value.as_array().is_none_or(|v| v.len() as u64 >= rule.as_u64().unwrap()), keyword)
+                }
+                "maxItems" => {
+                    unless(value.as_array().is_none_or(|v| v.len() as u64 <= rule.as_u64().unwrap()), keyword)
                 }
                 "const" => unless(rule == value, keyword),
                 "enum" => unless(rule.as_array().unwrap().contains(value), keyword),
@@ -792,8 +802,8 @@ mod tests {
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
         let entries = header["__metadata__"].as_object().unwrap();
-        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v2"]);
-        let metadata = serde_json::from_str(entries["oto.checkpoint.v2"].as_str().unwrap()).unwrap();
+        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v3"]);
+        let metadata = serde_json::from_str(entries["oto.checkpoint.v3"].as_str().unwrap()).unwrap();
         assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata), None);
     }
 
@@ -807,7 +817,8 @@ mod tests {
             return_at_least: Some(3.0),
             give_up: Some(GiveUp { after_steps: 4, below_return: 5.0 }),
         };
-        job.student.qrdqn.convolution = Some(oto_rl::convolution::Convolution::atari([4, 84, 84]));
+        let convolution = Some(oto_rl::convolution::Convolution::atari([4, 84, 84]));
+        job.student.algorithm = QrDqnConfig { convolution, ..QrDqnConfig::default() }.into();
         job.student.settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
         job.student.stages = StagesConfig { offline: Some(whole), ..StagesConfig::default() };
         let teacher: TeacherConfig = job.teachers[0].clone();
@@ -818,8 +829,31 @@ mod tests {
         for job in [&job, &other] {
             assert_eq!(schemas.breach("config.schema.json#", &serde_json::to_value(job).unwrap()), None);
         }
-        for wrong in [json!({}), json!({ "env": 1, "student": {}, "teachers": [] })] {
+        let with = |student: Value| json!({ "env": "CartPole-v1", "student": student, "teachers": [] });
+        for wrong in [
+            json!({}),
+            json!({ "env": 1, "student": {}, "teachers": [] }),
+            with(json!({ "algorithm": { "hidden": [8] } })),
+            with(json!({ "algorithm": { "name": "cql" } })),
+            with(json!({ "algorithm": { "name": "sac", "quantiles": 3 } })),
+            with(json!({ "algorithm": { "name": "qrdqn", "hidden": [0] } })),
+            with(json!({ "qrdqn": {} })),
+            with(json!({ "gamma": 1.5 })),
+            with(json!({ "evaluation": { "episodes": 0 } })),
+        ] {
             assert!(schemas.breach("config.schema.json#", &wrong).is_some());
+        }
+    }
+
+    #[test]
+    fn a_run_of_the_form_before_is_refused_with_the_form_now() {
+        let place = Place::new("before");
+        let student = json!({ "algorithm": "qrdqn", "qrdqn": { "hidden": [8] }, "sac": {}, "ppo": {} });
+        let old = json!({ "env": "CartPole-v1", "student": student, "teachers": [] });
+        drop(RunFolder::create(&place.0, &old, false).unwrap());
+        let error = RunFolder::config::<Job>(&place.0).unwrap_err().to_string();
+        for part in ["qrdqn", "format 1", "\"algorithm\": {\"name\"", "with the oto that began it"] {
+            assert!(error.contains(part), "{error}");
         }
     }
 

@@ -2,18 +2,17 @@
 
 use crate::backend;
 use crate::learn::METRICS;
-use crate::options::{OptionsError, settings};
+use crate::options::{Given, OptionsError, names};
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_data::{DataError, Dataset, Episode, Rows};
-use oto_env::{EnvError, Space};
+use oto_env::EnvError;
 use oto_graph::BackendError;
-use oto_student::offline::{
-    End, Evaluation, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen,
-};
+use oto_rl::algorithms::{self, Seen as Kind};
+use oto_student::offline::{End, Evaluation, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
 use oto_student::student::Event;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -34,9 +33,9 @@ pub struct TeachOptions {
     /// Environment to evaluate in; without it, the dataset's own
     #[arg(long, value_name = "ID")]
     pub env: Option<String>,
-    /// Conservative Q-learning, or behaviour cloning
-    #[arg(long, value_parser = ["cql", "bc"], default_value = "cql")]
-    pub algorithm: String,
+    /// Algorithm; without it: the first of these that fits the dataset [see `oto algorithms`]
+    #[arg(long, value_parser = names(algorithms::offline()))]
+    pub algorithm: Option<String>,
     /// Run folder: configuration, metrics, checkpoint, the best policy, curve
     #[arg(long, default_value = "runs/teacher")]
     pub out: PathBuf,
@@ -44,7 +43,7 @@ pub struct TeachOptions {
     #[arg(long)]
     pub force: bool,
     /// Go on with the run in this folder, to --updates if given
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "config", "set", "seed"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "algorithm", "config", "set", "seed"])]
     pub resume: Option<PathBuf>,
     /// Updates in all
     #[arg(long)]
@@ -58,7 +57,7 @@ pub struct TeachOptions {
     /// Settings as a JSON file (config.json of a run folder, or a part of it)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, e.g. `--set qrdqn.cql=1 --set sac.hidden=[64,64]`; docs/teaching.md lists all
+    /// One setting, e.g. `--set algorithm.weight=1 --set algorithm.hidden=[64,64]`; docs/teaching.md lists all
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<String>,
     /// Updates from one greedy evaluation to the next; 0 for one at the end
@@ -180,11 +179,8 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
         }
     };
     job.teach.validate().map_err(OfflineError::from)?;
-    let method = match job.teach.method {
-        Method::Cql => "cql",
-        Method::Bc => "bc",
-    };
-    world::check_pixels(&job.env, job.teach.convolution(), method, false)?;
+    let algorithm = &job.teach.algorithm;
+    world::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
     let mut world = world::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
     let path = job.dataset.clone();
@@ -219,7 +215,7 @@ fn read(path: &Path) -> Result<Dataset, TeachError> {
 }
 
 impl TeachOptions {
-    /// The run these flags mean: the method's defaults for the dataset's actions and the environment's images, then `--config`, then `--set`, then the
+    /// The run these flags mean: the algorithm's defaults for the dataset's actions and the environment's images, then `--config`, then `--set`, then the
     /// other flags.
     fn job(&self, dataset: PathBuf, data: &Dataset) -> Result<TeachJob, TeachError> {
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
@@ -231,15 +227,11 @@ impl TeachOptions {
             Some((false, hint)) => return Err(TeachError::Elsewhere { env, hint }),
             None => return Err(TeachError::Elsewhere { hint: format!("gym:MODULE:{env}"), env }),
         };
-        let method = if self.algorithm == "bc" { Method::Bc } else { Method::Cql };
-        let defaults = match world::images(&env)? {
-            Some(shape) if matches!(data.action, Space::Discrete { .. }) => {
-                OfflineConfig::pixels(method, &data.action, shape)
-            }
-            _ => OfflineConfig::new(method, &data.action),
-        };
-        let mut teach: OfflineConfig = settings(&defaults, self.config.as_deref(), "teach", &self.set)?;
-        teach.method = method;
+        let kind = Kind { images: world::images(&env)?, ..Kind::actions(&data.action) };
+        let given = Given::settings(self.config.as_deref(), "teach", &self.set)?;
+        let algorithm = given.algorithm(self.algorithm.as_deref())?;
+        let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::offline(), kind));
+        let mut teach = given.over(&OfflineConfig::new(algorithm.defaults(kind)))?;
         teach.seed = self.seed.unwrap_or(teach.seed);
         teach.updates = self.updates.unwrap_or(teach.updates);
         teach.backend = self.backend.clone().unwrap_or(teach.backend);
@@ -436,9 +428,9 @@ mod tests {
         "--eval-episodes",
         "2",
         "--set",
-        "bc.hidden=[16]",
+        "algorithm.hidden=[16]",
         "--set",
-        "qrdqn.quantiles=4",
+        "algorithm.adam.beta1=0.8",
     ];
 
     #[test]

@@ -2,17 +2,18 @@
 //! while it answers.
 
 use crate::backend;
-use crate::options::{OptionsError, settings};
+use crate::options::{Given, OptionsError};
 use crate::submitted::episodes;
 use crate::teach::{add_all, add_episode};
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
 use oto_policy::{Metadata, load};
+use oto_rl::algorithms::{self, Algorithm, Seen};
 use oto_server::Release;
 use oto_server::agent::{AgentConfig, AgentError, Parts, TrainingAgent};
 use oto_server::dataset::{DatasetStore, Submission};
-use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer};
+use oto_student::offline::{OfflineConfig, OfflineError, OfflineTrainer};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,10 +27,11 @@ pub struct TrainJob {
     /// The environment it is evaluated in; the dataset's own if absent.
     #[serde(default)]
     pub env: Option<String>,
-    /// "cql" or "bc".
-    #[serde(default = "cql")]
-    pub method: Method,
-    /// Settings of the method that are not its defaults.
+    /// The algorithm, by its name or as `{"name": ...}` with settings that are not its defaults; the first that fits the
+    /// environment if absent.
+    #[serde(default)]
+    pub algorithm: serde_json::Value,
+    /// Other settings that are not the algorithm's defaults.
     #[serde(default)]
     pub teach: serde_json::Map<String, serde_json::Value>,
     /// Stages and evaluations.
@@ -40,10 +42,6 @@ pub struct TrainJob {
     /// File in which what was learned is kept, to go on from after a restart; without it a restart begins anew.
     #[serde(default)]
     pub kept: Option<PathBuf>,
-}
-
-fn cql() -> Method {
-    Method::Cql
 }
 
 /// Why a teacher cannot be trained.
@@ -97,11 +95,26 @@ pub fn job(flag: &str) -> Result<(String, TrainJob), TrainError> {
     let path = PathBuf::from(file);
     let wrong = |error: String| TrainError::File { path: path.clone(), error };
     let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    let job = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let job: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    if job.get("method").is_some() {
+        let now = "\"method\" is the form of before: write \"algorithm\": \"cql\", or \"algorithm\": {\"name\": \"cql\", and its settings}";
+        return Err(wrong(now.into()));
+    }
+    let job = serde_json::from_value(job).map_err(|error| wrong(error.to_string()))?;
     Ok((name.into(), job))
 }
 
 impl TrainJob {
+    /// The settings of the file.
+    fn given(&self) -> Result<Given, OptionsError> {
+        let settings = match &self.algorithm {
+            serde_json::Value::Null => serde_json::json!({}),
+            algorithm => serde_json::json!({ "algorithm": algorithm }),
+        };
+        let others = self.teach.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+        Given::new(settings, &others)
+    }
+
     /// What an offline agent works with: a trainer that has the dataset, and where it is evaluated.
     ///
     /// # Errors
@@ -114,10 +127,9 @@ impl TrainJob {
         let world = oto_env::make(&env)?;
         let spaces = [world.observation_space().clone(), world.action_space().clone()];
         data.fits(&spaces[0], &spaces[1]).map_err(wrong)?;
-        let defaults = OfflineConfig::new(self.method, &spaces[1]);
-        let assignments: Vec<String> =
-            self.teach.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let config: OfflineConfig = settings(&defaults, None, "teach", &assignments)?;
+        let given = self.given()?;
+        let kind = Seen::actions(&spaces[1]);
+        let config = given.over(&OfflineConfig::new(chosen(&given, kind)?.defaults(kind)))?;
         let training = Learner::new(config, spaces, env, Arc::new(data), Vec::new())?;
         Ok(Parts {
             policy: name.into(),
@@ -128,6 +140,12 @@ impl TrainJob {
             kept: self.kept.clone(),
         })
     }
+}
+
+/// The algorithm that settings name, or else the first for this kind of environment.
+fn chosen(given: &Given, kind: Seen) -> Result<&'static dyn Algorithm, OptionsError> {
+    let named = given.algorithm(None)?;
+    Ok(named.unwrap_or_else(|| algorithms::usual(algorithms::offline(), kind)))
 }
 
 /// [`OfflineTrainer`] as an offline agent's training agent.
@@ -203,14 +221,14 @@ fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), OfflineError>
 
 /// What the server lists of a policy that is trained here.
 pub fn metadata(job: &TrainJob, release: &Release) -> Metadata {
+    let continuous = matches!(release.policy.action_space(), oto_proto::Space::Box { .. });
+    let kind = Seen { continuous, images: None };
+    let algorithm = job.given().and_then(|given| chosen(&given, kind)).ok();
     Metadata {
         kind: "policy".into(),
         description: Some("Learns here while it answers.".into()),
         env: job.env.clone(),
-        algorithm: Some(match job.method {
-            Method::Cql => "oto CQL".into(),
-            Method::Bc => "oto behaviour cloning".into(),
-        }),
+        algorithm: algorithm.map(|algorithm| format!("oto {}", algorithm.name())),
         observation_space: Some(release.policy.observation_space().clone()),
         action_space: Some(release.policy.action_space().clone()),
         ..Metadata::default()
@@ -238,12 +256,12 @@ mod tests {
             margin: 1e6,
             ..AgentConfig::default()
         };
-        let teach = serde_json::json!({ "qrdqn.hidden": [16], "qrdqn.quantiles": 8 });
+        let teach = serde_json::json!({ "algorithm.quantiles": 8 });
         TrainJob {
             dataset: concat!(env!("CARGO_MANIFEST_DIR"), "/../oto-data/tests/fixtures/cartpole_expert")
                 .into(),
             env: None,
-            method: Method::Cql,
+            algorithm: serde_json::json!({ "name": "cql", "hidden": [16] }),
             teach: teach.as_object().unwrap().clone(),
             stages,
             refused: folder.join("refused"),
@@ -267,6 +285,32 @@ mod tests {
         }
         let kept = std::fs::read(job.kept.as_ref().unwrap()).unwrap();
         (kept, heard.try_iter().any(|event| matches!(event, Event::Resumed { .. })))
+    }
+
+    #[test]
+    fn a_file_of_before_is_refused_with_the_form_now() {
+        let file = std::env::temp_dir().join(format!("oto-train-form-{}.json", std::process::id()));
+        let refused = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            super::job(&format!("p={}", file.display())).unwrap_err().to_string()
+        };
+        let error = refused(r#"{"dataset": "d", "method": "bc", "refused": "r"}"#);
+        assert!(error.contains(r#"write "algorithm": "cql""#), "{error}");
+        assert!(refused(r#"{"dataset": "d", "algoritm": "bc", "refused": "r"}"#).contains("algoritm"));
+        std::fs::remove_file(&file).unwrap();
+
+        let place = std::env::temp_dir();
+        let with = |change: fn(&mut TrainJob)| {
+            let mut job = job(&place);
+            change(&mut job);
+            job.parts("p", None).map(drop).unwrap_err().to_string()
+        };
+        let error = with(|job| drop(job.teach.insert("qrdqn.hidden".into(), serde_json::json!([16]))));
+        assert!(error.contains("format 1"), "{error}");
+        let error = with(|job| job.algorithm = serde_json::json!("ppo"));
+        assert!(error.contains("ppo needs an environment"), "{error}");
+        let error = with(|job| job.algorithm = serde_json::json!({ "name": "bc", "quantiles": 3 }));
+        assert!(error.contains("algorithm.quantiles"), "{error}");
     }
 
     #[test]

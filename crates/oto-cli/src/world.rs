@@ -2,6 +2,8 @@
 //! same bodies without Python, on MuJoCo's own library.
 
 use oto_env::{EnvError, Environment};
+#[cfg(feature = "native")]
+use oto_rl::algorithms;
 use oto_rl::convolution::Convolution;
 use oto_student::config::StudentConfig;
 use oto_student::presets::Seen;
@@ -176,6 +178,13 @@ fn gymnasium_pixels(
     said.map_err(|sentence| EnvError::External(format!("gym:{id}: {sentence}")))
 }
 
+/// The algorithms that have a network for images.
+#[cfg(feature = "native")]
+fn seeing() -> String {
+    let names = algorithms::online().filter(|one| one.images()).map(|one| one.name());
+    names.collect::<Vec<_>>().join(" or ")
+}
+
 /// Why an algorithm does not see these pixels as it should.
 #[cfg(feature = "native")]
 fn pixels_for(
@@ -193,8 +202,9 @@ fn pixels_for(
         )),
         (Pixels::Byte, None) => Err(format!(
             "its observations are bytes from 0 to 255, of the shape {shape:?}; {algorithm} takes rows of numbers of about 1 here. \
-             Images of 3 by 3 pixels and more with discrete actions are seen by --algorithm qrdqn; otherwise a wrapper has to \
-             scale them, such as FlattenObservation(RescaleObservation(DtypeObservation(env, numpy.float32), 0, 1)) of gymnasium.wrappers"
+             Images of 3 by 3 pixels and more with discrete actions are seen by --algorithm {}; otherwise a wrapper has to \
+             scale them, such as FlattenObservation(RescaleObservation(DtypeObservation(env, numpy.float32), 0, 1)) of gymnasium.wrappers",
+            seeing()
         )),
         (Pixels::Float, _) => Err(format!(
             "its observations are numbers from 0 to 255, of the shape {shape:?}, but no bytes: declare the space as uint8, or scale \
@@ -207,8 +217,9 @@ fn pixels_for(
         (Pixels::Unit, None) if shape.len() == 3 && shape[1..].iter().any(|side| *side < 3) => Ok(()),
         (Pixels::Unit, None) => Err(format!(
             "its observations are images of numbers from 0 to 1, of the shape {shape:?}; {algorithm} has no convolution for them. \
-             Declare the space as uint8 from 0 to 255 for --algorithm qrdqn, or take each image as a row of numbers with \
-             gymnasium.wrappers.FlattenObservation(env)"
+             Declare the space as uint8 from 0 to 255 for --algorithm {}, or take each image as a row of numbers with \
+             gymnasium.wrappers.FlattenObservation(env)",
+            seeing()
         )),
     }
 }

@@ -39,7 +39,7 @@ macro_rules! json_serde {
 }
 
 /// A structure as an object. `open` ignores fields it does not know, `closed` refuses them, `settings` refuses them and takes
-/// what is left out from `Default`, and `written` is never read. A field is `name`, `name as "in JSON"`, `name omit none` (an
+/// what is left out from `Default` (`settings after check` calls `check` with the fields first), and `written` is never read. A field is `name`, `name as "in JSON"`, `name omit none` (an
 /// option that is left out rather than `null`), `name = default`.
 ///
 /// ```
@@ -51,12 +51,13 @@ macro_rules! json_serde {
 /// ```
 #[macro_export]
 macro_rules! json_object {
-    ($type:ty: settings { $($field:ident $(as $name:literal)? $(omit $none:ident)?),* $(,)? }) => {
+    ($type:ty: settings $(after $check:ident)? { $($field:ident $(as $name:literal)? $(omit $none:ident)?),* $(,)? }) => {
         $crate::json_object! { @write $type { $($field $(as $name)? $(omit $none)?),* } }
         $crate::json_serde! { $type }
         impl $crate::FromJson for $type {
             fn from_json(at: $crate::At<'_>) -> Result<Self, $crate::Failure> {
                 let fields = at.fields()?;
+                $($check(&fields)?;)?
                 fields.only(&[$($crate::json_object!(@name $field $($name)?)),*])?;
                 let mut read = Self::default();
                 let Self { $($field),* } = &mut read;

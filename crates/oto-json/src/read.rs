@@ -86,6 +86,14 @@ impl<'a> At<'a> {
         self.path.error(message.to_string())
     }
 
+    /// The same place with another value.
+    pub fn with<'b>(self, value: &'b Json) -> At<'b>
+    where
+        'a: 'b,
+    {
+        At { value, path: self.path }
+    }
+
     /// That something else was expected here.
     #[inline(never)]
     pub fn expected(self, what: &str) -> Failure {
@@ -241,6 +249,17 @@ impl<'a> Fields<'a> {
             *to = T::from_json(At { value, path: &path })?;
         }
         Ok(())
+    }
+
+    /// Whether there is such a field.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// An error at a field.
+    #[inline(never)]
+    pub fn wrong(&self, name: &str, message: &dyn fmt::Display) -> Failure {
+        Path::Key(self.path, name).error(message.to_string())
     }
 
     #[inline(never)]

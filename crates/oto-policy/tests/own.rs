@@ -5,10 +5,9 @@ use oto_env::rng::Rng;
 use oto_policy::network::Network;
 use oto_policy::{Metadata, Policy, PolicyError, load, load_file, load_folder};
 use oto_proto::Space;
-use oto_rl::agent::Agent;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::mlp::{Activation, Layer, Mlp};
-use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::StudentConfig;
 use oto_student::presets;
 use oto_student::student::{Student, World};
@@ -89,8 +88,9 @@ fn a_students_policy_answers_as_the_student_acts() {
 fn seeing() -> (Student, Vec<u8>) {
     let layer = |channels, kernel, stride| ConvolutionLayer { channels, kernel, stride };
     let convolution = Convolution { shape: [2, 7, 6], layers: vec![layer(4, 3, 2), layer(5, 2, 1)] };
-    let qrdqn = QrDqnConfig { convolution: Some(convolution), hidden: vec![16], ..QrDqnConfig::default() };
-    let config = StudentConfig { qrdqn, ..StudentConfig::default() };
+    let algorithm =
+        QrDqnConfig { convolution: Some(convolution), hidden: vec![16], ..QrDqnConfig::default() }.into();
+    let config = StudentConfig { algorithm, ..StudentConfig::default() };
     let observation = oto_env::Space::uniform(84, 0.0, 255.0);
     let world = World::Outside { observation, action: oto_env::Space::Discrete { n: 5 }, evaluates: false };
     let student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
@@ -112,8 +112,7 @@ fn a_policy_that_sees_images_answers_as_the_student_acts() {
     for ((image, action), values) in images.chunks_exact(84).zip(&actions).zip(values.values.chunks_exact(5))
     {
         assert_eq!(student.trainer().greedy(image).unwrap(), oto_env::Action::Discrete(*action as u32));
-        let Agent::QrDqn(learner) = student.trainer().learner() else { panic!("it has Q-values") };
-        assert_eq!(learner.q_values(image), values);
+        assert_eq!(student.trainer().learner().policy().forward(image), values);
     }
     assert!(values.values[..5] != values.values[5..10], "it looks");
     for length in (0..file.len().min(3_000)).chain([file.len() - 1]) {

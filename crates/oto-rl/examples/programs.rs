@@ -4,8 +4,10 @@
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Executable, InputId, Program, Role, Trace};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::sac::{self, SacConfig};
 use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp};
-use oto_rl::sac::{self, SacConfig, Sizes};
 use std::time::Instant;
 
 /// Blocks last at least this long, in seconds.
@@ -18,7 +20,8 @@ fn all() -> Vec<(String, Program)> {
         let name = format!(
             "sac {hidden}-{hidden}, batch {batch_size}, {observation} to {action}, {teachers} teachers"
         );
-        (name, sac::program(&config, Sizes { observation, action, teachers }))
+        let actions = Actions::Continuous(action);
+        (name, sac::program(&config, Sizes { observation, actions, teachers }))
     };
     let critics = |n| (format!("{n} critics 256-256, batch 256"), critics(n, 256, 256));
     vec![

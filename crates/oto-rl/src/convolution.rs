@@ -7,6 +7,7 @@ use oto_graph::{Activation, Conv, Tensor, Trace};
 
 /// One layer of kernels, ReLU after it, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ConvolutionLayer {
     /// How many kernels: channels of the result.
     pub channels: usize,
@@ -20,6 +21,7 @@ oto_json::json_object! { ConvolutionLayer: closed { channels, kernel, stride } }
 
 /// What sees an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Convolution {
     /// Channels, height and width of an observation, whose numbers go from 0 to 255.
     pub shape: [usize; 3],

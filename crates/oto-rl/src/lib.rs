@@ -1,8 +1,8 @@
-//! Networks, losses, replay, agents and schedules: the papers, once, for every backend.
+//! Networks, losses, replay, algorithms and schedules: the papers, once, for every backend.
 
 pub mod actions;
-pub mod agent;
-pub mod bc;
+pub mod algorithms;
+pub mod checks;
 pub mod convolution;
 mod critics;
 pub mod engine;
@@ -12,9 +12,6 @@ pub mod network;
 mod noise;
 pub mod observations;
 pub mod optimiser;
-pub mod ppo;
-pub mod qrdqn;
 pub mod replay;
 pub mod rollout;
-pub mod sac;
-pub mod sac_discrete;
+pub mod schedule;

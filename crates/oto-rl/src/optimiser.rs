@@ -27,6 +27,7 @@ use oto_graph::{Activation, Tensor, Trace, grad};
 
 /// Adam's constants (Kingma and Ba 2015, section 2).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Adam {
     /// Decay of the gradient's average.
     pub beta1: f64,

@@ -1,8 +1,8 @@
 //! A rollout: the newest steps of a replay buffer, in their order, from which an on-policy student learns once all are there,
 //! and then no more. Transitions and labels stay where they are; only where episodes ended is kept here.
 
+use crate::algorithms::OnPolicy;
 use crate::losses::actor_critic::{GaeStep, gae};
-use crate::ppo::Ppo;
 use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
 
@@ -55,7 +55,13 @@ impl Rollout {
 
     /// How the student that took these steps judges them: log probabilities, advantages (generalised advantage estimation),
     /// returns. Its parameters have not changed since, so that nothing has to be kept while it acts.
-    pub fn judge(&mut self, replay: &Replay, student: &mut Ppo, [gamma, lambda]: [f64; 2], rng: &mut Rng) {
+    pub fn judge(
+        &mut self,
+        replay: &Replay,
+        student: &mut dyn OnPolicy,
+        [gamma, lambda]: [f64; 2],
+        rng: &mut Rng,
+    ) {
         let first = replay.stored() - self.ended.len() as u64;
         self.order.clear();
         self.order.extend(0..self.ended.len());

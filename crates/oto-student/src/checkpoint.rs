@@ -1,7 +1,7 @@
 //! Checkpoints: one safetensors file holds parameters, optimiser and (unless left out) replay, and in its metadata
 //! everything that is not a tensor. Loading one goes on exactly where it was saved.
 
-use crate::config::{Algorithm, StudentConfig};
+use crate::config::StudentConfig;
 use crate::safetensors::{self, File};
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
@@ -12,7 +12,9 @@ use oto_rl::replay::ReplayCounters;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
-const FORMAT: &str = "oto.checkpoint.v2";
+const FORMAT: &str = "oto.checkpoint.v3";
+/// The formats before it, which are refused: their configurations have another form.
+const BEFORE: [&str; 2] = ["oto.checkpoint.v2", "oto.checkpoint.v1"];
 
 /// All that a checkpoint holds beside tensors.
 struct Metadata {
@@ -99,17 +101,10 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
     let Metadata { progress, extra } = metadata(&file)?;
     let extra = oto_json::from_tree(&extra).map_err(broken)?;
     let values = |name: &str| file.floats(name);
-    let same = match trainer.config.algorithm {
-        Algorithm::QrDqn => progress.config.qrdqn == trainer.config.qrdqn,
-        Algorithm::Sac => progress.config.sac == trainer.config.sac,
-        Algorithm::Ppo => progress.config.ppo == trainer.config.ppo,
-    };
-    if !same || progress.config.algorithm != trainer.config.algorithm {
-        return Err(TrainError::Checkpoint(format!(
-            "it holds a network of {}, this student has {}",
-            describe(&progress.config),
-            describe(&trainer.config)
-        )));
+    let (theirs, ours) = (&progress.config.algorithm, &trainer.config.algorithm);
+    if theirs != ours {
+        let [theirs, ours] = [theirs, ours].map(oto_json::write);
+        return Err(broken(format!("it holds a network of {theirs}, this student has {ours}")));
     }
     if progress.action.len() != trainer.action.len() {
         return Err(TrainError::Checkpoint("its action is of another width".into()));
@@ -136,7 +131,7 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
             return Err(TrainError::Checkpoint("its rollout does not fit this configuration".into()));
         }
     }
-    trainer.learner.restore(progress.updates, values)?;
+    trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
     trainer.learner.engine_mut().remember_as(|name| file.floats(&good(name)));
     trainer.rollout = rollout;
     if let Some(replay) = replay {
@@ -166,7 +161,7 @@ pub fn steps(file: &[u8]) -> Result<u64, TrainError> {
 pub fn load_weights(trainer: &mut Trainer, file: &[u8]) -> Result<(), TrainError> {
     let file = File::read(file).map_err(broken)?;
     let progress = metadata(&file)?.progress;
-    Ok(trainer.learner.restore(progress.updates, |name| file.floats(name))?)
+    Ok(trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?)
 }
 
 /// The configuration a checkpoint was trained with.
@@ -175,29 +170,12 @@ pub fn config(file: &[u8]) -> Result<StudentConfig, TrainError> {
 }
 
 fn metadata(file: &File<'_>) -> Result<Metadata, TrainError> {
-    let entry = file.text(FORMAT).ok_or_else(|| {
-        TrainError::Checkpoint(format!("a safetensors file, but its metadata have no entry {FORMAT}"))
-    })?;
-    oto_json::read(entry).map_err(broken)
+    oto_json::read(safetensors::entry(file, FORMAT, &BEFORE).map_err(broken)?).map_err(broken)
 }
 
 /// Whether there is so much memory in one piece.
 fn room_for(bytes: u64) -> Option<()> {
     Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).ok()?).ok()
-}
-
-fn describe(config: &StudentConfig) -> String {
-    let (q, sac, ppo) = (&config.qrdqn, &config.sac, &config.ppo);
-    match config.algorithm {
-        Algorithm::QrDqn => {
-            format!("qrdqn: hidden {:?}, {} quantiles, batch {}", q.hidden, q.quantiles, q.batch_size)
-        }
-        Algorithm::Sac => format!("sac: hidden {:?}, batch {}", sac.hidden, sac.batch_size),
-        Algorithm::Ppo => {
-            let fusion = if ppo.fusion { " with critics" } else { "" };
-            format!("ppo{fusion}: hidden {:?}, {} steps, batch {}", ppo.hidden, ppo.n_steps, ppo.batch_size)
-        }
-    }
 }
 
 fn broken(e: impl std::fmt::Display) -> TrainError {

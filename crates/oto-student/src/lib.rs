@@ -14,6 +14,8 @@ pub mod offline;
 pub mod policy;
 pub mod presets;
 mod safetensors;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod settings;
 pub mod stage;
 pub mod student;

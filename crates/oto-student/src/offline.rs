@@ -1,66 +1,50 @@
-//! A teacher from recorded episodes alone: the training agent of OTO's Offline stage (Algorithm 1). Conservative Q-learning or
-//! behaviour cloning, with greedy episodes in the environment from time to time, of which the best policy is kept.
+//! A teacher from recorded episodes alone: the training agent of OTO's Offline stage (Algorithm 1), with greedy episodes in the environment from time to time, of which the best policy is kept.
 //!
 //! Updates come in slices of any size ([`OfflineTrainer::step`], [`OfflineTrainer::advance`]), so that whoever has other things
 //! to do can own one. How updates are sliced changes nothing: same data, same seed, same policy.
 
-use crate::config::{ConfigError, EvaluationConfig, Linear, StudentConfig};
+use crate::config::{
+    ConfigError, EvaluationConfig, Linear, check_evaluation, check_learning, refuse_old_form,
+};
 use crate::evaluation::returns;
 use crate::policy;
 use crate::safetensors::{self, File};
 use crate::stage::Stage;
 use crate::student::Metrics;
-use crate::trainer::{BackendStatus, from_units, in_units, is_byte, sees_numbers, sees_pixels};
+use crate::trainer::{BackendStatus, from_units, in_units, is_byte};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Space};
 use oto_graph::Backend;
 use oto_json::Writer;
-use oto_rl::actions::Actions;
-use oto_rl::agent::Agent;
-use oto_rl::bc::{self, Bc, BcConfig};
-use oto_rl::convolution::Convolution;
+use oto_rl::algorithms::{self, Agent, Algorithm, AlgorithmConfig, Defaults, Misfit};
+use oto_rl::checks::Checks;
 use oto_rl::engine::{LearnError, LossParts, NamedTensor, Schedule};
 use oto_rl::network::Actor;
-use oto_rl::optimiser::Adam;
-use oto_rl::qrdqn::{self, QrDqn, QrDqnConfig};
 use oto_rl::replay::{Batch, Replay};
-use oto_rl::sac::{self, Sac, SacConfig};
 
 /// The key of a checkpoint's only metadata entry.
-const FORMAT: &str = "oto.offline.v1";
+const FORMAT: &str = "oto.offline.v2";
+/// The format before it, which is refused: its configurations have another form.
+const BEFORE: [&str; 1] = ["oto.offline.v1"];
 /// The most transitions that are held.
 const MAX_TRANSITIONS: usize = 1 << 30;
 /// The first seed of evaluation episodes: every evaluation plays the same ones, far from those that people choose.
 const FIRST_SEED: u64 = 1 << 32;
 
-/// How the data are learned from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Conservative Q-learning (Kumar et al. 2020): QR-DQN for discrete actions, SAC for continuous ones.
-    Cql,
-    /// Behaviour cloning (Pomerleau 1991).
-    Bc,
-}
-
-oto_json::json_names! { Method { Cql = "cql", Bc = "bc" } }
-
 /// What makes a teacher from data.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct OfflineConfig {
-    /// "cql" or "bc".
-    pub method: Method,
+    /// The algorithm and its settings.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "algorithms::offline_schema"))]
+    pub algorithm: AlgorithmConfig,
     /// Draws parameters and batches.
     pub seed: u64,
     /// Updates in all.
     pub updates: u64,
     /// "cpu" or "candle".
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["cpu", "candle"])))]
     pub backend: String,
-    /// Conservative Q-learning of discrete actions.
-    pub qrdqn: QrDqnConfig,
-    /// Conservative Q-learning of continuous actions.
-    pub sac: SacConfig,
-    /// Behaviour cloning.
-    pub bc: BcConfig,
     /// Discount factor.
     pub gamma: f64,
     /// Rewards summed before the bootstrap.
@@ -80,91 +64,42 @@ pub struct OfflineConfig {
 }
 
 oto_json::json_object! {
-    OfflineConfig: settings {
-        method, seed, updates, backend, qrdqn, sac, bc, gamma, n_step, learning_rate, target_every, target_tau, evaluation,
+    OfflineConfig: settings after refuse_old_form {
+        algorithm, seed, updates, backend, gamma, n_step, learning_rate, target_every, target_tau, evaluation,
         until_return, patience
     }
 }
 
 impl Default for OfflineConfig {
     fn default() -> Self {
-        Self::new(Method::Cql, &Space::Discrete { n: 2 })
+        let seen = algorithms::Seen::default();
+        Self::new(algorithms::usual(algorithms::offline(), seen).defaults(seen))
     }
 }
 
 impl OfflineConfig {
-    /// The field's settings for a method and these actions: for discrete CQL those of Tianshou's test on CartPole
-    /// (`test/offline/test_discrete_cql.py`), for continuous CQL the authors' (weight 5, 10 samples) on the SAC of
-    /// Stable-Baselines3, for cloning d3rlpy's. The number of updates is for small environments.
-    pub fn new(method: Method, action: &Space) -> Self {
-        let config = Self {
-            method,
+    /// An algorithm's defaults.
+    pub fn new(defaults: Defaults) -> Self {
+        let (every, episodes) = defaults.evaluation;
+        Self {
+            algorithm: defaults.algorithm,
             seed: 0,
-            updates: 10_000,
+            updates: defaults.steps,
             backend: "cpu".into(),
-            qrdqn: QrDqnConfig {
-                hidden: vec![64],
-                quantiles: 200,
-                batch_size: 32,
-                double: true,
-                act_with_target: false,
-                cql: 10.0,
-                ..QrDqnConfig::default()
-            },
-            sac: SacConfig { samples: 10, cql: 5.0, ..SacConfig::default() },
-            bc: BcConfig::default(),
-            gamma: 0.99,
-            n_step: 3,
-            learning_rate: Linear::constant(3e-3),
-            target_every: 500,
-            target_tau: 0.005,
-            evaluation: EvaluationConfig { every: 500, episodes: 10 },
+            gamma: defaults.gamma,
+            n_step: defaults.n_step,
+            learning_rate: defaults.learning_rate,
+            target_every: defaults.target_every,
+            target_tau: defaults.target_tau,
+            evaluation: EvaluationConfig { every, episodes },
             until_return: None,
             patience: 10,
-        };
-        match (method, action) {
-            (Method::Bc, _) => {
-                Self { updates: 5_000, n_step: 1, learning_rate: Linear::constant(1e-3), ..config }
-            }
-            (_, Space::Discrete { .. }) => config,
-            (_, Space::Box { .. }) => {
-                let learning_rate = Linear::constant(3e-4);
-                Self { updates: 20_000, n_step: 1, learning_rate, target_every: 0, ..config }
-            }
         }
     }
 
-    /// The field's settings for discrete actions and images of this shape: for discrete CQL those of d3rlpy's reproduction on
-    /// Atari (`reproductions/offline/discrete_cql.py`: weight 4, learning rate 5e-5, batches of 32, the target network replaced
-    /// every 2,000 updates), for cloning the same network. The number of updates is for small datasets.
-    pub fn pixels(method: Method, action: &Space, shape: [usize; 3]) -> Self {
-        let config = Self::new(method, action);
-        let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
-        let (convolution, hidden) = (Some(convolution), vec![units]);
-        let adam = Adam { epsilon: 1e-2 / 32.0, ..Adam::default() };
-        Self {
-            qrdqn: QrDqnConfig {
-                convolution: convolution.clone(),
-                hidden: hidden.clone(),
-                cql: 4.0,
-                adam,
-                ..config.qrdqn
-            },
-            bc: BcConfig { convolution, hidden, batch_size: 32, adam },
-            n_step: 1,
-            learning_rate: Linear::constant(5e-5),
-            target_every: 2_000,
-            evaluation: EvaluationConfig { every: 1_000, episodes: 3 },
-            ..config
-        }
-    }
-
-    /// What sees images, if the method's network has it.
-    pub fn convolution(&self) -> Option<&Convolution> {
-        match self.method {
-            Method::Cql => self.qrdqn.convolution.as_ref(),
-            Method::Bc => self.bc.convolution.as_ref(),
-        }
+    /// The defaults of an algorithm for these actions and observations that are rows of numbers.
+    pub fn of(algorithm: &dyn Algorithm, action: &Space) -> Self {
+        Self::new(algorithm.defaults(algorithms::Seen::actions(action)))
     }
 
     /// Checks every setting before anything is built from it.
@@ -172,51 +107,21 @@ impl OfflineConfig {
     /// # Errors
     /// The first setting that is out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        // What a student has too has a student's ranges.
-        StudentConfig {
-            qrdqn: self.qrdqn.clone(),
-            sac: self.sac.clone(),
-            gamma: self.gamma,
-            n_step: self.n_step,
-            learning_rate: self.learning_rate,
-            target_tau: self.target_tau,
-            evaluation: self.evaluation,
-            ..StudentConfig::default()
-        }
-        .validate()?;
-        let check = |good: bool, field, got: String, expected| match good {
-            true => Ok(()),
-            false => Err(ConfigError { field, got, expected }),
-        };
-        let BcConfig { convolution, hidden, batch_size, adam } = &self.bc;
-        if let Some(convolution) = convolution {
-            let (field, got) = ("bc.convolution", oto_json::write(convolution));
-            convolution.check().map_err(|expected| ConfigError { field, got, expected })?;
-        }
-        let layers = (1..=8).contains(&hidden.len()) && hidden.iter().all(|w| (1..=4096).contains(w));
-        check(layers, "bc.hidden", format!("{hidden:?}"), "1 to 8 widths from 1 to 4096")?;
-        let batch = (1..=65_536).contains(batch_size);
-        check(batch, "bc.batch_size", batch_size.to_string(), "1 to 65536 transitions")?;
-        let decays = (0.0..1.0).contains(&adam.beta1) && (0.0..1.0).contains(&adam.beta2);
-        let adam_fits = decays && (1e-16..=1.0).contains(&adam.epsilon);
-        check(
-            adam_fits,
-            "bc.adam",
-            format!("{adam:?}"),
-            "betas from 0 and below 1, epsilon from 1e-16 to 1",
-        )?;
-        check(self.updates > 0, "updates", "0".into(), "at least one update")?;
+        let mut checks = Checks::default();
+        let c = &mut checks;
+        let name = self.algorithm.name();
+        let expected =
+            format!("{}: {name} needs an environment to learn in", algorithms::listed(algorithms::offline()));
+        c.that(self.algorithm.algorithm().offline(), "algorithm.name", || format!("{name:?}"), &expected);
+        c.within("algorithm", |c| self.algorithm.check(c));
+        check_learning(c, self.gamma, self.n_step, self.target_tau, &self.learning_rate);
+        check_evaluation(c, self.evaluation);
+        c.whole("updates", self.updates, 1..=u64::MAX, "at least one update");
         let known = matches!(self.backend.as_str(), "cpu" | "candle");
-        check(known, "backend", format!("{:?}", self.backend), "\"cpu\" or \"candle\"")?;
+        c.that(known, "backend", || format!("{:?}", self.backend), "\"cpu\" or \"candle\"");
         let until = self.until_return.unwrap_or(0.0);
-        check(until.is_finite(), "until_return", until.to_string(), "a finite return")
-    }
-
-    fn describe(&self) -> String {
-        match self.method {
-            Method::Cql => format!("cql: {:?} / {:?}", self.qrdqn, self.sac),
-            Method::Bc => format!("bc: {:?}", self.bc),
-        }
+        c.real("until_return", until, f64::MIN..=f64::MAX, "a finite return");
+        checks.done()
     }
 }
 
@@ -282,6 +187,12 @@ pub enum OfflineError {
     /// A checkpoint that cannot be used.
     #[error("checkpoint: {0}")]
     Checkpoint(String),
+}
+
+impl From<Misfit> for OfflineError {
+    fn from(misfit: Misfit) -> Self {
+        Self::Space(misfit.to_string())
+    }
 }
 
 /// Observations as they were recorded, row by row.
@@ -407,7 +318,7 @@ oto_json::json_object! { Mark: open { updates, mean } }
 /// Makes a teacher of recorded episodes.
 pub struct OfflineTrainer {
     config: OfflineConfig,
-    agent: Agent,
+    agent: Box<dyn Agent>,
     spaces: [Space; 2],
     replay: Replay,
     batch: Batch,
@@ -436,11 +347,12 @@ impl OfflineTrainer {
     ) -> Result<Self, OfflineError> {
         config.validate()?;
         let mut rng = Rng::new(config.seed);
-        let agent = agent(config, observation, action, backend, &mut rng)?;
+        let sizes = config.algorithm.sizes(observation, action, 0)?;
+        let agent = config.algorithm.agent(sizes, backend, &mut rng)?;
         let widths = [observation.width(), agent.action_width()];
         let replay = Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma);
         Ok(Self {
-            replay: match config.convolution() {
+            replay: match config.algorithm.convolution() {
                 Some(c) => replay.of_images(c.shape[0]),
                 None => replay,
             },
@@ -503,7 +415,8 @@ impl OfflineTrainer {
             let value = value.into();
             return Err(OfflineError::NotFinite { step: at / width, what: "observation", value });
         }
-        let wrong = episode.observations.find(|x| self.config.convolution().is_some() && !is_byte(x));
+        let wrong =
+            episode.observations.find(|x| self.config.algorithm.convolution().is_some() && !is_byte(x));
         if let Some((at, value)) = wrong {
             return Err(OfflineError::Pixel { step: at / width, value });
         }
@@ -533,11 +446,7 @@ impl OfflineTrainer {
             return Err(OfflineError::Empty);
         }
         let c = &self.config;
-        let size = match &self.agent {
-            Agent::QrDqn(_) => c.qrdqn.batch_size,
-            Agent::Sac(_) => c.sac.batch_size,
-            _ => c.bc.batch_size,
-        };
+        let size = c.algorithm.batch_size();
         for _ in 0..count {
             let updates = self.agent.engine().updates();
             let target_mix = match c.target_every {
@@ -657,14 +566,17 @@ impl OfflineTrainer {
 
     /// A policy of this trainer as a file that can be served, see [`policy::write`].
     pub fn policy_file(&self, policy: &Actor, environment: &str) -> Vec<u8> {
-        let algorithm = match (&self.agent, self.config.method) {
-            (Agent::QrDqn(_), _) => "oto CQL on QR-DQN",
-            (Agent::Sac(_), _) => "oto CQL on SAC",
-            _ => "oto behaviour cloning",
-        };
+        let algorithm = format!("oto {}", self.config.algorithm.name());
         let description = format!("Learned from {} recorded transitions.", self.transitions());
         let [observation, action] = &self.spaces;
-        policy::write(policy, true, [observation, action], environment, algorithm, &description)
+        policy::write(
+            policy,
+            self.agent.squashes(),
+            [observation, action],
+            environment,
+            &algorithm,
+            &description,
+        )
     }
 
     /// The parts of the last update's loss.
@@ -733,15 +645,13 @@ impl OfflineTrainer {
     pub fn load(&mut self, file: &[u8]) -> Result<bool, OfflineError> {
         let file = File::read(file).map_err(broken)?;
         let progress = progress(&file)?;
-        let (theirs, ours) = (&progress.config, &self.config);
-        if (theirs.method, &theirs.qrdqn, &theirs.sac, &theirs.bc)
-            != (ours.method, &ours.qrdqn, &ours.sac, &ours.bc)
-        {
-            let (theirs, ours) = (theirs.describe(), ours.describe());
+        let (theirs, ours) = (&progress.config.algorithm, &self.config.algorithm);
+        if theirs != ours {
+            let [theirs, ours] = [theirs, ours].map(oto_json::write);
             return Err(broken(format!("it holds {theirs}, this trainer has {ours}")));
         }
         let best = progress.best.map(|mark| self.best_of(&file, mark)).transpose()?;
-        self.agent.restore(progress.updates, |name| file.floats(name))?;
+        self.agent.restore(progress.updates, &mut |name| file.floats(name))?;
         (self.draw, self.best, self.since_best) = (progress.draw, best, progress.since_best);
         self.last_evaluation = progress.last_evaluation;
         Ok(progress.digest == self.digest && progress.transitions == self.transitions() as u64)
@@ -775,9 +685,7 @@ struct Metadata {
 oto_json::json_object! { Metadata: open { progress } }
 
 fn progress(file: &File<'_>) -> Result<Progress, OfflineError> {
-    let entry = file
-        .text(FORMAT)
-        .ok_or_else(|| broken(format!("a safetensors file, but its metadata have no entry {FORMAT}")))?;
+    let entry = safetensors::entry(file, FORMAT, &BEFORE).map_err(broken)?;
     Ok(oto_json::read::<Metadata>(entry).map_err(broken)?.progress)
 }
 
@@ -793,66 +701,17 @@ fn recorded<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
     }
 }
 
-/// The learner of a method between these spaces, or why there is none.
-fn agent(
-    config: &OfflineConfig,
-    observation: &Space,
-    action: &Space,
-    backend: &dyn Backend,
-    rng: &mut Rng,
-) -> Result<Agent, OfflineError> {
-    for (which, space) in [("observation", observation), ("action", action)] {
-        space.validate().map_err(|e| OfflineError::Space(format!("the {which} space: {e}")))?;
-    }
-    let refused = |reason: &str| Err(OfflineError::Space(reason.into()));
-    let Space::Box { low, high } = observation else {
-        return refused("learning needs a box of numbers as observation, this one is discrete");
-    };
-    let sees = match config.convolution() {
-        Some(convolution) => sees_pixels(convolution, low, high),
-        None => sees_numbers(low, high),
-    };
-    sees.map_err(OfflineError::Space)?;
-    let (width, teachers) = (low.len(), 0);
-    let actions = match action {
-        Space::Discrete { n } => Actions::Discrete(*n as usize),
-        Space::Box { low, high } => {
-            let ranged = low.iter().zip(high).all(|(l, h)| l.is_finite() && h.is_finite() && l < h);
-            if !ranged {
-                return refused("learning needs a finite range for each component of an action");
-            }
-            Actions::Continuous(low.len())
-        }
-    };
-    Ok(match (config.method, actions) {
-        (Method::Bc, actions) => {
-            Agent::Bc(Bc::new(&config.bc, bc::Sizes { observation: width, actions }, backend, rng)?)
-        }
-        (_, Actions::Discrete(actions)) => {
-            let sizes = qrdqn::Sizes { observation: width, actions, teachers };
-            Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, rng)?)
-        }
-        (_, Actions::Continuous(_)) if config.convolution().is_some() => {
-            return refused(
-                "continuous CQL sees rows of numbers: set qrdqn.convolution to null and scale them to a range such as 0 to 1",
-            );
-        }
-        (_, Actions::Continuous(action)) => {
-            let sizes = sac::Sizes { observation: width, action, teachers };
-            Agent::Sac(Sac::new(&config.sac, sizes, backend, rng)?)
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oto_rl::algorithms::cql::ConservativeQLearning;
 
     /// Where an episode terminated nothing is beyond; where it was cut off the last observation has a value.
     #[test]
     fn returns_end_where_episodes_terminate_and_not_where_they_are_cut_off() {
         let (observation, action) = (Space::uniform(1, -9.0, 9.0), Space::uniform(1, -2.0, 2.0));
-        let config = OfflineConfig { n_step: 2, gamma: 0.5, ..OfflineConfig::new(Method::Cql, &action) };
+        let config =
+            OfflineConfig { n_step: 2, gamma: 0.5, ..OfflineConfig::of(&ConservativeQLearning, &action) };
         let mut trainer = OfflineTrainer::new(&config, &observation, &action, &oto_cpu::Cpu).unwrap();
         for terminated in [true, false] {
             let (observations, actions, rewards) = ([0.0, 1.0, 2.0, 3.0], [2.0, 0.0, -1.0], [1.0, 2.0, 4.0]);

@@ -1,15 +1,14 @@
 //! Defaults: whole addresses of teachers, adapters of known pairs of environment and policy, and the settings of students for
-//! environments with a preset and without one. docs/presets.md lists the settings.
+//! environments with a preset and, from the registry of algorithms, without one. docs/presets.md lists the settings.
 
-use crate::config::{Algorithm, EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
+use crate::config::{EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
-use oto_env::Space;
 use oto_proto::{ActionMap, Adapter, ObservationMap};
-use oto_rl::convolution::Convolution;
-use oto_rl::optimiser::Adam;
-use oto_rl::ppo::PpoConfig;
-use oto_rl::qrdqn::QrDqnConfig;
-use oto_rl::sac::SacConfig;
+use oto_rl::algorithms::ppo::{PpoConfig, ProximalPolicy};
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::{self, Algorithm, Defaults};
+
+pub use oto_rl::algorithms::Seen;
 
 /// Where a teacher server answers students.
 pub const TEACH_PATH: &str = "/v1/teach";
@@ -48,22 +47,6 @@ pub fn solved_return(environment: &str) -> Option<f64> {
     }
 }
 
-/// What settings depend on beside an environment's name.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Seen {
-    /// Whether actions are vectors of numbers.
-    pub continuous: bool,
-    /// The shape `[images, height, width]` of observations that are images of bytes.
-    pub images: Option<[usize; 3]>,
-}
-
-impl Seen {
-    /// What is seen of an environment with these actions, whose observations are rows of numbers.
-    pub fn actions(space: &Space) -> Self {
-        Self { continuous: matches!(space, Space::Box { .. }), images: None }
-    }
-}
-
 /// Environments that share settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environments {
@@ -84,6 +67,8 @@ pub struct Preset {
     pub student: StudentConfig,
     /// Whether exploration and learning rate take a share of the run, and not a number of steps.
     pub stretches: bool,
+    /// Whether the student learns more slowly, and leaves a teacher, by the return at which an environment counts as solved.
+    pub settles: bool,
 }
 
 impl Preset {
@@ -124,35 +109,36 @@ impl Preset {
 
 /// The default settings for an environment, and for one algorithm if it is named. `environment` is an id, empty for an
 /// environment without one.
-pub fn preset(environment: &str, seen: Seen, algorithm: Option<Algorithm>) -> Preset {
-    let usual = if seen.continuous { Algorithm::Sac } else { Algorithm::QrDqn };
-    let algorithm = algorithm.unwrap_or(usual);
+pub fn preset(environment: &str, seen: Seen, algorithm: Option<&'static dyn Algorithm>) -> Preset {
+    let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::online(), seen));
     let family = environment.split('-').next().unwrap_or_default();
     let fits = |preset: &Preset| {
         matches!(preset.environments, Environments::Named(name) if name == family)
-            && preset.student.algorithm == algorithm
+            && preset.student.algorithm.name() == algorithm.name()
     };
     match named().into_iter().find(fits) {
-        Some(preset) if algorithm == Algorithm::QrDqn => settling(environment, preset),
-        Some(preset) => preset,
-        None => general(seen, algorithm),
+        Some(preset) => settling(environment, preset),
+        None => general(algorithm.defaults(seen)),
     }
 }
 
 /// Every preset: those of environments, then those for all others.
 pub fn all() -> Vec<Preset> {
     let images = Seen { images: Some([4, 84, 84]), continuous: false };
-    let continuous = Seen { continuous: true, images: None };
-    let discrete = Seen::default();
-    let general = [
-        (discrete, Algorithm::QrDqn),
-        (images, Algorithm::QrDqn),
-        (discrete, Algorithm::Sac),
-        (continuous, Algorithm::Sac),
-        (discrete, Algorithm::Ppo),
-    ]
-    .map(|(seen, algorithm)| general(seen, algorithm));
-    named().into_iter().chain(general).collect()
+    let kinds = [Seen::default(), images, Seen { continuous: true, images: None }];
+    let mut all = named();
+    for algorithm in algorithms::online() {
+        for preset in kinds
+            .into_iter()
+            .filter(|kind| algorithm.accepts(*kind))
+            .map(|kind| general(algorithm.defaults(kind)))
+        {
+            if all.iter().all(|known| known.title() != preset.title()) {
+                all.push(preset);
+            }
+        }
+    }
+    all
 }
 
 /// The presets of environments.
@@ -162,103 +148,54 @@ fn named() -> Vec<Preset> {
         source,
         student,
         stretches: false,
+        settles: false,
     };
+    let measured =
+        |environment, source, student| Preset { settles: true, ..preset(environment, source, student) };
     let zoo = "RL Baselines3 Zoo, hyperparams/ppo.yml, with rollouts of one environment as long as those of the zoo's \
                environments together";
     let cartpole = "measured on CartPole-v1 (docs/results.md)";
     let borrowed = "those of CartPole-v1, measured there (docs/results.md)";
     vec![
-        preset("CartPole", cartpole, StudentConfig::default()),
+        measured("CartPole", cartpole, StudentConfig::default()),
         preset("CartPole", zoo, cartpole_rollouts()),
-        preset("Acrobot", borrowed, StudentConfig::default()),
-        preset("MountainCar", borrowed, StudentConfig::default()),
-        preset("MobileCell", "measured on MobileCell-5G-v0 (docs/results.md)", cell_selection()),
+        measured("Acrobot", borrowed, StudentConfig::default()),
+        measured("MountainCar", borrowed, StudentConfig::default()),
+        measured("MobileCell", "measured on MobileCell-5G-v0 (docs/results.md)", cell_selection()),
         preset("Pendulum", zoo, pendulum_rollouts()),
     ]
 }
 
 /// The preset for environments without settings of their own.
-fn general(seen: Seen, algorithm: Algorithm) -> Preset {
-    let preset = |with, source, student, stretches| Preset {
-        environments: Environments::Others(with),
-        source,
-        student,
-        stretches,
-    };
-    match (algorithm, seen.images) {
-        (Algorithm::QrDqn, Some(shape)) => preset(
-            "images of bytes and discrete actions",
-            "Mnih et al. (2015), and Tianshou 2.0's QR-DQN for Atari games",
-            pixels(shape),
-            true,
-        ),
-        (Algorithm::QrDqn, None) => preset(
-            "discrete actions",
-            "RL Baselines3 Zoo, hyperparams/qrdqn.yml, Acrobot-v1, with half its units, batches and updates, a learning rate \
-             that falls and a target network that follows slowly, measured on LunarLander-v3 (docs/more-results.md)",
-            discrete(),
-            true,
-        ),
-        (Algorithm::Sac, _) if seen.continuous => {
-            preset("continuous actions", "Stable-Baselines3 2.9's SAC", continuous(), false)
-        }
-        (Algorithm::Sac, _) => preset(
-            "discrete actions",
-            "Stable-Baselines3 2.9's SAC, with learning rate, batch and Adam's epsilon of CleanRL's sac_atari.py",
-            soft_discrete(),
-            false,
-        ),
-        (Algorithm::Ppo, _) => {
-            preset("actions of either kind", "Stable-Baselines3 2.9's PPO", rollouts(), false)
-        }
-    }
-}
-
-/// The default student for discrete actions: QR-DQN with learning rate, quantiles, discount and exploration of RL Baselines3
-/// Zoo for Acrobot-v1. Ours are: half the zoo's units, batches and updates, for the time they take; a learning rate that falls
-/// to a tenth; a target network that follows at every update and acts. Runs on LunarLander-v3 with seeds 101 to 103 chose
-/// them (docs/more-results.md); batches of 64 with an update every second step were not among the settings tried there.
-fn discrete() -> StudentConfig {
-    let default = StudentConfig::default();
-    StudentConfig {
-        steps: 50_000,
-        qrdqn: QrDqnConfig { hidden: vec![128, 128], quantiles: 25, double: true, ..default.qrdqn },
-        buffer: 100_000,
-        train_every: 2,
-        learning_rate: Linear { start: 6.3e-4, end: 6.3e-5, steps: 50_000 },
-        epsilon: Linear { start: 1.0, end: 0.1, steps: 6_000 },
-        target_tau: 0.005,
-        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
-        evaluation: EvaluationConfig { every: 5_000, episodes: 10 },
-        ..default
-    }
-}
-
-/// The default student for continuous actions: SAC with the settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share
-/// 0.005, 100 random actions at the start, an update a step.
-fn continuous() -> StudentConfig {
-    StudentConfig {
-        algorithm: Algorithm::Sac,
-        steps: 20_000,
-        buffer: 1_000_000,
-        learning_starts: 100,
-        learning_rate: Linear::constant(3e-4),
-        epsilon: Linear { start: 1.0, end: 0.0, steps: 100 },
-        target_tau: 0.005,
-        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
-        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
+fn general(defaults: Defaults) -> Preset {
+    let Defaults { algorithm, environments, source, stretches, .. } = defaults;
+    let (every, episodes) = defaults.evaluation;
+    let student = StudentConfig {
+        algorithm,
+        steps: defaults.steps,
+        gamma: defaults.gamma,
+        n_step: defaults.n_step,
+        buffer: defaults.buffer,
+        learning_starts: defaults.learning_starts,
+        train_every: defaults.train_every,
+        learning_rate: defaults.learning_rate,
+        epsilon: defaults.epsilon,
+        target_every: defaults.target_every,
+        target_tau: defaults.target_tau,
+        transfer: TransferConfig { eta: defaults.eta, learning_rate: None, ..TransferConfig::default() },
+        evaluation: EvaluationConfig { every, episodes },
         ..StudentConfig::default()
-    }
+    };
+    Preset { environments: Environments::Others(environments), source, student, stretches, settles: false }
 }
 
 /// The default student for cell selection. What a step returns depends on little but the connections of the next few, hence
 /// the small gamma; choices differ little, hence a learning rate that falls far (docs/results.md).
 fn cell_selection() -> StudentConfig {
     let learning_rate = Linear { start: 3e-3, end: 3e-5, steps: 18_000 };
-    let default = StudentConfig::default();
     StudentConfig {
         steps: 20_000,
-        qrdqn: QrDqnConfig { hidden: vec![128, 128], ..default.qrdqn },
+        algorithm: QrDqnConfig { hidden: vec![128, 128], ..QrDqnConfig::default() }.into(),
         gamma: 0.5,
         learning_rate,
         transfer: TransferConfig {
@@ -267,21 +204,6 @@ fn cell_selection() -> StudentConfig {
             ..TransferConfig::default()
         },
         evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
-        ..default
-    }
-}
-
-/// The default PPO student: the settings of Stable-Baselines3 2.9. RKD is all that PPO takes from a teacher, hence its weight.
-fn rollouts() -> StudentConfig {
-    StudentConfig {
-        algorithm: Algorithm::Ppo,
-        steps: 100_000,
-        buffer: 100_000,
-        learning_rate: Linear::constant(3e-4),
-        epsilon: Linear::constant(0.0),
-        target_tau: 0.005,
-        transfer: TransferConfig { eta: 5.0, learning_rate: None, ..TransferConfig::default() },
-        evaluation: EvaluationConfig { every: 2_000, episodes: 10 },
         ..StudentConfig::default()
     }
 }
@@ -292,7 +214,7 @@ fn pendulum_rollouts() -> StudentConfig {
     StudentConfig {
         gamma: 0.9,
         learning_rate: Linear::constant(1e-3),
-        ppo: PpoConfig { n_steps: 4096, ..PpoConfig::default() },
+        algorithm: PpoConfig { n_steps: 4096, ..PpoConfig::default() }.into(),
         ..rollouts()
     }
 }
@@ -302,53 +224,27 @@ fn cartpole_rollouts() -> StudentConfig {
     StudentConfig {
         gamma: 0.98,
         learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
-        ppo: PpoConfig { n_steps: 256, batch_size: 256, epochs: 20, gae_lambda: 0.8, ..PpoConfig::default() },
+        algorithm: PpoConfig {
+            n_steps: 256,
+            batch_size: 256,
+            epochs: 20,
+            gae_lambda: 0.8,
+            ..PpoConfig::default()
+        }
+        .into(),
         ..rollouts()
     }
 }
 
-/// The default SAC student for discrete actions: learning rate, batch and Adam's epsilon of CleanRL's `sac_atari.py`; all else
-/// as for continuous actions, because its target networks (replaced every 8,000 steps) and its long start are Atari's.
-fn soft_discrete() -> StudentConfig {
-    let sac = SacConfig { hidden: vec![64, 64], batch_size: 64, ..SacConfig::default() };
-    let adam = Adam { epsilon: 1e-4, ..sac.adam };
-    StudentConfig { sac: SacConfig { adam, ..sac }, ..continuous() }
-}
-
-/// The default student for images `[channels, height, width]`: the network of Mnih et al. (2015), for smaller images the one of
-/// [`Convolution::usual`], and the settings of Tianshou
-/// 2.0's QR-DQN for Atari games (200 quantiles, batches of 32, learning rate 1e-4, three steps to a transition, the target
-/// replaced every 500 updates, 100,000 transitions), with Mnih's update every four steps and an exploration of a tenth of the
-/// run, because a student of this size takes tens of thousands of steps and not millions.
-pub fn pixels(shape: [usize; 3]) -> StudentConfig {
-    let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
-    StudentConfig {
-        qrdqn: QrDqnConfig {
-            convolution: Some(convolution),
-            hidden: vec![units],
-            quantiles: 200,
-            batch_size: 32,
-            act_with_target: false,
-            ..QrDqnConfig::default()
-        },
-        steps: 100_000,
-        n_step: 3,
-        buffer: 100_000,
-        learning_starts: 1_000,
-        train_every: 4,
-        learning_rate: Linear::constant(1e-4),
-        epsilon: Linear { start: 1.0, end: 0.05, steps: 10_000 },
-        target_every: 500,
-        transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
-        evaluation: EvaluationConfig { every: 10_000, episodes: 3 },
-        ..StudentConfig::default()
-    }
+/// The PPO student of environments without settings of their own.
+fn rollouts() -> StudentConfig {
+    general(ProximalPolicy.defaults(Seen::default())).student
 }
 
 /// Where it is known what solved means, the student settles there, and leaves a teacher under whom it was not there within
 /// 5,000 steps.
 fn settling(environment: &str, preset: Preset) -> Preset {
-    let Some(solved) = solved_return(environment) else { return preset };
+    let Some(solved) = solved_return(environment).filter(|_| preset.settles) else { return preset };
     let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
     let student = StudentConfig {
         settle: Some(Settle { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 }),
@@ -372,20 +268,22 @@ pub fn student(environment: &str) -> StudentConfig {
 }
 
 /// The default student for a built-in environment that learns by this algorithm.
-pub fn learner(environment: &str, algorithm: Algorithm) -> StudentConfig {
+pub fn learner(environment: &str, algorithm: &'static dyn Algorithm) -> StudentConfig {
     preset(environment, built_in(environment), Some(algorithm)).student
 }
 
 /// The default PPO student for an environment.
 pub fn on_policy(environment: &str) -> StudentConfig {
-    preset(environment, Seen::default(), Some(Algorithm::Ppo)).student
+    preset(environment, Seen::default(), Some(&ProximalPolicy)).student
 }
 
 /// The same with auxiliary critics, OTO's fusion policy; they learn between rollouts only, hence shorter ones.
 pub fn fusion(environment: &str) -> StudentConfig {
-    let usual = on_policy(environment);
-    let n_steps = usual.ppo.n_steps.min(1024);
-    StudentConfig { ppo: PpoConfig { fusion: true, n_steps, ..usual.ppo }, ..usual }
+    let mut student = on_policy(environment);
+    if let Some(ppo) = student.algorithm.of_mut::<PpoConfig>() {
+        (ppo.fusion, ppo.n_steps) = (true, ppo.n_steps.min(1024));
+    }
+    student
 }
 
 #[cfg(test)]
@@ -407,10 +305,10 @@ mod tests {
     #[test]
     fn every_algorithm_has_a_valid_default() {
         for environment in ["CartPole-v1", "Pendulum-v1", "Unknown-v0"] {
-            for algorithm in [Algorithm::QrDqn, Algorithm::Sac, Algorithm::Ppo] {
+            for algorithm in algorithms::online() {
                 let config = learner(environment, algorithm);
                 config.validate().unwrap();
-                assert_eq!(config.algorithm, algorithm);
+                assert_eq!(config.algorithm.name(), algorithm.name());
             }
             fusion(environment).validate().unwrap();
         }
@@ -438,10 +336,10 @@ mod tests {
     fn the_kind_of_actions_and_not_the_name_chooses_what_can_act_in_them() {
         let continuous = Seen { continuous: true, images: None };
         for id in ["LunarLander-v3", "CartPole-v1", "Pendulum-v1", ""] {
-            assert_eq!(preset(id, continuous, None).student.algorithm, Algorithm::Sac);
-            assert_eq!(preset(id, Seen::default(), None).student.algorithm, Algorithm::QrDqn);
-            let soft = preset(id, Seen::default(), Some(Algorithm::Sac)).student;
-            assert_eq!(soft.sac.batch_size, 64, "{id}: discrete actions");
+            assert_eq!(preset(id, continuous, None).student.algorithm.name(), "sac");
+            assert_eq!(preset(id, Seen::default(), None).student.algorithm.name(), "qrdqn");
+            let soft = preset(id, Seen::default(), algorithms::find("sac")).student;
+            assert_eq!(soft.algorithm.batch_size(), 64, "{id}: discrete actions");
         }
     }
 

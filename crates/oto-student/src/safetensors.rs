@@ -44,6 +44,20 @@ pub fn write(key: &str, text: &str, tensors: &[NamedTensor]) -> Vec<u8> {
     file
 }
 
+/// The text that a file of this format has of its own.
+///
+/// # Errors
+/// A file without it; one of a format before.
+pub fn entry<'f>(file: &'f File<'_>, format: &str, before: &[&str]) -> Result<&'f str, String> {
+    let old = || before.iter().find(|old| file.text(old).is_some());
+    file.text(format).ok_or_else(|| match old() {
+        Some(old) => format!(
+            "it is of the format {old}, this oto reads {format}: continue the run with the oto that began it, or begin it anew"
+        ),
+        None => format!("a safetensors file, but its metadata have no entry {format}"),
+    })
+}
+
 /// A file that was read: its texts, and where its arrays are.
 pub struct File<'a> {
     header: Json,

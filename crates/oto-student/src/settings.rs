@@ -1,11 +1,12 @@
 //! Settings that a page or a host gives as JSON, laid over the preset of their environment and algorithm.
 
-use crate::config::{Algorithm, StudentConfig};
+use crate::config::StudentConfig;
 use crate::presets::{Seen, preset};
 use oto_json::{FromJson, Json, JsonError};
+use oto_rl::algorithms;
 
 /// Groups of settings: a setting that is left out of one has the preset's value too.
-const GROUPS: [&str; 6] = ["qrdqn", "sac", "ppo", "adam", "transfer", "evaluation"];
+const GROUPS: [&str; 4] = ["algorithm", "adam", "transfer", "evaluation"];
 
 /// The settings of a student in an environment: its preset, with what is given in the preset's place.
 ///
@@ -14,10 +15,10 @@ const GROUPS: [&str; 6] = ["qrdqn", "sac", "ppo", "adam", "transfer", "evaluatio
 pub fn student(
     environment: &str,
     seen: Seen,
-    given: Vec<(String, Json)>,
+    mut given: Vec<(String, Json)>,
 ) -> Result<StudentConfig, JsonError> {
-    let algorithm: Option<Algorithm> = setting(&given, "algorithm");
-    let preset = preset(environment, seen, algorithm);
+    let algorithm = given.iter_mut().find(|(key, _)| key == "algorithm").and_then(|(_, value)| named(value));
+    let preset = preset(environment, seen, algorithm.and_then(|name| algorithms::find(&name)));
     let preset = match setting(&given, "steps") {
         Some(steps) => preset.for_steps(steps),
         None => preset,
@@ -25,6 +26,17 @@ pub fn student(
     let mut settings = oto_json::parse(&oto_json::write(&preset.student))?;
     given.into_iter().for_each(|(key, value)| put(&mut settings, key, value));
     oto_json::from_tree(&settings)
+}
+
+/// The algorithm that settings name. A name alone becomes settings that have only a name.
+fn named(algorithm: &mut Json) -> Option<String> {
+    if let Json::Text(name) = algorithm {
+        *algorithm = Json::Object(vec![("name".into(), Json::Text(name.clone()))]);
+    }
+    match algorithm.get("name") {
+        Some(Json::Text(name)) => Some(name.clone()),
+        _ => None,
+    }
 }
 
 /// One of the given settings, if it is there and can be read.
@@ -48,20 +60,29 @@ fn put(settings: &mut Json, key: String, value: Json) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oto_rl::algorithms::qrdqn::QrDqnConfig;
 
     fn read(json: &str) -> Result<StudentConfig, JsonError> {
         let Json::Object(given) = oto_json::parse(json).unwrap() else { unreachable!("an object") };
         student("", Seen::default(), given)
     }
 
+    fn qrdqn(config: &StudentConfig) -> &QrDqnConfig {
+        config.algorithm.of().unwrap()
+    }
+
     #[test]
     fn what_is_left_out_is_the_presets() {
         let usual = preset("", Seen::default(), None).student;
         assert_eq!(read("{}").unwrap(), usual);
-        let given = read(r#"{"steps": 1000, "qrdqn": {"hidden": [7]}}"#).unwrap();
-        assert_eq!((given.qrdqn.hidden, given.qrdqn.quantiles), (vec![7], usual.qrdqn.quantiles));
+        let given = read(r#"{"steps": 1000, "algorithm": {"hidden": [7], "adam": {"beta1": 0.5}}}"#).unwrap();
+        let (given, usual_network) = (given, qrdqn(&usual));
+        assert_eq!((&qrdqn(&given).hidden[..], qrdqn(&given).quantiles), (&[7][..], usual_network.quantiles));
+        assert_eq!((qrdqn(&given).adam.beta1, qrdqn(&given).adam.beta2), (0.5, usual_network.adam.beta2));
         assert_eq!(given.epsilon, preset("", Seen::default(), None).for_steps(1000).student.epsilon);
-        assert_eq!(read(r#"{"algorithm": "ppo"}"#).unwrap().algorithm, Algorithm::Ppo);
+        for ppo in [r#"{"algorithm": "ppo"}"#, r#"{"algorithm": {"name": "ppo"}}"#] {
+            assert_eq!(read(ppo).unwrap(), preset("", Seen::default(), algorithms::find("ppo")).student);
+        }
     }
 
     #[test]
@@ -69,8 +90,13 @@ mod tests {
         for (json, path) in [
             (r#"{"gamma": "high"}"#, "gamma"),
             (r#"{"steps": "many"}"#, "steps"),
-            (r#"{"algorithm": "dqn"}"#, "algorithm"),
-            (r#"{"qrdqn": {"hidden": [64, -1]}}"#, "qrdqn.hidden[1]"),
+            (r#"{"algorithm": "dqn"}"#, "algorithm.name"),
+            (r#"{"algorithm": {"name": "dqn"}}"#, "algorithm.name"),
+            (r#"{"algorithm": {"name": 3}}"#, "algorithm.name"),
+            (r#"{"algorithm": [3]}"#, "algorithm"),
+            (r#"{"algorithm": {"hidden": [64, -1]}}"#, "algorithm.hidden[1]"),
+            (r#"{"algorithm": {"name": "sac", "quantiles": 3}}"#, "algorithm.quantiles"),
+            (r#"{"algorithm": "qrdqn", "qrdqn": {"hidden": [64]}}"#, "qrdqn"),
         ] {
             assert_eq!(read(json).unwrap_err().path, path, "{json}");
         }

@@ -7,6 +7,7 @@ use oto_json::shown;
 
 /// What ends a stage: whichever comes first; nothing set, and it never ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Ending {
     /// After so many environment steps in the stage.
     pub steps: Option<u64>,
@@ -27,6 +28,7 @@ oto_json::json_object! {
 /// transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner
 /// with it than without, and one good evaluation may be luck under a bad one (ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct GiveUp {
     /// Environment steps since the stage began, or since its only good evaluation.
     pub after_steps: u64,
@@ -38,6 +40,7 @@ oto_json::json_object! { GiveUp: closed { after_steps, below_return } }
 
 /// Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct StagesConfig {
     /// Optional training before the teachers.
     pub offline: Option<Ending>,
@@ -46,6 +49,7 @@ pub struct StagesConfig {
     /// Training after them.
     pub online: Option<Ending>,
     /// Start over when the last stage ends, instead of ending the run.
+    #[cfg_attr(feature = "schema", schemars(rename = "loop"))]
     pub repeat: bool,
 }
 
@@ -83,9 +87,9 @@ impl StagesConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let endings = ORDER.into_iter().filter_map(|s| self.ending(s)).collect::<Vec<_>>();
         if endings.is_empty() {
-            return Err(ConfigError { field: "stages", got: "empty".into(), expected: "at least one stage" });
+            return Err(ConfigError::new("stages", "empty", "at least one stage"));
         }
-        let error = |field, got: String, expected| Err(ConfigError { field, got, expected });
+        let error = |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected));
         for e in endings {
             if e.steps == Some(0) {
                 return error("stages.*.steps", "0".into(), "at least one step");

@@ -28,23 +28,30 @@ const MAX_EVENTS: usize = 65_536;
 
 /// A teacher to be taught by: where it is and how it is asked.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct TeacherConfig {
     /// `ws://` or `wss://` address of the teacher server's link.
     pub url: String,
     /// The policy's name there.
     pub policy: String,
     /// How spaces are mapped, where they differ.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Adapter>"))]
     pub adapter: Option<Adapter>,
     /// The teacher's own spaces, in place of `adapter`: the student learns it (feature `adapter`).
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::TeacherSpaces>"))]
     pub learn_adapter: Option<TeacherSpaces>,
     /// How states travel.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Dtype"))]
     pub dtype: Dtype,
     /// What the bytes of `u8` states mean.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Quantization>"))]
     pub quantization: Option<Quantization>,
     /// How much it counts beside the other teachers (OTO eq. 14); 0 leaves it unasked. Only ratios matter: what all teachers
     /// count together is `transfer.alpha_aikd`.
+    #[cfg_attr(feature = "schema", schemars(default = "crate::schema::weight"))]
     pub weight: f64,
     /// Whether the teacher gets the student's replay at the end of the Online stage and of the run, if it takes it.
+    #[cfg_attr(feature = "schema", schemars(default))]
     pub submit: bool,
 }
 

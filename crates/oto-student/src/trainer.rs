@@ -1,7 +1,7 @@
 //! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
-use crate::config::{Algorithm, Clock, ConfigError, Settle, StudentConfig};
+use crate::config::{Clock, ConfigError, Settle, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::Action;
 use oto_env::rng::Rng;
@@ -9,17 +9,11 @@ use oto_env::{Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
-use oto_rl::actions::Actions;
-use oto_rl::agent::Agent;
-use oto_rl::convolution::Convolution;
+use oto_rl::algorithms::{Agent, Misfit};
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::losses;
-use oto_rl::ppo::{self, Ppo};
-use oto_rl::qrdqn::{self, QrDqn};
 use oto_rl::replay::{Batch, Replay, SlotId};
 use oto_rl::rollout::Rollout;
-use oto_rl::sac::{self, Sac};
-use oto_rl::sac_discrete::{self, SacDiscrete};
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +89,16 @@ pub enum TrainError {
     Checkpoint(String),
 }
 
+impl From<Misfit> for TrainError {
+    fn from(misfit: Misfit) -> Self {
+        Self::Space(misfit.to_string())
+    }
+}
+
 /// Trains one student.
 pub struct Trainer {
     pub(crate) config: StudentConfig,
-    pub(crate) learner: Agent,
+    pub(crate) learner: Box<dyn Agent>,
     /// The environment's actions, in its units.
     pub(crate) space: Space,
     pub(crate) replay: Replay,
@@ -183,27 +183,21 @@ impl Trainer {
         backend: &dyn Backend,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        let sizes = sizes(config, observation, action, teachers)?;
+        let sizes = config.algorithm.sizes(observation, action, teachers)?;
         let mut rng = Rng::new(config.seed);
-        let learner = match sizes {
-            Sizes::QrDqn(sizes) => Agent::QrDqn(QrDqn::new(&config.qrdqn, sizes, backend, &mut rng)?),
-            Sizes::Sac(sizes) => Agent::Sac(Sac::new(&config.sac, sizes, backend, &mut rng)?),
-            Sizes::SacDiscrete(sizes) => {
-                Agent::SacDiscrete(SacDiscrete::new(&config.sac, sizes, backend, &mut rng)?)
-            }
-            Sizes::Ppo(sizes) => Agent::Ppo(Ppo::new(&config.ppo, sizes, backend, &mut rng)?),
-        };
-        let rollout = matches!(learner, Agent::Ppo(_)).then(|| Rollout::new(config.ppo.n_steps));
+        let mut learner = config.algorithm.agent(sizes, backend, &mut rng)?;
+        let rollout = learner.on_policy().map(|student| Rollout::new(student.rollouts().length));
+        let convolution = config.algorithm.convolution();
         let (width, numbers) = (observation.width(), learner.action_width());
         let replay = Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
             .with_labels_of(learner.label_width());
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
-            replay: match config.convolution() {
+            replay: match convolution {
                 Some(c) => replay.of_images(c.shape[0]),
                 None => replay,
             },
-            pixels: config.convolution().is_some(),
+            pixels: convolution.is_some(),
             stages: Stages::new(config.stages),
             rollout,
             learner,
@@ -348,7 +342,7 @@ impl Trainer {
     }
 
     /// What teachers are to answer with: actions of the environment, unless the student learns from what they think
-    /// ([`oto_rl::qrdqn::Teaching::Thoughts`]).
+    /// ([`oto_rl::algorithms::Teaching::Thoughts`]).
     pub fn answers(&self) -> Space {
         match &self.space {
             Space::Discrete { n } if self.config.taught_by_thoughts() => {
@@ -377,7 +371,8 @@ impl Trainer {
     /// A teacher's weight in OTO eq. 14's mean, from now on: 0 switches it off, and only the ratio to the others' counts.
     /// At first all weigh 1.
     pub fn set_teacher_weight(&mut self, teacher: usize, weight: f64) -> Result<(), TrainError> {
-        let refused = |field, got: String, expected| Err(ConfigError { field, got, expected }.into());
+        let refused =
+            |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected).into());
         if !(0.0..=1e6).contains(&weight) {
             return refused("teachers.weight", shown(&weight), "a weight from 0 to 1e6");
         }
@@ -399,27 +394,22 @@ impl Trainer {
             return Ok(());
         }
         let schedule = Schedule { share: &self.shares, ..self.schedule() };
-        let c = &self.config;
-        let size = match c.algorithm {
-            Algorithm::QrDqn => c.qrdqn.batch_size,
-            Algorithm::Sac => c.sac.batch_size,
-            Algorithm::Ppo => c.ppo.batch_size,
-        };
+        let size = self.config.algorithm.batch_size();
         self.replay.sample(&mut self.draw, size, &mut self.batch);
         Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
     }
 
     /// All passes over a whole rollout, after which the next one begins. A device is given them all: acting waits for it.
     fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
-        let Agent::Ppo(student) = &mut self.learner else { return Ok(()) };
-        let c = &self.config.ppo;
-        let (epochs, size, batches, fusion) = (c.epochs, c.batch_size, c.n_steps / c.batch_size, c.fusion);
-        rollout.judge(&self.replay, student, [self.config.gamma, c.gae_lambda], &mut self.draw);
+        let Some(student) = self.learner.on_policy() else { return Ok(()) };
+        let how = student.rollouts();
+        let (epochs, size, batches) = (how.epochs, how.batch_size, how.length / how.batch_size);
+        rollout.judge(&self.replay, student, [self.config.gamma, how.gae_lambda], &mut self.draw);
         for _ in 0..epochs {
             rollout.shuffle(&mut self.draw);
             for i in 0..batches {
                 rollout.minibatch(&self.replay, i, size, &mut self.draw, &mut self.batch);
-                if fusion {
+                if how.replay {
                     let batch = self.batch.replay.get_or_insert_default();
                     self.replay.sample(&mut self.draw, size, batch);
                 }
@@ -540,9 +530,9 @@ impl Trainer {
         &self.replay
     }
 
-    /// The algorithm.
-    pub fn learner(&mut self) -> &mut Agent {
-        &mut self.learner
+    /// The agent.
+    pub fn learner(&mut self) -> &mut dyn Agent {
+        &mut *self.learner
     }
 
     /// Its configuration.
@@ -579,42 +569,6 @@ pub(crate) fn from_units(space: &Space, action: Action<'_>, out: &mut Vec<f32>) 
     }
 }
 
-/// Whether observations between these bounds are images for a convolution; why not.
-pub(crate) fn sees_pixels(convolution: &Convolution, low: &[f32], high: &[f32]) -> Result<(), String> {
-    if convolution.inputs() != low.len() {
-        let shape = convolution.shape;
-        return Err(format!("its convolution sees {shape:?} numbers, an observation has {}", low.len()));
-    }
-    match low.iter().any(|low| *low != 0.0) || high.iter().any(|high| *high != 255.0) {
-        true => Err("its convolution sees pixels: numbers that go from 0 to 255".into()),
-        false => Ok(()),
-    }
-}
-
-/// The fewest numbers of an image: 3 by 3 pixels.
-const SMALLEST_IMAGE: usize = 9;
-
-/// Whether a network of fully connected layers may take observations between these bounds; why not.
-pub(crate) fn sees_numbers(low: &[f32], high: &[f32]) -> Result<(), String> {
-    let bytes = low.iter().all(|low| *low == 0.0) && high.iter().all(|high| *high == 255.0);
-    match bytes && low.len() >= SMALLEST_IMAGE {
-        true => Err(format!(
-            "its observations are {} numbers from 0 to 255 and it has no convolution; images need QR-DQN with a convolution, other \
-             numbers have to be scaled to a range such as 0 to 1",
-            low.len()
-        )),
-        false => Ok(()),
-    }
-}
-
-/// What an algorithm's networks are sized for.
-enum Sizes {
-    QrDqn(qrdqn::Sizes),
-    Sac(sac::Sizes),
-    SacDiscrete(qrdqn::Sizes),
-    Ppo(ppo::Sizes),
-}
-
 /// One update of the configuration's algorithm between these spaces.
 pub fn program(
     config: &StudentConfig,
@@ -622,62 +576,5 @@ pub fn program(
     action: &Space,
     teachers: usize,
 ) -> Result<Program, TrainError> {
-    Ok(match sizes(config, observation, action, teachers)? {
-        Sizes::QrDqn(sizes) => qrdqn::program(&config.qrdqn, sizes),
-        Sizes::Sac(sizes) => sac::program(&config.sac, sizes),
-        Sizes::SacDiscrete(sizes) => sac_discrete::program(&config.sac, sizes),
-        Sizes::Ppo(sizes) => ppo::program(&config.ppo, sizes),
-    })
-}
-
-/// The sizes of networks between these spaces, or why the algorithm has none.
-fn sizes(
-    config: &StudentConfig,
-    observation: &Space,
-    action: &Space,
-    teachers: usize,
-) -> Result<Sizes, TrainError> {
-    for (which, space) in [("observation", observation), ("action", action)] {
-        space.validate().map_err(|e| TrainError::Space(format!("the {which} space: {e}")))?;
-    }
-    let refused = |reason: &str| Err(TrainError::Space(format!("{}: {reason}", config.algorithm.name())));
-    let Space::Box { low, high } = observation else {
-        return refused("sees a box of numbers, not a discrete observation");
-    };
-    let sees = match config.convolution() {
-        Some(convolution) => sees_pixels(convolution, low, high),
-        None => sees_numbers(low, high),
-    };
-    if let Err(reason) = sees {
-        return refused(&reason);
-    }
-    let observation = low.len();
-    match (config.algorithm, action) {
-        (Algorithm::QrDqn, Space::Discrete { n }) => {
-            Ok(Sizes::QrDqn(qrdqn::Sizes { observation, actions: *n as usize, teachers }))
-        }
-        (Algorithm::QrDqn, Space::Box { .. }) => refused(
-            "chooses among discrete actions, this environment's are continuous; set algorithm to \"sac\"",
-        ),
-        (Algorithm::Ppo, Space::Discrete { n }) => {
-            Ok(Sizes::Ppo(ppo::Sizes { observation, actions: Actions::Discrete(*n as usize), teachers }))
-        }
-        (Algorithm::Sac | Algorithm::Ppo, Space::Box { low, high }) => {
-            let (action, actions) = (low.len(), Actions::Continuous(low.len()));
-            match low.iter().zip(high).find(|(l, h)| !(l.is_finite() && h.is_finite() && l < h)) {
-                Some((l, h)) => refused(&format!(
-                    "needs a finite range for each component of an action, one has {} to {}",
-                    shown(l),
-                    shown(h)
-                )),
-                None if config.algorithm == Algorithm::Ppo => {
-                    Ok(Sizes::Ppo(ppo::Sizes { observation, actions, teachers }))
-                }
-                None => Ok(Sizes::Sac(sac::Sizes { observation, action, teachers })),
-            }
-        }
-        (Algorithm::Sac, Space::Discrete { n }) => {
-            Ok(Sizes::SacDiscrete(qrdqn::Sizes { observation, actions: *n as usize, teachers }))
-        }
-    }
+    Ok(config.algorithm.program(config.algorithm.sizes(observation, action, teachers)?))
 }

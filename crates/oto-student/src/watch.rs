@@ -123,11 +123,12 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Algorithm;
     use crate::evaluation::play;
     use crate::presets;
     use crate::student::{Student, Tick, World};
     use crate::trainer::TrainError;
+    use oto_rl::algorithms::find;
+    use oto_rl::algorithms::sac::SacConfig;
 
     fn student(id: &str) -> Student {
         let config = presets::student(id);
@@ -165,14 +166,16 @@ mod tests {
     #[test]
     fn training_does_not_change_an_episode_that_has_begun() {
         for (id, algorithm) in [
-            ("CartPole-v1", Algorithm::QrDqn),
-            ("CartPole-v1", Algorithm::Sac),
-            ("CartPole-v1", Algorithm::Ppo),
-            ("Pendulum-v1", Algorithm::Sac),
-            ("MobileCell-5G-v0", Algorithm::QrDqn),
+            ("CartPole-v1", "qrdqn"),
+            ("CartPole-v1", "sac"),
+            ("CartPole-v1", "ppo"),
+            ("Pendulum-v1", "sac"),
+            ("MobileCell-5G-v0", "qrdqn"),
         ] {
-            let mut config = presets::learner(id, algorithm);
-            (config.sac.hidden, config.sac.batch_size) = (vec![16], 16);
+            let mut config = presets::learner(id, find(algorithm).unwrap());
+            if let Some(sac) = config.algorithm.of_mut::<SacConfig>() {
+                (sac.hidden, sac.batch_size) = (vec![16], 16);
+            }
             let world = World::built_in(id).unwrap();
             let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
             let train = |student: &mut Student, ticks: usize| {

@@ -3,7 +3,7 @@
 
 use oto_cpu::Cpu;
 use oto_proto::{Action, Adapter, Space};
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, StudentConfig};
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
@@ -17,7 +17,8 @@ fn config() -> StudentConfig {
     StudentConfig {
         seed: 3,
         steps: STEPS,
-        qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
+        algorithm: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() }
+            .into(),
         evaluation: EvaluationConfig { every: 350, episodes: 1 },
         ..StudentConfig::default()
     }

@@ -8,7 +8,7 @@ use oto_proto::message::{Overloaded, Published, Restarting};
 use oto_proto::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Header, Ids, ServerMessage, TeacherInfo, Welcome,
 };
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_student::config::{Clock, EvaluationConfig, StudentConfig};
 use oto_student::link::{Event, LinkState, Output};
 use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
@@ -136,7 +136,8 @@ impl Page {
         let config = StudentConfig {
             seed: 3,
             steps: 1_000_000,
-            qrdqn: QrDqnConfig { hidden: vec![2], quantiles: 2, batch_size: 2, ..QrDqnConfig::default() },
+            algorithm: QrDqnConfig { hidden: vec![2], quantiles: 2, batch_size: 2, ..QrDqnConfig::default() }
+                .into(),
             evaluation: EvaluationConfig { every: 2, episodes: 1 },
             clock,
             request_batch: 1,

@@ -3,14 +3,15 @@
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
-use oto_rl::bc::BcConfig;
+use oto_rl::algorithms::Algorithm;
+use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
+use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
 use oto_rl::engine::LearnError;
-use oto_rl::qrdqn::QrDqnConfig;
-use oto_rl::sac::SacConfig;
 use oto_student::config::EvaluationConfig;
-use oto_student::offline::{
-    End, Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint,
-};
+use oto_student::offline::{End, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint};
+
+const CQL: &dyn Algorithm = &ConservativeQLearning;
+const BC: &dyn Algorithm = &BehaviourCloning;
 
 /// What an episode was.
 #[derive(Default)]
@@ -60,13 +61,17 @@ fn lean(seen: &[f32]) -> f32 {
     seen[2] + 0.5 * seen[3] + 0.05 * seen[0] + 0.1 * seen[1]
 }
 
-fn small(method: Method, action: &Space) -> OfflineConfig {
-    let config = OfflineConfig::new(method, action);
+fn small(algorithm: &dyn Algorithm, action: &Space) -> OfflineConfig {
+    let config = OfflineConfig::of(algorithm, action);
+    let continuous = matches!(action, Space::Box { .. });
+    let cql = |cql: &mut CqlConfig| match continuous {
+        true => (cql.hidden, cql.batch_size, cql.samples) = (vec![24], 32, 2),
+        false => (cql.hidden, cql.quantiles) = (vec![32], 8),
+    };
+    let bc = |bc: &mut BcConfig| (bc.hidden, bc.batch_size) = (vec![32], 64);
     OfflineConfig {
         updates: 400,
-        qrdqn: QrDqnConfig { hidden: vec![32], quantiles: 8, ..config.qrdqn },
-        sac: SacConfig { hidden: vec![24], batch_size: 32, samples: 2, ..config.sac },
-        bc: BcConfig { hidden: vec![32], batch_size: 64, ..config.bc },
+        algorithm: config.algorithm.with(cql).with(bc),
         evaluation: EvaluationConfig { every: 100, episodes: 3 },
         ..config
     }
@@ -86,27 +91,27 @@ fn good_episodes_make_a_good_teacher() {
     let data = play("CartPole-v1", 12, 0.2, lean);
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() / data.len();
     assert!((100..=500).contains(&mean), "{mean}");
-    for method in [Method::Bc, Method::Cql] {
-        let config =
-            OfflineConfig { updates: 1500, until_return: Some(450.0), ..small(method, world.action_space()) };
+    for algorithm in [BC, CQL] {
+        let config = OfflineConfig {
+            updates: 1500,
+            until_return: Some(450.0),
+            ..small(algorithm, world.action_space())
+        };
         let mut trainer = trainer(&config, &*world, &data);
         while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
         let best = trainer.best().unwrap();
-        assert_eq!(trainer.ended(), Some(End::Return), "{method:?}: {}", best.mean);
+        assert_eq!(trainer.ended(), Some(End::Return), "{}: {}", algorithm.name(), best.mean);
         assert_eq!(trainer.updates(), best.updates, "it ended there");
     }
 }
 
 #[test]
 fn slices_and_interruptions_change_nothing() {
-    for (env, method) in [
-        ("CartPole-v1", Method::Cql),
-        ("InvertedPendulum-v5", Method::Cql),
-        ("InvertedPendulum-v5", Method::Bc),
-    ] {
+    for (env, algorithm) in [("CartPole-v1", CQL), ("InvertedPendulum-v5", CQL), ("InvertedPendulum-v5", BC)]
+    {
         let mut world = make(env).unwrap();
         let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
-        let config = OfflineConfig { patience: 0, ..small(method, world.action_space()) };
+        let config = OfflineConfig { patience: 0, ..small(algorithm, world.action_space()) };
         let run = |trainer: &mut OfflineTrainer, world: &mut dyn Environment, slice, until| {
             let mut evaluations = Vec::new();
             while trainer.updates() < until {
@@ -126,8 +131,8 @@ fn slices_and_interruptions_change_nothing() {
         let mut second = trainer(&config, &*world, &data);
         assert!(second.load(&file).unwrap());
         got.extend(run(&mut second, &mut *world, 3, 400));
-        assert_eq!(got, expected, "{env} {method:?}");
-        assert_eq!(second.save().unwrap(), whole.save().unwrap(), "{env} {method:?}");
+        assert_eq!(got, expected, "{env} {}", algorithm.name());
+        assert_eq!(second.save().unwrap(), whole.save().unwrap(), "{env} {}", algorithm.name());
         assert_eq!(second.ended(), Some(End::Updates));
 
         let mut other = trainer(&config, &*world, &data[1..]);
@@ -142,7 +147,7 @@ fn it_ends_when_nothing_gets_better() {
     let config = OfflineConfig {
         learning_rate: oto_student::config::Linear::constant(0.0),
         patience: 2,
-        ..small(Method::Bc, world.action_space())
+        ..small(BC, world.action_space())
     };
     let mut trainer = trainer(&config, &*world, &data);
     while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
@@ -153,7 +158,7 @@ fn it_ends_when_nothing_gets_better() {
 #[test]
 fn data_that_do_not_fit_are_refused() {
     let world = make("InvertedPendulum-v5").unwrap();
-    let config = small(Method::Cql, world.action_space());
+    let config = small(CQL, world.action_space());
     let mut trainer = trainer(&config, &*world, &[]);
     assert!(matches!(trainer.step(1), Err(OfflineError::Empty)));
     let good = Episode {
@@ -194,7 +199,7 @@ fn data_that_do_not_fit_are_refused() {
 fn a_diverging_run_says_so_and_keeps_what_was_good() {
     let mut world = make("InvertedPendulum-v5").unwrap();
     let data = play("InvertedPendulum-v5", 4, 1.0, |_| 0.0);
-    let config = small(Method::Cql, world.action_space());
+    let config = small(CQL, world.action_space());
     let mut trainer = trainer(&config, &*world, &data);
     trainer.advance(&mut *world, 100).unwrap();
     let file = trainer.save().unwrap();
@@ -221,7 +226,7 @@ fn a_diverging_run_says_so_and_keeps_what_was_good() {
 fn foreign_and_broken_checkpoints_are_refused() {
     let mut world = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 2, 1.0, lean);
-    let config = small(Method::Bc, world.action_space());
+    let config = small(BC, world.action_space());
     let mut one = trainer(&config, &*world, &data);
     one.advance(&mut *world, 100).unwrap();
     let file = one.save().unwrap();
@@ -230,8 +235,13 @@ fn foreign_and_broken_checkpoints_are_refused() {
     }
     let foreign = one.policy_file(&one.policy(), "CartPole-v1");
     let error = one.load(&foreign).unwrap_err().to_string();
-    assert!(error.contains("oto.offline.v1"), "{error}");
-    let wider = OfflineConfig { bc: BcConfig { hidden: vec![33], ..config.bc.clone() }, ..config.clone() };
+    assert!(error.contains("oto.offline.v2"), "{error}");
+    let at = file.windows(14).position(|bytes| bytes == b"oto.offline.v2").unwrap();
+    let old = [&file[..at], b"oto.offline.v1", &file[at + 14..]].concat();
+    let error = one.load(&old).unwrap_err().to_string();
+    assert!(error.contains("oto.offline.v1") && error.contains("begin it anew"), "{error}");
+    let algorithm = config.algorithm.clone().with(|bc: &mut BcConfig| bc.hidden = vec![33]);
+    let wider = OfflineConfig { algorithm, ..config.clone() };
     let error = trainer(&wider, &*world, &data).load(&file).unwrap_err().to_string();
     assert!(error.contains("[32]") && error.contains("[33]"), "{error}");
     assert_eq!(one.save().unwrap(), file, "nothing changed");
@@ -245,11 +255,15 @@ fn settings_out_of_range_are_named() {
     };
     assert!(with(r#"{"backend":"webgpu"}"#).starts_with("backend is \"webgpu\""));
     assert!(with(r#"{"updates":0}"#).starts_with("updates is 0"));
-    assert!(with(r#"{"bc":{"hidden":[]}}"#).starts_with("bc.hidden is []"));
-    assert!(with(r#"{"bc":{"batch_size":0}}"#).starts_with("bc.batch_size is 0"));
-    assert!(with(r#"{"qrdqn":{"cql":-1}}"#).starts_with("qrdqn.cql is -1"));
-    assert!(with(r#"{"sac":{"cql":1e9}}"#).starts_with("sac.cql is"));
-    let config = OfflineConfig::new(Method::Bc, &Space::Discrete { n: 2 });
+    let of = |name: &str, setting: &str| with(&format!(r#"{{"algorithm":{{"name":"{name}",{setting}}}}}"#));
+    assert!(of("bc", r#""hidden":[]"#).starts_with("algorithm.hidden"));
+    assert!(of("bc", r#""batch_size":0"#).starts_with("algorithm.batch_size is 0"));
+    assert!(of("cql", r#""weight":-1"#).starts_with("algorithm.weight is -1"));
+    assert!(of("cql", r#""weight":1e9"#).starts_with("algorithm.weight is"));
+    assert!(with(r#"{"algorithm":"ppo"}"#).contains("ppo needs an environment to learn in"));
+    let old = serde_json::from_str::<OfflineConfig>(r#"{"method":"bc","bc":{"hidden":[7]}}"#).unwrap_err();
+    assert!(old.to_string().contains("format 1"), "{old}");
+    let config = OfflineConfig::of(BC, &Space::Discrete { n: 2 });
     config.validate().unwrap();
     assert_eq!(config_of(&serde_json::to_string(&config).unwrap()), config);
     assert!(

@@ -2,8 +2,9 @@
 //! curve, a run resumed in the middle of a rollout is the uninterrupted one, and they get better.
 
 use oto_cpu::Cpu;
-use oto_rl::ppo::PpoConfig;
-use oto_student::config::{Algorithm, EvaluationConfig, Linear, StudentConfig};
+use oto_rl::algorithms::ppo::PpoConfig;
+use oto_rl::algorithms::sac::SoftActorCritic;
+use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::memory::{Memory, MemoryTeacher};
 use oto_student::presets;
@@ -14,14 +15,16 @@ fn config(environment: &str) -> StudentConfig {
     StudentConfig {
         seed: 5,
         evaluation: EvaluationConfig { every: 250, episodes: 2 },
-        ppo: PpoConfig { hidden: vec![16], n_steps: 128, batch_size: 32, ..PpoConfig::default() },
+        algorithm: PpoConfig { hidden: vec![16], n_steps: 128, batch_size: 32, ..PpoConfig::default() }
+            .into(),
         ..presets::on_policy(environment)
     }
 }
 
 fn fusion(environment: &str) -> StudentConfig {
     let usual = config(environment);
-    StudentConfig { ppo: PpoConfig { fusion: true, ..usual.ppo.clone() }, ..usual }
+    let algorithm = usual.algorithm.clone().with(|ppo: &mut PpoConfig| ppo.fusion = true);
+    StudentConfig { algorithm, ..usual }
 }
 
 /// A rule that swings Pendulum up by its energy and holds it there.
@@ -130,11 +133,12 @@ fn a_rollout_that_does_not_fit_is_refused() {
     run(&mut student, &mut driver, 100);
     let file = student.save(true).unwrap();
     let usual = config(environment);
-    let other = StudentConfig { ppo: PpoConfig { n_steps: 64, ..usual.ppo.clone() }, ..usual };
+    let algorithm = usual.algorithm.clone().with(|ppo: &mut PpoConfig| ppo.n_steps = 64);
+    let other = StudentConfig { algorithm, ..usual };
     let error = alone(&other, environment).0.load(&file, 0).unwrap_err().to_string();
-    assert!(error.contains("128 steps") && error.contains("64 steps"), "{error}");
+    assert!(error.contains("\"n_steps\":128") && error.contains("\"n_steps\":64"), "{error}");
     let critics = alone(&fusion(environment), environment).0.load(&file, 0).unwrap_err().to_string();
-    assert!(critics.contains("with critics"), "{critics}");
+    assert!(critics.contains("\"fusion\":true"), "{critics}");
 }
 
 #[test]
@@ -152,7 +156,7 @@ fn soft_actor_critic_learns_to_balance_too() {
     let config = StudentConfig {
         seed: 1,
         evaluation: EvaluationConfig { every: 8_000, episodes: 10 },
-        ..presets::learner("CartPole-v1", Algorithm::Sac)
+        ..presets::learner("CartPole-v1", &SoftActorCritic)
     };
     let (mut student, mut driver) = alone(&config, "CartPole-v1");
     let score = last_evaluation(&run(&mut student, &mut driver, 8_001));
@@ -184,8 +188,8 @@ fn taught_it_follows_within_few_rollouts() {
         ..presets::on_policy(environment)
     };
     for fusion in [false, true] {
-        let ppo = PpoConfig { n_steps: 256, fusion, ..PpoConfig::default() };
-        let (mut student, mut driver) = taught(&StudentConfig { ppo, ..usual.clone() }, environment);
+        let algorithm = PpoConfig { n_steps: 256, fusion, ..PpoConfig::default() }.into();
+        let (mut student, mut driver) = taught(&StudentConfig { algorithm, ..usual.clone() }, environment);
         let score = last_evaluation(&run(&mut student, &mut driver, 3_001));
         assert!(score > 120.0, "{score}, fusion: {fusion}");
     }

@@ -4,11 +4,13 @@
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
-use oto_rl::bc::BcConfig;
+use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
+use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::{Algorithm, Seen as Kind, find};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
-use oto_rl::qrdqn::QrDqnConfig;
-use oto_student::config::{Algorithm, EvaluationConfig, Linear, StudentConfig};
-use oto_student::offline::{Method, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
+use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_student::offline::{OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
 use oto_student::stage::StagesConfig;
 use oto_student::student::{Student, Tick, World};
 use oto_student::trainer::TrainError;
@@ -117,13 +119,14 @@ fn config() -> StudentConfig {
     StudentConfig {
         seed: 1,
         steps: 2_000,
-        qrdqn: QrDqnConfig {
+        algorithm: QrDqnConfig {
             convolution: Some(convolution()),
             hidden: vec![32],
             quantiles: 4,
             batch_size: 32,
             ..QrDqnConfig::default()
-        },
+        }
+        .into(),
         n_step: 2,
         buffer: 1_000,
         learning_starts: 64,
@@ -186,13 +189,13 @@ fn what_is_no_image_of_bytes_is_refused() {
     let small = made(Space::uniform(9, 0.0, 255.0)).to_string();
     assert!(small.contains("[2, 6, 6]") && small.contains("has 9"), "{small}");
     // No algorithm takes images for rows of numbers.
-    for (algorithm, action) in [
-        (Algorithm::QrDqn, Space::Discrete { n: 3 }),
-        (Algorithm::Ppo, Space::Discrete { n: 3 }),
-        (Algorithm::Sac, Space::uniform(1, -1.0, 1.0)),
+    for (name, action) in [
+        ("qrdqn", Space::Discrete { n: 3 }),
+        ("ppo", Space::Discrete { n: 3 }),
+        ("sac", Space::uniform(1, -1.0, 1.0)),
     ] {
-        let mut flat = StudentConfig { algorithm, n_step: 1, buffer: 4_096, ..config() };
-        flat.qrdqn.convolution = None;
+        let algorithm = find(name).unwrap().defaults(Kind::actions(&action)).algorithm;
+        let flat = StudentConfig { algorithm, n_step: 1, buffer: 4_096, ..config() };
         let made = |numbers| {
             let observation = Space::uniform(numbers, 0.0, 255.0);
             let world = World::Outside { observation, action: action.clone(), evaluates: false };
@@ -203,9 +206,10 @@ fn what_is_no_image_of_bytes_is_refused() {
         made(8).unwrap();
     }
     let mut wrong = config();
-    wrong.qrdqn.convolution = Some(Convolution::atari([4, 8, 8]));
+    let misfit = Some(Convolution::atari([4, 8, 8]));
+    wrong.algorithm = wrong.algorithm.with(|q: &mut QrDqnConfig| q.convolution = misfit);
     let wrong = wrong.validate().unwrap_err().to_string();
-    assert!(wrong.contains("qrdqn.convolution") && wrong.contains("fit into"), "{wrong}");
+    assert!(wrong.contains("algorithm.convolution") && wrong.contains("fit into"), "{wrong}");
 }
 
 /// An episode as bytes.
@@ -251,23 +255,26 @@ fn games(count: u64) -> Vec<Episode> {
     (0..count).map(&mut game).collect()
 }
 
-fn teacher(method: Method) -> OfflineConfig {
-    let config = OfflineConfig::pixels(method, &Space::Discrete { n: 3 }, [2, SIDE, SIDE]);
+fn teacher(algorithm: &dyn Algorithm) -> OfflineConfig {
+    let images = Kind { continuous: false, images: Some([2, SIDE, SIDE]) };
+    let config = OfflineConfig::new(algorithm.defaults(images));
+    let cql = |cql: &mut CqlConfig| {
+        (cql.convolution, cql.hidden, cql.quantiles) = (Some(convolution()), vec![32], 4);
+    };
+    let bc = |bc: &mut BcConfig| (bc.convolution, bc.hidden) = (Some(convolution()), vec![32]);
     OfflineConfig {
         updates: 1_000,
-        qrdqn: QrDqnConfig {
-            convolution: Some(convolution()),
-            hidden: vec![32],
-            quantiles: 4,
-            ..config.qrdqn
-        },
-        bc: BcConfig { convolution: Some(convolution()), hidden: vec![32], ..config.bc },
+        algorithm: config.algorithm.with(cql).with(bc),
         learning_rate: Linear::constant(1e-3),
         target_every: 50,
         evaluation: EvaluationConfig { every: 200, episodes: 50 },
         until_return: Some(0.9),
         ..config
     }
+}
+
+fn both() -> [&'static dyn Algorithm; 2] {
+    [&ConservativeQLearning, &BehaviourCloning]
 }
 
 fn trainer(config: &OfflineConfig, data: &[Episode]) -> OfflineTrainer {
@@ -282,12 +289,12 @@ fn recorded_images_make_a_teacher() {
     let data = games(150);
     let played = data.iter().flat_map(|e| &e.rewards).sum::<f64>() / data.len() as f64;
     let mut world = Catch::boxed();
-    for method in [Method::Cql, Method::Bc] {
-        let config = teacher(method);
+    for algorithm in both() {
+        let (config, name) = (teacher(algorithm), algorithm.name());
         let mut whole = trainer(&config, &data);
         while whole.advance(&mut *world, 1_000).unwrap().ended.is_none() {}
         let best = whole.best().unwrap();
-        assert!(best.mean > 0.85 && best.mean > played, "{method:?}: {} from data of {played}", best.mean);
+        assert!(best.mean > 0.85 && best.mean > played, "{name}: {} from data of {played}", best.mean);
 
         // Interrupted after its first evaluation.
         let mut first = trainer(&config, &data);
@@ -296,13 +303,13 @@ fn recorded_images_make_a_teacher() {
         let mut second = trainer(&config, &data);
         assert!(second.load(&file).unwrap());
         while second.advance(&mut *world, 70).unwrap().ended.is_none() {}
-        assert!(second.save().unwrap() == whole.save().unwrap(), "{method:?}");
+        assert!(second.save().unwrap() == whole.save().unwrap(), "{name}");
     }
 }
 
 #[test]
 fn data_that_are_no_images_make_no_teacher() {
-    let mut config = teacher(Method::Cql);
+    let config = teacher(&ConservativeQLearning);
     let mut trainer = trainer(&config, &[]);
     let mut numbers = vec![0.0; 2 * WIDTH];
     numbers[WIDTH + 3] = 0.5;
@@ -324,13 +331,15 @@ fn data_that_are_no_images_make_no_teacher() {
     assert!(made(&config, Space::uniform(WIDTH, 0.0, 1.0), choices()).contains("from 0 to 255"));
     assert!(made(&config, Space::uniform(9, 0.0, 255.0), choices()).contains("has 9"));
     let continuous = made(&config, Space::uniform(WIDTH, 0.0, 255.0), Space::uniform(1, -1.0, 1.0));
-    assert!(continuous.contains("qrdqn.convolution"), "{continuous}");
-    for method in [Method::Cql, Method::Bc] {
-        let flat = OfflineConfig::new(method, &choices());
+    assert!(continuous.contains("algorithm.convolution"), "{continuous}");
+    for algorithm in both() {
+        let flat = OfflineConfig::of(algorithm, &choices());
         let refused = made(&flat, Space::uniform(WIDTH, 0.0, 255.0), choices());
         assert!(refused.contains("it has no convolution"), "{refused}");
     }
-    config.bc.convolution = Some(Convolution::atari([4, 8, 8]));
-    let wrong = made(&config, Space::uniform(WIDTH, 0.0, 255.0), choices());
-    assert!(wrong.starts_with("bc.convolution") && wrong.contains("fit into"), "{wrong}");
+    let mut misfit = teacher(&BehaviourCloning);
+    misfit.algorithm =
+        misfit.algorithm.with(|bc: &mut BcConfig| bc.convolution = Some(Convolution::atari([4, 8, 8])));
+    let wrong = made(&misfit, Space::uniform(WIDTH, 0.0, 255.0), choices());
+    assert!(wrong.starts_with("algorithm.convolution") && wrong.contains("fit into"), "{wrong}");
 }

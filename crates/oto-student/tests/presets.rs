@@ -1,7 +1,7 @@
 //! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-student --test presets` writes it.
 
 use oto_json::Json;
-use oto_student::config::{Algorithm, StudentConfig};
+use oto_student::config::StudentConfig;
 use oto_student::presets::{self, Environments, Preset};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,19 +25,14 @@ fn flat(student: &StudentConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     flatten(&oto_json::parse(&oto_json::write(student)).unwrap(), String::new(), &mut settings);
     // Of no other use here than to be unlike in every run.
-    settings.retain(|key, _| !["seed", "backend", "algorithm"].contains(&key.as_str()));
-    for (algorithm, group) in
-        [(Algorithm::QrDqn, "qrdqn."), (Algorithm::Sac, "sac."), (Algorithm::Ppo, "ppo.")]
-    {
-        settings.retain(|key, _| algorithm == student.algorithm || !key.starts_with(group));
-    }
+    settings.retain(|key, _| !["seed", "backend", "algorithm.name"].contains(&key.as_str()));
     settings
 }
 
 fn flatten(value: &Json, key: String, to: &mut BTreeMap<String, String>) {
     match value {
         Json::Object(fields)
-            if !fields.is_empty() && value.get("start").is_none() && key != "qrdqn.convolution" =>
+            if !fields.is_empty() && value.get("start").is_none() && key != "algorithm.convolution" =>
         {
             for (name, value) in fields {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
@@ -71,7 +66,7 @@ fn section(page: &mut String, preset: &Preset, common: &BTreeMap<String, String>
     writeln!(page, "## {}\n", capital(&preset.title())).unwrap();
     writeln!(page, "Source: {}.", preset.source).unwrap();
     let solved = match preset.environments {
-        Environments::Named(name) if preset.student.algorithm == Algorithm::QrDqn => oto_env::IDS
+        Environments::Named(name) if preset.settles => oto_env::IDS
             .iter()
             .filter(|id| id.split('-').next() == Some(name))
             .filter_map(|id| Some(format!("{id} {}", presets::solved_return(id)?)))

@@ -4,8 +4,8 @@
 use oto_cpu::Cpu;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::BatchId;
-use oto_rl::qrdqn::QrDqnConfig;
-use oto_rl::sac::SacConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::sac::SacConfig;
 use oto_student::config::{Clock, EvaluationConfig, Settle, StudentConfig};
 use oto_student::drive::{Driver, Wire};
 use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
@@ -19,7 +19,8 @@ fn config() -> StudentConfig {
     StudentConfig {
         seed: 3,
         steps: 900,
-        qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
+        algorithm: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() }
+            .into(),
         evaluation: EvaluationConfig { every: 300, episodes: 2 },
         ..StudentConfig::default()
     }
@@ -172,11 +173,22 @@ fn foreign_and_broken_checkpoints_are_named_and_refused() {
     }
     let foreign = std::fs::read("../../tests/fixtures/teacher_ppo_cartpole_v1.safetensors").unwrap();
     let error = student.load(&foreign, 0).unwrap_err().to_string();
-    assert!(error.contains("oto.checkpoint.v2"), "{error}");
-    let wider = StudentConfig { qrdqn: QrDqnConfig { hidden: vec![17], ..config().qrdqn }, ..config() };
+    assert!(error.contains("oto.checkpoint.v3"), "{error}");
+    let algorithm = config().algorithm.with(|q: &mut QrDqnConfig| q.hidden = vec![17]);
+    let wider = StudentConfig { algorithm, ..config() };
     let error = taught(&wider, memory()).0.load(&file, 0).unwrap_err().to_string();
     assert!(error.contains("[16]") && error.contains("[17]"), "{error}");
+    // The name has as many bytes, so that all else in the file stays where it is.
+    let old = replaced(&file, "oto.checkpoint.v3", "oto.checkpoint.v2");
+    let error = student.load(&old, 0).unwrap_err().to_string();
+    assert!(error.contains("oto.checkpoint.v2") && error.contains("begin it anew"), "{error}");
     assert_eq!(student.trainer().learner().engine().state().unwrap(), before, "nothing changed");
+}
+
+/// A file with one text in the place of another one of the same length.
+fn replaced(file: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let at = file.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+    [&file[..at], to.as_bytes(), &file[at + from.len()..]].concat()
 }
 
 #[test]
@@ -408,8 +420,11 @@ fn evaluations_leave_training_as_it_is() {
                 steps: 260,
                 buffer: 1000,
                 learning_starts: 50,
-                qrdqn: QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 8, ..usual.qrdqn.clone() },
-                sac: SacConfig { hidden: vec![8], batch_size: 8, ..usual.sac.clone() },
+                algorithm: usual
+                    .algorithm
+                    .clone()
+                    .with(|q: &mut QrDqnConfig| (q.hidden, q.quantiles, q.batch_size) = (vec![8], 4, 8))
+                    .with(|sac: &mut SacConfig| (sac.hidden, sac.batch_size) = (vec![8], 8)),
                 // What follows evaluations is meant to change what is learnt.
                 settle: None,
                 stages: StagesConfig::SOLO,

@@ -1,7 +1,7 @@
 //! Several teachers of one student (OTO eq. 14) in simulated time: slow, silent and dying ones, weights, and switching one off.
 
 use oto_cpu::Cpu;
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, StudentConfig};
 use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_student::presets;
@@ -13,7 +13,8 @@ fn config() -> StudentConfig {
     StudentConfig {
         seed: 3,
         steps: 600,
-        qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
+        algorithm: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() }
+            .into(),
         evaluation: EvaluationConfig { every: 200, episodes: 2 },
         ..StudentConfig::default()
     }

@@ -116,7 +116,8 @@ fn unread(error: JsonError) -> CoreError {
 mod tests {
     use super::*;
     use oto_env::Space;
-    use oto_student::config::Algorithm;
+    use oto_rl::algorithms::qrdqn::QrDqnConfig;
+    use oto_rl::algorithms::sac::{SacConfig, SoftActorCritic};
 
     fn fails(json: &str) -> (String, String) {
         let CoreError { field, message, .. } = CoreConfig::read(json).unwrap_err();
@@ -142,12 +143,12 @@ mod tests {
 
     #[test]
     fn what_is_given_replaces_the_preset() {
-        let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"settle":null,"qrdqn":{"quantiles":3}},
+        let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"settle":null,"algorithm":{"quantiles":3}},
             "env":"CartPole-v1","teachers":[]}"#;
         let student = CoreConfig::read(json).unwrap().student;
         assert_eq!(student.stages.transfer.unwrap().steps, Some(9));
         assert!(student.stages.transfer.unwrap().give_up.is_none() && student.settle.is_none());
-        assert_eq!(student.qrdqn.quantiles, 3);
+        assert_eq!(student.algorithm.of::<QrDqnConfig>().unwrap().quantiles, 3);
     }
 
     #[test]
@@ -158,18 +159,19 @@ mod tests {
                 .student
         };
         let cell = StudentConfig { stages: StagesConfig::SOLO, ..presets::student("MobileCell-5G-v0") };
-        assert_eq!(student("MobileCell-5G-v0", r#"{"transfer":{},"qrdqn":{}}"#), cell);
+        assert_eq!(student("MobileCell-5G-v0", r#"{"transfer":{},"algorithm":{}}"#), cell);
         let given = student(
             "MobileCell-5G-v0",
-            r#"{"transfer":{"eta":3},"qrdqn":{"quantiles":3},"evaluation":{"every":7}}"#,
+            r#"{"transfer":{"eta":3},"algorithm":{"quantiles":3},"evaluation":{"every":7}}"#,
         );
         assert_eq!((given.transfer.eta, given.transfer.alpha_aikd), (3.0, cell.transfer.alpha_aikd));
-        assert_eq!((given.qrdqn.quantiles, given.qrdqn.hidden), (3, cell.qrdqn.hidden));
+        let algorithm = cell.algorithm.with(|q: &mut QrDqnConfig| q.quantiles = 3);
+        assert_eq!(given.algorithm, algorithm);
         assert_eq!((given.evaluation.every, given.evaluation.episodes), (7, cell.evaluation.episodes));
-        let soft = student("CartPole-v1", r#"{"algorithm":"sac","sac":{"adam":{"beta1":0.5}}}"#);
-        let usual = presets::learner("CartPole-v1", Algorithm::Sac);
-        assert_eq!((soft.sac.adam.beta1, soft.sac.adam.epsilon), (0.5, usual.sac.adam.epsilon));
-        assert!(soft.sac.hidden == usual.sac.hidden && soft.transfer == usual.transfer);
+        let soft = student("CartPole-v1", r#"{"algorithm":{"name":"sac","adam":{"beta1":0.5}}}"#);
+        let usual = presets::learner("CartPole-v1", &SoftActorCritic);
+        let algorithm = usual.algorithm.with(|sac: &mut SacConfig| sac.adam.beta1 = 0.5);
+        assert!(soft.algorithm == algorithm && soft.transfer == usual.transfer);
     }
 
     #[test]
@@ -177,9 +179,14 @@ mod tests {
         let (field, message) = fails(r#"{"student":{"gamma":"high"},"env":"CartPole-v1","teachers":[]}"#);
         assert_eq!(field, "gamma");
         assert!(message.contains("expected a number, got \"high\""), "{message}");
-        let (field, _) =
-            fails(r#"{"student":{"qrdqn":{"hidden":[64,-1]}},"env":"CartPole-v1","teachers":[]}"#);
-        assert_eq!(field, "qrdqn.hidden[1]");
+        let field = |settings: &str| {
+            fails(&format!(r#"{{"student":{{{settings}}},"env":"CartPole-v1","teachers":[]}}"#)).0
+        };
+        assert_eq!(field(r#""algorithm":{"hidden":[64,-1]}"#), "algorithm.hidden[1]");
+        assert_eq!(field(r#""algorithm":{"name":"sac","quantiles":3}"#), "algorithm.quantiles");
+        let (old, message) =
+            fails(r#"{"student":{"qrdqn":{"hidden":[64]}},"env":"CartPole-v1","teachers":[]}"#);
+        assert!(old == "qrdqn" && message.contains("format 1"), "{message}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl From<TrainError> for CoreError {
         let message = error.to_string();
         let of = |kind, field: Option<String>| Self { kind, message: message.clone(), field };
         match &error {
-            TrainError::Config(e) => Self::config(e.field, format!("is {}: {}", e.got, e.expected)),
+            TrainError::Config(e) => Self::config(&e.field, format!("is {}: {}", e.got, e.expected)),
             TrainError::Learn(_) | TrainError::Memory { .. } | TrainError::Copy => of(Kind::Training, None),
             TrainError::ObservationLength { .. } => of(Kind::Environment, Some("observation".into())),
             TrainError::Observation { component, .. } | TrainError::Pixel { component, .. } => {

@@ -3,7 +3,9 @@
 
 use oto_graph::Plan;
 use oto_graph::plan::Storage;
-use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::qrdqn::{QrDqnConfig, program};
 use oto_wgpu::wgsl::{Limits, shader};
 use std::time::Instant;
 
@@ -16,7 +18,8 @@ fn main() {
     let mut sizes = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a size"));
     let (hidden, quantiles) = (sizes.next().unwrap_or(64), sizes.next().unwrap_or(32));
     let config = QrDqnConfig { hidden: vec![hidden; 2], quantiles, ..QrDqnConfig::default() };
-    let plan = Plan::new(&program(&config, Sizes { observation: 4, actions: 2, teachers: 1 }));
+    let sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1 };
+    let plan = Plan::new(&program(&config, sizes));
     let shader = shader(&plan, LIMITS).expect("a small program");
     if let Ok(path) = std::env::var("WGSL") {
         for d in &shader.dispatches {

@@ -2,7 +2,9 @@
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use oto_graph::{Activation, Conv, Plan, Program, Tensor, Trace, grad};
-use oto_rl::qrdqn::{QrDqnConfig, Sizes, program};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::qrdqn::{QrDqnConfig, program};
 use oto_wgpu::wgsl::{Limits, Shader, shader};
 
 /// The lowest limits that WebGPU allows.
@@ -31,7 +33,7 @@ fn qrdqn(
     teachers: usize,
 ) -> Program {
     let config = QrDqnConfig { hidden, quantiles, batch_size, ..QrDqnConfig::default() };
-    program(&config, Sizes { observation: 4, actions, teachers })
+    program(&config, Sizes { observation: 4, actions: Actions::Discrete(actions), teachers })
 }
 
 #[test]

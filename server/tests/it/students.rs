@@ -5,10 +5,11 @@ use crate::submissions::{Folder, collect};
 use oto_cpu::Cpu;
 use oto_policy::load_folder;
 use oto_proto::Dtype;
-use oto_rl::qrdqn::QrDqnConfig;
-use oto_rl::sac::SacConfig;
+use oto_rl::algorithms::AlgorithmConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::sac::SacConfig;
 use oto_server::dataset::{DatasetStore, State};
-use oto_student::config::{Algorithm, EvaluationConfig, StudentConfig};
+use oto_student::config::{EvaluationConfig, StudentConfig};
 use oto_student::drive::Driver;
 use oto_student::presets;
 use oto_student::student::{Metrics, Student, TeacherConfig, Tick, World};
@@ -19,17 +20,23 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn config(algorithm: Algorithm, seed: u64) -> StudentConfig {
+fn config(algorithm: AlgorithmConfig, seed: u64) -> StudentConfig {
     StudentConfig {
         seed,
         name: Some(format!("student-{seed}")),
         algorithm,
         steps: 400,
-        qrdqn: QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() },
-        sac: SacConfig { hidden: vec![16], batch_size: 16, ..SacConfig::default() },
         evaluation: EvaluationConfig { every: 0, episodes: 1 },
         ..StudentConfig::default()
     }
+}
+
+fn qrdqn() -> AlgorithmConfig {
+    QrDqnConfig { hidden: vec![16], quantiles: 4, batch_size: 16, ..QrDqnConfig::default() }.into()
+}
+
+fn sac() -> AlgorithmConfig {
+    SacConfig { hidden: vec![16], batch_size: 16, ..SacConfig::default() }.into()
 }
 
 /// A run from its first step to the last acknowledgement.
@@ -61,21 +68,23 @@ fn several_kinds_of_students_are_taught_by_two_policies_at_once() {
     let server = serve(teachers, collect("ppo_cartpole_v1", store.clone()));
     let address = server.address;
     let (cartpole, pendulum) = ("CartPole-v1", "InvertedPendulum-v5");
-    let students = [
-        (cartpole, "ppo_cartpole_v1", Algorithm::QrDqn, true),
-        (cartpole, "ppo_cartpole_v1", Algorithm::QrDqn, true),
-        // Another world's teacher, by way of an adapter.
-        (cartpole, "sac_inverted_pendulum_v5", Algorithm::QrDqn, false),
-        (pendulum, "sac_inverted_pendulum_v5", Algorithm::Sac, false),
-    ];
-    let runs: Vec<_> = students
+    let students = || {
+        [
+            (cartpole, "ppo_cartpole_v1", qrdqn(), true),
+            (cartpole, "ppo_cartpole_v1", qrdqn(), true),
+            // Another world's teacher, by way of an adapter.
+            (cartpole, "sac_inverted_pendulum_v5", qrdqn(), false),
+            (pendulum, "sac_inverted_pendulum_v5", sac(), false),
+        ]
+    };
+    let runs: Vec<_> = students()
         .into_iter()
         .zip(1..)
         .map(|((env, policy, algorithm, submit), seed)| {
             std::thread::spawn(move || learn(address, env, policy, &config(algorithm, seed), submit))
         })
         .collect();
-    for (run, (_, policy, _, submit)) in runs.into_iter().zip(students) {
+    for (run, (_, policy, _, submit)) in runs.into_iter().zip(students()) {
         let metrics = run.join().unwrap();
         assert!(metrics.done && metrics.updates > 200, "{policy}: {} updates", metrics.updates);
         assert!(metrics.labels >= 380, "{policy}: {} labels", metrics.labels);

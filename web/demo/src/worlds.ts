@@ -46,7 +46,7 @@ const SHARE = 0.9;
 export const WORLDS = {
   cartpole: {
     view: cartpole,
-    student: { env: 'CartPole-v1', algorithm: { learningRate: ALONE_RATE }, transfer: { learningRate: TRANSFER_RATE } },
+    student: { env: 'CartPole-v1', learningRate: ALONE_RATE, transfer: { learningRate: TRANSFER_RATE } },
     teachers: ['InvertedPendulum', 'CartPole'],
     axis: { low: 0, high: 525, steps: 2000 },
     mark: { at: SOLVED, text: `solved at ${SOLVED}` },
@@ -67,7 +67,8 @@ export const WORLDS = {
     // Smaller networks, smaller batches and larger steps than the engine's own, so that a tab sees the end of it.
     student: {
       env: 'Pendulum-v1',
-      algorithm: { name: 'sac', hidden: [64, 64], batchSize: 64, samples: 2, learningRate: 1e-3 },
+      algorithm: { name: 'sac', hidden: [64, 64], batchSize: 64, samples: 2 },
+      learningRate: 1e-3,
       evaluation: { every: 250 },
       steps: 10_000,
     },

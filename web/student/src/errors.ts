@@ -106,16 +106,7 @@ function isMessage(thrown: unknown): thrown is ErrorMessage {
 /** The engine names settings in its own spelling; the page's author wrote them in that of the options. */
 function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
   if (field === undefined) return { kind: 'config', message };
-  const name = optionName(field);
+  const name = camelCase(field);
   const words = message.replace(/`(\w+)`/g, (_, word: string) => `"${camelCase(word)}"`);
   return { kind: 'config', message: `${name} ${words}`, field: name };
-}
-
-/** Where in the options a setting of the engine is: `qrdqn.batch_size`, `sac.batch_size` and `ppo.batch_size` are `algorithm.batchSize`. */
-function optionName(field: string): string {
-  const name = camelCase(field);
-  if (name === 'requestBatch' || name === 'labelLag') return `transfer.${name}`;
-  if (/^(qrdqn|sac|ppo)\./.test(name)) return name.replace(/^\w+/, 'algorithm');
-  const isOption = /^(algorithm|seed|steps|backend|clock|env|teachers|transfer|stages|evaluation)\b/.test(name);
-  return isOption ? name : `algorithm.${name}`;
 }

@@ -1,7 +1,8 @@
 // What both entrances of the package give beside their `Student`.
 
 export type { TrainOptions } from './student.js';
-export type { StudentOptions, QrDqnOptions, Convolution, SacOptions, PpoOptions, LearningOptions, TransferOptions, TeacherOptions, Adapter, ActionMap, ObservationMap, StageEnd, Stages, Schedule } from './options.js';
+export type { StudentOptions, TeacherOptions, Adapter, ActionMap, ObservationMap } from './options.js';
+export type * from './settings.js';
 export type { Action, Environment, EnvironmentFactory, EnvironmentName, EnvironmentOf, StepResult } from './environment.js';
 export type { ActionOf, ActionSpace, BoxSpace, DictSpace, DiscreteSpace, MultiBinarySpace, MultiDiscreteSpace, Observation, ObservationOf, Space, TupleSpace } from './spaces.js';
 export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics, Stage, TeacherMetrics, TriedBackend, Yardstick } from './metrics.js';

@@ -1,154 +1,10 @@
-// A student's options, and how they become the engine's configuration: the same settings in another spelling.
+// A student's options, and how they become the engine's configuration: the same settings in another spelling. The settings of
+// runs and algorithms are in settings.ts, which is generated from the engine.
 
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
 import { ConfigError, reasonOf } from './errors.js';
+import { ALGORITHMS, EVALUATION, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
 import { show } from './spaces.js';
-
-/** A number, or one that moves from `start` to `end` over `steps` environment steps. */
-export type Schedule = number | { start: number; end: number; steps: number };
-
-/** QR-DQN's settings, for discrete actions. */
-export interface QrDqnOptions extends LearningOptions {
-  name?: 'qr-dqn';
-  /** What sees observations that are images; `hidden` goes on from there. Default: none. */
-  convolution?: Convolution;
-  /** Quantiles for each action. Default: 25. */
-  quantiles?: number;
-  /** Let the online network choose the next action. Default: true. */
-  double?: boolean;
-  /** Act with the target network, which averages the online one over time. Default: true. */
-  actWithTarget?: boolean;
-}
-
-/** Convolutions over an image, ReLU after each. */
-export interface Convolution {
-  /**
-   * Channels, height and width: an observation has all pixels of the first channel, row by row, then those of the next, as
-   * numbers from 0 to 255.
-   */
-  shape: [channels: number, height: number, width: number];
-  /** First to last: how many kernels, their side and their distance in pixels. */
-  layers: { channels: number; kernel: number; stride: number }[];
-}
-
-/** Soft actor-critic's settings, for either kind of actions. */
-export interface SacOptions extends LearningOptions {
-  name: 'sac';
-  /** Temperature at the start. Default: 1. */
-  initialAlpha?: number;
-  /** Actions drawn for each state in the teachers' term, from a uniform and from the policy each. Default: 4. */
-  samples?: number;
-}
-
-/**
- * Proximal policy optimisation's settings, for either kind of actions. It learns from rollouts, and takes no notice of
- * `learningStarts`, `trainEvery`, `updates` and `epsilon`.
- */
-export interface PpoOptions extends LearningOptions {
-  name: 'ppo';
-  /** Environment steps from one round of updates to the next: a multiple of `batchSize`. Default: 2048. */
-  nSteps?: number;
-  /** How often each step is learnt from. Default: 10. */
-  epochs?: number;
-  /** How far the probability of an action may move, as a share. Default: 0.2. */
-  clip?: number;
-  /** Lambda of generalised advantage estimation. Default: 0.95. */
-  gaeLambda?: number;
-  /** Weight of the value function's squared error. Default: 0.5. */
-  valueWeight?: number;
-  /** Weight of the policy's entropy. Default: 0. */
-  entropyWeight?: number;
-  /** Longest gradient of policy and value function together. Default: 0.5. */
-  maxGradNorm?: number;
-  /** Logarithm of a continuous action's standard deviation at the start. Default: 0. */
-  initialLogStd?: number;
-  /** Auxiliary critics that learn from the replay buffer and take what teachers know: OTO's fusion policy. Default: false. */
-  fusion?: boolean;
-  /** Temperature of the critics' targets and of the auxiliary loss. Default: 0.2. */
-  temperature?: number;
-  /** Weight of the auxiliary loss. Default: 1. */
-  auxiliary?: number;
-  /** Actions drawn for each state in the critics' part of the teachers' term. Default: 8. */
-  samples?: number;
-}
-
-/**
- * What every algorithm is told. Defaults, here and below, are those in an environment of the page's own: QR-DQN's, and after
- * an algorithm's name its own. Built-in environments have some that suit them.
- */
-export interface LearningOptions {
-  /** Widths of the hidden layers. Default: [128, 128]; SAC: [256, 256]; PPO: [64, 64]. */
-  hidden?: number[];
-  /** Transitions in an update. Default: 64; SAC: 256. */
-  batchSize?: number;
-  /** The optimiser's constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }; PPO: { beta1: 0.9, beta2: 0.999, epsilon: 1e-5 }. */
-  adam?: { beta1?: number; beta2?: number; epsilon?: number };
-  /** Discount factor. Default: 0.99. */
-  gamma?: number;
-  /** Rewards summed before the bootstrap. Default: 1. */
-  nStep?: number;
-  /** Transitions kept. Default: 100_000; SAC: 1_000_000. */
-  buffer?: number;
-  /** Environment steps before the first update. Default: 128; SAC: 100. */
-  learningStarts?: number;
-  /** Environment steps from one round of updates to the next. Default: 2; SAC: 1; PPO: 1. */
-  trainEvery?: number;
-  /** Updates in a round. Default: 1. */
-  updates?: number;
-  /** Adam's. Left out, QR-DQN's falls over the whole run. Default: { start: 6.3e-4, end: 6.3e-5, steps: 50_000 }; SAC: 3e-4; PPO: 3e-4. */
-  learningRate?: Schedule;
-  /** Share of random actions. Left out, QR-DQN's falls over 12 % of the run. Default: { start: 1, end: 0.1, steps: 6_000 }; SAC: { start: 1, end: 0, steps: 100 }; PPO: 0. */
-  epsilon?: Schedule;
-  /** The target network is replaced every so many updates; 0 leaves that to `targetTau`. Default: 0. */
-  targetEvery?: number;
-  /** Share of the parameters that the target network takes over at every update. Default: 0.005. */
-  targetTau?: number;
-  /** Every evaluation of at least `atReturn` multiplies the learning rate by `factor`, down to its share `floor`; others divide it again,
-   * or put back the parameters of the last good one, at most `setbacks` times in a row. Default: null. */
-  settle?: { atReturn: number; factor: number; floor: number; setbacks: number } | null;
-}
-
-/** The weights of the teachers' term (OTO, eq. 13), and how states are sent to them. */
-export interface TransferOptions {
-  /** The whole term, over the steps of the Transfer stage. Default: { start: 10, end: 1, steps: 5_000 }. */
-  alphaAikd?: Schedule;
-  /** BASE within it, the actions of teachers. Default: 1. */
-  delta?: number;
-  /** Both RKD parts within it, the relations between actions. Default: 0.2; PPO: 5. */
-  eta?: number;
-  /** The student's own loss beside it. Default: 1. */
-  alphaTask?: number;
-  /** Learning rate during the Transfer stage; `null`: the algorithm's own. Default: null. */
-  learningRate?: Schedule | null;
-  /** States in a request to a teacher. Default: 8. */
-  requestBatch?: number;
-  /** Lockstep: labels enter so many environment steps after their request. Default: 8. */
-  labelLag?: number;
-}
-
-/** What ends a stage: whichever comes first. `{}` never ends. */
-export interface StageEnd {
-  /** Environment steps in the stage. */
-  steps?: number;
-  /** Seconds in the stage. */
-  seconds?: number;
-  /** A greedy evaluation's mean return. */
-  returnAtLeast?: number;
-  /** End a stage that has lasted `afterSteps` without one evaluation of `belowReturn`, and forget what was learnt. */
-  giveUp?: { afterSteps: number; belowReturn: number };
-}
-
-/** The stages and their ends; a stage that is `null` is passed over, and so is `offline` where it is left out. */
-export interface Stages {
-  /** Alone, before the teachers. */
-  offline?: StageEnd | null;
-  /** With them. */
-  transfer?: StageEnd | null;
-  /** Alone, after them. */
-  online?: StageEnd | null;
-  /** Start over after the last. False unless given. */
-  loop?: boolean;
-}
 
 /** How a student's observation becomes the teacher's: `teacher[i] = student[permutation[i]] * scale[i] + offset[i]`. */
 export interface ObservationMap {
@@ -192,61 +48,30 @@ export interface TeacherOptions {
 }
 
 /** Everything a student is made of. */
-export interface StudentOptions {
+export interface StudentOptions extends RunOptions {
   /**
    * A built-in environment by name, one of the page's own, or a function that makes such ones: with it there are evaluations and
    * `watch()`, each in an environment apart from the one that trains. One object serves one student.
    */
   env: EnvironmentName | Environment | EnvironmentFactory;
-  /** Left out: QR-DQN for discrete actions, soft actor-critic for continuous ones. */
-  algorithm?: 'qr-dqn' | 'sac' | 'ppo' | QrDqnOptions | SacOptions | PpoOptions;
+  /**
+   * An algorithm's name, or its name with settings; settings without a name are those of the default. Left out: QR-DQN for discrete
+   * actions, soft actor-critic for continuous ones.
+   */
+  algorithm?: AlgorithmName | AlgorithmOptions;
   /** They teach at once. Left out: the student learns alone. */
   teachers?: TeacherOptions[];
-  transfer?: TransferOptions;
-  /** Left out: taught where there are teachers (and, where it is known what solved means, alone once they lead nowhere), otherwise alone. */
-  stages?: Stages;
   /**
-   * Greedy evaluation during training: every so many steps (0: never), over so many episodes; in an environment of the page's own
-   * where `env` is a function, and there with so many steps in an episode at most, 1,000 if left out.
-   * Default: { every: 5_000, episodes: 10 }; SAC: { every: 1_000, episodes: 10 }; PPO: { every: 2_000, episodes: 10 }.
+   * Greedy evaluation during training; in an environment of the page's own where `env` is a function, and there with at most
+   * `maxSteps` steps in an episode, 1,000 if left out.
    */
-  evaluation?: { every?: number; episodes?: number; maxSteps?: number };
-  /**
-   * `lockstep`: labels enter at a fixed lag, and the same seed gives the same curve, with the same module on the same kind of
-   * processor: one with relaxed SIMD rounds otherwise than one without. `async`: nothing waits for labels. Default: 'lockstep'.
-   */
-  clock?: 'lockstep' | 'async';
-  /** Where the updates run. `auto` times both on the student's own program and takes the faster; see `metrics().backend`. Default: 'cpu'. */
-  backend?: 'cpu' | 'webgpu' | 'auto';
-  /** Environment steps of the whole run, which schedules and `train()` without `steps` end at. Default: 50_000; SAC: 20_000; PPO: 100_000. */
-  steps?: number;
-  /** Draws parameters, exploration, batches and episodes; a whole number from 0. Default: 0. */
-  seed?: number;
+  evaluation?: EvaluationOptions & { maxSteps?: number };
   /** Ends `create` at once, which then fails with the signal's reason. Afterwards it has no effect. */
   signal?: AbortSignal;
 }
 
-const OPTIONS = ['env', 'algorithm', 'teachers', 'transfer', 'stages', 'evaluation', 'clock', 'backend', 'steps', 'seed', 'signal'];
+const OPTIONS = ['env', 'algorithm', 'teachers', 'evaluation', 'signal', ...RUN];
 const TEACHER = ['url', 'policy', 'adapter', 'dtype', 'ticket', 'weight', 'submit'];
-
-/** An algorithm: what the engine calls it, and the settings of its networks, which the engine keeps apart from the loop's. */
-const ALGORITHMS: Record<string, { engine: string; network: string[] }> = {
-  'qr-dqn': { engine: 'qrdqn', network: ['convolution', 'quantiles', 'double', 'actWithTarget'] },
-  sac: { engine: 'sac', network: ['initialAlpha', 'samples'] },
-  ppo: {
-    engine: 'ppo',
-    network: [
-      'nSteps', 'epochs', 'clip', 'gaeLambda', 'valueWeight', 'entropyWeight', 'maxGradNorm', 'initialLogStd',
-      'fusion', 'temperature', 'auxiliary', 'samples',
-    ],
-  },
-};
-/** The settings of every algorithm's networks, and those of the training loop. */
-const NETWORK = ['hidden', 'batchSize', 'adam'];
-const LOOP = ['gamma', 'nStep', 'buffer', 'learningStarts', 'trainEvery', 'updates', 'learningRate', 'epsilon', 'targetEvery', 'targetTau', 'settle'];
-
-/** Settings that may be a plain number instead of a schedule. */
-const SCHEDULES = ['learningRate', 'epsilon', 'alphaAikd'];
 
 /** What the engine needs to know of an environment of the page's own. */
 export interface EnginePage extends EngineSpaces {
@@ -304,17 +129,16 @@ function keysOf(place: string, value: object): string[] {
  * it does not know.
  */
 export function toConfig(options: StudentOptions, page?: EnginePage): string {
-  const { env, signal: _, algorithm, teachers = [], transfer = {}, evaluation, stages, ...rest } = options;
+  const { env, signal: _, algorithm, teachers = [], transfer, evaluation, ...rest } = options;
   if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
-  const { requestBatch, labelLag, ...weights } = checkObject('transfer', transfer);
+  if (algorithm !== undefined) checkAlgorithm(algorithm);
+  if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
+  if (evaluation !== undefined) checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
   const student = {
     ...rest,
-    ...(algorithm === undefined ? {} : toAlgorithm(algorithm)),
-    transfer: weights,
-    evaluation: evaluation === undefined ? undefined : { ...checkObject('evaluation', evaluation), maxSteps: undefined },
-    stages,
-    requestBatch,
-    labelLag,
+    algorithm,
+    transfer,
+    evaluation: evaluation && { ...evaluation, maxSteps: undefined },
   };
   const links = teachers.map((teacher, i) => {
     checkKnown(`teachers[${i}]`, teacher, TEACHER);
@@ -366,24 +190,29 @@ export function ticketAddresses({ teachers = [] }: StudentOptions): (string | nu
   });
 }
 
-function toAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): object {
-  const { name = 'qr-dqn', ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
-  const known = Object.hasOwn(ALGORITHMS, name) ? ALGORITHMS[name] : undefined;
-  if (known === undefined) throw new ConfigError(`algorithm must be "qr-dqn", "sac" or "ppo", it is ${JSON.stringify(name)}`, 'algorithm');
-  const network = [...NETWORK, ...known.network];
-  checkKnown('algorithm', settings, [...network, ...LOOP]);
-  const entries = Object.entries(settings);
-  const inNetwork = ([key]: [string, unknown]) => network.includes(key);
-  const rest = entries.filter((entry) => !inNetwork(entry));
-  return { algorithm: known.engine, [known.engine]: Object.fromEntries(entries.filter(inNetwork)), ...Object.fromEntries(rest) };
+/** Refuses an algorithm that there is not, and settings that it has not. */
+function checkAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): void {
+  const { name, ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
+  if (name !== undefined && !Object.hasOwn(ALGORITHMS, name)) {
+    const names = Object.keys(ALGORITHMS).map((known) => JSON.stringify(known));
+    throw new ConfigError(`algorithm must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, it is ${JSON.stringify(name)}`, 'algorithm');
+  }
+  // Without a name they are settings of the default, which the engine chooses by the environment's actions.
+  checkGroup('algorithm', settings, name === undefined ? [...new Set(Object.values(ALGORITHMS).flat())] : ALGORITHMS[name]);
+}
+
+/** Refuses what a group of settings has not; what stands beside the group is told so. */
+function checkGroup(place: string, group: object, known: string[]): void {
+  const beside = Object.keys(checkObject(place, group)).find((key) => RUN.includes(key) && !known.includes(key));
+  if (beside !== undefined) throw new ConfigError(`${place}.${beside} is no option; write ${beside} beside ${place}`, `${place}.${beside}`);
+  checkKnown(place, group, known);
 }
 
 /** Settings in the engine's spelling. */
-function toEngine(value: unknown, key = ''): unknown {
-  if (typeof value === 'number') return SCHEDULES.includes(key) ? { start: value, end: value, steps: 0 } : value;
+function toEngine(value: unknown): unknown {
   if (Array.isArray(value)) return value.map((inner) => toEngine(inner));
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snakeCase(name), toEngine(inner, name)]));
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snakeCase(name), toEngine(inner)]));
 }
 
 function snakeCase(key: string): string {

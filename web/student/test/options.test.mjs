@@ -10,7 +10,7 @@ const config = (options) => JSON.parse(toConfig(readOptions({ env: 'CartPole-v1'
 
 test('what is left out stays out', () => {
   assert.deepEqual(config({}), {
-    student: { transfer: {} },
+    student: {},
     env: 'CartPole-v1',
     teachers: [],
   });
@@ -18,8 +18,12 @@ test('what is left out stays out', () => {
 
 test('settings get the engine’s spelling and place', () => {
   const { student } = config({
-    algorithm: { hidden: [8], batchSize: 4, nStep: 3, learningRate: 0.1, epsilon: { start: 1, end: 0, steps: 9 }, adam: { beta1: 0.5 } },
-    transfer: { alphaAikd: 2, learningRate: null, requestBatch: 5 },
+    algorithm: { hidden: [8], batchSize: 4, adam: { beta1: 0.5 } },
+    nStep: 3,
+    learningRate: 0.1,
+    epsilon: { start: 1, end: 0, steps: 9 },
+    transfer: { alphaAikd: 2, learningRate: null },
+    requestBatch: 5,
     stages: { transfer: { returnAtLeast: 475, giveUp: { afterSteps: 1, belowReturn: 2 } }, online: null, loop: true },
     evaluation: { every: 10 },
     clock: 'async',
@@ -29,22 +33,20 @@ test('settings get the engine’s spelling and place', () => {
     seed: 7,
     clock: 'async',
     evaluation: { every: 10 },
-    algorithm: 'qrdqn',
-    qrdqn: { hidden: [8], batch_size: 4, adam: { beta1: 0.5 } },
+    algorithm: { hidden: [8], batch_size: 4, adam: { beta1: 0.5 } },
     n_step: 3,
-    learning_rate: { start: 0.1, end: 0.1, steps: 0 },
+    learning_rate: 0.1,
     epsilon: { start: 1, end: 0, steps: 9 },
-    transfer: { alpha_aikd: { start: 2, end: 2, steps: 0 }, learning_rate: null },
+    transfer: { alpha_aikd: 2, learning_rate: null },
     request_batch: 5,
     stages: { transfer: { return_at_least: 475, give_up: { after_steps: 1, below_return: 2 } }, online: null, loop: true },
   });
 });
 
-test('rollouts are the network’s own setting', () => {
-  const { student } = config({ algorithm: { name: 'ppo', nSteps: 512, fusion: true, gamma: 0.9 } });
-  assert.equal(student.algorithm, 'ppo');
-  assert.deepEqual(student.ppo, { n_steps: 512, fusion: true });
-  assert.equal(student.gamma, 0.9);
+test('an algorithm is a name, or a name with settings', () => {
+  assert.equal(config({ algorithm: 'ppo' }).student.algorithm, 'ppo');
+  const { student } = config({ algorithm: { name: 'ppo', nSteps: 512, fusion: true }, gamma: 0.9 });
+  assert.deepEqual(student, { algorithm: { name: 'ppo', n_steps: 512, fusion: true }, gamma: 0.9 });
 });
 
 test('teachers and their adapters are carried as they are', () => {
@@ -82,17 +84,17 @@ test('what is no address of a WebSocket is refused at once, with what it could b
 
 test('an option that is no plain data is refused by its place, and a getter’s error is the cause', () => {
   const cause = new RangeError('not today');
-  const throwing = { get gamma() { throw cause; } };
+  const throwing = { get cql() { throw cause; } };
   const cycle = {};
   cycle.adam = cycle;
   const wrong = {
     seed: [{ seed: 3n }, 'seed'],
-    symbol: [{ algorithm: { gamma: Symbol('g') } }, 'algorithm.gamma'],
-    infinite: [{ algorithm: { gamma: Infinity } }, 'algorithm.gamma'],
+    symbol: [{ algorithm: { cql: Symbol('g') } }, 'algorithm.cql'],
+    infinite: [{ gamma: Infinity }, 'gamma'],
     nan: [{ teachers: [{ url: 'ws://a', policy: 'p', adapter: { observation: { scale: [1, NaN] } } }] }, 'teachers[0].adapter.observation.scale[1]'],
     function: [{ transfer: { eta: () => 1 } }, 'transfer.eta'],
-    getter: [{ algorithm: throwing }, 'algorithm.gamma'],
-    proxy: [{ algorithm: new Proxy({ gamma: 1 }, { get() { throw cause; } }) }, 'algorithm.gamma'],
+    getter: [{ algorithm: throwing }, 'algorithm.cql'],
+    proxy: [{ algorithm: new Proxy({ cql: 1 }, { get() { throw cause; } }) }, 'algorithm.cql'],
     keys: [{ algorithm: new Proxy({}, { ownKeys() { throw cause; } }) }, 'algorithm'],
     cycle: [{ algorithm: cycle }, `algorithm${'.adam'.repeat(17)}`],
     env: [Object.defineProperty({}, 'env', { enumerable: true, get() { throw cause; } }), 'env'],
@@ -106,7 +108,7 @@ test('an option that is no plain data is refused by its place, and a getter’s 
       return true;
     });
   }
-  assert.deepEqual(config({ algorithm: { hidden: new Uint16Array([8, 9]) } }).student.qrdqn.hidden, [8, 9]);
+  assert.deepEqual(config({ algorithm: { hidden: new Uint16Array([8, 9]) } }).student.algorithm.hidden, [8, 9]);
 });
 
 test('how long an evaluation’s episode may be is the page’s own business', () => {
@@ -119,10 +121,19 @@ test('how long an evaluation’s episode may be is the page’s own business', (
 test('what is no option is refused by name', () => {
   assert.throws(() => config({ sed: 1 }), { name: 'ConfigError', field: 'sed', message: /^sed is no option; .*seed/ });
   assert.throws(() => config({ algorithm: 'dqn' }), { name: 'ConfigError', field: 'algorithm' });
-  for (const name of ['gama', 'batch_size', 'clip', 'seed']) {
-    const known = /^algorithm\.\w+ is no option; there are hidden, batchSize, .*quantiles.*gamma(?!.*clip)/;
+  for (const algorithm of ['qr-dqn', { name: 'dqn' }, { name: 5 }]) {
+    assert.throws(() => config({ algorithm }), { name: 'ConfigError', field: 'algorithm', message: /"qrdqn", "sac" or "ppo"/ });
+  }
+  for (const name of ['gama', 'batch_size']) {
+    const known = /^algorithm\.\w+ is no option; there are .*hidden, .*quantiles.*clip/;
     assert.throws(() => config({ algorithm: { [name]: 1 } }), { name: 'ConfigError', field: `algorithm.${name}`, message: known });
   }
+  for (const name of ['gamma', 'seed', 'learningRate']) {
+    assert.throws(() => config({ algorithm: { [name]: 1 } }), { name: 'ConfigError', field: `algorithm.${name}`, message: `algorithm.${name} is no option; write ${name} beside algorithm` });
+  }
+  assert.throws(() => config({ transfer: { requestBatch: 1 } }), { field: 'transfer.requestBatch', message: /write requestBatch beside transfer/ });
+  assert.throws(() => config({ transfer: { etta: 1 } }), { field: 'transfer.etta', message: /alphaAikd/ });
+  assert.throws(() => config({ qrdqn: { hidden: [8] } }), { field: 'qrdqn', message: /^qrdqn is no option; .*algorithm/ });
   assert.throws(() => config({ algorithm: { name: 'ppo', quantiles: 1 } }), { field: 'algorithm.quantiles', message: /clip/ });
   assert.throws(() => config({ algorithm: 'toString' }), { name: 'ConfigError', field: 'algorithm' });
   const teachers = [{ url: 'ws://a', policy: 'p' }, { url: 'ws://a', polcy: 'p' }];
@@ -134,10 +145,10 @@ test('what is no option is refused by name', () => {
 
 test('the engine’s errors come back in the options’ spelling', () => {
   const back = (field, message) => toError(toMessage({ kind: 'config', field, message }));
-  assert.equal(back('qrdqn.batch_size', 'is 0: 1 or more').message, 'algorithm.batchSize is 0: 1 or more');
-  assert.equal(back('n_step', 'is 0').field, 'algorithm.nStep');
+  assert.equal(back('algorithm.batch_size', 'is 0: 1 or more').message, 'algorithm.batchSize is 0: 1 or more');
+  assert.equal(back('n_step', 'is 0').field, 'nStep');
   assert.equal(back('transfer.alpha_aikd', 'is -1').field, 'transfer.alphaAikd');
-  assert.equal(back('label_lag', 'is 0').field, 'transfer.labelLag');
+  assert.equal(back('label_lag', 'is 0').field, 'labelLag');
   assert.equal(back('seed', 'cannot be read: expected `return_at_least`').message, 'seed cannot be read: expected "returnAtLeast"');
   assert.equal(toError(toMessage(new Error('unreachable'))).name, 'WorkerError');
 });

@@ -12,7 +12,8 @@ use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
 use crate::options::Job;
 use oto_proto::{Dtype, Quantization};
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::cql::CqlConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
@@ -35,16 +36,15 @@ const TITLES: [&str; 5] =
 
 /// The same in all arms: the field's settings for pixels, over a budget of thousands of steps instead of millions.
 fn student() -> StudentConfig {
-    let usual = presets::pixels(games::SHAPE);
+    let images = presets::Seen { continuous: false, images: Some(games::SHAPE) };
+    let usual = presets::preset("", images, None).student;
+    let network = |q: &mut QrDqnConfig| {
+        (q.convolution, q.hidden) = (Some(games::network()), vec![games::HIDDEN]);
+        (q.quantiles, q.adam) = (games::QUANTILES, games::adam());
+    };
     StudentConfig {
         steps: STEPS,
-        qrdqn: QrDqnConfig {
-            convolution: Some(games::network()),
-            hidden: vec![games::HIDDEN],
-            quantiles: games::QUANTILES,
-            adam: games::adam(),
-            ..usual.qrdqn
-        },
+        algorithm: usual.algorithm.with(network),
         buffer: STEPS as usize,
         learning_starts: 500,
         learning_rate: Linear::constant(games::LEARNING_RATE),
@@ -311,7 +311,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         recorded = write::whole(games::RECORDED as f64),
         slips = format!("{:.0} %", 100.0 * games::SLIPS),
         teacher_updates = write::whole(c.updates as f64),
-        weight = c.qrdqn.cql,
+        weight = c.algorithm.of::<CqlConfig>().map_or(0.0, |cql| cql.weight),
         tested = games::TEST.end - games::TEST.start,
         teachers = teachers,
         threads = write::threads(),

@@ -8,8 +8,8 @@ use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE, Series};
 use crate::options::Job;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::optimiser::Adam;
-use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{Linear, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
@@ -32,12 +32,13 @@ pub(super) const RANDOM: &str = "scripted:random";
 /// returns, gamma 0.9, one update for ten steps, target every 320 updates, epsilon 0.1 falling to 0.01.
 fn tianshou() -> StudentConfig {
     StudentConfig {
-        qrdqn: QrDqnConfig {
+        algorithm: QrDqnConfig {
             hidden: vec![128, 128, 128],
             quantiles: 200,
             act_with_target: false,
             ..QrDqnConfig::default()
-        },
+        }
+        .into(),
         gamma: 0.9,
         n_step: 3,
         buffer: 20_000,
@@ -55,13 +56,14 @@ fn tianshou() -> StudentConfig {
 /// replaced every 10 steps there, is then that of the round's start.
 fn rl_zoo() -> StudentConfig {
     StudentConfig {
-        qrdqn: QrDqnConfig {
+        algorithm: QrDqnConfig {
             hidden: vec![256, 256],
             quantiles: 10,
             act_with_target: false,
             adam: Adam { epsilon: 0.01 / 64.0, ..Adam::default() },
             ..QrDqnConfig::default()
-        },
+        }
+        .into(),
         buffer: 100_000,
         learning_starts: 1_000,
         train_every: 256,

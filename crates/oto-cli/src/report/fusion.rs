@@ -10,6 +10,7 @@ use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
 use crate::options::Job;
 use crate::world;
+use oto_rl::algorithms::ppo::PpoConfig;
 use oto_student::config::{EvaluationConfig, StudentConfig};
 use oto_student::presets;
 use oto_student::stage::StagesConfig;
@@ -206,6 +207,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
             ]);
         }
     }
+    let rollout = arms[0].job.student.algorithm.of::<PpoConfig>().map_or(0, |ppo| ppo.n_steps);
     let [taught, fusion, solo] = [0, 1, 2].map(|i| median(&steps(&runs[i])));
     let text = format!(
         include_str!("fusion.md"),
@@ -227,7 +229,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         ppo = setting.ppo,
         threads = write::threads(),
         system = write::system(),
-        rollout = write::whole(arms[0].job.student.ppo.n_steps as f64),
+        rollout = write::whole(rollout as f64),
         table = table,
     );
     write::section(&options.out, setting.name, &text)?;

@@ -10,12 +10,13 @@ use crate::teach::add_all;
 use crate::world;
 use oto_data::{Collect, DataError, Metadata, collect};
 use oto_env::{Action, EnvError, Environment, Space};
+use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
+use oto_rl::algorithms::{Algorithm, Seen as Kind};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::optimiser::Adam;
-use oto_rl::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, Linear};
 use oto_student::evaluation::returns;
-use oto_student::offline::{Method, OfflineConfig, OfflineTrainer};
+use oto_student::offline::{OfflineConfig, OfflineTrainer};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -161,15 +162,14 @@ pub(super) fn adam() -> Adam {
 /// How a teacher is made: d3rlpy's weight of the conservative term. The newest policy is kept: to choose one by how it plays would
 /// make a teacher of chance look good.
 pub(super) fn config() -> OfflineConfig {
-    let usual = OfflineConfig::pixels(Method::Cql, &oto_env::Space::Discrete { n: 2 }, SHAPE);
+    let images = Kind { continuous: false, images: Some(SHAPE) };
+    let usual = OfflineConfig::new(ConservativeQLearning.defaults(images));
+    let network = |cql: &mut CqlConfig| {
+        (cql.convolution, cql.hidden) = (Some(network()), vec![HIDDEN]);
+        (cql.quantiles, cql.adam) = (QUANTILES, adam());
+    };
     OfflineConfig {
-        qrdqn: QrDqnConfig {
-            convolution: Some(network()),
-            hidden: vec![HIDDEN],
-            quantiles: QUANTILES,
-            adam: adam(),
-            ..usual.qrdqn
-        },
+        algorithm: usual.algorithm.with(network),
         updates: 6_000,
         learning_rate: Linear::constant(LEARNING_RATE),
         target_every: 250,

@@ -10,7 +10,7 @@ const [url, policy] = process.argv.slice(2);
 const teachers = url ? [{ url, policy }] : [];
 // A random walk seldom gets to the prize, hence the long exploration.
 const epsilon = { start: 1, end: 0.05, steps: 2000 };
-learner.create(JSON.stringify({ student: { seed: 1, steps: 4000, qrdqn: { hidden: [32] }, epsilon }, teachers }));
+learner.create(JSON.stringify({ student: { seed: 1, steps: 4000, algorithm: { hidden: [32] }, epsilon }, teachers }));
 for (let i = 0; i < 4; i++) {
   const progress = learner.train(1000n);
   console.log(`${progress.step} steps, last return ${progress.lastReturn}`);

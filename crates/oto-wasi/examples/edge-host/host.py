@@ -73,7 +73,7 @@ def main(path):
 
     # A random walk seldom gets to the prize, hence the long exploration.
     epsilon = {"start": 1, "end": 0.05, "steps": 2000}
-    student = {"seed": 1, "steps": 4000, "qrdqn": {"hidden": [32]}, "epsilon": epsilon}
+    student = {"seed": 1, "steps": 4000, "algorithm": {"hidden": [32]}, "epsilon": epsilon}
     call("create", json.dumps({"student": student}))
     for _ in range(4):
         progress = call("train", 1000)

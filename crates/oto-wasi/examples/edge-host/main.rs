@@ -81,7 +81,7 @@ fn train(component: &str, teacher: Option<(&str, &str)>) -> wasmtime::Result<Vec
 
     let teachers = teacher.map(|(url, policy)| format!(r#"{{"url": "{url}", "policy": "{policy}"}}"#));
     // A random walk seldom gets to the prize, hence the long exploration.
-    let student = r#"{"seed": 1, "steps": 4000, "qrdqn": {"hidden": [32]}, "epsilon": {"start": 1, "end": 0.05, "steps": 2000}}"#;
+    let student = r#"{"seed": 1, "steps": 4000, "algorithm": {"hidden": [32]}, "epsilon": {"start": 1, "end": 0.05, "steps": 2000}}"#;
     let config = format!(r#"{{"student": {student}, "teachers": [{}]}}"#, teachers.unwrap_or_default());
     let student = world.oto_edge_learner();
     student.call_create(&mut store, &config)??;

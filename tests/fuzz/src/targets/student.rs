@@ -2,7 +2,7 @@
 
 use oto_cpu::Cpu;
 use oto_proto::Dtype;
-use oto_rl::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_student::config::{EvaluationConfig, StudentConfig};
 use oto_student::presets;
 use oto_student::student::{Student, TeacherConfig, Tick, World};
@@ -14,7 +14,8 @@ const STEPS: u64 = 12;
 pub fn small_student() -> Student {
     let config = StudentConfig {
         steps: 1 << 40,
-        qrdqn: QrDqnConfig { hidden: vec![3], quantiles: 2, batch_size: 2, ..QrDqnConfig::default() },
+        algorithm: QrDqnConfig { hidden: vec![3], quantiles: 2, batch_size: 2, ..QrDqnConfig::default() }
+            .into(),
         evaluation: EvaluationConfig { every: 0, episodes: 1 },
         buffer: 6,
         n_step: 2,

@@ -1,5 +1,5 @@
 //! Proximal policy optimisation (Schulman et al. 2017) with the teachers' term of OTO eq. 14, and OTO's fusion policy for
-//! on-policy students (section IV-C): the program of one update, and its learner.
+//! on-policy students (section IV-C): settings, the program of one update, and the agent.
 //!
 //! PPO learns from rollouts and has a value function, but no Q-values. Alone it takes from teachers only what acts: RKD on its
 //! policy, at the states of the rollout. With `fusion` it has twin critics besides, trained as soft actor-critic's from the
@@ -11,7 +11,12 @@
 //! Continuous actions are Gaussian around -1 to 1 with a standard deviation that no state changes, as in Stable-Baselines3;
 //! whoever owns the environment cuts off and scales what is beyond. Critics see them cut off.
 
+use super::{
+    ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, OnPolicy, Rollouts, Run, Seen, Settings,
+    Sizes,
+};
 use crate::actions::Actions;
+use crate::checks::Checks;
 use crate::critics::{
     self, Base, Critics, Drawn, Params, each, frozen, initial, initial_critics, least, picked, q_value,
     q_values,
@@ -24,15 +29,62 @@ use crate::losses::actor_critic::{
 use crate::losses::offline::td3_bc_scale;
 use crate::losses::{self, Aikd, AikdWeights, Labels};
 use crate::mlp::{self, Mlp};
+use crate::network::Actor;
 use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, clipped, mlp as network, mlp_parameters, orthogonal_layer};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace, grad};
+use oto_json::{At, Failure};
+
+/// The registry's entry.
+pub struct ProximalPolicy;
+
+impl Algorithm for ProximalPolicy {
+    fn name(&self) -> &'static str {
+        "ppo"
+    }
+
+    fn title(&self) -> &'static str {
+        "Proximal policy optimisation: small steps of the policy, from its own rollouts"
+    }
+
+    fn paper(&self) -> &'static str {
+        "Schulman et al. 2017"
+    }
+
+    fn actions(&self) -> &'static [ActionKind] {
+        &[ActionKind::Discrete, ActionKind::Continuous]
+    }
+
+    fn data(&self) -> &'static [Data] {
+        &[Data::Rollouts]
+    }
+
+    /// The settings of Stable-Baselines3 2.9. RKD is all that PPO takes from a teacher, hence its weight.
+    fn defaults(&self, _: Seen) -> Defaults {
+        Defaults {
+            steps: 100_000,
+            eta: 5.0,
+            evaluation: (2_000, 10),
+            ..Defaults::new(PpoConfig::default(), "actions of either kind", "Stable-Baselines3 2.9's PPO")
+        }
+    }
+
+    fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure> {
+        super::config::read::<PpoConfig>(at)
+    }
+
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::config::schema::<PpoConfig>(self, generator)
+    }
+}
 
 /// What a PPO student is made of. Defaults are those of Stable-Baselines3 2.9's PPO where it has one; `temperature` is that of
 /// Tianshou's SAC, `auxiliary` and `samples` are ours.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct PpoConfig {
     /// Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU).
     pub hidden: Vec<usize>,
@@ -95,15 +147,55 @@ impl Default for PpoConfig {
     }
 }
 
-/// The sizes a program is recorded for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Width of an observation.
-    pub observation: usize,
-    /// What an action is.
-    pub actions: Actions,
-    /// Number of teachers.
-    pub teachers: usize,
+impl Settings for PpoConfig {
+    fn algorithm(&self) -> &'static dyn Algorithm {
+        &ProximalPolicy
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn check(&self, checks: &mut Checks) {
+        checks.hidden(&self.hidden);
+        checks.whole("n_steps", self.n_steps as u64, 1..=1 << 20, "1 to 1048576 steps");
+        checks.whole("batch_size", self.batch_size as u64, 1..=65_536, "1 to 65536 steps");
+        let rest = self.n_steps % self.batch_size.max(1);
+        let field = "n_steps (modulo batch_size)";
+        checks.that(rest == 0, field, || rest.to_string(), "a whole number of batches");
+        checks.whole("epochs", self.epochs as u64, 1..=1024, "1 to 1024 passes");
+        checks.real("clip", self.clip, 1e-6..=1.0, "above 0, at most 1");
+        checks.real("gae_lambda", self.gae_lambda, 0.0..=1.0, "0 to 1");
+        checks.weight("value_weight", self.value_weight);
+        checks.weight("entropy_weight", self.entropy_weight);
+        checks.real("max_grad_norm", self.max_grad_norm, 1e-6..=1e12, "a length above 0");
+        checks.real("initial_log_std", self.initial_log_std, -20.0..=2.0, "-20 to 2");
+        checks.real("temperature", self.temperature, 0.0..=1e3, "0 to 1000");
+        checks.weight("auxiliary", self.auxiliary);
+        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
+        checks.adam(self.adam);
+    }
+
+    fn check_run(&self, run: Run, checks: &mut Checks) {
+        let (n_step, held) = (run.n_step, run.buffer);
+        let expected = "1 for ppo, which learns from single steps";
+        checks.that(n_step == 1, "n_step", || n_step.to_string(), expected);
+        let expected = "at least algorithm.n_steps transitions";
+        checks.that(held >= self.n_steps, "buffer", || held.to_string(), expected);
+    }
+
+    fn program(&self, sizes: Sizes) -> Program {
+        program(self, sizes)
+    }
+
+    fn agent(
+        &self,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        Ok(Box::new(Ppo::new(self, sizes, backend, rng)?))
+    }
 }
 
 /// What a policy says of its states.
@@ -370,31 +462,15 @@ impl Ppo {
         student.start_over(rng)?;
         Ok(student)
     }
+}
 
-    /// The sizes it was made for.
-    pub fn sizes(&self) -> Sizes {
-        self.sizes
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &PpoConfig {
-        &self.config
-    }
-
-    /// One update from a minibatch; `rng` draws the actions its critics compare. New weights act from now on, or once
-    /// [`Learner::collect`] has them.
-    pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
-        self.noise.draw(rng);
-        let noise = |name: &str| self.noise.input(name);
-        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
-        match self.engine.update(find)? {
-            true => self.hand_over(),
-            false => Ok(()),
-        }
+impl Agent for Ppo {
+    fn actions(&self) -> Actions {
+        self.sizes.actions
     }
 
     /// The likeliest action: an index, or components that may lie beyond -1 and 1.
-    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+    fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         let out = self.policy.forward(observation);
         match self.sizes.actions {
             Actions::Continuous(_) => action.copy_from_slice(out),
@@ -403,7 +479,7 @@ impl Ppo {
     }
 
     /// An action drawn from the policy.
-    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
         let out = self.policy.forward(observation);
         match self.sizes.actions {
             Actions::Continuous(_) => {
@@ -415,8 +491,42 @@ impl Ppo {
         }
     }
 
-    /// The log probability of each action `[rows, width]` in its state `[rows, O]`, added to `out`.
-    pub fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
+    /// Only its own actions say how good its policy is: `epsilon` does not count, but its draw is made.
+    fn explore(&mut self, observation: &[f32], _: f64, rng: &mut Rng, action: &mut [f32]) {
+        rng.f64();
+        self.sample(observation, rng, action);
+    }
+
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+        self.noise.draw(rng);
+        let noise = |name: &str| self.noise.input(name);
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
+        match self.engine.update(find)? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    fn policy(&self) -> Actor {
+        self.policy.clone().into()
+    }
+
+    fn squashes(&self) -> bool {
+        false
+    }
+
+    fn on_policy(&mut self) -> Option<&mut dyn OnPolicy> {
+        Some(self)
+    }
+}
+
+impl OnPolicy for Ppo {
+    fn rollouts(&self) -> Rollouts {
+        let PpoConfig { n_steps, batch_size, epochs, gae_lambda, fusion, .. } = self.config;
+        Rollouts { length: n_steps, batch_size, epochs, gae_lambda, replay: fusion }
+    }
+
+    fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
         let said = self.policy.forward(observations);
         match self.sizes.actions {
             Actions::Continuous(width) => {
@@ -437,13 +547,7 @@ impl Ppo {
         }
     }
 
-    /// The weights it acts with now.
-    pub fn actor(&self) -> &Mlp {
-        &self.policy
-    }
-
-    /// The value of each state, `[rows]`.
-    pub fn value(&mut self, observations: &[f32]) -> &[f32] {
+    fn value(&mut self, observations: &[f32]) -> &[f32] {
         self.value.forward(observations)
     }
 }

@@ -1,8 +1,13 @@
-//! Soft actor-critic (Haarnoja et al. 2018) for continuous actions, with the teachers' term of OTO eq. 14: the program of one
-//! update, and its learner. Twin critics, a squashed Gaussian actor, a temperature that finds itself.
+//! Soft actor-critic (Haarnoja et al. 2018) with the teachers' term of OTO eq. 14: settings, and for continuous actions the
+//! program of one update and the agent; [`super::sac_discrete`] has those for discrete actions. Twin critics, a squashed
+//! Gaussian actor, a temperature that finds itself.
 //!
 //! Actions go from -1 to 1 in every component here; whoever owns the environment scales them.
 
+use super::sac_discrete::{self, SacDiscrete};
+use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
+use crate::actions::Actions;
+use crate::checks::Checks;
 use crate::critics::{
     self, Base, Critics, Draw, Drawn, Params, each, frozen, initial, initial_critics, initial_mlp, least,
     q_value, repeated, sum, uniform,
@@ -12,15 +17,83 @@ use crate::losses;
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::offline::cql_continuous;
 use crate::mlp::{self, Mlp};
+use crate::network::Actor;
 use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
+use crate::schedule::Linear;
 use oto_env::rng::Rng;
 use oto_env::within;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
+use oto_json::{At, Failure};
+
+/// The registry's entry.
+pub struct SoftActorCritic;
+
+impl Algorithm for SoftActorCritic {
+    fn name(&self) -> &'static str {
+        "sac"
+    }
+
+    fn title(&self) -> &'static str {
+        "Soft actor-critic: the return and the policy's entropy, from replay"
+    }
+
+    fn paper(&self) -> &'static str {
+        "Haarnoja et al. 2018; discrete actions: Christodoulou 2019"
+    }
+
+    fn actions(&self) -> &'static [ActionKind] {
+        &[ActionKind::Continuous, ActionKind::Discrete]
+    }
+
+    fn data(&self) -> &'static [Data] {
+        &[Data::Replay]
+    }
+
+    fn defaults(&self, seen: Seen) -> Defaults {
+        if seen.continuous { continuous() } else { discrete() }
+    }
+
+    fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure> {
+        super::config::read::<SacConfig>(at)
+    }
+
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::config::schema::<SacConfig>(self, generator)
+    }
+}
+
+/// The settings of Stable-Baselines3 2.9: learning rate 3e-4, Polyak share 0.005, 100 random actions at the start, an update
+/// a step.
+fn continuous() -> Defaults {
+    Defaults {
+        steps: 20_000,
+        buffer: 1_000_000,
+        learning_starts: 100,
+        epsilon: Linear { start: 1.0, end: 0.0, steps: 100 },
+        evaluation: (1_000, 10),
+        ..Defaults::new(SacConfig::default(), "continuous actions", "Stable-Baselines3 2.9's SAC")
+    }
+}
+
+/// Learning rate, batch and Adam's epsilon of CleanRL's `sac_atari.py`; all else as for continuous actions, because its target
+/// networks (replaced every 8,000 steps) and its long start are Atari's.
+fn discrete() -> Defaults {
+    let config = SacConfig { hidden: vec![64, 64], batch_size: 64, ..SacConfig::default() };
+    let adam = Adam { epsilon: 1e-4, ..config.adam };
+    Defaults {
+        algorithm: SacConfig { adam, ..config }.into(),
+        environments: "discrete actions",
+        source: "Stable-Baselines3 2.9's SAC, with learning rate, batch and Adam's epsilon of CleanRL's sac_atari.py",
+        ..continuous()
+    }
+}
 
 /// What a SAC student is made of. Defaults are those of Stable-Baselines3 2.9 where it has one; `samples` is ours.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SacConfig {
     /// Widths of the hidden layers of actor and critics, ReLU after each.
     pub hidden: Vec<usize>,
@@ -52,15 +125,42 @@ impl Default for SacConfig {
     }
 }
 
-/// The sizes a program is recorded for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Width of an observation.
-    pub observation: usize,
-    /// Components of an action.
-    pub action: usize,
-    /// Number of teachers.
-    pub teachers: usize,
+impl Settings for SacConfig {
+    fn algorithm(&self) -> &'static dyn Algorithm {
+        &SoftActorCritic
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn check(&self, checks: &mut Checks) {
+        checks.hidden(&self.hidden);
+        checks.batch_size(self.batch_size);
+        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
+        checks.weight("cql", self.cql);
+        checks.real("initial_alpha", self.initial_alpha, 1e-6..=1e3, "1e-6 to 1000");
+        checks.adam(self.adam);
+    }
+
+    fn program(&self, sizes: Sizes) -> Program {
+        match sizes.actions {
+            Actions::Continuous(_) => program(self, sizes),
+            Actions::Discrete(_) => sac_discrete::program(self, sizes),
+        }
+    }
+
+    fn agent(
+        &self,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        Ok(match sizes.actions {
+            Actions::Continuous(_) => Box::new(Sac::new(self, sizes, backend, rng)?),
+            Actions::Discrete(_) => Box::new(SacDiscrete::new(self, sizes, backend, rng)?),
+        })
+    }
 }
 
 /// Where the logarithm of a standard deviation is cut off, as in Stable-Baselines3.
@@ -78,7 +178,7 @@ fn policy<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> [Tens
 /// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
 pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
-    let (batch, width) = (config.batch_size, sizes.action);
+    let (batch, width) = (config.batch_size, sizes.actions.width());
     let row = |name: &str| t.data(name, &[batch]);
     let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
     let actions = |name: &str| t.data(name, &[batch, width]);
@@ -145,7 +245,9 @@ fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<
     let mut params = mlp_parameters(t, "actor.", &trunk);
     let last = trunk[trunk.len() - 1];
     for head in ["mean", "log_std"] {
-        for (part, shape) in [("weight", vec![sizes.action, last]), ("bias", vec![sizes.action])] {
+        for (part, shape) in
+            [("weight", vec![sizes.actions.width(), last]), ("bias", vec![sizes.actions.width()])]
+        {
             let name = format!("actor.{head}.{part}");
             params.push((name.clone(), t.state(name, &shape)));
         }
@@ -186,9 +288,9 @@ impl Sac {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), "actor.", backend)?;
-        let widths = [&[sizes.observation], &config.hidden[..], &[2 * sizes.action]].concat();
+        let widths = [&[sizes.observation], &config.hidden[..], &[2 * sizes.actions.width()]].concat();
         let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
-        let (rows, width) = (config.batch_size, sizes.action);
+        let (rows, width) = (config.batch_size, sizes.actions.width());
         let names = [("noise", rows), ("next_noise", rows)].into_iter();
         let many = rows * config.samples;
         let sampled = [(UNIFORM, many), ("sample_noise", many)];
@@ -199,15 +301,29 @@ impl Sac {
         student.start_over(rng)?;
         Ok(student)
     }
+}
 
-    /// The sizes it was made for.
-    pub fn sizes(&self) -> Sizes {
-        self.sizes
+impl Agent for Sac {
+    fn actions(&self) -> Actions {
+        self.sizes.actions
     }
 
-    /// One update from a batch; `rng` draws the actions it compares. New weights act from now on, or once
-    /// [`Learner::collect`] has them.
-    pub fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+    /// The action without noise.
+    fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        let out = self.actor.forward(observation);
+        action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
+    }
+
+    /// An action drawn from the policy.
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        let (mean, log_std) = self.actor.forward(observation).split_at(action.len());
+        for ((a, mean), log_std) in action.iter_mut().zip(mean).zip(log_std) {
+            let std = within(*log_std, LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
+            *a = (mean + std * rng.normal() as f32).tanh();
+        }
+    }
+
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
         self.noise.draw(rng);
         let noise = |name: &str| self.noise.input(name);
         let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
@@ -217,28 +333,13 @@ impl Sac {
         }
     }
 
-    /// The action without noise, `[D]`, each component from -1 to 1.
-    pub fn act(&mut self, observation: &[f32], action: &mut [f32]) {
-        let out = self.actor.forward(observation);
-        action.iter_mut().zip(out).for_each(|(a, mean)| *a = mean.tanh());
-    }
-
-    /// The weights it acts with now: those of the mean before its tanh.
-    pub fn actor(&self) -> Mlp {
+    /// The mean before its tanh.
+    fn policy(&self) -> Actor {
         let mut layers = self.actor.layers().to_vec();
         let heads = layers.last_mut().expect("a network has a last layer");
         heads.weight.truncate(heads.weight.len() / 2);
         heads.bias.truncate(heads.bias.len() / 2);
-        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did")
-    }
-
-    /// An action drawn from the policy, `[D]`.
-    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
-        let (mean, log_std) = self.actor.forward(observation).split_at(action.len());
-        for ((a, mean), log_std) in action.iter_mut().zip(mean).zip(log_std) {
-            let std = within(*log_std, LOG_STD[0] as f32, LOG_STD[1] as f32).exp();
-            *a = (mean + std * rng.normal() as f32).tanh();
-        }
+        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did").into()
     }
 }
 
@@ -270,10 +371,10 @@ impl Learner for Sac {
         let trunk = [&[sizes.observation], &hidden[..]].concat();
         initial_mlp(rng, "actor.", &trunk, &mut drawn);
         for head in ["mean", "log_std"] {
-            let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.action);
+            let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.actions.width());
             drawn.extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
-        let widths = [&[sizes.observation + sizes.action], &hidden[..], &[1]].concat();
+        let widths = [&[sizes.observation + sizes.actions.width()], &hidden[..], &[1]].concat();
         initial_critics(rng, 2, &widths, &mut drawn);
         drawn.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
         self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;

@@ -1,7 +1,11 @@
 //! Soft actor-critic for discrete actions (Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings") with the
-//! teachers' term of OTO eq. 14: the program of one update, and its learner. Critics give a value for each action, so that
+//! teachers' term of OTO eq. 14: the program of one update, and the agent; [`super::sac`] has the settings. Critics give a value for each action, so that
 //! expectations over actions are sums; teachers shape the critics, as they do QR-DQN, and the actor follows those.
 
+use super::ppo::categorical;
+use super::sac::SacConfig;
+use super::{Agent, Sizes};
+use crate::actions::Actions;
 use crate::critics::{
     self, Critics, Drawn, each, frozen, initial, initial_critics, initial_mlp, least, picked, q_values, sum,
 };
@@ -9,11 +13,9 @@ use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weigh
 use crate::losses;
 use crate::losses::actor_critic::{categorical_entropy, soft_value, temperature};
 use crate::mlp::{self, Mlp};
+use crate::network::Actor;
 use crate::optimiser::{mlp as network, mlp_parameters};
-use crate::ppo::categorical;
-use crate::qrdqn::Sizes;
 use crate::replay::Batch;
-use crate::sac::SacConfig;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Trace};
 
@@ -31,7 +33,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
 
     let actor = mlp_parameters(t, "actor.", &widths(config, sizes));
     let logits = |x| network(&actor, x, Activation::Relu);
-    let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, sizes.actions);
+    let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, sizes.actions.outputs());
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
@@ -46,7 +48,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let fixed = least(q_values(&frozen(&twins.params), observation));
     let now = logits(observation);
     let acted = -soft_value(fixed, now.log_softmax(), alpha).mean();
-    let entropy = TARGET_ENTROPY * (sizes.actions as f64).ln();
+    let entropy = TARGET_ENTROPY * (sizes.actions.outputs() as f64).ln();
     let task = learnt + acted + temperature(log_alpha, -categorical_entropy(now), entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
@@ -64,7 +66,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
 }
 
 fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {
-    [&[sizes.observation], &config.hidden[..], &[sizes.actions]].concat()
+    [&[sizes.observation], &config.hidden[..], &[sizes.actions.outputs()]].concat()
 }
 
 /// A SAC student with discrete actions: owns its parameters, improves them, acts with them.
@@ -90,14 +92,24 @@ impl SacDiscrete {
         student.start_over(rng)?;
         Ok(student)
     }
+}
 
-    /// The sizes it was made for.
-    pub fn sizes(&self) -> Sizes {
-        self.sizes
+impl Agent for SacDiscrete {
+    fn actions(&self) -> Actions {
+        self.sizes.actions
     }
 
-    /// One update from a batch. New weights act from now on, or once [`Learner::collect`] has them.
-    pub fn update(&mut self, batch: &Batch, schedule: &Schedule) -> Result<(), LearnError> {
+    /// The likeliest action; the first of equals.
+    fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        action[0] = mlp::argmax(self.actor.forward(observation)) as f32;
+    }
+
+    /// An action drawn from the policy.
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        action[0] = categorical(self.actor.forward(observation), rng) as f32;
+    }
+
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {
         let find = |name: &str| batch.input(name).or_else(|| schedule.input(name));
         match self.engine.update(find)? {
             true => self.hand_over(),
@@ -105,19 +117,8 @@ impl SacDiscrete {
         }
     }
 
-    /// The likeliest action; the first of equals.
-    pub fn act(&mut self, observation: &[f32]) -> usize {
-        mlp::argmax(self.actor.forward(observation))
-    }
-
-    /// The weights it acts with now.
-    pub fn actor(&self) -> &Mlp {
-        &self.actor
-    }
-
-    /// An action drawn from the policy.
-    pub fn sample(&mut self, observation: &[f32], rng: &mut Rng) -> usize {
-        categorical(self.actor.forward(observation), rng)
+    fn policy(&self) -> Actor {
+        self.actor.clone().into()
     }
 }
 

@@ -1,0 +1,90 @@
+//! An agent: an algorithm at work in an environment. Actions are plain numbers here: the index of a discrete action, or a
+//! vector whose components go from -1 to 1.
+
+use crate::actions::Actions;
+use crate::engine::{LearnError, Learner, Schedule};
+use crate::network::Actor;
+use crate::replay::Batch;
+use oto_env::rng::Rng;
+
+/// Acts, improves, keeps its state.
+pub trait Agent: Learner {
+    /// Its actions.
+    fn actions(&self) -> Actions;
+
+    /// How many numbers an action has.
+    fn action_width(&self) -> usize {
+        self.actions().width()
+    }
+
+    /// How many numbers a teacher's answer has.
+    fn label_width(&self) -> usize {
+        self.action_width()
+    }
+
+    /// Whether it can learn from this answer of a teacher.
+    fn accepts(&self, label: &[f32]) -> bool {
+        self.actions().contains(label)
+    }
+
+    /// The best action it knows, `[action_width]`.
+    fn act(&mut self, observation: &[f32], action: &mut [f32]);
+
+    /// An action of its own for exploring; the best one where the policy has no chance in it.
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        let _ = rng;
+        self.act(observation, action);
+    }
+
+    /// An action to learn from: with probability `epsilon` any, otherwise [`Self::sample`]'s.
+    fn explore(&mut self, observation: &[f32], epsilon: f64, rng: &mut Rng, action: &mut [f32]) {
+        match rng.f64() < epsilon {
+            true => self.actions().random(rng, action),
+            false => self.sample(observation, rng, action),
+        }
+    }
+
+    /// One update from a batch; `rng` draws what the algorithm draws for it. New weights act from now on, or once
+    /// [`Learner::collect`] has them.
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError>;
+
+    /// The network that acts, for export: a preference for each discrete action, or a continuous action.
+    fn policy(&self) -> Actor;
+
+    /// Whether a continuous action is the tanh of what [`Self::policy`] gives; otherwise it is cut off at -1 and 1.
+    fn squashes(&self) -> bool {
+        true
+    }
+
+    /// The same agent, if it learns from rollouts.
+    fn on_policy(&mut self) -> Option<&mut dyn OnPolicy> {
+        None
+    }
+}
+
+/// What an agent that learns from rollouts says of the steps it took.
+pub trait OnPolicy {
+    /// The rollouts it needs.
+    fn rollouts(&self) -> Rollouts;
+
+    /// The log probability of each action `[rows, width]` in its state `[rows, O]`, added to `out`.
+    fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>);
+
+    /// The value of each state, `[rows]`.
+    fn value(&mut self, observations: &[f32]) -> &[f32];
+}
+
+/// How an agent learns from rollouts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rollouts {
+    /// Environment steps in one.
+    pub length: usize,
+    /// Steps in an update.
+    pub batch_size: usize,
+    /// How often each step is learnt from.
+    pub epochs: usize,
+    /// Lambda of generalised advantage estimation.
+    pub gae_lambda: f64,
+    /// Whether an update takes a batch of the replay buffer besides.
+    pub replay: bool,
+}

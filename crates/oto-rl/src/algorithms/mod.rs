@@ -1,0 +1,265 @@
+//! The algorithms: a file for each, from its settings to the policy that it exports, and the registry.
+//!
+//! A new algorithm is a file here and a line in [`ALGORITHMS`]. Commands, pages, schemas and documents read the registry;
+//! no other code asks which algorithm it is.
+
+mod agent;
+mod config;
+mod spaces;
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod bc;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod cql;
+pub mod ppo;
+pub mod qrdqn;
+pub mod sac;
+pub mod sac_discrete;
+pub mod table;
+
+pub use agent::{Agent, OnPolicy, Rollouts};
+pub use config::{AlgorithmConfig, Run, Settings};
+#[cfg(feature = "schema")]
+pub use config::{offline_schema, online_schema};
+pub use spaces::{Misfit, Seen, Sizes};
+
+use crate::schedule::Linear;
+use oto_json::{At, Failure};
+
+/// Every algorithm. Of those that can learn in an environment the first is the default.
+pub static ALGORITHMS: &[&dyn Algorithm] = &[
+    &qrdqn::QuantileRegression,
+    &sac::SoftActorCritic,
+    &ppo::ProximalPolicy,
+    // A page has no datasets.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &cql::ConservativeQLearning,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &bc::BehaviourCloning,
+];
+
+/// An entry of the registry.
+pub trait Algorithm: Sync {
+    /// Its name in configurations: `sac`.
+    fn name(&self) -> &'static str;
+
+    /// What it is, in one sentence.
+    fn title(&self) -> &'static str;
+
+    /// The paper, as authors and year.
+    fn paper(&self) -> &'static str;
+
+    /// The kinds of actions it can act with.
+    fn actions(&self) -> &'static [ActionKind];
+
+    /// Whether it has a network for images.
+    fn images(&self) -> bool {
+        false
+    }
+
+    /// The data it can learn from.
+    fn data(&self) -> &'static [Data];
+
+    /// Its settings, and a run's, for environments of this kind.
+    fn defaults(&self, seen: Seen) -> Defaults;
+
+    /// Its settings from JSON; those left out have their defaults.
+    ///
+    /// # Errors
+    /// A setting that there is not, or one with a value of another type, with its path.
+    fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure>;
+
+    /// The JSON schema of its settings.
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema;
+}
+
+impl dyn Algorithm + '_ {
+    /// Whether it can learn in an environment.
+    pub fn online(&self) -> bool {
+        self.data().iter().any(|data| *data != Data::Dataset)
+    }
+
+    /// Whether it can learn from a recorded dataset alone.
+    pub fn offline(&self) -> bool {
+        self.data().contains(&Data::Dataset)
+    }
+
+    /// Whether it can learn in environments of this kind.
+    pub fn accepts(&self, seen: Seen) -> bool {
+        self.actions().contains(&seen.kind()) && (self.images() || seen.images.is_none())
+    }
+}
+
+/// A kind of actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionKind {
+    /// One of several choices.
+    Discrete,
+    /// A vector of numbers.
+    Continuous,
+}
+
+/// Where an algorithm's data come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// A replay buffer of transitions.
+    Replay,
+    /// Rollouts: the newest steps of the policy itself, in their order.
+    Rollouts,
+    /// Recorded episodes.
+    Dataset,
+}
+
+/// What teachers answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
+pub enum Teaching {
+    /// An action: AIKD.
+    #[default]
+    Actions,
+    /// A probability for each of the student's actions, then the state's value: policy distillation and value matching, for
+    /// comparison ([`crate::losses::distillation`]).
+    Thoughts,
+}
+
+oto_json::json_names! { Teaching { Actions = "actions", Thoughts = "thoughts" } }
+
+/// The algorithm of this name.
+pub fn find(name: &str) -> Option<&'static dyn Algorithm> {
+    ALGORITHMS.iter().copied().find(|algorithm| algorithm.name() == name)
+}
+
+/// The algorithms that can learn in an environment.
+pub fn online() -> impl Iterator<Item = &'static dyn Algorithm> {
+    ALGORITHMS.iter().copied().filter(|algorithm| algorithm.online())
+}
+
+/// The algorithms that can learn from a recorded dataset alone.
+pub fn offline() -> impl Iterator<Item = &'static dyn Algorithm> {
+    ALGORITHMS.iter().copied().filter(|algorithm| algorithm.offline())
+}
+
+/// The default among these for environments of this kind: the first that accepts it, or else the first with its actions.
+pub fn usual(among: impl Iterator<Item = &'static dyn Algorithm>, seen: Seen) -> &'static dyn Algorithm {
+    let among = among.filter(|algorithm| algorithm.actions().contains(&seen.kind())).collect::<Vec<_>>();
+    let fits = among.iter().find(|algorithm| algorithm.accepts(seen));
+    *fits.or(among.first()).unwrap_or(&ALGORITHMS[0])
+}
+
+/// Names as a text: `"a"`, `"b"` or `"c"`.
+pub fn listed(algorithms: impl Iterator<Item = &'static dyn Algorithm>) -> String {
+    let names = algorithms.map(|algorithm| format!("{:?}", algorithm.name())).collect::<Vec<_>>();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// The settings of a run that suit an algorithm, and their source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// The algorithm's own settings.
+    pub algorithm: AlgorithmConfig,
+    /// The environments they are for: "any environment with ...".
+    pub environments: &'static str,
+    /// Where they come from.
+    pub source: &'static str,
+    /// Whether exploration and learning rate take a share of the run, and not a number of steps.
+    pub stretches: bool,
+    /// Environment steps in all; updates where it learns from a dataset.
+    pub steps: u64,
+    /// Discount factor.
+    pub gamma: f64,
+    /// Rewards summed before the bootstrap.
+    pub n_step: usize,
+    /// Transitions kept.
+    pub buffer: usize,
+    /// Environment steps before the first update.
+    pub learning_starts: u64,
+    /// Environment steps from one round of updates to the next.
+    pub train_every: u64,
+    /// Learning rate over steps.
+    pub learning_rate: Linear,
+    /// Share of random actions over environment steps.
+    pub epsilon: Linear,
+    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    pub target_every: u64,
+    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    pub target_tau: f64,
+    /// Weight of both RKD terms while a teacher is there.
+    pub eta: f64,
+    /// Steps from one evaluation to the next, and its episodes.
+    pub evaluation: (u64, u32),
+}
+
+impl Defaults {
+    /// Values that most algorithms share, for struct update.
+    pub fn new(algorithm: impl Settings, environments: &'static str, source: &'static str) -> Self {
+        Self {
+            algorithm: algorithm.into(),
+            environments,
+            source,
+            stretches: false,
+            steps: 50_000,
+            gamma: 0.99,
+            n_step: 1,
+            buffer: 100_000,
+            learning_starts: 128,
+            train_every: 1,
+            learning_rate: Linear::constant(3e-4),
+            epsilon: Linear::constant(0.0),
+            target_every: 0,
+            target_tau: 0.005,
+            eta: 0.2,
+            evaluation: (5_000, 10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for (i, algorithm) in ALGORITHMS.iter().enumerate() {
+            assert_eq!(ALGORITHMS.iter().position(|a| a.name() == algorithm.name()), Some(i));
+            assert!(find(algorithm.name()).is_some_and(|found| found.title() == algorithm.title()));
+            assert!(algorithm.online() || algorithm.offline(), "{}", algorithm.name());
+        }
+        assert!(find("dqn").is_none());
+        assert_eq!(listed(online()), r#""qrdqn", "sac" or "ppo""#);
+    }
+
+    #[test]
+    fn every_kind_of_environment_has_a_default() {
+        for (seen, learner, teacher) in [
+            (Seen::default(), "qrdqn", "cql"),
+            (Seen { continuous: true, images: None }, "sac", "cql"),
+            (Seen { continuous: false, images: Some([4, 84, 84]) }, "qrdqn", "cql"),
+            (Seen { continuous: true, images: Some([4, 84, 84]) }, "sac", "cql"),
+        ] {
+            assert_eq!(usual(online(), seen).name(), learner);
+            assert_eq!(usual(offline(), seen).name(), teacher);
+        }
+    }
+
+    /// Defaults are of the algorithm they are asked from, are valid, and survive JSON.
+    #[test]
+    fn defaults_are_valid_and_survive_json() {
+        for algorithm in ALGORITHMS {
+            for seen in [
+                Seen::default(),
+                Seen { continuous: true, images: None },
+                Seen { continuous: false, images: Some([4, 84, 84]) },
+            ] {
+                let defaults = algorithm.defaults(seen);
+                assert_eq!(defaults.algorithm.name(), algorithm.name());
+                assert_eq!(defaults.algorithm.validate(), Ok(()));
+                let json = oto_json::write(&defaults.algorithm);
+                assert_eq!(oto_json::read::<AlgorithmConfig>(&json), Ok(defaults.algorithm), "{json}");
+            }
+        }
+    }
+}
