@@ -93,6 +93,7 @@ impl Stage {
             // The release profile throughout: build scripts, macros and dependencies are then shared by all stages.
             Self::Clippy => {
                 plain(&["clippy", "--workspace", "--all-targets", "--release", "--", "--deny", "warnings"])?;
+                clippy_server()?;
                 clippy_wasm()
             }
             Self::Rust => rust_tests(),
@@ -101,6 +102,12 @@ impl Stage {
             Self::Browser => browser_tests(),
         }
     }
+}
+
+/// Lints of the program that `cargo xtask demo` builds.
+fn clippy_server() -> Result<()> {
+    let mut clippy = shell::cargo(&["clippy", "--release", "--package", "oto-cli", "--bin", "oto"]);
+    shell::run(clippy.args(program::SERVER).args(["--", "--deny", "warnings"]))
 }
 
 /// Lints of the lines that only a WebAssembly target compiles.
