@@ -22,7 +22,7 @@ pub struct BenchOptions {
 enum What {
     /// One update of a QR-DQN student with a teacher, on every backend
     Update(UpdateOptions),
-    /// Updates of many sizes: width, quantiles and batch, one at a time
+    /// Updates of many sizes, by width, quantiles and batch
     Sweep(SweepOptions),
 }
 
@@ -38,10 +38,10 @@ struct UpdateOptions {
     /// Transitions in an update
     #[arg(long, default_value_t = 64, value_parser = size)]
     batch: usize,
-    /// A plain distillation step (8-64-64-4) instead
+    /// Measure a plain distillation step (8-64-64-4) instead
     #[arg(long)]
     distillation: bool,
-    /// What computes; candle and the step fused by hand are always there to compare with
+    /// Backends to measure; candle and the hand-written step are always included
     #[arg(long, value_enum, default_value_t = Choice::All)]
     backend: Choice,
     /// Blocks of updates for each backend
@@ -55,13 +55,13 @@ struct UpdateOptions {
 /// Which of oto's backends.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Those that are here.
+    /// All available ones.
     All,
     /// The CPU.
     Cpu,
-    /// The reference alone.
+    /// The reference only.
     Candle,
-    /// The graphics device; an error where there is none.
+    /// The graphics device; an error if there is none.
     Webgpu,
 }
 

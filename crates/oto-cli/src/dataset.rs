@@ -16,13 +16,13 @@ use std::path::PathBuf;
 /// What to do.
 #[derive(Subcommand, Clone, Debug)]
 pub enum DatasetCommand {
-    /// Tell what is in a dataset: Minari's folder, or an HDF5 file in Minari's or D4RL's layout
+    /// Print the content of a dataset: a folder in Minari's layout, or an HDF5 file in Minari's or D4RL's
     Info(InfoOptions),
-    /// Play a policy and write down its episodes in Minari's layout
+    /// Play a policy and record its episodes in Minari's layout
     Collect(CollectOptions),
-    /// Tell what students submitted to a server, and delete what shall go
+    /// List the submissions to a server, and delete those of a student
     Submitted(SubmittedOptions),
-    /// Make a dataset in Minari's layout of what students submitted
+    /// Write the accepted submissions as a dataset in Minari's layout
     Seal(SealOptions),
 }
 
@@ -39,25 +39,25 @@ pub struct InfoOptions {
 /// What to play, how long, and where to keep it.
 #[derive(Args, Clone, Debug)]
 pub struct CollectOptions {
-    /// Checkpoint, run folder that holds one, model (ONNX, safetensors, ...), or scripted:random
+    /// Checkpoint, run folder, model (ONNX, safetensors, ...), or scripted:random
     #[arg(long)]
     pub policy: PathBuf,
-    /// Environment to play in
+    /// Environment of the episodes
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
-    /// At least so many steps; the last episode is played to its end
+    /// Least number of steps; the last episode is finished
     #[arg(long, default_value_t = 10_000)]
     pub steps: usize,
-    /// Seed of the first episode; the next ones count on
+    /// Seed of the first episode; the next episodes have consecutive seeds
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: u64,
-    /// Standard deviation of normal noise on continuous actions, in the environment's units
+    /// Standard deviation of Gaussian noise on continuous actions, in the environment's units
     #[arg(long, default_value_t = 0.0)]
     pub noise: f64,
     /// Probability of a random action
     #[arg(long, default_value_t = 0.0)]
     pub epsilon: f64,
-    /// Folder to write, which Minari finds at MINARI_DATASETS_PATH/ID
+    /// Output folder; Minari looks for it at MINARI_DATASETS_PATH/ID
     #[arg(long)]
     pub out: PathBuf,
     /// Name of the dataset, such as CartPole/expert-v0

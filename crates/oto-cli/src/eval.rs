@@ -22,18 +22,18 @@ const BASELINE: &str = "LTE";
 /// What to play.
 #[derive(Args, Clone, Debug)]
 pub struct EvalOptions {
-    /// Checkpoints, run folders that hold one, models (ONNX, safetensors, ...), scripted:random; the others are compared with the first
+    /// Checkpoints, run folders, models (ONNX, safetensors, ...), scripted:random; the first one is the baseline of the comparison
     pub policies: Vec<PathBuf>,
-    /// Play the newest policies of run folders; without it the best ones
+    /// Play the newest policies of run folders instead of the best ones
     #[arg(long)]
     pub newest: bool,
-    /// Environment to play in; gym:ID for one of Gymnasium's
+    /// Environment of the episodes; gym:ID for a Gymnasium environment
     #[arg(long, default_value = "CartPole-v1")]
     pub env: String,
-    /// How many episodes
+    /// Number of episodes
     #[arg(long, default_value_t = 100)]
     pub episodes: u32,
-    /// Seed of the first episode; the next ones count on
+    /// Seed of the first episode; the next episodes have consecutive seeds
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: u64,
     /// Print a JSON object

@@ -56,34 +56,34 @@ const SETTLED: [&str; 26] = [
 pub struct LearnCommand {
     #[command(flatten)]
     learn: LearnOptions,
-    /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
+    /// Number of runs, with consecutive seeds from --seed; each in a folder seed-N inside --out
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Runs at once; by default one for each core
+    /// Concurrent runs [default: one for each core]
     #[arg(long)]
     jobs: Option<usize>,
     /// Run folder: configuration, metrics, checkpoint, curve
     #[arg(long, default_value = "runs/latest")]
     out: PathBuf,
-    /// Overwrite a run that is there
+    /// Overwrite an existing run
     #[arg(long)]
     force: bool,
-    /// Go on with the run in this folder, to --steps if given, with --teacher where its servers have moved; everything else stays what it was
+    /// Continue the run in this folder, up to --steps if given; --teacher replaces the addresses of its servers; all other settings stay
     #[arg(long, value_name = "DIR", conflicts_with_all = SETTLED)]
     resume: Option<PathBuf>,
-    /// Write the steps of the run as a dataset in Minari's layout into this folder
+    /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
-    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    /// File of trusted certificates (PEM) for wss://, in place of Mozilla's authorities
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// A teacher that is not there when learning begins, or from which no label came, is an error
+    /// Fail if a teacher is absent at the start, or if no label arrived from it
     #[arg(long)]
     require_teacher: bool,
-    /// Print every event as a line of JSON instead of a progress bar
+    /// Print each event as a line of JSON, instead of a progress bar
     #[arg(long)]
     json: bool,
-    /// Print nothing but the result
+    /// Print the result only
     #[arg(long, short)]
     quiet: bool,
 }

@@ -18,60 +18,60 @@ use std::time::Duration;
 /// Whom to load, and with how much.
 #[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
-    /// Address of the server, as students have it: ws://host:port or wss://host:port
+    /// Address of the server for students: ws://host:port or wss://host:port
     server: String,
-    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    /// File of trusted certificates (PEM) for wss://, in place of Mozilla's authorities
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Policy to ask
+    /// Policy to query
     #[arg(long, value_name = "NAME")]
     policy: String,
-    /// Students, each with a connection of its own
+    /// Number of students, each with its own connection
     #[arg(long, default_value_t = 100)]
     students: usize,
-    /// Requests of each in a second, sent at their times whatever the answers do
+    /// Requests per second of each student, at fixed times, independent of the answers
     #[arg(long, default_value_t = 10.0)]
     rate: f64,
-    /// Instead: as many requests as the server answers, with so many of each student on their way
+    /// Send as fast as the server answers, with this number of requests in flight for each student
     #[arg(long, value_name = "REQUESTS", conflicts_with = "rate")]
     saturate: Option<u16>,
     /// States in a request
     #[arg(long, default_value_t = 1)]
     rows: u16,
-    /// How long to measure
+    /// Duration of the measurement, in seconds
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// What comes before that and is not measured, in seconds
+    /// Warm-up before the measurement, in seconds
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
-    /// Of the students' times and states
+    /// Seed of the students' times and states
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Put the same load on a server that only sends back what comes, without TLS, too
+    /// Also apply the load to an echo server, without TLS
     #[arg(long)]
     echo: bool,
-    /// Call the policy in a loop, too: a bundled one, or this MODEL
+    /// Also call the policy in a loop: a bundled one, or this MODEL
     #[arg(long, value_name = "MODEL", num_args = 0..=1)]
     ceiling: Option<Option<PathBuf>>,
-    /// Process of the server, to see what it uses
+    /// Process id of the server, to report its resources
     #[arg(long)]
     pid: Option<u32>,
-    /// Publish this MODEL through the operator's door meanwhile
+    /// Publish this MODEL through the admin interface during the load
     #[arg(long, value_name = "MODEL")]
     publish: Option<PathBuf>,
-    /// From one publication to the next, in seconds
+    /// Time between publications, in seconds
     #[arg(long, default_value_t = 0.1, requires = "publish")]
     every: f64,
-    /// Where the server's operator is served
+    /// Address of the server's admin interface
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", requires = "publish")]
     admin: String,
-    /// File with the operator's token; otherwise it is in OTO_ADMIN_TOKEN
+    /// File with the admin token [default: the variable OTO_ADMIN_TOKEN]
     #[arg(long, value_name = "FILE", requires = "publish")]
     admin_token: Option<PathBuf>,
     /// File with a bearer token for the handshake
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
-    /// Write the numbers here, as JSON
+    /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

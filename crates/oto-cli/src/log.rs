@@ -22,10 +22,10 @@ use tracing_subscriber::layer::SubscriberExt;
 /// What to log, and how.
 #[derive(Args, Clone, Debug)]
 pub struct LogOptions {
-    /// How the lines of the log, on standard error, are written
+    /// Format of the log on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub log: Format,
-    /// The least important events that are logged; what a peer can cause at will is debug
+    /// Lowest level of logged events; events that any peer can cause at will have the level debug
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Level::Info)]
     pub log_level: Level,
     /// Spans.
@@ -37,24 +37,24 @@ pub struct LogOptions {
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs: a JSON object a line.
+    /// One JSON object a line, for programs.
     Json,
 }
 
 /// How important an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
-    /// No event is.
+    /// No log.
     Off,
-    /// Something does not work.
+    /// Failures.
     Error,
-    /// Something is not as it should be.
+    /// Warnings.
     Warn,
-    /// The server or its policies change.
+    /// Server and policy events.
     Info,
-    /// Connections, and what was asked and granted.
+    /// Connections, requests and grants.
     Debug,
 }
 

@@ -32,13 +32,13 @@ const LEFT_OUT: &str = "This build has `serve` alone, for policies that are no O
 #[cfg(feature = "native")]
 #[derive(clap::Args)]
 struct Gymnasium {
-    /// Python for environments of Gymnasium's (gym:...); otherwise OTO_PYTHON or python3
+    /// Python program for Gymnasium's environments (gym:...) [default: OTO_PYTHON, else python3]
     #[arg(long, global = true, value_name = "PROGRAM")]
     python: Option<std::path::PathBuf>,
-    /// Seconds that an environment of Gymnasium's may take to start
+    /// Time limit for the start of a Gymnasium environment
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     env_start_timeout: u64,
-    /// Seconds that a reset or a step of an environment of Gymnasium's may take
+    /// Time limit for a reset or a step of a Gymnasium environment
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     env_timeout: u64,
 }
@@ -56,7 +56,7 @@ impl Gymnasium {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Host teachers for students, and the site
+    /// Serve teachers to students, and the demo site
     Serve(Box<serve::ServeOptions>),
     #[cfg(feature = "native")]
     #[command(flatten)]
@@ -71,27 +71,27 @@ enum Command {
 #[cfg(feature = "native")]
 #[derive(Subcommand)]
 enum More {
-    /// Publish, try and take back the policies of a running server
+    /// Publish, try out and roll back the policies of a running server
     Policy(policy::PolicyOptions),
-    /// Put many simulated students on a server
+    /// Load a server with simulated students
     #[cfg(target_os = "linux")]
     Load(load::LoadOptions),
     /// Train a student
     Learn(Box<learn_command::LearnCommand>),
     /// List the algorithms: their spaces, data and papers
     Algorithms(algorithms::AlgorithmsOptions),
-    /// Make a teacher of a dataset
+    /// Train a teacher from a dataset
     Teach(Box<teach::TeachOptions>),
-    /// Play a checkpoint's greedy policy
+    /// Play greedy policies and compare them
     Eval(eval::EvalOptions),
-    /// Look into datasets, and make them
+    /// Inspect, record and seal datasets
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
-    /// Run an experiment and write it up
+    /// Run an experiment and write its report
     Report(report::ReportOptions),
-    /// Measure how fast updates are
+    /// Measure the speed of updates
     Bench(bench::BenchOptions),
-    /// Hold this build against reference data
+    /// Check this build against reference data
     Verify(verify::VerifyOptions),
 }
 

@@ -44,87 +44,87 @@ pub enum OptionsError {
 /// What to train, where, and by whom it is taught.
 #[derive(Args, Clone, Debug)]
 pub struct LearnOptions {
-    /// Environment to learn in; gym:ID for one of Gymnasium's, which Python runs (gym:ALE/Pong-v5),
-    /// mujoco:ID for HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
-    /// [default: that of --config if it names one, else CartPole-v1]
+    /// Training environment: a built-in one; gym:ID for a Gymnasium environment in Python (gym:ALE/Pong-v5); mujoco:ID for
+    /// HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
+    /// [default: that of --config, else CartPole-v1]
     #[arg(long)]
     pub env: Option<String>,
-    /// Algorithm of the student; without it: the first of these that fits the environment [see `oto algorithms`]
+    /// Algorithm of the student [default: the first one that fits the environment; see `oto algorithms`]
     #[arg(long, value_parser = names(algorithms::online()))]
     pub algorithm: Option<String>,
-    /// Address of a teacher server (ws://host:port); repeat for several teachers, none learns alone
+    /// Address of a teacher server (ws://host:port); repeatable; without it the student learns alone
     #[arg(long, value_name = "URL")]
     pub teacher: Vec<String>,
-    /// Policy to be taught by, one for each --teacher
+    /// Name of the teacher's policy, one for each --teacher
     #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5", requires = "teacher")]
     pub policy: Vec<String>,
-    /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for none, "learn" to let the
-    /// student find it. Without it: the known one for the pair, if there is one
+    /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for no adapter, "learn" for a learned
+    /// one [default: the built-in adapter of the pair, if there is one]
     #[arg(long, value_name = "JSON")]
     pub adapter: Vec<String>,
-    /// How much each --teacher counts beside the others; 1 where none is given
+    /// Weight of each --teacher relative to the others [default: 1]
     #[arg(long, value_name = "NUMBER")]
     pub weight: Vec<f64>,
-    /// Let the teachers that take it have the replay buffer at the end of the Online stage and of the run
+    /// Submit the replay buffer to teachers that accept it, at the end of the Online stage and of the run
     #[arg(long)]
     pub submit: bool,
-    /// What servers call the student, for judging what it submits and for --forget; without it a random name [with --seeds:
+    /// Name of the student on servers, for the judgement and deletion of its submissions [default: a random name; with --seeds:
     /// NAME-SEED]
     #[arg(long, value_name = "NAME")]
     pub student: Option<String>,
-    /// How states travel
+    /// Encoding of states on the wire
     #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
     pub dtype: String,
-    /// Seed of everything that is drawn, up to 2147483647
+    /// Seed of all random numbers, up to 2147483647
     #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: Option<u64>,
-    /// Environment steps; exploration takes a share of them in an environment without a preset
+    /// Environment steps; without a preset, exploration is a share of them
     #[arg(long)]
     pub steps: Option<u64>,
-    /// What computes: cpu, webgpu, or auto for the faster of both
+    /// Backend: cpu, webgpu, or auto for the faster of the two
     #[arg(long)]
     pub backend: Option<String>,
-    /// Settings as a JSON file: config.json of a run folder, with its environment and, where no --teacher is given, its teachers; or a
-    /// part of it
+    /// JSON file of settings: config.json of a run folder or a part of it. Its environment and teachers apply too, unless --env or
+    /// --teacher is given
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, e.g. `--set gamma=0.98 --set algorithm.hidden=[128,128]`; docs/metrics.md lists all
+    /// One setting, e.g. `--set gamma=0.98 --set algorithm.hidden=[128,128]`; repeatable; see docs/metrics.md
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<String>,
     /// Weight of the teachers' term
     #[arg(long)]
     pub alpha_aikd: Option<f64>,
-    /// Weight of BASE within it
+    /// Weight of BASE within the teachers' term
     #[arg(long)]
     pub delta: Option<f64>,
-    /// Weight of both RKD terms within it
+    /// Weight of both RKD terms within the teachers' term
     #[arg(long)]
     pub eta: Option<f64>,
-    /// Weight of the student's own loss while it is taught
+    /// Weight of the student's own loss during the Transfer stage
     #[arg(long)]
     pub alpha_task: Option<f64>,
-    /// End of the Offline stage, e.g. steps=5000 or seconds=60,return=200; the stage exists if it is given
+    /// End of the Offline stage, e.g. steps=5000 or seconds=60,return=200 [default: no Offline stage]
     #[arg(long, value_name = "ENDING")]
     pub offline: Option<String>,
-    /// End of the Transfer stage; give-up=8000:475 ends it after 8000 steps if no evaluation reached 475
+    /// End of the Transfer stage; give-up=8000:475 ends it after 8000 steps without an evaluation of 475
     #[arg(long, value_name = "ENDING")]
     pub transfer: Option<String>,
     /// End of the Online stage
     #[arg(long, value_name = "ENDING")]
     pub online: Option<String>,
-    /// Start over with the first stage when the last one ends
+    /// Repeat all stages after the last one
     #[arg(long = "loop")]
     pub repeat: bool,
-    /// Labels enter at a fixed lag (lockstep: same seed, same curve) or when they come (async)
+    /// Labels enter after a fixed lag (lockstep: same seed, same curve) or on arrival (async)
     #[arg(long, value_parser = ["lockstep", "async"])]
     pub clock: Option<String>,
-    /// Environment steps from one greedy evaluation to the next; 0 for none
+    /// Environment steps between greedy evaluations; 0 for none
     #[arg(long)]
     pub eval_every: Option<u64>,
-    /// Play evaluations in the training environment, between two episodes: for an environment of which there can be only one
+    /// Evaluate in the training environment, between two episodes, for an environment that can exist only once
     #[arg(long)]
     pub eval_between_episodes: bool,
-    /// Episodes of an evaluation
+    /// Episodes in an evaluation
     #[arg(long)]
     pub eval_episodes: Option<u32>,
 }

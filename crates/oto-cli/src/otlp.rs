@@ -36,10 +36,10 @@ const ANSWER_BYTES: u64 = 64 << 10;
 /// Which requests are traced, and for whom.
 #[derive(Args, Clone, Debug)]
 pub struct OtlpOptions {
-    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP: http://127.0.0.1:4318
+    /// Address of an OpenTelemetry collector for spans of requests, by OTLP over HTTP: http://127.0.0.1:4318
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
-    /// The share of all requests of which spans are sent, from 0 to 1
+    /// Share of traced requests, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share, requires = "otlp")]
     pub otlp_sample: f64,
 }

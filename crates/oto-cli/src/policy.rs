@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 /// Which server, and what to do there.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyOptions {
-    /// Where the server's operator is served: the address of its --admin
+    /// Address of the server's admin interface (its --admin)
     #[arg(long, global = true, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
     admin: String,
-    /// File with the operator's token; otherwise it is in OTO_ADMIN_TOKEN
+    /// File with the admin token [default: the variable OTO_ADMIN_TOKEN]
     #[arg(long, global = true, value_name = "FILE")]
     token: Option<PathBuf>,
     #[command(subcommand)]
@@ -22,45 +22,45 @@ pub struct PolicyOptions {
 
 #[derive(Subcommand, Clone, Debug)]
 enum What {
-    /// What answers, what is tried, and how much waits, as JSON
+    /// Print versions, trials and queue lengths as JSON
     List,
-    /// Let a model answer from now on
+    /// Publish a model as the new version
     Publish {
         /// Policy
         name: String,
         /// Model
         file: PathBuf,
     },
-    /// Let the version before the last one answer again
+    /// Return to the previous version, under a new number
     Rollback {
         /// Policy
         name: String,
     },
-    /// Try a model on a part of the students
+    /// Serve a model to a share of the students
     Canary {
         /// Policy
         name: String,
         /// Model
         #[arg(required_unless_present_any = ["promote", "end"])]
         file: Option<PathBuf>,
-        /// How many of a hundred students it answers
+        /// Share of the students, in percent
         #[arg(long, default_value_t = 5.0)]
         percent: f32,
-        /// Let the model that is tried answer everyone
+        /// Publish the canary for all students
         #[arg(long, conflicts_with_all = ["file", "end"])]
         promote: bool,
-        /// Let it answer nobody any more
+        /// End the canary
         #[arg(long, conflicts_with = "file")]
         end: bool,
     },
-    /// Ask a model what the policy is asked, and compare: nobody gets its answers. `list` shows what came of it
+    /// Query a model with the policy's requests and compare, without sending its answers; `list` prints the comparison
     Shadow {
         /// Policy
         name: String,
         /// Model
         #[arg(required_unless_present = "end")]
         file: Option<PathBuf>,
-        /// Do not any more
+        /// End the comparison
         #[arg(long, conflicts_with = "file")]
         end: bool,
     },

@@ -19,46 +19,46 @@ use tracing::{info, warn};
 /// Doors, and who may pass them.
 #[derive(Args, Clone, Debug)]
 pub struct DoorOptions {
-    /// Certificate (PEM, with those that lead to an authority after it); read anew when it changes
+    /// Certificate chain (PEM); reloaded after a change
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// Its key (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Serve without TLS on addresses that others can reach, too: behind a proxy that speaks it
+    /// Serve without TLS on public addresses too, for a server behind a TLS proxy
     #[arg(long)]
     pub plain_http: bool,
-    /// Name that people give this server, as HOST or HOST:PORT; repeat for more. On loopback, others than localhost are refused
+    /// Host name of this server, as HOST or HOST:PORT; repeatable. On loopback all names but localhost need it
     #[arg(long, value_name = "NAME")]
     pub name: Vec<String>,
-    /// Proxy that is believed when it says whose a connection is, by the PROXY protocol, Forwarded or X-Forwarded-For; repeat for more
+    /// Trusted proxies: accept the client's address from the PROXY protocol, Forwarded or X-Forwarded-For; repeatable
     #[arg(long, value_name = "CIDR")]
     pub trusted_proxy: Vec<Network>,
-    /// JSON that says who may have what: machines with tokens, pages with tickets; docs/serving.md
+    /// JSON file of access rights: machines with tokens, pages with tickets; see docs/serving.md
     #[arg(long, value_name = "FILE")]
     pub access: Option<PathBuf>,
-    /// Note who wanted what and what they got, a JSON object a line
+    /// Audit log: one JSON object a line for each access decision
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
-    /// Put the audit log aside as FILE.1 before it has more bytes than this; 0: never
+    /// Rotate the audit log to FILE.1 at this size; 0: never
     #[arg(long, value_name = "BYTES", default_value_t = Rotation::default().bytes)]
     pub audit_bytes: u64,
-    /// How many audit logs that were put aside to keep
+    /// Number of rotated audit logs to keep
     #[arg(long, value_name = "N", default_value_t = Rotation::default().keep, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub audit_keep: u32,
-    /// Connections at once; fewer where the limit of open files has no room for them
+    /// Limit of concurrent connections; lower if the limit of open files requires it
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub connections: usize,
-    /// Bytes that all connections together may have the server hold, beside 48 KiB of each; less where the process may not have so much
+    /// Memory for messages and requests of all connections, in bytes, beside 48 KiB for each; lower if the process has less
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     pub memory: usize,
-    /// Connections at once from one address; 64 if others than this machine can connect
+    /// Limit of concurrent connections from one address [default: 64 if other machines can connect]
     #[arg(long, value_name = "N")]
     pub per_address: Option<usize>,
-    /// Address of the operator's door, for `oto policy`; its token is in OTO_ADMIN_TOKEN or a file
+    /// Address of the admin interface, for `oto policy`; its token is in OTO_ADMIN_TOKEN or in --admin-token
     #[arg(long, value_name = "HOST:PORT")]
     pub admin: Option<SocketAddr>,
-    /// File with the operator's token
+    /// File with the admin token
     #[arg(long, value_name = "FILE", requires = "admin")]
     pub admin_token: Option<PathBuf>,
 }

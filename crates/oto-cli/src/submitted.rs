@@ -31,7 +31,7 @@ pub struct SealOptions {
     /// Environment that the transitions are of
     #[arg(long)]
     pub env: String,
-    /// Folder to write, which Minari finds at MINARI_DATASETS_PATH/ID
+    /// Output folder; Minari looks for it at MINARI_DATASETS_PATH/ID
     #[arg(long)]
     pub out: PathBuf,
     /// Name of the dataset, such as CartPole/submitted-v0

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Many sizes.
 #[derive(Args, Clone, Debug)]
 pub struct SweepOptions {
-    /// What computes; candle and the step fused by hand are always there to compare with
+    /// Backends to measure; candle and the hand-written step are always included
     #[arg(long, value_enum, default_value_t = Choice::All)]
     backend: Choice,
     /// Blocks of updates for each backend and size, fewer where time runs out

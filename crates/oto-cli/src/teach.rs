@@ -27,55 +27,55 @@ const CHECKPOINT: Duration = Duration::from_secs(30);
 /// What to learn from, how, and where it goes.
 #[derive(Args, Clone, Debug)]
 pub struct TeachOptions {
-    /// Dataset: a folder as Minari writes it, or an HDF5 file in Minari's or D4RL's layout
+    /// Dataset: a folder in Minari's layout, or an HDF5 file in Minari's or D4RL's layout
     #[arg(long, value_name = "PATH", required_unless_present = "resume")]
     pub dataset: Option<PathBuf>,
-    /// Environment to evaluate in; without it, the dataset's own
+    /// Evaluation environment [default: the dataset's own]
     #[arg(long, value_name = "ID")]
     pub env: Option<String>,
-    /// Algorithm; without it: the first of these that fits the dataset [see `oto algorithms`]
+    /// Algorithm [default: the first one that fits the dataset; see `oto algorithms`]
     #[arg(long, value_parser = names(algorithms::offline()))]
     pub algorithm: Option<String>,
     /// Run folder: configuration, metrics, checkpoint, the best policy, curve
     #[arg(long, default_value = "runs/teacher")]
     pub out: PathBuf,
-    /// Overwrite a run that is there
+    /// Overwrite an existing run
     #[arg(long)]
     pub force: bool,
-    /// Go on with the run in this folder, to --updates if given
+    /// Continue the run in this folder, up to --updates if given
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "algorithm", "config", "set", "seed"])]
     pub resume: Option<PathBuf>,
-    /// Updates in all
+    /// Updates of the whole run
     #[arg(long)]
     pub updates: Option<u64>,
-    /// Seed of everything that is drawn
+    /// Seed of all random numbers
     #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
     pub seed: Option<u64>,
-    /// What computes: cpu, or candle for the reference
+    /// Backend: cpu, or candle for the reference
     #[arg(long)]
     pub backend: Option<String>,
-    /// Settings as a JSON file (config.json of a run folder, or a part of it)
+    /// JSON file of settings: config.json of a run folder, or a part of it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, e.g. `--set algorithm.weight=1 --set algorithm.hidden=[64,64]`; docs/teaching.md lists all
+    /// One setting, e.g. `--set algorithm.weight=1 --set algorithm.hidden=[64,64]`; repeatable; see docs/teaching.md
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<String>,
-    /// Updates from one greedy evaluation to the next; 0 for one at the end
+    /// Updates between greedy evaluations; 0 for one at the end
     #[arg(long)]
     pub eval_every: Option<u64>,
-    /// Episodes of an evaluation
+    /// Episodes in an evaluation
     #[arg(long)]
     pub eval_episodes: Option<u32>,
-    /// End once an evaluation's mean return is as high
+    /// End the run at an evaluation with this mean return
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
     pub until_return: Option<f64>,
-    /// End after so many evaluations without a better one; 0 never does
+    /// End the run after this number of evaluations without an improvement; 0: never
     #[arg(long, value_name = "EVALUATIONS")]
     pub patience: Option<u32>,
-    /// Print every event as a line of JSON instead of a progress bar
+    /// Print each event as a line of JSON, instead of a progress bar
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but the result
+    /// Print the result only
     #[arg(long, short)]
     pub quiet: bool,
 }

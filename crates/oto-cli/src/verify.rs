@@ -9,7 +9,7 @@ pub struct VerifyOptions {
     /// Reference files (JSON, plain or gzipped)
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Print one JSON object instead of a line for each case
+    /// Print one JSON object, instead of a line for each case
     #[arg(long)]
     pub json: bool,
 }

@@ -26,7 +26,7 @@ oto_json::json_object! {
 /// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: nothing good comes of its
 /// teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its
 /// transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner
-/// with it than without, and one good evaluation may be luck under a bad one (ARCHITECTURE.md).
+/// with it than without, and one good evaluation may be luck under a bad one (docs/decisions.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct GiveUp {

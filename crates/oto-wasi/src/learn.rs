@@ -16,22 +16,22 @@ use std::time::{Duration, Instant};
 pub struct LearnCommand {
     #[command(flatten)]
     learn: LearnOptions,
-    /// Runs with this many seeds, counted up from --seed; folders seed-N inside --out
+    /// Number of runs, with consecutive seeds from --seed; each in a folder seed-N inside --out
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Run folder: configuration, metrics, checkpoint; inside a folder that the host grants. Without it nothing is written
+    /// Run folder: configuration, metrics, checkpoint; inside a granted folder [default: write nothing]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Overwrite a run that is there
+    /// Overwrite an existing run
     #[arg(long, requires = "out")]
     force: bool,
-    /// Go on with the run in this folder, to --steps if given
+    /// Continue the run in this folder, up to --steps if given
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
     resume: Option<PathBuf>,
-    /// Print every event as a line of JSON on standard output
+    /// Print each event as a line of JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Print nothing but the result
+    /// Print the result only
     #[arg(long, short)]
     quiet: bool,
 }

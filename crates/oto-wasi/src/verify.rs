@@ -11,7 +11,7 @@ use clap::Parser;
 use oto_cli::verify::{VerifyOptions, verify};
 use std::process::ExitCode;
 
-/// Hold this build against reference data
+/// Check this build against reference data
 #[derive(Parser)]
 #[command(name = "oto-verify", version)]
 struct Cli {

@@ -38,7 +38,7 @@ enum Command {
     Demo(demo::Options),
     /// Run every check: format, lints, Rust, documentation, JavaScript, browser and WASI tests.
     Test(test::Options),
-    /// Simulate networks, kill servers, fuzz decoders and load a server, each for a given time.
+    /// Simulate networks, kill servers, fuzz decoders and load a server, each for the given time.
     Soak(soak::Options),
     /// Check licences, bans, sources and advisories of all dependencies with cargo-deny.
     Deny,

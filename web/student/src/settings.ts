@@ -176,7 +176,7 @@ export interface EvaluationOptions {
   every?: number;
 }
 
-/** Ends a stage once `afterSteps` have passed without one evaluation of `belowReturn` or more: nothing good comes of its teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner with it than without, and one good evaluation may be luck under a bad one (ARCHITECTURE.md). */
+/** Ends a stage once `afterSteps` have passed without one evaluation of `belowReturn` or more: nothing good comes of its teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner with it than without, and one good evaluation may be luck under a bad one (docs/decisions.md). */
 export interface GiveUp {
   /** Environment steps since the stage began, or since its only good evaluation. */
   afterSteps: number;

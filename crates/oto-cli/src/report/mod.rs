@@ -25,23 +25,23 @@ use std::path::PathBuf;
 pub struct ReportOptions {
     /// The experiment
     pub experiment: Experiment,
-    /// Where the write-up, its figures and tables go
+    /// Output folder of the report, its figures and tables
     #[arg(long, default_value = "docs")]
     pub out: PathBuf,
-    /// Where finished runs are kept
+    /// Folder of finished runs
     #[arg(long, default_value = "runs/report")]
     pub cache: PathBuf,
-    /// Runs at once; by default one for each core
+    /// Concurrent runs [default: one for each core]
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Seeds of each arm; by default 10; 5 for pendulum, cheetah and atari
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah and atari]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
     #[arg(long, default_value_t = 50_000)]
     pub steps: u64,
-    /// cartpole: a policy for CartPole-v1 that was trained offline on random data (a model file, or its JSON), which joins the
-    /// teachers of the ablations
+    /// cartpole: an additional teacher for the ablations, trained offline on random data of CartPole-v1 (a model file, or its
+    /// JSON)
     #[arg(long, value_name = "FILE")]
     pub cql_teacher: Option<PathBuf>,
     /// cheetah: the teacher, a policy for HalfCheetah-v5
@@ -52,17 +52,17 @@ pub struct ReportOptions {
 /// The experiments there are.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Experiment {
-    /// CartPole taught by InvertedPendulum's SAC agent, against learning alone and against bad teachers
+    /// CartPole with InvertedPendulum's SAC agent as teacher, beside learning alone and bad teachers
     Cartpole,
-    /// Bytes that a taught run exchanges, against shipping a dataset, a replay buffer or the teacher's weights
+    /// Bytes on the wire of a taught run, beside sending a dataset, a replay buffer or the teacher's weights
     Cost,
-    /// Cell selection in 5G taught by an agent of LTE, against learning alone and against rules
+    /// Cell selection in 5G with an LTE agent as teacher, beside learning alone and rules
     Cell,
-    /// Two Atari games in Python (gymnasium, ale-py), taught by policies that were made of datasets, against learning alone
+    /// Two Atari games in Python (gymnasium, ale-py) with teachers from datasets, beside learning alone
     Atari,
-    /// Pendulum, PPO and its fusion policy alone, and that taught by a soft actor-critic
+    /// Pendulum: PPO and its fusion policy alone, and the fusion policy taught by a soft actor-critic
     Pendulum,
-    /// The same on HalfCheetah, as far as a small machine comes
+    /// The same on HalfCheetah, with a small machine's budget
     Cheetah,
 }
 

@@ -34,10 +34,10 @@ use tracing::{info, warn};
 /// What to serve, and where.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
-    /// TOML file with any of these flags as settings; OTO_SERVE_PORT and its like go before it, flags before both
+    /// TOML file with settings, named as these flags; environment variables (OTO_SERVE_PORT, ...) override it, flags override both
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Load and check everything, listen to nobody, and say whether it would serve
+    /// Load and check everything without opening a port, and report whether the server would start
     #[arg(long)]
     pub check: bool,
     /// Address to listen on
@@ -46,43 +46,43 @@ pub struct ServeOptions {
     /// Port to listen on; 0 for any
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// Folder of policies (MODEL with NAME.json beside it) instead of the bundled ones
+    /// Folder of policies (each a MODEL with NAME.json beside it); without it the bundled ones
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
-    /// Take the newest policies of run folders; without it the best ones
+    /// Serve the newest policies of run folders instead of the best ones
     #[arg(long, requires = "policies", conflicts_with = "watch")]
     pub newest: bool,
-    /// Serve without those of the folder that cannot be loaded, and say which they are, instead of refusing to start
+    /// Skip policies of the folder that cannot be loaded, with a warning, instead of refusing to start
     #[arg(long, requires = "policies")]
     pub skip_bad: bool,
-    /// Look into this folder so often, in seconds, and publish models that were replaced there
+    /// Check the folder every SECONDS, and publish replaced models
     #[arg(long, value_name = "SECONDS", requires = "policies")]
     pub watch: Option<u32>,
-    /// Origin of a page that may be taught from here, beside this server's own; repeat for more
+    /// Additional origin of pages that may connect; repeatable
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
-    /// Take in what students submit of their replay, and keep it in a folder for each policy in DIR, which may be s3://BUCKET/PREFIX
+    /// Accept replay submissions from students, and store them in DIR, one folder for each policy; DIR may be s3://BUCKET/PREFIX
     #[arg(long, value_name = "DIR")]
     pub accept_replay: Option<String>,
-    /// How much of it to keep for each policy, in bytes
+    /// Limit of the stored submissions for each policy, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
     pub replay_bytes: u64,
-    /// Let anyone who can reach this server have the bytes of its policies, so that other servers may follow it
+    /// Share the models' bytes with everyone who can reach this server, so that other servers can follow it
     #[arg(long)]
     pub share_weights: bool,
-    /// Let policy NAME go on learning as FILE says, while it answers; repeat for more. docs/stages.md
+    /// Keep training policy NAME, as configured in FILE, while it answers; repeatable; see docs/stages.md
     #[arg(long, value_name = "NAME=FILE")]
     pub train: Vec<String>,
-    /// Pull policies from this server (wss://host) as they are published there, and answer students here
+    /// Follow another server (wss://host): download its published policies and serve them here
     #[arg(long, value_name = "URL", requires = "policy")]
     pub follow: Option<String>,
-    /// Policy to follow; repeat for more
+    /// Policy to follow; repeatable
     #[arg(long, value_name = "NAME", requires = "follow")]
     pub policy: Vec<String>,
-    /// Keep the last version of each in DIR, and answer with it after a restart until the followed server is there
+    /// Store the last version of each followed policy in DIR, and serve it after a restart until the followed server answers
     #[arg(long, value_name = "DIR", requires = "follow")]
     pub follow_keep: Option<PathBuf>,
-    /// File with the certificates (PEM) that are trusted at wss:// instead of Mozilla's authorities
+    /// File of trusted certificates (PEM) for wss://, in place of Mozilla's authorities
     #[arg(long, value_name = "FILE", requires = "follow")]
     pub follow_ca: Option<PathBuf>,
     /// Doors.
