@@ -9,21 +9,21 @@ use oto_graph::{Activation, Conv, Tensor, Trace};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ConvolutionLayer {
-    /// How many kernels: channels of the result.
+    /// Number of kernels: the channels of the result.
     pub channels: usize,
     /// Side of a kernel in pixels.
     pub kernel: usize,
-    /// Pixels between two places of a kernel.
+    /// Stride in pixels.
     pub stride: usize,
 }
 
 oto_json::json_object! { ConvolutionLayer: closed { channels, kernel, stride } }
 
-/// What sees an image.
+/// Convolutional layers for images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Convolution {
-    /// Channels, height and width of an observation, whose numbers go from 0 to 255.
+    /// Channels, height and width of an observation of numbers from 0 to 255.
     pub shape: [usize; 3],
     /// The layers, first to last.
     pub layers: Vec<ConvolutionLayer>,

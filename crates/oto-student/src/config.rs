@@ -14,15 +14,15 @@ pub use oto_rl::schedule::Linear;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct TransferConfig {
-    /// The whole teacher term, over the steps of the stage.
+    /// Weight of the whole teachers' term, over the steps of the stage.
     pub alpha_aikd: Linear,
-    /// BASE within it.
+    /// Weight of BASE within the teachers' term.
     pub delta: f64,
-    /// Both RKD terms within it.
+    /// Weight of both RKD terms within the teachers' term.
     pub eta: f64,
-    /// The student's own loss.
+    /// Weight of the student's own loss.
     pub alpha_task: f64,
-    /// Learning rate over the steps of the stage; the run's own where there is none.
+    /// Learning rate over the steps of the stage; without it the run's own.
     pub learning_rate: Option<Linear>,
 }
 
@@ -40,7 +40,7 @@ impl Default for TransferConfig {
     }
 }
 
-/// How time passes between acting, learning and being taught.
+/// When labels enter the replay buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum Clock {
@@ -52,13 +52,13 @@ pub enum Clock {
 
 oto_json::json_names! { Clock { Lockstep = "lockstep", Async = "async" } }
 
-/// When greedy evaluation episodes are played, in an environment of their own.
+/// Greedy evaluations, in a separate environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct EvaluationConfig {
-    /// Every so many environment steps; 0 never.
+    /// Environment steps between evaluations; 0: no evaluations.
     pub every: u64,
-    /// How many episodes are averaged.
+    /// Episodes in an evaluation.
     pub episodes: u32,
 }
 
@@ -70,19 +70,20 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// Lets a student settle where it is good: every greedy evaluation that reaches `at_return` multiplies the learning rate
-/// and `target_tau` by `factor` (down to `floor` of them), every other one divides them again (up to 1). With `setbacks` it is
-/// not left to itself where it was good and is not any more: it goes on from its parameters of the last good evaluation.
+/// Slower learning after good evaluations: every greedy evaluation of at least `at_return` multiplies the learning rate and
+/// `target_tau` by `factor` (down to the share `floor`), every other one divides them again (up to 1). With `setbacks` the
+/// student returns to its parameters of the last good evaluation after a worse one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Settle {
-    /// Mean return of an evaluation that is good.
+    /// Mean return of a good evaluation.
     pub at_return: f64,
     /// Above 0, at most 1.
     pub factor: f64,
-    /// The smallest share that is left, from 0 to 1.
+    /// Lower limit of the remaining share, from 0 to 1.
     pub floor: f64,
-    /// How often in a row it goes back; then it goes on from where it is, as the world may be another now. 0: never.
+    /// Limit of consecutive returns to earlier parameters. After them the student continues from its current ones, because
+    /// the environment may have changed. 0: no returns.
     pub setbacks: u32,
 }
 
@@ -93,13 +94,13 @@ oto_json::json_object! { Settle: closed { at_return, factor, floor, setbacks } }
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct StudentConfig {
-    /// Draws parameters, exploration, batches and the environment's episodes.
+    /// Seed of initial parameters, exploration, batches and the environment's episodes.
     pub seed: u64,
     /// What servers call the student, in 1 to 256 bytes; without it a random name, which the run keeps.
     pub name: Option<String>,
-    /// Environment steps in all.
+    /// Environment steps of the run.
     pub steps: u64,
-    /// "cpu", "webgpu", or "auto" for the faster of both.
+    /// "cpu", "webgpu", or "auto" for the faster of the two.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["cpu", "webgpu", "auto"])))]
     pub backend: String,
     /// The algorithm and its settings. One that learns from rollouts takes no notice of `learning_starts`, `train_every`,
@@ -110,25 +111,25 @@ pub struct StudentConfig {
     pub gamma: f64,
     /// Rewards summed before the bootstrap.
     pub n_step: usize,
-    /// Transitions kept.
+    /// Capacity of the replay buffer, in transitions.
     pub buffer: usize,
     /// Environment steps before the first update.
     pub learning_starts: u64,
-    /// Environment steps from one round of updates to the next.
+    /// Environment steps between rounds of updates.
     pub train_every: u64,
-    /// Updates in a round.
+    /// Updates in each round.
     pub updates: u64,
     /// Learning rate over environment steps.
     pub learning_rate: Linear,
-    /// Slows learning down where evaluations are good.
+    /// Slower learning after good evaluations.
     pub settle: Option<Settle>,
     /// Share of random actions over environment steps.
     pub epsilon: Linear,
-    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    /// Updates between hard updates of the target network; 0: soft updates by `target_tau`.
     pub target_every: u64,
-    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    /// Coefficient of the target network's soft update, at every update, if `target_every` is 0.
     pub target_tau: f64,
-    /// The teachers' term.
+    /// The weights of the teachers' term.
     pub transfer: TransferConfig,
     /// The stages and their ends.
     pub stages: StagesConfig,
@@ -137,11 +138,11 @@ pub struct StudentConfig {
     /// Evaluations are played in the training environment, between two episodes, for an environment of which there can be only one.
     /// Its random numbers then go on where they are; otherwise an evaluation does not touch them.
     pub evaluate_between_episodes: bool,
-    /// How labels enter.
+    /// The clock of labels.
     pub clock: Clock,
     /// States in a request to a teacher.
     pub request_batch: usize,
-    /// Lockstep: labels enter so many environment steps after their request.
+    /// Lockstep: environment steps from the request of a label to its use.
     pub label_lag: u64,
 }
 

@@ -51,9 +51,9 @@ pub struct OfflineConfig {
     pub n_step: usize,
     /// Learning rate over updates.
     pub learning_rate: Linear,
-    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    /// Updates between hard updates of the target network; 0: soft updates by `target_tau`.
     pub target_every: u64,
-    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    /// Coefficient of the target network's soft update, at every update, if `target_every` is 0.
     pub target_tau: f64,
     /// Greedy evaluation, every so many updates.
     pub evaluation: EvaluationConfig,

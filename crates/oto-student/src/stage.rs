@@ -5,17 +5,17 @@ pub use oto_proto::Stage;
 use crate::config::ConfigError;
 use oto_json::shown;
 
-/// What ends a stage: whichever comes first; nothing set, and it never ends.
+/// The end of a stage: the first condition that is met. Without a condition the stage never ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Ending {
-    /// After so many environment steps in the stage.
+    /// End the stage after this number of environment steps.
     pub steps: Option<u64>,
-    /// After so many seconds in the stage.
+    /// End the stage after this number of seconds.
     pub seconds: Option<f64>,
-    /// Once a greedy evaluation reaches this mean return.
+    /// End the stage at a greedy evaluation with this mean return.
     pub return_at_least: Option<f64>,
-    /// Once it is clear that it leads nowhere.
+    /// End the stage if it is fruitless.
     pub give_up: Option<GiveUp>,
 }
 
@@ -23,32 +23,32 @@ oto_json::json_object! {
     Ending: settings { steps omit none, seconds omit none, return_at_least omit none, give_up omit none }
 }
 
-/// Ends a stage once `after_steps` have passed without one evaluation of `below_return` or more: nothing good comes of its
-/// teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its
-/// transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner
-/// with it than without, and one good evaluation may be luck under a bad one (docs/decisions.md).
+/// Ends a stage after `after_steps` without an evaluation of `below_return` or more. The student then restarts with fresh
+/// parameters and schedules, and keeps its transitions. Two good evaluations prevent this: a student that falls back under a
+/// good teacher recovers sooner with it than without, and one good evaluation may be luck under a bad teacher
+/// (docs/decisions.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct GiveUp {
-    /// Environment steps since the stage began, or since its only good evaluation.
+    /// Environment steps since the start of the stage, or since its only good evaluation.
     pub after_steps: u64,
-    /// The mean return that no evaluation reached in them.
+    /// The mean return of a good evaluation.
     pub below_return: f64,
 }
 
 oto_json::json_object! { GiveUp: closed { after_steps, below_return } }
 
-/// Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end.
+/// The stages of a run. An absent stage (`null`) is skipped. A stage without an end lasts to the end of the run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct StagesConfig {
-    /// Optional training before the teachers.
+    /// Training before the teachers.
     pub offline: Option<Ending>,
     /// Training with them.
     pub transfer: Option<Ending>,
     /// Training after them.
     pub online: Option<Ending>,
-    /// Start over when the last stage ends, instead of ending the run.
+    /// Repeat all stages after the last one, instead of ending the run.
     #[cfg_attr(feature = "schema", schemars(rename = "loop"))]
     pub repeat: bool,
 }

@@ -190,7 +190,7 @@ pub enum Event {
 pub struct Metrics {
     /// Environment steps so far.
     pub step: u64,
-    /// Environment steps in all.
+    /// Environment steps of the run.
     pub steps: u64,
     /// Updates so far.
     pub updates: u64,

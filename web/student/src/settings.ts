@@ -11,23 +11,23 @@ export type AlgorithmOptions = QrDqnOptions | SacOptions | PpoOptions;
 /** Q-learning on quantiles of the return; with one quantile a DQN (Dabney et al. 2018). */
 export interface QrDqnOptions {
   name?: 'qrdqn';
-  /** Act with the target network, which averages the online one over time where it follows slowly, instead of the online network. Default: true. */
+  /** Act with the target network instead of the online network. With soft updates the target network is an average over time. Default: true. */
   actWithTarget?: boolean;
   /** The optimiser's constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }. */
   adam?: Adam;
   /** Transitions in an update. Default: 64. */
   batchSize?: number;
-  /** What sees observations that are images; the hidden layers go on from there. Default: null. */
+  /** Convolutional layers for image observations, before the hidden layers. Default: null. */
   convolution?: Convolution | null;
-  /** Weight of the conservative term (OTO eq. 6 and 7) for learning from a dataset: pushes down what the data do not show. 0 leaves it out; discrete CQL's usual weight is 10 (Tianshou's `DiscreteCQL`). Default: 0. */
+  /** Weight of the conservative term (OTO eq. 6 and 7) for offline training: it lowers the values of actions outside the data. 0: no such term. Discrete CQL's usual weight is 10 (Tianshou's `DiscreteCQL`). Default: 0. */
   cql?: number;
-  /** Whether the online network chooses the next action (van Hasselt et al. 2016) instead of the target network. Default: true. */
+  /** Double Q-learning (van Hasselt et al. 2016): the online network, not the target network, selects the next action. Default: true. */
   double?: boolean;
   /** Widths of the hidden layers, ReLU after each. Default: [128, 128]. */
   hidden?: number[];
   /** Quantiles for each action. Default: 25. */
   quantiles?: number;
-  /** What teachers answer. Default: 'actions'. */
+  /** The content of teachers' answers. Default: 'actions'. */
   teaching?: Teaching;
 }
 
@@ -38,13 +38,13 @@ export interface SacOptions {
   adam?: Adam;
   /** Transitions in an update. Default: 256. */
   batchSize?: number;
-  /** Weight of the conservative term (CQL(H), OTO eq. 6) for learning from a dataset, over `samples` actions of a uniform, of the policy and of the policy at the next state. 0 leaves it out; the authors' code has 5 and 10 samples. Default: 0. */
+  /** Weight of the conservative term (CQL(H), OTO eq. 6) for offline training, over `samples` actions each of a uniform distribution, of the policy, and of the policy at the next state. 0: no such term. The authors' code uses 5, with 10 samples. Default: 0. */
   cql?: number;
   /** Widths of the hidden layers of actor and critics, ReLU after each. Default: [256, 256]. */
   hidden?: number[];
-  /** Temperature at the start. Default: 1. */
+  /** Initial temperature. Default: 1. */
   initialAlpha?: number;
-  /** Actions drawn for each state in the sum over actions of OTO eq. 10, from a uniform and from the policy each. Default: 4. */
+  /** Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution and from the policy each. Default: 4. */
   samples?: number;
 }
 
@@ -57,25 +57,25 @@ export interface PpoOptions {
   auxiliary?: number;
   /** Steps in an update; divides `nSteps`. Default: 64. */
   batchSize?: number;
-  /** How far the probability of an action may move (Schulman et al. 2017, eq. 7). Default: 0.2. */
+  /** Clipping range of the probability ratio (Schulman et al. 2017, eq. 7). Default: 0.2. */
   clip?: number;
   /** Weight of the policy's entropy. Default: 0. */
   entropyWeight?: number;
-  /** How often each step is learnt from. Default: 10. */
+  /** Epochs over each rollout. Default: 10. */
   epochs?: number;
-  /** Whether there are auxiliary critics: OTO's fusion policy. Default: false. */
+  /** Train auxiliary critics: OTO's fusion policy. Default: false. */
   fusion?: boolean;
   /** Lambda of generalised advantage estimation. Default: 0.95. */
   gaeLambda?: number;
   /** Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU). Default: [64, 64]. */
   hidden?: number[];
-  /** Logarithm of the standard deviation at the start. Default: 0. */
+  /** Initial logarithm of the standard deviation. Default: 0. */
   initialLogStd?: number;
-  /** Longest gradient of policy and value function together. Default: 0.5. */
+  /** Limit of the gradient's norm, over policy and value function together. Default: 0.5. */
   maxGradNorm?: number;
-  /** Environment steps from one round of updates to the next. Default: 2048. */
+  /** Environment steps between rounds of updates. Default: 2048. */
   nSteps?: number;
-  /** Actions drawn for each state in the sum over continuous actions of OTO eq. 10. Default: 8. */
+  /** Sampled actions for each state in the sum over continuous actions of OTO eq. 10. Default: 8. */
   samples?: number;
   /** Temperature of the critics' targets and of the auxiliary loss. Default: 0.2. */
   temperature?: number;
@@ -85,17 +85,17 @@ export interface PpoOptions {
 
 /** The settings of a run, whatever its algorithm is. */
 export interface RunOptions {
-  /** "cpu", "webgpu", or "auto" for the faster of both. Default: 'cpu'. */
+  /** "cpu", "webgpu", or "auto" for the faster of the two. Default: 'cpu'. */
   backend?: 'cpu' | 'webgpu' | 'auto';
-  /** Transitions kept. Default: 100000; sac: 1000000. */
+  /** Capacity of the replay buffer, in transitions. Default: 100000; sac: 1000000. */
   buffer?: number;
-  /** How labels enter. Default: 'lockstep'. */
+  /** The clock of labels. Default: 'lockstep'. */
   clock?: Clock;
   /** Share of random actions over environment steps. Default: { start: 1, end: 0.1, steps: 6000 }; sac: { start: 1, end: 0, steps: 100 }; ppo: 0. */
   epsilon?: Schedule;
   /** Discount factor. Default: 0.99. */
   gamma?: number;
-  /** Lockstep: labels enter so many environment steps after their request. Default: 8. */
+  /** Lockstep: environment steps from the request of a label to its use. Default: 8. */
   labelLag?: number;
   /** Learning rate over environment steps. Default: { start: 0.00063, end: 0.000063, steps: 50000 }; sac: 0.0003; ppo: 0.0003. */
   learningRate?: Schedule;
@@ -105,23 +105,23 @@ export interface RunOptions {
   nStep?: number;
   /** States in a request to a teacher. Default: 8. */
   requestBatch?: number;
-  /** Draws parameters, exploration, batches and the environment's episodes. Default: 0. */
+  /** Seed of initial parameters, exploration, batches and the environment's episodes. Default: 0. */
   seed?: number;
-  /** Slows learning down where evaluations are good. Default: null. */
+  /** Slower learning after good evaluations. Default: null. */
   settle?: Settle | null;
   /** The stages and their ends. */
   stages?: Stages;
-  /** Environment steps in all. Default: 50000; sac: 20000; ppo: 100000. */
+  /** Environment steps of the run. Default: 50000; sac: 20000; ppo: 100000. */
   steps?: number;
-  /** The target network is replaced every so many updates; 0 leaves that to `targetTau`. Default: 0. */
+  /** Updates between hard updates of the target network; 0: soft updates by `targetTau`. Default: 0. */
   targetEvery?: number;
-  /** Share of the parameters that the target network takes over at every update, where `targetEvery` is 0. Default: 0.005. */
+  /** Coefficient of the target network's soft update, at every update, if `targetEvery` is 0. Default: 0.005. */
   targetTau?: number;
-  /** Environment steps from one round of updates to the next. Default: 2; sac: 1; ppo: 1. */
+  /** Environment steps between rounds of updates. Default: 2; sac: 1; ppo: 1. */
   trainEvery?: number;
-  /** The teachers' term. */
+  /** The weights of the teachers' term. */
   transfer?: TransferOptions;
-  /** Updates in a round. Default: 1. */
+  /** Updates in each round. Default: 1. */
   updates?: number;
 }
 
@@ -135,75 +135,75 @@ export interface Adam {
   epsilon?: number;
 }
 
-/** How time passes between acting, learning and being taught. */
+/** When labels enter the replay buffer. */
 export type Clock = 'lockstep' | 'async';
 
-/** What sees an image. */
+/** Convolutional layers for images. */
 export interface Convolution {
   /** The layers, first to last. */
   layers: ConvolutionLayer[];
-  /** Channels, height and width of an observation, whose numbers go from 0 to 255. */
+  /** Channels, height and width of an observation of numbers from 0 to 255. */
   shape: [number, number, number];
 }
 
 /** One layer of kernels, ReLU after it, no padding. */
 export interface ConvolutionLayer {
-  /** How many kernels: channels of the result. */
+  /** Number of kernels: the channels of the result. */
   channels: number;
   /** Side of a kernel in pixels. */
   kernel: number;
-  /** Pixels between two places of a kernel. */
+  /** Stride in pixels. */
   stride: number;
 }
 
-/** What ends a stage: whichever comes first; nothing set, and it never ends. */
+/** The end of a stage: the first condition that is met. Without a condition the stage never ends. */
 export interface StageEnd {
-  /** Once it is clear that it leads nowhere. */
+  /** End the stage if it is fruitless. */
   giveUp?: GiveUp | null;
-  /** Once a greedy evaluation reaches this mean return. */
+  /** End the stage at a greedy evaluation with this mean return. */
   returnAtLeast?: number | null;
-  /** After so many seconds in the stage. */
+  /** End the stage after this number of seconds. */
   seconds?: number | null;
-  /** After so many environment steps in the stage. */
+  /** End the stage after this number of environment steps. */
   steps?: number | null;
 }
 
-/** When greedy evaluation episodes are played, in an environment of their own. */
+/** Greedy evaluations, in a separate environment. */
 export interface EvaluationOptions {
-  /** How many episodes are averaged. Default: 10. */
+  /** Episodes in an evaluation. Default: 10. */
   episodes?: number;
-  /** Every so many environment steps; 0 never. Default: 5000; sac: 1000; ppo: 2000. */
+  /** Environment steps between evaluations; 0: no evaluations. Default: 5000; sac: 1000; ppo: 2000. */
   every?: number;
 }
 
-/** Ends a stage once `afterSteps` have passed without one evaluation of `belowReturn` or more: nothing good comes of its teachers. What they taught is forgotten: the student starts over with fresh parameters and schedules, and keeps its transitions. A stage that was good twice is not given up: a student that falls back under a good teacher is back sooner with it than without, and one good evaluation may be luck under a bad one (docs/decisions.md). */
+/** Ends a stage after `afterSteps` without an evaluation of `belowReturn` or more. The student then restarts with fresh parameters and schedules, and keeps its transitions. Two good evaluations prevent this: a student that falls back under a good teacher recovers sooner with it than without, and one good evaluation may be luck under a bad teacher (docs/decisions.md). */
 export interface GiveUp {
-  /** Environment steps since the stage began, or since its only good evaluation. */
+  /** Environment steps since the start of the stage, or since its only good evaluation. */
   afterSteps: number;
-  /** The mean return that no evaluation reached in them. */
+  /** The mean return of a good evaluation. */
   belowReturn: number;
 }
 
 /** A number, or one that moves from `start` to `end` over `steps` steps, then stays. */
 export type Schedule = number | { end: number; start: number; steps: number };
 
-/** Lets a student settle where it is good: every greedy evaluation that reaches `atReturn` multiplies the learning rate and `targetTau` by `factor` (down to `floor` of them), every other one divides them again (up to 1). With `setbacks` it is not left to itself where it was good and is not any more: it goes on from its parameters of the last good evaluation. */
+/** Slower learning after good evaluations: every greedy evaluation of at least `atReturn` multiplies the learning rate and `targetTau` by `factor` (down to the share `floor`), every other one divides them again (up to 1). With `setbacks` the student returns to its parameters of the last good evaluation after a worse one. */
 export interface Settle {
-  /** Mean return of an evaluation that is good. */
+  /** Mean return of a good evaluation. */
   atReturn: number;
   /** Above 0, at most 1. */
   factor: number;
-  /** The smallest share that is left, from 0 to 1. */
+  /** Lower limit of the remaining share, from 0 to 1. */
   floor: number;
-  /** How often in a row it goes back; then it goes on from where it is, as the world may be another now. 0: never. */
+  /** Limit of consecutive returns to earlier parameters. After them the student continues from its current ones, because the environment may have changed. 0: no returns. */
   setbacks: number;
 }
 
-/** Which stages there are. One left out (`null`) is passed over; the last one that never ends lasts to the run's end. */
+/** The stages of a run. An absent stage (`null`) is skipped. A stage without an end lasts to the end of the run. */
 export interface Stages {
-  /** Start over when the last stage ends, instead of ending the run. */
+  /** Repeat all stages after the last one, instead of ending the run. */
   loop?: boolean;
-  /** Optional training before the teachers. */
+  /** Training before the teachers. */
   offline?: StageEnd | null;
   /** Training after them. */
   online?: StageEnd | null;
@@ -211,20 +211,20 @@ export interface Stages {
   transfer?: StageEnd | null;
 }
 
-/** What teachers answer. */
+/** The content of teachers' answers. */
 export type Teaching = 'actions' | 'thoughts';
 
 /** The weights of OTO eq. 13 during the Transfer stage; outside it `alphaAikd` is 0 and `alphaTask` 1. */
 export interface TransferOptions {
-  /** The whole teacher term, over the steps of the stage. Default: { start: 10, end: 1, steps: 5000 }. */
+  /** Weight of the whole teachers' term, over the steps of the stage. Default: { start: 10, end: 1, steps: 5000 }. */
   alphaAikd?: Schedule;
-  /** The student's own loss. Default: 1. */
+  /** Weight of the student's own loss. Default: 1. */
   alphaTask?: number;
-  /** BASE within it. Default: 1. */
+  /** Weight of BASE within the teachers' term. Default: 1. */
   delta?: number;
-  /** Both RKD terms within it. Default: 0.2; ppo: 5. */
+  /** Weight of both RKD terms within the teachers' term. Default: 0.2; ppo: 5. */
   eta?: number;
-  /** Learning rate over the steps of the stage; the run's own where there is none. Default: null. */
+  /** Learning rate over the steps of the stage; without it the run's own. Default: null. */
   learningRate?: Schedule | null;
 }
 

@@ -81,7 +81,7 @@ pub struct Rollouts {
     pub length: usize,
     /// Steps in an update.
     pub batch_size: usize,
-    /// How often each step is learnt from.
+    /// Epochs over each rollout.
     pub epochs: usize,
     /// Lambda of generalised advantage estimation.
     pub gae_lambda: f64,

@@ -91,7 +91,7 @@ fn images(shape: [usize; 3]) -> Defaults {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct BcConfig {
-    /// What sees observations that are images; the hidden layers go on from there.
+    /// Convolutional layers for image observations, before the hidden layers.
     pub convolution: Option<Convolution>,
     /// Widths of the hidden layers, ReLU after each.
     pub hidden: Vec<usize>,

@@ -32,7 +32,7 @@ pub trait Settings: Plain {
         None
     }
 
-    /// What teachers answer.
+    /// The content of teachers' answers.
     fn teaching(&self) -> Teaching {
         Teaching::Actions
     }
@@ -81,7 +81,7 @@ impl<T: Settings + Clone + PartialEq> Plain for T {
 pub struct Run {
     /// Rewards summed before the bootstrap.
     pub n_step: usize,
-    /// Transitions kept.
+    /// Capacity of the replay buffer, in transitions.
     pub buffer: usize,
 }
 

@@ -111,7 +111,7 @@ pub enum Data {
     Dataset,
 }
 
-/// What teachers answer.
+/// The content of teachers' answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum Teaching {
@@ -173,19 +173,19 @@ pub struct Defaults {
     pub gamma: f64,
     /// Rewards summed before the bootstrap.
     pub n_step: usize,
-    /// Transitions kept.
+    /// Capacity of the replay buffer, in transitions.
     pub buffer: usize,
     /// Environment steps before the first update.
     pub learning_starts: u64,
-    /// Environment steps from one round of updates to the next.
+    /// Environment steps between rounds of updates.
     pub train_every: u64,
     /// Learning rate over steps.
     pub learning_rate: Linear,
     /// Share of random actions over environment steps.
     pub epsilon: Linear,
-    /// The target network is replaced every so many updates; 0 leaves that to `target_tau`.
+    /// Updates between hard updates of the target network; 0: soft updates by `target_tau`.
     pub target_every: u64,
-    /// Share of the parameters that the target network takes over at every update, where `target_every` is 0.
+    /// Coefficient of the target network's soft update, at every update, if `target_every` is 0.
     pub target_tau: f64,
     /// Weight of both RKD terms while a teacher is there.
     pub eta: f64,

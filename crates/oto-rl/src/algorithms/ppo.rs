@@ -88,13 +88,13 @@ impl Algorithm for ProximalPolicy {
 pub struct PpoConfig {
     /// Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU).
     pub hidden: Vec<usize>,
-    /// Environment steps from one round of updates to the next.
+    /// Environment steps between rounds of updates.
     pub n_steps: usize,
     /// Steps in an update; divides `n_steps`.
     pub batch_size: usize,
-    /// How often each step is learnt from.
+    /// Epochs over each rollout.
     pub epochs: usize,
-    /// How far the probability of an action may move (Schulman et al. 2017, eq. 7).
+    /// Clipping range of the probability ratio (Schulman et al. 2017, eq. 7).
     pub clip: f64,
     /// Lambda of generalised advantage estimation.
     pub gae_lambda: f64,
@@ -102,17 +102,17 @@ pub struct PpoConfig {
     pub value_weight: f64,
     /// Weight of the policy's entropy.
     pub entropy_weight: f64,
-    /// Longest gradient of policy and value function together.
+    /// Limit of the gradient's norm, over policy and value function together.
     pub max_grad_norm: f64,
-    /// Logarithm of the standard deviation at the start.
+    /// Initial logarithm of the standard deviation.
     pub initial_log_std: f64,
-    /// Whether there are auxiliary critics: OTO's fusion policy.
+    /// Train auxiliary critics: OTO's fusion policy.
     pub fusion: bool,
     /// Temperature of the critics' targets and of the auxiliary loss.
     pub temperature: f64,
     /// Weight of the auxiliary loss.
     pub auxiliary: f64,
-    /// Actions drawn for each state in the sum over continuous actions of OTO eq. 10.
+    /// Sampled actions for each state in the sum over continuous actions of OTO eq. 10.
     pub samples: usize,
     /// The optimiser's constants.
     pub adam: Adam,

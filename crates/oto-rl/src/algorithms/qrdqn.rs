@@ -112,7 +112,7 @@ fn images(shape: [usize; 3]) -> Defaults {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct QrDqnConfig {
-    /// What sees observations that are images; the hidden layers go on from there.
+    /// Convolutional layers for image observations, before the hidden layers.
     pub convolution: Option<Convolution>,
     /// Widths of the hidden layers, ReLU after each.
     pub hidden: Vec<usize>,
@@ -120,15 +120,15 @@ pub struct QrDqnConfig {
     pub quantiles: usize,
     /// Transitions in an update.
     pub batch_size: usize,
-    /// Whether the online network chooses the next action (van Hasselt et al. 2016) instead of the target network.
+    /// Double Q-learning (van Hasselt et al. 2016): the online network, not the target network, selects the next action.
     pub double: bool,
-    /// Act with the target network, which averages the online one over time where it follows slowly, instead of the
-    /// online network.
+    /// Act with the target network instead of the online network. With soft updates the target network is an average over
+    /// time.
     pub act_with_target: bool,
-    /// What teachers answer.
+    /// The content of teachers' answers.
     pub teaching: Teaching,
-    /// Weight of the conservative term (OTO eq. 6 and 7) for learning from a dataset: pushes down what the data do not show.
-    /// 0 leaves it out; discrete CQL's usual weight is 10 (Tianshou's `DiscreteCQL`).
+    /// Weight of the conservative term (OTO eq. 6 and 7) for offline training: it lowers the values of actions outside the
+    /// data. 0: no such term. Discrete CQL's usual weight is 10 (Tianshou's `DiscreteCQL`).
     pub cql: f64,
     /// The optimiser's constants.
     pub adam: Adam,

@@ -99,12 +99,14 @@ pub struct SacConfig {
     pub hidden: Vec<usize>,
     /// Transitions in an update.
     pub batch_size: usize,
-    /// Temperature at the start.
+    /// Initial temperature.
     pub initial_alpha: f64,
-    /// Actions drawn for each state in the sum over actions of OTO eq. 10, from a uniform and from the policy each.
+    /// Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution and from the policy
+    /// each.
     pub samples: usize,
-    /// Weight of the conservative term (CQL(H), OTO eq. 6) for learning from a dataset, over `samples` actions of a uniform, of
-    /// the policy and of the policy at the next state. 0 leaves it out; the authors' code has 5 and 10 samples.
+    /// Weight of the conservative term (CQL(H), OTO eq. 6) for offline training, over `samples` actions each of a uniform
+    /// distribution, of the policy, and of the policy at the next state. 0: no such term. The authors' code uses 5, with 10
+    /// samples.
     pub cql: f64,
     /// The optimiser's constants.
     pub adam: Adam,
