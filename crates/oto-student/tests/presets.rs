@@ -12,11 +12,12 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/presets.md")
 const HEAD: &str = "\
 # Presets
 
-Settings that a student has without flags. `oto learn` prints whose settings a run begins with, and keeps the line in `config.json` (`defaults`).
-`--config`, `--set` and other flags go before a preset; [metrics.md](metrics.md) says what a setting is. The same presets hold in a page and for
-the WASI component, whose environments have no name and so no preset of their own.
+A preset contains the default settings of a student for one environment or one kind of environments. `oto learn` prints its name and source, and stores
+the line in `config.json` (`defaults`). `--config`, `--set` and other flags override a preset. [algorithms.md](algorithms.md) and
+[metrics.md](metrics.md) explain the settings. Pages and the WASI component use the same presets. Your own environments there have no name, and use the presets of
+their kind.
 
-This page is written by `OTO_WRITE_DOCS=1 cargo test -p oto-student --test presets`.
+This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test presets`.
 
 ";
 
@@ -75,17 +76,14 @@ fn section(page: &mut String, preset: &Preset, common: &BTreeMap<String, String>
     };
     if !solved.is_empty() {
         let solved = solved.join(", ");
-        writeln!(page, "The student settles at the return from which on the environment counts as solved ({solved}), and leaves a teacher")
+        writeln!(page, "The student learns more slowly at the return that counts as solved ({solved}).")
             .unwrap();
-        writeln!(page, "under whom it has not reached it for 5,000 steps.").unwrap();
+        writeln!(page, "It gives up a teacher after 5,000 steps without this return.").unwrap();
     }
     if preset.stretches {
         let steps = preset.student.steps;
-        writeln!(
-            page,
-            "Schedules are those of a run of {steps} steps; other runs stretch them in proportion."
-        )
-        .unwrap();
+        writeln!(page, "Schedules are for a run of {steps} steps. Other runs scale them in proportion.")
+            .unwrap();
     }
     page.push('\n');
     let mut own = flat(&preset.student);

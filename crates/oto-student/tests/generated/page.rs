@@ -12,9 +12,10 @@ Every algorithm of this build. `oto algorithms` prints the table. A configuratio
 
     \"algorithm\": {\"name\": \"sac\", \"hidden\": [64, 64]}
 
-`oto learn --algorithm sac --set algorithm.hidden=[64,64]` is the same on the command line. Settings that are left out have the value of the
-[preset](presets.md) of environment and algorithm; the defaults below hold where a file is read without a preset. All other settings of a run (discount,
-replay buffer, schedules) are in [config.schema.json](schema/config.schema.json); those of `oto teach` are in [teach.schema.json](schema/teach.schema.json).
+`oto learn --algorithm sac --set algorithm.hidden=[64,64]` is the same on the command line. Absent settings have the value of the
+[preset](presets.md) for the environment and the algorithm. The defaults below apply to a file without a preset.
+[config.schema.json](schema/config.schema.json) describes all other settings of a run (discount, replay buffer, schedules),
+[teach.schema.json](schema/teach.schema.json) those of `oto teach`. The [glossary](glossary.md) defines the words.
 
 This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test generated`.
 
