@@ -8,7 +8,7 @@
 use crate::doors::sha256;
 use crate::policies::{boxed, sum};
 use crate::process::{Process, announce};
-use crate::student::{hello, request_to, serve};
+use crate::student::{hello, request_to, serve_on_all_cores};
 use crate::submissions::Folder;
 use oto_proto::{ClientMessage, Hello, Ids, ServerMessage, Space};
 use oto_server::access::Access;
@@ -495,7 +495,7 @@ fn a_server_among_enemies() {
     let audit =
         Audit::open(&Path::new(&variable("OTO_TEST_FOLDER")).join("audit.jsonl"), Rotation::default());
     let audit = audit.unwrap();
-    let server = serve(vec![sum()], |config| {
+    let server = serve_on_all_cores(vec![sum()], |config| {
         config.limits.bytes = MEMORY as usize;
         config.audit = Some(audit.clone());
         config.origins = vec![FRIEND.into()];

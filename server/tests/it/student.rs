@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
@@ -35,15 +36,30 @@ pub fn serve(loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Ser
 
 /// The same at a given address, where another server may have been before.
 pub fn serve_at(address: SocketAddr, loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    serve_at_with(address, Policies::new(loaded).unwrap(), change)
+    serve_at_with(address, Policies::new(loaded).unwrap(), change, one_thread())
+}
+
+/// Starts a server with a thread for each core, as `oto serve` does.
+pub fn serve_on_all_cores(loaded: Vec<Loaded>, change: impl FnOnce(&mut ServerConfig)) -> Server {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    serve_at_with(address, Policies::new(loaded).unwrap(), change, Runtime::new().unwrap())
 }
 
 /// Starts a server of these policies, some of which may be to come.
 pub fn serve_policies(policies: Policies) -> Server {
-    serve_at_with(SocketAddr::from(([127, 0, 0, 1], 0)), policies, |_| {})
+    serve_at_with(SocketAddr::from(([127, 0, 0, 1], 0)), policies, |_| {}, one_thread())
 }
 
-fn serve_at_with(address: SocketAddr, policies: Policies, change: impl FnOnce(&mut ServerConfig)) -> Server {
+fn one_thread() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn serve_at_with(
+    address: SocketAddr,
+    policies: Policies,
+    change: impl FnOnce(&mut ServerConfig),
+    runtime: Runtime,
+) -> Server {
     let mut config = ServerConfig::new(policies.clone());
     change(&mut config);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -51,7 +67,6 @@ fn serve_at_with(address: SocketAddr, policies: Policies, change: impl FnOnce(&m
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let shutdown = async { drop(stopped.await) };
