@@ -18,26 +18,26 @@ export type EnvironmentName =
 
 /** What `step` returns, as in Gymnasium. */
 export interface StepResult<O = Observation> {
-  /** The observation after the step, as the observation space says. */
+  /** The observation after the step, in the observation space. */
   observation: O;
   /** The reward of the step. */
   reward: number;
-  /** Whether the episode ended for a reason of the environment's own. */
+  /** Whether the episode reached a terminal state. */
   terminated: boolean;
-  /** Whether the episode was cut short, by a time limit for example. */
+  /** Whether the episode was truncated, for example by a time limit. */
   truncated?: boolean;
 }
 
 /** An action: an index into a discrete space, or a number for each component. */
 export type Action = number | ArrayLike<number>;
 
-/** An environment written in JavaScript. Its functions may be asynchronous; training waits for them as long as it takes. */
+/** An environment in JavaScript. Its functions may be asynchronous; training waits for them without a limit. */
 export interface Environment {
-  /** What `reset` and `step` show. */
+  /** The space of the observations from `reset` and `step`. */
   observationSpace: Space;
-  /** What `step` takes. */
+  /** The space of the actions for `step`. */
   actionSpace: ActionSpace;
-  /** Begins an episode and returns its first observation. `seed` is given for the first episode only. */
+  /** Starts an episode and returns its first observation. Only the first episode gets a `seed`. */
   reset(seed?: number): Observation | Promise<Observation>;
   /** Takes one step. */
   step(action: Action): StepResult | Promise<StepResult>;
@@ -51,7 +51,7 @@ export interface EnvironmentOf<O extends Space, A extends ActionSpace> {
   step(action: ActionOf<A>): StepResult<ObservationOf<O>> | Promise<StepResult<ObservationOf<O>>>;
 }
 
-/** Makes an environment: one for training, one for evaluations and one to watch, each with a state of its own. */
+/** Creates an environment. The student calls it for training, evaluations and `watch`; each environment has separate state. */
 export type EnvironmentFactory = () => Environment | Promise<Environment>;
 
 /**

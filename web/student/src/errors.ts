@@ -8,8 +8,8 @@ export class OtoError extends Error {
 }
 
 /**
- * An option that is missing, misspelt or out of its range. `field` names it, as in `algorithm.gamma`; `cause` is what a getter
- * of the page's threw.
+ * An option is missing, misspelt or out of its range. `field` names it, such as `algorithm.gamma`. `cause` is the exception of a
+ * getter in the page's object.
  */
 export class ConfigError extends OtoError {
   override name = 'ConfigError';
@@ -22,8 +22,8 @@ export class ConfigError extends OtoError {
 }
 
 /**
- * An environment broke its contract or threw. `field` names what was wrong, as in `observation[2]`; `cause` is the
- * environment's own error where it threw one.
+ * An environment broke its contract or threw. `field` names the wrong value, such as `observation[2]`. `cause` is the
+ * environment's own exception.
  */
 export class EnvironmentError extends OtoError {
   override name = 'EnvironmentError';
@@ -35,17 +35,17 @@ export class EnvironmentError extends OtoError {
   }
 }
 
-/** Training cannot go on, for example because the loss is no finite number any more. */
+/** Training cannot continue, for example because the loss is not finite. */
 export class TrainingError extends OtoError {
   override name = 'TrainingError';
 }
 
-/** Bytes given to `load` that are no checkpoint of this student. */
+/** The bytes for `load` are no checkpoint of this student. */
 export class CheckpointError extends OtoError {
   override name = 'CheckpointError';
 }
 
-/** The student was used after `dispose()`, or its worker could not be started or died. */
+/** The student was used after `dispose()`, or its worker did not start or died. */
 export class WorkerError extends OtoError {
   override name = 'WorkerError';
 }

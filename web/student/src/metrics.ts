@@ -1,11 +1,11 @@
 // What training reports. The engine writes JSON in its own spelling; here it gets JavaScript's.
 
-/** Where a student stands: alone before its teachers, with them, or alone after them. */
+/** A student's stage: alone before its teachers, with them, or alone after them. */
 export type Stage = 'offline' | 'transfer' | 'online';
 
 /** A finished training episode. */
 export interface Episode {
-  /** The environment step at which it ended. */
+  /** The environment step of its end. */
   step: number;
   /** Its undiscounted return. */
   return: number;
@@ -15,30 +15,30 @@ export interface Episode {
 
 /** Greedy episodes. */
 export interface Evaluation {
-  /** The environment step of training at which they were played. */
+  /** The environment step of training at the time of the evaluation. */
   step: number;
   /** Mean, lowest and highest return. */
   mean: number;
   min: number;
   max: number;
-  /** How many episodes. */
+  /** Number of episodes. */
   episodes: number;
   /**
-   * What others return in these very episodes, for comparison. Only cell selection has them: the strongest station, which is
-   * how cell selection is done, and the best plan, above which nobody can be.
+   * Baselines: the returns of other policies in the same episodes. Only cell selection has them: the strongest-station rule, the
+   * usual method of cell selection, and the optimal plan, an upper bound.
    */
   yardsticks: Yardstick[];
 }
 
-/** What somebody returns, on average over episodes. */
+/** A policy's return, averaged over episodes. */
 export interface Yardstick {
   name: string;
   mean: number;
 }
 
 /**
- * How a teacher's link stands: `connecting` and `greeting` until the server has welcomed the student, `ready` while it
- * answers, `waiting` before it connects again, `failed` once the server has refused for good.
+ * The state of a teacher's link: `connecting` and `greeting` until the server's welcome, `ready` while the server
+ * answers, `waiting` before the next attempt, `failed` after a permanent refusal.
  */
 export type LinkState = 'off' | 'waiting' | 'connecting' | 'greeting' | 'ready' | 'failed';
 
@@ -47,19 +47,19 @@ export interface TeacherMetrics {
   state: LinkState;
   /** The policy's name. */
   policy: string;
-  /** The newest version of the policy that is known; 0 before the first welcome. */
+  /** The newest known version of the policy; 0 before the first welcome. */
   version: number;
-  /** Milliseconds until it connects again, while `waiting`. */
+  /** Milliseconds until the next attempt, while `waiting`. */
   retryInMs: number | null;
-  /** What went wrong last, as long as nothing went right since. */
+  /** The last failure, until the next success. */
   problem: string | null;
-  /** States that are in no request yet, and requests without an answer. */
+  /** States without a request, and requests without an answer. */
   pending: number;
   waiting: number;
   stats: LinkStats;
 }
 
-/** Counters of a link. Bytes are those of messages, WebSocket framing aside. */
+/** Counters of a link. Bytes are those of messages, without WebSocket framing. */
 export interface LinkStats {
   connects: number;
   welcomes: number;
@@ -74,7 +74,7 @@ export interface LinkStats {
   timeouts: number;
   overloaded: number;
   refused: number;
-  /** Messages that did not count, by reason. */
+  /** Rejected messages, by reason. */
   rejected: Record<string, number>;
   /** Time from the last request to its answer, and a running mean, in milliseconds. */
   rttMs: number;
@@ -91,23 +91,23 @@ export interface Loss {
   q: number;
 }
 
-/** A backend that was timed on the student's own program, or why it could not be. */
+/** The measured speed of a backend on the student's own program, or the reason why there is none. */
 export interface TriedBackend {
   name: 'cpu' | 'webgpu';
   updatesPerSecond: number | null;
   error: string | null;
 }
 
-/** What runs the updates. */
+/** The backend of the updates. */
 export interface Backend {
   name: 'cpu' | 'webgpu';
-  /** What `auto` chose from; empty where a backend was asked for by name. */
+  /** The candidates of `auto`; empty if the options name a backend. */
   tried: TriedBackend[];
-  /** In a sentence: another one's device was lost, why, and what goes on from which update. */
+  /** A sentence about a lost device: the reason, the new backend and the update of the change. */
   lost: string | null;
 }
 
-/** Where training stands, and what happened since metrics were taken last. */
+/** The progress of training, and the events since the last metrics. */
 export interface Metrics {
   /** Environment steps so far, and in the whole run. */
   step: number;
@@ -117,28 +117,28 @@ export interface Metrics {
   /** Finished training episodes. */
   episodes: number;
   stage: Stage;
-  /** How often all stages were gone through. */
+  /** Completed rounds of all stages. */
   rounds: number;
   /** Whether the run is over. */
   done: boolean;
-  /** Share of random actions now. */
+  /** Current share of random actions. */
   epsilon: number;
-  /** The learning rate of the next update; the Transfer stage may have one of its own (`transfer.learningRate`). */
+  /** The learning rate of the next update. The Transfer stage may have a separate one (`transfer.learningRate`). */
   learningRate: number;
   /** Mean return of the last evaluation. */
   lastEvaluation: number | null;
   loss: Loss | null;
   backend: Backend;
-  /** Labels that came for the student's states, from all teachers. */
+  /** Labels received from all teachers. */
   labels: number;
-  /** Raw transitions that left the student, repetitions included: none unless it submits. */
+  /** Submitted transitions, repetitions included; 0 without `submit`. */
   transitionsSent: number;
-  /** Those of them that a teacher keeps. */
+  /** Transitions acknowledged by a teacher. */
   transitionsKept: number;
-  /** Environment steps and updates per second, over the last half second or more. */
+  /** Environment steps and updates per second, over at least the last half second. */
   stepsPerSecond: number;
   updatesPerSecond: number;
-  /** Episodes and evaluations since metrics were taken last, the newest 1,000 at most. */
+  /** Episodes and evaluations since the last metrics, the newest 1,000 at most. */
   newEpisodes: Episode[];
   newEvaluations: Evaluation[];
   teachers: TeacherMetrics[];

@@ -20,53 +20,53 @@ export type ActionMap =
   | { kind: 'threshold'; component?: number; at: number[] }
   | { kind: 'table'; map: number[] };
 
-/** Maps between a student's spaces and a teacher's; the server carries it out. */
+/** A map between a student's spaces and a teacher's. The server applies it. */
 export interface Adapter {
   observation?: ObservationMap;
   action?: ActionMap;
 }
 
-/** A teacher and where it is. */
+/** A teacher and its address. */
 export interface TeacherOptions {
-  /** `ws://` or `wss://` address of a server's `/v1/teach`, which may be left out; or a path of the page's own server. The server must know the page's origin: `oto serve --origin`. */
+  /** `ws://` or `wss://` address of a server, with or without its path `/v1/teach`; or a path of the page's own server. The server must know the page's origin: `oto serve --origin`. */
   url: string;
   /** Name of one of its policies. */
   policy: string;
-  /** Left out where the spaces fit as they are, or the pair is one the engine knows: InvertedPendulum for CartPole. */
+  /** Not necessary for equal spaces, or for the pair with a built-in adapter: InvertedPendulum for CartPole. */
   adapter?: Adapter;
-  /** How states travel: as 32-bit (the default) or 16-bit numbers. */
+  /** The encoding of states: 32-bit (the default) or 16-bit numbers. */
   dtype?: 'f32' | 'f16';
   /**
-   * Where the student gets its ticket, before each connection, if the server wants one (docs/serving.md). `true`: from that server,
-   * which knows the page by its origin; an address: by POST from the page's own server, which answers as `/v1/ticket` does.
+   * The source of the student's ticket before each connection, for a server with tickets (docs/serving.md). `true`: that server,
+   * which identifies the page by its origin. An address: the page's own server, which must answer a POST as `/v1/ticket` does.
    */
   ticket?: boolean | string;
-  /** How much it counts beside the other teachers, 1 if left out; 0 leaves it unasked. Only ratios matter: together they count `transfer.alphaAikd`. */
+  /** Weight relative to the other teachers. Default: 1. 0: no requests. Only ratios matter: `transfer.alphaAikd` weighs all of them together. */
   weight?: number;
-  /** Whether the teacher gets the replay buffer at the end of the Online stage and of the run, if it takes it; false unless given. */
+  /** Submit the replay buffer to a teacher that accepts it, at the end of the Online stage and of the run. Default: false. */
   submit?: boolean;
 }
 
-/** Everything a student is made of. */
+/** The options of a student. */
 export interface StudentOptions extends RunOptions {
   /**
-   * A built-in environment by name, one of the page's own, or a function that makes such ones: with it there are evaluations and
-   * `watch()`, each in an environment apart from the one that trains. One object serves one student.
+   * A built-in environment by name, the page's own environment, or a function that creates it. Only a function permits evaluations and
+   * `watch()`, each in an environment separate from the training environment. One object serves one student.
    */
   env: EnvironmentName | Environment | EnvironmentFactory;
   /**
-   * An algorithm's name, or its name with settings; settings without a name are those of the default. Left out: QR-DQN for discrete
+   * An algorithm's name, or its name with settings. Settings without a name belong to the default algorithm: QR-DQN for discrete
    * actions, soft actor-critic for continuous ones.
    */
   algorithm?: AlgorithmName | AlgorithmOptions;
-  /** They teach at once. Left out: the student learns alone. */
+  /** Concurrent teachers. Without them the student learns alone. */
   teachers?: TeacherOptions[];
   /**
-   * Greedy evaluation during training; in an environment of the page's own where `env` is a function, and there with at most
-   * `maxSteps` steps in an episode, 1,000 if left out.
+   * Greedy evaluation during training. The page's own environment permits it if `env` is a function. An episode there has at most
+   * `maxSteps` steps. Default: 1,000.
    */
   evaluation?: EvaluationOptions & { maxSteps?: number };
-  /** Ends `create` at once, which then fails with the signal's reason. Afterwards it has no effect. */
+  /** Aborts `create` immediately; it fails with the signal's reason. After `create` the signal has no effect. */
   signal?: AbortSignal;
 }
 

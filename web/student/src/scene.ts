@@ -7,19 +7,19 @@ export interface Scene {
    * (rad, 0 is up, counter-clockwise), angular velocity (rad/s); the others as the engine documents them.
    */
   state: number[];
-  /** Steps so far, and at most. */
+  /** Steps so far, and their limit. */
   step: number;
   limit: number | null;
   /**
-   * The environment steps of training that the episode's policy has behind it, which is frozen for the episode; null in an environment
-   * of the page's own, where the policy goes on learning meanwhile.
+   * The training steps of the episode's policy, which is fixed for the episode. Null in the page's own environment: there
+   * the policy continues to learn.
    */
   trained: number | null;
-  /** What was done last: the choice, or a vector's components in the environment's units; empty before the first step. */
+  /** The last action: the choice, or a vector's components in the environment's units; empty before the first step. */
   action: number[];
-  /** What that step was rewarded with. */
+  /** The reward of this step. */
   reward: number;
-  /** All rewards so far. */
+  /** The sum of all rewards so far. */
   return: number;
   /** Whether the episode has ended. */
   over: boolean;
@@ -30,7 +30,7 @@ export interface Scene {
 /** A device among base stations. Positions are x and y in metres. */
 export interface CellMap {
   position: [x: number, y: number];
-  /** Where the device walks to; its position while that is not decided. */
+  /** The device's destination; its position if it has none. */
   waypoint: [x: number, y: number];
   /** The utility of the last step, from -1 to 1. */
   utility: number;
@@ -38,12 +38,12 @@ export interface CellMap {
   stations: MapStation[];
 }
 
-/** A base station, as the device has it now. */
+/** A base station, from the device's view. */
 export interface MapStation {
   position: [x: number, y: number];
-  /** Its signal-to-noise ratio above the smallest that a connection may have, in dB; below 0 it is out of range. */
+  /** Its signal-to-noise ratio above a connection's minimum, in dB; below 0 the station is out of range. */
   margin: number;
-  /** How far it can be connected to, and up to where its signal is 10 dB stronger than that, in metres. */
+  /** The range of a connection, and the range of a signal 10 dB above a connection's minimum, in metres. */
   reach: number;
   near: number;
   /** Whether the device is connected to it. */

@@ -3,7 +3,7 @@
 
 import { ConfigError, EnvironmentError, reasonOf } from './errors.js';
 
-/** One of `n` choices, counted from `start`, 0 if left out. */
+/** One of `n` choices, counted from `start`. Default: 0. */
 export interface DiscreteSpace {
   kind: 'discrete';
   n: number;
@@ -11,8 +11,8 @@ export interface DiscreteSpace {
 }
 
 /**
- * A vector; each component between `low` and `high`, where `null` and an infinity mean unbounded. The bounds of an observation
- * are not held against what comes: a network sees the numbers as they are, and learns best from some around -1 to 1.
+ * A vector, with each component between `low` and `high`; `null` and infinities mean: no bound. Observations are not checked against
+ * their bounds. The network uses the numbers unscaled, and learns best from numbers between about -1 and 1.
  */
 export interface BoxSpace {
   kind: 'box';
@@ -20,7 +20,7 @@ export interface BoxSpace {
   high: ArrayLike<number | null>;
 }
 
-/** Several choices at once; choice `i` is one of `nvec[i]`, counted from 0. */
+/** Several choices; choice `i` is one of `nvec[i]`, counted from 0. */
 export interface MultiDiscreteSpace {
   kind: 'multiDiscrete';
   nvec: ArrayLike<number>;
@@ -44,10 +44,10 @@ export interface TupleSpace {
   spaces: readonly Space[];
 }
 
-/** What an observation looks like. A network sees a choice as a one-hot vector, and the parts of a `dict` or a `tuple` as one row. */
+/** The space of observations. For the network a choice is a one-hot vector, and the parts of a `dict` or a `tuple` are one row. */
 export type Space = DiscreteSpace | BoxSpace | MultiDiscreteSpace | MultiBinarySpace | DictSpace | TupleSpace;
 
-/** What an action looks like. A box must have finite bounds; several choices have at most 64 combinations. */
+/** The space of actions. A box must have finite bounds; several choices have at most 64 combinations. */
 export type ActionSpace = DiscreteSpace | BoxSpace | MultiDiscreteSpace | MultiBinarySpace;
 
 /** An observation of some space. */
@@ -70,7 +70,7 @@ export type ActionOf<S extends ActionSpace> = S extends DiscreteSpace ? number :
 /** A bound for every component, or one for each. */
 type Bound = number | null | ArrayLike<number | null>;
 
-/** Makes spaces, with Gymnasium's names. */
+/** Constructors of spaces, with Gymnasium's names. */
 export const spaces = {
   /** One of `n` choices, counted from `start`. */
   discrete: (n: number, start = 0): DiscreteSpace => ({ kind: 'discrete', n, start }),

@@ -9,13 +9,13 @@ import type { Scene } from './scene.js';
 import { readObservation, readSpace, show, type EngineSpace, type Observation } from './spaces.js';
 import { WorkerClient } from './client.js';
 
-/** What `train` does. */
+/** Options of `train`. */
 export interface TrainOptions {
-  /** Environment steps from now on; left out: to the end of the run. */
+  /** Environment steps from now on. Default: to the end of the run. */
   steps?: number;
-  /** News at most every so many milliseconds; 100 if left out. */
+  /** Least time between two reports, in milliseconds. Default: 100. */
   interval?: number;
-  /** Ends the loop at once, which then fails with the signal's reason. */
+  /** Aborts the loop immediately; it fails with the signal's reason. */
   signal?: AbortSignal;
 }
 
@@ -62,13 +62,12 @@ export class WorkerStudent {
   }
 
   /**
-   * Trains, and yields what has happened since the last time. Nothing happens before the first of it is asked for, which
-   * `for await` does. Training does not wait for the loop's body; leaving the loop or `stop()` ends it, and a later call goes on
-   * from there.
+   * Trains, and yields the progress since the last report. Training starts with the first request for a report, as by
+   * `for await`. It does not wait for the loop's body. Leaving the loop, or `stop()`, stops it; a later call continues it.
    *
    * @throws {ConfigError} an option that is unknown or out of its range
-   * @throws {EnvironmentError} the page's environment broke its contract or threw; the episode is given up
-   * @throws {TrainingError} the loss is no finite number any more, or there is no memory for another transition
+   * @throws {EnvironmentError} the page's environment broke its contract or threw; the episode is abandoned
+   * @throws {TrainingError} the loss is not finite, or there is no memory for another transition
    */
   train(options: TrainOptions = {}): AsyncGenerator<Metrics, void, void> {
     const loop = { runs: false };
@@ -111,44 +110,44 @@ export class WorkerStudent {
   }
 
   /**
-   * Ends the loop of `train()` at once, with one more report, whatever it waits for: its interval, an environment's step, a
-   * teacher. An answer that an environment still owes counts when `train()` is called again.
+   * Stops the loop of `train()` immediately, with one last report, even while it waits for its interval, an environment's step or a
+   * teacher. The next `train()` uses a pending answer of the environment.
    */
   async stop(): Promise<void> {
     if (this.#worker.training && !this.#worker.ended) await this.#worker.call('stop');
   }
 
-  /** Holds training where it is; acting, saving and evaluating go on. */
+  /** Pauses training. Acting, saving and evaluating continue to work. */
   async pause(): Promise<void> {
     await this.#worker.call('pause', true);
   }
 
-  /** Goes on after `pause`. */
+  /** Continues after `pause`. */
   async resume(): Promise<void> {
     await this.#worker.call('pause', false);
   }
 
-  /** What has happened since metrics were last taken, also while no training is under way. */
+  /** The progress since the last metrics, also without running training. */
   async metrics(): Promise<Metrics> {
     return this.#worker.call('metrics');
   }
 
   /**
-   * Cuts the connection to all teachers, or to one (counted from 0), as a lost network would: learning goes on without
-   * new labels, and the link tries again with growing pauses, in vain until `connectTeachers`.
+   * Cuts the connection to all teachers, or to one (counted from 0), like a lost network. Training continues without
+   * new labels. The link retries with growing pauses, without success until `connectTeachers`.
    */
   async disconnectTeachers(teacher?: number): Promise<void> {
     await this.#worker.call('connect', teacher ?? null, false);
   }
 
-  /** Lets the next attempt to connect through again. */
+  /** Permits the next attempt to connect. */
   async connectTeachers(teacher?: number): Promise<void> {
     await this.#worker.call('connect', teacher ?? null, true);
   }
 
   /**
-   * How much a teacher (counted from 0) counts from now on, see `TeacherOptions.weight`: 0 switches it off, it is asked no
-   * more and its labels rest; a weight above 0 switches it on again.
+   * Sets the weight of a teacher (counted from 0), see `TeacherOptions.weight`. 0 switches the teacher off: no requests, and no use
+   * of its labels. A weight above 0 switches it on again.
    *
    * @throws {ConfigError} there is no such teacher, or the weight is no number from 0 to 1e6
    */
@@ -160,19 +159,19 @@ export class WorkerStudent {
   }
 
   /**
-   * The greedy action for an observation: a number where actions are choices, otherwise one for each component.
+   * The greedy action for an observation: a number for a choice, otherwise a number for each component.
    *
-   * @throws {EnvironmentError} an observation that its space does not have
+   * @throws {EnvironmentError} an observation outside its space
    */
   async act(observation: Observation): Promise<Action> {
     return this.#worker.call('act', readObservation('act()', this.#observation, observation));
   }
 
   /**
-   * Plays greedy episodes, 10 if left out, in an environment apart from the one that trains. Where that is the page's own,
-   * training rests meanwhile, and an episode is cut short after `evaluation.maxSteps`.
+   * Plays greedy episodes (default: 10) in an environment separate from the training environment. With the page's own environment,
+   * training pauses meanwhile, and an episode is truncated after `evaluation.maxSteps`.
    *
-   * @throws {ConfigError} the environment is one object of the page's, of which there is no second one
+   * @throws {ConfigError} the environment is a single object of the page
    * @throws {EnvironmentError} the page's environment broke its contract or threw
    */
   async evaluate(options: { episodes?: number } = {}): Promise<Evaluation> {
@@ -185,11 +184,11 @@ export class WorkerStudent {
   }
 
   /**
-   * Greedy play to look at, in an environment apart from the one that trains: with a seed the first moment of that seed's
-   * episode, without one the next step. Training goes on meanwhile. In a built-in environment the
-   * policy that began an episode plays it to its end.
+   * Plays greedily, for display, in an environment separate from the training environment. With a seed it returns the start of that
+   * seed's episode, without one the next step. Training continues meanwhile. In a built-in environment one
+   * policy plays the whole episode.
    *
-   * @throws {ConfigError} the environment is one object of the page's, of which there is no second one
+   * @throws {ConfigError} the environment is a single object of the page
    * @throws {EnvironmentError} the episode is over, or the page's environment broke its contract or threw
    */
   async watch(seed?: number): Promise<Scene> {
@@ -200,8 +199,8 @@ export class WorkerStudent {
   }
 
   /**
-   * The student as a safetensors file: parameters, optimiser and progress; with `replay` also its transitions and
-   * labels, so that a built-in environment's run goes on exactly where it was.
+   * The student as a safetensors file: parameters, optimiser and progress. With `replay` it also has transitions and
+   * labels. Then a run in a built-in environment continues exactly.
    */
   async save(options: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
     checkKnown('save', options, ['replay']);
@@ -209,9 +208,9 @@ export class WorkerStudent {
   }
 
   /**
-   * Goes on from a file that `save` gave.
+   * Restores the student from a file of `save`.
    *
-   * @throws {CheckpointError} the bytes are no such file, or of a student of another shape
+   * @throws {CheckpointError} the bytes are no such file, or belong to a student of another shape
    */
   async load(bytes: Uint8Array | ArrayBuffer): Promise<void> {
     if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
@@ -220,7 +219,7 @@ export class WorkerStudent {
     await this.#worker.call('load', bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
   }
 
-  /** Ends the worker and all connections. A training loop ends; every other call that waits fails. */
+  /** Ends the worker and all connections. A training loop ends; every other pending call fails. */
   dispose(): void {
     this.#worker.dispose();
   }
