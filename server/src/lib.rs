@@ -233,7 +233,7 @@ async fn requests(
         () = sleep(limits.http_timeout) => {}
         () = stopping.begun() => {}
     }
-    // What was asked is answered, if whoever asked takes it in time.
+    // The server still answers the requests that have come, if the client reads the answers in time.
     connection.as_mut().graceful_shutdown();
     let finished = timeout(limits.stop_timeout, connection).await.ok()?;
     finished.ok().and_then(|()| site.take_upgrade())

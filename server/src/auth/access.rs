@@ -256,7 +256,7 @@ enum States {
 }
 
 impl Visitor {
-    /// Whoever comes to a server without doors.
+    /// A peer of a server without access control.
     pub fn anyone() -> Self {
         Visitor {
             name: "anyone".into(),
@@ -400,7 +400,7 @@ enum Issuer {
 /// Why there is no ticket.
 #[derive(Debug)]
 pub(crate) enum NoTicket {
-    /// There are too many that nobody has used; in this time the first of them is over at the latest.
+    /// There are too many unused tickets; the first of them expires within this time.
     Full(Duration),
     /// The system has no randomness.
     Chance,

@@ -1,6 +1,6 @@
 //! The audit log: who wanted what, when, and what they got; one JSON object a line. Never a secret.
 //!
-//! A thread writes, so that nobody waits for a disk. Lines that find no room, in its queue or on the disk, are counted in a later one. The file is
+//! A thread writes, so that no connection waits for a disk. Lines that find no room, in its queue or on the disk, are counted in a later one. The file is
 //! put aside when it is full, and what was put aside long ago goes.
 //!
 //! What strangers can cause at will, and refusals of all kinds, have a share of the files and of each day, each address and machine
@@ -122,7 +122,7 @@ impl Shares {
 pub(crate) struct Line {
     /// Seconds since 1970.
     pub time: f64,
-    /// A machine, a page, an operator; absent where nobody said who they are.
+    /// A machine, a page, an operator; absent without authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
     /// From where.

@@ -1,8 +1,7 @@
 //! What peers share, and how much of it one of them may take: connections, bytes that the server holds for them, and things it does
-//! in a second. What is used up refuses; nothing that somebody has is taken away for somebody else.
+//! in a second. The server refuses requests beyond a limit, and never takes a resource from one peer for another.
 //!
-//! A peer is an address, or a machine that showed its token. Whoever has one IPv6 address has the rest of its /64, too: they count
-//! as one.
+//! A peer is an address, or a machine that showed its token. An IPv6 /64 counts as one address, because its owner can use all of it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,7 +21,7 @@ pub(crate) enum Payer {
 }
 
 impl Payer {
-    /// Whoever is at this address.
+    /// All peers at this address.
     pub fn at(address: IpAddr) -> Self {
         Payer::Address(network(address))
     }
@@ -129,7 +128,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     }
 }
 
-/// Things that are counted by who has them, up to so many of each.
+/// Things counted by their owner, with a limit for each owner.
 #[derive(Debug)]
 pub(crate) struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
 

@@ -27,7 +27,7 @@ pub(crate) enum WrongHost {
     #[error("expected one header Host with the name of this server")]
     Unusable,
     /// Another one's.
-    #[error("this server is not called so: give it the name with --name")]
+    #[error("the header Host has a name that is not this server's: add the name with --name")]
     Other,
 }
 
@@ -114,7 +114,7 @@ impl Hosts {
             || match (self.loopback, self.names.is_empty()) {
                 (true, _) => host.is_loopback(),
                 (false, true) => true,
-                // Nobody can make a page of an address that is not theirs.
+                // A page of an address comes from the machine with that address.
                 (false, false) => host.is_loopback() || host.address().is_some(),
             }
     }

@@ -9,7 +9,7 @@ pub struct Reload(Arc<RwLock<Option<Arc<Doorkeeper>>>>);
 
 impl Reload {
     /// Lets in whom this describes from now on. Connections stay as they are. A machine whose entry is the same keeps what it has
-    /// used up, and tickets that were given are good if whoever asked for them still may.
+    /// used up, and tickets that were given are good if their owners still have access.
     ///
     /// # Errors
     /// If the description cannot be used; then nothing changes. Nor does it where a server began without one.

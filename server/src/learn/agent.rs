@@ -361,7 +361,7 @@ impl Event {
     pub fn log(&self, policy: &str) {
         match self {
             Event::Resumed { stage, updates } => {
-                info!(policy, ?stage, updates, "training goes on from what was kept");
+                info!(policy, ?stage, updates, "training continues from the kept state");
             }
             Event::Stage { stage, updates } => info!(policy, ?stage, updates, "a stage begins"),
             Event::Evaluated { updates, mean } => info!(policy, updates, mean, "evaluated"),
@@ -391,13 +391,13 @@ impl Event {
             Event::Away(error) => warn!(policy, error = error.to_string(), "submissions are not judged yet"),
             Event::Done { updates } => info!(policy, updates, "training ends"),
             Event::Failed(error) => {
-                error!(policy, error = error.to_string(), "training failed, answering goes on");
+                error!(policy, error = error.to_string(), "training failed; the policy still answers");
             }
         }
     }
 }
 
-/// Whoever is told what an offline agent does.
+/// The receiver of an offline agent's events.
 pub type Log = Box<dyn FnMut(Event) + Send>;
 
 /// What an offline agent works with.

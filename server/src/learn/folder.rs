@@ -55,7 +55,7 @@ impl Event {
                 let path = &*path.to_string_lossy();
                 warn!(
                     policy,
-                    path, "a policy's file is gone, the policy goes on answering until the server ends"
+                    path, "a policy's file is gone; the policy still answers until the server ends"
                 );
             }
             Event::Refused { path, error } => {

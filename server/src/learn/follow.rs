@@ -179,7 +179,7 @@ impl Event {
     }
 }
 
-/// Whoever is told what followers do.
+/// The receiver of followers' events.
 pub type Log = Box<dyn FnMut(Event) + Send>;
 
 /// What a server says of one of its policies, its spaces among it.
@@ -498,7 +498,7 @@ impl Follower {
     }
 }
 
-/// A follower at work. Dropping it ends it, after the request that is under way; nobody has to wait for that.
+/// A follower at work. Dropping it ends it after the current request, without waiting.
 pub struct Following {
     _stop: Sender<()>,
 }

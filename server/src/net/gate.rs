@@ -141,7 +141,7 @@ impl Frames {
             self.head[self.came] = bytes[position];
             self.came += 1;
             if let Some(length) = self.length() {
-                // The last byte of the head does not pass, so that whoever reads it keeps no room for the rest.
+                // The last byte of the head does not pass, so that the reader allocates nothing for the payload.
                 self.begins(length).map_err(|refusal| (position, refusal))?;
             }
             position += 1;
@@ -236,7 +236,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
         if gate.open {
             return Pin::new(&mut gate.inner).poll_read(cx, buf);
         }
-        // What was whole was given away, and whoever had it asks for the next.
+        // The reader has taken the complete messages, because it asks for the next one.
         gate.frames.whole.clear();
         if gate.refusal.is_some() {
             gate.open = true;

@@ -1,5 +1,5 @@
-//! Connections beyond those that are served. A probe among them is told that the process lives, which a full server does; everyone
-//! else is told to come back. They have a second, and few places: the newest takes that of the oldest, which is owed nothing.
+//! Connections beyond the server's limit. A health probe gets 200, because the process lives; all other requests get 503 with a time to
+//! retry. There are few places and a second for each connection. The newest connection replaces the oldest.
 
 use crate::auth::budget::Payer;
 use crate::net::tls::Tls;

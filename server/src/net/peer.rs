@@ -42,7 +42,7 @@ pub(crate) enum End {
     Restarting,
     /// The student may come again after this time; the server counts why.
     Overloaded(Duration, &'static str),
-    /// The student is told why, and shown out.
+    /// The server sends the student an error and closes.
     Refused(ErrorMessage),
     /// So is one that sends what no WebSocket may, with the close code of RFC 6455 for that.
     Broken(ErrorMessage, CloseCode),
@@ -211,7 +211,7 @@ impl<'a> Peer<'a> {
     /// back what it sent last.
     pub async fn dismiss(mut self, end: End) {
         let (message, code, reason) = match end {
-            // Whoever takes nothing can be told nothing.
+            // A student that reads nothing gets no message.
             End::Gone | End::Slow => return,
             End::Closed => {
                 // The answer to its close frame is made already; this sends it.

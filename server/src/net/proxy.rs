@@ -1,5 +1,5 @@
 //! Proxies before a server: who is behind them. A proxy that is trusted says so in the PROXY protocol (version 1 or 2) before a
-//! connection's first byte, or in `Forwarded` (RFC 7239) or `X-Forwarded-For` of each request. Nobody else is believed.
+//! connection's first byte, or in `Forwarded` (RFC 7239) or `X-Forwarded-For` of each request. The server believes no other peer.
 
 use hyper::header::{self, HeaderMap};
 use std::io::{self, ErrorKind};
@@ -79,8 +79,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The last of these that is not trusted: those before it are only what it says. One that cannot be read is nobody; then it was
-    /// the proxy that named it.
+    /// The rightmost address that is no trusted proxy. The entries to its left are only its claims. An entry that is no address ends the
+    /// search at the proxy to its right.
     fn rightmost(&self, peer: IpAddr, named: &[Option<IpAddr>]) -> Option<IpAddr> {
         let mut last = peer;
         for address in named.iter().rev() {

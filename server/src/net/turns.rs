@@ -19,14 +19,14 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-/// All students together may have this much of one core at once; one of few students has the share of one of [`FEW`].
+/// The shares of all students together, in cores. With fewer students than [`FEW`], the share is that of one among [`FEW`].
 const AT_ONCE: f64 = 0.5;
 const FEW: usize = 50;
-/// The most seconds that a student saves up, and lacks.
+/// The most seconds that a student saves, or owes.
 const MOST: f64 = 5e-3;
-/// What it has at its `hello`.
+/// Its seconds at `hello`.
 const FIRST: f64 = 2e-4;
-/// One piece of work counts as this at most: what takes longer was interrupted by the system.
+/// The most that one poll counts: a longer one was interrupted by the system.
 const LONGEST: Duration = Duration::from_millis(1);
 /// After this much work in turns, a thread looks at its sockets.
 const CYCLE: Duration = Duration::from_micros(100);
@@ -38,15 +38,15 @@ pub(crate) struct Turns {
 }
 
 struct Waiting {
-    /// Turns to be had, one of each thread, with the work done in each since the sockets were looked at.
+    /// Free turns, one for each thread, with the work in each since the last check of the sockets.
     free: Vec<Duration>,
     queues: HashMap<Payer, VecDeque<oneshot::Sender<Turn>>>,
-    /// Those who wait, in their order.
+    /// Waiting peers, in their order.
     order: VecDeque<Payer>,
 }
 
 impl Waiting {
-    /// The next connection, of the address whose turn it is.
+    /// The next connection of the next peer.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         let payer = self.order.pop_front()?;
         let queue = self.queues.get_mut(&payer)?;
@@ -59,10 +59,10 @@ impl Waiting {
     }
 }
 
-/// Leave to work, until it is dropped.
+/// Permission to work, until it is dropped.
 struct Turn {
     turns: Arc<Turns>,
-    /// The work done since the sockets were looked at; none once the turn is given away.
+    /// The work since the last check of the sockets; none after the turn is passed on.
     done: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Turn {
 }
 
 impl Turns {
-    /// Turns for so many threads.
+    /// Turns for this number of threads.
     pub fn new(threads: usize) -> Arc<Self> {
         let (queues, order) = (HashMap::new(), VecDeque::new());
         let waiting = Waiting { free: vec![Duration::ZERO; threads.max(1)], queues, order };
@@ -88,7 +88,7 @@ impl Turns {
         Arc::new(Share { turns: self.clone(), state: Mutex::new(state) })
     }
 
-    /// Gives a turn to who waits longest.
+    /// Passes a turn on to the next connection.
     fn give(self: &Arc<Self>, done: Duration) {
         loop {
             let mut waiting = lock(&self.waiting);
@@ -102,15 +102,15 @@ impl Turns {
         }
     }
 
-    /// The next turn of this payer. The sockets are looked at first where that is due.
+    /// The next turn of this peer, after a check of the sockets if one is due.
     async fn turn(self: &Arc<Self>, payer: Payer) -> Turn {
         let mut turn = match self.free_or_wait(payer) {
             Ok(turn) => turn,
-            // Who gives turns lives as long as this.
+            // The senders live as long as `self`.
             Err(wait) => wait.await.unwrap_or_else(|_| Turn { turns: self.clone(), done: None }),
         };
         if turn.done >= Some(CYCLE) {
-            // The runtime looks at the sockets before it comes back.
+            // The runtime checks the sockets before it polls this task again.
             yield_now().await;
             turn.done = Some(Duration::ZERO);
         }
@@ -133,7 +133,7 @@ impl Turns {
     }
 }
 
-/// What one connection may work at once.
+/// A connection's share of the threads' time.
 pub(crate) struct Share {
     turns: Arc<Turns>,
     state: Mutex<State>,
@@ -158,7 +158,7 @@ impl Drop for Enrolled {
 }
 
 impl Share {
-    /// From now on turns are taken as this one's.
+    /// From now on the connection takes this peer's turns.
     pub fn belongs_to(&self, payer: Payer) {
         lock(&self.state).payer = payer;
     }
@@ -193,7 +193,7 @@ impl Share {
         }
     }
 
-    /// Whose turn it takes to go on; nobody's within a student's share.
+    /// The peer whose turn the connection needs now; none within a student's share.
     fn beyond(&self) -> Option<Payer> {
         let mut state = lock(&self.state);
         if !state.student {

@@ -184,7 +184,7 @@ impl Metrics {
     }
 }
 
-/// What of this a reader is told that it reads, by its header `Accept`: OpenMetrics where it names that, else the format of Prometheus,
+/// The content type and the text for a reader, by its header `Accept`: OpenMetrics where it names that, else the format of Prometheus,
 /// which everyone reads.
 pub(crate) fn negotiated(accept: &str, text: String) -> (&'static str, String) {
     let refused = |parameters: &str| {

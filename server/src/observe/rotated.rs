@@ -77,7 +77,7 @@ impl Rotated {
         if let Ok(named) = fs::metadata(&self.path)
             && identity(&named) == self.identity
         {
-            // Whoever emptied it took a torn line away, too.
+            // An emptied file has no torn line any more.
             self.torn &= named.len() > 0;
             return Ok(named.len());
         }

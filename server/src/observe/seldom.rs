@@ -1,4 +1,4 @@
-//! For trouble that may come often, at a peer's will too: it is told at most once in a while, with how often it came.
+//! Log lines for frequent events, which peers can cause: at most one line in ten seconds, with the number of events.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The spans of a request, for whoever listens to `tracing`: a `request`, and in it one after the other `take` (it is read and
+//! The spans of a request for subscribers of `tracing`: a `request`, and in it one after the other `take` (it is read and
 //! adapted to the policy), `wait` (for the batch that it is part of), `compute` (the policy's work on that batch) and
 //! `answer` (until it is on the socket).
 //!

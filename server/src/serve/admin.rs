@@ -8,16 +8,15 @@
 //! | `POST /policies/NAME/rollback` | the version before the last one answers again, under a new number |
 //! | `POST /policies/NAME/canary?percent=P` | the body's model answers P of a hundred students |
 //! | `POST /policies/NAME/promote` | the canary answers all |
-//! | `DELETE /policies/NAME/canary` | the canary answers nobody |
+//! | `DELETE /policies/NAME/canary` | the canary ends |
 //! | `POST /policies/NAME/shadow` | the body's model is asked what the policy is asked, and compared |
 //! | `DELETE /policies/NAME/shadow` | it is not any more |
 //!
 //! Every request but `GET /healthz` and `/readyz`, for probes, needs the header `authorization: Bearer TOKEN`. A model that does not
 //! load, fit or answer is refused with 422 and the reason, and nothing changes. Answers are JSON: `{"version": 3}` or `{"error": "..."}`.
 //!
-//! Whoever has not shown the token yet is a stranger: strangers have few places and little time, and the newest takes the place of the
-//! oldest, so that none of them is in an operator's way. An address that shows wrong tokens is told to wait, unless it then has the right
-//! one.
+//! A connection without the token is a stranger. Strangers have few places and little time, and the newest replaces the oldest, so that
+//! they never block an operator. An address that shows wrong tokens gets 429, unless it then shows the right one.
 
 use crate::auth::audit::{Audit, Who};
 use crate::auth::budget::{Buckets, Payer, Rate};
@@ -138,7 +137,7 @@ struct Wanted<'a> {
 }
 
 impl Admin {
-    /// A door to these policies for whoever has this token.
+    /// An operator's interface to these policies, with this token.
     pub fn new(policies: Policies, token: &str, audit: Option<Audit>) -> Self {
         Admin { policies, token: sha256(token.as_bytes()), audit, guesses: Buckets::new(GUESSES) }
     }
@@ -249,7 +248,7 @@ impl Admin {
         answer
     }
 
-    /// Whether a request shows the token. A wrong one costs its address something, no other address, and nobody the right one.
+    /// Whether a request shows the token. A wrong token counts for its address only, and never blocks the right one.
     fn enter(&self, headers: &HeaderMap, sender: &Sender) -> Result<(), Refusal> {
         if self.is_operator(headers) {
             sender.known.store(true, Ordering::Relaxed);

@@ -45,7 +45,7 @@ pub(crate) struct Server {
     knocks: Buckets<Payer>,
     /// Connections by address.
     addresses: Counts<IpAddr>,
-    /// Who works when.
+    /// The order of connections' work.
     pub turns: Arc<Turns>,
     /// Where long texts are read.
     pub aside: Aside,
@@ -76,7 +76,7 @@ impl Caller {
 pub(crate) enum Bearer {
     /// There is none.
     Absent,
-    /// Nobody has this token.
+    /// The token is unknown.
     Unknown,
     /// It is this machine's.
     Machine(Arc<Visitor>),

@@ -1,5 +1,4 @@
-//! Work that takes long, such as reading a text of a megabyte: one piece after the other, in a thread of its own that has what others
-//! leave of the processor.
+//! Long work, such as the parsing of a text of a megabyte: one piece after the other, in a thread of lower priority.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -8,10 +7,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// That thread, which starts with the first piece of work.
+/// This thread. It starts with the first piece of work.
 pub(crate) struct Aside {
     thread: OnceLock<Option<Sender<Work>>>,
-    /// Those who wait are asked in their order, and what they have no more use for is not done.
+    /// Waiting work, in order of arrival. The work of a closed connection is dropped.
     turn: Arc<Semaphore>,
 }
 
@@ -20,11 +19,11 @@ impl Aside {
         Aside { thread: OnceLock::new(), turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// What comes of the work; none if it panics, or there is no thread for it.
+    /// The result of the work; none if it panics, or if the thread cannot start.
     pub async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let turn = self.turn.clone().acquire_owned().await.ok()?;
         let (done, wait) = oneshot::channel();
-        // Work whose connection ends while it is done keeps the next one waiting.
+        // The next work waits for this one, even if its connection closes.
         let work = Box::new(move || {
             let _turn = turn;
             drop(done.send(work()));
@@ -42,7 +41,7 @@ fn start() -> Option<Sender<Work>> {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::nice(10);
         for work in works {
-            // Who waits for it learns that it failed.
+            // The waiting connection learns of a panic.
             drop(catch_unwind(AssertUnwindSafe(work)));
         }
     });

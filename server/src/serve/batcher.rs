@@ -1,9 +1,9 @@
 //! What answers for one policy: takes all requests that wait, answers them in one call of [`Policy::act`](oto_policy::Policy::act), and splits the
-//! answer. Meanwhile the next batch gathers: nobody waits for company, and the busier the server, the larger its
+//! answer. Meanwhile the next batch gathers. No request waits for others to fill a batch; a busier server has larger
 //! batches.
 //!
-//! A thread of its own does it, so that no model holds up sockets. Where so little waits that waking that thread would
-//! take longer, whoever brought it does it. In a simulation a task does it, and nobody else.
+//! The policy has a thread of its own, so that no model delays sockets. If so little waits that waking that thread would
+//! take longer, the connection's thread answers. In a simulation only a task answers.
 //!
 //! What answers changes between two batches only, so that all rows of an answer are of one version. A version is the
 //! number of a publication. It only grows on each connection, whatever is published, tried or taken back: what would
@@ -31,7 +31,7 @@ pub(crate) struct Desk {
     /// One at a time.
     batcher: Mutex<Batcher>,
     metrics: Arc<Metrics>,
-    /// Whether whoever brings little answers it.
+    /// Whether a connection's thread answers a little work by itself.
     helped: bool,
 }
 
@@ -61,7 +61,7 @@ impl Drop for Closing<'_> {
 }
 
 impl Desk {
-    /// A policy with its first version. With `helped`, whoever brings little answers it.
+    /// A policy with its first version. With `helped`, a connection's thread answers a little work by itself.
     pub fn new(name: String, stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
@@ -92,7 +92,7 @@ impl Desk {
         {
             batcher.work_once(&self.queue, &self.metrics);
         }
-        // Whoever is at it may just have looked for the last time.
+        // The thread at work may have looked into the queue just before.
         self.queue.wake_for_rest();
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Batcher {
             Some(Work::Change(Change { kind, done })) => {
                 let result = self.change(kind, queue);
                 if let Some(done) = done {
-                    // Nobody has to be there to hear it.
+                    // The receiver may be gone.
                     drop(done.send(result));
                 }
             }
@@ -297,7 +297,7 @@ impl Batcher {
     }
 
     /// Answers requests together. If that fails, each is answered alone: one student's odd states are not the others'
-    /// fault. A canary that fails where the stable version does not has ended, and nobody notices.
+    /// fault. A canary that fails where the stable version does not ends without an effect on students.
     fn answer(&mut self, canary: bool, requests: Vec<Request>, queue: &Queue) {
         self.observations.clear();
         requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));

@@ -215,8 +215,8 @@ impl Site {
         answer
     }
 
-    /// Whether whoever asks may have a policy's bytes: anyone where they are shared, and a machine to which they are
-    /// granted.
+    /// Whether the sender may have a policy's bytes: everyone if the server shares them, and a machine with that
+    /// grant.
     fn may_have(&self, policy: &str, headers: &HeaderMap) -> bool {
         let Bearer::Machine(machine) = self.server.bearer(headers) else {
             return self.server.config.share_weights;
@@ -276,11 +276,12 @@ impl Site {
             }
             Err(NoTicket::Full(pause)) => {
                 self.server.metrics().dropped("tickets");
-                let (status, why) =
-                    (StatusCode::TOO_MANY_REQUESTS, "too many tickets that nobody has used\n");
+                let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too many unused tickets\n");
                 Err(Refusal { status, why, pause: Some(pause) })
             }
-            Err(NoTicket::Chance) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "there is no randomness\n"),
+            Err(NoTicket::Chance) => {
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers\n")
+            }
         }
     }
 
@@ -408,7 +409,7 @@ impl Site {
     }
 }
 
-const NO_TOKEN: &str = "nobody has this token\n";
+const NO_TOKEN: &str = "expected a known token\n";
 const NO_UPGRADE: &str = "this is the address of a WebSocket: expected the headers Connection: upgrade and Upgrade: websocket, which \
     a proxy before this server has to pass on\n";
 const NO_PROTOCOL: &str = "expected the WebSocket subprotocol oto.v1 in the header Sec-WebSocket-Protocol, which a proxy before \
@@ -432,7 +433,7 @@ impl Refusal {
 }
 
 fn too_often(pause: Duration) -> Refusal {
-    let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too often from this address\n");
+    let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too many requests from this address\n");
     Refusal { status, why, pause: Some(pause) }
 }
 

@@ -48,7 +48,7 @@ impl Drop for Hosted {
 
 /// Who answers for a policy.
 enum Hands {
-    /// A thread, and whoever brings little.
+    /// A thread, and connections' threads for a little work.
     Thread,
     /// A task, in simulated time.
     Task(Pace),
@@ -130,7 +130,7 @@ impl Policies {
         self.change(name, ChangeKind::Publish(release.into()), None)
     }
 
-    /// Lets a version answer so many of a hundred students, until it is promoted, ended or fails where the one before does
+    /// Lets a version answer this percentage of the students, until it is promoted, ended or fails where the one before does
     /// not. Gives its number.
     ///
     /// # Errors

@@ -188,10 +188,10 @@ impl Rate {
 
 /// Work that is shorter than waking a thread for it, and another one for its answers.
 const LITTLE: Duration = Duration::from_micros(100);
-/// What a student is told to wait at least, and at most.
+/// The shortest and the longest time to retry for a student.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// What it is told before anything was measured.
+/// The time to retry before the first measurement.
 const UNMEASURED: Duration = Duration::from_secs(1);
 
 impl Waiting {
@@ -236,8 +236,8 @@ impl Waiting {
         rows.unwrap_or(BATCH_ROWS).clamp(PIECE_ROWS, BATCH_ROWS)
     }
 
-    /// The next batch: the requests that end first, before `end` and of one version. What a student asked before it vanished is
-    /// nobody's any more.
+    /// The next batch: the requests that end first, before `end` and of one version. Requests of students that are
+    /// gone are dropped.
     fn batch(&mut self, before: u64) -> Option<Batch> {
         let piece = self.piece();
         let first = |map: &BTreeMap<Place, Entry>| map.first_key_value().map(|(place, _)| *place);
@@ -287,14 +287,14 @@ impl Queue {
         Seat { student: waiting.numbers, draw, end: 0 }
     }
 
-    /// Takes a request; its answer comes through its `reply`. It wakes nobody, but says whether all that waits is so
-    /// little that whoever brought it may as well answer it.
+    /// Takes a request; its answer comes through its `reply`. It wakes no thread. It gives true if all that
+    /// waits is so little that the caller may answer it.
     pub fn push(&self, seat: &mut Seat, request: Request, limits: &QueueLimits) -> Result<bool, NotTaken> {
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(NotTaken::Gone);
         }
-        // Whoever is late is told so even while the policy works on something long.
+        // Requests expire also while the policy works on something long.
         waiting.expire(Instant::now());
         let size = bytes(&request);
         if waiting.requests() >= limits.requests || waiting.bytes.saturating_add(size) > limits.bytes {

@@ -1,4 +1,4 @@
-//! Randomness for spreading things out in time. What nobody may guess does not come from here.
+//! Randomness for spreading things out in time. Secrets do not come from here.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};

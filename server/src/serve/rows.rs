@@ -22,7 +22,7 @@ impl Rows {
         self.policy
     }
 
-    /// Asks the policy and checks what it says, whoever wrote it. Gives the actions `[rows, action width]`.
+    /// Asks the policy and checks its answer. Gives the actions `[rows, action width]`.
     pub fn act(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
         let Rows { policy, actions } = self;
         catch_unwind(AssertUnwindSafe(|| policy.act(observations, rows, actions)))

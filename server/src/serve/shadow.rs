@@ -1,6 +1,6 @@
 //! A policy that is asked what the one that teaches is asked, and whose answers are compared and never sent.
 //!
-//! It has a thread of its own and takes what it has time for: it slows nobody.
+//! It has a thread of its own and takes what it has time for, so that it delays no student.
 
 use crate::serve::rows::Rows;
 use oto_proto::Space;

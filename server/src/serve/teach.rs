@@ -1,6 +1,6 @@
 //! The conversation with one student: `hello` and `welcome`, then states up and actions down until one side ends it.
 //!
-//! One task does it all, so that a student which does not read is one that nobody reads from either, until its
+//! One task does it all, so that the server reads nothing from a student that does not read, until its
 //! deadline. Specified in `PROTOCOL.md` of `oto-proto`.
 
 use crate::auth::access::{Entered, Visitor};
@@ -101,20 +101,20 @@ const ASKING_BYTES: usize = 32 << 10;
 /// After so many bytes of messages others go first.
 const TURN_BYTES: usize = 64 << 10;
 
-/// Numbers of a large request, or of its answer, that are read or written in one go.
+/// Numbers of a large request, or of its answer, between two yields.
 const GO_NUMBERS: usize = 8 << 10;
 
-/// So many rows are read or written before others go first.
+/// Rows of this many numbers between two yields.
 fn rows_between(numbers: usize) -> usize {
     (GO_NUMBERS / numbers.max(1)).max(1)
 }
 
-/// Whoever says too much comes again later.
+/// The end of a student that sends too many control messages.
 fn impatient(pause: Duration) -> End {
     End::Overloaded(pause.max(Duration::from_secs(1)), "control")
 }
 
-/// Each student is told another time, so that they do not come back all at once.
+/// Each student gets a different time, so that they do not come back all at once.
 fn restarting(limits: &Limits) -> ServerMessage {
     let retry = random::between(limits.retry, limits.restart_spread);
     ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })
@@ -254,7 +254,7 @@ impl Lesson {
                         return Ok(end);
                     }
                     passed?;
-                    // Whoever always has more to ask lets others go first.
+                    // A student with more requests lets others go first.
                     yield_now().await;
                 }
                 () = &mut alarm => {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 pub struct Release {
     /// What answers from then on.
     pub policy: Box<dyn Policy>,
-    /// The bytes it was loaded from, for whoever may have them.
+    /// The bytes it was loaded from, for peers with the grant.
     pub model: Option<Vec<u8>>,
     /// Its version shall be this one at least; it is larger than the last one's in any case.
     pub version: u32,
@@ -100,11 +100,11 @@ pub(crate) enum ChangeKind {
     Publish(Version),
     /// The version before the last one, published anew.
     RollBack,
-    /// A version for so many of a hundred students, from now until it is promoted or ended.
+    /// A version for this percentage of the students, until it is promoted or ended.
     Canary(Version, f32),
     /// The canary for all.
     Promote,
-    /// The canary for nobody, and why if it failed.
+    /// The end of the canary, with the reason if it failed.
     EndCanary(Option<String>),
     /// A policy whose answers are compared and not sent; none ends it.
     Shadow(Option<Rows>),
