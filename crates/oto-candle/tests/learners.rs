@@ -126,7 +126,7 @@ fn curve(mut student: Box<dyn Agent>, updates: usize, batch: fn(&mut Rng) -> Bat
         student.update(&next, &schedule(), rng).unwrap();
         if i % 10 == 0 {
             catch_up(&mut *student);
-            curve.push(student.engine().last_loss().unwrap());
+            curve.push(student.engine().last_loss().unwrap().clone());
         }
     }
     assert_eq!(student.engine().updates(), updates as u64);
@@ -144,24 +144,21 @@ fn agree(
     for backend in [&Cpu as &dyn Backend, &webgpu()] {
         for (i, (ours, theirs)) in curve(made(backend), updates, batch).iter().zip(&reference).enumerate() {
             let name = backend.name();
-            for (part, a, b) in [
-                ("loss", ours.loss, theirs.loss),
-                ("task", ours.task, theirs.task),
-                ("base", ours.base, theirs.base),
-                ("rkd_d", ours.rkd_d, theirs.rkd_d),
-                ("rkd_a", ours.rkd_a, theirs.rkd_a),
-                ("q", ours.q, theirs.q),
-            ] {
+            for (part, b) in theirs.iter() {
+                let a = ours.get(part).unwrap();
+                // A share of the batch jumps by whole rows.
+                let tolerance = if part.ends_with("_fraction") { 0.1 } else { 5e-3 };
                 assert!(
-                    (a - b).abs() <= 5e-3 * (1.0 + b.abs()),
+                    (a - b).abs() <= tolerance * (1.0 + b.abs()),
                     "{name}, update {}0, {part}: {a}, {b} in candle",
                     i + 1
                 );
             }
         }
     }
-    let first = reference[0].loss;
-    let moved = reference.iter().map(|parts| (parts.loss - first).abs()).fold(0.0, f32::max);
+    let loss = |parts: &LossParts| parts.get("loss").unwrap();
+    let first = loss(&reference[0]);
+    let moved = reference.iter().map(|parts| (loss(parts) - first).abs()).fold(0.0, f32::max);
     assert!(moved > 0.02, "what is compared moves: the loss was {first}, and at most {moved} away from it");
 }
 
@@ -374,7 +371,7 @@ fn state_moves_between_backends() {
         student.update(&next, &schedule(), &mut Rng::new(0)).unwrap();
         catch_up(&mut **student);
     }
-    let (a, b) = (here.engine().last_loss().unwrap().loss, there.engine().last_loss().unwrap().loss);
+    let [a, b] = [&here, &there].map(|student| student.engine().last_loss().unwrap().get("loss").unwrap());
     assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{a} {b}");
 }
 
@@ -403,7 +400,7 @@ fn a_student_that_sees_images_acts_as_its_program_says() {
         batch.action = vec![rng.below(2) as f32];
         (batch.reward, batch.discount, batch.perm) = (vec![1.0], vec![0.5], vec![0.0]);
         student.update(&batch, &schedule(), rng).unwrap();
-        let reported = student.engine().last_loss().unwrap().q;
+        let reported = student.engine().last_loss().unwrap().get("q").unwrap();
         let acted = q[batch.action[0] as usize];
         assert!((reported - acted).abs() < 1e-5, "{reported} in the program, {acted} acting");
     }

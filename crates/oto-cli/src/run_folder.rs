@@ -2,6 +2,7 @@
 
 #[cfg(feature = "native")]
 use crate::chart::{Chart, ChartError, PALETTE, Series};
+use oto_rl::engine::OUTPUTS;
 use oto_student::student::{Event, Metrics, Student};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,7 +19,7 @@ const SVG: &str = "curve.svg";
 const PNG: &str = "curve.png";
 const FILES: [&str; 8] = [CONFIG, LINES, TABLE, CHECKPOINT, POLICY, NEWEST, SVG, PNG];
 
-/// The columns of metrics.csv.
+/// The columns of metrics.csv; those of the algorithm's own numbers follow, by their names.
 pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation_mean,labels,bytes_up,bytes_down,\
                            loss,task,base,rkd_d,rkd_a,q";
 
@@ -85,6 +86,8 @@ pub struct RunFolder {
     lines: BufWriter<File>,
     table: BufWriter<File>,
     last: Row,
+    /// The columns of the algorithm's own numbers, once an update has reported them.
+    own: Vec<String>,
     /// What the last line said beside its row; none after a resume.
     said: Option<Said>,
     /// Bytes up and down before a resume: links count from zero again.
@@ -146,19 +149,21 @@ impl RunFolder {
         let mut head = String::new();
         let start = File::open(&table).map_err(at(&table))?;
         BufReader::new(start).take(LONGEST_LINE).read_line(&mut head).map_err(at(&table))?;
-        if head.trim_end() != COLUMNS {
-            return Err(FolderError::Columns { path: table });
-        }
+        let own = match head.trim_end().strip_prefix(COLUMNS).map(|own| own.strip_prefix(',').ok_or(own)) {
+            Some(Ok(own)) => own.split(',').map(String::from).collect::<Vec<_>>(),
+            Some(Err("")) => Vec::new(),
+            _ => return Err(FolderError::Columns { path: table }),
+        };
         keep_lines(&lines, |line| serde_json::from_slice::<Mark>(line).is_ok_and(|m| m.step <= step))?;
         let mut last = Row::default();
-        keep_lines(&table, |line| match row(line) {
+        keep_lines(&table, |line| match row(line, own.len()) {
             Some(row) if row.step.is_some_and(|s| s <= step) => {
                 last = row;
                 true
             }
             _ => line.starts_with(COLUMNS.as_bytes()),
         })?;
-        Ok(Self { last, carried: last.bytes, ..Self::open(path, held)? })
+        Ok(Self { last, own, carried: last.bytes, ..Self::open(path, held)? })
     }
 
     /// The configuration in a folder.
@@ -185,7 +190,8 @@ impl RunFolder {
 
     fn open(path: PathBuf, held: Option<File>) -> Result<Self, FolderError> {
         let (lines, table) = (append(&path.join(LINES))?, append(&path.join(TABLE))?);
-        Ok(Self { path, lines, table, last: Row::default(), said: None, carried: (0, 0), _held: held })
+        let own = Vec::new();
+        Ok(Self { path, lines, table, last: Row::default(), own, said: None, carried: (0, 0), _held: held })
     }
 
     /// Where it is.
@@ -229,8 +235,32 @@ impl RunFolder {
         }
         self.line(&Snapshot { event: "metrics", metrics })?;
         (self.last, self.said) = (row, Some(said));
-        write_row(&mut self.table, metrics, bytes).map_err(at(&self.path.join(TABLE)))?;
+        self.widen(metrics)?;
+        write_row(&mut self.table, metrics, &self.own, bytes).map_err(at(&self.path.join(TABLE)))?;
         self.flush()
+    }
+
+    /// Gives the table a column for each of the algorithm's own numbers that it lacks; rows that are there get empty cells.
+    fn widen(&mut self, metrics: &Metrics) -> Result<(), FolderError> {
+        let names = metrics.loss.iter().flat_map(|loss| loss.iter().map(|(name, _)| name));
+        let new = names.filter(|name| !OUTPUTS.contains(name) && !self.own.iter().any(|own| own == name));
+        let new = new.map(String::from).collect::<Vec<_>>();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        let (path, mut first) = (self.path.join(TABLE), true);
+        replace(&path, |to| {
+            each_line(&path, |line| {
+                to.write_all(line.trim_ascii_end())?;
+                let cells =
+                    if std::mem::take(&mut first) { new.join(",") } else { ",".repeat(new.len() - 1) };
+                writeln!(to, ",{cells}")
+            })
+        })?;
+        self.own.extend(new);
+        self.table = append(&path)?;
+        Ok(())
     }
 
     /// Replaces the checkpoint once the new one is safely there; where that fails the old one stays. What was reported
@@ -341,7 +371,7 @@ struct Mark {
     step: u64,
 }
 
-fn write_row(to: &mut impl Write, m: &Metrics, (up, down): (u64, u64)) -> io::Result<()> {
+fn write_row(to: &mut impl Write, m: &Metrics, own: &[String], (up, down): (u64, u64)) -> io::Result<()> {
     let stage = serde_json::to_value(m.stage).unwrap_or_default();
     write!(to, "{},{},{},{},", m.step, m.updates, m.episodes, stage.as_str().unwrap_or_default())?;
     for cell in [m.last_episode.map(|e| e.score), m.last_evaluation] {
@@ -349,17 +379,19 @@ fn write_row(to: &mut impl Write, m: &Metrics, (up, down): (u64, u64)) -> io::Re
         write!(to, ",")?;
     }
     write!(to, "{},{up},{down}", m.labels)?;
-    match m.loss {
-        Some(l) => writeln!(to, ",{},{},{},{},{},{}", l.loss, l.task, l.base, l.rkd_d, l.rkd_a, l.q),
-        None => writeln!(to, ",,,,,,"),
+    for name in OUTPUTS.into_iter().chain(own.iter().map(String::as_str)) {
+        write!(to, ",")?;
+        let value = m.loss.as_ref().and_then(|loss| loss.get(name));
+        value.map_or(Ok(()), |value| write!(to, "{value}"))?;
     }
+    writeln!(to)
 }
 
 /// A row of the table, if the line is a whole one.
-fn row(line: &[u8]) -> Option<Row> {
+fn row(line: &[u8], own: usize) -> Option<Row> {
     let cells = std::str::from_utf8(line).ok()?.trim_end().split(',').collect::<Vec<_>>();
     let whole = |i: usize| cells[i].parse::<u64>().ok();
-    (cells.len() == COLUMNS.split(',').count()).then_some(())?;
+    (cells.len() == COLUMNS.split(',').count() + own).then_some(())?;
     Some(Row { step: Some(whole(0)?), bytes: (whole(7)?, whole(8)?) })
 }
 
@@ -606,7 +638,7 @@ mod tests {
         let up = text(&parts, TABLE)
             .lines()
             .skip(1)
-            .map(|l| row(l.as_bytes()).unwrap().bytes.0)
+            .map(|l| row(l.as_bytes(), 0).unwrap().bytes.0)
             .collect::<Vec<_>>();
         assert_eq!(up.len(), 6);
         assert!(up.is_sorted() && up[1] > 0, "bytes go on: {up:?}");

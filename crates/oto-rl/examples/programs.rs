@@ -3,11 +3,11 @@
 
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
-use oto_graph::{Activation, Backend, Executable, InputId, Program, Role, Trace};
+use oto_graph::{Activation, Backend, Executable, InputId, Program, Role, Tensor, Trace};
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::Sizes;
 use oto_rl::algorithms::sac::{self, SacConfig};
-use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp};
+use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp, mlp_parameters};
 use std::time::Instant;
 
 /// Blocks last at least this long, in seconds.
@@ -31,6 +31,9 @@ fn all() -> Vec<(String, Program)> {
         critics(1),
         critics(2),
         critics(10),
+        delayed(true, false),
+        delayed(false, false),
+        delayed(true, true),
     ]
 }
 
@@ -47,6 +50,51 @@ fn critics(count: usize, hidden: usize, batch: usize) -> Program {
     updates.minimise(&Optimiser::new("", Adam::default(), t.data("lr", &[])), &critics, loss);
     updates.follow(&targets, &critics, t.data("target_mix", &[]), 1);
     t.finish(&updates.pairs(), &[("loss", loss)])
+}
+
+/// A delayed actor-critic's update (TD3's without its noise) at SAC's large size, its actor and slow copies due or not, with
+/// layer normalisation before its critics' ReLUs or without.
+fn delayed(due: bool, norm: bool) -> (String, Program) {
+    let t = &Trace::new();
+    let (batch, sizes) = (256, [23, 256, 256, 1]);
+    let [critics, targets] =
+        ["critics.", "target.critics."].map(|name| ensemble_parameters(t, name, 2, &sizes));
+    let [actor, slow] = ["actor.", "target.actor."].map(|name| mlp_parameters(t, name, &[17, 256, 256, 6]));
+    let policy = |params: &[_], x| mlp(params, x, Activation::Relu).tanh();
+    let [observation, next] = ["observation", "next_observation"].map(|name| t.data(name, &[batch, 17]));
+    let future = judge(norm, &targets, next.concat(policy(&slow, next))).reshape(&[2, batch]);
+    let target = t.data("reward", &[batch]) + future.member(0).minimum(future.member(1)) * 0.99;
+    let known = judge(norm, &critics, observation.concat(t.data("action", &[batch, 6]))).reshape(&[2, batch]);
+    let critic_loss = (known - target.stop_gradient()).square().mean_last().sum();
+    let (lr, mix) = (t.data("lr", &[]), t.data("target_mix", &[]));
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("critic", Adam::default(), lr), &critics, critic_loss);
+    let fixed = critics.iter().map(|(name, p)| (name.clone(), p.stop_gradient())).collect::<Vec<_>>();
+    let actor_loss = -judge(norm, &fixed, observation.concat(policy(&actor, observation))).member(0).mean();
+    updates.minimise(&Optimiser::new("actor", Adam::default(), lr).every(2), &actor, actor_loss);
+    updates.follow(&targets, &critics, mix, 2);
+    updates.follow(&slow, &actor, mix, 2);
+    let actor_loss = updates.hold("actor_loss", actor_loss, 2);
+    let name = format!(
+        "delayed actor 256-256, {}due{}",
+        if due { "" } else { "not " },
+        if norm { ", layer normalisation" } else { "" }
+    );
+    (name, t.finish(&updates.pairs(), &[("loss", critic_loss), ("actor_loss", actor_loss)]))
+}
+
+/// Critics with each hidden layer normalised before its ReLU, or without.
+fn judge<'t>(norm: bool, params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
+    if !norm {
+        return mlp(params, x, Activation::Relu);
+    }
+    let (hidden, last) = params.split_at(params.len() - 2);
+    let hidden = hidden.chunks_exact(2).fold(x, |x, p| {
+        let sums = x.linear(p[0].1, p[1].1, Activation::Identity);
+        let [n, batch, width] = sums.shape()[..] else { unreachable!("an ensemble gives three axes") };
+        sums.reshape(&[n * batch, width]).layer_norm(1e-5).relu().reshape(&[n, batch, width])
+    });
+    hidden.linear(last[0].1, last[1].1, Activation::Identity)
 }
 
 /// A program on the CPU and the times of its updates.
@@ -67,6 +115,7 @@ impl Timed {
         };
         let data = program.data().map(|(_, input)| match input.name.as_str() {
             "lr" => vec![1e-4],
+            "every_2" => vec![f32::from(!name.contains("not due"))],
             "target_mix" => vec![0.005],
             "perm" => (0..input.len()).map(|i| i as f32).collect(),
             "discount" | "mask" => vec![0.9; input.len()],

@@ -55,24 +55,40 @@ pub(crate) fn aikd_weights<'t>(t: &'t Trace, teachers: usize) -> AikdWeights<'t>
     }
 }
 
-/// What an update reports; parts of the teachers' term are means over teachers, as in OTO eq. 14.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossParts {
-    /// OTO eq. 14.
-    pub loss: f32,
-    /// The learner's own loss, its conservative term included.
-    pub task: f32,
-    /// OTO eq. 10.
-    pub base: f32,
-    /// OTO eq. 11.
-    pub rkd_d: f32,
-    /// OTO eq. 12.
-    pub rkd_a: f32,
-    /// Mean of Q(s, a) over the batch, of V(s) where there are no Q-values; 0 where there is neither.
-    pub q: f32,
+/// What an update reports: numbers by the names that its program gives them, in its order.
+///
+/// Every program reports `loss`; students report `task`, `base`, `rkd_d`, `rkd_a` and `q` ([`LossParts::outputs`]); an algorithm adds
+/// names of its own, such as `actor_loss`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LossParts(Vec<(String, f32)>);
+
+impl LossParts {
+    /// The number of this name.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f32)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
 }
 
-oto_json::json_object! { LossParts: open { loss, task, base, rkd_d, rkd_a, q } }
+impl oto_json::Object for LossParts {
+    fn write_fields(&self, out: &mut oto_json::Writer) {
+        self.iter().for_each(|(name, value)| out.field(name, &value));
+    }
+}
+
+impl oto_json::ToJson for LossParts {
+    fn write(&self, out: &mut oto_json::Writer) {
+        out.open('{');
+        oto_json::Object::write_fields(self, out);
+        out.close('}');
+    }
+}
+
+oto_json::json_serde! { @written LossParts }
 
 /// Why an update failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +96,16 @@ pub enum LearnError {
     /// The backend's failure.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The loss is no number any more.
+    /// A loss is no number any more.
     #[error(
-        "update {update}: the loss is {}, not a finite number; lower the learning rate or check the rewards", oto_json::shown(.loss)
+        "update {update}: the {} is {}, not a finite number; lower the learning rate or check the rewards",
+        .name.replace('_', " "), oto_json::shown(.loss)
     )]
     Diverged {
         /// Which update.
         update: u64,
+        /// Which of the program's losses.
+        name: String,
         /// What the loss became.
         loss: f32,
     },
@@ -119,11 +138,13 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
-/// The outputs of every program, in the order of [`LossParts`].
-const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
+/// What every student's program reports.
+pub const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
 
 impl LossParts {
-    /// A program's outputs; parts of the teachers' term are means over teachers, each with its `share` `[N]`.
+    /// A student's outputs: the whole loss (OTO eq. 14), the learner's own (its conservative term included), the teachers' BASE, RKD-D
+    /// and RKD-A (eq. 10 to 12; means over teachers, each with its `share` `[N]`), and the mean of Q(s, a) over the batch (of V(s)
+    /// where there are no Q-values, 0 where there is neither). All are `[]`.
     pub fn outputs<'t>(
         t: &'t Trace,
         loss: Tensor<'t>,
@@ -157,7 +178,9 @@ pub struct Engine {
     put_at: u64,
     /// What is added to the executable's count to get the student's.
     offset: i64,
-    last_loss: Option<LossParts>,
+    /// The newest numbers of an update, and whether there are any.
+    reported: LossParts,
+    known: bool,
     /// All state as it was once, in the program's order, and the updates made by then: what a lost device is replaced from.
     kept: (u64, Vec<Vec<f32>>),
     /// All state as it was when it was to be remembered, and whether a device still owes it.
@@ -186,6 +209,8 @@ impl Engine {
         if let Some(device) = executable.device() {
             device.watch(&acting);
         }
+        let outputs = executable.program().outputs.iter();
+        let names = outputs.map(|(name, _)| (name.clone(), 0.0)).collect::<Vec<_>>();
         let periods = executable.program().data().filter_map(|(_, input)| due_period(&input.name));
         let periods = periods.map(|period| (period, 0.0)).collect();
         Ok(Self {
@@ -194,12 +219,13 @@ impl Engine {
             data: Vec::new(),
             executable,
             fallback: backend.fallback(),
-            outputs: vec![Vec::new(); OUTPUTS.len()],
+            outputs: vec![Vec::new(); names.len()],
+            reported: LossParts(names),
+            known: false,
             updates: 0,
             given: 0,
             put_at: 0,
             offset: 0,
-            last_loss: None,
             kept: (0, Vec::new()),
             remembered: None,
             owed: false,
@@ -259,9 +285,9 @@ impl Engine {
         self.lost.as_deref()
     }
 
-    /// The newest loss that is known.
-    pub fn last_loss(&self) -> Option<LossParts> {
-        self.last_loss
+    /// The newest numbers of an update that are known.
+    pub fn last_loss(&self) -> Option<&LossParts> {
+        self.known.then_some(&self.reported)
     }
 
     /// Updates that were started and whose weights are not here yet.
@@ -394,13 +420,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps the loss of the last update.
+    /// Keeps what the last update reports. Its losses must be numbers.
     fn learned(&mut self, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
-        let [loss, task, base, rkd_d, rkd_a, q] = std::array::from_fn(|i| outputs[i][0]);
-        if !loss.is_finite() {
-            return Err(LearnError::Diverged { update: self.updates, loss });
+        for ((name, _), values) in self.reported.0.iter().zip(outputs) {
+            let (loss, is_loss) = (values[0], name == "loss" || name.ends_with("_loss"));
+            if is_loss && !loss.is_finite() {
+                return Err(LearnError::Diverged { update: self.updates, name: name.clone(), loss });
+            }
         }
-        self.last_loss = Some(LossParts { loss, task, base, rkd_d, rkd_a, q });
+        self.reported.0.iter_mut().zip(outputs).for_each(|((_, to), values)| *to = values[0]);
+        self.known = true;
         Ok(())
     }
 

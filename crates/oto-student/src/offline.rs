@@ -580,7 +580,7 @@ impl OfflineTrainer {
     }
 
     /// The parts of the last update's loss.
-    pub fn last_loss(&self) -> Option<LossParts> {
+    pub fn last_loss(&self) -> Option<&LossParts> {
         self.agent.engine().last_loss()
     }
 
@@ -597,7 +597,7 @@ impl OfflineTrainer {
             epsilon: 0.0,
             last_episode: None,
             last_evaluation: self.last_evaluation,
-            loss: self.last_loss(),
+            loss: self.last_loss().cloned(),
             backend: BackendStatus { name: self.agent.engine().backend().into(), ..Default::default() },
             labels: 0,
             transitions_sent: 0,

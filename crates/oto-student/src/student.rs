@@ -208,7 +208,7 @@ pub struct Metrics {
     pub last_episode: Option<Episode>,
     /// Mean return of the last evaluation.
     pub last_evaluation: Option<f64>,
-    /// The parts of the last update's loss.
+    /// What the last update reported: the parts of its loss, and the algorithm's own numbers by their names.
     pub loss: Option<LossParts>,
     /// What runs the updates.
     pub backend: BackendStatus,
@@ -742,7 +742,7 @@ impl Student {
             epsilon: t.epsilon(),
             last_episode: self.last_episode,
             last_evaluation: self.last_evaluation,
-            loss: t.last_loss(),
+            loss: t.last_loss().cloned(),
             backend: t.backend_status(),
             labels: self.labels,
             transitions_sent: self.teachers.iter().map(|t| t.link.stats().transitions_sent).sum(),

@@ -512,7 +512,7 @@ impl Trainer {
     }
 
     /// The parts of the last update's loss.
-    pub fn last_loss(&self) -> Option<LossParts> {
+    pub fn last_loss(&self) -> Option<&LossParts> {
         self.learner.engine().last_loss()
     }
 

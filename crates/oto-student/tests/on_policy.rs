@@ -107,7 +107,7 @@ fn a_run_resumed_within_a_rollout_is_the_uninterrupted_one() {
         let whole = run(&mut a, &mut driver, 1000);
         assert_eq!(a.trainer().updates(), 1000 / 128 * 4 * 10, "a round of updates for each whole rollout");
         assert!(a.metrics(0).labels > 900, "{} labels", a.metrics(0).labels);
-        assert!(a.trainer().last_loss().unwrap().rkd_d > 0.0, "the last rollout had labels");
+        assert!(a.trainer().last_loss().unwrap().get("rkd_d").unwrap() > 0.0, "the last rollout had labels");
 
         let (mut b, mut driver) = taught(&config, environment);
         let mut parts = run(&mut b, &mut driver, 437);

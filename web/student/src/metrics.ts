@@ -81,8 +81,12 @@ export interface LinkStats {
   rttMeanMs: number;
 }
 
-/** The parts of the last update's loss (OTO, eq. 8 to 14), and the mean of Q over its batch. */
+/**
+ * The parts of the last update's loss (OTO, eq. 8 to 14), the mean of Q over its batch, and the algorithm's own numbers by their
+ * names, such as `actorLoss`. docs/metrics.md lists them.
+ */
 export interface Loss {
+  [name: string]: number;
   loss: number;
   task: number;
   base: number;
