@@ -212,7 +212,7 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
         Op::MaxLast(x) => at(x).max_keepdim(candle_core::D::Minus1),
         Op::ArgMaxLast(x) => at(x).argmax_keepdim(candle_core::D::Minus1)?.to_dtype(at(x).dtype()),
         Op::StopGradient(x) => Ok(at(x).clone()),
-        Op::LogSumExp(x) | Op::LogSoftmax(x) => {
+        Op::LogSumExp(x) | Op::LogSoftmax(x) | Op::LayerNorm { x, .. } => {
             at(x).contiguous()?.apply_op1_no_bwd(&Kernel { op, shape, scalars: [0.0; 2] })
         }
         Op::Polyak { target, p, tau } => {
@@ -225,6 +225,7 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
         }
         Op::ActivationGrad { y: a, g: b, .. }
         | Op::LogSoftmaxGrad { y: a, g: b }
+        | Op::LayerNormGrad { x: a, g: b, .. }
         | Op::Pick { x: a, index: b }
         | Op::Unpick { g: a, index: b }
         | Op::Rows { x: a, index: b }

@@ -54,6 +54,14 @@ impl Kernel<'_> {
                 }
                 self.done(out)
             }
+            Op::LayerNorm { epsilon, .. } => {
+                let mut out = x.to_vec();
+                for row in out.chunks_exact_mut(last) {
+                    let (mean, scale) = spread(row, *epsilon);
+                    row.iter_mut().for_each(|v| *v = (*v - mean) * scale);
+                }
+                self.done(out)
+            }
             other => bail!("no kernel of one operand for {other:?}"),
         }
     }
@@ -81,6 +89,19 @@ impl Kernel<'_> {
                 for (y, g) in a.chunks_exact(last).zip(b.chunks_exact(last)) {
                     let sum = g.iter().fold(T::zero(), |s, g| s + *g);
                     out.extend(y.iter().zip(g).map(|(y, g)| *g - y.exp() * sum));
+                }
+                self.done(out)
+            }
+            Op::LayerNormGrad { epsilon, .. } => {
+                let last = a_shape[a_shape.len() - 1];
+                let n = real::<T>(last as f64);
+                let mut out = Vec::with_capacity(a.len());
+                for (x, g) in a.chunks_exact(last).zip(b.chunks_exact(last)) {
+                    let (mean, scale) = spread(x, epsilon);
+                    let total = g.iter().fold(T::zero(), |s, g| s + *g) / n;
+                    let along = x.iter().zip(g).fold(T::zero(), |s, (x, g)| s + (*x - mean) * scale * *g) / n;
+                    let each = x.iter().zip(g);
+                    out.extend(each.map(|(x, g)| (*g - total - (*x - mean) * scale * along) * scale));
                 }
                 self.done(out)
             }
@@ -160,6 +181,14 @@ impl Kernel<'_> {
         let step = |((p, m), v): ((&T, &T), &T)| *p - size * *m / (v.sqrt() * scale + epsilon);
         self.done(p.iter().zip(m).zip(v).map(step).collect())
     }
+}
+
+/// A row's mean, and what brings its spread to 1.
+fn spread<T: Real>(row: &[T], epsilon: f64) -> (T, T) {
+    let n = real::<T>(row.len() as f64);
+    let mean = row.iter().fold(T::zero(), |s, v| s + *v) / n;
+    let variance = row.iter().fold(T::zero(), |s, v| s + (*v - mean) * (*v - mean)) / n;
+    (mean, (variance + real::<T>(epsilon)).sqrt().recip())
 }
 
 fn log_sum_exp<T: Real>(row: &[T]) -> T {

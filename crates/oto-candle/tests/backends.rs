@@ -233,6 +233,7 @@ fn operations_agree() {
     check(&[&[5, 33], &[5, 18]], |x| x[0].concat(x[1].square()).slice_last(20, 31).tanh());
     check(&[&[7], &[4]], |x| x[0].exp().concat(x[1]).slice_last(3, 5));
     check(&[&[6, 20], &[20], &[20]], |x| x[0].layer_norm(1e-5) * x[1] + x[2]);
+    check(&[&[9]], |x| x[0].layer_norm(1e-3));
     check(&[&[6, 3], &[6, 3], &[]], |x| x[0].exp().select(x[2], x[1].square()) + x[1]);
     check(&[&[], &[], &[]], |x| x[0].exp().select(x[2], x[1].square()) + x[1]);
     check(&[&[2, 5, 3], &[2, 5, 3]], |x| {

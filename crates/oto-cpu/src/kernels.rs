@@ -16,6 +16,10 @@ simd! { pub fn unary(op: Unary, x: &[f32], out: &mut [f32]) = unary_loop }
 simd! { pub fn binary(op: Binary, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) = binary_loop }
 simd! { pub fn activation_grad(y: &[f32], g: &[f32], activation: Activation, out: &mut [f32]) = activation_grad_loop }
 simd! { pub fn log_softmax_grad(y: &[f32], g: &[f32], last: usize, out: &mut [f32]) = log_softmax_grad_loop }
+simd! { pub fn layer_norm(x: &[f32], last: usize, epsilon: f32, out: &mut [f32]) = layer_norm_loop }
+simd! {
+    pub fn layer_norm_grad(x: &[f32], g: &[f32], last: usize, epsilon: f32, out: &mut [f32]) = layer_norm_grad_loop
+}
 simd! { pub fn moment(m: &[f32], g: &[f32], beta: f32, take: f32, squared: bool, out: &mut [f32]) = moment_loop }
 simd! {
     pub fn adam_step(p: &[f32], m: &[f32], v: &[f32], scales: (f32, f32), epsilon: f32, out: &mut [f32]) = adam_step_loop
@@ -236,6 +240,55 @@ fn log_softmax_grad_loop<I: Isa>(y: &[f32], g: &[f32], last: usize, out: &mut [f
     for ((row, y), g) in out.chunks_exact_mut(last).zip(y.chunks_exact(last)).zip(g.chunks_exact(last)) {
         let sum: f32 = g.iter().sum();
         row.iter_mut().zip(y.iter().zip(g)).for_each(|(o, (y, g))| *o = g - math::exp::<I>(*y) * sum);
+    }
+}
+
+/// Sums of what `f` makes of each place below `n`, in eight parts as in [`sum`].
+#[inline(always)]
+fn sums<const N: usize>(n: usize, f: impl Fn(usize) -> [f32; N]) -> [f32; N] {
+    let mut sums = [[0.0f32; 8]; N];
+    let whole = n - n % 8;
+    for first in (0..whole).step_by(8) {
+        for lane in 0..8 {
+            let values = f(first + lane);
+            (0..N).for_each(|i| sums[i][lane] += values[i]);
+        }
+    }
+    let mut all = sums.map(|s| s.iter().sum::<f32>());
+    for i in whole..n {
+        let values = f(i);
+        all.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
+    all
+}
+
+/// A row's mean, and what brings its spread to 1.
+#[inline(always)]
+fn spread(x: &[f32], epsilon: f32) -> (f32, f32) {
+    let n = x.len() as f32;
+    let [total] = sums(x.len(), |i| [x[i]]);
+    let mean = total / n;
+    let [squares] = sums(x.len(), |i| [(x[i] - mean) * (x[i] - mean)]);
+    (mean, 1.0 / (squares / n + epsilon).sqrt())
+}
+
+#[inline(always)]
+fn layer_norm_loop<I: Isa>(x: &[f32], last: usize, epsilon: f32, out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(last).zip(x.chunks_exact(last)) {
+        let (mean, scale) = spread(x, epsilon);
+        out.iter_mut().zip(x).for_each(|(o, x)| *o = (x - mean) * scale);
+    }
+}
+
+#[inline(always)]
+fn layer_norm_grad_loop<I: Isa>(x: &[f32], g: &[f32], last: usize, epsilon: f32, out: &mut [f32]) {
+    let n = last as f32;
+    for ((out, x), g) in out.chunks_exact_mut(last).zip(x.chunks_exact(last)).zip(g.chunks_exact(last)) {
+        let (mean, scale) = spread(x, epsilon);
+        let [total, along] = sums(last, |i| [g[i], g[i] * (x[i] - mean)]);
+        let (total, along) = (total / n, along * scale * scale / n);
+        let each = out.iter_mut().zip(x.iter().zip(g));
+        each.for_each(|(o, (x, g))| *o = (g - total - (x - mean) * along) * scale);
     }
 }
 

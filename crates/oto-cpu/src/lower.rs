@@ -387,6 +387,13 @@ impl Lower<'_> {
             Op::ArgMaxLast(x) => Row::ArgMaxLast { last: last(x), x: self.rows(x, rows) },
             Op::LogSumExp(x) => Row::LogSumExp { last: last(x), x: self.rows(x, rows) },
             Op::LogSoftmax(x) => Row::LogSoftmax { last: last(x), x: self.rows(x, rows) },
+            Op::LayerNorm { x, epsilon } => {
+                Row::LayerNorm { last: last(x), x: self.rows(x, rows), epsilon: epsilon as f32 }
+            }
+            Op::LayerNormGrad { x, g, epsilon } => {
+                let (last, epsilon) = (last(x), epsilon as f32);
+                Row::LayerNormGrad { x: self.rows(x, rows), g: self.rows(g, rows), last, epsilon }
+            }
             Op::LogSoftmaxGrad { y, g } => {
                 Row::LogSoftmaxGrad { last: last(y), y: self.rows(y, rows), g: self.rows(g, rows) }
             }

@@ -106,6 +106,17 @@ pub enum Row {
         x: Rows,
         last: usize,
     },
+    LayerNorm {
+        x: Rows,
+        last: usize,
+        epsilon: f32,
+    },
+    LayerNormGrad {
+        x: Rows,
+        g: Rows,
+        last: usize,
+        epsilon: f32,
+    },
     LogSoftmaxGrad {
         y: Rows,
         g: Rows,
@@ -264,6 +275,10 @@ impl Row {
             Row::ArgMaxLast { x, last } => kernels::argmax_last(at(x), *last, out),
             Row::LogSumExp { x, last } => kernels::log_sum_exp(at(x), *last, out),
             Row::LogSoftmax { x, last } => kernels::log_softmax(at(x), *last, out),
+            Row::LayerNorm { x, last, epsilon } => kernels::layer_norm(at(x), *last, *epsilon, out),
+            Row::LayerNormGrad { x, g, last, epsilon } => {
+                kernels::layer_norm_grad(at(x), at(g), *last, *epsilon, out)
+            }
             Row::LogSoftmaxGrad { y, g, last } => kernels::log_softmax_grad(at(y), at(g), *last, out),
             Row::Pick { x, index, choices, inner } => kernels::pick(at(x), *choices, *inner, at(index), out)?,
             Row::Unpick { g, index, choices, inner } => {

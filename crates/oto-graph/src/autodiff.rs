@@ -96,6 +96,9 @@ impl<'t> Walk<'t> {
             Op::LogSoftmax(x) => {
                 self.give(x, || trace.push(Op::LogSoftmaxGrad { y: y.id(), g: g.id() }, y.shape()))
             }
+            Op::LayerNorm { x, epsilon } => {
+                self.give(x, || trace.push(Op::LayerNormGrad { x, g: g.id(), epsilon }, y.shape()))
+            }
             Op::Pick { x, index } => {
                 self.give(x, || trace.push(Op::Unpick { g: g.id(), index }, at(x).shape()))
             }
@@ -127,6 +130,13 @@ impl<'t> Walk<'t> {
                 let (p, column) = (at(output).exp(), [&y.shape()[..y.shape().len() - 1], &[1]].concat());
                 self.give(first, || g - (p * g).sum_to(&column));
                 self.give(output, || -(p * at(first).sum_to(&column) * g));
+            }
+            Op::LayerNormGrad { x, g: first, epsilon } => {
+                let operands = [at(x).stop_gradient(), at(first).stop_gradient()];
+                let written_out = layer_norm_grad(operands[0], operands[1], epsilon);
+                let further = grad((written_out * g.stop_gradient()).sum(), &operands);
+                self.give(x, || further[0]);
+                self.give(first, || further[1]);
             }
             Op::Conv2dGradInput { g: first, weight, conv } => {
                 let bias = || trace.constant(0.0, &[at(weight).size(0)]);
@@ -202,6 +212,17 @@ fn unary<'t>(op: Unary, x: Tensor<'t>, y: Tensor<'t>, g: Tensor<'t>) -> Tensor<'
         Unary::Softplus => g * (-y).exp().affine(-1.0, 1.0),
         Unary::Step => unreachable!("flat: nothing is handed on"),
     }
+}
+
+/// [`Op::LayerNormGrad`] from simpler operations, which have derivatives: `(g - mean g - y mean(g y)) / sqrt(variance + epsilon)`.
+fn layer_norm_grad<'t>(x: Tensor<'t>, g: Tensor<'t>, epsilon: f64) -> Tensor<'t> {
+    let (shape, width) = (x.shape(), x.last());
+    let column = [&shape[..shape.len() - 1], &[1]].concat();
+    let mean = |x: Tensor<'t>| x.sum_to(&column) * (1.0 / width as f64);
+    let centred = x - mean(x);
+    let scale = (mean(centred.square()) + epsilon).sqrt().recip();
+    let y = centred * scale;
+    (g - mean(g) - y * mean(g * y)) * scale
 }
 
 /// `g` as columns from `from` on among zeros, `width` columns in all.

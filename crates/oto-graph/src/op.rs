@@ -201,6 +201,22 @@ pub enum Op {
         /// The gradient that arrives.
         g: NodeId,
     },
+    /// Each row of the last axis brought to mean 0 and variance 1: `(x - mean) / sqrt(variance + epsilon)`.
+    LayerNorm {
+        /// `[..., W]`.
+        x: NodeId,
+        /// Keeps the division finite.
+        epsilon: f64,
+    },
+    /// Gradient of `LayerNorm` from its operand `x`.
+    LayerNormGrad {
+        /// `[..., W]`.
+        x: NodeId,
+        /// The gradient that arrives.
+        g: NodeId,
+        /// As in the operation.
+        epsilon: f64,
+    },
     /// `x[b, index[b], :]` for every b; x `[B, A, N]`, index `[B]`, gives `[B, N]`. An index outside is an error.
     Pick {
         /// `[B, A, N]`.
@@ -308,6 +324,7 @@ impl Op {
             | LogSumExp(x)
             | LogSoftmax(x)
             | Slice { x, .. }
+            | LayerNorm { x, .. }
             | StopGradient(x) => [Some(x), None, None, None, None],
             Binary(_, a, b)
             | Concat { a, b }
@@ -316,6 +333,7 @@ impl Op {
             | Conv2dGradInput { g: a, weight: b, .. }
             | Conv2dGradWeight { x: a, g: b, .. }
             | LogSoftmaxGrad { y: a, g: b }
+            | LayerNormGrad { x: a, g: b, .. }
             | Pick { x: a, index: b }
             | Unpick { g: a, index: b }
             | Rows { x: a, index: b }
@@ -349,6 +367,7 @@ impl Op {
             | LogSumExp(x)
             | LogSoftmax(x)
             | Slice { x, .. }
+            | LayerNorm { x, .. }
             | StopGradient(x) => r(x),
             Binary(_, a, b)
             | Concat { a, b }
@@ -357,6 +376,7 @@ impl Op {
             | Conv2dGradInput { g: a, weight: b, .. }
             | Conv2dGradWeight { x: a, g: b, .. }
             | LogSoftmaxGrad { y: a, g: b }
+            | LayerNormGrad { x: a, g: b, .. }
             | Pick { x: a, index: b }
             | Unpick { g: a, index: b }
             | Rows { x: a, index: b }

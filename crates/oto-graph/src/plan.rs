@@ -254,6 +254,8 @@ impl Plan {
             Op::SumTo(x) | Op::MaxLast(x) | Op::ArgMaxLast(x) => len(x),
             Op::LogSumExp(x) => 3 * len(x),
             Op::LogSoftmax(_) | Op::LogSoftmaxGrad { .. } => 4 * len(n),
+            Op::LayerNorm { .. } => 6 * len(n),
+            Op::LayerNormGrad { .. } => 12 * len(n),
             Op::Affine { .. } => 2 * len(n),
             Op::QuantileHuber { theta, target, .. } | Op::QuantileHuberGrad { theta, target, .. } => {
                 let rows = self.node(theta).shape[0];
@@ -775,6 +777,7 @@ impl<'p> Planner<'p> {
         let shape = self.shape(n);
         match self.op(n) {
             Op::LogSoftmax(_) | Op::LogSoftmaxGrad { .. } if shape.len() == 1 => 1,
+            Op::LayerNorm { .. } | Op::LayerNormGrad { .. } if shape.len() == 1 => 1,
             _ => shape[0],
         }
     }

@@ -258,12 +258,7 @@ impl<'t> Tensor<'t> {
     /// Each row of the last axis brought to mean 0 and variance 1 (Ba et al. 2016): `(x - mean) / sqrt(variance + epsilon)`, the
     /// variance over all of the row's numbers.
     pub fn layer_norm(self, epsilon: f64) -> Self {
-        let shape = self.shape();
-        let last = self.last();
-        let column = [&shape[..shape.len() - 1], &[1]].concat();
-        let mean = |x: Self| x.sum_to(&column).affine(1.0 / last as f64, 0.0);
-        let centred = self - mean(self);
-        centred * (mean(centred.square()) + epsilon).sqrt().recip()
+        self.trace.push(Op::LayerNorm { x: self.id, epsilon }, self.shape())
     }
 
     /// Sum of everything, `[]`.

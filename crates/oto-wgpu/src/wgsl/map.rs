@@ -160,6 +160,7 @@ impl Writer<'_> {
         match (step, self.op(n)) {
             // Groups that one thread walks over twice.
             (_, Op::LogSoftmax(_) | Op::LogSoftmaxGrad { .. }) | (Step::PairSum(_), _) => false,
+            (_, Op::LayerNorm { .. } | Op::LayerNormGrad { .. }) => false,
             (Step::Pairs(_), _) => true,
             _ => self.row_len(map, n) > NARROW,
         }
@@ -226,7 +227,14 @@ impl Writer<'_> {
             Op::Pick { index, .. } | Op::Rows { index, .. } if is(index) => len(reader),
             Op::Unpick { index, .. } if is(index) => len(reader),
             Op::Unpick { g, .. } => len(reader).div_ceil(len(g)),
-            Op::LogSoftmax(_) => 3,
+            Op::LogSoftmax(_) | Op::LayerNorm { .. } => 3,
+            Op::LayerNormGrad { x, .. } => {
+                if is(x) {
+                    4
+                } else {
+                    2
+                }
+            }
             Op::LogSumExp(_) | Op::LogSoftmaxGrad { .. } => 2,
             Op::QuantileHuber { theta, target, .. } | Op::QuantileHuberGrad { theta, target, .. } => {
                 if is(target) { len(theta) } else { 1 }
@@ -637,6 +645,35 @@ impl Writer<'_> {
                 self.line("}");
                 self.line("}");
             }
+            Op::LayerNorm { x, epsilon } => {
+                let width = last(self, x);
+                self.declare(r, n);
+                self.open(r, self.len(n) / rows / width, "o");
+                self.spread(r, x, width, epsilon);
+                let index = format!("(o * {width}u + j)");
+                let x = self.at(r, x, &index);
+                self.count_to("j", width);
+                self.put(r, n, &index, &format!("(({x} - mean) * scale)"));
+                self.line("}");
+                self.line("}");
+            }
+            Op::LayerNormGrad { x, g, epsilon } => {
+                let width = last(self, x);
+                self.declare(r, n);
+                self.open(r, self.len(n) / rows / width, "o");
+                self.spread(r, x, width, epsilon);
+                let index = format!("(o * {width}u + j)");
+                let [x, g] = [x, g].map(|v| self.at(r, v, &index));
+                self.line("var whole = 0.0;\nvar along = 0.0;");
+                self.count_to("j", width);
+                self.line(format!("let g = {g};\nwhole += g;\nalong += g * ({x} - mean);"));
+                self.line("}");
+                self.line(format!("whole /= {width}.0;\nalong *= scale * scale / {width}.0;"));
+                self.count_to("j", width);
+                self.put(r, n, &index, &format!("(({g} - whole - ({x} - mean) * along) * scale)"));
+                self.line("}");
+                self.line("}");
+            }
             Op::AddRows { g, index } => {
                 let (count, width) = (self.len(index), self.len(n) / rows);
                 self.each(r, n, "i");
@@ -662,6 +699,21 @@ impl Writer<'_> {
             }
             _ => self.fill(r, n),
         }
+    }
+
+    /// Declares `mean` of group `o` of `x`, and `scale`, which brings its spread to 1.
+    fn spread(&mut self, rows: &Rows<'_>, x: NodeId, width: usize, epsilon: f64) {
+        let each = self.at(rows, x, &format!("(o * {width}u + j)"));
+        self.line("var total = 0.0;");
+        self.count_to("j", width);
+        self.line(format!("total += {each};"));
+        self.line("}");
+        self.line(format!("let mean = total / {width}.0;\nvar squares = 0.0;"));
+        self.count_to("j", width);
+        self.line(format!("let d = {each} - mean;\nsquares += d * d;"));
+        self.line("}");
+        let epsilon = literal(epsilon as f32);
+        self.line(format!("let scale = inverseSqrt(squares / {width}.0 + {epsilon});"));
     }
 
     /// Declares `top`, `best` and, where asked for, `total` (of e to the differences) of group `o` of `x`.
