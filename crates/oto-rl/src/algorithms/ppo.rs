@@ -23,8 +23,8 @@ use crate::critics::{
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{
-    categorical_entropy, critic, gaussian_entropy, gaussian_log_prob, ppo_clip, sac_actor, soft_target,
-    soft_value,
+    categorical_entropy, clip_fraction, critic, gaussian_entropy, gaussian_log_prob, ppo_clip, sac_actor,
+    soft_target, soft_value,
 };
 use crate::losses::offline::td3_bc_scale;
 use crate::losses::{self, Aikd, AikdWeights, Labels};
@@ -292,10 +292,18 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
     let observation = t.data("observation", &[batch, sizes.observation]);
     let now = policy.at(observation);
     let log_prob = now.log_prob(t.data("action", &sizes.actions.shape(batch)));
-    let acted = ppo_clip(log_prob, row("old_log_prob"), row("advantage"), config.clip);
+    let before = row("old_log_prob");
+    let acted = ppo_clip(log_prob, before, row("advantage"), config.clip);
     let known = network(&value, observation, Activation::Tanh).reshape(&[batch]);
     let valued = critic(known, row("target"));
-    let ppo = acted + valued * config.value_weight - now.entropy() * config.entropy_weight;
+    let entropy = now.entropy();
+    let ppo = acted + valued * config.value_weight - entropy * config.entropy_weight;
+    let mut reported = vec![
+        ("policy_loss", acted),
+        ("value_loss", valued),
+        ("entropy", entropy),
+        ("clip_fraction", clip_fraction(log_prob, before, config.clip)),
+    ];
 
     let weights = aikd_weights(t, sizes.teachers);
     let fusion = config.fusion.then(|| Fusion::new(t, config, sizes, &policy));
@@ -329,7 +337,9 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
     if let Some(fusion) = &fusion {
         fusion.twins.follow(&mut updates, scalar("target_mix"));
     }
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+    reported.extend(fusion.iter().flat_map(|f| [("critic_loss", f.learnt), ("auxiliary_loss", f.acted)]));
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
+    t.finish(&updates, &[outputs, reported].concat())
 }
 
 /// The auxiliary critics and what they bring.
@@ -338,8 +348,10 @@ struct Fusion<'t> {
     observation: Tensor<'t>,
     /// The policy at the buffer's states.
     policy: Distribution<'t>,
-    /// The critics' errors and the auxiliary loss, `[]`.
+    /// The critics' errors and the auxiliary loss, `[]`, and both alone.
     loss: Tensor<'t>,
+    learnt: Tensor<'t>,
+    acted: Tensor<'t>,
     /// Mean Q of the actions taken, `[]`.
     q: Tensor<'t>,
 }
@@ -405,7 +417,7 @@ impl<'t> Fusion<'t> {
         };
         let [learnt, q] = Critics::error(values, target.stop_gradient());
         let loss = learnt + td3_bc_scale(min_q, config.auxiliary) * acted;
-        Self { twins, observation, policy: now, loss, q }
+        Self { twins, observation, policy: now, loss, learnt, acted, q }
     }
 
     fn base(&self, t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> FusionBase<'t> {

@@ -276,7 +276,8 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let theta = quantiles(&params, rows("observation"));
     let action = row("action");
     let chosen = theta.pick(action);
-    let mut task = losses::quantile_huber(chosen, target.stop_gradient());
+    let quantile_loss = losses::quantile_huber(chosen, target.stop_gradient());
+    let mut task = quantile_loss;
     if config.cql > 0.0 {
         task = task + cql_discrete(losses::q_values(theta), action) * config.cql;
     }
@@ -294,7 +295,8 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     }
     // By rows first: a sum of all at once would be a kernel of its own.
     let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
+    t.finish(&updates, &[outputs, vec![("quantile_loss", quantile_loss)]].concat())
 }
 
 /// A QR-DQN student: owns its parameters, improves them, acts with them.

@@ -206,6 +206,12 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let fixed = q_value(&frozen(critics), observation, now.action);
     let acted = sac_actor(least(fixed), now.log_prob, alpha);
     let entropy = -(width as f64);
+    let own = [
+        ("actor_loss", acted),
+        ("critic_loss", learnt),
+        ("temperature", alpha),
+        ("entropy", -now.log_prob.mean()),
+    ];
     let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
     let weights = aikd_weights(t, sizes.teachers);
@@ -238,7 +244,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
     twins.follow(&mut updates, scalar("target_mix"));
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
+    t.finish(&updates, &[&outputs[..], &own].concat())
 }
 
 /// The actor's trunk and its two heads.

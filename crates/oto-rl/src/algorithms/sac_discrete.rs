@@ -49,7 +49,10 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let now = logits(observation);
     let acted = -soft_value(fixed, now.log_softmax(), alpha).mean();
     let entropy = TARGET_ENTROPY * (sizes.actions.outputs() as f64).ln();
-    let task = learnt + acted + temperature(log_alpha, -categorical_entropy(now), entropy);
+    let spread = categorical_entropy(now);
+    let task = learnt + acted + temperature(log_alpha, -spread, entropy);
+    let own =
+        [("actor_loss", acted), ("critic_loss", learnt), ("temperature", alpha), ("entropy", spread.mean())];
 
     let weights = aikd_weights(t, sizes.teachers);
     let both = sum(&each(known)) * (1.0 / known.size(0) as f64);
@@ -62,7 +65,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
     twins.follow(&mut updates, scalar("target_mix"));
-    t.finish(&updates, &LossParts::outputs(t, loss, task, &aikd, weights.share, q))
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
+    t.finish(&updates, &[&outputs[..], &own].concat())
 }
 
 fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {

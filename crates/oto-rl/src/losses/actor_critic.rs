@@ -83,6 +83,11 @@ pub fn ppo_clip<'t>(new: Tensor<'t>, old: Tensor<'t>, advantage: Tensor<'t>, cli
     -(ratio * advantage).minimum(clipped * advantage).mean()
 }
 
+/// The share `[]` of a batch whose ratio of probabilities [`ppo_clip`] clips: log probabilities `[B]`.
+pub fn clip_fraction<'t>(new: Tensor<'t>, old: Tensor<'t>, clip: f64) -> Tensor<'t> {
+    (((new - old).exp() + -1.0).abs() + -clip).step().mean()
+}
+
 /// One step of a rollout as generalised advantage estimation sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GaeStep {
