@@ -635,10 +635,17 @@ mod tests {
             text(place, TABLE).lines().map(cells).collect::<Vec<_>>()
         };
         assert_eq!(rows(&whole), rows(&parts));
+        // The learner's own number has a column, which the rows before its first update leave empty.
+        let table = text(&whole, TABLE);
+        let mut lines = table.lines();
+        assert_eq!(lines.next(), Some(&*format!("{COLUMNS},quantile_loss")));
+        let cells = lines.map(|line| line.rsplit(',').next().unwrap()).collect::<Vec<_>>();
+        assert!(cells[0].is_empty() || cells[0].parse::<f32>().is_ok(), "{cells:?}");
+        assert!(cells[cells.len() - 1].parse::<f32>().unwrap() > 0.0, "{cells:?}");
         let up = text(&parts, TABLE)
             .lines()
             .skip(1)
-            .map(|l| row(l.as_bytes(), 0).unwrap().bytes.0)
+            .map(|l| row(l.as_bytes(), 1).unwrap().bytes.0)
             .collect::<Vec<_>>();
         assert_eq!(up.len(), 6);
         assert!(up.is_sorted() && up[1] > 0, "bytes go on: {up:?}");

@@ -249,9 +249,9 @@ fn sums<const N: usize>(n: usize, f: impl Fn(usize) -> [f32; N]) -> [f32; N] {
     let mut sums = [[0.0f32; 8]; N];
     let whole = n - n % 8;
     for first in (0..whole).step_by(8) {
-        for lane in 0..8 {
-            let values = f(first + lane);
-            (0..N).for_each(|i| sums[i][lane] += values[i]);
+        let values: [[f32; N]; 8] = std::array::from_fn(|lane| f(first + lane));
+        for (i, sums) in sums.iter_mut().enumerate() {
+            sums.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value[i]);
         }
     }
     let mut all = sums.map(|s| s.iter().sum::<f32>());
