@@ -29,7 +29,7 @@ const FIRST: f64 = 2e-4;
 /// The most that one poll counts: a longer one was interrupted by the system.
 const LONGEST: Duration = Duration::from_millis(1);
 /// After this much work in turns, a thread looks at its sockets.
-const CYCLE: Duration = Duration::from_micros(100);
+const CYCLE: Duration = Duration::from_micros(250);
 
 /// The turns of one server.
 pub(crate) struct Turns {
