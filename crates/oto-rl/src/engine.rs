@@ -125,6 +125,21 @@ pub enum LearnError {
     /// A parameter that is not a finite number.
     #[error("parameter {0} holds a value that is not a finite number")]
     NotFinite(String),
+    /// An optimiser's number that no optimiser can have.
+    #[error("{name} holds {}, expected {expected}", oto_json::shown(.value))]
+    Optimiser {
+        /// The state's name.
+        name: String,
+        /// The number.
+        value: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The network that acts answered with what is no action.
+    #[error(
+        "the network answers this observation with numbers that are not finite: training has diverged, or the observation is too large"
+    )]
+    NoAction,
 }
 
 /// A piece of a learner's state, as checkpoints hold it.
@@ -499,12 +514,12 @@ impl Engine {
         (self.remembered, self.owed) = (None, false);
     }
 
-    /// Remembers what `tensor` finds by name, if it finds all of it.
-    pub fn remember_as(&mut self, tensor: impl FnMut(&str) -> Option<Vec<f32>>) {
-        (self.remembered, self.owed) = (self.found(tensor).ok(), false);
+    /// Remembers this state, given in the program's order as [`Self::found`] gives it, or nothing.
+    pub fn remember_as(&mut self, state: Option<Vec<Vec<f32>>>) {
+        (self.remembered, self.owed) = (state, false);
     }
 
-    /// Puts state back that `tensor` finds by name. Nothing changes unless every tensor is there, fits and is finite.
+    /// Puts state back that `tensor` finds by name. Nothing changes unless every tensor is there, fits and is in its range.
     pub fn restore(
         &mut self,
         updates: u64,
@@ -516,13 +531,22 @@ impl Engine {
     }
 
     /// A value for all state, in the program's order.
-    fn found(&self, mut tensor: impl FnMut(&str) -> Option<Vec<f32>>) -> Result<Vec<Vec<f32>>, LearnError> {
+    ///
+    /// # Errors
+    /// A tensor that is missing, does not fit, is not finite, or is no state of an optimiser.
+    pub fn found(
+        &self,
+        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<Vec<Vec<f32>>, LearnError> {
         let mut found = Vec::new();
         for (_, input) in states(self.program()) {
             let values = tensor(&input.name);
             let got = values.as_ref().map(Vec::len);
             match values.filter(|v| v.len() == input.len()) {
-                Some(v) if v.iter().all(|x| x.is_finite()) => found.push(v),
+                Some(v) if v.iter().all(|x| x.is_finite()) => {
+                    check_optimiser(&input.name, &v)?;
+                    found.push(v);
+                }
                 Some(_) => return Err(LearnError::NotFinite(input.name.clone())),
                 None => {
                     return Err(LearnError::Parameter {
@@ -535,6 +559,18 @@ impl Engine {
         }
         Ok(found)
     }
+}
+
+/// Checks the numbers of an optimiser that must not be negative: Adam's second moments and its count of steps.
+fn check_optimiser(name: &str, values: &[f32]) -> Result<(), LearnError> {
+    let count = name == "adam.t" || name.starts_with("adam.t.");
+    let bad = |x: &&f32| **x < 0.0 || (count && x.fract() != 0.0);
+    if !count && !name.starts_with("adam.v.") {
+        return Ok(());
+    }
+    let expected = if count { "a whole number from 0" } else { "a number from 0" };
+    let error = |value| LearnError::Optimiser { name: name.into(), value, expected };
+    values.iter().find(bad).map_or(Ok(()), |value| Err(error(*value)))
 }
 
 /// What every algorithm does alike with its [`Engine`].

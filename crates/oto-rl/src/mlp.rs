@@ -133,6 +133,11 @@ pub fn argmax(values: &[f32]) -> usize {
     (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
+/// The same as an action: no number where a value is none.
+pub fn choice(values: &[f32]) -> f32 {
+    if values.iter().any(|value| value.is_nan()) { f32::NAN } else { argmax(values) as f32 }
+}
+
 /// Eight running sums, which the compiler turns into SIMD lanes.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];

@@ -139,6 +139,21 @@ impl Observations {
         }
     }
 
+    /// Checks that the numbers are finite; images of bytes always are.
+    ///
+    /// # Errors
+    /// Says what the first wrong number is and where it lies.
+    pub fn check(&self) -> Result<(), String> {
+        let Self::Numbers { width, first, next } = self else { return Ok(()) };
+        for (name, values) in [("observation", first), ("next_observation", next)] {
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                let (row, value) = (at / width, values[at]);
+                return Err(format!("replay.{name}: row {row} holds {value}, expected a finite number"));
+            }
+        }
+        Ok(())
+    }
+
     /// Puts saved contents of so many transitions back; `None` where they do not fit.
     pub fn restored(
         &self,

@@ -2,6 +2,7 @@
 
 use crate::observations::{Observations, grow};
 use oto_env::rng::Rng;
+use oto_env::within;
 use std::collections::{TryReserveError, VecDeque};
 
 /// A transition's number: how many were stored before it. A slot's place is used again, its number never.
@@ -241,8 +242,8 @@ impl Replay {
         let done = terminated || truncated;
         while self.pending.len() >= self.n_step || (done && !self.pending.is_empty()) {
             let steps = self.pending.len().min(self.n_step);
-            let reward =
-                self.pending.iter().take(steps).rev().fold(0.0, |sum, p| p.reward + self.gamma * sum);
+            let sum = |sum, p: &Pending| within(p.reward + self.gamma * sum, f32::MIN, f32::MAX);
+            let reward = self.pending.iter().take(steps).rev().fold(0.0, sum);
             let discount = if terminated { 0.0 } else { self.gamma.powi(steps as i32) };
             let first = self.pending.pop_front().expect("just seen");
             let slot = self.store(&first, reward, discount, next_observation);
@@ -403,7 +404,8 @@ impl Replay {
         (counters, arrays)
     }
 
-    /// Puts saved contents back; false, and nothing changed, where they do not fit this buffer.
+    /// Puts saved contents back; false, and nothing changed, where they do not fit this buffer. [`Self::check`] says whether they
+    /// can be learned from.
     pub fn restore(
         &mut self,
         counters: &ReplayCounters,
@@ -433,6 +435,48 @@ impl Replay {
             (filled && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
         };
         take().map(|new| *self = new).is_some()
+    }
+}
+
+impl Replay {
+    /// Checks what the buffer holds: observations and rewards are finite, discounts lie from 0 to 1, `takes` knows each action and
+    /// `accepts` each label.
+    ///
+    /// # Errors
+    /// Says what the first wrong number is and where it lies.
+    pub fn check(
+        &self,
+        takes: impl Fn(&[f32]) -> bool,
+        accepts: impl Fn(&[f32]) -> bool,
+    ) -> Result<(), String> {
+        let wrong = |name: &str, at: usize, row: &[f32], expected: &str| {
+            let numbers = row.iter().take(8).map(|x| x.to_string()).collect::<Vec<_>>().join(", ");
+            Err(format!("replay.{name}: row {at} holds {numbers}, expected {expected}"))
+        };
+        let finite = |row: &[f32]| row.iter().all(|x| x.is_finite());
+        let share = |row: &[f32]| (0.0..=1.0).contains(&row[0]);
+        let label = |row: &[f32]| row[0] == NO_LABEL || accepts(row);
+        type Good<'g> = &'g dyn Fn(&[f32]) -> bool;
+        let columns: [(&str, &[f32], usize, Good<'_>, &str); 4] = [
+            ("action", &self.action, self.action_width, &takes, "an action"),
+            ("reward", &self.reward, 1, &finite, "a finite number"),
+            ("discount", &self.discount, 1, &share, "a number from 0 to 1"),
+            ("label", &self.label, self.label_width, &label, "an answer of a teacher"),
+        ];
+        for (name, values, width, good, expected) in columns {
+            let rows = values.chunks_exact(width.max(1));
+            if let Some((at, row)) = rows.enumerate().find(|(_, row)| !good(row)) {
+                return wrong(name, at, row, expected);
+            }
+        }
+        for (at, step) in self.pending.iter().enumerate() {
+            let (observation, action) = step.numbers.split_at(self.width);
+            if !finite(observation) || !step.reward.is_finite() || !takes(action) {
+                let expected = "a finite observation, an action and a finite reward";
+                return wrong("pending", at, &step.numbers, expected);
+            }
+        }
+        self.seen.check()
     }
 }
 
@@ -542,5 +586,34 @@ mod tests {
         assert!(!Replay::new(3, [2, 1], 1, 2, 0.9).restore(&counters, array));
         assert!(!Replay::new(2, [1, 1], 1, 2, 0.9).restore(&counters, array));
         assert!(!Replay::new(3, [1, 1], 1, 2, 0.9).restore(&counters, |_| None));
+    }
+
+    #[test]
+    fn every_number_that_cannot_be_learned_from_is_found() {
+        let mut r = Replay::new(3, [1, 1], 1, 2, 0.9);
+        (0..5).for_each(|i| drop(push(&mut r, i as f32, 1.0, None)));
+        r.label(3, 0, &[1.0], 2);
+        let choice = |row: &[f32]| row == [0.0] || row == [1.0];
+        r.check(choice, choice).unwrap();
+        let (counters, arrays) = r.save();
+        for (name, values) in &arrays {
+            for (at, bad) in (0..values.len()).flat_map(|at| [f32::NAN, f32::INFINITY].map(|bad| (at, bad))) {
+                let mut values = values.clone();
+                values[at] = bad;
+                let array = |wanted: &str| match wanted == *name {
+                    true => Some(values.clone()),
+                    false => arrays.iter().find(|(n, _)| *n == wanted).map(|(_, a)| a.clone()),
+                };
+                let mut back = r.empty();
+                assert!(back.restore(&counters, array));
+                let error = back.check(choice, choice).unwrap_err();
+                assert!(error.starts_with(name), "{name}[{at}] = {bad}: {error}");
+            }
+        }
+        r.discount[0] = 1.5;
+        assert!(r.check(choice, choice).unwrap_err().contains("from 0 to 1"));
+        r.discount[0] = 0.5;
+        r.action[1] = 0.5;
+        assert!(r.check(choice, choice).unwrap_err().contains("replay.action: row 1 holds 0.5"));
     }
 }

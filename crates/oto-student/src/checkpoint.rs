@@ -6,9 +6,10 @@ use crate::safetensors::{self, File};
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
-use oto_json::{FromJson, Json, ToJson, Writer};
-use oto_rl::engine::NamedTensor;
-use oto_rl::replay::ReplayCounters;
+use oto_json::{FromJson, Json, ToJson, Writer, shown};
+use oto_rl::engine::{LearnError, NamedTensor};
+use oto_rl::replay::{Replay, ReplayCounters};
+use oto_rl::rollout::Rollout;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
@@ -51,7 +52,14 @@ oto_json::json_object! {
 }
 
 /// A trainer as a safetensors file; `extra` is the owner's own metadata, such as where its environment stands.
+///
+/// # Errors
+/// Parameters that are not finite: no file could be loaded that has them. No memory for a copy of the replay buffer.
 pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Result<Vec<u8>, TrainError> {
+    let mut tensors = trainer.learner.engine().state()?;
+    if let Some(bad) = tensors.iter().find(|t| t.values.iter().any(|x| !x.is_finite())) {
+        return Err(LearnError::NotFinite(bad.name.clone()).into());
+    }
     let replay = match with_replay {
         true => {
             // The arrays, and the file.
@@ -62,7 +70,8 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     };
     let (counters, arrays) = replay.unzip();
     let progress = Progress {
-        config: trainer.config.clone(),
+        // A run may have been told to end before the step that it had reached.
+        config: StudentConfig { steps: trainer.config.steps.max(trainer.steps), ..trainer.config.clone() },
         stages: trainer.stages,
         explore: trainer.explore.clone(),
         draw: trainer.draw.clone(),
@@ -78,7 +87,6 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         episode_length: trainer.episode_length,
         replay: counters,
     };
-    let mut tensors = trainer.learner.engine().state()?;
     tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
@@ -94,9 +102,23 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     Ok(safetensors::write(FORMAT, &metadata, &tensors))
 }
 
-/// Puts a saved state into a trainer made for the same configuration and spaces; nothing changes on an error. Gives
-/// the owner's metadata. A file saved without replay leaves the buffer as it is.
-pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainError> {
+/// A file that was read and fits a trainer; nothing of it is in the trainer yet.
+pub struct Opened<'f> {
+    file: File<'f>,
+    progress: Progress,
+    replay: Option<Replay>,
+    rollout: Option<Rollout>,
+    observation: Vec<f32>,
+    /// The state of the last good evaluation.
+    remembered: Option<Vec<Vec<f32>>>,
+}
+
+/// Reads a saved state and checks every number of it for a trainer made for the same configuration and spaces. Gives the owner's
+/// metadata, too.
+///
+/// # Errors
+/// A foreign or damaged file, and a number that no run has.
+pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opened<'f>, E), TrainError> {
     let file = File::read(file).map_err(broken)?;
     let Metadata { progress, extra } = metadata(&file)?;
     let extra = oto_json::from_tree(&extra).map_err(broken)?;
@@ -107,44 +129,110 @@ pub fn load<E: FromJson>(trainer: &mut Trainer, file: &[u8]) -> Result<E, TrainE
         return Err(broken(format!("it holds a network of {theirs}, this student has {ours}")));
     }
     if progress.action.len() != trainer.action.len() {
-        return Err(TrainError::Checkpoint("its action is of another width".into()));
+        return Err(broken("its action is of another width"));
     }
+    progress.check(trainer.learner.takes(&progress.action)).map_err(broken)?;
     let observation = values("observation").filter(|o| o.len() == trainer.observation.len());
-    let observation =
-        observation.ok_or_else(|| TrainError::Checkpoint("its observation is of another width".into()))?;
-    let mut replay = None;
-    if let Some(counters) = &progress.replay {
-        let restored = replay.insert(trainer.replay.empty());
-        let needed = restored.bytes_of(counters);
-        room_for(needed).ok_or_else(|| {
-            TrainError::Checkpoint(format!("its replay buffer needs {needed} bytes, which there are not"))
-        })?;
-        if !restored.restore(counters, values) {
-            return Err(TrainError::Checkpoint("its replay buffer does not fit this configuration".into()));
+    let observation = observation.ok_or_else(|| broken("its observation is of another width"))?;
+    trainer.check(&observation).map_err(broken)?;
+    let engine = trainer.learner.engine();
+    engine.found(values).map_err(broken)?;
+    let remembered = match file.any(&good("")) {
+        true => {
+            Some(engine.found(|name| file.floats(&good(name))).map_err(|e| broken(format!("good.: {e}")))?)
         }
-    }
+        false => None,
+    };
+    let replay =
+        progress.replay.as_ref().map(|counters| read_replay(trainer, counters, &file)).transpose()?;
     let mut rollout = trainer.rollout.clone();
     if let Some(rollout) = &mut rollout {
         // Without its transitions a rollout begins anew.
         let ended = if progress.replay.is_some() { values("rollout.ended") } else { Some(Vec::new()) };
         if !ended.is_some_and(|ended| rollout.restore(replay.as_ref().unwrap_or(&trainer.replay), &ended)) {
-            return Err(TrainError::Checkpoint("its rollout does not fit this configuration".into()));
+            return Err(broken("its rollout does not fit this configuration"));
         }
     }
-    trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
-    trainer.learner.engine_mut().remember_as(|name| file.floats(&good(name)));
-    trainer.rollout = rollout;
-    if let Some(replay) = replay {
-        trainer.replay = replay;
+    Ok((Opened { file, progress, replay, rollout, observation, remembered }, extra))
+}
+
+/// A saved replay buffer whose every number can be learned from.
+fn read_replay(trainer: &Trainer, counters: &ReplayCounters, file: &File<'_>) -> Result<Replay, TrainError> {
+    let mut replay = trainer.replay.empty();
+    let needed = replay.bytes_of(counters);
+    room_for(needed)
+        .ok_or_else(|| broken(format!("its replay buffer needs {needed} bytes, which there are not")))?;
+    if !replay.restore(counters, |name| file.floats(name)) {
+        return Err(broken("its replay buffer does not fit this configuration"));
     }
-    trainer.observation = observation;
-    (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
-    (trainer.running, trainer.action, trainer.steps) = (progress.running, progress.action, progress.steps);
-    (trainer.started, trainer.settled) = (progress.started.min(progress.steps), progress.settled);
-    trainer.setbacks = progress.setbacks;
-    (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
-    trainer.episode_length = progress.episode_length;
-    Ok(extra)
+    let learner = &trainer.learner;
+    replay.check(|action| learner.takes(action), |label| learner.accepts(label)).map_err(broken)?;
+    Ok(replay)
+}
+
+impl Progress {
+    /// Checks the numbers that are no tensors; `takes`: whether the last action is one.
+    fn check(&self, takes: bool) -> Result<(), String> {
+        let run = self.config.steps;
+        let counts = [
+            ("steps", self.steps, run),
+            ("started", self.started, self.steps),
+            ("episodes", self.episodes, self.steps),
+            ("episode_length", self.episode_length, self.steps),
+            ("stages.steps", self.stages.steps(), self.steps),
+            ("stages.rounds", self.stages.rounds(), self.steps),
+            ("updates", self.updates, MAX_COUNT),
+            ("replay.next", self.replay.as_ref().map_or(0, |replay| replay.next), MAX_COUNT),
+        ];
+        if let Some((name, got, most)) = counts.into_iter().find(|(_, got, most)| got > most) {
+            return Err(format!("{name} is {got}, expected {most} at most"));
+        }
+        let reals = [
+            ("settled", self.settled, (0.0..=1.0).contains(&self.settled), "a share from 0 to 1"),
+            ("episode_return", self.episode_return, self.episode_return.is_finite(), "a finite number"),
+            ("stages.seconds", self.stages.seconds(), self.stages.seconds() >= 0.0, "a time from 0"),
+        ];
+        if let Some((name, got, _, expected)) = reals.into_iter().find(|(_, _, good, _)| !good) {
+            return Err(format!("{name} is {}, expected {expected}", shown(&got)));
+        }
+        match takes {
+            true => Ok(()),
+            false => Err(format!("action is {:?}, expected an action", self.action)),
+        }
+    }
+}
+
+/// The largest count that a double holds exactly.
+const MAX_COUNT: u64 = 1 << 53;
+
+impl Opened<'_> {
+    /// How many environment steps the file's run had taken.
+    pub fn steps(&self) -> u64 {
+        self.progress.steps
+    }
+
+    /// Puts the state into the trainer that the file was opened for. A file saved without replay leaves the buffer as it is.
+    ///
+    /// # Errors
+    /// What the backend says when it takes the parameters; the trainer's other state is as it was then.
+    pub fn put(self, trainer: &mut Trainer) -> Result<(), TrainError> {
+        let Self { file, progress, replay, rollout, observation, remembered } = self;
+        trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
+        trainer.learner.engine_mut().remember_as(remembered);
+        trainer.rollout = rollout;
+        if let Some(replay) = replay {
+            trainer.replay = replay;
+        }
+        trainer.observation = observation;
+        (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
+        (trainer.running, trainer.action, trainer.steps) =
+            (progress.running, progress.action, progress.steps);
+        (trainer.started, trainer.settled) = (progress.started, progress.settled);
+        trainer.setbacks = progress.setbacks;
+        (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
+        trainer.episode_length = progress.episode_length;
+        Ok(())
+    }
 }
 
 /// The name of a tensor as it was at the last good evaluation.

@@ -46,7 +46,11 @@ impl Learner {
         match *self {}
     }
 
-    pub fn restore(&mut self, _: State) -> bool {
+    pub fn fits(&self, _: &State) -> bool {
+        match *self {}
+    }
+
+    pub fn restore(&mut self, _: State) {
         match *self {}
     }
 }

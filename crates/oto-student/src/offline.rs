@@ -492,6 +492,9 @@ impl OfflineTrainer {
             row.clear();
             row.resize(width, 0.0);
             agent.act(observation, row);
+            if !agent.takes(row) {
+                return Err(LearnError::NoAction.into());
+            }
             Ok::<_, OfflineError>(world.step(in_units(action, row, &mut units), observation)?)
         })?;
         let mean = returns.iter().sum::<f64>() / returns.len() as f64;
@@ -663,6 +666,9 @@ impl OfflineTrainer {
         for (part, NamedTensor { name, .. }) in policy.parameters_mut().zip(saved) {
             let found = file.floats(&name).filter(|f| f.len() == part.len());
             let found = found.ok_or_else(|| broken(format!("{name} is not there, or does not fit")))?;
+            if found.iter().any(|x| !x.is_finite()) {
+                return Err(LearnError::NotFinite(name).into());
+            }
             part.copy_from_slice(&found);
         }
         Ok(Best { updates: mark.updates, mean: mark.mean, policy })

@@ -111,6 +111,12 @@ impl<'a> File<'a> {
         }
     }
 
+    /// Whether there is an array whose name begins so.
+    pub fn any(&self, prefix: &str) -> bool {
+        let Json::Object(entries) = &self.header else { return false };
+        entries.iter().any(|(name, _)| name.starts_with(prefix))
+    }
+
     /// The numbers of an array; none where there is no such array, or not of float32.
     pub fn floats(&self, name: &str) -> Option<Vec<f32>> {
         let entry: Entry = oto_json::from_tree(self.header.get(name)?).ok()?;

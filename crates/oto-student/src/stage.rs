@@ -167,6 +167,11 @@ impl Stages {
         self.steps
     }
 
+    /// Seconds spent in it.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
     /// How often all stages were gone through.
     pub fn rounds(&self) -> u64 {
         self.rounds

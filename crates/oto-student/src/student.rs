@@ -14,6 +14,7 @@ use crate::submission::{Outbox, Source};
 use crate::trainer::{BackendStatus, Episode, TrainError, Trainer};
 use oto_env::{Action, Environment, Snapshot, Space, Step};
 use oto_graph::Backend;
+use oto_json::shown;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
 use oto_rl::engine::LossParts;
 use oto_rl::network::Actor;
@@ -321,6 +322,30 @@ oto_json::json_object! {
     Extra: open {
         seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
         evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new(), best = None, name = None
+    }
+}
+
+impl Extra {
+    /// Checks what a run at this step can have.
+    fn check(&self, steps: u64, label_lag: u64) -> Result<(), String> {
+        let latest = steps.saturating_add(label_lag);
+        if let Some(due) = self.requests.iter().flatten().find(|due| due.enters > latest) {
+            return Err(format!("labels enter at step {}, expected {latest} at most", due.enters));
+        }
+        if let Some(weight) = self.weights.iter().find(|weight| !(0.0..=1e6).contains(*weight)) {
+            return Err(format!("a teacher weighs {}, expected a weight from 0 to 1e6", shown(weight)));
+        }
+        let means = self.best.iter().map(|best| best.mean).chain(self.last_evaluation);
+        let returns = means.chain(self.last_episode.iter().map(|episode| episode.score));
+        if let Some(wrong) = returns.into_iter().find(|mean| !mean.is_finite()) {
+            return Err(format!("a return is {}, expected a finite number", shown(&wrong)));
+        }
+        match &self.best {
+            Some(best) if best.step > steps => {
+                Err(format!("the best evaluation is of step {}, expected {steps} at most", best.step))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -773,13 +798,7 @@ impl Student {
             pending: self.asked == Some(Need::Step),
             evaluating: matches!(self.asked, Some(Need::Evaluate { .. })),
             labels: self.labels,
-            worlds: match &self.world {
-                // An environment that cannot be saved is one outside: a run that goes on begins a new episode in it.
-                World::Inside { train, evaluate } => {
-                    train.save().ok().zip(evaluate.as_ref().unwrap_or(train).save().ok())
-                }
-                World::Outside { .. } => None,
-            },
+            worlds: self.worlds(),
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
             offered: self.teachers.iter().map(|t| t.offered).collect(),
             weights: self.trainer.teacher_weights().to_vec(),
@@ -792,6 +811,27 @@ impl Student {
             name: self.name.clone(),
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
+    }
+
+    /// Where the environments stand. One that cannot be saved is one outside: a run that goes on begins a new episode in it.
+    fn worlds(&self) -> Option<(Snapshot, Snapshot)> {
+        match &self.world {
+            World::Inside { train, evaluate } => {
+                train.save().ok().zip(evaluate.as_ref().unwrap_or(train).save().ok())
+            }
+            World::Outside { .. } => None,
+        }
+    }
+
+    fn restore_worlds(&mut self, saved: Option<&(Snapshot, Snapshot)>) -> Result<(), TrainError> {
+        let (World::Inside { train, evaluate }, Some((t, e))) = (&mut self.world, saved) else {
+            return Ok(());
+        };
+        train.restore(t)?;
+        if let Some(evaluate) = evaluate {
+            evaluate.restore(e)?;
+        }
+        Ok(())
     }
 
     /// The policy as it is now, as a file that can be served, see [`crate::policy::write`].
@@ -836,14 +876,28 @@ impl Student {
 
     /// Goes on from a file of [`Self::save`]. With replay and a built-in environment the run goes on as if it had never
     /// stopped: labels that were on their way are asked for again and enter at the step they would have.
+    ///
+    /// # Errors
+    /// A foreign or damaged file; nothing changes then.
     pub fn load(&mut self, file: &[u8], now_ms: u64) -> Result<(), TrainError> {
-        let extra: Extra = checkpoint::load(&mut self.trainer, file)?;
-        if let (World::Inside { train, evaluate }, Some((t, e))) = (&mut self.world, &extra.worlds) {
-            train.restore(t)?;
-            if let Some(evaluate) = evaluate {
-                evaluate.restore(e)?;
+        let (opened, extra) = checkpoint::open::<Extra>(&self.trainer, file)?;
+        extra.check(opened.steps(), self.trainer.config().label_lag).map_err(TrainError::Checkpoint)?;
+        for (t, saved) in self.teachers.iter().zip(&extra.adapters) {
+            if let (Some(adapter), Some(saved)) = (&t.adapter, saved)
+                && !adapter.fits(saved)
+            {
+                let reason = "its learnt adapter does not fit this teacher's spaces";
+                return Err(TrainError::Checkpoint(reason.into()));
             }
-        } else {
+        }
+        let before = self.worlds();
+        let restored = self.restore_worlds(extra.worlds.as_ref());
+        if let Err(error) = restored.and_then(|()| opened.put(&mut self.trainer)) {
+            // They were saved a moment ago.
+            self.restore_worlds(before.as_ref())?;
+            return Err(error);
+        }
+        if extra.worlds.is_none() || matches!(self.world, World::Outside { .. }) {
             // The episode that ran cannot be continued in an environment that was not saved.
             self.trainer.running = false;
         }
@@ -864,12 +918,8 @@ impl Student {
             self.trainer.set_teacher_weight(i, *weight)?;
         }
         for (t, saved) in self.teachers.iter_mut().zip(extra.adapters) {
-            if let (Some(adapter), Some(saved)) = (&mut t.adapter, saved)
-                && !adapter.restore(saved)
-            {
-                return Err(TrainError::Checkpoint(
-                    "its learnt adapter does not fit this teacher's spaces".into(),
-                ));
+            if let (Some(adapter), Some(saved)) = (&mut t.adapter, saved) {
+                adapter.restore(saved);
             }
         }
         let replay = self.trainer.replay();

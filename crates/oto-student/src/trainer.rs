@@ -242,6 +242,10 @@ impl Trainer {
         }
         let epsilon = self.epsilon();
         self.learner.explore(&self.observation, epsilon, &mut self.explore, &mut self.action);
+        if !self.learner.takes(&self.action) {
+            self.action.fill(0.0);
+            return Err(LearnError::NoAction.into());
+        }
         Ok(())
     }
 
@@ -288,7 +292,11 @@ impl Trainer {
             self.episodes += 1;
         }
         if let Some(mut rollout) = self.rollout.take() {
-            let learnt = if rollout.push(ended) { self.learn_from(&mut rollout) } else { Ok(()) };
+            let mut learnt = Ok(());
+            if rollout.push(ended) {
+                learnt = self.learn_from(&mut rollout);
+                rollout.clear();
+            }
             self.rollout = Some(rollout);
             learnt?;
         } else if self.steps >= self.config.learning_starts
@@ -399,7 +407,7 @@ impl Trainer {
         Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
     }
 
-    /// All passes over a whole rollout, after which the next one begins. A device is given them all: acting waits for it.
+    /// All passes over a whole rollout. A device is given them all: acting waits for it.
     fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
         let Some(student) = self.learner.on_policy() else { return Ok(()) };
         let how = student.rollouts();
@@ -417,7 +425,6 @@ impl Trainer {
                 self.learner.update(&self.batch, &schedule, &mut self.draw)?;
             }
         }
-        rollout.clear();
         Ok(())
     }
 
@@ -458,7 +465,7 @@ impl Trainer {
         }
     }
 
-    fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
+    pub(crate) fn check(&self, observation: &[f32]) -> Result<(), TrainError> {
         let (expected, got) = (self.observation.len(), observation.len());
         if expected != got {
             return Err(TrainError::ObservationLength { expected, got });
@@ -478,6 +485,9 @@ impl Trainer {
         self.label.clear();
         self.label.resize(self.learner.action_width(), 0.0);
         self.learner.act(observation, &mut self.label);
+        if !self.learner.takes(&self.label) {
+            return Err(LearnError::NoAction.into());
+        }
         Ok(in_units(&self.space, &self.label, &mut self.units))
     }
 

@@ -1,9 +1,10 @@
 //! A student's greedy play, step by step, in an episode apart from its training. The policy is frozen for the episode: training
 //! does not change what is seen, so that a policy that fails is seen to fail.
 
-use crate::trainer::{Trainer, in_units};
+use crate::trainer::{TrainError, Trainer, in_units};
 use oto_env::mobile_cell::CellMap;
 use oto_env::{Action, ClassicEnvironment, EnvError, Space, make_classic};
+use oto_rl::engine::LearnError;
 use oto_rl::mlp;
 use oto_rl::network::Actor;
 
@@ -54,15 +55,18 @@ impl Frozen {
         }
     }
 
-    fn act(&mut self, observation: &[f32]) -> Action<'_> {
+    fn act(&mut self, observation: &[f32]) -> Result<Action<'_>, LearnError> {
         let out = self.actor.forward(observation);
+        if out.iter().any(|x| x.is_nan()) {
+            return Err(LearnError::NoAction);
+        }
         if let Space::Discrete { .. } = self.space {
-            return Action::Discrete(mlp::argmax(out) as u32);
+            return Ok(Action::Discrete(mlp::argmax(out) as u32));
         }
         self.action.clear();
         self.action.extend(out.iter().map(|x| if self.squashes { x.tanh() } else { *x }));
         self.units.resize(self.action.len(), 0.0);
-        in_units(&self.space, &self.action, &mut self.units)
+        Ok(in_units(&self.space, &self.action, &mut self.units))
     }
 }
 
@@ -92,9 +96,9 @@ impl Watch {
     /// Lets the policy act once.
     ///
     /// # Errors
-    /// [`EnvError::EpisodeOver`] after the last step.
-    pub fn step(&mut self) -> Result<(), EnvError> {
-        let action = self.policy.act(&self.observation);
+    /// [`EnvError::EpisodeOver`] after the last step, and a network whose numbers are not finite.
+    pub fn step(&mut self) -> Result<(), TrainError> {
+        let action = self.policy.act(&self.observation)?;
         self.scene.action = match action {
             Action::Discrete(choice) => vec![choice as f32],
             Action::Continuous(components) => components.to_vec(),
@@ -126,7 +130,6 @@ mod tests {
     use crate::evaluation::play;
     use crate::presets;
     use crate::student::{Student, Tick, World};
-    use crate::trainer::TrainError;
     use oto_rl::algorithms::find;
     use oto_rl::algorithms::sac::SacConfig;
 
@@ -159,7 +162,7 @@ mod tests {
             assert_eq!(score.unwrap(), scene.score);
             assert_eq!((scene.action.len(), scene.map.is_some()), (1, id.starts_with("MobileCell")));
             assert_eq!(world.save().unwrap().state, scene.state);
-            assert!(matches!(watch.step(), Err(EnvError::EpisodeOver)));
+            assert!(matches!(watch.step(), Err(TrainError::Environment(EnvError::EpisodeOver))));
         }
     }
 

@@ -341,7 +341,7 @@ impl StudentCore {
         } else {
             let watch =
                 self.watch.as_mut().ok_or(CoreError::worker("an episode to watch begins with a seed"))?;
-            watch.step().map_err(TrainError::from).map_err(CoreError::from)?;
+            watch.step().map_err(CoreError::from)?;
         }
         Ok(self.watch.as_ref().map_or(String::new(), |watch| oto_json::write(watch.scene())))
     }

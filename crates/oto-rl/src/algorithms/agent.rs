@@ -27,7 +27,13 @@ pub trait Agent: Learner {
         self.actions().contains(label)
     }
 
-    /// The best action it knows, `[action_width]`.
+    /// Whether its policy may take this action. Numbers that are not finite are none.
+    fn takes(&self, action: &[f32]) -> bool {
+        self.actions().contains(action)
+    }
+
+    /// The best action it knows, `[action_width]`. Where the network gives no finite numbers, what it writes is no action, see
+    /// [`Self::takes`].
     fn act(&mut self, observation: &[f32], action: &mut [f32]);
 
     /// An action of its own for exploring; the best one where the policy has no chance in it.

@@ -196,7 +196,7 @@ impl Agent for Bc {
     fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         let out = self.actor.forward(observation);
         match self.sizes.actions {
-            Actions::Discrete(_) => action[0] = mlp::argmax(out) as f32,
+            Actions::Discrete(_) => action[0] = mlp::choice(out),
             Actions::Continuous(_) => action.iter_mut().zip(out).for_each(|(a, x)| *a = x.tanh()),
         }
     }

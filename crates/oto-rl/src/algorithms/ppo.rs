@@ -486,7 +486,15 @@ impl Agent for Ppo {
         let out = self.policy.forward(observation);
         match self.sizes.actions {
             Actions::Continuous(_) => action.copy_from_slice(out),
-            Actions::Discrete(_) => action[0] = mlp::argmax(out) as f32,
+            Actions::Discrete(_) => action[0] = mlp::choice(out),
+        }
+    }
+
+    /// A continuous action may lie beyond its box: the environment gets it cut off.
+    fn takes(&self, action: &[f32]) -> bool {
+        match self.sizes.actions {
+            Actions::Continuous(width) => action.len() == width && action.iter().all(|a| a.is_finite()),
+            actions => actions.contains(action),
         }
     }
 
@@ -499,7 +507,7 @@ impl Agent for Ppo {
                     *a = mean + log_std.exp() * rng.normal() as f32;
                 }
             }
-            Actions::Discrete(_) => action[0] = categorical(out, rng) as f32,
+            Actions::Discrete(_) => action[0] = categorical(out, rng),
         }
     }
 
@@ -569,18 +577,21 @@ fn log_sum_exp(logits: &[f32]) -> f32 {
     most + logits.iter().map(|l| (l - most).exp()).sum::<f32>().ln()
 }
 
-/// An index drawn from a softmax.
-pub(crate) fn categorical(logits: &[f32], rng: &mut Rng) -> usize {
+/// An index drawn from a softmax; no number where the logits have no finite sum.
+pub(crate) fn categorical(logits: &[f32], rng: &mut Rng) -> f32 {
     let all = log_sum_exp(logits);
+    if !all.is_finite() {
+        return f32::NAN;
+    }
     let mut left = rng.f64();
     for (i, logit) in logits.iter().enumerate() {
         left -= f64::from((logit - all).exp());
         if left < 0.0 {
-            return i;
+            return i as f32;
         }
     }
     // What rounding left over.
-    logits.len() - 1
+    (logits.len() - 1) as f32
 }
 
 impl Learner for Ppo {
@@ -639,7 +650,7 @@ mod tests {
         let logits = [0.0, 2f32.ln(), f32::NEG_INFINITY];
         let rng = &mut Rng::new(4);
         let mut counts = [0; 3];
-        (0..9_000).for_each(|_| counts[categorical(&logits, rng)] += 1);
+        (0..9_000).for_each(|_| counts[categorical(&logits, rng) as usize] += 1);
         assert!((2_800..3_200).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
     }
 }

@@ -360,7 +360,7 @@ impl Agent for QrDqn {
 
     /// The action with the highest Q-value; the first of equals.
     fn act(&mut self, observation: &[f32], action: &mut [f32]) {
-        action[0] = mlp::argmax(self.q_values(observation)) as f32;
+        action[0] = mlp::choice(self.q_values(observation));
     }
 
     fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {

@@ -105,12 +105,12 @@ impl Agent for SacDiscrete {
 
     /// The likeliest action; the first of equals.
     fn act(&mut self, observation: &[f32], action: &mut [f32]) {
-        action[0] = mlp::argmax(self.actor.forward(observation)) as f32;
+        action[0] = mlp::choice(self.actor.forward(observation));
     }
 
     /// An action drawn from the policy.
     fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
-        action[0] = categorical(self.actor.forward(observation), rng) as f32;
+        action[0] = categorical(self.actor.forward(observation), rng);
     }
 
     fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {

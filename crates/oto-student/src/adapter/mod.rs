@@ -297,21 +297,23 @@ impl Learner {
         self.state.clone()
     }
 
-    /// Goes on from there; false if it was saved for other spaces.
-    pub fn restore(&mut self, state: State) -> bool {
-        let plans = state.best.iter().map(|c| self.spaces.plan(c)).collect::<Result<Vec<_>, _>>();
-        let Ok(plans) = plans else { return false };
+    /// Whether a state was saved for these spaces and all its numbers are finite.
+    pub fn fits(&self, state: &State) -> bool {
         let numbers = self.spaces.teacher_action.width();
         let rows = state.answers.len() / numbers;
-        let fits = rows <= MAX_ANSWERS
+        rows <= MAX_ANSWERS
             && state.states.len() == rows * self.mapped.len()
             && state.answers.len() == rows * numbers
-            && (!state.used || !plans.is_empty());
-        if fits {
-            self.plan = plans.into_iter().next().filter(|_| state.used);
-            self.state = state;
-        }
-        fits
+            && state.states.iter().chain(&state.answers).all(|x| x.is_finite())
+            && (!state.used || !state.best.is_empty())
+            && state.best.iter().all(|candidate| self.spaces.plan(candidate).is_ok())
+    }
+
+    /// Goes on from a state that fits.
+    pub fn restore(&mut self, state: State) {
+        let used = state.best.first().filter(|_| state.used);
+        self.plan = used.and_then(|candidate| self.spaces.plan(candidate).ok());
+        self.state = state;
     }
 }
 
