@@ -28,6 +28,8 @@ export class WorkerClient {
   #worker: Worker;
   #maxSteps: number;
   #calls = new Map<number, Pending>();
+  /** What ends the waits for the page's environment. */
+  #waits = new Set<(reason: WorkerError) => void>();
   #lastId = 0;
   /** Why nothing can be asked any more. */
   #ended: WorkerError | undefined;
@@ -64,7 +66,13 @@ export class WorkerClient {
       if (this.#ended !== undefined) return reject(this.#ended);
       const id = ++this.#lastId;
       this.#calls.set(id, { resolve: resolve as Pending['resolve'], reject });
-      this.#send({ type: 'call', id, name, args });
+      try {
+        this.#send({ type: 'call', id, name, args });
+      } catch (cause) {
+        // What cannot be copied to a worker.
+        this.#calls.delete(id);
+        reject(new ConfigError(`${name}() got what cannot be sent to the worker: ${reasonOf(cause)}`, undefined, { cause }));
+      }
     });
   }
 
@@ -74,7 +82,7 @@ export class WorkerClient {
     const seed = await this.call('beginEvaluation');
     let returns: number[] | null = null;
     try {
-      returns = await this.#play(episodes, seed ?? undefined);
+      returns = await this.#unlessEnded(this.#play(episodes, seed ?? undefined));
     } finally {
       if (returns === null && !this.ended) await this.call('endEvaluation', null);
     }
@@ -87,7 +95,7 @@ export class WorkerClient {
     if (own === undefined) return this.call('watch', seed ?? null);
     const scene = this.#moment.then(async () => {
       if (seed === undefined) {
-        if (this.#episode === undefined) throw new WorkerError('an episode to watch begins with a seed');
+        if (this.#episode === undefined) throw new ConfigError('seed is missing: the first call of watch() begins an episode by its seed', 'seed');
         return this.#episode.step();
       }
       const env = this.#episode?.env ?? (await own.another());
@@ -95,7 +103,16 @@ export class WorkerClient {
       return this.#episode.scene;
     });
     this.#moment = scene.catch(() => {});
-    return scene;
+    return this.#unlessEnded(scene);
+  }
+
+  /** What a promise brings, or why the worker ended if that comes first: the page's environment may never answer. */
+  #unlessEnded<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#ended !== undefined) reject(this.#ended);
+      this.#waits.add(reject);
+      promise.then(resolve, reject).finally(() => this.#waits.delete(reject));
+    });
   }
 
   /** Ends the worker; calls that wait fail. */
@@ -162,5 +179,7 @@ export class WorkerClient {
     this.own?.release();
     for (const call of this.#calls.values()) call.reject(reason);
     this.#calls.clear();
+    for (const end of this.#waits) end(reason);
+    this.#waits.clear();
   }
 }

@@ -71,6 +71,9 @@ export interface LinkStats {
   labelsReceived: number;
   bytesUp: number;
   bytesDown: number;
+  /** The part of these bytes that are states, and answers. */
+  payloadUp: number;
+  payloadDown: number;
   timeouts: number;
   overloaded: number;
   refused: number;

@@ -4,7 +4,7 @@
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
 import { ConfigError, reasonOf } from './errors.js';
 import { ALGORITHMS, EVALUATION, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
-import { show } from './spaces.js';
+import { kindOf, show } from './spaces.js';
 
 /** How a student's observation becomes the teacher's: `teacher[i] = student[permutation[i]] * scale[i] + offset[i]`. */
 export interface ObservationMap {
@@ -18,7 +18,9 @@ export type ActionMap =
   | { kind: 'identity' }
   | { kind: 'sign'; component?: number; negative?: number; positive?: number }
   | { kind: 'threshold'; component?: number; at: number[] }
-  | { kind: 'table'; map: number[] };
+  | { kind: 'affine'; scale: number[]; offset: number[] }
+  | { kind: 'table'; map: number[] }
+  | { kind: 'levels'; values: number[][] };
 
 /** A map between a student's spaces and a teacher's. The server applies it. */
 export interface Adapter {
@@ -108,7 +110,7 @@ function plain(value: unknown, place: string, depth = 0): unknown {
     if (Number.isFinite(value)) return value;
     throw new ConfigError(`${place} must be a finite number, it is ${value}`, place);
   }
-  if (typeof value !== 'object' || depth > MAX_DEPTH) throw new ConfigError(`${place} must be plain data, it is ${show(value)}`, place);
+  if (typeof value !== 'object' || depth > MAX_DEPTH || kindOf(value) !== undefined) throw new ConfigError(`${place} must be plain data, it is ${show(value)}`, place);
   if (Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))) {
     return Array.from(value as ArrayLike<unknown>, (inner, i) => plain(inner, `${place}[${i}]`, depth + 1));
   }
@@ -119,7 +121,7 @@ function keysOf(place: string, value: object): string[] {
   try {
     return Object.keys(value);
   } catch (cause) {
-    throw new ConfigError(`${place} cannot be read: ${reasonOf(cause)}`, place, { cause });
+    throw new ConfigError(`${place || 'the argument'} cannot be read: ${reasonOf(cause)}`, place || undefined, { cause });
   }
 }
 
@@ -129,8 +131,7 @@ function keysOf(place: string, value: object): string[] {
  * it does not know.
  */
 export function toConfig(options: StudentOptions, page?: EnginePage): string {
-  const { env, signal: _, algorithm, teachers = [], transfer, evaluation, ...rest } = options;
-  if (!Array.isArray(teachers)) throw new ConfigError('teachers must be an array', 'teachers');
+  const { env, signal: _, algorithm, transfer, evaluation, ...rest } = options;
   if (algorithm !== undefined) checkAlgorithm(algorithm);
   if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
   if (evaluation !== undefined) checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
@@ -140,11 +141,17 @@ export function toConfig(options: StudentOptions, page?: EnginePage): string {
     transfer,
     evaluation: evaluation && { ...evaluation, maxSteps: undefined },
   };
-  const links = teachers.map((teacher, i) => {
-    checkKnown(`teachers[${i}]`, teacher, TEACHER);
+  const links = teachersOf(options).map((teacher, i) => {
     return { ...teacher, url: wholeAddress(`teachers[${i}].url`, teacher.url), ticket: undefined };
   });
   return JSON.stringify({ student: toEngine(student), env: page ?? builtIn(env), teachers: links });
+}
+
+/** The teachers; each is an object that has only known names. */
+function teachersOf({ teachers = [] }: StudentOptions): TeacherOptions[] {
+  if (!Array.isArray(teachers)) throw new ConfigError(`teachers must be an array, it is ${show(teachers)}`, 'teachers');
+  teachers.forEach((teacher, i) => checkKnown(`teachers[${i}]`, teacher, TEACHER));
+  return teachers;
 }
 
 function builtIn(env: unknown): string {
@@ -177,15 +184,16 @@ function wholeAddress(field: string, given: unknown): string {
 }
 
 /** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
-export function ticketAddresses({ teachers = [] }: StudentOptions): (string | null)[] {
-  return teachers.map(({ url, ticket = false }) => {
+export function ticketAddresses(options: StudentOptions): (string | null)[] {
+  return teachersOf(options).map(({ url, ticket = false }, i) => {
     if (ticket === false) return null;
     try {
       if (typeof ticket !== 'string' && ticket !== true) throw new TypeError();
       if (ticket === true) return new URL('/v1/ticket', url.replace(/^ws/, 'http')).href;
       return new URL(ticket, globalThis.location?.href).href;
     } catch {
-      throw new ConfigError(`ticket must be true or an address, it is ${JSON.stringify(ticket)} for ${JSON.stringify(url)}`, 'ticket');
+      const field = `teachers[${i}].ticket`;
+      throw new ConfigError(`${field} must be true or an address, it is ${show(ticket)} for ${show(url)}`, field);
     }
   });
 }
@@ -195,7 +203,7 @@ function checkAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): vo
   const { name, ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
   if (name !== undefined && !Object.hasOwn(ALGORITHMS, name)) {
     const names = Object.keys(ALGORITHMS).map((known) => JSON.stringify(known));
-    throw new ConfigError(`algorithm must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, it is ${JSON.stringify(name)}`, 'algorithm');
+    throw new ConfigError(`algorithm must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, it is ${show(name)}`, 'algorithm');
   }
   // Without a name they are settings of the default, which the engine chooses by the environment's actions.
   checkGroup('algorithm', settings, name === undefined ? [...new Set(Object.values(ALGORITHMS).flat())] : ALGORITHMS[name]);
@@ -221,7 +229,7 @@ function snakeCase(key: string): string {
 
 /** Refuses what is no object, and what has a name that is not known; `place` is where in the options it is, '' for all of them. */
 export function checkKnown(place: string, given: object, known: string[]): void {
-  for (const key of keysOf(place || 'the options', checkObject(place || 'the options', given))) {
+  for (const key of keysOf(place, checkObject(place, given))) {
     if (known.includes(key)) continue;
     const field = place === '' ? key : `${place}.${key}`;
     throw new ConfigError(`${field} is no option; there are ${known.join(', ')}`, field);
@@ -229,6 +237,6 @@ export function checkKnown(place: string, given: object, known: string[]): void 
 }
 
 function checkObject<T extends object>(place: string, value: T): T {
-  if (typeof value === 'object' && value !== null) return value;
-  throw new ConfigError(`${place} must be an object, it is ${show(value)}`, place);
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  throw new ConfigError(`${place || 'the argument'} must be an object, it is ${show(value)}`, place || undefined);
 }

@@ -54,6 +54,8 @@ let question: Waiting<EnvironmentReply> | undefined;
 let asked: Promise<void> | undefined;
 /** Ends the training loop's wait for that answer, which may never come. */
 let leave = (): void => {};
+/** The failure of an answer that came after its run had stopped: the next run begins with it. */
+let late: { failure: unknown } | undefined;
 /** How often the student was replaced by a file's; an answer to one before is of no use to it. */
 let loads = 0;
 let linkTimer: ReturnType<typeof setTimeout> | undefined;
@@ -129,12 +131,16 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   load(bytes) {
     engine().load(bytes);
     loads += 1;
+    late = undefined;
   },
 };
 
 /** Trains in slices until the run is over. Waits for environments and teachers without blocking the worker. */
 async function train(current: Run): Promise<void> {
   try {
+    const owed = late;
+    late = undefined;
+    if (owed !== undefined) throw owed.failure;
     while (!current.over) {
       const rests = paused || held > 0;
       const turn = rests ? 'wait' : engine().advance(SLICE_MS);
@@ -174,8 +180,15 @@ function tell(current: Run): void {
 function askPage(): Promise<void> {
   const answered = (asked ??= ask().finally(() => (asked = undefined)));
   return new Promise((resolve, reject) => {
-    leave = resolve;
-    answered.then(resolve, reject);
+    let left = false;
+    leave = () => {
+      left = true;
+      resolve();
+    };
+    answered.then(resolve, (failure) => {
+      late = left ? { failure } : undefined;
+      reject(failure);
+    });
   });
 }
 

@@ -79,9 +79,9 @@ export const spaces = {
    * `null` is no bound.
    */
   box: (low: Bound, high: Bound, width?: number): BoxSpace => {
-    const all = (bound: Bound, other: Bound) =>
-      typeof bound === 'object' && bound !== null ? bound : new Array<number | null>(width ?? lengthOf(other) ?? 1).fill(bound);
-    return { kind: 'box', low: all(low, high), high: all(high, low) };
+    const length = checkWidth(width, [lengthOf(low), lengthOf(high)]) ?? lengthOf(low) ?? lengthOf(high) ?? 1;
+    const all = (bound: Bound) => (typeof bound === 'object' && bound !== null ? bound : new Array<number | null>(length).fill(bound));
+    return { kind: 'box', low: all(low), high: all(high) };
   },
   /** Several choices, `nvec[i]` for the `i`-th. */
   multiDiscrete: (nvec: ArrayLike<number>): MultiDiscreteSpace => ({ kind: 'multiDiscrete', nvec }),
@@ -92,6 +92,20 @@ export const spaces = {
   /** Spaces in a row. */
   tuple: <const T extends TupleSpace['spaces']>(...parts: T): { kind: 'tuple'; spaces: T } => ({ kind: 'tuple', spaces: parts }),
 };
+
+/** The most numbers of a space, as in the engine. */
+const MAX_WIDTH = 2 ** 20;
+
+/** A box's width, if one is given: a whole number, and the length of bounds that are arrays. */
+function checkWidth(width: unknown, lengths: (number | undefined)[]): number | undefined {
+  if (width === undefined) return undefined;
+  if (typeof width !== 'number' || !Number.isInteger(width) || width < 1 || width > MAX_WIDTH) {
+    throw new ConfigError(`the width of a box must be a whole number from 1 to ${MAX_WIDTH}, it is ${show(width)}`, 'width');
+  }
+  const other = lengths.find((length) => length !== undefined && length !== width);
+  if (other === undefined) return width;
+  throw new ConfigError(`the width of this box is ${width}, but one of its bounds has ${other} numbers`, 'width');
+}
 
 function lengthOf(bound: Bound): number | undefined {
   return typeof bound === 'object' && bound !== null ? bound.length : undefined;
@@ -212,6 +226,11 @@ export function readObservation(from: string, space: EngineSpace, observation: u
     }
     for (let i = 0; i < width; i++) put(value[i], place, i);
   };
+  const bits = (value: ArrayLike<unknown>, place: string) => {
+    const at = Array.from(value).findIndex((bit) => bit !== 0 && bit !== 1);
+    if (at < 0) return;
+    throw new EnvironmentError(`${from}: ${place}[${at}] must be 0 or 1, it is ${show(value[at])}`, `${place}[${at}]`);
+  };
   const walk = (space: EngineSpace, value: unknown, place: string): void => {
     switch (space.kind) {
       case 'discrete':
@@ -226,6 +245,9 @@ export function readObservation(from: string, space: EngineSpace, observation: u
         for (const [name, part] of parts) walk(part, (value as Record<string, unknown>)[name], named(name));
         return;
       }
+      case 'multi_binary':
+        row(value, place, space.n);
+        return bits(value as ArrayLike<unknown>, place);
       default:
         return row(value, place, numbersIn(space));
     }
@@ -249,15 +271,31 @@ function isArrayLike(value: unknown): value is ArrayLike<unknown> {
 
 /** A value as it reads in a message, kept short. */
 export function show(value: unknown): string {
-  if (typeof value === 'function') return 'a function';
-  const text = typeof value === 'object' && value !== null ? safeJson(value) : typeof value === 'bigint' ? `${value}n` : String(value);
+  const text = inWords(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
-function safeJson(value: object): string {
+function inWords(value: unknown): string {
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value !== 'object' || value === null) return String(value);
+  const kind = kindOf(value);
+  if (kind !== undefined) return `${/^[AEIO]/.test(kind) ? 'an' : 'a'} ${kind}`;
   try {
     return JSON.stringify(value) ?? 'an object';
   } catch {
     return 'an object';
+  }
+}
+
+/** What kind of object this is, such as a Promise or a Map; nothing for plain objects, arrays and typed arrays. */
+export function kindOf(value: object): string | undefined {
+  try {
+    if (ArrayBuffer.isView(value) && !(value instanceof DataView)) return undefined;
+    const kind = Object.prototype.toString.call(value).slice('[object '.length, -1);
+    return kind === 'Object' || kind === 'Array' ? undefined : kind;
+  } catch {
+    return undefined;
   }
 }

@@ -153,8 +153,9 @@ export class WorkerStudent {
    */
   async setTeacherWeight(teacher: number, weight: number): Promise<void> {
     if (!(Number.isInteger(teacher) && teacher >= 0)) {
-      throw new ConfigError(`a teacher is a whole number from 0, it is ${teacher}`, 'teacher');
+      throw new ConfigError(`a teacher is a whole number from 0, it is ${show(teacher)}`, 'teacher');
     }
+    if (typeof weight !== 'number') throw new ConfigError(`weight must be a number, it is ${show(weight)}`, 'weight');
     await this.#worker.call('weigh', teacher, weight);
   }
 
@@ -204,7 +205,9 @@ export class WorkerStudent {
    */
   async save(options: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
     checkKnown('save', options, ['replay']);
-    return this.#worker.call('save', options.replay ?? false);
+    const { replay = false } = options;
+    if (typeof replay !== 'boolean') throw new ConfigError(`replay must be true or false, it is ${show(replay)}`, 'replay');
+    return this.#worker.call('save', replay);
   }
 
   /**
@@ -216,7 +219,13 @@ export class WorkerStudent {
     if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
       throw new CheckpointError(`load() takes a Uint8Array or an ArrayBuffer, as of a file's arrayBuffer(); it got ${Object.prototype.toString.call(bytes)}`);
     }
-    await this.#worker.call('load', bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+    let copy: Uint8Array;
+    try {
+      copy = new Uint8Array(bytes);
+    } catch (cause) {
+      throw new CheckpointError(`load() got bytes that cannot be read: ${reasonOf(cause)}`, { cause });
+    }
+    await this.#worker.call('load', copy);
   }
 
   /** Ends the worker and all connections. A training loop ends; every other pending call fails. */

@@ -148,3 +148,20 @@ test('a function makes an environment for each purpose, and what it makes wrongl
   await assert.rejects(OwnEnvironments.of(thrower), { name: 'ConfigError', field: 'env', cause });
   await assert.rejects(OwnEnvironments.of(() => undefined), { name: 'ConfigError', field: 'env' });
 });
+
+test('a box has the width that is asked for, or is refused', () => {
+  for (const width of [2.5, -2, 0, 2 ** 32, NaN, '3', [1, 2], null]) {
+    assert.throws(() => spaces.box(-1, 1, width), { name: 'ConfigError', field: 'width' }, String(width));
+  }
+  assert.throws(() => spaces.box([0, 0], 1, 3), { name: 'ConfigError', field: 'width', message: /has 2 numbers/ });
+  assert.deepEqual(spaces.box([0, 0], 1, 2), { kind: 'box', low: [0, 0], high: [1, 1] });
+  assert.equal(spaces.box(-1, 1).low.length, 1);
+});
+
+test('a bit is 0 or 1', () => {
+  const space = readSpace('s', spaces.tuple(spaces.multiBinary(2), spaces.box(0, 1, 1)));
+  assert.deepEqual([...readObservation('act()', space, [[1, 0], [7]])], [1, 0, 7]);
+  for (const bit of [7, 0.5, -3, 2, true]) {
+    assert.throws(() => readObservation('act()', space, [[0, bit], [7]]), { name: 'EnvironmentError', field: 'observation[0][1]' }, String(bit));
+  }
+});

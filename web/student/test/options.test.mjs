@@ -43,6 +43,14 @@ test('settings get the engine’s spelling and place', () => {
   });
 });
 
+test('every setting keeps its form, also a number that has the name of a schedule elsewhere', () => {
+  for (const name of [undefined, 'qrdqn', 'sac', 'ppo']) {
+    const { student } = config({ algorithm: { name, adam: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 } }, epsilon: 0.1, learningRate: 1e-3 });
+    assert.deepEqual(student.algorithm.adam, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 });
+    assert.deepEqual([student.epsilon, student.learning_rate], [0.1, 1e-3]);
+  }
+});
+
 test('an algorithm is a name, or a name with settings', () => {
   assert.equal(config({ algorithm: 'ppo' }).student.algorithm, 'ppo');
   const { student } = config({ algorithm: { name: 'ppo', nSteps: 512, fusion: true }, gamma: 0.9 });
@@ -72,8 +80,8 @@ test('what is no address of a WebSocket is refused at once, with what it could b
     return assert.fail(`${url} was accepted`);
   };
   for (const url of ['nonsense', '', 'ws://', 'wss//host', 'ftp://host', 'ws://a b', 'ws://host/#here', '/v1/teach', 5, null, undefined]) refused(url);
-  assert.match(refused('http://host:8080'), /it is http:\/\/host:8080: write ws:\/\/host:8080$/);
-  assert.match(refused('https://host/v1/teach'), /write wss:\/\/host\/v1\/teach$/);
+  assert.match(refused('http://host:8080'), /it is "http:\/\/host:8080": write "ws:\/\/host:8080"$/);
+  assert.match(refused('https://host/v1/teach'), /write "wss:\/\/host\/v1\/teach"$/);
   globalThis.location = new URL('https://page.example/game/');
   try {
     assert.equal(config({ teachers: [{ url: '/v1/teach', policy: 'p' }] }).teachers[0].url, 'wss://page.example/v1/teach');
@@ -163,7 +171,43 @@ test('tickets come from the teacher’s server or from an address, and are no bu
   assert.deepEqual(ticketAddresses({ teachers }), ['https://teachers.example:8443/v1/ticket', 'https://page.example/ticket', null]);
   assert.deepEqual(config({ teachers }).teachers, teachers.map(() => ({ url, policy: 'p' })));
   for (const ticket of ['http://[', 7]) {
-    assert.throws(() => ticketAddresses({ teachers: [{ url, policy: 'p', ticket }] }), { name: 'ConfigError', field: 'ticket' });
+    assert.throws(() => ticketAddresses({ teachers: [{ url, policy: 'p', ticket }] }), { name: 'ConfigError', field: 'teachers[0].ticket' });
   }
-  assert.throws(() => ticketAddresses({ teachers: [{ url: 'here', policy: 'p', ticket: true }] }), { field: 'ticket' });
+  assert.throws(() => ticketAddresses({ teachers: [{ url: 'here', policy: 'p', ticket: true }] }), { field: 'teachers[0].ticket' });
+});
+
+test('teachers of any form are refused by their place, by whatever reads them first', () => {
+  for (const [teachers, field] of [
+    [null, 'teachers'], [{}, 'teachers'], ['ws://x', 'teachers'], [5, 'teachers'], [new Set(), 'teachers'],
+    [[null], 'teachers[0]'], [['ws://x'], 'teachers[0]'], [[[]], 'teachers[0]'], [[undefined], 'teachers[0]'],
+    [[{ url: 'ws://a', policy: 'p' }, 7], 'teachers[1]'],
+    [[{ url: 5, policy: 'p', ticket: true }], 'teachers[0].ticket'],
+    [[{ url: 'ws://a', policy: 'p', ticket: {} }], 'teachers[0].ticket'],
+  ]) {
+    for (const read of [ticketAddresses, (options) => toConfig({ env: 'CartPole-v1', ...options })]) {
+      if (read !== ticketAddresses && field.endsWith('ticket')) continue;
+      assert.throws(() => read({ teachers }), { name: 'ConfigError', field }, JSON.stringify(teachers));
+    }
+    assert.throws(() => ticketAddresses(readOptions({ env: 'CartPole-v1', teachers })), { name: 'ConfigError', field });
+  }
+});
+
+test('what is wrong is shown as it was written', () => {
+  const message = (options) => {
+    try {
+      return assert.fail(`${config(options)} was accepted`);
+    } catch (error) {
+      assert.equal(error.name, 'ConfigError', String(error));
+      return error.message;
+    }
+  };
+  assert.throws(() => maxSteps({ evaluation: { maxSteps: '9' } }), { message: /it is "9"$/ });
+  assert.match(message({ algorithm: { adam: Promise.resolve() } }), /it is a Promise$/);
+  for (const [value, kind] of [[new ArrayBuffer(1), 'an ArrayBuffer'], [new Set(), 'a Set'], [new URL('http://a'), 'a URL'], [new Map(), 'a Map'], [new Date(), 'a Date']]) {
+    assert.ok(message({ transfer: value }).endsWith(`it is ${kind}`), kind);
+  }
+  assert.match(message({ evaluation: [] }), /evaluation must be an object, it is \[\]$/);
+  assert.match(message({ algorithm: [] }), /algorithm must be an object/);
+  assert.match(message({ env: '5', transfer: 'x' }), /it is "x"$/);
+  assert.throws(() => readOptions(null), { name: 'ConfigError', field: undefined });
 });

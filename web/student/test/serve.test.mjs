@@ -166,3 +166,22 @@ test('a failure that left the engine whole is told, and the engine goes on', asy
   await assert.rejects(call('save', true), { kind: 'worker', message: /unreachable/ });
   assert.deepEqual(await call('metrics'), { step: 0 });
 });
+
+test('a bad answer that comes after the run has stopped is the first thing the next run says', async () => {
+  for (const fail of [throwError, () => answer(13)]) {
+    await call('start', null, 60_000);
+    await until(() => engine.asked && questions.length > engine.failed);
+    const { failed } = engine;
+    await call('stop');
+    fail();
+    await until(() => engine.failed === failed + 1);
+    await call('start', null, 0);
+    await assert.rejects(call('next'), { kind: 'environment' });
+    await call('stop');
+    // It is said once.
+    await call('start', null, 0);
+    await until(() => questions.length > engine.failed);
+    assert.equal((await call('next')).over, false);
+    await call('stop');
+  }
+});
