@@ -202,7 +202,7 @@ test('play can be watched while training goes on', async () => {
     one.dispose();
     return { early, episode, late, step, again, alone };
   });
-  assert.equal(result.early.name, 'WorkerError');
+  assert.equal(result.early.name, 'ConfigError');
   assert.equal(result.late.name, 'EnvironmentError');
   assert.deepEqual(result.episode.map(({ step }) => step), Array.from({ length: 11 }, (_, step) => step));
   assert.equal(result.episode.reduce((sum, { reward }) => sum + reward, 0), result.episode.at(-1).return);

@@ -106,7 +106,7 @@ test('play can be watched in a built-in environment while training goes on', asy
   }
   assert.deepEqual(newEvaluations.map(({ yardsticks }) => yardsticks.map(({ name }) => name)), Array(2).fill(['strongest station', 'best plan']));
   for (const { mean, yardsticks: [, best] } of newEvaluations) assert.ok(mean <= best.mean);
-  assert.deepEqual([result.early.kind, result.late.kind, result.bad.kind, result.bad.field], ['WorkerError', 'EnvironmentError', 'ConfigError', 'seed']);
+  assert.deepEqual([result.early.kind, result.late.kind, result.bad.kind, result.bad.field], ['ConfigError', 'EnvironmentError', 'ConfigError', 'seed']);
   assert.deepEqual([result.page.kind, result.page.field], ['ConfigError', 'env']);
 });
 
@@ -202,7 +202,7 @@ test('a server that wants tickets gives them to pages that it knows, one for eac
   assert.match(result.refused.teachers[0].problem, /ticket/);
   for (const { stats } of result.again.teachers) assert.equal(stats.welcomes, 2);
   assert.equal(result.wrong.kind, 'ConfigError');
-  assert.equal(result.wrong.field, 'ticket');
+  assert.equal(result.wrong.field, 'teachers[0].ticket');
 });
 
 test('a server that goes away and comes back is found again', async () => {

@@ -100,6 +100,27 @@ impl From<Space> for SpaceTree {
 /// How many choices one number has: the first one's number and the count; none for a component of a box.
 type Choice = Option<(i64, u32)>;
 
+/// What a number of an element is.
+#[derive(Clone, Copy)]
+enum Part {
+    /// A choice: the first one's number and the count. Flattened it is a one-hot vector.
+    Choice(i64, u32),
+    /// 0 or 1, and the same when flattened, as in Gymnasium.
+    Bit,
+    /// A component of a box.
+    Real,
+}
+
+impl Part {
+    /// How many numbers it has when flattened.
+    fn columns(self) -> usize {
+        match self {
+            Self::Choice(_, n) => n as usize,
+            Self::Bit | Self::Real => 1,
+        }
+    }
+}
+
 impl SpaceTree {
     /// How many numbers an element has: one for each choice and each component.
     pub fn numbers(&self) -> usize {
@@ -199,17 +220,25 @@ impl SpaceTree {
             return Err(ElementError::Length { expected, got });
         }
         let (mut number, mut column) = (0, 0);
-        self.each(&mut |choice| {
+        self.each(&mut |part| {
             let got = element[number];
-            match choice {
-                None => {
+            match part {
+                Part::Bit => {
+                    // NaN is neither.
+                    if got != 0.0 && got != 1.0 {
+                        return Err(ElementError::Choice { at: self.place(number), first: 0, last: 1, got });
+                    }
+                    row[column] = got as f32;
+                    column += 1;
+                }
+                Part::Real => {
                     row[column] = got as f32;
                     if !row[column].is_finite() {
                         return Err(ElementError::Number { at: self.place(number), got });
                     }
                     column += 1;
                 }
-                Some((first, n)) => {
+                Part::Choice(first, n) => {
                     let index = got - first as f64;
                     // NaN is in no range.
                     if !(index >= 0.0 && index < f64::from(n) && index.fract() == 0.0) {
@@ -227,15 +256,15 @@ impl SpaceTree {
         })
     }
 
-    /// Visits each number of an element in order. A component of a `MultiBinary` is its own one-hot number, as in Gymnasium.
-    fn each<E>(&self, visit: &mut impl FnMut(Choice) -> Result<(), E>) -> Result<(), E> {
+    /// Visits each number of an element in order.
+    fn each<E>(&self, visit: &mut impl FnMut(Part) -> Result<(), E>) -> Result<(), E> {
         match self {
-            Self::Discrete { n, start } => visit(Some((*start, *n))),
+            Self::Discrete { n, start } => visit(Part::Choice(*start, *n)),
             Self::MultiDiscrete { nvec, start } => {
-                nvec.iter().zip(start).try_for_each(|(n, start)| visit(Some((*start, *n))))
+                nvec.iter().zip(start).try_for_each(|(n, start)| visit(Part::Choice(*start, *n)))
             }
-            Self::MultiBinary { n } => (0..*n).try_for_each(|_| visit(None)),
-            Self::Box { low, .. } => low.iter().try_for_each(|_| visit(None)),
+            Self::MultiBinary { n } => (0..*n).try_for_each(|_| visit(Part::Bit)),
+            Self::Box { low, .. } => low.iter().try_for_each(|_| visit(Part::Real)),
             Self::Dict(parts) => parts.iter().try_for_each(|(_, part)| part.each(visit)),
             Self::Tuple(parts) => parts.iter().try_for_each(|part| part.each(visit)),
         }
@@ -259,8 +288,8 @@ impl SpaceTree {
     /// The place of a number of a flattened element, as [`SpaceTree::place`] names it: that of the choice it is of.
     pub fn place_of_column(&self, column: usize) -> String {
         let (mut number, mut end, mut found) = (0, 0, None);
-        let stopped = self.each(&mut |choice| {
-            end += choice.map_or(1, |(_, n)| n as usize);
+        let stopped = self.each(&mut |part| {
+            end += part.columns();
             if column < end {
                 found = Some(number);
                 return Err(());
@@ -348,17 +377,14 @@ impl SpaceTree {
 
     /// Visits each number as an action has it: a component of a `MultiBinary` is a choice of two.
     fn each_choice(&self, visit: &mut impl FnMut(Choice)) {
-        match self {
-            Self::MultiBinary { n } => (0..*n).for_each(|_| visit(Some((0, 2)))),
-            Self::Dict(parts) => parts.iter().for_each(|(_, part)| part.each_choice(visit)),
-            Self::Tuple(parts) => parts.iter().for_each(|part| part.each_choice(visit)),
-            leaf => {
-                let _ = leaf.each(&mut |choice| {
-                    visit(choice);
-                    Ok::<(), ()>(())
-                });
-            }
-        }
+        let _ = self.each(&mut |part| {
+            visit(match part {
+                Part::Choice(first, n) => Some((first, n)),
+                Part::Bit => Some((0, 2)),
+                Part::Real => None,
+            });
+            Ok::<(), ()>(())
+        });
     }
 }
 

@@ -90,6 +90,22 @@ fn what_is_no_element_is_named_with_its_place() {
 }
 
 #[test]
+fn a_bit_is_0_or_1() {
+    let space = SpaceTree::Tuple(vec![
+        SpaceTree::MultiBinary { n: 2 },
+        SpaceTree::Box { low: vec![0.0], high: vec![1.0] },
+    ]);
+    let mut row = [9.0; 3];
+    space.flatten(&[1.0, 0.0, 7.0], &mut row).unwrap();
+    assert_eq!(row, [1.0, 0.0, 7.0], "bounds of observations are not enforced");
+    for bad in [7.0, 0.5, -3.0, 2.0, f64::NAN, f64::INFINITY] {
+        let error = space.flatten(&[1.0, bad, 0.0], &mut row).unwrap_err().to_string();
+        assert!(error.starts_with("observation[0][1] is "), "{error}");
+        assert!(error.ends_with("expected a whole number from 0 to 1"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_space_is_refused() {
     let refused = |text: &str| match oto_json::read::<SpaceTree>(text) {
         Ok(space) => space.validate().unwrap_err().to_string(),

@@ -339,8 +339,8 @@ impl StudentCore {
             let watch = Watch::begin(id, seed as u64, self.student.trainer());
             self.watch = Some(watch.map_err(TrainError::from).map_err(CoreError::from)?);
         } else {
-            let watch =
-                self.watch.as_mut().ok_or(CoreError::worker("an episode to watch begins with a seed"))?;
+            let missing = "is missing: the first call of watch() begins an episode by its seed";
+            let watch = self.watch.as_mut().ok_or_else(|| CoreError::config("seed", missing.into()))?;
             watch.step().map_err(CoreError::from)?;
         }
         Ok(self.watch.as_ref().map_or(String::new(), |watch| oto_json::write(watch.scene())))

@@ -9,6 +9,9 @@ import type { World } from './worlds';
 
 /** Ends of episodes that are kept. */
 const ENDINGS = 4;
+/** A teacher answers as long as its last label is no older, in milliseconds. */
+const ANSWERING_MS = 1_000;
+const CONNECTED = 'Connected';
 
 const TITLES: Record<LaneName, string> = { alone: 'Alone', taught: 'Taught' };
 
@@ -23,6 +26,8 @@ export class Lane {
   readonly #switch: HTMLInputElement;
   #world: World;
   #labels = 0;
+  /** When labels came last, by the page's clock. */
+  #labelledAt = -Infinity;
 
   /** Fills `root` from the page's template; `onSwitch` is told when the visitor cuts or mends the cable. */
   constructor(root: HTMLElement, world: World, onSwitch: (connected: boolean) => void) {
@@ -69,6 +74,7 @@ export class Lane {
     this.standing = BEGINNING;
     this.#root.querySelector('.endings')!.replaceChildren();
     this.#labels = 0;
+    this.#labelledAt = -Infinity;
     this.#switch.checked = true;
     this.#switch.disabled = true;
     this.showcase.show(undefined);
@@ -89,6 +95,7 @@ export class Lane {
     this.#set('backend', backend(metrics.backend), backendTitle(metrics.backend));
     this.#set('labels', count(metrics.labels));
     const teacher = metrics.teachers[0];
+    if (metrics.labels > this.#labels) this.#labelledAt = performance.now();
     if (teacher !== undefined) this.#showTeacher(teacher, metrics.labels > this.#labels);
     this.#labels = metrics.labels;
     const latest = metrics.newEvaluations.at(-1);
@@ -106,7 +113,7 @@ export class Lane {
   /** Says that training has ended, and how. */
   end(how: string): void {
     this.#switch.disabled = true;
-    if (this.#root.dataset['link'] === 'flowing') this.#root.dataset['link'] = 'ready';
+    if (this.#root.dataset['link'] === 'flowing') this.#showLink('ready', CONNECTED);
     this.#set('stage', how);
     this.#set('stepsPerSecond', '0');
     this.#set('updatesPerSecond', '0');
@@ -143,7 +150,7 @@ export class Lane {
     this.#set('bytesDown', bytes(teacher.stats.bytesDown));
     this.#set('version', teacher.version === 0 ? '–' : String(teacher.version));
     this.#set('reconnects', count(teacher.stats.reconnects));
-    this.#showLink(flowing && teacher.state === 'ready' ? 'flowing' : teacher.state, linkText(teacher, this.#switch.checked));
+    this.#showLink(flowing && teacher.state === 'ready' ? 'flowing' : teacher.state, linkText(teacher, this.#switch.checked, performance.now() - this.#labelledAt < ANSWERING_MS));
   }
 
   #showLink(state: string, text: string): void {
@@ -165,14 +172,15 @@ function pair(): HTMLElement {
   return entry;
 }
 
-function linkText({ state, retryInMs, problem }: TeacherMetrics, connected: boolean): string {
+function linkText({ state, retryInMs, problem, waiting }: TeacherMetrics, connected: boolean, answers: boolean): string {
   const retry = `next try in ${((retryInMs ?? 0) / 1000).toFixed(1)} s`;
   switch (state) {
     case 'connecting':
     case 'greeting':
       return 'Connecting…';
     case 'ready':
-      return 'Teacher answers';
+      if (answers) return 'Teacher answers';
+      return waiting > 0 ? 'Waiting for the teacher' : CONNECTED;
     case 'waiting':
       return connected ? `Connection lost; ${retry}` : `Cable cut; ${retry}`;
     case 'failed':

@@ -10,7 +10,7 @@ import { verdict } from './claims';
 import { Lane } from './lane';
 import { attempt, failed, reason, tell, withdraw } from './notices';
 import { EvaluationTable } from './table';
-import { fetchPolicies, teacherOptions, teachersOf, type Policy, type ServedPolicy } from './teachers';
+import { aboutTeacher, fetchPolicies, teacherOptions, teachersOf, type Policy, type ServedPolicy } from './teachers';
 import { setUpTheme } from './theme';
 import { WORLDS, world, type World, type WorldName } from './worlds';
 
@@ -43,6 +43,8 @@ let missed: [LaneName, Metrics][] = [];
 /** What the server offers; nothing until it has answered. */
 let served: ServedPolicy[] | undefined;
 let policies: Policy[] = [];
+/** Whether the server could not be asked. */
+let unlisted = false;
 let phase: Phase = 'idle';
 /** Counts experiments, so that what an old one still says is not shown in a new one. */
 let experiment = 0;
@@ -115,7 +117,7 @@ function enterWorld(name: WorldName): void {
   document.documentElement.dataset['world'] = name;
   for (const choice of worldChoices) choice.checked = choice.value === name;
   byId('title').textContent = chosen.title;
-  byId('pitch').textContent = chosen.pitch;
+  showPitch();
   byId('notes').textContent = chosen.notes;
   showKey();
   lanes.forEach((lane) => lane.setUp(chosen));
@@ -123,6 +125,12 @@ function enterWorld(name: WorldName): void {
   offerTeachers();
   if (running) void begin();
   else void rehearse();
+}
+
+/** What is learnt here, and who teaches it; of the teacher only once the server has said who there is. */
+function showPitch(): void {
+  const teacher = served === undefined && !unlisted ? '' : ` ${aboutTeacher(chosen, policies[teacherSelect.selectedIndex])}`;
+  byId('pitch').textContent = chosen.pitch + teacher;
 }
 
 /** What the marks of the pictures mean. */
@@ -201,6 +209,7 @@ function offerTeachers(): void {
   const { teacher } = settings;
   const index = teacher === undefined ? 0 : policies.findIndex(({ name }) => name === teacher);
   teacherSelect.selectedIndex = Math.max(0, index);
+  showPitch();
   if (index >= 0) return withdraw('teacher');
   tell('teacher', `No teacher here is called ${teacher}; ${policies[0]!.name} is chosen.`);
 }
@@ -211,6 +220,8 @@ async function loadTeachers(): Promise<void> {
     offerTeachers();
   } catch (error) {
     teacherSelect.replaceChildren(new Option('No teacher here'));
+    unlisted = true;
+    showPitch();
     tell('teachers', `The server's teachers could not be listed (${reason(error)}). Both students will learn alone.`);
   }
   teacherSelect.disabled = phase === 'running' || phase === 'paused';
@@ -227,10 +238,18 @@ function choose(choice: Partial<Settings>): void {
 function followAddress(): void {
   const before = settings;
   settings = fromQuery(location.search, worldNames);
+  correctAddress();
   showSettings();
   // Whether the picture moves is no part of the experiment.
   const same = (['world', 'seed', 'teacher', 'backend'] as const).every((key) => settings[key] === before[key]);
   if (!same) enterWorld(settings.world as WorldName);
+}
+
+/** Makes the address say what the page does: what it asks for wrongly is left out. */
+function correctAddress(): void {
+  const query = toQuery(settings, location.search, worldNames);
+  const asked = (text: string) => new URLSearchParams(text).toString();
+  if (asked(query) !== asked(location.search)) history.replaceState(null, '', location.pathname + query + location.hash);
 }
 
 function showSettings(): void {
@@ -260,6 +279,7 @@ seedInput.addEventListener('change', () => {
 teacherSelect.addEventListener('change', () => {
   const { selectedIndex } = teacherSelect;
   choose({ teacher: selectedIndex === 0 ? undefined : policies[selectedIndex]?.name });
+  showPitch();
 });
 backendSelect.addEventListener('change', () => choose({ backend: backendSelect.value as BackendChoice }));
 animateSwitch.addEventListener('change', () => {
@@ -280,6 +300,7 @@ for (const choice of worldChoices) {
   });
 }
 attempt('The settings', showSettings);
+correctAddress();
 enterWorld(settings.world as WorldName);
 void loadChart();
 void loadTeachers();

@@ -16,6 +16,8 @@ export interface Policy {
   name: string;
   /** What the visitor chooses by. */
   title: string;
+  /** The environment of its training, if the server names one. */
+  env?: string | undefined;
 }
 
 /** Every server has this baseline: even useless answers must not keep a student from learning. */
@@ -47,6 +49,15 @@ export function teachersOf(world: World, served: ServedPolicy[]): Policy[] {
   return [...fitting.map(toPolicy), RANDOM];
 }
 
+/** What there is to say of a teacher in a world, in a sentence. */
+export function aboutTeacher(world: World, policy: Policy | undefined): string {
+  if (policy === undefined) return 'There is no teacher here: both learn alone.';
+  if (policy.name === RANDOM.name) return 'The teacher sits on the server, knows nothing, and answers at random.';
+  const foreign = world.foreign.find(({ env }) => policy.env?.startsWith(env));
+  const origin = foreign === undefined ? '' : `, ${foreign.text},`;
+  return `The teacher sits on the server${origin} and sees nothing but the states it is asked about.`;
+}
+
 /** How a student reaches this policy. */
 export function teacherOptions({ name }: Policy): TeacherOptions {
   const url = new URL('v1/teach', document.baseURI);
@@ -58,5 +69,5 @@ function toPolicy({ name, env = '', algorithm, evaluation }: ServedPolicy): Poli
   const score = evaluation?.mean_return;
   const scored = score === undefined ? '' : `, return ${score.toFixed(0).replace('-', '−')}`;
   const title = algorithm === undefined ? name : `${algorithm.replace('stable-baselines3 ', '')} of ${env}${scored}`;
-  return { name, title };
+  return { name, title, env };
 }

@@ -26,6 +26,8 @@ export interface World extends Words {
   /** Texts of the page. */
   title: string;
   pitch: string;
+  /** What a teacher from another environment was trained on, by the beginning of that environment's name. */
+  foreign: { env: string; text: string }[];
   invitation: string;
   /** What the picture's marks mean: a class for the mark, and the words. */
   key: [mark: string, text: string][];
@@ -57,7 +59,8 @@ export const WORLDS = {
     besides: 'A part of that may be the learning rate of the Transfer stage, which is another: see the end of this page.',
     title: 'Two students, one pole. Only one has a teacher.',
     pitch:
-      'Both learn CartPole in this tab, from the same seed. The teacher sits on the server, was trained in another simulator on another observation, and sees nothing but the states it is asked about.',
+      'Both learn CartPole in this tab, from the same seed.',
+    foreign: [{ env: 'InvertedPendulum', text: 'was trained in another simulator on another observation' }],
     invitation: 'Press Start, and watch who balances first.',
     key: [],
     notes: `The carts show each student’s greedy policy at real speed; a policy plays its episode to the end, while training goes on. An episode is won at 500; 475 on average in ${ENOUGH} evaluations in a row counts as solved. In the Transfer stage the taught student’s learning rate ${falls(TRANSFER_RATE)}, alone it ${falls(ALONE_RATE)}; each evaluation of ${SOLVED} or more lowers either further. A part of the difference between the two may be the rate’s, and not the teacher’s.`,
@@ -81,7 +84,8 @@ export const WORLDS = {
     done: 'upright',
     title: 'Two students, one pendulum. Only one has a teacher.',
     pitch:
-      'Both learn in this tab, from the same seed, to swing a pendulum up and hold it there with a motor too weak to lift it in one go. Actions are torques, the students soft actor-critics; the teacher answers with torques of its own.',
+      'Both learn in this tab, from the same seed, to swing a pendulum up and hold it there with a motor too weak to lift it in one go. Actions are torques, the students soft actor-critics.',
+    foreign: [],
     invitation: 'Press Start, and watch who swings up first.',
     key: [['arrow', 'torque on the rod: the longer, the larger']],
     notes:
@@ -100,7 +104,8 @@ export const WORLDS = {
     done: '90 % closed',
     title: 'Two students, seven stations. Only one has a teacher.',
     pitch:
-      'A device walks through a town, and each student learns, in this tab and from the same seed, which 5G stations it should be connected to. The teacher sits on the server, was trained on LTE at a sixth of the speed, and sees nothing but the states it is asked about.',
+      'A device walks through a town, and each student learns, in this tab and from the same seed, which 5G stations it should be connected to.',
+    foreign: [{ env: 'MobileCell-LTE', text: 'was trained on LTE at a sixth of the speed' }],
     invitation: 'Press Start, and watch who is well connected first.',
     key: [
       ['device', 'device, and the way it has walked'],

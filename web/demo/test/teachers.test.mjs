@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { load } from './load.mjs';
 
-const { readPolicies, teachersOf } = await load('teachers.ts');
+const { aboutTeacher, readPolicies, teachersOf } = await load('teachers.ts');
 
 const PPO = { name: 'ppo', env: 'CartPole-v1', algorithm: 'stable-baselines3 PPO', evaluation: { mean_return: 499.6 } };
 
@@ -31,4 +31,13 @@ test('the teachers that fit a world come in its order, random answers last', () 
   const policies = teachersOf({ teachers: ['InvertedPendulum', 'CartPole'] }, readPolicies([other, PPO, sac, { name: 'x' }]));
   assert.deepEqual(policies.map(({ name }) => name), ['sac', 'ppo', 'scripted:random']);
   assert.equal(policies[1].title, 'PPO of CartPole-v1, return 500');
+});
+
+test('what is said of a teacher is true of it', () => {
+  const world = { teachers: ['InvertedPendulum', 'CartPole'], foreign: [{ env: 'InvertedPendulum', text: 'was trained elsewhere' }] };
+  const [sac, ppo, random] = teachersOf(world, readPolicies([PPO, { name: 'sac', env: 'InvertedPendulum-v5' }])).map((policy) => aboutTeacher(world, policy));
+  assert.equal(sac, 'The teacher sits on the server, was trained elsewhere, and sees nothing but the states it is asked about.');
+  assert.equal(ppo, 'The teacher sits on the server and sees nothing but the states it is asked about.');
+  assert.match(random, /answers at random/);
+  assert.match(aboutTeacher(world, undefined), /no teacher here/);
 });
