@@ -179,8 +179,8 @@ impl Progress {
             ("started", self.started, self.steps),
             ("episodes", self.episodes, self.steps),
             ("episode_length", self.episode_length, self.steps),
-            ("stages.steps", self.stages.steps(), self.steps),
-            ("stages.rounds", self.stages.rounds(), self.steps),
+            ("stages.steps", self.stages.steps(), MAX_COUNT),
+            ("stages.rounds", self.stages.rounds(), MAX_COUNT),
             ("updates", self.updates, MAX_COUNT),
             ("replay.next", self.replay.as_ref().map_or(0, |replay| replay.next), MAX_COUNT),
         ];
