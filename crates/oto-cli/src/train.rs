@@ -307,7 +307,7 @@ mod tests {
         };
         let error = with(|job| drop(job.teach.insert("qrdqn.hidden".into(), serde_json::json!([16]))));
         assert!(error.contains("format 1"), "{error}");
-        let error = with(|job| job.algorithm = serde_json::json!("ppo"));
+        let error = with(|job| (job.algorithm, job.teach) = (serde_json::json!("ppo"), Default::default()));
         assert!(error.contains("ppo needs an environment"), "{error}");
         let error = with(|job| job.algorithm = serde_json::json!({ "name": "bc", "quantiles": 3 }));
         assert!(error.contains("algorithm.quantiles"), "{error}");
