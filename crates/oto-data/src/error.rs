@@ -145,6 +145,11 @@ pub enum DataError {
          and timeouts as D4RL does; the file has {0}"
     )]
     Foreign(String),
+    /// An HDF5 file with some of the arrays of D4RL's layout.
+    #[error(
+        "the file lacks {0}; expected observations, actions, rewards, terminals and timeouts as D4RL writes them"
+    )]
+    Lacks(String),
     /// More than a dataset may have, or more than a file of this size can hold.
     #[error("{what}: {found} {unit}, at most {max} are read")]
     TooLarge {

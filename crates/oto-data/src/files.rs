@@ -91,13 +91,20 @@ fn read(hdf5: Vec<u8>, metadata: Option<&str>) -> Result<Dataset, DataError> {
         return minari::read(&mut reader, episodes, metadata);
     }
     let arrays: BTreeSet<_> = root.datasets().map_err(|error| failure("/", error))?.into_iter().collect();
-    if d4rl::NAMES.iter().all(|name| arrays.contains(*name)) {
+    let lacks: Vec<&str> = d4rl::NAMES.into_iter().filter(|name| !arrays.contains(*name)).collect();
+    if lacks.is_empty() {
         return d4rl::read(&mut reader, &root, arrays.contains("next_observations"));
     }
-    names.extend(arrays);
-    if reader.names_arrays {
-        return Err(linked("an array of the file"));
+    if let Some(name) = lacks.iter().chain(&["episode_0"]).find(|name| reader.has_link(name)) {
+        return Err(linked(name));
     }
+    if lacks.len() < d4rl::NAMES.len() {
+        let group =
+            |name: &&str| if names.iter().any(|n| n == name) { " (a group, not an array)" } else { "" };
+        let lacks: Vec<String> = lacks.iter().map(|name| format!("{name}{}", group(name))).collect();
+        return Err(DataError::Lacks(lacks.join(", ")));
+    }
+    names.extend(arrays);
     let some: Vec<String> = names.iter().take(8).map(|name| name.chars().take(40).collect()).collect();
     Err(DataError::Foreign(if some.is_empty() { "nothing".into() } else { some.join(", ") }))
 }
@@ -115,8 +122,10 @@ pub fn write_folder(dataset: &Dataset, folder: &Path) -> Result<(), DataError> {
     let metadata = minari::write_metadata(dataset, hdf5.len(), "hdf5");
     let data = make(folder.join("data"))?;
     // Nobody takes a folder without metadata for a dataset, so they come last.
-    write_whole(&data.join("main_data.hdf5"), &hdf5)?;
-    write_whole(&data.join("metadata.json"), metadata.as_bytes())
+    let file = data.join("main_data.hdf5");
+    write_whole(&file, &hdf5)?;
+    // Without them the folder is as it was.
+    write_whole(&data.join("metadata.json"), metadata.as_bytes()).inspect_err(|_| drop(fs::remove_file(file)))
 }
 
 /// The same with a Parquet file for each episode: `folder/data/<i>/part-0.parquet`.
@@ -171,7 +180,11 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
         file.sync_all()?;
         fs::rename(&partial, path)
     });
-    written.map_err(|source| DataError::File { path: path.to_owned(), source })
+    written.map_err(|source| {
+        // A part of a file on a full disk would keep the disk full.
+        drop(fs::remove_file(&partial));
+        DataError::File { path: path.to_owned(), source }
+    })
 }
 
 fn read_at_most(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {

@@ -14,8 +14,6 @@ const SLACK: u64 = 1 << 16;
 /// A file, and how much of it may still be read.
 pub(crate) struct Reader {
     file: File,
-    /// Whether the bytes have the names of an episode's arrays, wherever they stand.
-    pub names_arrays: bool,
     limit: u64,
     left: u64,
 }
@@ -39,18 +37,34 @@ enum Numbers {
     Half { big_endian: bool },
     /// As NumPy's booleans, which h5py keeps as an enumeration of bytes.
     Flags,
+    /// As another enumeration: whole numbers of so many bytes.
+    Named { size: usize, big_endian: bool, signed: bool },
 }
 
 impl Numbers {
     /// Those of an array, if it has numbers.
-    fn of(dtype: &DType, size: u64) -> Option<Self> {
+    fn of(dtype: &DType, datatype: &Datatype, size: u64) -> Option<Self> {
         use DType::*;
         match dtype {
+            _ if !usual(datatype) => None,
             F32 | F64 => Some(Self::Known { whole: false }),
             I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 => Some(Self::Known { whole: true }),
             Enum(names) if size == 1 && names.iter().all(|name| name == "FALSE" || name == "TRUE") => {
                 Some(Self::Flags)
             }
+            Enum(_) => match datatype {
+                Datatype::Enumeration { base_type, .. } => match &**base_type {
+                    Datatype::FixedPoint { size, byte_order, layout } if usual(base_type) => {
+                        Some(Self::Named {
+                            size: *size as usize,
+                            big_endian: *byte_order == DatatypeByteOrder::BigEndian,
+                            signed: layout.signed,
+                        })
+                    }
+                    _ => None,
+                },
+                _ => None,
+            },
             Other(datatype) => match &**datatype {
                 Datatype::FloatingPoint { size: 2, byte_order, layout }
                     // IEEE's, not another one of two bytes.
@@ -65,11 +79,11 @@ impl Numbers {
     }
 
     fn whole(self) -> bool {
-        matches!(self, Self::Known { whole: true })
+        matches!(self, Self::Known { whole: true } | Self::Named { .. })
     }
 
     /// The numbers of an array that is not [`Numbers::Known`].
-    fn decode<T: From<f32>>(self, dataset: &Dataset) -> Result<Vec<T>, hdf5_pure::Error> {
+    fn decode<T: Decoded>(self, dataset: &Dataset) -> Result<Vec<T>, hdf5_pure::Error> {
         let raw = dataset.read_raw()?;
         Ok(match self {
             Self::Half { big_endian } => {
@@ -77,30 +91,90 @@ impl Numbers {
                     true => f16::from_be_bytes(*bytes),
                     false => f16::from_le_bytes(*bytes),
                 };
-                raw.as_chunks::<2>().0.iter().map(|bytes| number(bytes).to_f32().into()).collect()
+                raw.as_chunks::<2>().0.iter().map(|bytes| T::of(number(bytes).to_f64())).collect()
             }
-            _ => raw.iter().map(|byte| f32::from(u8::from(*byte != 0)).into()).collect(),
+            Self::Named { size, big_endian, signed } => {
+                raw.chunks_exact(size).map(|bytes| T::of(whole_number(bytes, big_endian, signed))).collect()
+            }
+            _ => raw.iter().map(|byte| T::of(f64::from(u8::from(*byte != 0)))).collect(),
         })
     }
 }
 
+/// A float that numbers of a file become.
+trait Decoded {
+    fn of(number: f64) -> Self;
+}
+
+impl Decoded for f32 {
+    fn of(number: f64) -> Self {
+        number as f32
+    }
+}
+
+impl Decoded for f64 {
+    fn of(number: f64) -> Self {
+        number
+    }
+}
+
+/// A whole number of at most 8 bytes.
+fn whole_number(bytes: &[u8], big_endian: bool, signed: bool) -> f64 {
+    let mut wide = [0; 8];
+    let size = bytes.len().min(8);
+    for (to, from) in wide.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    if big_endian {
+        wide[..size].reverse();
+    }
+    let unused = 64 - 8 * size.max(1) as u32;
+    match (u64::from_le_bytes(wide), signed) {
+        (number, true) => ((number << unused) as i64 >> unused) as f64,
+        (number, false) => number as f64,
+    }
+}
+
+/// Whether numbers are kept as IEEE 754 and machines have them: of another float of the same size, or of a whole number that fills a
+/// part of its bytes, the reader of HDF5 makes other numbers, or none.
+fn usual(datatype: &Datatype) -> bool {
+    match datatype {
+        Datatype::FixedPoint { size, layout, .. } => {
+            (1..=8).contains(size) && layout.bit_offset == 0 && u32::from(layout.bit_precision) == size * 8
+        }
+        Datatype::FloatingPoint { size, layout, .. } => match size {
+            4 => (layout.exponent_size, layout.mantissa_size, layout.exponent_bias) == (8, 23, 127),
+            8 => (layout.exponent_size, layout.mantissa_size, layout.exponent_bias) == (11, 52, 1023),
+            // [`Numbers::of`] looks at the others.
+            _ => true,
+        },
+        _ => true,
+    }
+}
+
 impl Reader {
-    pub fn new(bytes: Vec<u8>) -> Result<Self, DataError> {
+    pub fn new(mut bytes: Vec<u8>) -> Result<Self, DataError> {
+        bytes.drain(..foreign_bytes(&bytes));
         let length = bytes.len() as u64;
         let limit = length.saturating_mul(EXPANSION).saturating_add(SLACK).min(MAX_NUMBERS * 8);
-        let has = |name: &str| bytes.windows(name.len()).any(|part| part == name.as_bytes());
-        let names_arrays = ["observations", "actions", "rewards"].into_iter().all(has);
         let file = File::from_bytes(bytes).map_err(|error| failure("the file", error))?;
         let end = file.superblock().eof_address;
         if end > length {
             let reason = format!("it is cut off after {length} bytes, it had {end}");
             return Err(DataError::Hdf5 { what: "the file".into(), reason });
         }
-        Ok(Self { file, names_arrays, limit, left: limit })
+        Ok(Self { file, limit, left: limit })
     }
 
     pub fn root(&self) -> Group {
         self.file.root()
+    }
+
+    /// Whether a group of the file has a soft or external link of this name, which the reader of HDF5 passes over.
+    pub fn has_link(&self, name: &str) -> bool {
+        let (bytes, name) = (self.file.as_bytes(), name.as_bytes());
+        let places = bytes.windows(name.len()).enumerate().filter(|(_, part)| *part == name);
+        places.into_iter().any(|(at, _)| is_link(&bytes[..at], name.len()))
     }
 
     /// Numbers as float32, whatever number type they have in the file.
@@ -141,12 +215,13 @@ impl Reader {
         let dataset = group.dataset(name).map_err(|error| failure(what, error))?;
         let (rows, width, size) = self.admit(&dataset, what)?;
         let dtype = dataset.dtype().map_err(|error| failure(what, error))?;
+        let datatype = dataset.datatype().map_err(|error| failure(what, error))?;
         let values: Vec<bool> = match dtype {
             DType::Enum(_) if size == 1 => {
                 let bytes = dataset.read_raw().map_err(|error| failure(what, error))?;
                 bytes.iter().map(|&byte| byte != 0).collect()
             }
-            dtype => match Numbers::of(&dtype, size) {
+            dtype => match Numbers::of(&dtype, &datatype, size) {
                 Some(Numbers::Known { .. }) => {
                     let numbers = dataset.read_f64().map_err(|error| failure(what, error))?;
                     numbers.iter().map(|&number| number != 0.0).collect()
@@ -155,7 +230,7 @@ impl Reader {
                     let numbers = other.decode::<f32>(&dataset).map_err(|error| failure(what, error))?;
                     numbers.iter().map(|&number| number != 0.0).collect()
                 }
-                None => return Err(wrong_type(what, "booleans", &dtype)),
+                None => return Err(wrong_type(what, "booleans", &dtype, &datatype)),
             },
         };
         complete(what, rows, width, true, values)
@@ -170,9 +245,10 @@ impl Reader {
         let dataset = group.dataset(name).map_err(|error| failure(what, error))?;
         let (rows, width, size) = self.admit(&dataset, what)?;
         let dtype = dataset.dtype().map_err(|error| failure(what, error))?;
-        match Numbers::of(&dtype, size) {
+        let datatype = dataset.datatype().map_err(|error| failure(what, error))?;
+        match Numbers::of(&dtype, &datatype, size) {
             Some(numbers) => Ok((dataset, rows, width, numbers)),
-            None => Err(wrong_type(what, "numbers", &dtype)),
+            None => Err(wrong_type(what, "numbers", &dtype, &datatype)),
         }
     }
 
@@ -204,9 +280,10 @@ impl Reader {
     }
 }
 
-/// How a file is written anew in a way that is read here: as plain objects, with the oldest layout that holds them.
-const REWRITE: &str = "python3 -c \"import h5py; a, b = h5py.File('OLD.hdf5'), h5py.File('NEW.hdf5', 'w'); \
-                       [a.copy(a[k], b, k, expand_soft=True, expand_external=True) for k in a]\" writes it anew";
+/// How a file is written anew in a way that is read here: the numbers of all arrays, and all attributes, as h5py writes them by default.
+const REWRITE: &str = "python3 -c \"import h5py; w = lambda a, b: b.attrs.update(a.attrs) or [w(v, b.create_group(k)) if hasattr(v, 'keys') else \
+                       b.create_dataset(k, data=v.astype('f8')[()] if v.dtype.itemsize > 8 else v[()] + 0) for k, v in a.items() \
+                       if hasattr(v, 'keys') or v.dtype.kind in 'biuf']; w(h5py.File('OLD.hdf5'), h5py.File('NEW.hdf5', 'w'))\" writes it anew";
 
 /// What the reader of HDF5 says, cut to a line; and what to do about encodings that it does not read.
 pub(crate) fn failure(what: &str, error: hdf5_pure::Error) -> DataError {
@@ -216,6 +293,18 @@ pub(crate) fn failure(what: &str, error: hdf5_pure::Error) -> DataError {
             Some(format!("a layout of version {version}, such as HDF5 2.0 writes with libver='latest'"))
         }
         Format(FormatError::UnsupportedExternalStorage) => Some("numbers in another file".into()),
+        Format(FormatError::UnsupportedVirtualLayout) => Some("a virtual array of other arrays".into()),
+        Format(FormatError::UnsupportedFilter(filter)) => Some(filter_name(*filter)),
+        Format(FormatError::ChunkedReadError(reason)) if reason.contains("version 2 B-tree") => {
+            Some("an array with several dimensions without limit (maxshape) in HDF5's newer format".into())
+        }
+        Format(
+            FormatError::UnsupportedZfp(_)
+            | FormatError::UnsupportedVersion(_)
+            | FormatError::UnsupportedMessage(_)
+            | FormatError::UnsupportedFilteredHeapObject
+            | FormatError::UnsupportedSohmReference,
+        ) => Some(format!("a rare form of HDF5 ({error})")),
         // A link that has no address: it names a path.
         error if error.to_string().contains("18446744073709551615") => Some(LINK.into()),
         _ => None,
@@ -247,12 +336,97 @@ fn complete<T>(
 /// What a link is that names a path instead of an object.
 const LINK: &str = "a soft or external link";
 
+/// The compression of a filter number of HDF5's registry.
+fn filter_name(filter: u16) -> String {
+    let name = match filter {
+        4 => "SZIP",
+        5 => "N-bit",
+        305 | 307 => "LZO or bzip2",
+        32001 => "Blosc",
+        32004 => "LZ4",
+        32008 => "bitshuffle",
+        32013 => "ZFP",
+        32015 => "Zstandard",
+        32026 => "Blosc2",
+        _ => "unknown",
+    };
+    format!("an array with HDF5 filter {filter} ({name})")
+}
+
+/// How many bytes stand before the file: zeros or a program's own, which its addresses do not count. HDF5 looks for a file's beginning
+/// at byte 0, 512, 1024, 2048 and so on.
+fn foreign_bytes(bytes: &[u8]) -> usize {
+    const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
+    let at = |place: usize| bytes.get(place..).unwrap_or_default();
+    let mut places =
+        std::iter::once(0).chain((9..32).map(|power| 1 << power)).take_while(|p| *p < bytes.len());
+    let Some(start) = places.find(|place| at(*place).starts_with(SIGNATURE)) else { return 0 };
+    // Where the superblock's version keeps the address from which the others count.
+    let base = match at(start).get(SIGNATURE.len()) {
+        Some(0) => 24,
+        Some(1) => 28,
+        _ => 12,
+    };
+    match at(start + base).first_chunk() {
+        Some(base) if u64::from_le_bytes(*base) == 0 => start,
+        _ => 0,
+    }
+}
+
+/// Whether what stands before a name of this length is the head of a soft or external link message: version, flags, type, and as the
+/// flags say, order of creation and character set; then the name's length.
+fn is_link(before: &[u8], name: usize) -> bool {
+    [(0, 0), (8, 0), (0, 1), (8, 1)].into_iter().any(|(order, set)| {
+        let Some(head) = before.len().checked_sub(4 + order + set).map(|start| &before[start..]) else {
+            return false;
+        };
+        // The lowest two bits are 0 where the length is one byte.
+        let flags = 0x08 | if order > 0 { 0x04 } else { 0 } | if set > 0 { 0x10 } else { 0 };
+        head[..2] == [1, flags]
+            && matches!(head[2], 1 | 64)
+            && head.last() == u8::try_from(name).ok().as_ref()
+    })
+}
+
 /// The refusal of a file that mentions these arrays, but not as objects of their own.
 pub(crate) fn linked(what: &str) -> DataError {
     DataError::Encoding { what: what.into(), encoding: LINK.into(), rewrite: REWRITE }
 }
 
-fn wrong_type(what: &str, expected: &'static str, dtype: &DType) -> DataError {
-    let got = dtype.to_string().chars().take(80).collect();
+fn wrong_type(what: &str, expected: &'static str, dtype: &DType, datatype: &Datatype) -> DataError {
+    let got: String = dtype.to_string().chars().take(80).collect();
+    let number = matches!(datatype, Datatype::FixedPoint { .. } | Datatype::FloatingPoint { .. });
+    if number || matches!(dtype, DType::Enum(_)) {
+        let encoding = format!("numbers of an unusual type ({got} by its size)");
+        return DataError::Encoding { what: what.into(), encoding, rewrite: REWRITE };
+    }
     DataError::Type { what: what.into(), expected, got }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_of_any_size_keep_their_sign() {
+        for (bytes, big_endian, signed, number) in [
+            (&[0xfe][..], false, true, -2.0),
+            (&[0xfe], false, false, 254.0),
+            (&[0xff, 0xfe], true, true, -2.0),
+            (&[0x01, 0x00], true, false, 256.0),
+            (&[0xff, 0xff, 0xff, 0x7f], false, true, 2_147_483_647.0),
+            (&[0xff; 8], true, true, -1.0),
+        ] {
+            assert_eq!(whole_number(bytes, big_endian, signed), number, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn heads_of_link_messages_are_told_from_other_bytes() {
+        // Version, flags (type, character set), type, character set, length.
+        assert!(is_link(&[9, 1, 0x18, 1, 1, 7], 7) && is_link(&[1, 0x08, 64, 7], 7));
+        assert!(is_link(&[1, 0x0c, 1, 0, 0, 0, 0, 0, 0, 0, 0, 7], 7));
+        // A hard link, another length, and nothing.
+        assert!(!is_link(&[1, 0x08, 0, 7], 7) && !is_link(&[1, 0x08, 1, 8], 7) && !is_link(&[], 7));
+    }
 }

@@ -174,6 +174,11 @@ impl Shapes {
         })
     }
 
+    /// The spaces of observations and actions, as far as they are known.
+    pub fn known(&self) -> [Option<&SpaceTree>; 2] {
+        [self.observation.as_ref(), self.action.as_ref()]
+    }
+
     pub fn observation<T>(&mut self, array: &Array<T>) -> &SpaceTree {
         self.observation.get_or_insert_with(|| unbounded(array.width).into())
     }
@@ -267,13 +272,7 @@ fn read_parts(
     path: &str,
     space: Option<&SpaceTree>,
 ) -> Result<Array<f32>, DataError> {
-    let parts: Vec<(String, &SpaceTree)> = match space {
-        Some(SpaceTree::Dict(parts)) => parts.iter().map(|(name, part)| (name.clone(), part)).collect(),
-        Some(SpaceTree::Tuple(parts)) => {
-            parts.iter().enumerate().map(|(i, part)| (format!("_index_{i}"), part)).collect()
-        }
-        _ => return reader.floats(group, name, path),
-    };
+    let Some(parts) = space.and_then(parts) else { return reader.floats(group, name, path) };
     let inner = group.group(name).map_err(|error| failure(path, error))?;
     let arrays: Vec<Array<f32>> = parts
         .iter()
@@ -284,8 +283,28 @@ fn read_parts(
             Ok(array)
         })
         .collect::<Result<_, DataError>>()?;
+    beside(path, &parts, &arrays)
+}
+
+/// The parts of a dictionary or a tuple, with the names that Minari gives them.
+pub(crate) fn parts(space: &SpaceTree) -> Option<Vec<(String, &SpaceTree)>> {
+    match space {
+        SpaceTree::Dict(parts) => Some(parts.iter().map(|(name, part)| (name.clone(), part)).collect()),
+        SpaceTree::Tuple(parts) => {
+            Some(parts.iter().enumerate().map(|(i, part)| (format!("_index_{i}"), part)).collect())
+        }
+        _ => None,
+    }
+}
+
+/// One array of the arrays of all parts: their rows next to each other.
+pub(crate) fn beside<T: Copy>(
+    path: &str,
+    parts: &[(String, &SpaceTree)],
+    arrays: &[Array<T>],
+) -> Result<Array<T>, DataError> {
     let rows = arrays.first().map_or(0, |array| array.rows);
-    if let Some((array, (part, _))) = arrays.iter().zip(&parts).find(|(array, _)| array.rows != rows) {
+    if let Some((array, (part, _))) = arrays.iter().zip(parts).find(|(array, _)| array.rows != rows) {
         column(&format!("{path}/{part}"), array, rows)?;
     }
     let width = arrays.iter().map(|array| array.width).sum();

@@ -8,7 +8,7 @@ use crate::minari::{self, Described, Shapes};
 use crate::{DataError, Dataset, Episode, footer};
 use bytes::Bytes;
 use half::f16;
-use oto_env::Space;
+use oto_env::{Space, SpaceTree};
 use parquet::basic::Compression;
 use parquet::column::page::{Page, PageReader};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -163,19 +163,21 @@ pub(crate) fn read_episode(
 ) -> Result<Episode, DataError> {
     footer::check(&bytes).map_err(|reason| DataError::Parquet { what: what.into(), reason })?;
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(|error| failure(what, error))?;
-    let column = |name: &str, left: &mut u64| read_column(&reader, &format!("{what}/{name}"), name, left);
+    let column = |name: &str, left: &mut u64| read_column(&reader, &format!("{what}/{name}"), &[name], left);
     let mut rewards = column("rewards", left)?;
     let rows = rewards.rows;
     let steps = rows.saturating_sub(1);
     let whole = |name: &str, array: &Array<f64>| minari::column(&format!("{what}/{name}"), array, rows);
     whole("rewards", &rewards)?;
     let place = format!("{what}/observations");
-    let observations = shapes.observed(&place, column("observations", left))?;
+    let observations = read_elements(&reader, &place, &["observations"], shapes.known()[0], left);
+    let observations = shapes.observed(&place, observations)?;
     let fits = minari::rows_of(&place, &observations, rows, shapes.observation(&observations));
     shapes.observed(&place, fits)?;
-    let mut actions = column("actions", left)?;
+    let place = format!("{what}/actions");
+    let mut actions = read_elements(&reader, &place, &["actions"], shapes.known()[1], left)?;
     let action = shapes.action(&actions);
-    minari::rows_of(&format!("{what}/actions"), &actions, rows, action)?;
+    minari::rows_of(&place, &actions, rows, action)?;
     actions.values.truncate(steps * action.numbers());
     rewards.values.truncate(steps);
     let mut flags = |name: &str| {
@@ -196,16 +198,39 @@ pub(crate) fn read_episode(
     })
 }
 
+/// The numbers of elements of a space, row by row: one column, or where it is a dictionary or a tuple a column for each part, which are
+/// put next to each other.
+fn read_elements(
+    reader: &SerializedFileReader<Bytes>,
+    what: &str,
+    path: &[&str],
+    space: Option<&SpaceTree>,
+    left: &mut u64,
+) -> Result<Array<f64>, DataError> {
+    let Some(parts) = space.and_then(minari::parts) else { return read_column(reader, what, path, left) };
+    let mut arrays = Vec::new();
+    for (name, space) in &parts {
+        let (what, path) = (format!("{what}/{name}"), [path, &[name]].concat());
+        let array = read_elements(reader, &what, &path, Some(space), left)?;
+        minari::rows_of(&what, &array, array.rows, space)?;
+        arrays.push(array);
+    }
+    minari::beside(what, &parts, &arrays)
+}
+
 /// A column of numbers, or of lists of numbers, in all its rows. At most `left` numbers are read.
 fn read_column(
     reader: &SerializedFileReader<Bytes>,
     what: &str,
-    name: &str,
+    path: &[&str],
     left: &mut u64,
 ) -> Result<Array<f64>, DataError> {
     let failed = |error| failure(what, error);
     let columns = reader.metadata().file_metadata().schema_descr().columns();
-    let ours = |index: &usize| columns[*index].path().parts().first().is_some_and(|part| part == name);
+    let ours = |index: &usize| {
+        let parts = columns[*index].path().parts();
+        parts.len() >= path.len() && parts.iter().zip(path).all(|(part, name)| part == name)
+    };
     let found: Vec<usize> = (0..columns.len()).filter(ours).collect();
     let [index] = found[..] else {
         return Err(DataError::Parquet {

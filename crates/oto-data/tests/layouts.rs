@@ -238,19 +238,78 @@ fn an_encoding_is_read_or_named_with_the_way_out() {
     let encoding = |name: &str| read_file(&fixture("encodings").join(format!("{name}.hdf5")));
     let plain = encoding("plain").unwrap();
     assert_eq!((plain.len(), plain.episodes.len()), (38, 4));
-    for name in ["gzip", "float64", "float16", "float16_big_endian"] {
+    for name in ["gzip", "float64", "float16", "float16_big_endian", "shifted"] {
         assert_eq!(encoding(name).unwrap(), plain, "{name}");
     }
     for (name, part) in [
         ("soft_links", "a soft or external link"),
         ("soft_links_latest", "a soft or external link"),
         ("latest_gzip", "a layout of version 5, such as HDF5 2.0 writes"),
+        ("unlimited", "several dimensions without limit"),
+        ("szip", "HDF5 filter 4 (SZIP)"),
+        ("virtual", "a virtual array"),
+        ("unusual_floats", "numbers of an unusual type"),
     ] {
         let refused = encoding(name).unwrap_err();
         assert!(matches!(refused, DataError::Encoding { .. }), "{name}: {refused:?}");
         let said = refused.to_string();
         assert!(said.contains(part) && said.contains("python3 -c"), "{name}: {said}");
     }
+}
+
+/// h5py reads an enumeration as whole numbers.
+#[test]
+fn an_enumeration_is_its_numbers() {
+    let encoding = |name: &str| read_file(&fixture("encodings").join(format!("{name}.hdf5"))).unwrap();
+    let (plain, named) = (encoding("plain"), encoding("named_choices"));
+    assert_eq!(named.action, Space::Discrete { n: 3 });
+    let choice = |x: f32| if x == 0.0 { 1.0 } else { 1.0 + x.signum() };
+    for (plain, named) in plain.episodes.iter().zip(&named.episodes) {
+        let expected: Vec<f32> = plain.actions.chunks(2).map(|action| choice(action[0])).collect();
+        assert_eq!(named.actions, expected);
+    }
+}
+
+#[test]
+fn what_a_file_lacks_is_named() {
+    let refused = read_file(&fixture("encodings").join("lacking.hdf5")).unwrap_err().to_string();
+    assert!(
+        refused.contains("lacks rewards (a group, not an array), timeouts; expected observations"),
+        "{refused}"
+    );
+    for missing in ["observations", "actions", "rewards", "terminals", "timeouts"] {
+        let mut file = hdf5_pure::FileBuilder::new();
+        // Another array whose name contains theirs.
+        for name in [
+            "next_observations",
+            "old_actions",
+            "rewards2",
+            "observations",
+            "actions",
+            "rewards",
+            "terminals",
+            "timeouts",
+        ] {
+            if name != missing {
+                file.create_dataset(name).with_f64_data(&[1.0]);
+            }
+        }
+        let refused = read_bytes(file.finish().unwrap(), None).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("the file lacks {missing}; expected")), "{refused}");
+    }
+}
+
+/// A disk that is full after some bytes, here a folder that takes no file of this name.
+#[test]
+fn what_cannot_be_written_leaves_nothing() {
+    let folder = fresh("full");
+    let data = folder.join("data");
+    let dataset = read_file(&fixture("cartpole_random")).unwrap();
+    std::fs::create_dir_all(data.join("metadata.json.partial")).unwrap();
+    assert!(matches!(write_folder(&dataset, &folder), Err(DataError::File { .. })));
+    assert!(!data.join("main_data.hdf5").exists() && !data.join("main_data.hdf5.partial").exists());
+    std::fs::remove_dir(data.join("metadata.json.partial")).unwrap();
+    write_folder(&dataset, &folder).unwrap();
 }
 
 /// A dataset of these actions, whose metadata then say that they lie from -1 to 1.

@@ -60,4 +60,27 @@ for data_format in ["hdf5", "parquet"]:
         action_space=gymnasium.spaces.Discrete(3, start=-1),
         data_format=data_format,
     )
+parts = gymnasium.spaces.Dict({
+    "z": gymnasium.spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+    "a": gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3), gymnasium.spaces.Box(-9, 9, (2,), np.float64)]),
+    "one": gymnasium.spaces.Dict({"flag": gymnasium.spaces.MultiBinary(2), "x/y": gymnasium.spaces.Box(-9, 9, (1,), np.float32)}),
+})
+acts = gymnasium.spaces.Tuple([gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Box(-1, 1, (1,), np.float32)])
+parts.seed(3)
+acts.seed(4)
+mixed = []
+for number, steps in enumerate([1, 30]):
+    mixed.append(EpisodeBuffer(
+        id=number,
+        seed=number,
+        observations=[parts.sample() for _ in range(steps + 1)],
+        actions=[acts.sample() for _ in range(steps)],
+        rewards=[1.0] * steps,
+        terminations=[step + 1 == steps for step in range(steps)],
+        truncations=[False] * steps,
+    ))
+for data_format in ["hdf5", "parquet"]:
+    minari.create_dataset_from_buffers(
+        f"{sys.argv[1]}-parts-{data_format}-v0", mixed, observation_space=parts, action_space=acts, data_format=data_format,
+    )
 print(json.dumps([[float(np.sum(b.rewards)), float(np.sum(b.actions))] for b in buffers]))

@@ -47,6 +47,7 @@ fn minari_reads_what_is_written_and_the_reverse() {
         compare(seen, dataset);
     }
 
+    compare_parts(&root);
     for (format, _) in formats {
         let theirs = read_file(&root.join(format!("oto/theirs-{format}-v0"))).unwrap();
         assert_eq!((theirs.len(), theirs.observation.width()), (2041, 6), "{format}");
@@ -58,6 +59,15 @@ fn minari_reads_what_is_written_and_the_reverse() {
             assert_eq!(actions, sums[1].as_f64().unwrap());
         }
     }
+}
+
+/// Dictionaries and tuples are the same in both formats, which keep their parts in their own ways.
+fn compare_parts(root: &Path) {
+    let [hdf5, parquet] = ["hdf5", "parquet"]
+        .map(|format| read_file(&root.join(format!("oto/theirs-parts-{format}-v0"))).unwrap());
+    assert_eq!((hdf5.len(), hdf5.action.width()), (31, 3));
+    assert_eq!((&hdf5.observation, &hdf5.action), (&parquet.observation, &parquet.action));
+    assert_eq!(hdf5.episodes, parquet.episodes);
 }
 
 /// Every number that Python saw is the one that was written.
