@@ -379,6 +379,44 @@ class NoBytes(Memory):
         return [0, 1, 2, 3, 4, -1]
 
 
+class RewardHuge(Walk):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return (observation, 10**400, *rest)
+
+
+class RewardEndless(Walk):
+    """Python makes no text of so many digits."""
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return (observation, 10**5000, *rest)
+
+
+class CheckedRewardHuge(RewardHuge):
+    """With Gymnasium's own check of what step() returned."""
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class RaisesMute(Walk):
+    def step(self, action):
+        raise Mute()
+
+
+class RewardMute(Walk):
+    def step(self, action):
+        class Odd:
+            def __repr__(self):
+                raise RuntimeError("no text")
+
+        observation, _, *rest = super().step(action)
+        return (observation, Odd(), *rest)
+
+
 for name, kind in list(globals().items()):
     if isinstance(kind, type) and issubclass(kind, Walk):
-        gymnasium.register(f"{name}-v0", kind, max_episode_steps=20, disable_env_checker=True)
+        gymnasium.register(f"{name}-v0", kind, max_episode_steps=20, disable_env_checker=not name.startswith("Checked"))

@@ -207,7 +207,7 @@ class Leaf:
             value = self.flatten(self.whole, value)
         try:
             array = self.numpy.asarray(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             array = self.numpy.asarray(value, dtype=object)
         if array.dtype.kind not in "fiub":
             what = "nested lists of different lengths" if isinstance(value, (list, tuple)) else type(value).__name__
@@ -373,7 +373,7 @@ class Session:
         try:
             answer = self.env.reset(seed=seed)
         except TypeError as error:
-            if "'seed'" in str(error) and "keyword" in str(error):
+            if "'seed'" in words(error) and "keyword" in words(error):
                 raise Refused(f"{error}; Gymnasium's is reset(self, *, seed=None, options=None)") from error
             raise
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
@@ -386,8 +386,13 @@ class Session:
             answer = self.env.step(action)
         except ValueError as error:
             # A wrapper of Gymnasium's unpacks what came.
-            if "values to unpack (expected 5" in str(error):
+            if "values to unpack (expected 5" in words(error):
                 raise Refused(f"step() returned too few or too many values ({error}); {OLD}") from error
+            raise
+        except (TypeError, OverflowError) as error:
+            if checked_by_gymnasium(error):
+                text = f"{type(error).__name__}: {words(error)}"
+                raise Refused(f"Gymnasium cannot check the reward or another value of step(): {text}; the reward is one number") from error
             raise
         if not (isinstance(answer, tuple) and len(answer) == 5):
             raise Refused(f"step() returned {shown(answer)}; {OLD}")
@@ -396,7 +401,10 @@ class Session:
         return head + self.seen(observation)
 
     def reward(self, reward):
-        array = self.numpy.asarray(reward)
+        try:
+            array = self.numpy.asarray(reward)
+        except Exception as error:
+            raise Refused(f"the reward of step() is {shown(reward)}, expected one number") from error
         if array.size != 1 or array.dtype.kind not in "fiub":
             raise Refused(f"the reward of step() is {shown(reward)}, expected one number")
         return float(array.ravel()[0])
@@ -412,8 +420,22 @@ def shown(value):
     """A value as errors show it."""
     if isinstance(value, tuple):
         return f"{len(value)} values"
-    text = repr(value)
+    text = words(value, repr)
     return f"{type(value).__name__} {text if len(text) <= 80 else text[:80] + '...'}"
+
+
+def words(value, how=str):
+    """The text of a value, whatever its class does when it is asked for one. An integer of thousands of digits has none either."""
+    try:
+        return how(value)
+    except Exception as error:
+        return f"(no text: its {how.__name__}() raises {type(error).__name__})"
+
+
+def checked_by_gymnasium(error):
+    """Whether Gymnasium's check of what step() returned failed on a value that it does not foresee."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(name.endswith("passive_env_checker.py") for name in frames[-2:])
 
 
 def flag(name, value):
@@ -431,7 +453,7 @@ def told(error):
     text = "".join(traceback.format_tb(frames))
     if len(text) > LONGEST_TRACEBACK:
         text = text[:LONGEST_TRACEBACK // 2] + "  ...\n" + text[-LONGEST_TRACEBACK // 2:]
-    sentence = f"{type(error).__name__}: {error}"[:LONGEST_TRACEBACK]
+    sentence = f"{type(error).__name__}: {words(error)}"[:LONGEST_TRACEBACK]
     return f"{sentence}\nTraceback (most recent call last):\n{text.rstrip()}" if text else sentence
 
 
