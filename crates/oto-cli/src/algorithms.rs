@@ -16,8 +16,8 @@ pub struct AlgorithmsOptions {
 /// Prints the table.
 pub fn algorithms(options: &AlgorithmsOptions) {
     match options.json {
-        true => println!("{:#}", json_table()),
-        false => print!("{}", text_table()),
+        true => crate::out!("{:#}", json_table()),
+        false => crate::out!("{}", text_table().trim_end()),
     }
 }
 

@@ -120,8 +120,8 @@ fn update(options: &UpdateOptions) -> Result<(), BenchError> {
     let workload = if options.distillation { distillation(SEED) } else { Workload::new(shape, SEED) };
     let report = Backends::open(options.backend)?.measure(&workload, options.repeats, Duration::MAX)?;
     match options.json {
-        true => println!("{:#}", report.to_json()),
-        false => print!("{report}"),
+        true => crate::out!("{:#}", report.to_json()),
+        false => crate::out!("{}", report.to_string().trim_end()),
     }
     Ok(())
 }

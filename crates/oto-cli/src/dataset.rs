@@ -140,16 +140,16 @@ fn print(dataset: &Dataset) {
         [("name", id), ("environment", environment), ("played by", algorithm), ("description", description)]
     {
         if let Some(text) = text {
-            println!("{name:>12}: {text}");
+            crate::out!("{name:>12}: {text}");
         }
     }
     let Summary { transitions, episodes, mean_return, std_return, min_return, max_return, .. } = summary;
-    println!("{:>12}: {transitions} in {episodes} episodes", "transitions");
-    println!("{:>12}: {mean_return:.2} +- {std_return:.2} ({min_return} to {max_return})", "return");
-    println!("{:>12}: {}", "observation", summary.observation);
-    println!("{:>12}: {}", "action", summary.action);
+    crate::out!("{:>12}: {transitions} in {episodes} episodes", "transitions");
+    crate::out!("{:>12}: {mean_return:.2} +- {std_return:.2} ({min_return} to {max_return})", "return");
+    crate::out!("{:>12}: {}", "observation", summary.observation);
+    crate::out!("{:>12}: {}", "action", summary.action);
     if clipped.actions > 0 {
-        println!("{:>12}: {clipped}", "clipped");
+        crate::out!("{:>12}: {clipped}", "clipped");
     }
     let first = summary.first;
     // An image has thousands.
@@ -158,7 +158,7 @@ fn print(dataset: &Dataset) {
         many => format!("{many} numbers"),
     };
     let (seen, next) = (numbers(&first.observation), numbers(&first.next_observation));
-    println!("{:>12}: {seen}, {:?} gives {} and {next}", "first", first.action, first.reward);
+    crate::out!("{:>12}: {seen}, {:?} gives {} and {next}", "first", first.action, first.reward);
 }
 
 fn print_json(dataset: &Dataset) {
@@ -191,7 +191,7 @@ fn print_json(dataset: &Dataset) {
             "truncated": summary.first.truncated,
         },
     });
-    println!("{object}");
+    crate::out!("{object}");
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn of_run(path: &Path, newest: bool) -> PathBuf {
     };
     let other = if newest { "without --newest it is the best" } else { "--newest plays the newest" };
     let description = load_file(&chosen).ok().and_then(|loaded| loaded.metadata.description);
-    eprintln!("{}: {} ({other})", chosen.display(), description.unwrap_or_default());
+    crate::note!("{}: {} ({other})", chosen.display(), description.unwrap_or_default());
     chosen
 }
 
@@ -148,7 +148,7 @@ pub fn eval(options: &EvalOptions) -> Result<(), EvalError> {
         return Err(EvalError::Nothing(env.clone()));
     }
     if options.json {
-        println!(
+        crate::out!(
             "{}",
             serde_json::json!({ "env": env, "episodes": played[0].returns.len(), "policies": rows })
         );
@@ -159,11 +159,11 @@ pub fn eval(options: &EvalOptions) -> Result<(), EvalError> {
 }
 
 fn print(env: &str, rows: &[Row]) {
-    println!("{env}: mean return with its 95% confidence interval, smallest and largest");
+    crate::out!("{env}: mean return with its 95% confidence interval, smallest and largest");
     for Row { name, mean, min, max, difference, gap_closed } in rows {
         let difference = difference.as_ref().map_or(String::new(), |d| format!(", {d} more than the first"));
         let gap = gap_closed.as_ref().map_or(String::new(), |g| format!(", {g} of the gap to the bound"));
-        println!("{name:>24}: {mean} ({min:.1} to {max:.1}){difference}{gap}");
+        crate::out!("{name:>24}: {mean} ({min:.1} to {max:.1}){difference}{gap}");
     }
 }
 

@@ -126,22 +126,14 @@ pub fn run(
     let metrics = student.metrics(driver.now_ms());
     driver.close(student, CLOSE);
     let written = observer.metrics(&student.metrics(driver.now_ms())).map_err(RunError::Observer);
-    match ended {
-        Ok(()) => {
-            written?;
-            observer.progress(&metrics).map_err(RunError::Observer)?;
-            checkpoint(student, observer)?;
-            Ok(metrics)
-        }
-        Err(error) => {
-            if let RunError::Train(TrainError::Environment(_)) = error {
-                // The student is whole, and whoever mends the environment may go on with it. Why the run ends is worth more than
-                // why nothing was saved.
-                let _ = checkpoint(student, observer);
-            }
-            Err(error)
-        }
-    }
+    // A learner that failed has nothing to save. After other failures the student is whole, and the run may be resumed.
+    let whole =
+        matches!(ended, Ok(()) | Err(RunError::Train(TrainError::Environment(_)) | RunError::Observer(_)));
+    let saved = if whole { checkpoint(student, observer) } else { Ok(()) };
+    // The first failure is the cause of the others.
+    ended.and(written).and(saved)?;
+    observer.progress(&metrics).map_err(RunError::Observer)?;
+    Ok(metrics)
 }
 
 /// Trains to the end, or until the observer stops it.

@@ -4,6 +4,7 @@ use crate::authorities::{self, AuthorityError};
 use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
+use crate::output;
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
 use crate::world;
@@ -17,6 +18,7 @@ use oto_student::drive::Driver;
 use oto_student::link::LinkState;
 use oto_student::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use rustls::pki_types::CertificateDer;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +63,7 @@ pub struct LearnCommand {
     seeds: u64,
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// Run folder: configuration, metrics, checkpoint, curve
     #[arg(long, default_value = "runs/latest")]
     out: PathBuf,
@@ -127,6 +129,9 @@ pub enum LearnCommandError {
         /// What is missing.
         what: String,
     },
+    /// A teacher is required, and the run has none.
+    #[error("--require-teacher: the run has no teacher; name one with --teacher, or in --config")]
+    NoTeacher,
     /// Nothing that would tell it to stop.
     #[error("cannot wait for signals: {0}")]
     Stop(std::io::Error),
@@ -227,7 +232,7 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
         let mut curves = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed) as u64;
-            if i >= n || stop.load(Ordering::Relaxed) {
+            if i >= n || stopped(stop) {
                 return Ok(curves);
             }
             let mut job = job.clone();
@@ -240,7 +245,7 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
-    let jobs = command.jobs.unwrap_or(cores).clamp(1, n as usize);
+    let jobs = command.jobs.map_or(cores, NonZeroUsize::get).clamp(1, n as usize);
     let curves = std::thread::scope(|scope| {
         let threads = (0..jobs).map(|_| scope.spawn(work)).collect::<Vec<_>>();
         threads
@@ -249,6 +254,11 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
             .collect::<Result<Vec<Vec<Curve>>, _>>()
     });
     draw_many(&command.out, job, &curves?.concat())
+}
+
+/// Whether a run ends here: by a signal, or because the reader of its output has left.
+fn stopped(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed) || output::closed()
 }
 
 /// A run's evaluations: step and mean return.
@@ -294,6 +304,9 @@ fn one(
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
+    if command.require_teacher && job.teachers.is_empty() {
+        return Err(LearnCommandError::NoTeacher);
+    }
     let (world, recorder) = place(job, command.record.is_some())?;
     let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
     if command.require_teacher {
@@ -337,16 +350,16 @@ fn one(
         let last =
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
         let saved = console.folder.path().display();
-        println!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
+        crate::out!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
     }
     for teacher in metrics.teachers.iter().filter(|teacher| teacher.stats.labels_received == 0) {
         if let Some(problem) = &teacher.problem {
-            eprintln!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
+            crate::note!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
         }
     }
     if !student.all_submitted() && submits > refused {
         let folder = console.folder.path().display();
-        eprintln!(
+        crate::note!(
             "{}: not all that was to be submitted is acknowledged; --resume {folder} goes on with it",
             console.name
         );
@@ -399,7 +412,7 @@ fn tell_refused(student: &mut Student, job: &Job, quiet: bool) -> usize {
         let (policy, url) = (&teacher.policy, &teacher.url);
         refused += 1;
         if !quiet {
-            eprintln!("teacher {policy} at {url} takes no submissions: {reason}");
+            crate::note!("teacher {policy} at {url} takes no submissions: {reason}");
         }
     }
     refused
@@ -411,9 +424,10 @@ fn tell_absent(student: &mut Student, job: &Job) {
         let status = link.status(0);
         if status.state != LinkState::Ready {
             let problem = status.problem.unwrap_or_else(|| "it has not answered yet".into());
-            eprintln!(
+            crate::note!(
                 "teacher {} at {} is not there, learning begins without it: {problem}",
-                teacher.policy, teacher.url
+                teacher.policy,
+                teacher.url
             );
         }
     }
@@ -476,7 +490,7 @@ impl Observer for Console<'_> {
             self.evaluations.push((*step, *mean));
         }
         if self.json {
-            println!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
+            crate::out!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
         }
         self.folder.event(event).map_err(|e| e.to_string())
     }
@@ -499,6 +513,6 @@ impl Observer for Console<'_> {
     }
 
     fn stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        stopped(&self.stop)
     }
 }

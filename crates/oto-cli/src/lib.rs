@@ -1,10 +1,13 @@
 //! The `oto` program, and all of it that its WASI twin shares: flags, training, evaluation, self-check.
 #![forbid(unsafe_code)]
+// `output` writes every line.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod algorithms;
 pub mod backend;
 pub mod learn;
 pub mod options;
+pub mod output;
 #[cfg(feature = "reference")]
 pub mod verify;
 pub mod world;

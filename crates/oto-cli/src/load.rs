@@ -157,7 +157,7 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
         }
     };
     let report = Report { server, echo, ceiling_states_per_second };
-    print!("{report}");
+    crate::out!("{}", report.to_string().trim_end());
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&report).unwrap_or_default();
         std::fs::write(path, json + "\n").map_err(file(path))?;

@@ -1,12 +1,14 @@
 //! `oto`: serve teachers, train students, look at what came of it.
 #![forbid(unsafe_code)]
+// `output` writes every line.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(all(feature = "native", target_os = "linux"))]
 use oto_cli::load;
 #[cfg(feature = "native")]
 use oto_cli::{algorithms, bench, dataset, eval, learn_command, policy, report, teach, verify};
-use oto_cli::{serve, settings};
+use oto_cli::{output, serve, settings};
 #[cfg(not(feature = "native"))]
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -117,25 +119,12 @@ impl More {
     }
 }
 
-/// Whoever reads what a command prints may stop reading, as `head` does. That is no fault to tell of: the program ends as
-/// a signal would have ended it.
-fn leave_with_the_reader() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
-        if message.starts_with("failed printing to std") && message.contains("Broken pipe") {
-            std::process::exit(141);
-        }
-        usual(panic);
-    }));
-}
-
 fn main() -> ExitCode {
-    leave_with_the_reader();
-    let cli = match arguments() {
-        Ok(arguments) => Cli::parse_from(arguments),
+    let cli = match arguments().map(Cli::try_parse_from) {
+        Ok(Ok(cli)) => cli,
+        Ok(Err(help)) => return explain(&help),
         Err(error) => {
-            eprintln!("oto: {error}");
+            oto_cli::note!("oto: {error}");
             return ExitCode::from(2);
         }
     };
@@ -152,13 +141,21 @@ fn main() -> ExitCode {
         }
     };
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(passed) => output::code().map_or(ExitCode::from(u8::from(!passed)), ExitCode::from),
         Err(error) => {
-            eprintln!("oto: {error}");
+            oto_cli::note!("oto: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Prints the help, or the fault of a command line, and gives the exit code.
+fn explain(help: &clap::Error) -> ExitCode {
+    let printed = help.print();
+    if !help.use_stderr() {
+        output::keep(printed);
+    }
+    ExitCode::from(output::code().unwrap_or(if help.use_stderr() { 2 } else { 0 }))
 }
 
 /// The command line, and what a settings file and the environment add to it for `oto serve`.

@@ -66,14 +66,14 @@ pub struct LearnOptions {
     #[arg(long, value_name = "NUMBER")]
     pub weight: Vec<f64>,
     /// Submit the replay buffer to teachers that accept it, at the end of the Online stage and of the run
-    #[arg(long)]
+    #[arg(long, requires = "teacher")]
     pub submit: bool,
     /// Name of the student on servers, for the judgement and deletion of its submissions [default: a random name; with --seeds:
     /// NAME-SEED]
     #[arg(long, value_name = "NAME")]
     pub student: Option<String>,
     /// Encoding of states on the wire
-    #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
+    #[arg(long, value_parser = ["f32", "f16"], default_value = "f32", requires = "teacher")]
     pub dtype: String,
     /// Seed of all random numbers, up to 2147483647
     #[arg(long, value_parser = clap::value_parser!(u64).range(..1 << 31))]
@@ -147,7 +147,7 @@ impl Job {
     /// Prints whose defaults the settings began with.
     pub fn tell_defaults(&self) {
         if let Some(line) = &self.defaults {
-            eprintln!("{line} (docs/presets.md)");
+            crate::note!("{line} (docs/presets.md)");
         }
     }
 }
@@ -178,12 +178,30 @@ impl LearnOptions {
         if teachers.is_empty() {
             teachers = given.teachers;
         }
+        // Before stages that are not there for a student alone are put away.
+        student.validate()?;
         if teachers.is_empty() {
+            self.needs_teacher()?;
             student.stages = StagesConfig::SOLO;
         }
-        student.validate()?;
         world::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
         Ok(Job { env, student, teachers, defaults: Some(preset) })
+    }
+
+    /// Refuses flags that mean nothing to a student without a teacher.
+    fn needs_teacher(&self) -> Result<(), OptionsError> {
+        let given = [
+            ("--offline", self.offline.is_some()),
+            ("--transfer", self.transfer.is_some()),
+            ("--online", self.online.is_some()),
+            ("--loop", self.repeat),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(OptionsError::Flag(format!(
+                "{flag} needs a --teacher: a student alone has one stage, of --steps"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The settings without flags of their own, and whose defaults they began with.
@@ -383,6 +401,7 @@ fn set(settings: &mut serde_json::Value, assignment: &str) -> Result<(), Options
 /// `steps=N,seconds=S,return=R,give-up=N:R`: whichever comes first.
 fn ending(text: &str) -> Result<Ending, OptionsError> {
     let mut ending = Ending::default();
+    let mut given: Vec<&str> = Vec::new();
     for part in text.split(',') {
         let wrong = || {
             OptionsError::Flag(format!(
@@ -390,6 +409,10 @@ fn ending(text: &str) -> Result<Ending, OptionsError> {
             ))
         };
         let (key, value) = part.split_once('=').ok_or_else(wrong)?;
+        if given.contains(&key) {
+            return Err(OptionsError::Flag(format!("ending {text:?}: {key} is given twice")));
+        }
+        given.push(key);
         match key {
             "steps" => ending.steps = Some(value.parse().map_err(|_| wrong())?),
             "seconds" => ending.seconds = Some(value.parse().map_err(|_| wrong())?),
@@ -518,6 +541,20 @@ mod tests {
         assert!(fails(&["--set", "gamma"]).contains("KEY=JSON"));
         assert!(fails(&["--backend", "tpu"]).contains("\"cpu\", \"webgpu\" or \"auto\""));
         assert!(fails(&["--transfer", "stepz=1"]).contains("stepz=1"));
+        for (flags, part) in [
+            (["--online", "return=nan"], "return_at_least"),
+            (["--offline", "return=inf"], "return_at_least"),
+            (["--transfer", "seconds=-inf"], "seconds"),
+            (["--transfer", "give-up=5:nan"], "give_up"),
+            (["--online", "steps=0"], "steps"),
+            (["--offline", "steps=100,steps=200"], "steps is given twice"),
+            (["--online", "return=1,steps=100,return=1"], "return is given twice"),
+            (["--online", "steps=100"], "--online needs a --teacher"),
+            (["--transfer", "steps=100"], "--transfer needs a --teacher"),
+        ] {
+            let said = fails(&flags);
+            assert!(said.contains(part), "{flags:?}: {said}");
+        }
         assert!(fails(&["--teacher", "a:1", "--adapter", "{"]).contains("--adapter"));
         assert!(fails(&["--teacher", "a:1", "--weight", "NaN"]).contains("--weight NaN"));
         assert!(fails(&["--teacher", "a:1", "--weight", "1", "--weight", "2"]).contains("2 --weight for 1"));

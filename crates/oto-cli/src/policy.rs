@@ -143,7 +143,7 @@ pub fn policy(options: &PolicyOptions) -> Result<(), PolicyCommandError> {
         let why = json["error"].as_str().map_or(text, str::to_owned);
         return Err(PolicyCommandError::Refused(why));
     }
-    println!("{json:#}");
+    crate::out!("{json:#}");
     Ok(())
 }
 

@@ -53,11 +53,11 @@ fn open(folder: &str) -> Result<Arc<dyn DatasetStore>, DatasetError> {
     let store = dataset::open(folder, u64::MAX)?;
     for damage in store.damage() {
         let range = &damage.bytes;
-        eprintln!("segment {}: bytes {} to {} cannot be read", damage.segment, range.start, range.end);
+        crate::note!("segment {}: bytes {} to {} cannot be read", damage.segment, range.start, range.end);
     }
     for lost in store.lost() {
         let (batches, transitions, names) = (lost.batches.len(), lost.transitions, some_names(&lost.batches));
-        eprintln!(
+        crate::note!(
             "{:?}: {batches} batches with {transitions} transitions are damaged or gone: {names}",
             lost.student
         );
@@ -95,7 +95,7 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
     let store = open(&options.folder)?;
     if let Some(student) = &options.forget {
         let batches = store.forget(student)?;
-        eprintln!("{student:?}: {batches} batches deleted");
+        crate::note!("{student:?}: {batches} batches deleted");
     }
     let held = store.summary()?;
     if options.json {
@@ -103,12 +103,12 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
             serde_json::json!({"student": h.student, "state": h.state.name(), "batches": h.batches,
                 "transitions": h.transitions, "bytes": h.bytes})
         });
-        println!("{}", rows.collect::<serde_json::Value>());
+        crate::out!("{}", rows.collect::<serde_json::Value>());
         return Ok(());
     }
-    println!("{:<26} {:<12} {:>8} {:>12} {:>12}", "student", "state", "batches", "transitions", "bytes");
+    crate::out!("{:<26} {:<12} {:>8} {:>12} {:>12}", "student", "state", "batches", "transitions", "bytes");
     for h in held {
-        println!(
+        crate::out!(
             "{:<26} {:<12} {:>8} {:>12} {:>12}",
             quoted(&h.student),
             h.state.name(),
@@ -149,7 +149,7 @@ pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
     dataset.fits(world.observation_space(), world.action_space())?;
     let write = if options.hdf5 { write_folder } else { write_parquet_folder };
     write(&dataset, &options.out)?;
-    println!("{}: {} episodes, {} steps", options.out.display(), dataset.episodes.len(), dataset.len());
+    crate::out!("{}: {} episodes, {} steps", options.out.display(), dataset.episodes.len(), dataset.len());
     Ok(())
 }
 

@@ -82,10 +82,10 @@ pub fn sweep(options: &SweepOptions) -> Result<(), BenchError> {
         let picture = chart(one);
         write(&options.out, &format!("sweep-{}.svg", one.axis.name), picture.svg()?.as_bytes())?;
         write(&options.out, &format!("sweep-{}.png", one.axis.name), &picture.png()?)?;
-        println!("{}", verdict(one));
+        crate::out!("{}", verdict(one));
     }
     if let Some(adapter) = adapter(&measured) {
-        println!("webgpu ran on {adapter}.{}", caution(adapter));
+        crate::out!("webgpu ran on {adapter}.{}", caution(adapter));
     }
     let json = to_json(&measured, options, start.elapsed());
     write(&options.out, "sweep.json", format!("{json:#}\n").as_bytes())
@@ -106,14 +106,14 @@ fn measure_all(
         for value in axis.values {
             let left = limit.saturating_sub(start.elapsed());
             if done > 0 && left.is_zero() {
-                eprintln!("{} {value}: left out, the time is up", axis.name);
+                crate::note!("{} {value}: left out, the time is up", axis.name);
                 continue;
             }
             let workload = Workload::new((axis.shape)(*value), SEED);
             let report = backends.measure(&workload, options.repeats, left / (count - done) as u32)?;
             done += 1;
             let seconds = start.elapsed().as_secs();
-            println!("{done} of {count}, {seconds} s: {} {value}: {}", axis.name, in_short(&report));
+            crate::out!("{done} of {count}, {seconds} s: {} {value}: {}", axis.name, in_short(&report));
             points.push((*value, report));
         }
         measured.push(Measured { axis, points });

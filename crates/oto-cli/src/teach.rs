@@ -3,6 +3,7 @@
 use crate::backend;
 use crate::learn::METRICS;
 use crate::options::{Given, OptionsError, names};
+use crate::output;
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
 use crate::world;
@@ -186,7 +187,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     let path = job.dataset.clone();
     data.clip_actions(&action);
     if data.metadata.clipped.actions > 0 && !options.quiet {
-        eprintln!("{}: {}", path.display(), data.metadata.clipped);
+        crate::note!("{}: {}", path.display(), data.metadata.clipped);
     }
     let data = data.one_hot().map_err(|error| TeachError::Data { path, error })?;
     data.fits(&observation, &action)
@@ -275,7 +276,7 @@ impl Run {
             if advance.evaluation.is_some() || metrics.step.is_multiple_of(METRICS) {
                 self.folder.snapshot(&metrics)?;
             }
-            let over = advance.ended.is_some() || stop.load(Ordering::Relaxed);
+            let over = advance.ended.is_some() || stop.load(Ordering::Relaxed) || output::closed();
             if over || advance.evaluation.is_some() || saved.elapsed() >= CHECKPOINT {
                 self.folder.save_checkpoint(&self.trainer.save()?)?;
                 let newest = self.trainer.policy_file(&self.trainer.policy(), &self.job.env);
@@ -289,7 +290,7 @@ impl Run {
         bar.finish_and_clear();
         self.draw()?;
         if !self.json {
-            println!("{}", self.summary(ended));
+            crate::out!("{}", self.summary(ended));
         }
         Ok(())
     }
@@ -313,7 +314,7 @@ impl Run {
         let Evaluation { updates: step, mean, min, max, episodes, best } = evaluation;
         let event = Event::Evaluation { step, mean, min, max, episodes };
         if self.json {
-            println!("{}", serde_json::to_string(&event)?);
+            crate::out!("{}", serde_json::to_string(&event)?);
         }
         self.folder.event(&event)?;
         if let (true, Some(best)) = (best, self.trainer.best()) {

@@ -18,8 +18,8 @@ pub struct VerifyOptions {
 pub fn verify(options: &VerifyOptions) -> bool {
     let report = oto_verify::verify_files(&options.files);
     match options.json {
-        true => println!("{}", serde_json::to_string_pretty(&report).unwrap_or_else(|e| e.to_string())),
-        false => println!("{report}"),
+        true => crate::out!("{}", serde_json::to_string_pretty(&report).unwrap_or_else(|e| e.to_string())),
+        false => crate::out!("{report}"),
     }
     report.passed()
 }

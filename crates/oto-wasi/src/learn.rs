@@ -120,7 +120,7 @@ fn run(
     if !command.json {
         let last =
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
-        println!("{}: {} steps, {last}, {} labels", console.name, metrics.step, metrics.labels);
+        oto_cli::out!("{}: {} steps, {last}, {} labels", console.name, metrics.step, metrics.labels);
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ struct Console {
 impl Observer for Console {
     fn event(&mut self, event: &Event) -> Result<(), String> {
         if self.json {
-            println!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
+            oto_cli::out!("{}", serde_json::to_string(event).map_err(|e| e.to_string())?);
         }
         self.keep(|folder| folder.event(event))
     }
@@ -166,7 +166,7 @@ impl Observer for Console {
         let stage = format!("{:?}", metrics.stage).to_lowercase();
         let teachers =
             metrics.teachers.iter().filter_map(|t| Some(format!("; {}: {}", t.policy, t.problem.as_ref()?)));
-        eprintln!(
+        oto_cli::note!(
             "{}: {}/{} steps, {rate:.0} steps/s, return {score}, {} labels, {stage}{}",
             self.name,
             metrics.step,
@@ -175,6 +175,10 @@ impl Observer for Console {
             teachers.collect::<String>()
         );
         Ok(())
+    }
+
+    fn stop(&self) -> bool {
+        oto_cli::output::closed()
     }
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {

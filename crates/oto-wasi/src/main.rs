@@ -24,9 +24,9 @@ struct Cli {
 
 fn main() -> ExitCode {
     match learn::learn(&Cli::parse().learn) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(oto_cli::output::code().unwrap_or(0)),
         Err(error) => {
-            eprintln!("oto-wasi: {error}");
+            oto_cli::note!("oto-wasi: {error}");
             ExitCode::from(2)
         }
     }

@@ -322,6 +322,6 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let (arms, runs): (Vec<_>, Vec<_>) = played.into_iter().map(|one| (one.arms, one.runs)).unzip();
     let (arms, runs) = (arms.into_iter().flatten().collect::<Vec<_>>(), runs.concat());
     write::runs(&options.out, "atari", &arms, &runs)?;
-    println!("two games; {}", options.out.join("results.md").display());
+    crate::out!("two games; {}", options.out.join("results.md").display());
     Ok(())
 }

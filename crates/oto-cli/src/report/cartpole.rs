@@ -278,7 +278,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     write::section(&options.out, "cartpole", &text)?;
     write::each_run(&options.out, "cartpole", &each)?;
     write::runs(&options.out, "cartpole", &arms, &runs)?;
-    println!(
+    crate::out!(
         "taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}",
         options.out.join("results.md").display()
     );

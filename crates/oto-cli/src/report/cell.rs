@@ -146,7 +146,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     );
     write::section(&options.out, "cell", &text)?;
     write::runs(&options.out, "cell", &arms, &runs)?;
-    println!("taught minus Full: {}; {}", shown(full), options.out.join("results.md").display());
+    crate::out!("taught minus Full: {}; {}", shown(full), options.out.join("results.md").display());
     Ok(())
 }
 

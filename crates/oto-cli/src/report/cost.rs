@@ -209,7 +209,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     write::section(&options.out, "cost", &text)?;
     let json = serde_json::json!({ "experiment": "cost", "runs": costs, "versions": VERSIONS });
     write::file(&options.out.join("results/cost.json"), json.to_string().as_bytes())?;
-    println!("{}; {}", verdict(&costs[0]), options.out.join("results.md").display());
+    crate::out!("{}; {}", verdict(&costs[0]), options.out.join("results.md").display());
     Ok(())
 }
 

@@ -235,7 +235,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
     write::section(&options.out, setting.name, &text)?;
     write::each_run(&options.out, setting.name, &each)?;
     write::runs(&options.out, setting.name, &arms, &runs)?;
-    println!(
+    crate::out!(
         "taught: {taught} steps to {bar:.1}; PPO alone: {solo}, fusion alone: {fusion}; {}",
         options.out.join("results.md").display()
     );

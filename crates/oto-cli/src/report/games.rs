@@ -217,7 +217,7 @@ pub(super) fn teacher(cache: &Path, game: &Game, data: Data) -> Result<Made, Rep
     if let Some(about) = kept {
         return Ok(Made { policy, about });
     }
-    eprintln!("making the teacher {name}");
+    crate::note!("making the teacher {name}");
     let (file, made) = make(game, data)?;
     write::file(&policy, &file)?;
     // The policy is whole once this is there.

@@ -33,7 +33,7 @@ pub struct ReportOptions {
     pub cache: PathBuf,
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
-    pub jobs: Option<usize>,
+    pub jobs: Option<std::num::NonZeroUsize>,
     /// Seeds of each arm [default: 10; 5 for pendulum, cheetah and atari]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,

@@ -130,7 +130,7 @@ pub fn each<T: Sync, R: Send>(
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
-        (0..options.jobs.unwrap_or(cores).max(1)).for_each(|_| drop(scope.spawn(worker)))
+        (0..options.jobs.map_or(cores, |jobs| jobs.get())).for_each(|_| drop(scope.spawn(worker)))
     });
     results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().flatten().collect()
 }

@@ -246,7 +246,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let doors = options.doors.set(options.host, &mut config, &policies)?;
     config.check()?;
     if options.check {
-        println!("fine: {}", names.join(", "));
+        crate::out!("fine: {}", names.join(", "));
         return Ok(());
     }
     let _running = later.begin(&policies)?;
@@ -272,11 +272,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             return Ok(());
         }
         let [http, ws] = options.doors.schemes();
-        println!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
+        crate::out!("policies: {names}\nserving {http}://{address}  (students: {ws}://{address}/v1/teach)");
         info!(%address, policies = count, version = env!("CARGO_PKG_VERSION"), "serving");
         // Ends with the runtime.
         if let Some(((listener, address), admin)) = operators {
-            println!("operators: http://{address}  (oto policy --admin {address})");
+            crate::out!("operators: http://{address}  (oto policy --admin {address})");
             info!(%address, "operators may come");
             tokio::spawn(admin.run(listener, std::future::pending()));
         }

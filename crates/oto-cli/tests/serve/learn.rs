@@ -109,6 +109,29 @@ fn flags_that_would_not_be_heeded_are_refused() {
 }
 
 #[test]
+fn flags_out_of_range_or_without_a_teacher_are_refused() {
+    let place = Place::new("range");
+    for (flags, part) in [
+        (&["--require-teacher"][..], "--require-teacher"),
+        (&["--submit"], "--teacher"),
+        (&["--dtype", "f16"], "--teacher"),
+        (&["--loop"], "--teacher"),
+        (&["--online", "return=nan"], "return_at_least"),
+        (&["--offline", "steps=100,steps=200"], "twice"),
+        (&["--seeds", "2", "--jobs", "0"], "--jobs"),
+        (&["--seeds", "0"], "--seeds"),
+    ] {
+        let refused = ended(&place.run(), "--out", &[flags, &["--steps", "100"]].concat());
+        assert!(
+            refused.status.code() == Some(2) && said(&refused).contains(part),
+            "{flags:?}: {}",
+            said(&refused)
+        );
+        assert!(!place.run().exists(), "{flags:?}");
+    }
+}
+
+#[test]
 fn a_teacher_that_is_not_there_is_named() {
     let place = Place::new("absent");
     let nobody = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap();
