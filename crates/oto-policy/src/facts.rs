@@ -41,6 +41,8 @@ enum Known {
 pub(crate) struct Hints {
     /// The activation between layers is that of the algorithm's default, or the metadata's.
     pub activation_known: bool,
+    /// The record leaves the activation at the algorithm's default.
+    pub usual_activation: bool,
     /// Nothing but what is here differs from the algorithm's defaults.
     pub all_known: bool,
     /// Whether the answer is a tanh, where the algorithm leaves it open.
@@ -127,15 +129,23 @@ impl Facts {
         metadata.observation_space =
             taken(metadata.observation_space.take(), self.observation, "observation_space")?;
         metadata.action_space = taken(metadata.action_space.take(), self.action, "action_space")?;
-        if let (None, Some(name)) = (metadata.activation, &self.activation) {
-            metadata.activation = match name.rsplit(['.', ' ']).next() {
-                Some("Tanh") => Some(Activation::Tanh),
-                Some("ReLU") => Some(Activation::Relu),
+        if let Some(name) = &self.activation {
+            let recorded = match name.rsplit(['.', ' ']).next() {
+                Some("Tanh") => Activation::Tanh,
+                Some("ReLU") => Activation::Relu,
                 _ => return unsupported(format!("a network with the activation {name}")),
             };
+            if let Some(declared) = metadata.activation.filter(|declared| *declared != recorded) {
+                let message = format!(
+                    "\"activation\" is {declared:?}, but the model's own record says {recorded:?}; leave it out"
+                );
+                return Err(PolicyError::Metadata(message));
+            }
+            metadata.activation = Some(recorded);
         }
         Ok(Hints {
             activation_known: true,
+            usual_activation: self.whole && self.activation.is_none(),
             all_known: self.whole,
             squash: self.squash_output,
             clip_mean: self.clip_mean.map(|bound| bound as f32),
@@ -147,14 +157,38 @@ fn is_known_module(name: &str) -> bool {
     ["stable_baselines3.", "sb3_contrib."].iter().any(|library| name.starts_with(library))
 }
 
-/// The declared space, or else the recorded one, which must be known.
+/// Whether a declared space can be the recorded one. Of observations the number counts, because declared bounds change no answer; printed
+/// bounds are rounded.
+fn agree(declared: &Space, recorded: &Space, observed: bool) -> bool {
+    let near = |(a, b): (&f32, &f32)| a == b || (a - b).abs() <= 1e-6 * b.abs().max(1.0);
+    match (declared, recorded) {
+        (Space::Discrete { n: a }, Space::Discrete { n: b }) => a == b,
+        (Space::Box { low, high }, Space::Box { low: lows, high: highs }) => {
+            let alike = || low.iter().zip(lows).chain(high.iter().zip(highs)).all(near);
+            low.len() == lows.len() && (observed || alike())
+        }
+        _ => observed,
+    }
+}
+
+/// The declared space, which cannot contradict the recorded one, or else the recorded one, which must be known.
 fn taken(
     declared: Option<Space>,
     recorded: Option<Known>,
     field: &str,
 ) -> Result<Option<Space>, PolicyError> {
-    if declared.is_some() {
-        return Ok(declared);
+    if let Some(declared) = declared {
+        let space = match &recorded {
+            Some(Known::Space(Recorded::Discrete { n, .. })) => Some(Space::Discrete { n: *n }),
+            Some(Known::Space(space)) => space.space(),
+            _ => None,
+        };
+        return match space.filter(|space| !agree(&declared, space, field == "observation_space")) {
+            None => Ok(Some(declared)),
+            Some(space) => Err(PolicyError::Metadata(format!(
+                "{field} is declared as {declared:?}, but the model's own record says {space:?}; leave it out"
+            ))),
+        };
     }
     let refused = |what: &str| {
         let message = format!("{what} of the model's {field} cannot be read; declare {field}");

@@ -144,7 +144,19 @@ fn is_onnx(model: &[u8]) -> bool {
 
 #[cfg(feature = "onnx")]
 fn inline(path: &Path, model: &[u8]) -> Result<Option<Vec<u8>>, PolicyError> {
-    let beside = |name: &str| read(&path.with_file_name(name), MAX_MODEL_BYTES);
+    let folder = |path: &Path| Some(path.canonicalize().ok()?.parent()?.to_owned());
+    // Also behind a link, a weight lies in the folder of the model, or of the file that the model's name links to.
+    let beside = |name: &str| {
+        let file = path.with_file_name(name);
+        let own = path.with_file_name("").canonicalize().ok();
+        let of = folder(&file);
+        if of.is_some() && of != own && of != folder(path) {
+            return Err(PolicyError::Unsupported(format!(
+                "{name:?} is a link out of the folder of the model"
+            )));
+        }
+        read(&file, MAX_MODEL_BYTES)
+    };
     crate::onnx::external::inline(model, beside).map_err(within(path))
 }
 

@@ -327,21 +327,28 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         ("actor.features_extractor.", "a features extractor"),
         ("q_net.features_extractor.", "a features extractor"),
         ("quantile_net.features_extractor.", "a features extractor"),
-        ("lstm_actor.", "a recurrent network"),
     ] {
         if let Some(name) = starts(part) {
             return Err(PolicyError::Unsupported(format!("{what} (tensor {name:?}); export it to ONNX")));
         }
     }
+    if let Some(name) = starts("lstm_actor.") {
+        let message = format!(
+            "a recurrent network (tensor {name:?}): its answers depend on earlier observations, which no policy here keeps, of any format"
+        );
+        return Err(PolicyError::Unsupported(message));
+    }
+    complete(dict, hints)?;
     let hidden = |default, squashed| metadata.hidden_activation(squashed).unwrap_or(default);
     let read = |prefix: &str, activation| layers(dict, prefix, activation);
-    let last = |name: &str| layer(dict, name, Identity).map(|layer| vec![layer]);
+    let last = |name: &str| layer(dict, name, Identity, false).map(|layer| vec![layer]);
     if has("action_net.weight") {
         if hints.squash.or(metadata.squash_output) == Some(true) {
             let message = "a model with squash_output, whose answer is a tanh; export it to ONNX";
             return Err(PolicyError::Unsupported(message.into()));
         }
         // Up to Stable-Baselines3 1.7, actor and critic could share layers.
+        usual(Tanh, metadata, hints)?;
         let shared = starts("mlp_extractor.shared_net.").is_some();
         let mut layers = read("mlp_extractor.shared_net.", hidden(Tanh, false))?;
         layers.extend(read("mlp_extractor.policy_net.", hidden(Tanh, false))?);
@@ -352,6 +359,7 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         return Ok(Parts::new(layers, head, if shared { &used } else { &used[..2] }, idle));
     }
     if has("actor.mu.weight") || (has("actor.mu.0.weight") && starts("actor.latent_pi.").is_some()) {
+        usual(Relu, metadata, hints)?;
         let mut layers = read("actor.latent_pi.", hidden(Relu, true))?;
         let sde = has("actor.mu.0.weight");
         layers.extend(last(if sde { "actor.mu.0" } else { "actor.mu" })?);
@@ -362,6 +370,7 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         return Ok(Parts::new(layers, head, &used, &["actor.log_std", "critic.", "critic_target."]));
     }
     let open = |prefix: &str, squashed| {
+        usual(Relu, metadata, hints)?;
         let mut layers = read(prefix, hidden(Relu, squashed))?;
         if let Some(last) = layers.last_mut() {
             last.activation = Identity;
@@ -406,14 +415,76 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
     if starts("mean.").is_some() {
         return own("mean.", Head::Mean);
     }
-    if starts("policy.").is_some() {
+    if starts("policy.").is_some() && wrapped(dict).is_empty() {
         return own("policy.", own_head(metadata));
     }
     let names: Vec<_> = dict.keys().take(4).collect();
     Err(PolicyError::Unsupported(format!(
-        "{} tensors of no known layout, the first are {names:?}",
-        dict.len()
+        "{} tensors of no known layout, the first are {names:?}{}",
+        dict.len(),
+        wrapped(dict)
     )))
+}
+
+/// What to do where a wrapper put a prefix before all names; empty where none did.
+fn wrapped(dict: &StateDict) -> String {
+    let inside = |name: &str| {
+        let parts = ["action_net.", "mlp_extractor.", "actor.", "q_net.", "quantile_net.", "policy."];
+        parts.iter().any(|part| name.starts_with(part))
+    };
+    let prefix = ["module.", "_orig_mod.", "policy."].into_iter().find(|prefix| {
+        let mut names = dict.keys().filter_map(|name| name.strip_prefix(prefix));
+        dict.keys().all(|name| name.starts_with(prefix)) && names.any(inside)
+    });
+    prefix.map_or(String::new(), |prefix| {
+        format!("; a wrapper put {prefix:?} before the names: save the state dict of the policy in it")
+    })
+}
+
+/// A record of a model that names no activation has its algorithm's: metadata cannot declare another.
+fn usual(default: Activation, metadata: &Metadata, hints: Hints) -> Result<(), PolicyError> {
+    match metadata.activation {
+        Some(declared) if hints.usual_activation && declared != default => {
+            let message = format!(
+                "\"activation\" is {declared:?}, but the model's own record leaves it at its algorithm's, {default:?}; leave it out"
+            );
+            Err(PolicyError::Metadata(message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Layers that a twin of the network has are there. Where the sizes of a network are not recorded, an actor that ends before its
+/// critic, with the same layers up to there, may lack some.
+fn complete(dict: &StateDict, hints: Hints) -> Result<(), PolicyError> {
+    let sizes = |prefix: &str| -> Vec<(u32, usize)> {
+        let weight = |name: &str| name.strip_prefix(prefix)?.strip_suffix(".weight")?.parse().ok();
+        let mut sizes: Vec<_> = dict
+            .iter()
+            .filter_map(|(name, tensor)| Some((weight(name)?, tensor.shape.first().copied()?)))
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    let twins = [
+        ("actor.mu.", "actor_target.mu."),
+        ("q_net.q_net.", "q_net_target.q_net."),
+        ("quantile_net.quantile_net.", "quantile_net_target.quantile_net."),
+    ];
+    let found = twins.iter().find(|(own, twin)| {
+        let (own, twin) = (sizes(own), sizes(twin));
+        !own.is_empty() && !twin.is_empty() && own != twin
+    });
+    let alike = ("mlp_extractor.policy_net.", "mlp_extractor.value_net.");
+    let (actor, critic) = (sizes(alike.0), sizes(alike.1));
+    let shorter = actor.len() < critic.len() && critic.starts_with(&actor);
+    let shorter = !hints.activation_known && !actor.is_empty() && shorter;
+    match found.or(shorter.then_some(&alike)) {
+        Some((own, twin)) => Err(PolicyError::Unsupported(format!(
+            "the layers of {own:?} differ from those of {twin:?}: some are missing; save it with policy.save(), which records their sizes"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What sees images: the convolutions `{prefix}eye.N`, of the sizes that the metadata give.
@@ -490,25 +561,28 @@ fn layers(dict: &StateDict, prefix: &str, activation: Activation) -> Result<Vec<
     let names = dict.keys().filter_map(|name| name.strip_prefix(prefix));
     for name in names.filter(|name| !name.starts_with(EYE)) {
         match name.split_once('.') {
-            Some((number, "weight")) => {
+            Some((number, "weight" | "bias")) => {
                 numbers.push(number.parse::<u32>().map_err(|_| foreign(prefix, name))?)
             }
-            Some((_, "bias")) => {}
             _ => return Err(foreign(prefix, name)),
         }
     }
     numbers.sort_unstable();
-    numbers.iter().map(|number| layer(dict, &format!("{prefix}{number}"), activation)).collect()
+    numbers.dedup();
+    // `sb3_contrib/ars/policies.py`, with_bias: ARS has biases in all layers or in none.
+    let is_bias = |name: &String| name.starts_with(prefix) && name.ends_with(".bias");
+    let bare = prefix == "action_net." && !dict.keys().any(is_bias);
+    numbers.iter().map(|number| layer(dict, &format!("{prefix}{number}"), activation, bare)).collect()
 }
 
 fn foreign(prefix: &str, name: &str) -> PolicyError {
     PolicyError::Unsupported(format!("{prefix}{name} belongs to no linear layer"))
 }
 
-/// One linear layer; without a bias tensor its bias is zero.
-fn layer(dict: &StateDict, name: &str, activation: Activation) -> Result<Layer, PolicyError> {
-    let absent = || PolicyError::Unsupported(format!("{name}.weight is missing"));
-    let weight = dict.get(&format!("{name}.weight")).ok_or_else(absent)?;
+/// One linear layer. `bare`: it has no bias, which then is zero.
+fn layer(dict: &StateDict, name: &str, activation: Activation, bare: bool) -> Result<Layer, PolicyError> {
+    let absent = |part: &str| PolicyError::Unsupported(format!("{name}.{part} is missing"));
+    let weight = dict.get(&format!("{name}.weight")).ok_or_else(|| absent("weight"))?;
     let &[outputs, inputs] = weight.shape.as_slice() else {
         let message = format!("{name}.weight has the shape {:?}, expected [outputs, inputs]", weight.shape);
         return Err(PolicyError::Unsupported(message));
@@ -518,7 +592,8 @@ fn layer(dict: &StateDict, name: &str, activation: Activation) -> Result<Layer, 
         return Err(PolicyError::Unsupported(format!("{name}.weight is empty")));
     }
     let bias = match dict.get(&format!("{name}.bias")) {
-        None => vec![0.0; outputs],
+        None if bare => vec![0.0; outputs],
+        None => return Err(absent("bias")),
         Some(Tensor { shape, values }) if *shape == [outputs] => values.clone(),
         Some(Tensor { shape, .. }) => {
             let message = format!("{name}.bias has the shape {shape:?}, expected [{outputs}]");

@@ -208,15 +208,21 @@ fn an_empty_layer_with_a_trillion_outputs_is_refused() {
 #[test]
 fn a_layer_that_would_make_gigabytes_of_a_run_is_refused() {
     let file = |hidden: usize| {
-        let tensor = |name: &str, shape: [usize; 2], begin: usize| {
-            let end = begin + 4 * hidden;
+        let tensor = |name: &str, shape: &[usize], begin: usize| {
+            let end = begin + 4 * shape.iter().product::<usize>();
             format!(
-                r#""q_net.q_net.{name}.weight":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+                r#""q_net.q_net.{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
             )
         };
-        let tensors = [tensor("0", [hidden, 1], 0), tensor("2", [1, hidden], 4 * hidden)].join(",");
+        let tensors = [
+            tensor("0.weight", &[hidden, 1], 0),
+            tensor("2.weight", &[1, hidden], 4 * hidden),
+            tensor("0.bias", &[hidden], 8 * hidden),
+            tensor("2.bias", &[1], 12 * hidden),
+        ]
+        .join(",");
         let header = format!("{{{tensors}}}");
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; 8 * hidden]].concat()
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; 12 * hidden + 4]].concat()
     };
     let known = Metadata {
         observation_space: Some(boxed(&[0.0], &[1.0])),
@@ -252,19 +258,20 @@ fn a_model_zip_brings_its_own_facts() {
     assert_eq!(*policy.action_space(), boxed(&[-3.0], &[3.0]));
     let inf = f32::INFINITY;
     assert_eq!(*policy.observation_space(), boxed(&[-inf, -inf, -1.0, -inf], &[inf, inf, 1.0, inf]));
-    let action_space = Some(boxed(&[-1.0], &[1.0]));
-    let declared = Metadata { action_space: action_space.clone(), ..Metadata::default() };
-    assert_eq!(
-        Some(load(&sac, &declared).unwrap().action_space()),
-        action_space.as_ref(),
-        "metadata go first"
-    );
+    let declared = Metadata { action_space: Some(boxed(&[-1.0], &[1.0])), ..Metadata::default() };
+    let refusal = |declared| load(&sac, &declared).map(drop).unwrap_err().to_string();
+    assert!(refusal(declared).contains("action_space is declared"));
+    let declared = Metadata { activation: Some(oto_rl::mlp::Activation::Tanh), ..Metadata::default() };
+    assert!(refusal(declared).contains("\"activation\" is Tanh"));
     let ppo = |record: &str| load(&model("teacher_ppo_cartpole_v1.policy.pth", record), &Metadata::default());
     assert!(ppo("{}").map(drop).unwrap_err().to_string().contains("declare observation_space"));
     assert!(matches!(ppo("{").map(drop), Err(PolicyError::Malformed { .. })));
     let spaces = r#""observation_space": {":type:": "<class 'gym.spaces.box.Box'>", "low": "[-1. -1. -1. -1.]", "high": "[1. 1. 1. 1.]"},
         "action_space": {":type:": "<class 'gym.spaces.discrete.Discrete'>", "n": 2}"#;
     assert_eq!(*ppo(&format!("{{{spaces}}}")).unwrap().action_space(), Space::Discrete { n: 2 });
+    let relu = Metadata { activation: Some(oto_rl::mlp::Activation::Relu), ..Metadata::default() };
+    let usual = load(&model("teacher_ppo_cartpole_v1.policy.pth", &format!("{{{spaces}}}")), &relu);
+    assert!(usual.map(drop).unwrap_err().to_string().contains("leaves it at its algorithm's, Tanh"));
     let elu = format!(
         r#"{{{spaces}, "policy_kwargs": {{"activation_fn": "<class 'torch.nn.modules.activation.ELU'>"}}}}"#
     );

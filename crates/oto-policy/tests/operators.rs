@@ -131,6 +131,12 @@ fn what_is_read_answers_as_onnxruntime_does() {
 fn fault(policy: &mut dyn Policy, case: &Case) -> Option<String> {
     let outputs = match policy.outputs(&case.observations, case.rows) {
         Ok(outputs) => outputs,
+        // Refused by name where onnxruntime itself answers by chance.
+        Err(PolicyError::Run(reason))
+            if reason.contains("which has no defined answer") && reason.contains(&case.name) =>
+        {
+            return None;
+        }
         Err(error) => return Some(error.to_string()),
     };
     if let Some(how) = difference(case, &outputs[0].values) {

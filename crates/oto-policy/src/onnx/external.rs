@@ -63,6 +63,7 @@ fn place(tensor: &TensorProto) -> Result<(String, usize, Option<usize>), PolicyE
         get(key).map(parse).transpose()
     };
     let name = get("location").map_or("", String::as_str);
+    let name = name.strip_prefix("./").unwrap_or(name);
     if !is_plain(name) {
         return Err(PolicyError::Unsupported(format!(
             "the constant {:?} lies in {name:?}, expected a file beside the model; export into one file (external_data=False)",

@@ -1,27 +1,32 @@
 //! Operators that tract computes wrongly, as others that it computes right: `Softplus` and `ReduceLogSumExp` overflow there, `LogSoftmax`
 //! is made of an inexact softmax, `Celu` leaves out a factor, the remainder of `Mod` has the wrong sign, and `Sigmoid`, `Tanh`, `Erf` and
-//! `Gelu` do not reach their ends. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
+//! `Gelu` do not reach their ends. `Acosh`, `Asinh` and `HardSwish` overflow for large numbers. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
 
+use super::operators::{constant, wholes};
 use std::collections::HashSet;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
+/// How the names of nodes begin that are made here.
+pub(super) const MADE: &str = "oto.lowered.";
+
 /// Operators that give a number for NaN in tract.
-const SWALLOW: [&str; 8] = ["Clip", "Gelu", "HardSigmoid", "Max", "Min", "Relu", "Sigmoid", "Tanh"];
+const SWALLOW: [&str; 9] = ["Clip", "Gelu", "HardSigmoid", "Max", "Min", "Relu", "Sigmoid", "Sign", "Tanh"];
 
 /// The model with those operators taken apart. `types`: of what each node reads.
 pub(super) fn lower(model: &ModelProto, opset: i64, types: &[char]) -> ModelProto {
     let mut model = model.clone();
     if let Some(graph) = &mut model.graph {
-        let constants = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
+        let constants = graph.initializer.iter().filter(|t| !has_nan(t)).map(|t| t.name.clone()).collect();
         let nodes = std::mem::take(&mut graph.node);
         let mut maker = Maker { graph, opset, constants, count: 0 };
         for (node, read) in nodes.into_iter().zip(types) {
             match *read == 'f' && SWALLOW.contains(&node.op_type.as_str()) {
                 true => maker.keep_nan(node),
-                // Only Mod is taken apart for other types, and needs no constants.
+                // Of other types, these only are taken apart; they need no constants.
                 false if *read == 'f' || node.op_type == "Mod" => maker.take_apart(node),
+                false if *read == 'i' && node.op_type == "Pow" => maker.whole_power(node),
                 false => maker.graph.node.push(node),
             }
         }
@@ -32,7 +37,7 @@ pub(super) fn lower(model: &ModelProto, opset: i64, types: &[char]) -> ModelProt
 struct Maker<'g> {
     graph: &'g mut GraphProto,
     opset: i64,
-    /// The names of constants.
+    /// The names of constants without NaN.
     constants: HashSet<String>,
     /// Names given so far.
     count: usize,
@@ -62,6 +67,22 @@ impl Maker<'_> {
         }
     }
 
+    /// Squares and cubes of integers are products, of which the low bits stay; other powers are made of float64.
+    fn whole_power(&mut self, node: NodeProto) {
+        let exponent = node.input.get(1).and_then(|name| single(constant(self.graph, name)?));
+        let (Some(x), Some(out)) = (node.input.first().cloned(), node.output.first().cloned()) else {
+            return self.graph.node.push(node);
+        };
+        match exponent {
+            Some(2.0) => self.give("Mul", &[&x, &x], vec![], out),
+            Some(3.0) => {
+                let square = self.make("Mul", &[&x, &x], vec![]);
+                self.give("Mul", &[&square, &x], vec![], out);
+            }
+            _ => self.graph.node.push(node),
+        }
+    }
+
     fn take_apart(&mut self, node: NodeProto) {
         let (Some(x), Some(out)) = (node.input.first().cloned(), node.output.first().cloned()) else {
             return self.graph.node.push(node);
@@ -84,12 +105,25 @@ impl Maker<'_> {
                 let alpha = self.scalar(float("alpha", 1.0));
                 let scaled = self.make("Div", &[&x, &alpha], vec![]);
                 let elu = self.make("Elu", &[&scaled], vec![]);
-                self.give("Mul", &[&elu, &alpha], vec![], out);
+                let below = self.make("Mul", &[&elu, &alpha], vec![]);
+                // A large number over a small alpha overflows.
+                let zero = self.scalar(0.0);
+                let above = self.make("Greater", &[&x, &zero], vec![]);
+                self.give("Where", &[&above, &x, &below], vec![], out);
             }
             "Clip" if self.opset < 11 => {
                 // A bound that is not given is the largest number, also for infinity.
                 let (low, high) = (float("min", f32::MIN), float("max", f32::MAX));
                 let (low, high) = (self.scalar(low), self.scalar(high));
+                let above = self.make("Max", &[&x, &low], vec![]);
+                self.give("Min", &[&above, &high], vec![], out);
+            }
+            "Clip" if self.opset == 11 => {
+                let mut bound = |at: usize, absent: f32| match node.input.get(at) {
+                    Some(name) if !name.is_empty() => name.clone(),
+                    _ => self.scalar(absent),
+                };
+                let (low, high) = (bound(1, f32::MIN), bound(2, f32::MAX));
                 let above = self.make("Max", &[&x, &low], vec![]);
                 self.give("Min", &[&above, &high], vec![], out);
             }
@@ -126,6 +160,30 @@ impl Maker<'_> {
                 let low = self.scalar(-10.0);
                 let near = self.make("Max", &[&x, &low], vec![]);
                 self.give("Mul", &[&near, &part], vec![], out);
+            }
+            // Their squares are finite up to 1e19 only; the logarithm is as near from 1e4 on.
+            "Acosh" | "Asinh" => {
+                let (size, sign) = (self.make("Abs", &[&x], vec![]), self.make("Sign", &[&x], vec![]));
+                let small = self.scalar(1e4);
+                let large = self.make("Greater", &[&size, &small], vec![]);
+                let log = self.make("Log", &[&size], vec![]);
+                let two = self.scalar(std::f32::consts::LN_2);
+                let log = self.make("Add", &[&log, &two], vec![]);
+                // Acosh is of no number below 1.
+                let log = match node.op_type == "Asinh" {
+                    true => self.make("Mul", &[&log, &sign], vec![]),
+                    false => {
+                        let root = self.make("Sqrt", &[&sign], vec![]);
+                        self.make("Mul", &[&log, &root], vec![])
+                    }
+                };
+                let near = self.make(&node.op_type, &[&x], vec![]);
+                self.give("Where", &[&large, &log, &near], vec![], out);
+            }
+            "HardSwish" => {
+                let gate = || vec![ratio("alpha", 1.0 / 6.0), ratio("beta", 0.5)];
+                let gate = self.make("HardSigmoid", &[&x], gate());
+                self.give("Mul", &[&x, &gate], vec![], out);
             }
             "Mod" if int("fmod") != Some(1) => {
                 let Some(y) = node.input.get(1).cloned() else { return self.graph.node.push(node) };
@@ -222,7 +280,7 @@ impl Maker<'_> {
 
     fn name(&mut self) -> String {
         self.count += 1;
-        format!("oto.lowered.{}", self.count)
+        format!("{MADE}{}", self.count)
     }
 
     fn scalar(&mut self, value: f32) -> String {
@@ -262,8 +320,36 @@ struct Reduction {
     noop: Option<i64>,
 }
 
+/// The only number of a constant.
+fn single(tensor: &TensorProto) -> Option<f64> {
+    if tensor.dims.len() > 1 || tensor.dims.iter().product::<i64>() != 1 {
+        return None;
+    }
+    match wholes(tensor) {
+        Some(wholes) => wholes.first().map(|n| *n as f64),
+        None => floats(tensor).first().map(|x| f64::from(*x)),
+    }
+}
+
+/// The numbers of a constant of float32; of another type it has none.
+fn floats(tensor: &TensorProto) -> Vec<f32> {
+    if tensor.data_type != DataType::Float as i32 {
+        return Vec::new();
+    }
+    let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    tensor.float_data.iter().copied().chain(raw).collect()
+}
+
+fn has_nan(tensor: &TensorProto) -> bool {
+    floats(tensor).iter().any(|x| x.is_nan())
+}
+
 fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+fn ratio(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..Default::default() }
 }
 
 fn ints_or_int(name: &str, ints: Option<Vec<i64>>, i: i64) -> AttributeProto {

@@ -14,6 +14,7 @@ mod check;
 pub(crate) mod external;
 mod lower;
 pub mod operators;
+mod own;
 mod plain;
 mod rows;
 #[cfg(test)]
@@ -25,8 +26,9 @@ use check::malformed;
 use oto_env::rng::Rng;
 use oto_proto::Space;
 use plain::Plain;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::*;
 
@@ -93,7 +95,7 @@ impl Onnx {
     /// # Errors
     /// If it is damaged, uses an operator that is not supported (it is named), or is no policy.
     pub fn new(model: &[u8], metadata: &Metadata) -> Result<Self, PolicyError> {
-        let proto = guarded(|| onnx().proto_model_for_read(&mut &*model)).map_err(|reason| {
+        let proto = guarded(|| own::reader().proto_model_for_read(&mut &*model)).map_err(|reason| {
             // Protocol buffers have no mark of their own: what cannot be read is of no known format.
             PolicyError::UnknownFormat(reason)
         })?;
@@ -361,9 +363,26 @@ impl Policy for Onnx {
     }
 }
 
+thread_local! {
+    /// Whether a panic of this thread will be caught and reported as an error: then it prints nothing.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs something of tract's. It reports most faults as errors; the rest are panics, which are the file's fault, too.
 fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                before(panic);
+            }
+        }));
+    });
+    let outside = CAUGHT.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CAUGHT.set(outside);
+    match result {
         Ok(result) => result.map_err(|e| format!("{e:#}")),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -381,11 +400,13 @@ fn prepare(
     let typed = guarded(|| {
         // What a file notes about values between its nodes follows from the nodes, and PyTorch's newer exporter notes the number of
         // rows under a name of its own, or the one it was shown.
-        let model = onnx().with_ignore_value_info(true).model_for_proto_model(proto)?;
+        let model = own::reader().with_ignore_value_info(true).model_for_proto_model(&own::guarded(proto))?;
         let batch = model.symbols.new_with_prefix("rows");
         let mut dims: TVec<TDim> = tvec!(batch.clone().into());
         dims.extend(shape.iter().map(|n| TDim::from(*n as i64)));
-        Ok((model.with_input_fact(0, f32::fact(dims).into())?.into_typed()?, batch))
+        let mut typed = model.with_input_fact(0, f32::fact(dims).into())?.into_typed()?;
+        own::replace(&mut typed)?;
+        Ok((typed, batch))
     });
     let (model, batch) = typed.map_err(|reason| match check::fixed_rows(proto) {
         Some(rows) => PolicyError::Unsupported(format!(
@@ -400,7 +421,7 @@ fn prepare(
             let fact = model.output_fact(i)?;
             let size = |d: &TDim| d.to_i64().ok().and_then(|n| usize::try_from(n).ok());
             let width = fact.shape.iter().skip(1).try_fold(1usize, |n, d| n.checked_mul(size(d)?));
-            // What is cast to int64 may be a size to tract.
+            // What is made of a size stays one to tract.
             let index = fact.datum_type.is_integer() || fact.datum_type.is_tdim();
             Ok(Shown { name, index, width })
         };

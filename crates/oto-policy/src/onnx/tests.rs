@@ -460,3 +460,12 @@ fn a_graph_is_run_on_many_rows_only_if_each_has_its_own_answer() {
         assert_eq!(most(nodes), 1, "{nodes:?}");
     }
 }
+
+#[test]
+fn what_onnxruntime_answers_by_chance_is_refused_by_name() {
+    let mut policy =
+        policy(&[node("Log", &["obs"], "log", &[]), node("Hardmax", &["log"], "action", &[("axis", 1)])]);
+    assert_eq!(actions(&mut policy, &[1.0, 2.0, 3.0]).unwrap(), [0.0, 0.0, 1.0]);
+    let error = actions(&mut policy, &[-1.0, 2.0, 3.0]).unwrap_err();
+    assert!(error.contains("Hardmax of NaN"), "{error}");
+}

@@ -76,7 +76,10 @@ class Graph:
 
     def obs(self, dtype=F):
         if dtype is not F:
-            return self.op("Cast", "obs", to=KINDS[dtype])
+            # Integers beyond 2^31 and 2^63, and NaN, too.
+            value = self.op("Mul", "obs", self.const(self.pick(1e6, 1e16))) if self.flip(0.35) else "obs"
+            value = self.op("Log", "obs") if self.strange and self.flip(0.15) else value
+            return self.op("Cast", value, to=KINDS[dtype])
         # NaN and infinity come about on the way, where ONNX says what becomes of them.
         return self.op("Log", "obs") if self.strange and self.flip(0.15) else "obs"
 
@@ -264,7 +267,8 @@ def _(g, op):
     dtype = g.kind(F, I64, I32, D)
     if op == "Equal" and g.opset < 11:
         dtype = g.kind(I64, I32)
-    rounded = g.op("Floor", "obs") if g.flip() else "obs"
+    rounded = g.op(g.pick("Floor", "Floor", "Log"), "obs") if g.flip() else "obs"
+    rounded = g.op("Mul", rounded, g.const(1e6)) if g.flip(0.2) else rounded
     pair = [g.typed(rounded, dtype), g.operand(dtype)]
     return g.op(op, *(pair if g.flip(0.7) else pair[::-1])), B
 
@@ -318,7 +322,7 @@ def _(g, op):
 
 @draws("ArgMax", "ArgMin")
 def _(g, op):
-    value = g.op("Floor", "obs") if g.flip(0.3) else "obs"
+    value = g.op(g.pick("Floor", "Sqrt", "Log"), "obs") if g.flip() else "obs"
     last = g.pick(None, 0, 1) if g.opset >= 12 else None
     return g.op(op, value, axis=g.axis(), keepdims=g.pick(None, 0, 1), select_last_index=last), I64
 
@@ -564,7 +568,7 @@ def _(g, op):
 
 @draws("Slice")
 def _(g, op):
-    dtype = any_kind(g)
+    dtype = g.kind(F, I64, F, I32, D)
     size = int(g.rng.integers(3, 8))
     g.shape = (*g.shape[:-1], size)
     axis = g.pick(g.rank - 1, -1) if g.opset >= 10 else g.rank - 1
@@ -806,13 +810,16 @@ def _(g, op):
     return g.op("Identity", at) if at == "obs" else at, F
 
 
-def observations(rng, shape):
+def observations(rng, shape, large):
     sizes = [1.0, 3.0, 0.1, 100.0, 1e4, 1.0]
     rows = np.stack([size * rng.normal(size=shape) for size in sizes])
     # Whole numbers and halves, where rounding and comparing have edges.
     rows[2] = rng.integers(-6, 7, shape) / 2
     rows[5] = rng.choice([0.0, -0.0, 1.0, -1.0, 1e4, -1e4, 88.0, -88.0, 0.5, -1.5, 20.0], shape)
-    return np.clip(rows, -1e4, 1e4).astype(F)
+    rows = np.clip(rows, -1e4, 1e4)
+    if large:
+        rows = np.concatenate([rows, np.stack([size * rng.uniform(-1, 1, shape) for size in ((1e12, 1e20, 1e30, 3e38) if large > 1 else (1e12, 1e20, 1e30))])])
+    return rows.astype(F)
 
 
 def answers(model, rows):
@@ -849,7 +856,12 @@ def versions(op):
 # Operators that are drawn to be refused, and those of which onnxruntime makes this or that where NaN comes.
 UNREAD = {"Attention", "CastLike", "ConvTranspose", "GRU", "LRN", "LSTM", "LpPool", "MeanVarianceNormalization", "OneHot", "RNN", "Resize",
           "Size", "Tan", "Trilu"}
-UNSAID = {"Cast", "Pow", "Gelu", "GlobalMaxPool", "Hardmax", "MaxPool", "TopK", "ArgMax", "ArgMin", "ReduceMax", "ReduceMin", "Sign"}
+UNSAID = {"GlobalMaxPool", "Hardmax", "MaxPool"}
+# Operators that are also shown numbers of extreme size. Others add up in another order, or are curves that only double precision follows there.
+LARGE = {"Abs", "Acosh", "ArgMax", "ArgMin", "Asinh", "Atan", "Ceil", "Celu", "Clip", "Div", "Elu", "Equal", "Erf", "Floor", "Gelu", "Greater",
+         "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "LpNormalization", "Max",
+         "Min", "Mish", "Neg", "RMSNormalization", "ReduceMax", "ReduceMin", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Softplus",
+         "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "TopK", "Where"}
 
 
 def main():
@@ -877,7 +889,7 @@ def main():
                     model = g.model(out, dtype)
                 except IndexError:
                     continue
-                rows = observations(rng, g.shape)
+                rows = observations(rng, g.shape, (op in LARGE) + (op in LARGE and not op.endswith("Normalization")))
                 values = answers(model, rows)
                 if values is None:
                     continue
