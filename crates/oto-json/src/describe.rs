@@ -265,7 +265,7 @@ mod tests {
             (r#"{"kinds":[],"pair":[1,null]}"#, "pair[1]", "expected a number, got null"),
             (r#"{"kinds":[],"inner":{"steps":[1]}}"#, "inner.steps", "expected 2 entries, got 1"),
             (r#"{"kinds":[],"color":{"red":1}}"#, "color", "expected a text, got an object"),
-            (r#"{"kinds":[7]}"#, "kinds[0]", "expected an object, got a number"),
+            (r#"{"kinds":[7]}"#, "kinds[0]", "expected an object, got 7"),
             (r#"{"kinds":{}}"#, "kinds", "expected a list"),
             (r#"{"inner":null}"#, "", "missing field `kinds`"),
             (r#"{"kinds":[],"kinds":[]}"#, "", "duplicate field `kinds` at line 1 column 20"),

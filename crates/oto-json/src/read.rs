@@ -101,7 +101,7 @@ impl<'a> At<'a> {
         match self.value {
             Json::Null => message.push_str("null"),
             Json::Bool(value) => message.push_str(if *value { "true" } else { "false" }),
-            Json::Number(_) => message.push_str("a number"),
+            Json::Number(_) => message.push_str(&crate::write(self.value)),
             Json::Text(text) => {
                 message.push('"');
                 message.extend(text.chars().take(64));

@@ -94,8 +94,8 @@ impl Checks {
         let layers = widths.len();
         self.that(
             (1..=8).contains(&layers),
-            "hidden (layers)",
-            || layers.to_string(),
+            "hidden",
+            || format!("of {layers} layers"),
             "1 to 8 hidden layers",
         );
         for (i, width) in widths.iter().enumerate() {

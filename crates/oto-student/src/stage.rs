@@ -85,27 +85,28 @@ impl StagesConfig {
 
     /// Checks the endings.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let endings = ORDER.into_iter().filter_map(|s| self.ending(s)).collect::<Vec<_>>();
+        let names = ["offline", "transfer", "online"];
+        let endings =
+            names.into_iter().zip(ORDER).filter_map(|(name, stage)| Some((name, self.ending(stage)?)));
+        let endings = endings.collect::<Vec<_>>();
         if endings.is_empty() {
             return Err(ConfigError::new("stages", "empty", "at least one stage"));
         }
-        let error = |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected));
-        for e in endings {
+        for (stage, e) in endings {
+            let error = |field: &str, got: String, expected: &str| {
+                Err(ConfigError::new(format!("stages.{stage}.{field}"), got, expected))
+            };
             if e.steps == Some(0) {
-                return error("stages.*.steps", "0".into(), "at least one step");
+                return error("steps", "0".into(), "at least one step");
             }
             if let Some(s) = e.seconds.filter(|s| !(*s > 0.0 && s.is_finite())) {
-                return error("stages.*.seconds", shown(&s), "a time above 0");
+                return error("seconds", shown(&s), "a time above 0");
             }
             if let Some(r) = e.return_at_least.filter(|r| !r.is_finite()) {
-                return error("stages.*.return_at_least", shown(&r), "a finite return");
+                return error("return_at_least", shown(&r), "a finite return");
             }
             if let Some(g) = e.give_up.filter(|g| g.after_steps == 0 || !g.below_return.is_finite()) {
-                return error(
-                    "stages.*.give_up",
-                    oto_json::write(&g),
-                    "at least one step and a finite return",
-                );
+                return error("give_up", oto_json::write(&g), "at least one step and a finite return");
             }
         }
         Ok(())

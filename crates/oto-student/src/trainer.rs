@@ -52,7 +52,7 @@ pub enum TrainError {
         value: f32,
     },
     /// A reward that is no finite number.
-    #[error("the reward is {}, not a finite number", shown(.0))]
+    #[error("the reward is {}, not a finite number that float32 can hold", shown(.0))]
     Reward(f64),
     /// The replay buffer cannot grow any more.
     #[error(
@@ -382,7 +382,7 @@ impl Trainer {
         let refused =
             |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected).into());
         if !(0.0..=1e6).contains(&weight) {
-            return refused("teachers.weight", shown(&weight), "a weight from 0 to 1e6");
+            return refused(&format!("teachers[{teacher}].weight"), shown(&weight), "a weight from 0 to 1e6");
         }
         let Some(place) = self.weights.get_mut(teacher) else {
             return refused("teachers", teacher.to_string(), "the index of a teacher there is, from 0");

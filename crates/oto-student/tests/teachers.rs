@@ -185,7 +185,7 @@ fn weights_that_are_none_are_refused() {
     let mut lesson = Lesson::even(vec![teacher(1.0)]);
     for weight in [f64::NAN, f64::INFINITY, -1.0, 1e7] {
         let error = lesson.student.set_teacher_weight(0, weight).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("teachers.weight is {weight}")), "{error}");
+        assert!(error.starts_with(&format!("teachers[0].weight is {weight}")), "{error}");
     }
     let error = lesson.student.set_teacher_weight(1, 1.0).unwrap_err().to_string();
     assert!(error.starts_with("teachers is 1"), "{error}");

@@ -163,6 +163,7 @@ export class WorkerStudent {
    * The greedy action for an observation: a number for a choice, otherwise a number for each component.
    *
    * @throws {EnvironmentError} an observation outside its space
+   * @throws {TrainingError} the network gives no finite number: training has diverged
    */
   async act(observation: Observation): Promise<Action> {
     return this.#worker.call('act', readObservation('act()', this.#observation, observation));
@@ -202,6 +203,8 @@ export class WorkerStudent {
   /**
    * The student as a safetensors file: parameters, optimiser and progress. With `replay` it also has transitions and
    * labels. Then a run in a built-in environment continues exactly.
+   *
+   * @throws {TrainingError} a parameter is no finite number: no file could be loaded that has it
    */
   async save(options: { replay?: boolean } = {}): Promise<Uint8Array<ArrayBuffer>> {
     checkKnown('save', options, ['replay']);

@@ -254,7 +254,7 @@ mod tests {
             (r#"{"name":"dqn"}"#, "name", "`qrdqn`, `sac`, `ppo`"),
             (r#""dqn""#, "", "`qrdqn`, `sac`, `ppo`"),
             (r#"{"hidden":[3]}"#, "", "missing field `name`"),
-            ("3", "", "expected a text, got a number"),
+            ("3", "", "expected a text, got 3"),
             (r#"{"name":"sac","quantiles":3}"#, "quantiles", "unknown field, expected `hidden`"),
             (r#"{"name":"qrdqn","hidden":[64,-1]}"#, "hidden[1]", "a whole number"),
             (r#"{"name":"qrdqn","adam":{"beta3":0}}"#, "adam.beta3", "unknown field"),
@@ -268,7 +268,7 @@ mod tests {
     fn a_setting_out_of_its_range_is_named_by_its_path() {
         for (text, said) in [
             (r#"{"name":"qrdqn","hidden":[64,0]}"#, "algorithm.hidden[1] is 0: widths from 1 to 4096"),
-            (r#"{"name":"sac","hidden":[]}"#, "algorithm.hidden (layers) is 0: 1 to 8 hidden layers"),
+            (r#"{"name":"sac","hidden":[]}"#, "algorithm.hidden is of 0 layers: 1 to 8 hidden layers"),
             (r#"{"name":"ppo","clip":0}"#, "algorithm.clip is 0"),
             (r#"{"name":"ppo","n_steps":100}"#, "a whole number of batches"),
             (r#"{"name":"bc","batch_size":0}"#, "algorithm.batch_size is 0"),

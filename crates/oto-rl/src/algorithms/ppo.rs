@@ -161,8 +161,8 @@ impl Settings for PpoConfig {
         checks.whole("n_steps", self.n_steps as u64, 1..=1 << 20, "1 to 1048576 steps");
         checks.whole("batch_size", self.batch_size as u64, 1..=65_536, "1 to 65536 steps");
         let rest = self.n_steps % self.batch_size.max(1);
-        let field = "n_steps (modulo batch_size)";
-        checks.that(rest == 0, field, || rest.to_string(), "a whole number of batches");
+        let expected = format!("a whole number of batches, each of {} steps", self.batch_size);
+        checks.that(rest == 0, "n_steps", || self.n_steps.to_string(), &expected);
         checks.whole("epochs", self.epochs as u64, 1..=1024, "1 to 1024 passes");
         checks.real("clip", self.clip, 1e-6..=1.0, "above 0, at most 1");
         checks.real("gae_lambda", self.gae_lambda, 0.0..=1.0, "0 to 1");
