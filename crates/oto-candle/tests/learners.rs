@@ -9,6 +9,7 @@ use oto_rl::algorithms::bc::BcConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::{QrDqn, QrDqnConfig};
 use oto_rl::algorithms::sac::{Sac, SacConfig};
+use oto_rl::algorithms::td3::Td3Config;
 use oto_rl::algorithms::{Agent, Settings, Sizes};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::engine::{Learner, LossParts, Schedule};
@@ -170,6 +171,52 @@ fn a_thousand_updates_give_the_same_curve() {
 #[test]
 fn an_actor_critic_gives_the_same_curve() {
     agree(actor_critic, 300, continuous);
+}
+
+fn twin_delayed(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {
+    let config = Td3Config { hidden: vec![24, 24], batch_size: 32, ..Td3Config::default() };
+    config.agent(Sizes { actions: Actions::Continuous(2), ..SIZES }, backend, rng).unwrap()
+}
+
+#[test]
+fn a_delayed_actor_gives_the_same_curve() {
+    agree(twin_delayed, 300, continuous);
+}
+
+/// Actor, target networks and the actor's moments move at every second update only; the critics at each.
+#[test]
+fn a_delayed_actor_moves_at_every_second_update() {
+    let rng = &mut Rng::new(3);
+    for backend in [&Candle as &dyn Backend, &Cpu, &webgpu()] {
+        let mut student = twin_delayed(backend, rng);
+        let state = |student: &mut Box<dyn Agent>| {
+            while !student.settle().unwrap() {
+                std::thread::yield_now();
+            }
+            let delayed =
+                |name: &str| name.contains("actor.") || name.starts_with("target.") || name == "adam.t.actor";
+            student
+                .engine()
+                .state()
+                .unwrap()
+                .into_iter()
+                .partition::<Vec<_>, _>(|tensor| delayed(&tensor.name))
+        };
+        let mut before = state(&mut student);
+        for update in 1..=4 {
+            let next = continuous(rng);
+            student.update(&next, &schedule(), rng).unwrap();
+            let after = state(&mut student);
+            assert_eq!(
+                after.0 != before.0,
+                update % 2 == 0,
+                "{}: the actor, update {update}",
+                backend.name()
+            );
+            assert_ne!(after.1, before.1, "{}: the critics, update {update}", backend.name());
+            before = after;
+        }
+    }
 }
 
 fn discrete_actor_critic(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {

@@ -12,6 +12,7 @@ use oto_graph::{Activation, Tensor, Trace, grad};
 use oto_rl::losses::actor_critic::{
     GaeStep, critic, gae, ppo_clip, sac_actor, soft_target, squashed_gaussian,
 };
+use oto_rl::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
 use oto_rl::losses::distillation::temperature_kl;
 use oto_rl::losses::ensemble::edac_diversity;
 use oto_rl::losses::offline::{
@@ -58,6 +59,9 @@ fn term(name: &str) -> Option<Record> {
         "temperature_kl" => record_temperature_kl,
         "td3bc_actor" => record_td3_bc,
         "calql" => record_cal_ql,
+        "td3_critic" => record_td3_critic,
+        "ddpg_critic" => record_ddpg_critic,
+        "ddpg_actor" => record_deterministic_actor,
         "edac_diversity" => record_edac_diversity,
         "layer_norm_critic" => record_layer_norm_critic,
         _ => return None,
@@ -384,6 +388,68 @@ fn record_cal_ql(term: &mut Term<'_, '_>) -> Result<(), TermError> {
 }
 
 /// The term alone, and in the loss of an ensemble of tanh critics, differentiated towards their weights: a gradient of a gradient.
+/// TD3: two critics against the smaller of two target critics.
+fn record_td3_critic(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (q, next_q) = (term.input("q", "KB")?, smoothed_values(term, ["KB", "KBD"])?);
+    let least = (0..next_q.size(0)).map(|i| row(next_q, i)).reduce(Tensor::minimum);
+    let Some(next_q) = least else { return Err(TermError::Failed("q holds no critic".into())) };
+    let target = deterministic_target(term, next_q)?;
+    let loss = (0..q.size(0)).map(|i| critic(row(q, i), target)).reduce(|a, b| a + b);
+    let Some(loss) = loss else { return Err(TermError::Failed("q holds no critic".into())) };
+    term.expect("loss", loss)?;
+    term.expect("grads.q", gradient(loss, q))
+}
+
+/// DDPG: one of each.
+fn record_ddpg_critic(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (q, next_q) = (term.input("q", "B")?, smoothed_values(term, ["B", "BD"])?);
+    let loss = critic(q, deterministic_target(term, next_q)?);
+    term.expect("loss", loss)?;
+    term.expect("grads.q", gradient(loss, q))
+}
+
+/// What target critics say of the smoothed action. They are quadratic functions of it, whose coefficients the file has.
+fn smoothed_values<'t>(term: &mut Term<'t, '_>, axes: [&str; 2]) -> Result<Tensor<'t>, TermError> {
+    let (action, noise) = (term.input("pi_target", "BD")?, term.input("noise_standard_normal", "BD")?);
+    let (sigma, clip, limit) = (term.value("sigma")?, term.value("noise_clip")?, term.value("action_max")?);
+    let smoothed = smoothed_action(action, noise, sigma, clip, limit);
+    let c0 = term.input("target_critic.c0", axes[0])?;
+    let (c1, c2) = (term.input("target_critic.c1", axes[1])?, term.input("target_critic.c2", axes[1])?);
+    term.expect("parts.smoothed_action", smoothed)?;
+    let next_q = c0 + (c1 * smoothed).sum_last() + (c2 * smoothed.square()).sum_last() * 0.5;
+    term.expect("parts.q_target", next_q)?;
+    Ok(next_q)
+}
+
+fn deterministic_target<'t>(term: &mut Term<'t, '_>, next_q: Tensor<'t>) -> Result<Tensor<'t>, TermError> {
+    let (reward, terminated) = (term.input("reward", "B")?, term.mask("terminated", "B")?);
+    let target = bellman_target(reward, term.input("gamma", "")? * (-terminated + 1.0), next_q);
+    term.expect("parts.target", target)?;
+    Ok(target)
+}
+
+/// Eq. 5 on a linear actor and a critic that is a quadratic function of the action.
+fn record_deterministic_actor(term: &mut Term<'_, '_>) -> Result<(), TermError> {
+    let (state, weight, bias) = (term.input("state", "BS")?, term.input("W", "DS")?, term.input("b", "D")?);
+    let action = state.linear(weight, bias, Activation::Identity).tanh() * term.value("action_max")?;
+    let (c0, slope) = (term.input("critic.c0", "B")?, term.input("critic.g", "BD")?);
+    let curvature = term.input("critic.H", "BDE")?;
+    let (batch, width) = (action.size(0), action.size(1));
+    if curvature.size(2) != width {
+        return Err(TermError::Failed("critic.H is not square".into()));
+    }
+    let column = action.reshape(&[batch, 1, width]).broadcast(&[batch, width, width]);
+    let bent = (curvature * column).sum_last().reshape(&[batch, width]);
+    let q = c0 + (slope * action).sum_last() + (bent * action).sum_last() * 0.5;
+    let loss = deterministic_actor(q);
+    term.expect("parts.action", action)?;
+    term.expect("parts.q", q)?;
+    term.expect("parts.grad_action", gradient(loss, action))?;
+    term.expect("loss", loss)?;
+    term.expect("grads.W", gradient(loss, weight))?;
+    term.expect("grads.b", gradient(loss, bias))
+}
+
 fn record_edac_diversity<'t>(term: &mut Term<'t, '_>) -> Result<(), TermError> {
     let gradients = term.input("q_action_grad", "NBD")?;
     if gradients.size(0) < 2 {

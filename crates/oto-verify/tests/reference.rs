@@ -71,7 +71,14 @@ fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
     // layer normalisation.
     let ensembles = verify_files(&[fixture("losses_ensemble.json.gz")]);
     assert_eq!((ensembles.rows.len(), ensembles.count(Status::Ok)), (2 * 3 * 2, 12), "{ensembles}");
-    for row in report.rows.iter().chain(&ensembles.rows) {
+    // TD3's critics; DDPG's critic and actor.
+    let deterministic = verify_files(&[fixture("losses_deterministic.json.gz")]);
+    assert_eq!(
+        (deterministic.rows.len(), deterministic.count(Status::Ok)),
+        (3 * 3 * 2, 18),
+        "{deterministic}"
+    );
+    for row in report.rows.iter().chain(&ensembles.rows).chain(&deterministic.rows) {
         let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
         assert_eq!(row.tolerance, Some(tolerance), "{row}");
     }

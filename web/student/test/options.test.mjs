@@ -130,7 +130,7 @@ test('what is no option is refused by name', () => {
   assert.throws(() => config({ sed: 1 }), { name: 'ConfigError', field: 'sed', message: /^sed is no option; .*seed/ });
   assert.throws(() => config({ algorithm: 'dqn' }), { name: 'ConfigError', field: 'algorithm' });
   for (const algorithm of ['qr-dqn', { name: 'dqn' }, { name: 5 }]) {
-    assert.throws(() => config({ algorithm }), { name: 'ConfigError', field: 'algorithm', message: /"qrdqn", "sac" or "ppo"/ });
+    assert.throws(() => config({ algorithm }), { name: 'ConfigError', field: 'algorithm', message: /"qrdqn", "sac", "ppo"/ });
   }
   for (const name of ['gama', 'batch_size']) {
     const known = /^algorithm\.\w+ is no option; there are .*hidden, .*quantiles.*clip/;

@@ -7,6 +7,7 @@
 //! state; an average over no labels is 0; a pair of states counts only if both are labelled.
 
 pub mod actor_critic;
+pub mod deterministic;
 pub mod distillation;
 pub mod ensemble;
 pub mod offline;

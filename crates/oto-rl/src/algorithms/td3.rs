@@ -1,0 +1,359 @@
+//! TD3 (Fujimoto et al. 2018): twin critics, target policy smoothing, and an actor that moves at every second update. With the teachers'
+//! term of OTO eq. 14. Settings, the program of one update, and the agent.
+//!
+//! Actions have components from -1 to 1 here; the trainer scales them to the environment's range.
+
+use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
+use crate::actions::Actions;
+use crate::checks::Checks;
+use crate::critics::{
+    self, Base, Critics, Drawn, Params, frozen, initial, initial_critics, initial_mlp, least, q_value,
+    uniform,
+};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses;
+use crate::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
+use crate::mlp::{self, Mlp};
+use crate::network::Actor;
+use crate::noise::{Noise, UNIFORM};
+use crate::optimiser::{Adam, Optimiser, Updates, mlp, mlp_parameters};
+use crate::replay::Batch;
+use crate::schedule::Linear;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Program, Tensor, Trace};
+use oto_json::{At, Failure};
+
+/// The registry's entry.
+pub struct TwinDelayed;
+
+impl Algorithm for TwinDelayed {
+    fn name(&self) -> &'static str {
+        "td3"
+    }
+
+    fn title(&self) -> &'static str {
+        "Twin delayed deterministic policy gradient: twin critics, a smoothed target, a delayed actor"
+    }
+
+    fn paper(&self) -> &'static str {
+        "Fujimoto et al. 2018"
+    }
+
+    fn actions(&self) -> &'static [ActionKind] {
+        &[ActionKind::Continuous]
+    }
+
+    fn data(&self) -> &'static [Data] {
+        &[Data::Replay]
+    }
+
+    /// The settings of Stable-Baselines3 2.9: learning rate 1e-3, Polyak share 0.005, 100 random actions at the start, an update a step.
+    fn defaults(&self, _: Seen) -> Defaults {
+        Defaults {
+            steps: 20_000,
+            buffer: 1_000_000,
+            learning_starts: 100,
+            learning_rate: Linear::constant(1e-3),
+            epsilon: Linear { start: 1.0, end: 0.0, steps: 100 },
+            evaluation: (1_000, 10),
+            ..Defaults::new(
+                Td3Config::default(),
+                "continuous actions",
+                "Stable-Baselines3 2.9's TD3, with the exploration noise of the paper",
+            )
+        }
+    }
+
+    fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure> {
+        super::config::read::<Td3Config>(at)
+    }
+
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::config::schema::<Td3Config>(self, generator)
+    }
+}
+
+/// Settings of a TD3 student. Defaults are those of Stable-Baselines3 2.9, and of the paper where it has none (exploration); `samples`
+/// is ours.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
+pub struct Td3Config {
+    /// Widths of the hidden layers of actor and critics, ReLU after each.
+    pub hidden: Vec<usize>,
+    /// Transitions in an update.
+    pub batch_size: usize,
+    /// Standard deviation of the noise on actions that explore.
+    pub exploration: f64,
+    /// Standard deviation of the noise on the target's action.
+    pub smoothing: f64,
+    /// Largest noise on the target's action.
+    pub smoothing_clip: f64,
+    /// The actor and all targets move at every so many updates.
+    pub policy_period: u64,
+    /// Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution.
+    pub samples: usize,
+    /// The optimisers' constants.
+    pub adam: Adam,
+}
+
+oto_json::json_object! {
+    Td3Config: settings {
+        hidden, batch_size, exploration, smoothing, smoothing_clip, policy_period, samples, adam
+    }
+}
+
+impl Default for Td3Config {
+    fn default() -> Self {
+        Self {
+            hidden: vec![400, 300],
+            batch_size: 256,
+            exploration: 0.1,
+            smoothing: 0.2,
+            smoothing_clip: 0.5,
+            policy_period: 2,
+            samples: 8,
+            adam: Adam::default(),
+        }
+    }
+}
+
+impl Settings for Td3Config {
+    fn algorithm(&self) -> &'static dyn Algorithm {
+        &TwinDelayed
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn check(&self, checks: &mut Checks) {
+        checks.hidden(&self.hidden);
+        checks.batch_size(self.batch_size);
+        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
+        checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
+        checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
+        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
+        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
+        checks.adam(self.adam);
+    }
+
+    fn program(&self, sizes: Sizes) -> Program {
+        program(self, sizes)
+    }
+
+    fn agent(
+        &self,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        let parts = Parts { critics: 2, hidden: &self.hidden, exploration: self.exploration };
+        let noise = noise(self.batch_size, self.samples, sizes);
+        Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))
+    }
+}
+
+/// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
+pub fn program(config: &Td3Config, sizes: Sizes) -> Program {
+    let t = &Trace::new();
+    let (batch, width) = (config.batch_size, sizes.actions.width());
+    let row = |name: &str| t.data(name, &[batch]);
+    let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
+    let actions = |name: &str| t.data(name, &[batch, width]);
+    let scalar = |name: &str| t.data(name, &[]);
+
+    let widths = [&[sizes.observation], &config.hidden[..], &[width]].concat();
+    let [actor, target_actor] = ["actor.", "target.actor."].map(|prefix| mlp_parameters(t, prefix, &widths));
+    let twins = Critics::continuous(t, 2, sizes.observation, &config.hidden, width);
+    let (observation, next) = (rows("observation"), rows("next_observation"));
+
+    let (sigma, clip) = (config.smoothing, config.smoothing_clip);
+    let then = smoothed_action(act(&target_actor, next), actions("next_noise"), sigma, clip, 1.0);
+    let next_q = least(q_value(&twins.targets, next, then));
+    let target = bellman_target(row("reward"), row("discount"), next_q).stop_gradient();
+    let [critic_loss, q] = Critics::error(q_value(&twins.params, observation, actions("action")), target);
+
+    let action = act(&actor, observation);
+    let actor_loss = deterministic_actor(q_value(&frozen(&twins.params), observation, action).member(0));
+
+    let weights = aikd_weights(t, sizes.teachers);
+    let aikd = taught(t, &twins, observation, action, config.samples, (sizes.teachers, weights));
+    let loss = losses::transfer(&aikd, critic_loss + actor_loss, weights);
+
+    let (lr, mix, period) = (scalar("lr"), scalar("target_mix"), config.policy_period);
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("critics", config.adam, lr), &twins.params, loss);
+    updates.minimise(&Optimiser::new("actor", config.adam, lr).every(period), &actor, loss);
+    updates.follow(&twins.targets, &twins.params, mix, period);
+    updates.follow(&target_actor, &actor, mix, period);
+
+    let actor_loss = updates.hold("actor_loss", actor_loss, period);
+    let task = critic_loss + actor_loss;
+    let loss = losses::transfer(&aikd, task, weights);
+    let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)];
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
+    t.finish(&updates.pairs(), &[&outputs[..], &own].concat())
+}
+
+/// The actor's actions `[B, D]` for observations `[B, O]`.
+pub(super) fn act<'t>(actor: &Params<'t>, observation: Tensor<'t>) -> Tensor<'t> {
+    mlp(actor, observation, Activation::Relu).tanh()
+}
+
+/// What each teacher's labels give (OTO eq. 10 to 12), for the critics and for the actor's actions `[B, D]`.
+pub(super) fn taught<'t>(
+    t: &'t Trace,
+    critics: &Critics<'t>,
+    observation: Tensor<'t>,
+    action: Tensor<'t>,
+    samples: usize,
+    (teachers, weights): (usize, losses::AikdWeights<'t>),
+) -> Vec<losses::Aikd<'t>> {
+    if teachers == 0 {
+        return Vec::new();
+    }
+    let (batch, width) = (action.size(0), action.size(1));
+    let base = Base::new(critics.params.clone(), observation, &[uniform(t, batch, samples, width)]);
+    critics::labelled(t, "", teachers, &[batch, width], |labels, perm| {
+        losses::aikd_continuous(base.of(labels), action, labels, perm, weights)
+    })
+}
+
+/// Random numbers of an update: the smoothing's, and the actions of OTO eq. 10 where there are teachers.
+pub(super) fn noise(rows: usize, samples: usize, sizes: Sizes) -> Noise {
+    let sampled = (sizes.teachers > 0).then_some((UNIFORM, rows * samples));
+    Noise::new([("next_noise", rows)].into_iter().chain(sampled), sizes.actions.width())
+}
+
+/// What an agent with a deterministic actor is made of.
+pub(super) struct Parts<'a> {
+    /// The number of critics.
+    pub critics: usize,
+    /// Widths of the hidden layers of actor and critics.
+    pub hidden: &'a [usize],
+    /// Standard deviation of the noise on actions that explore.
+    pub exploration: f64,
+}
+
+/// An agent with a deterministic actor: owns its parameters, improves them, acts with them.
+pub(super) struct Deterministic {
+    critics: usize,
+    hidden: Vec<usize>,
+    exploration: f64,
+    sizes: Sizes,
+    engine: Engine,
+    /// Gives the action before its tanh, `[D]`.
+    actor: Mlp,
+    /// Random numbers of an update, by the program's data inputs.
+    noise: Noise,
+}
+
+impl Deterministic {
+    /// An agent with parameters drawn from `rng`; its targets start as copies.
+    pub fn new(
+        program: Program,
+        parts: Parts<'_>,
+        noise: Noise,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let Parts { critics, hidden, exploration } = parts;
+        let engine = Engine::new(program, "actor.", backend)?;
+        let widths = [&[sizes.observation], hidden, &[sizes.actions.width()]].concat();
+        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
+        let mut agent = Self { critics, hidden: hidden.to_vec(), exploration, sizes, engine, actor, noise };
+        agent.start_over(rng)?;
+        Ok(agent)
+    }
+}
+
+impl Agent for Deterministic {
+    fn actions(&self) -> Actions {
+        self.sizes.actions
+    }
+
+    fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        let out = self.actor.forward(observation);
+        action.iter_mut().zip(out).for_each(|(a, x)| *a = x.tanh());
+    }
+
+    /// The best action with normal noise, cut off at -1 and 1.
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        self.act(observation, action);
+        for a in action {
+            *a = (*a + (self.exploration * rng.normal()) as f32).clamp(-1.0, 1.0);
+        }
+    }
+
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
+        self.noise.draw(rng);
+        let noise = |name: &str| self.noise.input(name);
+        let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
+        match self.engine.update(find)? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    /// The action before its tanh.
+    fn policy(&self) -> Actor {
+        self.actor.clone().into()
+    }
+}
+
+impl Learner for Deterministic {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        self.engine.acting_layers(0, &mut self.actor).map(drop)
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let (observation, width) = (self.sizes.observation, self.sizes.actions.width());
+        let mut drawn = Drawn::new();
+        initial_mlp(rng, "actor.", &[&[observation], &self.hidden[..], &[width]].concat(), &mut drawn);
+        let widths = [&[observation + width], &self.hidden[..], &[1]].concat();
+        initial_critics(rng, self.critics, &widths, &mut drawn);
+        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        self.hand_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(teachers: usize) -> Sizes {
+        Sizes { observation: 3, actions: Actions::Continuous(2), teachers }
+    }
+
+    fn small() -> Td3Config {
+        Td3Config { hidden: vec![8, 8], batch_size: 4, ..Td3Config::default() }
+    }
+
+    /// The actor, its moments and all targets have a period; the critics have none.
+    #[test]
+    fn a_delayed_actor_needs_its_period() {
+        assert!(small().program(sizes(1)).input("every_2").is_some());
+        let always = Td3Config { policy_period: 1, ..small() };
+        assert!(always.program(sizes(1)).input("every_1").is_none());
+    }
+
+    #[test]
+    fn settings_out_of_their_range_are_named() {
+        let wrong = |config: Td3Config| AlgorithmConfig::from(config).validate().unwrap_err().to_string();
+        assert!(wrong(Td3Config { policy_period: 0, ..small() }).starts_with("algorithm.policy_period is 0"));
+        assert!(
+            wrong(Td3Config { smoothing: f64::NAN, ..small() }).starts_with("algorithm.smoothing is NaN")
+        );
+        assert!(wrong(Td3Config { samples: 0, ..small() }).starts_with("algorithm.samples is 0"));
+    }
+}
