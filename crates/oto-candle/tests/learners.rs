@@ -6,6 +6,7 @@ use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::bc::BcConfig;
+use oto_rl::algorithms::ddpg::DdpgConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::{QrDqn, QrDqnConfig};
 use oto_rl::algorithms::sac::{Sac, SacConfig};
@@ -181,6 +182,15 @@ fn twin_delayed(backend: &dyn Backend, rng: &mut Rng) -> Box<dyn Agent> {
 #[test]
 fn a_delayed_actor_gives_the_same_curve() {
     agree(twin_delayed, 300, continuous);
+}
+
+#[test]
+fn a_deterministic_actor_gives_the_same_curve() {
+    let made = |backend: &dyn Backend, rng: &mut Rng| {
+        let config = DdpgConfig { hidden: vec![24, 24], batch_size: 32, ..DdpgConfig::default() };
+        config.agent(Sizes { actions: Actions::Continuous(2), ..SIZES }, backend, rng).unwrap()
+    };
+    agree(made, 300, continuous);
 }
 
 /// Actor, target networks and the actor's moments move at every second update only; the critics at each.

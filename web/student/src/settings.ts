@@ -3,10 +3,10 @@
 // take a share of the run.
 
 /** The names of the algorithms. */
-export type AlgorithmName = 'qrdqn' | 'sac' | 'ppo' | 'td3';
+export type AlgorithmName = 'qrdqn' | 'sac' | 'ppo' | 'td3' | 'ddpg';
 
 /** An algorithm with its settings. */
-export type AlgorithmOptions = QrDqnOptions | SacOptions | PpoOptions | Td3Options;
+export type AlgorithmOptions = QrDqnOptions | SacOptions | PpoOptions | Td3Options | DdpgOptions;
 
 /** Q-learning on quantiles of the return; with one quantile a DQN (Dabney et al. 2018). */
 export interface QrDqnOptions {
@@ -104,23 +104,42 @@ export interface Td3Options {
   smoothingClip?: number;
 }
 
+/** Deep deterministic policy gradient: one critic, a smoothed target (Lillicrap et al. 2016; target policy smoothing: Cao et al. 2022). */
+export interface DdpgOptions {
+  name: 'ddpg';
+  /** The optimisers' constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }. */
+  adam?: Adam;
+  /** Transitions in an update. Default: 256. */
+  batchSize?: number;
+  /** Standard deviation of the noise on actions that explore. Default: 0.1. */
+  exploration?: number;
+  /** Widths of the hidden layers of actor and critic, ReLU after each. Default: [400, 300]. */
+  hidden?: number[];
+  /** Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution. Default: 8. */
+  samples?: number;
+  /** Standard deviation of the noise on the target's action (Cao et al. 2022, eq. 6). 0: plain DDPG. Default: 0.2. */
+  smoothing?: number;
+  /** Largest noise on the target's action. Default: 0.5. */
+  smoothingClip?: number;
+}
+
 /** The settings of a run, whatever its algorithm is. */
 export interface RunOptions {
   /** "cpu", "webgpu", or "auto" for the faster of the two. Default: 'cpu'. */
   backend?: 'cpu' | 'webgpu' | 'auto';
-  /** Capacity of the replay buffer, in transitions. Default: 100000; sac: 1000000; td3: 1000000. */
+  /** Capacity of the replay buffer, in transitions. Default: 100000; sac: 1000000; td3: 1000000; ddpg: 1000000. */
   buffer?: number;
   /** The clock of labels. Default: 'lockstep'. */
   clock?: Clock;
-  /** Share of random actions over environment steps. Default: { start: 1, end: 0.1, steps: 6000 }; sac: { start: 1, end: 0, steps: 100 }; ppo: 0; td3: { start: 1, end: 0, steps: 100 }. */
+  /** Share of random actions over environment steps. Default: { start: 1, end: 0.1, steps: 6000 }; sac: { start: 1, end: 0, steps: 100 }; ppo: 0; td3: { start: 1, end: 0, steps: 100 }; ddpg: { start: 1, end: 0, steps: 100 }. */
   epsilon?: Schedule;
   /** Discount factor. Default: 0.99. */
   gamma?: number;
   /** Lockstep: environment steps from the request of a label to its use. Default: 8. */
   labelLag?: number;
-  /** Learning rate over environment steps. Default: { start: 0.00063, end: 0.000063, steps: 50000 }; sac: 0.0003; ppo: 0.0003; td3: 0.001. */
+  /** Learning rate over environment steps. Default: { start: 0.00063, end: 0.000063, steps: 50000 }; sac: 0.0003; ppo: 0.0003; td3: 0.001; ddpg: 0.001. */
   learningRate?: Schedule;
-  /** Environment steps before the first update. Default: 128; sac: 100; td3: 100. */
+  /** Environment steps before the first update. Default: 128; sac: 100; td3: 100; ddpg: 100. */
   learningStarts?: number;
   /** Rewards summed before the bootstrap. Default: 1. */
   nStep?: number;
@@ -132,13 +151,13 @@ export interface RunOptions {
   settle?: Settle | null;
   /** The stages and their ends. */
   stages?: Stages;
-  /** Environment steps of the run. Default: 50000; sac: 20000; ppo: 100000; td3: 20000. */
+  /** Environment steps of the run. Default: 50000; sac: 20000; ppo: 100000; td3: 20000; ddpg: 20000. */
   steps?: number;
   /** Updates between hard updates of the target network; 0: soft updates by `targetTau`. Default: 0. */
   targetEvery?: number;
   /** Coefficient of the target network's soft update, at every update, if `targetEvery` is 0. Default: 0.005. */
   targetTau?: number;
-  /** Environment steps between rounds of updates. Default: 2; sac: 1; ppo: 1; td3: 1. */
+  /** Environment steps between rounds of updates. Default: 2; sac: 1; ppo: 1; td3: 1; ddpg: 1. */
   trainEvery?: number;
   /** The weights of the teachers' term. */
   transfer?: TransferOptions;
@@ -193,7 +212,7 @@ export interface StageEnd {
 export interface EvaluationOptions {
   /** Episodes in an evaluation. Default: 10. */
   episodes?: number;
-  /** Environment steps between evaluations; 0: no evaluations. Default: 5000; sac: 1000; ppo: 2000; td3: 1000. */
+  /** Environment steps between evaluations; 0: no evaluations. Default: 5000; sac: 1000; ppo: 2000; td3: 1000; ddpg: 1000. */
   every?: number;
 }
 
@@ -255,6 +274,7 @@ export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   sac: ['adam', 'batchSize', 'cql', 'hidden', 'initialAlpha', 'samples'],
   ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
   td3: ['adam', 'batchSize', 'exploration', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
+  ddpg: ['adam', 'batchSize', 'exploration', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
 };
 export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'requestBatch', 'seed', 'settle', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
 export const TRANSFER: string[] = ['alphaAikd', 'alphaTask', 'delta', 'eta', 'learningRate'];

@@ -11,6 +11,7 @@ mod spaces;
 pub mod bc;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod cql;
+pub mod ddpg;
 pub mod ppo;
 pub mod qrdqn;
 pub mod sac;
@@ -33,6 +34,7 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &sac::SoftActorCritic,
     &ppo::ProximalPolicy,
     &td3::TwinDelayed,
+    &ddpg::DeterministicGradient,
     // A page has no datasets.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     &cql::ConservativeQLearning,
