@@ -272,7 +272,9 @@ fn read_parts(
     path: &str,
     space: Option<&SpaceTree>,
 ) -> Result<Array<f32>, DataError> {
-    let Some(parts) = space.and_then(parts) else { return reader.floats(group, name, path) };
+    let Some(parts) = space.and_then(|space| parts(space, "_index_")) else {
+        return reader.floats(group, name, path);
+    };
     let inner = group.group(name).map_err(|error| failure(path, error))?;
     let arrays: Vec<Array<f32>> = parts
         .iter()
@@ -286,12 +288,12 @@ fn read_parts(
     beside(path, &parts, &arrays)
 }
 
-/// The parts of a dictionary or a tuple, with the names that Minari gives them.
-pub(crate) fn parts(space: &SpaceTree) -> Option<Vec<(String, &SpaceTree)>> {
+/// The parts of a dictionary or a tuple, with the names that Minari gives them: a tuple's are numbers, in HDF5 after `_index_`.
+pub(crate) fn parts<'a>(space: &'a SpaceTree, before: &str) -> Option<Vec<(String, &'a SpaceTree)>> {
     match space {
         SpaceTree::Dict(parts) => Some(parts.iter().map(|(name, part)| (name.clone(), part)).collect()),
         SpaceTree::Tuple(parts) => {
-            Some(parts.iter().enumerate().map(|(i, part)| (format!("_index_{i}"), part)).collect())
+            Some(parts.iter().enumerate().map(|(i, part)| (format!("{before}{i}"), part)).collect())
         }
         _ => None,
     }

@@ -207,7 +207,9 @@ fn read_elements(
     space: Option<&SpaceTree>,
     left: &mut u64,
 ) -> Result<Array<f64>, DataError> {
-    let Some(parts) = space.and_then(minari::parts) else { return read_column(reader, what, path, left) };
+    let Some(parts) = space.and_then(|space| minari::parts(space, "")) else {
+        return read_column(reader, what, path, left);
+    };
     let mut arrays = Vec::new();
     for (name, space) in &parts {
         let (what, path) = (format!("{what}/{name}"), [path, &[name]].concat());

@@ -66,6 +66,17 @@ parts = gymnasium.spaces.Dict({
     "one": gymnasium.spaces.Dict({"flag": gymnasium.spaces.MultiBinary(2), "x/y": gymnasium.spaces.Box(-9, 9, (1,), np.float32)}),
 })
 acts = gymnasium.spaces.Tuple([gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Box(-1, 1, (1,), np.float32)])
+
+
+def columns(space, elements):
+    """The elements part by part, as a buffer keeps them."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {name: columns(part, [element[name] for element in elements]) for name, part in space.spaces.items()}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(columns(part, [element[i] for element in elements]) for i, part in enumerate(space.spaces))
+    return list(elements)
+
+
 parts.seed(3)
 acts.seed(4)
 mixed = []
@@ -73,8 +84,8 @@ for number, steps in enumerate([1, 30]):
     mixed.append(EpisodeBuffer(
         id=number,
         seed=number,
-        observations=[parts.sample() for _ in range(steps + 1)],
-        actions=[acts.sample() for _ in range(steps)],
+        observations=columns(parts, [parts.sample() for _ in range(steps + 1)]),
+        actions=columns(acts, [acts.sample() for _ in range(steps)]),
         rewards=[1.0] * steps,
         terminations=[step + 1 == steps for step in range(steps)],
         truncations=[False] * steps,
