@@ -155,7 +155,8 @@ fn what_cannot_be_done_is_said() {
     fails(&["--teacher", &url, "--policy", "nobody"], "nobody");
     fails(&["--env", "CartPole-v9"], "CartPole-v9");
     fails(&["--env", "Pendulum-v1", "--algorithm", "qrdqn"], "discrete");
-    fails(&["--algorithm", "ppo", "--set", "ppo.n_steps=100"], "a whole number of batches");
+    fails(&["--algorithm", "ppo", "--set", "algorithm.n_steps=100"], "a whole number of batches");
+    fails(&["--algorithm", "ppo", "--set", "ppo.n_steps=100"], "format 1");
     fails(&["--set", "gamma=2"], "gamma");
     fails(&["--backend", "webgpu"], "not available here");
     fails(&["--out", "nowhere/run"], "nowhere/run");

@@ -794,10 +794,15 @@ mod tests {
                     rule.as_object().unwrap().iter().find_map(each)
                 }
                 "additionalProperties" => {
-                    assert_eq!(rule, &json!(false));
                     let known = rules["properties"].as_object().unwrap();
-                    let extra = value.as_object().and_then(|v| v.keys().find(|k| !known.contains_key(*k)));
-                    extra.map(|k| format!("{k} is unknown"))
+                    let mut extra =
+                        value.as_object().into_iter().flatten().filter(|(k, _)| !known.contains_key(*k));
+                    match rule == &json!(false) {
+                        true => extra.next().map(|(k, _)| format!("{k} is unknown")),
+                        false => extra.find_map(|(k, v)| {
+                            self.check(file, rule, v).map(|breach| format!("{k}: {breach}"))
+                        }),
+                    }
                 }
                 "items" => value.as_array().and_then(|v| v.iter().find_map(|v| self.check(file, rule, v))),
                 _ => panic!("the schema uses {keyword:?}, which this test does not check"),
