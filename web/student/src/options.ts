@@ -131,7 +131,7 @@ function keysOf(place: string, value: object): string[] {
  * it does not know.
  */
 export function toConfig(options: StudentOptions, page?: EnginePage): string {
-  const { env, signal: _, algorithm, transfer, evaluation, ...rest } = options;
+  const { env, teachers: _teachers, signal: _signal, algorithm, transfer, evaluation, ...rest } = options;
   if (algorithm !== undefined) checkAlgorithm(algorithm);
   if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
   if (evaluation !== undefined) checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);

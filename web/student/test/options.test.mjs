@@ -59,7 +59,7 @@ test('an algorithm is a name, or a name with settings', () => {
 
 test('teachers and their adapters are carried as they are', () => {
   const teacher = { url: 'ws://127.0.0.1:1/teach', policy: 'p', adapter: { observation: { permutation: [0] } } };
-  assert.deepEqual(config({ teachers: [teacher] }).teachers, [teacher]);
+  assert.deepEqual(config({ teachers: [teacher] }), { student: {}, env: 'CartPole-v1', teachers: [teacher] });
 });
 
 test('an address without a path is that of a server, all others stay as they are', () => {
