@@ -300,11 +300,13 @@ test('the defaults are those that the types name', async () => {
       student.dispose();
     }
     return configs;
-  }, { qrdqn: 'qrdqn', sac: 'sac', ppo: 'ppo' });
+  }, { qrdqn: 'qrdqn', sac: 'sac', ppo: 'ppo', td3: 'td3', ddpg: 'ddpg' });
   const places = {
     QrDqnOptions: [['qrdqn'], (config) => config.algorithm],
     SacOptions: [['sac'], (config) => config.algorithm],
     PpoOptions: [['ppo'], (config) => config.algorithm],
+    Td3Options: [['td3'], (config) => config.algorithm],
+    DdpgOptions: [['ddpg'], (config) => config.algorithm],
     RunOptions: [Object.keys(configs), (config) => config],
     TransferOptions: [Object.keys(configs), (config) => config.transfer],
     EvaluationOptions: [Object.keys(configs), (config) => config.evaluation],
@@ -328,7 +330,7 @@ function namedDefaults(text) {
     for (const [, comment, name] of body.matchAll(/^  \/\*\*((?:(?!\*\/).)*)\*\/\n  (\w+)\??:/gms)) {
       const said = /Default: (.*)\.\s*$/s.exec(comment);
       if (said === null) continue;
-      const parts = said[1].split('; ').map((part) => /^(?:([a-z]+): )?(.*)$/s.exec(part));
+      const parts = said[1].split('; ').map((part) => /^(?:([a-z][a-z0-9]*): )?(.*)$/s.exec(part));
       const value = (text) => (text === 'none' ? null : new Function(`return (${text})`)());
       named.push({ type, name, values: Object.fromEntries(parts.map(([, algorithm = '', text]) => [algorithm, value(text)])) });
     }
