@@ -25,9 +25,9 @@ pub(super) struct Sources {
 pub(super) struct Later;
 
 impl Later {
-    /// Does nothing.
-    pub fn begin(self, _: &Policies) -> Result<(), ServeError> {
-        Ok(())
+    /// Begins nothing.
+    pub fn begin(self, _: &Policies) -> Result<Self, ServeError> {
+        Ok(self)
     }
 }
 
