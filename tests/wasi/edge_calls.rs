@@ -286,7 +286,7 @@ fn every_order_of_calls_is_answered_with_continuous_actions() {
     explore(&Space::Box(Bounds { low: vec![-2.0], high: vec![2.0] }));
 }
 
-/// What a host can do about an environment that never answers, or a call that takes too long: end it, and go on from a file.
+/// A host's remedy for an environment that never answers, or a call that takes too long: end the student and continue from a file.
 #[test]
 fn a_call_that_a_host_ends_ends_its_instance_and_the_file_goes_on_in_another() {
     let mut config = wasmtime::Config::new();

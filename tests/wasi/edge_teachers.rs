@@ -1,5 +1,5 @@
 //! The component `oto_edge.wasm` and its teachers, over real sockets: taught, left, cut off, kept waiting, refused, and
-//! without a grant for the network. Whatever a teacher does, the student goes on.
+//! without a grant for the network. The student continues, whatever a teacher does.
 
 use oto_tests::edge::bindings::exports::oto::edge::learner::{Error, Link, Progress};
 use oto_tests::edge::{Instance, Kind};

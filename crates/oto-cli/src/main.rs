@@ -25,7 +25,7 @@ struct Cli {
     command: Command,
 }
 
-/// What a build with few features says of itself.
+/// The help text of a build with few features.
 #[cfg(not(feature = "native"))]
 const LEFT_OUT: &str = "This build has `serve` alone, for policies that are no ONNX graphs, without TLS, --follow, --train and \
     --accept-replay. The default build has the rest: cargo build --release -p oto-cli";
@@ -69,7 +69,7 @@ enum Command {
     LeftOut(Vec<OsString>),
 }
 
-/// What a build with few features leaves out.
+/// The parts that a build with few features lacks.
 #[cfg(feature = "native")]
 #[derive(Subcommand)]
 enum More {

@@ -154,7 +154,7 @@ fn flatten<'t>(prefix: &str, table: &'t Table, out: &mut Vec<(String, &'t Value)
     }
 }
 
-/// What must hold of a file whatever its text is; `tests/fuzz` asks it, and is told whether it was taken. Its settings are flags that there are, and clap has the last
+/// What must hold of a file whatever its text is; `tests/fuzz` calls it, and learns whether it was accepted. Its settings are flags that there are, and clap has the last
 /// word on their values.
 #[doc(hidden)]
 pub fn fuzz(text: &str, serve: &Command) -> bool {

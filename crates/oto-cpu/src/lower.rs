@@ -11,7 +11,7 @@ use oto_graph::{InputId, NodeId, Op};
 /// Numbers of the widest value in a block of a map.
 const BLOCK: usize = 16_384;
 
-/// A plan as it is run.
+/// A plan in execution.
 pub struct Lowered {
     /// With each the number without which it need not run.
     pub steps: Vec<(Step, Option<Number>)>,
@@ -76,7 +76,7 @@ struct Lower<'p> {
     slots: Vec<Vec<f32>>,
     /// Constants that a kernel reads as if they were computed, and their slots.
     constants: Vec<(NodeId, usize)>,
-    /// Values that a group's kernels hand on part by part and nobody else reads, and their slots: room for one part.
+    /// Values that only the group's own kernels read, one part at a time, and their slots, each with space for one part.
     handed_on: Vec<(NodeId, usize)>,
     /// Other values of groups, and their slots: of their own, because a slot of the plan may hold what a later part still reads.
     moved: Vec<(NodeId, usize)>,

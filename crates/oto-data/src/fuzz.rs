@@ -1,4 +1,4 @@
-//! What must hold of files whatever their bytes are; `tests/fuzz` asks it, and is told whether they were taken. What is read is a dataset without a fault, and comes back
+//! What must hold of files whatever their bytes are; `tests/fuzz` calls it, and learns whether they were accepted. What is read is a dataset without a fault, and comes back
 //! when it is written.
 
 #[cfg(feature = "parquet")]

@@ -37,7 +37,7 @@ enum Numbers {
     Half { big_endian: bool },
     /// As NumPy's booleans, which h5py keeps as an enumeration of bytes.
     Flags,
-    /// As another enumeration: whole numbers of so many bytes.
+    /// As another enumeration: whole numbers of this many bytes.
     Named { size: usize, big_endian: bool, signed: bool },
 }
 

@@ -19,7 +19,7 @@ pub struct Plan {
     pub program: Program,
     /// In the order in which they run.
     pub kernels: Vec<Kernel>,
-    /// By kernel: a number `[]` of the caller's that says whether anybody wants what it computes. It need not run where the number
+    /// By kernel: a number `[]` from the caller. It says whether the kernel's result has a use. It need not run where the number
     /// is 0: all of its readers are [`Op::Select`]s that take something else then, or kernels with the same condition.
     pub conditions: Vec<Option<NodeId>>,
     /// Pieces of memory.

@@ -1,4 +1,4 @@
-//! What actions an agent gives: one of several, or a vector.
+//! The actions of an agent: one of several, or a vector.
 
 use oto_env::rng::Rng;
 

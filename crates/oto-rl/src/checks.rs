@@ -13,7 +13,7 @@ pub struct ConfigError {
     pub field: String,
     /// Its value.
     pub got: String,
-    /// What it may be.
+    /// The allowed values.
     pub expected: String,
 }
 

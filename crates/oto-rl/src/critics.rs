@@ -11,7 +11,7 @@ pub(crate) type Params<'t> = Vec<(String, Tensor<'t>)>;
 /// Initial values by name.
 pub(crate) type Drawn = Vec<(String, Vec<f32>)>;
 
-/// What the critics' parameters are called; their slow copies have `target.` in front.
+/// The prefix of the critics' parameters; their target networks have `target.` before it.
 const CRITICS: &str = "critics.";
 
 /// N critics and the slow copies that their targets come from: parameters `[N, ...]`.
@@ -21,7 +21,7 @@ pub(crate) struct Critics<'t> {
 }
 
 impl<'t> Critics<'t> {
-    /// `count` critics with a value for each of so many actions.
+    /// `count` critics with a value for each of `actions` actions.
     pub fn discrete(
         t: &'t Trace,
         count: usize,
@@ -48,7 +48,7 @@ impl<'t> Critics<'t> {
         Self { params: make(CRITICS), targets: make(&format!("target.{CRITICS}")) }
     }
 
-    /// What all critics get wrong, added up; and their mean Q. Values `[N, B]`, the target `[B]`.
+    /// The sum of all critics' errors; and their mean Q. Values `[N, B]`, the target `[B]`.
     pub fn error(values: Tensor<'t>, target: Tensor<'t>) -> [Tensor<'t>; 2] {
         let errors = (values - target).square();
         [errors.mean_last().sum(), values.mean()]

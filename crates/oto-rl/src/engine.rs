@@ -55,7 +55,7 @@ pub(crate) fn aikd_weights<'t>(t: &'t Trace, teachers: usize) -> AikdWeights<'t>
     }
 }
 
-/// What an update reports: numbers by the names that its program gives them, in its order.
+/// An update's report: the program's outputs by name, in its order.
 ///
 /// Every program reports `loss`; students report `task`, `base`, `rkd_d`, `rkd_a` and `q` ([`LossParts::outputs`]); an algorithm adds
 /// names of its own, such as `actor_loss`.
@@ -132,7 +132,7 @@ pub enum LearnError {
         name: String,
         /// The number.
         value: f32,
-        /// What it may be.
+        /// The allowed values.
         expected: &'static str,
     },
     /// The network that acts answered with what is no action.

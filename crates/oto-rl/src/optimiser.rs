@@ -106,7 +106,7 @@ impl<'t> Optimiser<'t> {
     }
 }
 
-/// What an update makes of a program's state: every optimiser's steps, slow copies and held values.
+/// An update of a program's state: every optimiser's steps, target networks and held values.
 pub struct Updates<'t> {
     trace: &'t Trace,
     /// Old state and new value.

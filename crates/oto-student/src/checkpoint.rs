@@ -70,7 +70,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     };
     let (counters, arrays) = replay.unzip();
     let progress = Progress {
-        // A run may have been told to end before the step that it had reached.
+        // The end of a run may lie before the step that it had reached.
         config: StudentConfig { steps: trainer.config.steps.max(trainer.steps), ..trainer.config.clone() },
         stages: trainer.stages,
         explore: trainer.explore.clone(),

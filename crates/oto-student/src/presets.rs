@@ -72,7 +72,7 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// The same for a run of so many steps.
+    /// The same for a run of this many steps.
     pub fn for_steps(mut self, steps: u64) -> Self {
         let usual = u128::from(self.student.steps.max(1));
         let stretch = |l: &mut Linear| {
@@ -257,7 +257,7 @@ fn settling(environment: &str, preset: Preset) -> Preset {
     Preset { student, ..preset }
 }
 
-/// What is seen of a built-in environment; of an unknown one, discrete actions.
+/// The properties of a built-in environment; an unknown one has discrete actions.
 pub fn built_in(environment: &str) -> Seen {
     oto_env::make(environment).map_or(Seen::default(), |world| Seen::actions(world.action_space()))
 }

@@ -209,7 +209,7 @@ pub struct Metrics {
     pub last_episode: Option<Episode>,
     /// Mean return of the last evaluation.
     pub last_evaluation: Option<f64>,
-    /// What the last update reported: the parts of its loss, and the algorithm's own numbers by their names.
+    /// The report of the last update: the parts of its loss, and the algorithm's own numbers by their names.
     pub loss: Option<LossParts>,
     /// What runs the updates.
     pub backend: BackendStatus,
@@ -813,7 +813,7 @@ impl Student {
         checkpoint::save(&self.trainer, with_replay, &extra)
     }
 
-    /// Where the environments stand. One that cannot be saved is one outside: a run that goes on begins a new episode in it.
+    /// Where the environments stand. An environment that cannot be saved is outside: a resumed run begins a new episode in it.
     fn worlds(&self) -> Option<(Snapshot, Snapshot)> {
         match &self.world {
             World::Inside { train, evaluate } => {

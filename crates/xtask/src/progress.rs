@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// From one line about a running build to the next.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// The steps of a command, told as they begin.
+/// The steps of a command, printed at their start.
 pub struct Steps {
     total: usize,
     begun: usize,
@@ -79,7 +79,7 @@ fn crates(build: &[&str]) -> Option<usize> {
     Some(names.len())
 }
 
-/// What a line of cargo's says.
+/// The meaning of a line of cargo's output.
 #[derive(PartialEq, Debug)]
 enum Line {
     /// A crate begins to be compiled.

@@ -156,7 +156,7 @@ impl Access {
     }
 }
 
-/// What must hold of the operator's file whatever its bytes are; `tests/fuzz` asks it, and is told whether they were taken. A ticket lets its owner in once, and a budget
+/// What must hold of the operator's file whatever its bytes are; `tests/fuzz` calls it, and learns whether they were accepted. A ticket lets its owner in once, and a budget
 /// says how long to wait.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! Who may use the server, and how much of what all share.
+//! Access to the server, and each user's part of shared limits.
 
 pub mod access;
 pub mod audit;

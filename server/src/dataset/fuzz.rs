@@ -1,4 +1,4 @@
-//! What must hold of the log's records and batches whatever the bytes are; `tests/fuzz` asks it, and is told whether they were taken.
+//! What must hold of the log's records and batches whatever the bytes are; `tests/fuzz` calls it, and learns whether they were accepted.
 
 use super::batch::{decode, encode, names};
 use super::log::{Record, Salt, WORK, Walked, encode as encode_record, first_offset, walk};

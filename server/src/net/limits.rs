@@ -42,9 +42,9 @@ pub struct Limits {
     pub peer_timeout: Duration,
     /// For a student to take a message.
     pub write_timeout: Duration,
-    /// For a student to close when it was told to.
+    /// For a student to close after the server asked it to.
     pub close_timeout: Duration,
-    /// For everything that is to be done after the server was told to stop.
+    /// For all work after the order to stop.
     pub stop_timeout: Duration,
 }
 

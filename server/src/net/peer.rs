@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const SOCKET_BUFFER_BYTES: usize = 2 << 10;
 /// What a frame has beside its payload, at most.
 const FRAME_BYTES: usize = 10;
-/// What is read at once of a connection that ends.
+/// Bytes of one read from a connection that ends.
 const LEAVING_BYTES: usize = 4 << 10;
 /// The longest binary message before `hello`, where none is expected.
 const STRANGE_BYTES: usize = 4 << 10;

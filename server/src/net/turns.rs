@@ -1,7 +1,7 @@
 //! Turns: how connections share the threads that serve them. Each student has a share of half a core, within which it is served at once.
 //! All other work takes turns: that of a student beyond its share, and that of a connection before `hello` and after its end. Addresses
-//! (and machines with a token) take turns, and the connections of each. Between two turns the sockets are looked at and the students
-//! within their shares are served, so that a student waits for one turn at most, however many other connections there are.
+//! (and machines with a token) take turns, and the connections of each. Between two turns the thread checks its sockets and serves the students
+//! within their shares, so that a student waits for one turn at most, whatever the number of other connections.
 //!
 //! [`Portions`] bounds what a connection reads in one turn.
 
@@ -174,11 +174,12 @@ impl Share {
     /// Does all the work of a connection: at once within its share, and in turns beyond it.
     pub async fn work<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
         loop {
-            let mut turn = match self.beyond() {
-                None => None,
-                Some(payer) => Some(self.turns.turn(payer).await),
-            };
-            let began = Instant::now();
+            let mut began = Instant::now();
+            let mut turn = None;
+            if let Some(payer) = self.beyond(began) {
+                turn = Some(self.turns.turn(payer).await);
+                began = Instant::now();
+            }
             let polled = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
             let took = began.elapsed();
             self.spend(took);
@@ -194,12 +195,11 @@ impl Share {
     }
 
     /// The peer whose turn the connection needs now; none within a student's share.
-    fn beyond(&self) -> Option<Payer> {
+    fn beyond(&self, now: Instant) -> Option<Payer> {
         let mut state = lock(&self.state);
         if !state.student {
             return Some(state.payer.clone());
         }
-        let now = Instant::now();
         let passed = now.saturating_duration_since(state.filled).as_secs_f64();
         let students = self.turns.students.load(Ordering::Relaxed).max(FEW);
         state.left = (state.left + passed * AT_ONCE / students as f64).min(MOST);
@@ -225,7 +225,7 @@ async fn woken() {
 
 /// Bytes that are read of a connection before its work is interrupted.
 const PORTION: usize = 32 << 10;
-/// What a read counts as, at least.
+/// The least that a read counts as.
 const READ: usize = 2 << 10;
 
 /// A stream that is read in portions: after each of them it has nothing more for the moment, and wakes its reader at once.
@@ -415,23 +415,23 @@ mod tests {
             tokio::time::pause();
             let turns = Turns::new(1);
             let share = turns.share(payer(1));
-            assert!(share.beyond().is_some(), "before hello");
+            assert!(share.beyond(Instant::now()).is_some(), "before hello");
             let enrolled = share.enrol();
-            assert!(share.beyond().is_none());
+            assert!(share.beyond(Instant::now()).is_none());
             share.spend(LONGEST);
-            assert!(share.beyond().is_some());
+            assert!(share.beyond(Instant::now()).is_some());
             tokio::time::advance(Duration::from_millis(100)).await;
-            assert!(share.beyond().is_none(), "a hundredth of the time is 1 ms");
+            assert!(share.beyond(Instant::now()).is_none(), "a hundredth of the time is 1 ms");
             let others: Vec<_> = (0..500).map(|_| turns.share(payer(2)).enrol()).collect();
             share.spend(LONGEST);
             tokio::time::advance(Duration::from_millis(100)).await;
-            assert!(share.beyond().is_some(), "five hundred share the half of a core");
+            assert!(share.beyond(Instant::now()).is_some(), "five hundred share the half of a core");
             drop(others);
             (0..100).for_each(|_| share.spend(LONGEST));
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(share.beyond().is_none(), "what it lacks is bounded");
+            assert!(share.beyond(Instant::now()).is_none(), "what it lacks is bounded");
             drop(enrolled);
-            assert!(share.beyond().is_some(), "after its end");
+            assert!(share.beyond(Instant::now()).is_some(), "after its end");
         });
     }
 

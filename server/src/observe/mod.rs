@@ -1,4 +1,4 @@
-//! What an operator sees: metrics, spans, log lines that may come often, files that rotate.
+//! An operator's view: metrics, spans, frequent log lines, rotated files.
 
 pub(crate) mod metrics;
 pub(crate) mod rotated;

@@ -1,4 +1,4 @@
-//! What a server serves, and to whom.
+//! A server's configuration: its policies and its users.
 
 use crate::auth::access::Access;
 use crate::auth::audit::Audit;

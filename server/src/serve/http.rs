@@ -90,7 +90,7 @@ impl Service<Request<Incoming>> for Site {
     }
 }
 
-/// What a page of the site and its workers may do: run what came with it, and talk to teachers anywhere.
+/// The rights of a page of the site and of its workers: to run the site's own scripts, and to connect to teachers anywhere.
 const SITE_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; \
     style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; \
     connect-src 'self' http: https: ws: wss:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -234,7 +234,7 @@ enum Data {
     Real(Vec<f32>),
 }
 
-/// What a request is answered with.
+/// The state that answers need.
 pub(crate) struct Context {
     pub server: Arc<Server>,
     pub caller: Caller,
@@ -660,7 +660,7 @@ impl<'de> Visit<'de> for Part<'_> {
     }
 }
 
-/// What must hold of a request whatever its bytes are; `tests/fuzz` asks it, and is told whether they were taken. What is taken is whole
+/// What must hold of a request whatever its bytes are; `tests/fuzz` calls it, and learns whether they were accepted. What is taken is whole
 /// observations of a space.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) -> bool {

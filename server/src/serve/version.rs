@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 /// A policy to be published.
 pub struct Release {
-    /// What answers from then on.
+    /// The policy that answers from then on.
     pub policy: Box<dyn Policy>,
     /// The bytes it was loaded from, for peers with the grant.
     pub model: Option<Vec<u8>>,
@@ -53,20 +53,20 @@ pub(crate) struct Version {
     pub number: u32,
     /// The policy.
     pub rows: Rows,
-    /// What it was loaded from, if it was from bytes.
+    /// The bytes of its file, if it has one.
     pub model: Option<Arc<Model>>,
 }
 
-/// What answers a policy's students now.
+/// The versions that answer a policy's students now.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     /// The version that answers all but a canary's students.
     pub version: u32,
     /// Its bytes, if it was loaded from any.
     pub model: Option<Arc<Model>>,
-    /// What is tried on a part of the students.
+    /// The version on trial for a part of the students.
     pub canary: Option<Canary>,
-    /// What is compared with the answers.
+    /// The version whose answers are compared.
     pub shadow: Option<Arc<Mutex<Comparison>>>,
     /// Why the last canary ended, if it failed.
     pub ended: Option<String>,

@@ -94,7 +94,7 @@ export interface Td3Options {
   exploration?: number;
   /** Widths of the hidden layers of actor and critics, ReLU after each. Default: [400, 300]. */
   hidden?: number[];
-  /** The actor and all targets move at every so many updates. Default: 2. */
+  /** Updates from one step of the actor and all target networks to the next. Default: 2. */
   policyPeriod?: number;
   /** Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution. Default: 8. */
   samples?: number;

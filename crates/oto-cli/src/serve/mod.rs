@@ -265,7 +265,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
             Some((address, admin)) => Some((listen(address).await?, admin)),
             None => None,
         };
-        // A signal counts from before the address is told.
+        // A signal counts before the address is announced.
         let mut stopping = Box::pin(signals::told());
         let listening = |context: &mut Context<'_>| Poll::Ready(stopping.as_mut().poll(context).is_ready());
         if std::future::poll_fn(listening).await {

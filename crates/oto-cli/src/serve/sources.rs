@@ -1,4 +1,4 @@
-//! Where the policies of a server come from: a folder, the program itself, another server, or learning that goes on here.
+//! Sources of a server's policies: a folder, the program itself, another server, or a policy that learns here.
 
 use super::{ServeError, ServeOptions, bundled, of_folder};
 use crate::learn::token;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tracing::warn;
 
-/// What a server begins with.
+/// The policies and stores of a starting server.
 pub(super) struct Sources {
     /// Policies, each with the number of its version.
     pub loaded: Vec<(Loaded, u32)>,
@@ -140,7 +140,7 @@ fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Option<
         Ok(Follower::new(config)?)
     };
     let mut followers = options.policy.iter().map(follower).collect::<Result<Vec<_>, ServeError>>()?;
-    // Nobody waits long for one policy where another one can answer.
+    // No student waits long for one policy while another one can answer.
     let hurried = followers.iter().any(Follower::has_kept);
     loop {
         let looks: Vec<_> = followers.iter_mut().map(|f| f.look_for_first(hurried, &mut log())).collect();

@@ -7,7 +7,7 @@ use oto_server::dataset::DatasetStore;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What a server begins with.
+/// The policies and stores of a starting server.
 pub(super) struct Sources {
     /// Policies, each with the number of its version.
     pub loaded: Vec<(Loaded, u32)>,

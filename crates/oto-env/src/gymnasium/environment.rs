@@ -266,7 +266,7 @@ fn outcome([reward @ .., terminated, truncated]: [u8; STEP_HEAD]) -> Result<Step
     Ok(Step { reward, terminated: terminated == 1, truncated: truncated == 1 })
 }
 
-/// What must hold of a process's answers whatever its bytes are; `tests/fuzz` asks it, and is told whether a step was believed. What is
+/// What must hold of a process's answers whatever its bytes are; `tests/fuzz` calls it, and learns whether a step was believed. What is
 /// believed is a space that is one, and numbers that are.
 pub(crate) fn fuzz(bytes: &[u8]) -> bool {
     let mut answers = answers(bytes);

@@ -12,9 +12,9 @@
 
 mod check;
 pub(crate) mod external;
+mod kernels;
 mod lower;
 pub mod operators;
-mod own;
 mod plain;
 mod rows;
 #[cfg(test)]
@@ -95,7 +95,7 @@ impl Onnx {
     /// # Errors
     /// If it is damaged, uses an operator that is not supported (it is named), or is no policy.
     pub fn new(model: &[u8], metadata: &Metadata) -> Result<Self, PolicyError> {
-        let proto = guarded(|| own::reader().proto_model_for_read(&mut &*model)).map_err(|reason| {
+        let proto = guarded(|| kernels::reader().proto_model_for_read(&mut &*model)).map_err(|reason| {
             // Protocol buffers have no mark of their own: what cannot be read is of no known format.
             PolicyError::UnknownFormat(reason)
         })?;
@@ -400,12 +400,13 @@ fn prepare(
     let typed = guarded(|| {
         // What a file notes about values between its nodes follows from the nodes, and PyTorch's newer exporter notes the number of
         // rows under a name of its own, or the one it was shown.
-        let model = own::reader().with_ignore_value_info(true).model_for_proto_model(&own::guarded(proto))?;
+        let model =
+            kernels::reader().with_ignore_value_info(true).model_for_proto_model(&kernels::guarded(proto))?;
         let batch = model.symbols.new_with_prefix("rows");
         let mut dims: TVec<TDim> = tvec!(batch.clone().into());
         dims.extend(shape.iter().map(|n| TDim::from(*n as i64)));
         let mut typed = model.with_input_fact(0, f32::fact(dims).into())?.into_typed()?;
-        own::replace(&mut typed)?;
+        kernels::replace(&mut typed)?;
         Ok((typed, batch))
     });
     let (model, batch) = typed.map_err(|reason| match check::fixed_rows(proto) {
@@ -421,7 +422,7 @@ fn prepare(
             let fact = model.output_fact(i)?;
             let size = |d: &TDim| d.to_i64().ok().and_then(|n| usize::try_from(n).ok());
             let width = fact.shape.iter().skip(1).try_fold(1usize, |n, d| n.checked_mul(size(d)?));
-            // What is made of a size stays one to tract.
+            // tract keeps a number that comes from a size as a size.
             let index = fact.datum_type.is_integer() || fact.datum_type.is_tdim();
             Ok(Shown { name, index, width })
         };

@@ -68,7 +68,7 @@ pub trait Agent: Learner {
     }
 }
 
-/// What an agent that learns from rollouts says of the steps it took.
+/// An agent that learns from rollouts, and its judgement of the steps that it took.
 pub trait OnPolicy {
     /// The rollouts it needs.
     fn rollouts(&self) -> Rollouts;

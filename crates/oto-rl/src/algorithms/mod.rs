@@ -47,7 +47,7 @@ pub trait Algorithm: Sync {
     /// Its name in configurations: `sac`.
     fn name(&self) -> &'static str;
 
-    /// What it is, in one sentence.
+    /// A description in one sentence.
     fn title(&self) -> &'static str;
 
     /// The paper, as authors and year.

@@ -6,7 +6,7 @@ use crate::convolution::Convolution;
 use oto_env::Space;
 use oto_json::shown;
 
-/// What defaults depend on beside an environment's name.
+/// The properties of an environment that defaults depend on, beside its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Seen {
     /// Whether actions are vectors of numbers.

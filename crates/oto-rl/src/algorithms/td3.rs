@@ -89,7 +89,7 @@ pub struct Td3Config {
     pub smoothing: f64,
     /// Largest noise on the target's action.
     pub smoothing_clip: f64,
-    /// The actor and all targets move at every so many updates.
+    /// Updates from one step of the actor and all target networks to the next.
     pub policy_period: u64,
     /// Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution.
     pub samples: usize,
@@ -226,7 +226,7 @@ pub(super) fn noise(rows: usize, samples: usize, sizes: Sizes) -> Noise {
     Noise::new([("next_noise", rows)].into_iter().chain(sampled), sizes.actions.width())
 }
 
-/// What an agent with a deterministic actor is made of.
+/// The parts of an agent with a deterministic actor.
 pub(super) struct Parts<'a> {
     /// The number of critics.
     pub critics: usize,

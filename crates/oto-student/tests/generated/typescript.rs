@@ -199,7 +199,7 @@ fn kind(schema: &Value) -> String {
 fn default(all: &[&'static dyn Algorithm], path: &[&str]) -> Option<String> {
     let values = all.iter().map(|algorithm| {
         let kind = Seen { continuous: !algorithm.accepts(Seen::default()), images: None };
-        // What is the default for numbers is told with them.
+        // The default for numbers stands beside them.
         let continuous = Seen { continuous: true, images: None };
         let usual = algorithms::usual(algorithms::online(), continuous).name() == algorithm.name();
         let student = presets::preset("", if usual { continuous } else { kind }, Some(*algorithm)).student;

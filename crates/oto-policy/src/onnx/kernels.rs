@@ -1,4 +1,4 @@
-//! Operators that are computed here in tract's place, because tract computes them otherwise than onnxruntime: conversions to integers,
+//! Kernels of operators that tract computes otherwise than onnxruntime: conversions to integers,
 //! arithmetic of integers, quotients, inverse roots, and the largest and the smallest numbers where NaN is among them. What onnxruntime
 //! itself computes by chance is refused.
 
@@ -131,10 +131,14 @@ fn own(op: &dyn TypedOp, facts: &[TypedFact]) -> Option<Own> {
         return (kind.is_float() && whole(cast.to)).then_some(Own::Truncate(cast.to));
     }
     if let Some(binary) = op.downcast_ref::<TypedBinOp>() {
-        let sign = Sign::of(binary)?;
+        let sign = BinaryOperator::of(binary)?;
         let alike = facts.iter().all(|fact| fact.datum_type == kind) && binary.1.is_none();
         let float = kind == f32::datum_type() || kind == f64::datum_type();
-        let ours = if float { matches!(sign, Sign::Div | Sign::Max | Sign::Min) } else { whole(kind) };
+        let ours = if float {
+            matches!(sign, BinaryOperator::Div | BinaryOperator::Max | BinaryOperator::Min)
+        } else {
+            whole(kind)
+        };
         return (alike && ours).then(|| Own::Arithmetic(sign, binary.clone()));
     }
     if let Some(one) = op.downcast_ref::<ElementWiseOp>() {
@@ -157,7 +161,7 @@ fn own(op: &dyn TypedOp, facts: &[TypedFact]) -> Option<Own> {
 enum Own {
     /// To the integer toward zero; what has none becomes the smallest one, as on x86.
     Truncate(DatumType),
-    Arithmetic(Sign, TypedBinOp),
+    Arithmetic(BinaryOperator, TypedBinOp),
     InverseRoot,
     Extreme(Reduce),
     /// Of integers.
@@ -169,7 +173,7 @@ enum Own {
 
 /// An operator of arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
+enum BinaryOperator {
     Add,
     Sub,
     Mul,
@@ -180,38 +184,38 @@ enum Sign {
     Min,
 }
 
-impl Sign {
+impl BinaryOperator {
     fn of(op: &TypedBinOp) -> Option<Self> {
         let op = &*op.0;
         Some(match () {
-            () if op.is::<math::Add>() => Sign::Add,
-            () if op.is::<math::Sub>() => Sign::Sub,
-            () if op.is::<math::Mul>() => Sign::Mul,
-            () if op.is::<math::Div>() => Sign::Div,
-            () if op.is::<math::Rem>() => Sign::Rem,
-            () if op.is::<math::Pow>() => Sign::Pow,
-            () if op.is::<math::Max>() => Sign::Max,
-            () if op.is::<math::Min>() => Sign::Min,
+            () if op.is::<math::Add>() => BinaryOperator::Add,
+            () if op.is::<math::Sub>() => BinaryOperator::Sub,
+            () if op.is::<math::Mul>() => BinaryOperator::Mul,
+            () if op.is::<math::Div>() => BinaryOperator::Div,
+            () if op.is::<math::Rem>() => BinaryOperator::Rem,
+            () if op.is::<math::Pow>() => BinaryOperator::Pow,
+            () if op.is::<math::Max>() => BinaryOperator::Max,
+            () if op.is::<math::Min>() => BinaryOperator::Min,
             () => return None,
         })
     }
 
     fn of_i64(self, a: i64, b: i64) -> i64 {
         match self {
-            Sign::Add => a.wrapping_add(b),
-            Sign::Sub => a.wrapping_sub(b),
-            Sign::Mul => a.wrapping_mul(b),
-            Sign::Div => a.wrapping_div(b),
-            Sign::Rem => a.wrapping_rem(b),
-            Sign::Pow => to_i64((a as f64).powf(b as f64)),
-            Sign::Max => a.max(b),
-            Sign::Min => a.min(b),
+            BinaryOperator::Add => a.wrapping_add(b),
+            BinaryOperator::Sub => a.wrapping_sub(b),
+            BinaryOperator::Mul => a.wrapping_mul(b),
+            BinaryOperator::Div => a.wrapping_div(b),
+            BinaryOperator::Rem => a.wrapping_rem(b),
+            BinaryOperator::Pow => to_i64((a as f64).powf(b as f64)),
+            BinaryOperator::Max => a.max(b),
+            BinaryOperator::Min => a.min(b),
         }
     }
 
     fn of_i32(self, a: i32, b: i32) -> i32 {
         match self {
-            Sign::Pow => to_i32(f64::from(a).powf(f64::from(b))),
+            BinaryOperator::Pow => to_i32(f64::from(a).powf(f64::from(b))),
             // Cut off where it does not fit.
             _ => self.of_i64(a.into(), b.into()) as i32,
         }
@@ -294,9 +298,9 @@ fn truncate(x: &Tensor, to: DatumType) -> TractResult<Tensor> {
     Tensor::from_shape(x.shape(), &whole)
 }
 
-fn arithmetic(sign: Sign, a: &Tensor, b: &Tensor) -> TractResult<Tensor> {
+fn arithmetic(sign: BinaryOperator, a: &Tensor, b: &Tensor) -> TractResult<Tensor> {
     let whole = a.datum_type().is_integer();
-    if whole && matches!(sign, Sign::Div | Sign::Rem) {
+    if whole && matches!(sign, BinaryOperator::Div | BinaryOperator::Rem) {
         let divisors = b.cast_to::<i64>()?;
         if divisors.try_as_plain_ram()?.as_slice::<i64>()?.contains(&0) {
             bail!("a division of whole numbers by zero");
@@ -306,14 +310,14 @@ fn arithmetic(sign: Sign, a: &Tensor, b: &Tensor) -> TractResult<Tensor> {
         DatumType::I64 => each(a, b, |a, b| sign.of_i64(a, b)),
         DatumType::I32 => each(a, b, |a, b| sign.of_i32(a, b)),
         // tract takes a square root for the power 0.5, which differs for minus infinity.
-        DatumType::F32 if sign == Sign::Pow => each(a, b, f32::powf),
+        DatumType::F32 if sign == BinaryOperator::Pow => each(a, b, f32::powf),
         DatumType::F64 => floats::<f64>(sign, a, b),
         _ => floats::<f32>(sign, a, b),
     }
 }
 
 fn floats<T: Datum + Copy + PartialOrd + std::ops::Div<Output = T>>(
-    sign: Sign,
+    sign: BinaryOperator,
     a: &Tensor,
     b: &Tensor,
 ) -> TractResult<Tensor> {
@@ -321,8 +325,8 @@ fn floats<T: Datum + Copy + PartialOrd + std::ops::Div<Output = T>>(
     #[allow(clippy::eq_op)]
     let odd = |x: T| x != x;
     match sign {
-        Sign::Max => each(a, b, |a: T, b: T| if odd(a) || a > b { a } else { b }),
-        Sign::Min => each(a, b, |a: T, b: T| if odd(a) || a < b { a } else { b }),
+        BinaryOperator::Max => each(a, b, |a: T, b: T| if odd(a) || a > b { a } else { b }),
+        BinaryOperator::Min => each(a, b, |a: T, b: T| if odd(a) || a < b { a } else { b }),
         _ => each(a, b, |a: T, b: T| a / b),
     }
 }
