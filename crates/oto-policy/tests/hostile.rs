@@ -235,6 +235,28 @@ fn a_layer_that_would_make_gigabytes_of_a_run_is_refused() {
     assert!(matches!(refused, PolicyError::TooLarge { found: 65_537, .. }));
 }
 
+/// An actor needs each of its weights and biases; without one of them the file is refused, not answered by zeros.
+#[test]
+fn an_actor_that_lacks_a_tensor_is_refused() {
+    for (file, parts) in [
+        ("teacher_ppo_cartpole_v1", ["action_net.", "mlp_extractor.policy_net."]),
+        ("teacher_sac_inverted_pendulum_v5", ["actor.mu.", "actor.latent_pi."]),
+    ] {
+        let known: Metadata = serde_json::from_slice(&fixture(&format!("{file}.json"))).unwrap();
+        let bytes = fixture(&format!("{file}.safetensors"));
+        load(&bytes, &known).map(drop).unwrap();
+        let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let of_actor = |name: &&&str| parts.iter().any(|part| name.starts_with(part));
+        let names = all.names();
+        assert_eq!(names.iter().filter(of_actor).count(), 6);
+        for name in names.iter().filter(of_actor) {
+            let rest = all.tensors().into_iter().filter(|(other, _)| other != name);
+            let lacking = safetensors::serialize(rest, None).unwrap();
+            assert!(load(&lacking, &known).is_err(), "{file} without {name}");
+        }
+    }
+}
+
 #[test]
 fn an_archive_that_swells_is_not_unpacked() {
     let zeros = vec![0; 80 << 20];
