@@ -27,7 +27,7 @@ mod serve;
 pub use auth::{access, audit, hosts, reload};
 #[cfg(feature = "follow")]
 pub use learn::follow;
-pub use learn::{agent, folder, kept};
+pub use learn::{agent, folder, saved_state};
 pub use net::files::raise_open_files;
 pub use net::limits::{Limits, QueueLimits};
 pub use net::listener::Listener;
@@ -48,7 +48,7 @@ use net::files::Room;
 use net::overflow::Overflow;
 use net::stopping::Stopping;
 use net::turns::Portions;
-use observe::seldom::Seldom;
+use observe::log_throttle::LogThrottle;
 use serve::admission::{Caller, Server};
 use serve::{http, respond, teach};
 use std::future::Future;
@@ -86,7 +86,7 @@ pub async fn run(
     let stopping = Stopping::not_yet();
     let (mut connections, mut overflow) = (JoinSet::new(), Overflow::new(room.probes, server.turns.clone()));
     let mut shutdown = pin!(shutdown);
-    let (mut failures, accept_failures) = (0, Seldom::default());
+    let (mut failures, accept_failures) = (0, LogThrottle::default());
     let result = loop {
         let accepted = tokio::select! {
             biased;

@@ -30,7 +30,7 @@ function worker({ script, length, report }) {
     next() {
       const told = reports.shift();
       if (told === undefined) return new Promise(() => {});
-      const newEvaluations = told.means.map((mean) => ({ step: (evaluations += 1) * 500, mean, min: mean, max: mean, episodes: 10, yardsticks: [] }));
+      const newEvaluations = told.means.map((mean) => ({ step: (evaluations += 1) * 500, mean, min: mean, max: mean, episodes: 10, baselines: [] }));
       now = { ...report, labels: told.labels, step: evaluations * 500, newEvaluations };
       return new Promise((resolve) => setTimeout(resolve, 30, { metrics: now, over: false }));
     },

@@ -104,8 +104,8 @@ test('play can be watched in a built-in environment while training goes on', asy
     assert.equal(map.stations.length, 7);
     if (step > 0) assert.equal(map.utility, reward);
   }
-  assert.deepEqual(newEvaluations.map(({ yardsticks }) => yardsticks.map(({ name }) => name)), Array(2).fill(['strongest station', 'best plan']));
-  for (const { mean, yardsticks: [, best] } of newEvaluations) assert.ok(mean <= best.mean);
+  assert.deepEqual(newEvaluations.map(({ baselines }) => baselines.map(({ name }) => name)), Array(2).fill(['strongest station', 'best plan']));
+  for (const { mean, baselines: [, best] } of newEvaluations) assert.ok(mean <= best.mean);
   assert.deepEqual([result.early.kind, result.late.kind, result.bad.kind, result.bad.field], ['ConfigError', 'EnvironmentError', 'ConfigError', 'seed']);
   assert.deepEqual([result.page.kind, result.page.field], ['ConfigError', 'env']);
 });

@@ -305,7 +305,7 @@ fn operators() -> Written {
         "config",
         "taught",
         format!(
-            r#"{{"student":{{"seed":7,"algorithm":{{"name":"ppo","n_steps":64}},"settle":null,"stages":{{"transfer":{{"steps":9,"give_up":{{"after_steps":3,"below_return":-1.5}}}}}}}},"env":"CartPole-v1","teachers":[{teacher}]}}"#
+            r#"{{"student":{{"seed":7,"algorithm":{{"name":"ppo","n_steps":64}},"plateau_decay":null,"stages":{{"transfer":{{"steps":9,"give_up":{{"after_steps":3,"below_return":-1.5}}}}}}}},"env":"CartPole-v1","teachers":[{teacher}]}}"#
         ),
     )?;
     put(

@@ -1,9 +1,9 @@
 //! The command `oto-wasi.wasm` in wasmtime: taught by a real server over wasi:sockets, left by it, alone, resumed, refused,
 //! and checked against the reference data.
 
-use oto_student::config::StudentConfig;
-use oto_student::presets;
-use oto_student::student::{Student, World};
+use oto_agent::config::StudentConfig;
+use oto_agent::presets;
+use oto_agent::student::{Student, World};
 use oto_tests::command::{Ended, Run};
 use oto_tests::server::{Server, free_port};
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn it_is_taught_over_sockets_and_leaves_a_run_folder() {
 
     // Whatever trains where, a checkpoint is a checkpoint: this one goes on natively.
     let file = std::fs::read(run.join("checkpoint.safetensors")).unwrap();
-    let config = oto_student::checkpoint::config(&file).unwrap();
+    let config = oto_agent::checkpoint::config(&file).unwrap();
     let world = World::built_in("CartPole-v1").unwrap();
     let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
     student.load_weights(&file).unwrap();
@@ -205,7 +205,7 @@ fn its_settings_are_those_of_every_face() {
     succeeded(&Run::new(&more).write(&runs).end());
     let file = std::fs::read(runs.join("run/config.json")).unwrap();
     let job: oto_cli::options::Job = serde_json::from_slice(&file).unwrap();
-    let stages = oto_student::stage::StagesConfig::SOLO;
+    let stages = oto_agent::stage::StagesConfig::SOLO;
     assert_eq!(
         job.student,
         StudentConfig { steps: 10, gamma: 0.9, stages, ..presets::student("CartPole-v1") }

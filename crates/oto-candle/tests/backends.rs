@@ -151,7 +151,7 @@ fn same_steps(backend: &dyn Backend, program: &Program, actions: Option<usize>, 
     let rng = &mut Rng::new(seed);
     let [mut ours, mut reference] = pair(backend, program, rng);
     let (mut a, mut b) = (outputs(program), outputs(program));
-    let sees_images = program.inputs.iter().any(|i| i.name.contains(".eye."));
+    let sees_images = program.inputs.iter().any(|i| i.name.contains(".encoder."));
     for step in 0..steps {
         let mut data = program.data().map(|(_, i)| draw(&i.name, i.len(), actions, rng)).collect::<Vec<_>>();
         if sees_images {

@@ -200,7 +200,7 @@ fn a_delayed_actor_moves_at_every_second_update() {
     for backend in [&Candle as &dyn Backend, &Cpu, &webgpu()] {
         let mut student = twin_delayed(backend, rng);
         let state = |student: &mut Box<dyn Agent>| {
-            while !student.settle().unwrap() {
+            while !student.sync().unwrap() {
                 std::thread::yield_now();
             }
             let delayed =
@@ -371,7 +371,7 @@ fn a_lost_device_is_replaced_from_its_last_snapshot() {
         student.collect().unwrap();
     }
     catch_up(&mut *student);
-    while !student.settle().unwrap() {}
+    while !student.sync().unwrap() {}
     let before = student.engine().state().unwrap();
     let observation = [0.1, 0.2, 0.3, 0.4];
     let q = values(&*student, &observation);
@@ -405,7 +405,7 @@ fn a_lost_device_takes_no_state_with_it_that_is_put_later() {
     there.collect().unwrap();
     let mut find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
     there.restore(here.engine().updates(), &mut find).unwrap();
-    while !there.settle().unwrap() {}
+    while !there.sync().unwrap() {}
     assert_eq!((there.engine().backend(), there.engine().updates()), ("cpu", 1));
     assert_eq!(there.engine().state().unwrap(), state);
 }
@@ -417,7 +417,7 @@ fn state_moves_between_backends() {
     for _ in 0..40 {
         there.update(&batch(rng), &schedule(), &mut Rng::new(0)).unwrap();
     }
-    while !there.settle().unwrap() {}
+    while !there.sync().unwrap() {}
     let state = there.engine().state().unwrap();
     let mut here = qrdqn(&Cpu, rng);
     let mut find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());

@@ -1,7 +1,7 @@
 //! Backends by the names users give them; "auto" times those that are there on the real program.
 
+use oto_agent::trainer::Tried;
 use oto_graph::{Backend, BackendError, Program};
-use oto_student::trainer::Tried;
 
 /// A backend, and what it was chosen from.
 pub struct Chosen {

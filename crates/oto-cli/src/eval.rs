@@ -3,15 +3,15 @@
 
 use crate::world::environment;
 use clap::Args;
+use oto_agent::checkpoint;
+use oto_agent::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
+use oto_agent::student::{Student, World};
+use oto_agent::trainer::TrainError;
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make_classic};
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY};
 use oto_policy::{Policy, PolicyError, load_file, scripted};
-use oto_student::checkpoint;
-use oto_student::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_student::student::{Student, World};
-use oto_student::trainer::TrainError;
 use serde::Serialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -3,12 +3,12 @@
 use crate::backend;
 use crate::options::Job;
 use crate::world;
+use oto_agent::drive::Driver;
+use oto_agent::link::LinkState;
+use oto_agent::link::tungstenite::AddressError;
+use oto_agent::student::{Event, Metrics, Student, Tick, World};
+use oto_agent::trainer::{TrainError, program};
 use oto_graph::BackendError;
-use oto_student::drive::Driver;
-use oto_student::link::LinkState;
-use oto_student::link::tungstenite::AddressError;
-use oto_student::student::{Event, Metrics, Student, Tick, World};
-use oto_student::trainer::{TrainError, program};
 use std::time::{Duration, Instant};
 
 /// Why a run could not be made or finished.
@@ -165,7 +165,7 @@ fn train(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer
 
 /// Shows the observer the student, once a device has brought home what it holds.
 fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
-    while !student.trainer().learner().settle().map_err(TrainError::from)? {
+    while !student.trainer().learner().sync().map_err(TrainError::from)? {
         std::thread::sleep(Duration::from_micros(100));
     }
     observer.checkpoint(student).map_err(RunError::Observer)

@@ -3,12 +3,12 @@
 use crate::world;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use oto_agent::config::{Clock, Linear, StudentConfig};
+use oto_agent::presets;
+use oto_agent::stage::{Ending, GiveUp, StagesConfig};
+use oto_agent::student::TeacherConfig;
 use oto_proto::{Adapter, Dtype};
 use oto_rl::algorithms::{self, Algorithm};
-use oto_student::config::{Clock, Linear, StudentConfig};
-use oto_student::presets;
-use oto_student::stage::{Ending, GiveUp, StagesConfig};
-use oto_student::student::TeacherConfig;
 use std::path::{Path, PathBuf};
 
 /// Why flags make no run.
@@ -38,7 +38,7 @@ pub enum OptionsError {
     Environment(#[from] oto_env::EnvError),
     /// A setting out of its range.
     #[error(transparent)]
-    Config(#[from] oto_student::config::ConfigError),
+    Config(#[from] oto_agent::config::ConfigError),
 }
 
 /// What to train, where, and by whom it is taught.

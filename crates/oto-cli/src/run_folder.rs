@@ -2,8 +2,8 @@
 
 #[cfg(feature = "native")]
 use crate::chart::{Chart, ChartError, PALETTE, Series};
+use oto_agent::student::{Event, Metrics, Student};
 use oto_rl::engine::OUTPUTS;
-use oto_student::student::{Event, Metrics, Student};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -223,7 +223,7 @@ impl RunFolder {
     /// # Errors
     /// What the file system says.
     pub fn snapshot(&mut self, metrics: &Metrics) -> Result<(), FolderError> {
-        let sum = |of: fn(&oto_student::link::LinkStats) -> u64| {
+        let sum = |of: fn(&oto_agent::link::LinkStats) -> u64| {
             metrics.teachers.iter().map(|t| of(&t.stats)).sum::<u64>()
         };
         let bytes = (self.carried.0 + sum(|s| s.bytes_up), self.carried.1 + sum(|s| s.bytes_down));
@@ -508,12 +508,12 @@ fn json_at(path: &Path) -> impl FnOnce(serde_json::Error) -> FolderError {
 mod tests {
     use super::*;
     use crate::options::Job;
+    use oto_agent::config::{PlateauDecay, StudentConfig};
+    use oto_agent::drive::{Driver, Wire};
+    use oto_agent::link::memory::{Memory, MemoryTeacher};
+    use oto_agent::stage::{Ending, GiveUp, StagesConfig};
+    use oto_agent::student::{Student, TeacherConfig, Tick, World};
     use oto_rl::algorithms::qrdqn::QrDqnConfig;
-    use oto_student::config::{Settle, StudentConfig};
-    use oto_student::drive::{Driver, Wire};
-    use oto_student::link::memory::{Memory, MemoryTeacher};
-    use oto_student::stage::{Ending, GiveUp, StagesConfig};
-    use oto_student::student::{Student, TeacherConfig, Tick, World};
     use serde_json::{Value, json};
 
     /// A folder of its own for each test, removed at its end.
@@ -863,7 +863,8 @@ mod tests {
         };
         let convolution = Some(oto_rl::convolution::Convolution::atari([4, 84, 84]));
         job.student.algorithm = QrDqnConfig { convolution, ..QrDqnConfig::default() }.into();
-        job.student.settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
+        job.student.plateau_decay =
+            Some(PlateauDecay { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
         job.student.stages = StagesConfig { offline: Some(whole), ..StagesConfig::default() };
         let teacher: TeacherConfig = job.teachers[0].clone();
         let quantization = Some(oto_proto::Quantization { scale: vec![1.0], offset: vec![0.0] });

@@ -1,14 +1,14 @@
 //! Worlds by the names users give them: built-in ones by their ids, `gym:ID` for what Gymnasium has in Python, `mujoco:ID` for the
 //! same bodies without Python, on MuJoCo's own library.
 
+use oto_agent::config::StudentConfig;
+use oto_agent::presets::Seen;
+use oto_agent::student::World;
+use oto_agent::trainer::TrainError;
 use oto_env::{EnvError, Environment};
 #[cfg(feature = "native")]
 use oto_rl::algorithms;
 use oto_rl::convolution::Convolution;
-use oto_student::config::StudentConfig;
-use oto_student::presets::Seen;
-use oto_student::student::World;
-use oto_student::trainer::TrainError;
 
 /// Where an environment lives.
 enum Place<'e> {

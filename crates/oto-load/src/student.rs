@@ -192,7 +192,7 @@ impl Student {
                 Message::Binary(frame) => return self.answer(&frame),
                 Message::Text(text) => match ServerMessage::decode(&text) {
                     Ok(ServerMessage::Overloaded(overloaded)) => {
-                        return match overloaded.request.and_then(|request| self.settle(request)) {
+                        return match overloaded.request.and_then(|request| self.finish(request)) {
                             Some(intended) => Heard::Overloaded(intended),
                             None => Heard::Wrong(format!("overloaded: {text}")),
                         };
@@ -201,7 +201,7 @@ impl Student {
                         self.version = published.version;
                     }
                     Ok(ServerMessage::Error(error)) => {
-                        error.request.and_then(|request| self.settle(request));
+                        error.request.and_then(|request| self.finish(request));
                         return Heard::Wrong(error.message);
                     }
                     _ => return Heard::Wrong(text.to_string()),
@@ -225,7 +225,7 @@ impl Student {
             Ok(header) => header.ids,
             Err(wrong) => return Heard::Wrong(wrong),
         };
-        let Some(intended) = self.settle(request) else {
+        let Some(intended) = self.finish(request) else {
             return Heard::Wrong(format!("an answer to request {request}, which is not on its way"));
         };
         if self.answers.is_some() && version < self.version {
@@ -236,7 +236,7 @@ impl Student {
     }
 
     /// A request is on its way no more.
-    fn settle(&mut self, request: u32) -> Option<Instant> {
+    fn finish(&mut self, request: u32) -> Option<Instant> {
         let at = self.pending.iter().position(|(pending, _)| *pending == request)?;
         Some(self.pending.swap_remove(at).1)
     }

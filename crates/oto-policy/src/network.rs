@@ -11,7 +11,7 @@
 //! | `mean.N` | oto's own PPO students | tanh | the action, clipped |
 //! | `policy.N` | oto's own students and teachers | relu | largest value, or tanh scaled to the action range |
 //!
-//! oto's own may see images: convolutions `policy.eye.N` or `mean.eye.N` before the layers, whose sizes the metadata give.
+//! oto's own may see images: convolutions `policy.encoder.N` or `mean.encoder.N` before the layers, whose sizes the metadata give.
 
 use crate::facts::Hints;
 use crate::spaces::{self, ActionShape, Input};
@@ -19,7 +19,7 @@ use crate::steps::Steps;
 use crate::tensors::{StateDict, Tensor};
 use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
 use oto_proto::{MAX_WIDTH, Space};
-use oto_rl::convolution::{Convolution, Eye};
+use oto_rl::convolution::{ConvEncoder, Convolution};
 use oto_rl::mlp::{Activation, Layer, Mlp};
 use oto_rl::network::Actor;
 
@@ -45,7 +45,7 @@ enum Body {
 impl Body {
     fn new(network: Actor) -> Self {
         match Steps::of(network.layers()) {
-            Some(layers) if network.eye().is_none() => Body::Layers(layers),
+            Some(layers) if network.encoder().is_none() => Body::Layers(layers),
             _ => Body::Seeing(network),
         }
     }
@@ -98,7 +98,7 @@ impl Network {
         Self::with(network.clone(), own_head(metadata), metadata)
     }
 
-    fn of(Parts { eye, layers, head, .. }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
+    fn of(Parts { encoder, layers, head, .. }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
         let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
         let widest = layers.iter().map(|layer| layer.bias.len()).max().unwrap_or(0);
         if widest > MAX_WIDTH {
@@ -108,14 +108,14 @@ impl Network {
         }
         let inputs = layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
         let mlp = Mlp::new(inputs, layers).map_err(|e| misfit(e.to_string()))?;
-        if let Some(seen) = eye.as_ref().map(|eye| eye.convolution().outputs())
+        if let Some(seen) = encoder.as_ref().map(|encoder| encoder.convolution().outputs())
             && seen != inputs
         {
             return Err(misfit(format!(
                 "the convolutions give {seen} numbers, the next layer takes {inputs}"
             )));
         }
-        Self::with(Actor::new(eye, mlp), head, metadata)
+        Self::with(Actor::new(encoder, mlp), head, metadata)
     }
 
     fn with(network: Actor, head: Head, metadata: &Metadata) -> Result<Self, PolicyError> {
@@ -255,7 +255,7 @@ fn space_choices(space: &Space) -> usize {
 }
 
 struct Parts {
-    eye: Option<Eye>,
+    encoder: Option<ConvEncoder>,
     layers: Vec<Layer>,
     head: Head,
     /// Names that begin so are computed with.
@@ -267,7 +267,7 @@ struct Parts {
 impl Parts {
     /// A network that sees no images.
     fn new(layers: Vec<Layer>, head: Head, used: &[&str], idle: &'static [&'static str]) -> Self {
-        Self { eye: None, layers, head, used: used.iter().map(|name| (*name).into()).collect(), idle }
+        Self { encoder: None, layers, head, used: used.iter().map(|name| (*name).into()).collect(), idle }
     }
 }
 
@@ -410,7 +410,7 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
     let own = |prefix: &str, head| {
         let layers = open(prefix, matches!(head, Head::Squashed(_)))?;
         let parts = Parts::new(layers, head, &[prefix], &[]);
-        Ok(Parts { eye: eye(dict, prefix, metadata)?, ..parts })
+        Ok(Parts { encoder: encoder(dict, prefix, metadata)?, ..parts })
     };
     if starts("mean.").is_some() {
         return own("mean.", Head::Mean);
@@ -487,10 +487,12 @@ fn complete(dict: &StateDict, hints: Hints) -> Result<(), PolicyError> {
     }
 }
 
-/// What sees images: the convolutions `{prefix}eye.N`, of the sizes that the metadata give.
-fn eye(dict: &StateDict, prefix: &str, metadata: &Metadata) -> Result<Option<Eye>, PolicyError> {
-    let first = format!("{prefix}{EYE}");
-    let there = dict.keys().filter(|name| name.starts_with(&first));
+/// What sees images: the convolutions `{prefix}encoder.N`, of the sizes that the metadata give.
+fn encoder(dict: &StateDict, prefix: &str, metadata: &Metadata) -> Result<Option<ConvEncoder>, PolicyError> {
+    let [new, old] = [ENCODER, OLD_ENCODER].map(|part| format!("{prefix}{part}"));
+    let is_old = dict.keys().any(|name| name.starts_with(&old));
+    let there = dict.keys().filter(|name| name.starts_with(&new) || name.starts_with(&old));
+    let first = if is_old { &old } else { &new };
     let Some(convolution) = &metadata.convolution else {
         let refused = |name| {
             let message = format!("{name} is of a convolution, whose sizes they do not give");
@@ -501,7 +503,7 @@ fn eye(dict: &StateDict, prefix: &str, metadata: &Metadata) -> Result<Option<Eye
     convolution.check().map_err(|expected| {
         PolicyError::Metadata(format!("expected as convolution {expected}, got {convolution:?}"))
     })?;
-    let parts = parts_of(&first, convolution);
+    let parts = parts_of(first, convolution);
     if let Some(name) = there.into_iter().find(|name| !parts.iter().any(|(part, _)| part == *name)) {
         return Err(PolicyError::Unsupported(format!("{name} belongs to no convolution of the metadata's")));
     }
@@ -516,9 +518,9 @@ fn eye(dict: &StateDict, prefix: &str, metadata: &Metadata) -> Result<Option<Eye
         }
     }
     // Room for the weights is made once the file is known to have them.
-    let mut eye = Eye::new(convolution.clone());
-    eye.parameters_mut().zip(found).for_each(|(to, from)| to.copy_from_slice(from));
-    Ok(Some(eye))
+    let mut encoder = ConvEncoder::new(convolution.clone());
+    encoder.parameters_mut().zip(found).for_each(|(to, from)| to.copy_from_slice(from));
+    Ok(Some(encoder))
 }
 
 /// Names and shapes of the tensors of convolutions.
@@ -553,13 +555,15 @@ fn quantiles(layers: &[Layer], metadata: &Metadata) -> Result<usize, PolicyError
 }
 
 /// Names of convolutions, among those of layers.
-const EYE: &str = "eye.";
+const ENCODER: &str = "encoder.";
+/// The same in policies of versions before.
+const OLD_ENCODER: &str = "eye.";
 
 /// The linear layers `PREFIX{N}.weight` in the order of their numbers; convolutions are passed over.
 fn layers(dict: &StateDict, prefix: &str, activation: Activation) -> Result<Vec<Layer>, PolicyError> {
     let mut numbers = Vec::new();
     let names = dict.keys().filter_map(|name| name.strip_prefix(prefix));
-    for name in names.filter(|name| !name.starts_with(EYE)) {
+    for name in names.filter(|name| ![ENCODER, OLD_ENCODER].iter().any(|first| name.starts_with(first))) {
         match name.split_once('.') {
             Some((number, "weight" | "bias")) => {
                 numbers.push(number.parse::<u32>().map_err(|_| foreign(prefix, name))?)

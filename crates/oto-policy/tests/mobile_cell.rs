@@ -1,10 +1,10 @@
 //! The teacher of cell selection plays here as it played in mobile-env, where it was evaluated.
 
+use oto_agent::evaluation::{difference, gap_closed, mean_return, returns};
 use oto_env::mobile_cell::{LTE, NR, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, ClassicEnvironment, EnvError, make_classic};
 use oto_policy::{Policy, load_file};
-use oto_student::evaluation::{difference, gap_closed, mean_return, returns};
 use std::ops::Range;
 use std::path::Path;
 

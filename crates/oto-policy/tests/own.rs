@@ -1,5 +1,8 @@
 //! Policies of oto's own: a student's policy answers as the student acts, and several policies answer as one.
 
+use oto_agent::config::StudentConfig;
+use oto_agent::presets;
+use oto_agent::student::{Student, World};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_policy::network::Network;
@@ -8,9 +11,6 @@ use oto_proto::Space;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::mlp::{Activation, Layer, Mlp};
-use oto_student::config::StudentConfig;
-use oto_student::presets;
-use oto_student::student::{Student, World};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
@@ -154,7 +154,9 @@ fn convolutions_that_do_not_fit_are_refused_with_a_sentence() {
         let change = move |m: &mut serde_json::Value| m["convolution"]["layers"][0][key] = value.into();
         remade(&file, change, |_| ()).unwrap_err().to_string()
     };
-    assert!(metadata(|m| drop(m.as_object_mut().unwrap().remove("convolution"))).contains("policy.eye.0"));
+    assert!(
+        metadata(|m| drop(m.as_object_mut().unwrap().remove("convolution"))).contains("policy.encoder.0")
+    );
     assert!(metadata(|m| m["convolution"]["layers"] = [(); 0].into()).contains("1 to 8 layers"));
     assert!(metadata(|m| m["convolution"] = 3.into()).starts_with("metadata: "));
     let huge = metadata(|m| m["convolution"]["shape"] = vec![1u64 << 60, 1 << 60, 1 << 60].into());
@@ -172,10 +174,10 @@ fn convolutions_that_do_not_fit_are_refused_with_a_sentence() {
     assert!(layer("stride", 1).contains("the convolutions give"));
 
     let tensors = |change: fn(&mut Tensors)| remade(&file, |_| (), change).unwrap_err().to_string();
-    assert!(tensors(|t| drop(t.remove("policy.eye.1.bias"))).contains("policy.eye.1.bias: expected"));
-    let flat = tensors(|t| t.get_mut("policy.eye.0.weight").unwrap().0 = vec![4, 18]);
+    assert!(tensors(|t| drop(t.remove("policy.encoder.1.bias"))).contains("policy.encoder.1.bias: expected"));
+    let flat = tensors(|t| t.get_mut("policy.encoder.0.weight").unwrap().0 = vec![4, 18]);
     assert!(flat.contains("expected the shape [4, 2, 3, 3], it has [4, 18]"), "{flat}");
-    let more = tensors(|t| drop(t.insert("policy.eye.2.bias".into(), (vec![1], vec![0; 4]))));
+    let more = tensors(|t| drop(t.insert("policy.encoder.2.bias".into(), (vec![1], vec![0; 4]))));
     assert!(more.contains("belongs to no convolution"), "{more}");
 }
 

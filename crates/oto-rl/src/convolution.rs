@@ -162,7 +162,7 @@ impl Convolution {
 
 /// The layers with plain weights, for acting on one observation at a time. Allocates nothing after the first.
 #[derive(Clone, Debug)]
-pub struct Eye {
+pub struct ConvEncoder {
     convolution: Convolution,
     layers: Vec<(Between, Vec<f32>, Vec<f32>)>,
     image: Vec<f32>,
@@ -170,7 +170,7 @@ pub struct Eye {
     patch: Vec<f32>,
 }
 
-impl Eye {
+impl ConvEncoder {
     /// Layers whose weights are zeros.
     pub fn new(convolution: Convolution) -> Self {
         let zeros = |layer: Between| (layer, vec![0.0; layer.seen() * layer.to[0]], vec![0.0; layer.to[0]]);
@@ -271,13 +271,13 @@ mod tests {
 
     /// Two kernels of two pixels over an image of three by three, by hand.
     #[test]
-    fn an_eye_convolves() {
+    fn an_encoder_convolves() {
         let layer = ConvolutionLayer { channels: 2, kernel: 2, stride: 1 };
-        let mut eye = Eye::new(Convolution { shape: [1, 3, 3], layers: vec![layer] });
+        let mut encoder = ConvEncoder::new(Convolution { shape: [1, 3, 3], layers: vec![layer] });
         let new: [&[f32]; 2] = [&[1.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0], &[0.5, 3.0]];
-        eye.parameters_mut().zip(new).for_each(|(to, from)| to.copy_from_slice(from));
+        encoder.parameters_mut().zip(new).for_each(|(to, from)| to.copy_from_slice(from));
         let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0].map(|x: f32| x * 255.0);
-        let seen = eye.forward(&image);
+        let seen = encoder.forward(&image);
         let expected = [6.5, 8.5, 12.5, 14.5, 1.0, 0.0, 0.0, 0.0];
         assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{seen:?}");
     }

@@ -9,7 +9,7 @@ use oto_graph::{Activation, Tensor, Trace};
 /// Parameters by name.
 pub(crate) type Params<'t> = Vec<(String, Tensor<'t>)>;
 /// Initial values by name.
-pub(crate) type Drawn = Vec<(String, Vec<f32>)>;
+pub(crate) type InitialParameters = Vec<(String, Vec<f32>)>;
 
 /// The prefix of the critics' parameters; their target networks have `target.` before it.
 const CRITICS: &str = "critics.";
@@ -138,14 +138,14 @@ pub(crate) fn labelled<'t>(
 }
 
 /// Actions that stand for all in OTO eq. 10: how they were drawn, `count` for each state.
-pub(crate) struct Draw<'t> {
+pub(crate) struct SampledActions<'t> {
     /// `[B * count, D]`.
     pub action: Tensor<'t>,
     /// The log density they were drawn with, `[B, count]`.
     pub log_density: Tensor<'t>,
 }
 
-impl<'t> Draw<'t> {
+impl<'t> SampledActions<'t> {
     /// What each critic says of these actions at observations `[B, O]`, and their log density, `[B, count]`.
     pub fn groups(&self, critics: &Params<'t>, observation: Tensor<'t>) -> Vec<(Tensor<'t>, Tensor<'t>)> {
         let shape = self.log_density.shape();
@@ -155,9 +155,9 @@ impl<'t> Draw<'t> {
 }
 
 /// So many actions for each of `batch` states, evenly from the whole range.
-pub(crate) fn uniform<'t>(t: &'t Trace, batch: usize, count: usize, width: usize) -> Draw<'t> {
+pub(crate) fn uniform<'t>(t: &'t Trace, batch: usize, count: usize, width: usize) -> SampledActions<'t> {
     let flat = -(width as f64) * std::f64::consts::LN_2;
-    Draw {
+    SampledActions {
         action: t.data("uniform", &[batch * count, width]),
         log_density: t.constant(flat, &[batch, count]),
     }
@@ -173,14 +173,14 @@ pub(crate) struct Base<'t> {
 
 impl<'t> Base<'t> {
     /// For observations `[B, O]` and the actions drawn for each.
-    pub fn new(critics: Params<'t>, observation: Tensor<'t>, draws: &[Draw<'t>]) -> Self {
+    pub fn new(critics: Params<'t>, observation: Tensor<'t>, draws: &[SampledActions<'t>]) -> Self {
         let of_draws = draws.iter().map(|draw| draw.groups(&critics, observation)).collect::<Vec<_>>();
         let count = critics[0].1.size(0);
         let groups = (0..count).map(|i| of_draws.iter().map(|of| of[i]).collect()).collect();
         Self { critics, observation, groups }
     }
 
-    /// For each critic, what [`Draw::groups`] gives for each draw.
+    /// For each critic, what [`SampledActions::groups`] gives for each draw.
     pub fn groups(&self) -> &[Vec<(Tensor<'t>, Tensor<'t>)>] {
         &self.groups
     }
@@ -198,26 +198,36 @@ impl<'t> Base<'t> {
 }
 
 /// Initial values of a network of these widths.
-pub(crate) fn initial_mlp(rng: &mut Rng, prefix: &str, widths: &[usize], drawn: &mut Drawn) {
+pub(crate) fn initial_mlp(
+    rng: &mut Rng,
+    prefix: &str,
+    widths: &[usize],
+    initial_values: &mut InitialParameters,
+) {
     for (i, pair) in widths.windows(2).enumerate() {
         let (weight, bias) = initial_layer(rng, pair[0], pair[1]);
-        drawn.extend([(format!("{prefix}{i}.weight"), weight), (format!("{prefix}{i}.bias"), bias)]);
+        initial_values.extend([(format!("{prefix}{i}.weight"), weight), (format!("{prefix}{i}.bias"), bias)]);
     }
 }
 
 /// Initial values of `count` critics of these widths, critic after critic.
-pub(crate) fn initial_critics(rng: &mut Rng, count: usize, widths: &[usize], drawn: &mut Drawn) {
+pub(crate) fn initial_critics(
+    rng: &mut Rng,
+    count: usize,
+    widths: &[usize],
+    initial_values: &mut InitialParameters,
+) {
     let critic = |_| {
-        let mut values = Drawn::new();
+        let mut values = InitialParameters::new();
         initial_mlp(rng, CRITICS, widths, &mut values);
         values
     };
-    drawn.extend(side_by_side((0..count).map(critic)));
+    initial_values.extend(side_by_side((0..count).map(critic)));
 }
 
 /// The values of several networks of one shape, each parameter's one after the other.
-fn side_by_side(networks: impl Iterator<Item = Drawn>) -> Drawn {
-    let join = |mut all: Drawn, next: Drawn| {
+fn side_by_side(networks: impl Iterator<Item = InitialParameters>) -> InitialParameters {
+    let join = |mut all: InitialParameters, next: InitialParameters| {
         all.iter_mut().zip(next).for_each(|((_, all), (_, next))| all.extend(next));
         all
     };
@@ -225,7 +235,7 @@ fn side_by_side(networks: impl Iterator<Item = Drawn>) -> Drawn {
 }
 
 /// The initial value that an input takes: a target's is its critic's. None where nothing was drawn for it.
-pub(crate) fn initial(drawn: &Drawn, input: &str) -> Option<Vec<f32>> {
+pub(crate) fn initial(initial_values: &InitialParameters, input: &str) -> Option<Vec<f32>> {
     let name = input.strip_prefix("target.").unwrap_or(input);
-    drawn.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone())
+    initial_values.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone())
 }

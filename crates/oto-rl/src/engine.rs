@@ -399,7 +399,7 @@ impl Engine {
     }
 
     /// Whether [`Self::state`] has everything; asks a device for it.
-    pub fn settled(&mut self) -> Result<bool, LearnError> {
+    pub fn is_synced(&mut self) -> Result<bool, LearnError> {
         let given = self.given;
         let Some(device) = self.executable.device() else { return Ok(true) };
         match device.snapshot() {
@@ -471,7 +471,7 @@ impl Engine {
         })
     }
 
-    /// All state by name and shape: parameters, target network, optimiser. On a device, once [`Self::settled`] says so.
+    /// All state by name and shape: parameters, target network, optimiser. On a device, once [`Self::is_synced`] says so.
     pub fn state(&self) -> Result<Vec<NamedTensor>, LearnError> {
         let read = |(id, input): (InputId, &Input)| {
             let mut values = vec![0.0; input.len()];
@@ -597,13 +597,13 @@ pub trait Learner {
     }
 
     /// Brings everything home that [`Engine::state`] needs; false while a device is still at it.
-    fn settle(&mut self) -> Result<bool, LearnError> {
+    fn sync(&mut self) -> Result<bool, LearnError> {
         self.collect()?;
-        let settled = self.engine_mut().settled()?;
-        if settled {
+        let synced = self.engine_mut().is_synced()?;
+        if synced {
             self.hand_over()?;
         }
-        Ok(settled)
+        Ok(synced)
     }
 
     /// Goes on from what is remembered, see [`Engine::go_back`].

@@ -1,8 +1,8 @@
 //! A network that sees images, if it has convolutions, or rows of numbers, and goes on with fully connected layers: as a program's
 //! tensors, as initial values, and as the plain weights that act.
 
-use crate::convolution::{Convolution, Eye};
-use crate::critics::{Drawn, Params, initial_mlp};
+use crate::convolution::{ConvEncoder, Convolution};
+use crate::critics::{InitialParameters, Params, initial_mlp};
 use crate::mlp::{self, Layer, Mlp};
 use crate::optimiser::{initial_layer, mlp as connected, mlp_parameters};
 use oto_env::rng::Rng;
@@ -27,10 +27,10 @@ impl<'c> Shape<'c> {
         Self { convolution, widths: [&[seen], hidden, &[outputs]].concat() }
     }
 
-    /// The parameters as state inputs: `{prefix}eye.{layer}` of the convolutions, then `{prefix}{layer}`.
+    /// The parameters as state inputs: `{prefix}encoder.{layer}` of the convolutions, then `{prefix}{layer}`.
     pub fn parameters<'t>(&self, t: &'t Trace, prefix: &str) -> Params<'t> {
-        let eye = format!("{prefix}eye.");
-        let mut params = self.convolution.map_or(Vec::new(), |c| c.parameters(t, &eye));
+        let encoder = format!("{prefix}encoder.");
+        let mut params = self.convolution.map_or(Vec::new(), |c| c.parameters(t, &encoder));
         params.extend(mlp_parameters(t, prefix, &self.widths));
         params
     }
@@ -40,34 +40,34 @@ impl<'c> Shape<'c> {
         let (seen, rest) = match self.convolution {
             None => (x, params),
             Some(c) => {
-                let (eye, rest) = params.split_at(2 * c.layers.len());
-                (c.network(eye, x), rest)
+                let (encoder, rest) = params.split_at(2 * c.layers.len());
+                (c.network(encoder, x), rest)
             }
         };
         connected(rest, seen, Activation::Relu)
     }
 
     /// Initial values by the parameters' names.
-    pub fn initial(&self, rng: &mut Rng, prefix: &str, drawn: &mut Drawn) {
+    pub fn initial(&self, rng: &mut Rng, prefix: &str, initial_values: &mut InitialParameters) {
         for (i, (inputs, outputs)) in self.convolution.iter().flat_map(|c| c.sizes()).enumerate() {
             let (weight, bias) = initial_layer(rng, inputs, outputs);
-            let name = |part: &str| format!("{prefix}eye.{i}.{part}");
-            drawn.extend([(name("weight"), weight), (name("bias"), bias)]);
+            let name = |part: &str| format!("{prefix}encoder.{i}.{part}");
+            initial_values.extend([(name("weight"), weight), (name("bias"), bias)]);
         }
-        initial_mlp(rng, prefix, &self.widths, drawn);
+        initial_mlp(rng, prefix, &self.widths, initial_values);
     }
 
     /// The same network on plain weights, which are still to be handed over.
     pub fn actor(&self) -> Actor {
-        let eye = self.convolution.map(|c| Eye::new(c.clone()));
-        Actor::new(eye, Mlp::zeros(&self.widths, mlp::Activation::Relu))
+        let encoder = self.convolution.map(|c| ConvEncoder::new(c.clone()));
+        Actor::new(encoder, Mlp::zeros(&self.widths, mlp::Activation::Relu))
     }
 }
 
 /// A network that acts, on plain weights.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    eye: Option<Eye>,
+    encoder: Option<ConvEncoder>,
     layers: Mlp,
     /// Answers to several images.
     out: Vec<f32>,
@@ -80,19 +80,19 @@ impl From<Mlp> for Actor {
 }
 
 impl Actor {
-    /// Layers that go on from what an eye sees.
+    /// Layers that go on from what an encoder sees.
     ///
     /// # Panics
     /// If they take another number of inputs than it gives: callers check what comes from outside.
-    pub fn new(eye: Option<Eye>, layers: Mlp) -> Self {
-        let fits = eye.as_ref().is_none_or(|eye| eye.convolution().outputs() == layers.inputs());
-        assert!(fits, "layers that take what the eye gives");
-        Self { eye, layers, out: Vec::new() }
+    pub fn new(encoder: Option<ConvEncoder>, layers: Mlp) -> Self {
+        let fits = encoder.as_ref().is_none_or(|encoder| encoder.convolution().outputs() == layers.inputs());
+        assert!(fits, "layers that take what the encoder gives");
+        Self { encoder, layers, out: Vec::new() }
     }
 
     /// What sees images.
-    pub fn eye(&self) -> Option<&Eye> {
-        self.eye.as_ref()
+    pub fn encoder(&self) -> Option<&ConvEncoder> {
+        self.encoder.as_ref()
     }
 
     /// The fully connected layers, first to last.
@@ -102,7 +102,7 @@ impl Actor {
 
     /// Numbers of an observation.
     pub fn inputs(&self) -> usize {
-        self.eye.as_ref().map_or(self.layers.inputs(), |eye| eye.convolution().inputs())
+        self.encoder.as_ref().map_or(self.layers.inputs(), |encoder| encoder.convolution().inputs())
     }
 
     /// Numbers of an answer.
@@ -114,14 +114,14 @@ impl Actor {
     pub fn parameters(&self) -> impl Iterator<Item = &[f32]> {
         let layers = self.layers.layers().iter();
         let connected = layers.flat_map(|l| [l.weight.as_slice(), l.bias.as_slice()]);
-        self.eye.iter().flat_map(Eye::parameters).chain(connected)
+        self.encoder.iter().flat_map(ConvEncoder::parameters).chain(connected)
     }
 
     /// The same, for handing new weights over; sizes must stay as they are.
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         let layers = self.layers.layers_mut().iter_mut();
         let connected = layers.flat_map(|l| [l.weight.as_mut_slice(), l.bias.as_mut_slice()]);
-        self.eye.iter_mut().flat_map(Eye::parameters_mut).chain(connected)
+        self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut).chain(connected)
     }
 
     /// Answers row-major `x` `[rows, inputs]` with `[rows, outputs]`. Allocates only when `rows` grows.
@@ -129,12 +129,13 @@ impl Actor {
     /// # Panics
     /// If `x` is not a whole number of rows: callers check what comes from outside.
     pub fn forward(&mut self, x: &[f32]) -> &[f32] {
-        let Self { eye, layers, out } = self;
-        let Some(eye) = eye else { return layers.forward(x) };
-        let inputs = eye.convolution().inputs();
+        let Self { encoder, layers, out } = self;
+        let Some(encoder) = encoder else { return layers.forward(x) };
+        let inputs = encoder.convolution().inputs();
         assert_eq!(x.len() % inputs, 0, "whole rows of {inputs}");
         out.clear();
-        x.chunks_exact(inputs).for_each(|image| out.extend_from_slice(layers.forward(eye.forward(image))));
+        x.chunks_exact(inputs)
+            .for_each(|image| out.extend_from_slice(layers.forward(encoder.forward(image))));
         out
     }
 }
@@ -151,14 +152,15 @@ mod tests {
         let shape = Shape::new(Some(&convolution), 9, &[4], 2);
         let mut actor = shape.actor();
         assert_eq!((actor.inputs(), actor.outputs(), actor.layers().len()), (9, 2, 2));
-        let mut drawn = Vec::new();
+        let mut initial_values = Vec::new();
         let rng = &mut Rng::new(3);
-        shape.initial(rng, "q.", &mut drawn);
-        let names = drawn.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
-        let expected = ["q.eye.0.weight", "q.eye.0.bias", "q.0.weight", "q.0.bias", "q.1.weight", "q.1.bias"];
+        shape.initial(rng, "q.", &mut initial_values);
+        let names = initial_values.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        let expected =
+            ["q.encoder.0.weight", "q.encoder.0.bias", "q.0.weight", "q.0.bias", "q.1.weight", "q.1.bias"];
         assert_eq!(names, expected);
-        actor.parameters_mut().zip(&drawn).for_each(|(to, (_, from))| to.copy_from_slice(from));
-        assert!(actor.parameters().zip(&drawn).all(|(a, (_, b))| a == b));
+        actor.parameters_mut().zip(&initial_values).for_each(|(to, (_, from))| to.copy_from_slice(from));
+        assert!(actor.parameters().zip(&initial_values).all(|(a, (_, b))| a == b));
         let images = (0..18).map(|_| rng.below(256) as f32).collect::<Vec<_>>();
         let both = actor.forward(&images).to_vec();
         let each = images.chunks_exact(9).flat_map(|image| actor.forward(image).to_vec()).collect::<Vec<_>>();

@@ -2,12 +2,12 @@
 
 use crate::bindings::exports::oto::edge::learner as wit;
 use crate::bindings::oto::edge::types;
+use oto_agent::link::tungstenite::AddressError;
+use oto_agent::link::{LinkState, LinkStatus};
+use oto_agent::stage::Stage;
+use oto_agent::student::Metrics;
+use oto_agent::trainer::TrainError;
 use oto_env::{Action, Space};
-use oto_student::link::tungstenite::AddressError;
-use oto_student::link::{LinkState, LinkStatus};
-use oto_student::stage::Stage;
-use oto_student::student::Metrics;
-use oto_student::trainer::TrainError;
 
 /// A space as the host describes it; checked when a student is made for it.
 pub fn space(space: types::Space) -> Space {

@@ -2,12 +2,12 @@
 //! lines instead of a progress bar, no pictures).
 
 use clap::Args;
+use oto_agent::checkpoint;
+use oto_agent::drive::Driver;
+use oto_agent::student::{Event, Metrics, Student};
 use oto_cli::learn::{self, Observer, RunError};
 use oto_cli::options::{Job, LearnOptions, OptionsError};
 use oto_cli::run_folder::{FolderError, RunFolder};
-use oto_student::checkpoint;
-use oto_student::drive::Driver;
-use oto_student::student::{Event, Metrics, Student};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -152,7 +152,7 @@ impl Session {
     ///
     /// # Errors
     /// The backend's failure.
-    pub fn settle(&mut self) -> Result<bool, String> {
+    pub fn sync(&mut self) -> Result<bool, String> {
         let Runner::Program { executable, .. } = &mut self.runner else { return Ok(true) };
         let Some(device) = executable.device() else { return Ok(true) };
         device.snapshot().map(|snapshot| snapshot.is_some()).map_err(|error| error.to_string())
@@ -218,7 +218,7 @@ mod tests {
         let mut session = create(runner, kind, 16).unwrap();
         session.begin(3);
         while !session.advance().unwrap() {}
-        while !session.settle().unwrap() {}
+        while !session.sync().unwrap() {}
         session
     }
 

@@ -1,10 +1,10 @@
 //! What runs a page's updates: the CPU, a device, or the faster of the two.
 
 use crate::error::CoreError;
+use oto_agent::config::StudentConfig;
+use oto_agent::trainer::Tried;
 use oto_cpu::Cpu;
 use oto_graph::{Backend, Program};
-use oto_student::config::StudentConfig;
-use oto_student::trainer::Tried;
 
 /// A backend, and what it was chosen from.
 pub struct Chosen {

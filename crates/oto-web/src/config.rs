@@ -1,13 +1,13 @@
 //! The configuration a page's student is created from.
 
 use crate::error::CoreError;
+use oto_agent::config::StudentConfig;
+use oto_agent::presets::{self, Seen};
+use oto_agent::settings;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::{TeacherConfig, World};
 use oto_env::{SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
-use oto_student::config::StudentConfig;
-use oto_student::presets::{self, Seen};
-use oto_student::settings;
-use oto_student::stage::StagesConfig;
-use oto_student::student::{TeacherConfig, World};
 
 /// Everything a student is made of.
 #[derive(Debug)]
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn what_is_given_replaces_the_preset() {
-        let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"settle":null,"algorithm":{"quantiles":3}},
+        let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"plateau_decay":null,"algorithm":{"quantiles":3}},
             "env":"CartPole-v1","teachers":[]}"#;
         let student = CoreConfig::read(json).unwrap().student;
         assert_eq!(student.stages.transfer.unwrap().steps, Some(9));
-        assert!(student.stages.transfer.unwrap().give_up.is_none() && student.settle.is_none());
+        assert!(student.stages.transfer.unwrap().give_up.is_none() && student.plateau_decay.is_none());
         assert_eq!(student.algorithm.of::<QrDqnConfig>().unwrap().quantiles, 3);
     }
 

@@ -6,15 +6,15 @@ use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
 use js_sys::Uint8Array;
+use oto_agent::baseline::Baselines;
+use oto_agent::link::{Event, Link, Output};
+use oto_agent::student::{Need, Student, TeacherConfig, Tick};
+use oto_agent::trainer::{TrainError, program};
+use oto_agent::watch::Watch;
 use oto_env::{Action, SpaceTree, Step};
 use oto_graph::Program;
 use oto_json::Writer;
 use oto_rl::replay::Replay;
-use oto_student::link::{Event, Link, Output};
-use oto_student::student::{Need, Student, TeacherConfig, Tick};
-use oto_student::trainer::{TrainError, program};
-use oto_student::watch::Watch;
-use oto_student::yardstick::Yardsticks;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -67,9 +67,9 @@ impl StudentCore {
             EnvConfig::BuiltIn(id) => (Some(id), observation, action),
             EnvConfig::Page { observation, action, .. } => (None, observation, action),
         };
-        let yardsticks = built_in.as_ref().and_then(|id| Yardsticks::of(id, config.student.seed));
+        let baselines = built_in.as_ref().and_then(|id| Baselines::of(id, config.student.seed));
         let mut reporter = Reporter::default();
-        reporter.yardsticks = yardsticks;
+        reporter.baselines = baselines;
         let teachers = config.teachers;
         Ok(Self {
             student,
@@ -329,7 +329,7 @@ impl StudentCore {
     }
 
     /// Greedy play to look at, in an environment of its own: with a seed the first moment of the seed's episode, which the
-    /// policy of this moment plays to its end, without one the next step; a [`Scene`](oto_student::watch::Scene) as JSON.
+    /// policy of this moment plays to its end, without one the next step; a [`Scene`](oto_agent::watch::Scene) as JSON.
     pub fn watch(&mut self, seed: Option<f64>) -> Result<String, JsValue> {
         if let Some(seed) = seed {
             let Some(id) = &self.built_in else {
@@ -352,9 +352,9 @@ impl StudentCore {
     }
 
     /// Brings home what a device holds; true once [`Self::save`] has all it needs.
-    pub fn settle(&mut self) -> Result<bool, JsValue> {
-        let settled = self.student.trainer().learner().settle();
-        Ok(settled.map_err(TrainError::from).map_err(CoreError::from)?)
+    pub fn sync(&mut self) -> Result<bool, JsValue> {
+        let synced = self.student.trainer().learner().sync();
+        Ok(synced.map_err(TrainError::from).map_err(CoreError::from)?)
     }
 
     /// The run as a safetensors file: with the replay buffer to go on exactly here, without it to act and learn anew.
@@ -365,7 +365,7 @@ impl StudentCore {
     /// Goes on from a file of [`Self::save`].
     pub fn load(&mut self, file: &[u8]) -> Result<(), JsValue> {
         // The file's evaluations go on elsewhere in their row of episodes.
-        self.reporter.yardsticks = None;
+        self.reporter.baselines = None;
         Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
     }
 }

@@ -1,8 +1,8 @@
 //! Errors as the worker gets them: plain objects `{kind, message, field}`, which `web/student/src/errors.ts` turns into
 //! classes.
 
+use oto_agent::trainer::TrainError;
 use oto_env::ElementError;
-use oto_student::trainer::TrainError;
 use wasm_bindgen::JsValue;
 
 /// Which class an error becomes on the page.

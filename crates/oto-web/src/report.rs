@@ -1,9 +1,9 @@
 //! Metrics for the page: how the run stands, how fast it goes, and what happened since they were taken last.
 
 use crate::host;
+use oto_agent::baseline::{Baseline, Baselines};
+use oto_agent::student::{Event, Student};
 use oto_json::{Object, Writer};
-use oto_student::student::{Event, Student};
-use oto_student::yardstick::{Yardstick, Yardsticks};
 use std::collections::VecDeque;
 
 /// Rates are measured over at least this long, in milliseconds.
@@ -38,16 +38,16 @@ pub struct EvaluationLine {
     /// How many.
     pub episodes: u32,
     /// What others return in these episodes, where that is known.
-    pub yardsticks: Vec<Yardstick>,
+    pub baselines: Vec<Baseline>,
 }
 
-oto_json::json_object! { EvaluationLine: written { step, mean, min, max, episodes, yardsticks } }
+oto_json::json_object! { EvaluationLine: written { step, mean, min, max, episodes, baselines } }
 
 /// Collects a student's events and measures its speed.
 #[derive(Default)]
 pub struct Reporter {
     /// Plays along with the evaluations, where it can.
-    pub yardsticks: Option<Yardsticks>,
+    pub baselines: Option<Baselines>,
     episodes: VecDeque<EpisodeLine>,
     evaluations: VecDeque<EvaluationLine>,
     /// When the rates were measured last, and the steps and updates until then.
@@ -67,9 +67,9 @@ impl Reporter {
                     keep(&mut self.episodes, line);
                 }
                 Event::Evaluation { step, mean, min, max, episodes } => {
-                    let along = self.yardsticks.as_mut().and_then(|along| along.next(episodes).ok());
-                    let yardsticks = along.map_or(Vec::new(), Vec::from);
-                    let line = EvaluationLine { step, mean, min, max, episodes, yardsticks };
+                    let along = self.baselines.as_mut().and_then(|along| along.next(episodes).ok());
+                    let baselines = along.map_or(Vec::new(), Vec::from);
+                    let line = EvaluationLine { step, mean, min, max, episodes, baselines };
                     keep(&mut self.evaluations, line.clone());
                     newest = Some(line);
                 }

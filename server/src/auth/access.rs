@@ -122,19 +122,19 @@ impl Access {
     ///
     /// # Errors
     /// If a token cannot be read or is too short, or a right is none.
-    pub(crate) fn doorkeeper(&self, before: Option<&Doorkeeper>) -> Result<Doorkeeper, AccessError> {
+    pub(crate) fn authenticator(&self, before: Option<&Authenticator>) -> Result<Authenticator, AccessError> {
         let mut machines = HashMap::new();
         for machine in &self.machines {
             let wrong = |why: String| AccessError::Machine(machine.name.clone(), why);
             let hash = machine.hash().map_err(wrong)?;
-            let mut visitor = Arc::new(Visitor::new(&machine.name, &machine.rights).map_err(wrong)?);
+            let mut principal = Arc::new(Principal::new(&machine.name, &machine.rights).map_err(wrong)?);
             if let Some(known) = before.and_then(|before| before.machines.get(&hash))
                 && known.rights == machine.rights
                 && known.name() == machine.name
             {
-                visitor = known.clone();
+                principal = known.clone();
             }
-            if machines.insert(hash, visitor).is_some() {
+            if machines.insert(hash, principal).is_some() {
                 return Err(wrong("its token is another machine's, too".into()));
             }
         }
@@ -142,10 +142,10 @@ impl Access {
         let rate =
             self.pages.as_ref().map(|pages| rate(pages.states_per_second)).transpose().map_err(wrong)?;
         if let Some(pages) = &self.pages {
-            Visitor::new("pages", pages).map_err(wrong)?;
+            Principal::new("pages", pages).map_err(wrong)?;
         }
         let tickets = before.map(|before| before.tickets.clone()).unwrap_or_default();
-        Ok(Doorkeeper {
+        Ok(Authenticator {
             machines,
             pages: self.pages.clone(),
             page_connections: Arc::default(),
@@ -165,13 +165,13 @@ pub fn fuzz(bytes: &[u8]) -> bool {
     if access.machines.iter().any(|machine| machine.token_file.is_some() || machine.token_env.is_some()) {
         return false;
     }
-    let Ok(doorkeeper) = access.doorkeeper(None) else { return false };
+    let Ok(authenticator) = access.authenticator(None) else { return false };
     let here = IpAddr::from([127, 0, 0, 1]);
-    let Some(page) = doorkeeper.page("https://page.example", here) else { return false };
-    let (ticket, good) = doorkeeper.issue(page.clone(), here).expect("randomness");
-    let redeemed = doorkeeper.redeem(&ticket, here);
+    let Some(page) = authenticator.page("https://page.example", here) else { return false };
+    let (ticket, good) = authenticator.issue(page.clone(), here).expect("randomness");
+    let redeemed = authenticator.redeem(&ticket, here);
     assert!(redeemed.is_some() || good < Duration::from_secs(60), "a ticket is good once");
-    assert!(doorkeeper.redeem(&ticket, here).is_none(), "and only once");
+    assert!(authenticator.redeem(&ticket, here).is_none(), "and only once");
     for states in [1, 1 << 40, usize::MAX, 1] {
         if let Err(pause) = page.spend(states) {
             assert!(pause <= Duration::from_secs(3600));
@@ -221,7 +221,7 @@ fn rate(states_per_second: Option<f64>) -> Result<Option<Rate>, String> {
 
 /// Someone who came in, and what is left to them.
 #[derive(Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct Principal {
     name: Arc<str>,
     identity: Identity,
     rights: Rights,
@@ -255,10 +255,10 @@ enum States {
     Page(Arc<Buckets<Page>>, Page),
 }
 
-impl Visitor {
+impl Principal {
     /// A peer of a server without access control.
     pub fn anyone() -> Self {
-        Visitor {
+        Principal {
             name: "anyone".into(),
             identity: Identity::None,
             rights: Rights::default(),
@@ -281,7 +281,7 @@ impl Visitor {
                 }
             });
         }
-        Ok(Visitor {
+        Ok(Principal {
             name: name.into(),
             identity: Identity::Machine,
             rights: rights.clone(),
@@ -353,8 +353,8 @@ impl Drop for Entered {
 }
 
 /// Lets in who has a token or a ticket.
-pub(crate) struct Doorkeeper {
-    machines: HashMap<String, Arc<Visitor>>,
+pub(crate) struct Authenticator {
+    machines: HashMap<String, Arc<Principal>>,
     pages: Option<Rights>,
     /// Connections of all pages' students together.
     page_connections: Arc<AtomicUsize>,
@@ -386,7 +386,7 @@ struct Ticket {
 
 /// Whose a ticket is: that a machine still has its token, and an origin its rights, is looked at when the ticket is used.
 enum Whose {
-    Machine(Arc<Visitor>),
+    Machine(Arc<Principal>),
     Page(Arc<str>),
 }
 
@@ -406,30 +406,30 @@ pub(crate) enum NoTicket {
     Chance,
 }
 
-impl Doorkeeper {
+impl Authenticator {
     /// Whose token this is.
-    pub fn machine(&self, token: &str) -> Option<Arc<Visitor>> {
+    pub fn machine(&self, token: &str) -> Option<Arc<Principal>> {
         self.machines.get(&sha256(token.as_bytes())).cloned()
     }
 
     /// A student of a page whose origin is allowed.
-    pub fn page(&self, origin: &str, address: IpAddr) -> Option<Arc<Visitor>> {
+    pub fn page(&self, origin: &str, address: IpAddr) -> Option<Arc<Principal>> {
         // The rights were tried when the server started.
-        let mut visitor = Visitor::new(&format!("page {origin}"), self.pages.as_ref()?).ok()?;
+        let mut principal = Principal::new(&format!("page {origin}"), self.pages.as_ref()?).ok()?;
         let origin: Arc<str> = origin.into();
-        visitor.connections = self.page_connections.clone();
-        visitor.identity = Identity::Page(origin.clone());
+        principal.connections = self.page_connections.clone();
+        principal.identity = Identity::Page(origin.clone());
         if let Some(states) = &self.page_states {
-            visitor.states = States::Page(states.clone(), (origin, network(address)));
+            principal.states = States::Page(states.clone(), (origin, network(address)));
         }
-        Some(Arc::new(visitor))
+        Some(Arc::new(principal))
     }
 
     /// A ticket for someone, and how long it is good.
     ///
     /// # Errors
     /// See [`NoTicket`].
-    pub fn issue(&self, visitor: Arc<Visitor>, address: IpAddr) -> Result<(String, Duration), NoTicket> {
+    pub fn issue(&self, principal: Arc<Principal>, address: IpAddr) -> Result<(String, Duration), NoTicket> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| NoTicket::Chance)?;
         let ticket = hex(&secret);
@@ -437,13 +437,13 @@ impl Doorkeeper {
         let Tickets { issued, counts } = &*self.tickets;
         let mut issued = lock(issued);
         issued.forget(now);
-        let payer = visitor.payer(address);
-        let (shares, whose) = match &visitor.identity {
+        let payer = principal.payer(address);
+        let (shares, whose) = match &principal.identity {
             Identity::Page(origin) => {
                 let shares = vec![(Issuer::One(payer), ADDRESS_TICKETS), (Issuer::Pages, PAGE_TICKETS)];
                 (shares, Whose::Page(origin.clone()))
             }
-            _ => (vec![(Issuer::One(payer), MACHINE_TICKETS)], Whose::Machine(visitor.clone())),
+            _ => (vec![(Issuer::One(payer), MACHINE_TICKETS)], Whose::Machine(principal.clone())),
         };
         let counted: Option<Vec<_>> =
             shares.into_iter().map(|(issuer, most)| counts.take(issuer, 1, most)).collect();
@@ -455,7 +455,7 @@ impl Doorkeeper {
     }
 
     /// Whose ticket this is, which somebody at this address shows; it is none any more.
-    pub fn redeem(&self, ticket: &str, address: IpAddr) -> Option<Arc<Visitor>> {
+    pub fn redeem(&self, ticket: &str, address: IpAddr) -> Option<Arc<Principal>> {
         let ticket = {
             let mut issued = lock(&self.tickets.issued);
             issued.forget(Instant::now());
@@ -495,16 +495,16 @@ mod tests {
 
     const TOKEN: &str = "a token that is long enough";
 
-    fn access(machine: &str) -> Result<Doorkeeper, AccessError> {
+    fn access(machine: &str) -> Result<Authenticator, AccessError> {
         let text = format!(r#"{{"machines":[{{"name":"box"{machine}}}],"pages":{{"connections":2}}}}"#);
-        serde_json::from_str::<Access>(&text).unwrap().doorkeeper(None)
+        serde_json::from_str::<Access>(&text).unwrap().authenticator(None)
     }
 
     fn here() -> IpAddr {
         IpAddr::from([127, 0, 0, 1])
     }
 
-    fn sound() -> Doorkeeper {
+    fn sound() -> Authenticator {
         access(&format!(
             r#","token_sha256":"{}","grants":["submit"],"policies":["a"]"#,
             sha256(TOKEN.as_bytes())
@@ -514,9 +514,9 @@ mod tests {
 
     #[test]
     fn a_token_says_who_it_is_and_what_it_may() {
-        let doorkeeper = sound();
-        assert!(doorkeeper.machine("another token of this length").is_none());
-        let machine = doorkeeper.machine(TOKEN).unwrap();
+        let authenticator = sound();
+        assert!(authenticator.machine("another token of this length").is_none());
+        let machine = authenticator.machine(TOKEN).unwrap();
         assert!(machine.may(Grant::Actions) && machine.may(Grant::Submit) && !machine.may(Grant::Weights));
         assert!(machine.may_ask("a") && !machine.may_ask("b"));
     }
@@ -542,22 +542,22 @@ mod tests {
 
     #[test]
     fn a_ticket_is_good_once() {
-        let doorkeeper = sound();
-        let (ticket, _) = doorkeeper.issue(doorkeeper.machine(TOKEN).unwrap(), here()).unwrap();
-        assert!(doorkeeper.redeem("a guess", here()).is_none());
-        assert_eq!(doorkeeper.redeem(&ticket, here()).unwrap().name(), "box");
-        assert!(doorkeeper.redeem(&ticket, here()).is_none());
+        let authenticator = sound();
+        let (ticket, _) = authenticator.issue(authenticator.machine(TOKEN).unwrap(), here()).unwrap();
+        assert!(authenticator.redeem("a guess", here()).is_none());
+        assert_eq!(authenticator.redeem(&ticket, here()).unwrap().name(), "box");
+        assert!(authenticator.redeem(&ticket, here()).is_none());
     }
 
     #[test]
     fn a_ticket_is_good_for_a_while() {
-        let doorkeeper = Doorkeeper { ticket_lifetime: Duration::ZERO, ..sound() };
-        let (ticket, _) = doorkeeper.issue(page(&doorkeeper, here()), here()).unwrap();
-        assert!(doorkeeper.redeem(&ticket, here()).is_none());
+        let authenticator = Authenticator { ticket_lifetime: Duration::ZERO, ..sound() };
+        let (ticket, _) = authenticator.issue(page(&authenticator, here()), here()).unwrap();
+        assert!(authenticator.redeem(&ticket, here()).is_none());
     }
 
-    fn page(doorkeeper: &Doorkeeper, address: IpAddr) -> Arc<Visitor> {
-        doorkeeper.page("https://a.example", address).unwrap()
+    fn page(authenticator: &Authenticator, address: IpAddr) -> Arc<Principal> {
+        authenticator.page("https://a.example", address).unwrap()
     }
 
     fn address(number: usize) -> IpAddr {
@@ -566,34 +566,38 @@ mod tests {
 
     #[test]
     fn tickets_are_refused_when_there_are_too_many_and_none_is_lost() {
-        let doorkeeper = sound();
-        let give = |visitor, from| doorkeeper.issue(visitor, from).ok().map(|(ticket, _)| ticket);
-        let machine = || doorkeeper.machine(TOKEN).unwrap();
-        let (first, of_machine) = (give(page(&doorkeeper, here()), here()), give(machine(), here()));
+        let authenticator = sound();
+        let give = |principal, from| authenticator.issue(principal, from).ok().map(|(ticket, _)| ticket);
+        let machine = || authenticator.machine(TOKEN).unwrap();
+        let (first, of_machine) = (give(page(&authenticator, here()), here()), give(machine(), here()));
         // One address, then many: each has its share, and all pages together theirs.
         let given =
-            (0..2 * ADDRESS_TICKETS).filter(|_| give(page(&doorkeeper, address(0)), address(0)).is_some());
+            (0..2 * ADDRESS_TICKETS).filter(|_| give(page(&authenticator, address(0)), address(0)).is_some());
         assert_eq!(given.count(), ADDRESS_TICKETS);
         let flood =
-            (1..80_000).filter(|i| give(page(&doorkeeper, address(i / 200)), address(i / 200)).is_some());
+            (1..80_000).filter(|i| give(page(&authenticator, address(i / 200)), address(i / 200)).is_some());
         assert_eq!(flood.count() + 1 + ADDRESS_TICKETS, PAGE_TICKETS);
         // A machine has its own.
         let given = (0..2 * MACHINE_TICKETS).filter(|_| give(machine(), here()).is_some());
         assert_eq!(given.count() + 1, MACHINE_TICKETS);
         for ticket in [first, of_machine] {
-            assert!(doorkeeper.redeem(&ticket.unwrap(), here()).is_some(), "it was given before all these");
+            assert!(
+                authenticator.redeem(&ticket.unwrap(), here()).is_some(),
+                "it was given before all these"
+            );
         }
-        assert!(give(page(&doorkeeper, here()), here()).is_some() && give(machine(), here()).is_some());
-        assert!(lock(&doorkeeper.tickets.issued).order.len() <= PAGE_TICKETS + MACHINE_TICKETS + 2);
+        assert!(give(page(&authenticator, here()), here()).is_some() && give(machine(), here()).is_some());
+        assert!(lock(&authenticator.tickets.issued).order.len() <= PAGE_TICKETS + MACHINE_TICKETS + 2);
     }
 
     #[test]
     fn a_quota_of_pages_is_by_origin_and_address_whatever_the_ticket() {
         let json = r#"{"pages":{"states_per_second":200}}"#;
-        let doorkeeper = serde_json::from_str::<Access>(json).unwrap().doorkeeper(None).unwrap();
+        let authenticator = serde_json::from_str::<Access>(json).unwrap().authenticator(None).unwrap();
         let asks = |origin: &str, from: IpAddr| {
-            let (ticket, _) = doorkeeper.issue(doorkeeper.page(origin, here()).unwrap(), here()).unwrap();
-            doorkeeper.redeem(&ticket, from).unwrap().spend(100).is_ok()
+            let (ticket, _) =
+                authenticator.issue(authenticator.page(origin, here()).unwrap(), here()).unwrap();
+            authenticator.redeem(&ticket, from).unwrap().spend(100).is_ok()
         };
         let passed = (0..100).filter(|_| asks("https://a.example", address(1))).count();
         assert!((2..=3).contains(&passed), "{passed} hundreds of states");
@@ -607,23 +611,23 @@ mod tests {
             let text = format!(r#"{{"machines":[{{"name":"box","token_sha256":"{hash}"{machine}}}]}}"#);
             serde_json::from_str::<Access>(&text).unwrap()
         };
-        let first = file(r#","states_per_second":10"#).doorkeeper(None).unwrap();
+        let first = file(r#","states_per_second":10"#).authenticator(None).unwrap();
         let (ticket, _) = first.issue(first.machine(TOKEN).unwrap(), here()).unwrap();
         assert!(first.machine(TOKEN).unwrap().spend(1000).is_ok());
-        let same = file(r#","states_per_second":10"#).doorkeeper(Some(&first)).unwrap();
+        let same = file(r#","states_per_second":10"#).authenticator(Some(&first)).unwrap();
         assert!(same.machine(TOKEN).unwrap().spend(1).is_err(), "its quota is spent");
         assert!(same.redeem(&ticket, here()).is_some());
         let (ticket, _) = same.issue(same.machine(TOKEN).unwrap(), here()).unwrap();
-        let other = file(r#","states_per_second":20"#).doorkeeper(Some(&same)).unwrap();
+        let other = file(r#","states_per_second":20"#).authenticator(Some(&same)).unwrap();
         assert!(other.machine(TOKEN).unwrap().spend(1).is_ok(), "another quota");
-        let nobody = Access { machines: Vec::new(), ..file("") }.doorkeeper(Some(&other)).unwrap();
+        let nobody = Access { machines: Vec::new(), ..file("") }.authenticator(Some(&other)).unwrap();
         assert!(nobody.machine(TOKEN).is_none() && nobody.redeem(&ticket, here()).is_none());
     }
 
     #[test]
     fn connections_are_counted_until_they_end() {
-        let doorkeeper = sound();
-        let (a, b) = (page(&doorkeeper, here()), doorkeeper.page("https://b.example", here()).unwrap());
+        let authenticator = sound();
+        let (a, b) = (page(&authenticator, here()), authenticator.page("https://b.example", here()).unwrap());
         let (first, second) = (a.enter(), b.enter());
         assert!(first.is_some() && second.is_some() && a.enter().is_none());
         drop(second);

@@ -9,8 +9,8 @@
 pub use crate::observe::rotated::Rotation;
 
 use crate::auth::budget::{Bucket, Buckets, Payer, Rate, lock};
+use crate::observe::log_throttle::LogThrottle;
 use crate::observe::rotated::Rotated;
-use crate::observe::seldom::Seldom;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::path::Path;
@@ -26,9 +26,9 @@ const WAITING: usize = 4096;
 
 /// The way to the log; clones share it. When the last one goes, what was noted has been written.
 #[derive(Clone)]
-pub struct Audit(Arc<Desk>);
+pub struct Audit(Arc<Shared>);
 
-struct Desk {
+struct Shared {
     /// There until the end.
     lines: Option<SyncSender<Line>>,
     queue: Arc<Waiting>,
@@ -158,7 +158,7 @@ impl Audit {
         };
         let writer = std::thread::Builder::new().name("audit".into()).spawn(write)?;
         let (lines, shares, left_out) = (Some(lines), Shares::of(rotation), AtomicU64::new(0));
-        Ok(Audit(Arc::new(Desk { lines, queue, shares, left_out, writer: Some(writer) })))
+        Ok(Audit(Arc::new(Shared { lines, queue, shares, left_out, writer: Some(writer) })))
     }
 
     /// Notes something. A verdict other than `granted` is a refusal.
@@ -170,7 +170,7 @@ impl Audit {
         policy: Option<&str>,
         verdict: &str,
     ) {
-        let Desk { lines, queue, shares, left_out, .. } = &*self.0;
+        let Shared { lines, queue, shares, left_out, .. } = &*self.0;
         let (granted, name) = (verdict == "granted", who.name());
         let bytes = 100 + verdict.len() + policy.map_or(0, str::len) + name.map_or(0, str::len);
         // Half of the queue is for those who are known.
@@ -199,7 +199,7 @@ fn short(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST)].to_owned()
 }
 
-impl Drop for Desk {
+impl Drop for Shared {
     fn drop(&mut self) {
         drop(self.lines.take());
         if let Some(writer) = self.writer.take() {
@@ -214,7 +214,7 @@ fn count(lost: &AtomicU64, told: Option<u64>) {
 }
 
 fn write_all(mut file: Rotated, lines: &Receiver<Line>, queue: &Waiting) {
-    let failures = Seldom::default();
+    let failures = LogThrottle::default();
     for line in lines {
         queue.lines.fetch_sub(1, Ordering::Relaxed);
         let text = serde_json::to_string(&line).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! What a server can be given anew while it runs: who may use it.
 
-use crate::auth::access::{Access, AccessError, Doorkeeper};
+use crate::auth::access::{Access, AccessError, Authenticator};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The way to a server's doors; clones share it. A server takes it from its configuration.
 #[derive(Clone, Default)]
-pub struct Reload(Arc<RwLock<Option<Arc<Doorkeeper>>>>);
+pub struct Reload(Arc<RwLock<Option<Arc<Authenticator>>>>);
 
 impl Reload {
     /// Lets in whom this describes from now on. Connections stay as they are. A machine whose entry is the same keeps what it has
@@ -14,21 +14,21 @@ impl Reload {
     /// # Errors
     /// If the description cannot be used; then nothing changes. Nor does it where a server began without one.
     pub fn access(&self, access: &Access) -> Result<(), AccessError> {
-        let Some(before) = self.doorkeeper() else { return Err(AccessError::Open) };
-        self.set(access.doorkeeper(Some(&before))?);
+        let Some(before) = self.authenticator() else { return Err(AccessError::Open) };
+        self.set(access.authenticator(Some(&before))?);
         Ok(())
     }
 
     pub(crate) fn begin(&self, access: &Access) -> Result<(), AccessError> {
-        self.set(access.doorkeeper(None)?);
+        self.set(access.authenticator(None)?);
         Ok(())
     }
 
-    fn set(&self, doorkeeper: Doorkeeper) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(doorkeeper));
+    fn set(&self, authenticator: Authenticator) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(authenticator));
     }
 
-    pub(crate) fn doorkeeper(&self) -> Option<Arc<Doorkeeper>> {
+    pub(crate) fn authenticator(&self) -> Option<Arc<Authenticator>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

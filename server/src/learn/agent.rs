@@ -11,7 +11,7 @@
 //! [`OfflineAgent::advance`] does one slice of the work, [`start`] all of it in a thread of low priority.
 
 use crate::dataset::{self, DatasetStore, State, StoreError, Submission};
-use crate::learn::kept::{Kept, KeptError};
+use crate::learn::saved_state::{SavedState, SavedStateError};
 use crate::serve::candidate;
 use crate::serve::error::ServerError;
 use crate::serve::policies::Policies;
@@ -106,7 +106,7 @@ pub enum AgentError {
     Server(#[from] ServerError),
     /// What was kept.
     #[error(transparent)]
-    Kept(#[from] KeptError),
+    SavedState(#[from] SavedStateError),
     /// A file of a refused candidate.
     #[error("{path}: {source}", path = path.display())]
     Refused {
@@ -417,8 +417,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    fn kept(&self) -> Option<Kept> {
-        self.kept.clone().map(Kept::at)
+    fn kept(&self) -> Option<SavedState> {
+        self.kept.clone().map(SavedState::at)
     }
 
     fn read_kept(&self) -> Result<Option<Remains>, AgentError> {
@@ -429,7 +429,7 @@ impl Parts {
                 let learned = serving.split_off(length);
                 Ok(Some(Remains { standing, serving, learned }))
             }
-            _ => Err(KeptError::Damaged(path.clone()).into()),
+            _ => Err(SavedStateError::Damaged(path.clone()).into()),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! is given to keep it in, it answers after a restart too.
 
 use crate::auth::digest::sha256;
-use crate::learn::kept::{Kept, KeptError};
+use crate::learn::saved_state::{SavedState, SavedStateError};
 use crate::serve::candidate;
 use crate::serve::error::ServerError;
 use crate::serve::http::{TEACH, VERSION};
@@ -118,7 +118,7 @@ pub enum FollowError {
     Server(#[from] ServerError),
     /// What was kept cannot be used.
     #[error(transparent)]
-    Kept(#[from] KeptError),
+    SavedState(#[from] SavedStateError),
 }
 
 /// What a follower does, for a log.
@@ -134,7 +134,7 @@ pub enum Event {
         sha256: String,
     },
     /// The version that was kept answers until the cloud is there.
-    Kept {
+    SavedState {
         /// The policy.
         policy: String,
         /// Why the cloud's own is not here.
@@ -145,7 +145,7 @@ pub enum Event {
         /// The policy.
         policy: String,
         /// Why.
-        error: KeptError,
+        error: SavedStateError,
     },
     /// Looking for a version, or taking one over, failed.
     Failed {
@@ -165,7 +165,7 @@ impl Event {
             Event::Published { policy, version, sha256 } => {
                 info!(policy, version, sha256, "the cloud's version is published");
             }
-            Event::Kept { policy, error } => {
+            Event::SavedState { policy, error } => {
                 warn!(policy, error = error.to_string(), "the version that was kept answers");
             }
             Event::NotKept { policy, error } => {
@@ -297,13 +297,13 @@ impl Follower {
         let Some(loaded) = self.kept.take() else { return Err(self.failed(error, log)) };
         self.metadata = loaded.metadata.clone();
         self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
-        log(Event::Kept { policy: loaded.name.clone(), error });
+        log(Event::SavedState { policy: loaded.name.clone(), error });
         Ok(loaded)
     }
 
-    fn kept_at(&self) -> Option<Kept> {
+    fn kept_at(&self) -> Option<SavedState> {
         let name = utf8_percent_encode(&self.config.policy, NON_ALPHANUMERIC);
-        self.config.keep.as_ref().map(|folder| Kept::at(folder.join(format!("{name}.kept"))))
+        self.config.keep.as_ref().map(|folder| SavedState::at(folder.join(format!("{name}.kept"))))
     }
 
     fn load_kept(&mut self) -> Result<Option<Loaded>, FollowError> {

@@ -4,4 +4,4 @@ pub mod agent;
 pub mod folder;
 #[cfg(feature = "follow")]
 pub mod follow;
-pub mod kept;
+pub mod saved_state;

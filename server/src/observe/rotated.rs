@@ -4,7 +4,7 @@
 //! Others may rename the file, remove it or empty it (logrotate), and other processes may write to it: before each line it is
 //! looked up what the path names.
 
-use crate::observe::seldom::Seldom;
+use crate::observe::log_throttle::LogThrottle;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub(crate) struct Rotated {
     /// Whether the last line in it may have no end.
     torn: bool,
     /// It could not be put aside.
-    stuck: Seldom,
+    stuck: LogThrottle,
 }
 
 impl Rotated {
@@ -47,7 +47,7 @@ impl Rotated {
         // What a link names is put aside where it is, and the link stays.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let torn = ends_torn(&path);
-        Ok(Rotated { path, rotation, file, identity, torn, stuck: Seldom::default() })
+        Ok(Rotated { path, rotation, file, identity, torn, stuck: LogThrottle::default() })
     }
 
     /// Adds a line. Where the file cannot be put aside it grows, and the log says so.

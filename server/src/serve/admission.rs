@@ -1,13 +1,13 @@
 //! Who is let in: by token at the handshake, by ticket in `hello`, and what the audit log has of it.
 
-use crate::auth::access::{Doorkeeper, Entered, Visitor};
+use crate::auth::access::{Authenticator, Entered, Principal};
 use crate::auth::audit::Who;
 use crate::auth::budget::{Account, Buckets, Counted, Counts, Payer, Pool, Rate, network};
 use crate::auth::reload::Reload;
 use crate::net::peer::{End, refused};
 use crate::net::turns::{Share, Turns};
+use crate::observe::log_throttle::LogThrottle;
 use crate::observe::metrics::Metrics;
-use crate::observe::seldom::Seldom;
 use crate::serve::aside::Aside;
 use crate::serve::config::ServerConfig;
 use crate::serve::error::ServerError;
@@ -36,7 +36,7 @@ const KNOCKS: Rate = Rate { per_second: 16.0, most: 256.0 };
 pub(crate) struct Server {
     pub config: ServerConfig,
     reload: Reload,
-    anyone: Arc<Visitor>,
+    anyone: Arc<Principal>,
     /// For messages and requests.
     pool: Pool,
     /// For what comes before `hello`.
@@ -50,7 +50,7 @@ pub(crate) struct Server {
     /// Where long texts are read.
     pub aside: Aside,
     /// Handshakes without the subprotocol.
-    pub no_protocol: Seldom,
+    pub no_protocol: LogThrottle,
 }
 
 /// Who is at the other end of a connection.
@@ -58,7 +58,7 @@ pub(crate) struct Server {
 pub(crate) struct Caller {
     pub address: IpAddr,
     /// Who it is, where a token said so.
-    pub visitor: Option<Arc<Visitor>>,
+    pub principal: Option<Arc<Principal>>,
     /// Counts as the address's, where a proxy's connection does not.
     pub place: Option<Arc<Counted<IpAddr>>>,
     /// Of the server's time.
@@ -68,7 +68,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// Somebody at an address.
     pub fn at(address: IpAddr, share: Arc<Share>) -> Self {
-        Caller { address, visitor: None, place: None, share }
+        Caller { address, principal: None, place: None, share }
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum Bearer {
     /// The token is unknown.
     Unknown,
     /// It is this machine's.
-    Machine(Arc<Visitor>),
+    Machine(Arc<Principal>),
 }
 
 impl Server {
@@ -89,7 +89,7 @@ impl Server {
         if let Some(access) = &config.access {
             reload.begin(access)?;
         }
-        let (anyone, bytes) = (Arc::new(Visitor::anyone()), config.limits.bytes);
+        let (anyone, bytes) = (Arc::new(Principal::anyone()), config.limits.bytes);
         let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
         Ok(Server {
             config,
@@ -102,13 +102,13 @@ impl Server {
             addresses: Counts::default(),
             turns: Turns::new(threads),
             aside: Aside::new(),
-            no_protocol: Seldom::default(),
+            no_protocol: LogThrottle::default(),
         })
     }
 
     /// Who lets people in, if anyone has to.
-    pub fn doorkeeper(&self) -> Option<Arc<Doorkeeper>> {
-        self.reload.doorkeeper()
+    pub fn authenticator(&self) -> Option<Arc<Authenticator>> {
+        self.reload.authenticator()
     }
 
     /// One more connection of an address, unless it has so many.
@@ -122,8 +122,8 @@ impl Server {
     }
 
     /// What one may have held that was let in, `own` bytes without a share of what all have.
-    pub fn account(&self, visitor: &Visitor, caller: &Caller, own: usize) -> Account {
-        self.pool.account(visitor.payer(caller.address), own)
+    pub fn account(&self, principal: &Principal, caller: &Caller, own: usize) -> Account {
+        self.pool.account(principal.payer(caller.address), own)
     }
 
     /// One more ticket or wrong token of this caller, or how long it is to wait.
@@ -149,34 +149,35 @@ impl Server {
     }
 
     /// Someone without a token, where none is needed.
-    pub fn anyone(&self) -> Arc<Visitor> {
+    pub fn anyone(&self) -> Arc<Principal> {
         self.anyone.clone()
     }
 
     /// Notes something in the audit log, and in the other one where that is wanted.
     pub fn note(&self, caller: &Caller, what: &'static str, policy: Option<&str>, verdict: &str) {
-        let visitor = caller.visitor.as_ref();
-        let name = visitor.map(|visitor| visitor.name());
+        let principal = caller.principal.as_ref();
+        let name = principal.map(|principal| principal.name());
         debug!(who = name, address = %caller.address, what, policy, verdict, "asked");
         if let Some(audit) = &self.config.audit {
-            let who = visitor.map_or(Who::Nobody, |visitor| visitor.who());
+            let who = principal.map_or(Who::Nobody, |principal| principal.who());
             audit.note(who, Some(caller.address), what, policy, verdict);
         }
     }
 
     /// Whose token a request shows.
     pub fn bearer(&self, headers: &HeaderMap) -> Bearer {
-        let (Some(doorkeeper), Some(value)) = (self.doorkeeper(), headers.get(header::AUTHORIZATION)) else {
+        let (Some(authenticator), Some(value)) = (self.authenticator(), headers.get(header::AUTHORIZATION))
+        else {
             return Bearer::Absent;
         };
-        match bearer_token(value).and_then(|token| doorkeeper.machine(token)) {
+        match bearer_token(value).and_then(|token| authenticator.machine(token)) {
             Some(machine) => Bearer::Machine(machine),
             None => Bearer::Unknown,
         }
     }
 
     /// Lets a student in that said `hello`, for as long as what this gives is kept.
-    pub fn admit(&self, hello: &Hello, caller: &Caller) -> Result<(Arc<Visitor>, Entered), End> {
+    pub fn admit(&self, hello: &Hello, caller: &Caller) -> Result<(Arc<Principal>, Entered), End> {
         let mut caller = caller.clone();
         let admitted = self.admitted(hello, &mut caller);
         let verdict = match &admitted {
@@ -188,28 +189,28 @@ impl Server {
         admitted
     }
 
-    fn admitted(&self, hello: &Hello, caller: &mut Caller) -> Result<(Arc<Visitor>, Entered), End> {
-        if let Some(doorkeeper) = self.doorkeeper()
-            && caller.visitor.is_none()
+    fn admitted(&self, hello: &Hello, caller: &mut Caller) -> Result<(Arc<Principal>, Entered), End> {
+        if let Some(authenticator) = self.authenticator()
+            && caller.principal.is_none()
         {
             let Some(ticket) = &hello.ticket else {
                 return Err(refused(ErrorCode::Forbidden, "expected a ticket or a token, got neither"));
             };
-            let Some(visitor) = doorkeeper.redeem(ticket, caller.address) else {
+            let Some(principal) = authenticator.redeem(ticket, caller.address) else {
                 return Err(refused(
                     ErrorCode::Forbidden,
                     "expected a ticket that is good, got one that is not",
                 ));
             };
-            caller.visitor = Some(visitor);
+            caller.principal = Some(principal);
         }
-        let visitor = caller.visitor.get_or_insert_with(|| self.anyone()).clone();
-        if !visitor.may_ask(&hello.policy) {
+        let principal = caller.principal.get_or_insert_with(|| self.anyone()).clone();
+        if !principal.may_ask(&hello.policy) {
             let message = format!("policy {:?} is not granted to this student", hello.policy);
             return Err(refused(ErrorCode::Forbidden, message));
         }
-        let entered = visitor.enter().ok_or(End::Overloaded(self.config.limits.retry, "visitor"))?;
-        Ok((visitor, entered))
+        let entered = principal.enter().ok_or(End::Overloaded(self.config.limits.retry, "principal"))?;
+        Ok((principal, entered))
     }
 }
 

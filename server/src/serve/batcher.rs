@@ -10,13 +10,13 @@
 //! make a student's number smaller is published anew.
 
 use crate::net::limits::QueueLimits;
+use crate::observe::log_throttle::LogThrottle;
 use crate::observe::metrics::Metrics;
-use crate::observe::seldom::Seldom;
-use crate::serve::board::Board;
 use crate::serve::error::ServerError;
 use crate::serve::queue::{Batch, NotTaken, Queue, Request, Said, Seat, Work};
 use crate::serve::shadow::Shadow;
 use crate::serve::simulation::Pace;
+use crate::serve::status_watch::StatusWatch;
 use crate::serve::version::{Canary, Change, ChangeKind, Status, Version};
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Where a policy's requests wait, and who answers them.
-pub(crate) struct Desk {
+pub(crate) struct PolicyWorker {
     pub queue: Queue,
     /// What everyone may know of it.
-    pub board: Arc<Board>,
+    pub status: Arc<StatusWatch>,
     /// One at a time.
     batcher: Mutex<Batcher>,
     metrics: Arc<Metrics>,
@@ -39,7 +39,7 @@ pub(crate) struct Desk {
 struct Batcher {
     /// The policy's name.
     name: String,
-    board: Arc<Board>,
+    status: Arc<StatusWatch>,
     /// The largest number so far.
     newest: u32,
     stable: Version,
@@ -48,7 +48,7 @@ struct Batcher {
     shadow: Option<Shadow>,
     observations: Vec<f32>,
     /// Requests that it had no answer to.
-    failures: Seldom,
+    failures: LogThrottle,
 }
 
 /// Closes the queue however its thread ends.
@@ -60,24 +60,30 @@ impl Drop for Closing<'_> {
     }
 }
 
-impl Desk {
+impl PolicyWorker {
     /// A policy with its first version. With `helped`, a connection's thread answers a little work by itself.
     pub fn new(name: String, stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
         let (newest, model) = (stable.number, stable.model.clone());
         let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
-        let board = Arc::new(Board::new(status));
+        let status = Arc::new(StatusWatch::new(status));
         let batcher = Batcher {
             name,
-            board: board.clone(),
+            status: status.clone(),
             newest,
             stable,
             previous: None,
             canary: None,
             shadow: None,
             observations: Vec::new(),
-            failures: Seldom::default(),
+            failures: LogThrottle::default(),
         };
-        Arc::new(Desk { queue: Queue::default(), board, batcher: Mutex::new(batcher), metrics, helped })
+        Arc::new(PolicyWorker {
+            queue: Queue::default(),
+            status,
+            batcher: Mutex::new(batcher),
+            metrics,
+            helped,
+        })
     }
 
     /// Takes a request; its answer comes through its `reply`.
@@ -287,7 +293,7 @@ impl Batcher {
             .map(|(version, percent)| Canary { version: version.number, percent: *percent });
         queue.measure_anew();
         queue.split(canary.map_or(0.0, |canary| canary.percent));
-        self.board.show(Status {
+        self.status.show(Status {
             version: self.stable.number,
             model: self.stable.model.clone(),
             canary,

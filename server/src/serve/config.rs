@@ -8,7 +8,7 @@ use crate::dataset::DatasetStore;
 use crate::net::limits::Limits;
 use crate::net::proxy::TrustedProxies;
 use crate::net::tls::Tls;
-use crate::observe::seldom::Seldom;
+use crate::observe::log_throttle::LogThrottle;
 use crate::serve::error::ServerError;
 use crate::serve::policies::Policies;
 use crate::serve::simulation::Pace;
@@ -57,7 +57,7 @@ pub struct Collecting {
     stores: Arc<HashMap<String, Arc<dyn DatasetStore>>>,
     writes: Arc<Semaphore>,
     /// Writes that failed.
-    pub(crate) failures: Arc<Seldom>,
+    pub(crate) failures: Arc<LogThrottle>,
     /// How long a write takes in a simulation, where no thread does it.
     pace: Option<Pace>,
 }
@@ -133,7 +133,7 @@ impl ServerConfig {
     /// # Errors
     /// The first of these.
     pub fn check(&self) -> Result<(), ServerError> {
-        self.access.as_ref().map(|access| access.doorkeeper(None)).transpose()?;
+        self.access.as_ref().map(|access| access.authenticator(None)).transpose()?;
         if let Some(name) = self.hosts.first_wrong() {
             return Err(ServerError::HostName(name.to_owned()));
         }

@@ -222,7 +222,7 @@ impl Site {
             return self.server.config.share_weights;
         };
         let granted = machine.may(Grant::Weights) && machine.may_ask(policy);
-        let caller = Caller { visitor: Some(machine), ..self.caller.clone() };
+        let caller = Caller { principal: Some(machine), ..self.caller.clone() };
         self.server.note(&caller, "model", Some(policy), if granted { "granted" } else { "not granted" });
         granted
     }
@@ -247,7 +247,7 @@ impl Site {
 
     fn give_ticket(&self, headers: &HeaderMap, caller: &mut Caller) -> Result<String, Refusal> {
         let refuse = |status, why| Err(Refusal { status, why, pause: None });
-        let Some(doorkeeper) = self.server.doorkeeper() else {
+        let Some(authenticator) = self.server.authenticator() else {
             return refuse(StatusCode::NOT_FOUND, "no tickets are needed here\n");
         };
         let bearer = self.server.bearer(headers);
@@ -255,7 +255,7 @@ impl Site {
             self.server.knock(caller).map_err(too_often)?;
         }
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-        let visitor = match (bearer, origin) {
+        let principal = match (bearer, origin) {
             (Bearer::Unknown, _) => return refuse(StatusCode::UNAUTHORIZED, NO_TOKEN),
             (Bearer::Machine(machine), _) => machine,
             (Bearer::Absent, None) => {
@@ -264,13 +264,13 @@ impl Site {
             (Bearer::Absent, Some(_)) if !self.is_allowed(headers) => {
                 return refuse(StatusCode::FORBIDDEN, "pages of this origin get no tickets here\n");
             }
-            (Bearer::Absent, Some(origin)) => match doorkeeper.page(origin, caller.address) {
+            (Bearer::Absent, Some(origin)) => match authenticator.page(origin, caller.address) {
                 Some(page) => page,
                 None => return refuse(StatusCode::FORBIDDEN, "pages get tickets from their own server\n"),
             },
         };
-        caller.visitor = Some(visitor.clone());
-        match doorkeeper.issue(visitor, caller.address) {
+        caller.principal = Some(principal.clone());
+        match authenticator.issue(principal, caller.address) {
             Ok((ticket, good)) => {
                 Ok(serde_json::json!({ "ticket": ticket, "seconds": good.as_secs() }).to_string())
             }
@@ -324,7 +324,7 @@ impl Site {
         let mut caller = self.caller.clone();
         match self.server.bearer(headers) {
             Bearer::Absent => {}
-            Bearer::Machine(machine) => caller.visitor = Some(machine),
+            Bearer::Machine(machine) => caller.principal = Some(machine),
             Bearer::Unknown => {
                 self.server.note(&caller, "handshake", None, "unknown token");
                 let knocked = self.server.knock(&caller).map_err(too_often);

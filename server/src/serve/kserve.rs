@@ -13,7 +13,7 @@
 //! where the space is discrete. Requests wait in the same queue as students', and cost the same quota; machines show
 //! the same bearer tokens. Tensors are JSON's numbers, or little-endian bytes after the JSON (the extension `binary_tensor_data`).
 
-use crate::auth::access::Visitor;
+use crate::auth::access::Principal;
 use crate::observe::spans::Traced;
 use crate::serve::admission::{Bearer, Caller, Server};
 use crate::serve::queue::{NotTaken, Request, Said};
@@ -342,18 +342,18 @@ async fn inferred(
     request: hyper::Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let (server, limits) = (&context.server, &context.server.config.limits);
-    let visitor = visitor(context, request.headers(), name).inspect_err(|refusal| {
+    let principal = principal(context, request.headers(), name).inspect_err(|refusal| {
         server.note(&context.caller, "infer", Some(name), &refusal.to_string());
     })?;
     let mut teacher =
         server.config.policies.hosted_teacher(name).ok_or_else(|| Refusal::Policy(name.into()))?;
-    let _entered = visitor.enter().ok_or_else(|| context.overloaded("connections", limits.retry))?;
+    let _entered = principal.enter().ok_or_else(|| context.overloaded("connections", limits.retry))?;
     let traced = Traced::begin(name);
     as_it_is(request.headers())?;
     let json = json_bytes(request.headers())?;
     // The body, the numbers in it, and those of the answer.
     let long = request.body().size_hint().upper().map_or(limits.message_bytes, |bytes| bytes as usize);
-    let account = server.account(&visitor, &context.caller, OWN_BYTES);
+    let account = server.account(&principal, &context.caller, OWN_BYTES);
     let held = account.take(long.min(limits.message_bytes).saturating_mul(4));
     let held = Some(held.ok_or_else(|| context.overloaded("bytes", limits.retry))?);
     let body = Limited::new(request.into_body(), limits.message_bytes).collect();
@@ -372,7 +372,7 @@ async fn inferred(
             read.ok_or_else(|| Refusal::Failed("reading it failed".into()))??
         }
     };
-    visitor.spend(rows).map_err(|pause| {
+    principal.spend(rows).map_err(|pause| {
         server.metrics().dropped("quota");
         Refusal::Quota(pause)
     })?;
@@ -422,21 +422,21 @@ fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
 }
 
 /// Who asks, if it may.
-fn visitor(context: &Context, headers: &HeaderMap, policy: &str) -> Result<Arc<Visitor>, Refusal> {
+fn principal(context: &Context, headers: &HeaderMap, policy: &str) -> Result<Arc<Principal>, Refusal> {
     if !context.allowed {
         return Err(Refusal::Forbidden("pages of this origin may not ask here"));
     }
-    let visitor = match context.server.bearer(headers) {
+    let principal = match context.server.bearer(headers) {
         Bearer::Machine(machine) => machine,
-        Bearer::Absent if context.server.doorkeeper().is_none() => context.server.anyone(),
+        Bearer::Absent if context.server.authenticator().is_none() => context.server.anyone(),
         Bearer::Absent => return Err(Refusal::Token),
         Bearer::Unknown => {
             context.server.knock(&context.caller).map_err(Refusal::Quota)?;
             return Err(Refusal::Token);
         }
     };
-    match visitor.may_ask(policy) {
-        true => Ok(visitor),
+    match principal.may_ask(policy) {
+        true => Ok(principal),
         false => Err(Refusal::Forbidden("this policy is not granted to this machine")),
     }
 }

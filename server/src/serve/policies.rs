@@ -5,7 +5,7 @@
 
 use crate::net::limits::QueueLimits;
 use crate::observe::metrics::{Metrics, Standing};
-use crate::serve::batcher::Desk;
+use crate::serve::batcher::PolicyWorker;
 use crate::serve::error::ServerError;
 use crate::serve::queue::{NotTaken, Request, Said, Seat};
 use crate::serve::random;
@@ -37,12 +37,12 @@ struct Hosted {
     name: String,
     metadata: Metadata,
     info: TeacherInfo,
-    desk: Arc<Desk>,
+    worker: Arc<PolicyWorker>,
 }
 
 impl Drop for Hosted {
     fn drop(&mut self) {
-        self.desk.queue.close();
+        self.worker.queue.close();
     }
 }
 
@@ -162,7 +162,7 @@ impl Policies {
         kind: ChangeKind,
         done: Option<oneshot::Sender<Result<u32, ServerError>>>,
     ) -> Result<(), ServerError> {
-        match self.hosted(name)?.desk.queue.change(Change { kind, done }) {
+        match self.hosted(name)?.worker.queue.change(Change { kind, done }) {
             true => Ok(()),
             false => Err(ServerError::Thread(name.to_owned())),
         }
@@ -194,18 +194,18 @@ impl Policies {
 
     /// The version of a policy now.
     pub fn version(&self, name: &str) -> Option<u32> {
-        Some(self.hosted(name).ok()?.desk.board.read(|status| status.version))
+        Some(self.hosted(name).ok()?.worker.status.read(|status| status.version))
     }
 
     /// A number that no version of a policy has had since it is hosted, and every later one will be above.
     pub(crate) fn next_version(&self, name: &str) -> u32 {
         let newest = |status: &Status| status.canary.map_or(0, |canary| canary.version).max(status.version);
-        self.hosted(name).map_or(0, |hosted| hosted.desk.board.read(newest)).saturating_add(1)
+        self.hosted(name).map_or(0, |hosted| hosted.worker.status.read(newest)).saturating_add(1)
     }
 
     /// A policy's version and the bytes of it, if it was loaded from any.
     pub(crate) fn model(&self, name: &str) -> Option<(u32, Arc<Model>)> {
-        self.hosted(name).ok()?.desk.board.read(|status| Some((status.version, status.model.clone()?)))
+        self.hosted(name).ok()?.worker.status.read(|status| Some((status.version, status.model.clone()?)))
     }
 
     /// Whether there are none.
@@ -216,7 +216,7 @@ impl Policies {
     /// A list for people and pages: name, version and metadata of each policy; with `share` what is known of its bytes.
     pub(crate) fn list(&self, share: bool) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
-            let (version, model) = hosted.desk.board.read(|status| (status.version, status.model.clone()));
+            let (version, model) = hosted.worker.status.read(|status| (status.version, status.model.clone()));
             let mut entry = serde_json::to_value(&hosted.metadata).unwrap_or_default();
             entry["name"] = hosted.name.as_str().into();
             entry["version"] = version.into();
@@ -232,7 +232,7 @@ impl Policies {
     /// A list for operators: what answers, what is tried, and how much waits.
     pub(crate) fn operators_list(&self) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
-            let Status { version, model, canary, shadow, ended } = hosted.desk.board.read(Status::clone);
+            let Status { version, model, canary, shadow, ended } = hosted.worker.status.read(Status::clone);
             let shadow = shadow.map(|shadow| shadow.lock().unwrap_or_else(PoisonError::into_inner).clone());
             serde_json::json!({
                 "name": hosted.name,
@@ -241,7 +241,7 @@ impl Policies {
                 "canary": canary.map(|c| serde_json::json!({ "version": c.version, "percent": c.percent })),
                 "canary_failed": ended,
                 "shadow": shadow,
-                "queue": hosted.desk.queue.load(),
+                "queue": hosted.worker.queue.load(),
             })
         };
         self.all().map(entry).collect()
@@ -255,8 +255,8 @@ impl Policies {
     /// Everything that was counted, as text.
     pub(crate) fn metrics_text(&self) -> String {
         let standing = |hosted: &Arc<Hosted>| {
-            let (requests, states) = hosted.desk.queue.waits();
-            let version = hosted.desk.board.read(|status| status.version);
+            let (requests, states) = hosted.worker.queue.waits();
+            let version = hosted.worker.status.read(|status| status.version);
             Standing { policy: hosted.name.clone(), version, requests, states }
         };
         self.metrics.text(self.all().map(standing).collect())
@@ -291,8 +291,8 @@ impl Policies {
         let id = self.places.iter().position(|place| place.name == name)?;
         let hosted = self.places[id].hosted.get()?.clone();
         // Drawn once, so that a canary's student stays one.
-        let seat = hosted.desk.queue.seat(100.0 * random::share());
-        let (info, seen) = (hosted.info.clone(), hosted.desk.board.changes());
+        let seat = hosted.worker.queue.seat(100.0 * random::share());
+        let (info, seen) = (hosted.info.clone(), hosted.worker.status.changes());
         Some(Teacher { id: id as u32, info, way: Way::Hosted { hosted, seat, seen } })
     }
 }
@@ -321,7 +321,7 @@ impl Teacher {
     /// Takes a request; its answer comes through its `reply`.
     pub fn ask(&mut self, request: Request, limits: &QueueLimits) -> Result<(), NotTaken> {
         match &mut self.way {
-            Way::Hosted { hosted, seat, .. } => hosted.desk.ask(seat, request, limits),
+            Way::Hosted { hosted, seat, .. } => hosted.worker.ask(seat, request, limits),
             Way::Scripted(rows) => {
                 let said = match rows.act(&request.observations, request.rows) {
                     Ok(actions) => Said::Actions { version: 1, actions: actions.to_vec() },
@@ -348,7 +348,7 @@ impl Teacher {
     pub fn version(&self) -> u32 {
         match &self.way {
             Way::Hosted { hosted, seat, .. } => {
-                hosted.desk.board.read(|status| status.version_for(seat.draw()))
+                hosted.worker.status.read(|status| status.version_for(seat.draw()))
             }
             Way::Scripted(_) => 1,
         }
@@ -357,7 +357,7 @@ impl Teacher {
     /// Done when something was published that this student may not know of.
     pub async fn published(&mut self) {
         match &mut self.way {
-            Way::Hosted { hosted, seen, .. } => hosted.desk.board.changed(seen).await,
+            Way::Hosted { hosted, seen, .. } => hosted.worker.status.changed(seen).await,
             // It stays as it is.
             Way::Scripted(_) => std::future::pending().await,
         }
@@ -366,7 +366,7 @@ impl Teacher {
     /// How long a request of now would wait.
     pub fn pause(&self) -> Duration {
         match &self.way {
-            Way::Hosted { hosted, .. } => hosted.desk.queue.pause(),
+            Way::Hosted { hosted, .. } => hosted.worker.queue.pause(),
             Way::Scripted(_) => Duration::ZERO,
         }
     }
@@ -375,7 +375,7 @@ impl Teacher {
 impl Drop for Teacher {
     fn drop(&mut self) {
         if let Way::Hosted { hosted, seat, .. } = &self.way {
-            hosted.desk.queue.forget(seat);
+            hosted.worker.queue.forget(seat);
         }
     }
 }
@@ -390,8 +390,9 @@ impl Hosted {
         // 0 is no version on the wire.
         let first = Release { policy, model, version: version.max(1) };
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
-        let desk = Desk::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
-        let own = desk.clone();
+        let worker =
+            PolicyWorker::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
+        let own = worker.clone();
         match hands {
             Hands::Thread => drop(
                 std::thread::Builder::new()
@@ -404,7 +405,7 @@ impl Hosted {
                 drop(tokio::spawn(async move { own.run_at(pace).await }));
             }
         }
-        Ok(Hosted { name, metadata, info, desk })
+        Ok(Hosted { name, metadata, info, worker })
     }
 }
 

@@ -3,7 +3,7 @@
 //! One task does it all, so that the server reads nothing from a student that does not read, until its
 //! deadline. Specified in `PROTOCOL.md` of `oto-proto`.
 
-use crate::auth::access::{Entered, Visitor};
+use crate::auth::access::{Entered, Principal};
 use crate::auth::budget::{Account, Bucket, Held, Rate};
 use crate::net::limits::Limits;
 use crate::net::peer::{End, Peer, milliseconds, refused};
@@ -38,10 +38,10 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     let account = server.stranger(&caller);
     let mut peer = Peer::new(io, &server.config.limits, server.metrics(), account).await;
     let end = match greet(&mut peer, server, &caller, stopping).await {
-        Ok(mut lesson) => {
+        Ok(mut session) => {
             let _counted = server.metrics().student();
             let _enrolled = caller.share.enrol();
-            lesson.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
+            session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
         Err(end) => end,
     };
@@ -58,7 +58,7 @@ async fn greet(
     server: &Server,
     caller: &Caller,
     stopping: &Stopping,
-) -> Result<Lesson, End> {
+) -> Result<Session, End> {
     let mut deadline = pin!(sleep(peer.limits.hello_timeout));
     let mut patience = Bucket::new(PATIENCE);
     let hello = loop {
@@ -85,11 +85,11 @@ async fn greet(
             _ => patience.spend(1.0).map_err(impatient)?,
         }
     };
-    let (lesson, welcome) = Lesson::agree(&hello, server, caller)?;
-    caller.share.belongs_to(lesson.visitor.payer(caller.address));
-    peer.greeted(server.account(&lesson.visitor, caller, READING_BYTES));
+    let (session, welcome) = Session::agree(&hello, server, caller)?;
+    caller.share.belongs_to(session.principal.payer(caller.address));
+    peer.greeted(server.account(&session.principal, caller, READING_BYTES));
     peer.say(ServerMessage::Welcome(Box::new(welcome))).await?;
-    Ok(lesson)
+    Ok(session)
 }
 
 /// Control messages and pings of one student, and requests that it may not make: so many at once, and of each second. They cost it
@@ -135,10 +135,10 @@ async fn written(submissions: &mut Option<Submissions>) -> ServerMessage {
 }
 
 /// What was agreed with a student, and what is under way.
-struct Lesson {
+struct Session {
     teacher: Teacher,
-    visitor: Arc<Visitor>,
-    /// Counts this connection as the visitor's.
+    principal: Arc<Principal>,
+    /// Counts this connection as the principal's.
     _entered: Entered,
     /// The newest version that the student was told of.
     version: u32,
@@ -163,12 +163,12 @@ struct Lesson {
     action: Vec<f32>,
 }
 
-impl Lesson {
-    fn agree(hello: &Hello, server: &Server, caller: &Caller) -> Result<(Lesson, Welcome), End> {
+impl Session {
+    fn agree(hello: &Hello, server: &Server, caller: &Caller) -> Result<(Session, Welcome), End> {
         let config = &server.config;
         let limits = &config.limits;
         let formats = hello.formats()?;
-        let (visitor, entered) = server.admit(hello, caller)?;
+        let (principal, entered) = server.admit(hello, caller)?;
         let teacher = config.policies.teacher(&hello.policy, &hello.observation, &hello.action)?;
         let info = &teacher.info;
         let adapter = hello.adapter.clone().unwrap_or_default();
@@ -185,7 +185,7 @@ impl Lesson {
         }
         let credits = limits.credits.max(1);
         let submissions =
-            Some(&config.collecting).filter(|_| visitor.may(Grant::Submit)).and_then(|collecting| {
+            Some(&config.collecting).filter(|_| principal.may(Grant::Submit)).and_then(|collecting| {
                 Submissions::grant(hello, &formats, info, teacher.id, collecting, limits.message_bytes)
             });
         let version = teacher.version();
@@ -207,10 +207,10 @@ impl Lesson {
         let (reply, answers) = mpsc::channel(credits.into());
         let (observation, action) = (vec![0.0; formats.states.width()], vec![0.0; hello.action.width()]);
         let (in_flight, refusals) = (0, 0);
-        let account = server.account(&visitor, caller, ASKING_BYTES);
-        let lesson = Lesson {
+        let account = server.account(&principal, caller, ASKING_BYTES);
+        let session = Session {
             teacher,
-            visitor,
+            principal,
             _entered: entered,
             version,
             plan,
@@ -228,7 +228,7 @@ impl Lesson {
             observation,
             action,
         };
-        Ok((lesson, welcome))
+        Ok((session, welcome))
     }
 
     /// Answers until the end.
@@ -282,7 +282,7 @@ impl Lesson {
     async fn finish(&mut self, peer: &mut Peer<'_>) -> Result<End, End> {
         peer.say(restarting(peer.limits)).await?;
         while self.in_flight > 0 {
-            // This half of the lesson holds a sender, so that the channel stays open.
+            // This half of the session holds a sender, so that the channel stays open.
             let Some(answer) = self.answers.recv().await else { break };
             self.pass_on(peer, answer).await?;
             self.pass_on_rest(peer).await?;
@@ -373,7 +373,7 @@ impl Lesson {
             self.beyond = self.patience.spend(1.0).err();
             return Err(overloaded(request, self.teacher.pause()));
         }
-        if let Err(pause) = self.visitor.spend(states.rows()) {
+        if let Err(pause) = self.principal.spend(states.rows()) {
             metrics.dropped("quota");
             self.beyond = self.patience.spend(1.0).err();
             return Err(overloaded(request, pause));

@@ -2,11 +2,11 @@
 
 use crate::student::{Server, hello, serve};
 use crate::submissions::Folder;
+use oto_agent::config::StudentConfig;
+use oto_agent::student::{Student, World};
 use oto_policy::load_folder;
 use oto_proto::Space;
 use oto_server::folder::{Event, watch};
-use oto_student::config::StudentConfig;
-use oto_student::student::{Student, World};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

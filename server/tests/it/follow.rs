@@ -169,7 +169,7 @@ fn an_edge_that_kept_a_version_starts_without_its_cloud() {
     let (mut log, heard) = listen();
     let mut restarted = follower();
     let loaded = restarted.first(&stopped, &mut log).unwrap();
-    assert!(matches!(heard.recv().unwrap(), Event::Kept { error: FollowError::Http(_), .. }));
+    assert!(matches!(heard.recv().unwrap(), Event::SavedState { error: FollowError::Http(_), .. }));
     let edge = serve(vec![loaded], |_| {});
     assert_eq!(answers(&edge, "a policy"), own(teacher(EARLY, "")));
     let (log, heard) = listen();
@@ -185,7 +185,7 @@ fn an_edge_that_kept_a_version_starts_without_its_cloud() {
     std::fs::write(&file, bytes).unwrap();
     let (mut log, heard) = listen();
     let loaded = follower().first(&stopped, &mut log).unwrap();
-    assert!(matches!(failed(&heard), FollowError::Kept(_)));
+    assert!(matches!(failed(&heard), FollowError::SavedState(_)));
     assert_eq!(own(loaded), own(teacher(LATE, "")), "it came from the cloud");
 }
 

@@ -5,9 +5,9 @@
 //! own. Here they share one with the server and the students, so they run in another process, which the system's scheduler gives only
 //! time that nothing else wants (`SCHED_IDLE`). Peace and attack alternate. An attack lasts until the attackers have done a minimum.
 
-use crate::doors::sha256;
 use crate::policies::{boxed, sum};
 use crate::process::{Process, announce};
+use crate::security_options::sha256;
 use crate::student::{hello, request_to, serve_on_all_cores};
 use crate::submissions::Folder;
 use oto_proto::{ClientMessage, Hello, Ids, ServerMessage, Space};

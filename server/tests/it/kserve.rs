@@ -1,7 +1,7 @@
 //! KServe's protocol: what programs that are no students get.
 
-use crate::doors::sha256;
 use crate::policies::{boxed, function, gated, loaded, sum};
+use crate::security_options::sha256;
 use crate::student::{SHORT, Server, request, request_to, serve};
 use oto_proto::Space;
 use oto_server::access::Access;

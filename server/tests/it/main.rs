@@ -4,7 +4,6 @@
 
 mod agent;
 mod bad_peers;
-mod doors;
 mod folder;
 mod follow;
 mod frames;
@@ -17,9 +16,10 @@ mod object_store;
 mod operating;
 mod policies;
 mod process;
+mod security_options;
 mod serving;
 mod several;
-mod stop;
+mod signals;
 mod strangers;
 mod student;
 mod students;

@@ -2,11 +2,11 @@
 
 use crate::policies::{boxed, function, loaded, sum};
 use crate::student::{Server, serve};
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::drive::Driver;
+use oto_agent::student::{Student, TeacherConfig, Tick, World};
 use oto_policy::Loaded;
 use oto_proto::{Dtype, Space};
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::drive::Driver;
-use oto_student::student::{Student, TeacherConfig, Tick, World};
 use std::time::Duration;
 
 /// Four numbers to one of two choices: always the same.

@@ -1,7 +1,7 @@
 //! What strangers of a server on the open internet try, one thing at a time: each costs them something, and nobody else.
 
-use crate::doors::sha256;
 use crate::policies::{boxed, sum};
+use crate::security_options::sha256;
 use crate::student::{Heard, SHORT, Server, hello, request_to, serve};
 use crate::submissions::Folder;
 use oto_proto::message::CLOSE_OVERLOADED;

@@ -2,6 +2,10 @@
 
 use crate::student::serve;
 use crate::submissions::{Folder, collect};
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::drive::Driver;
+use oto_agent::presets;
+use oto_agent::student::{Metrics, Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_policy::load_folder;
 use oto_proto::Dtype;
@@ -9,10 +13,6 @@ use oto_rl::algorithms::AlgorithmConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
 use oto_server::dataset::{DatasetStore, State};
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::drive::Driver;
-use oto_student::presets;
-use oto_student::student::{Metrics, Student, TeacherConfig, Tick, World};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

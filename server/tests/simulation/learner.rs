@@ -7,9 +7,9 @@ use crate::policies::boxed;
 use crate::window::Windows;
 use crate::world::chance;
 use futures_util::{SinkExt, StreamExt};
+use oto_agent::link::{Event, Link, LinkConfig, LinkState, Outcome, Output};
 use oto_env::rng::Rng;
 use oto_proto::{Action, BatchId, FrameError, Hello, SubmissionWriter, Transition};
-use oto_student::link::{Event, Link, LinkConfig, LinkState, Outcome, Output};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -186,7 +186,7 @@ impl Learner {
             return Err(format!("learner {index}: {:?}", link.failure()).into());
         }
         let rejected = link.stats().rejected;
-        if rejected != oto_student::link::Rejected::default() {
+        if rejected != oto_agent::link::Rejected::default() {
             return Err(format!("learner {index}: {rejected:?}").into());
         }
         if labels > 0 {

@@ -14,7 +14,7 @@ export type LaneName = 'alone' | 'taught';
 /** Episodes in a point of a training curve. */
 const WINDOW = 10;
 
-/** Dashes of the first yardstick, the second, and so on. */
+/** Dashes of the first baseline, the second, and so on. */
 const DASHES = [[2, 5], [9, 5]];
 
 /** Points of a curve, by steps. */
@@ -33,7 +33,7 @@ export class Chart {
   #world: World;
   #plot: uPlot;
   #curves = { alone: emptyCurve(), taught: emptyCurve() };
-  #yardsticks = new Map<string, Points>();
+  #baselines = new Map<string, Points>();
   #drawing = 0;
 
   constructor(host: HTMLElement, world: World) {
@@ -48,9 +48,9 @@ export class Chart {
   /** Adds what a student reported. */
   add(lane: LaneName, { newEpisodes, newEvaluations }: Metrics): void {
     const curve = this.#curves[lane];
-    for (const { step, mean, yardsticks } of newEvaluations) {
+    for (const { step, mean, baselines } of newEvaluations) {
       addPoint(curve.evaluations, step, mean);
-      for (const yardstick of yardsticks) this.#addYardstick(yardstick.name, step, yardstick.mean);
+      for (const baseline of baselines) this.#addBaseline(baseline.name, step, baseline.mean);
     }
     for (const episode of newEpisodes) {
       curve.recent.push(episode.return);
@@ -62,12 +62,12 @@ export class Chart {
   }
 
   /** Both students' evaluations are of the same episodes, so that one of them is enough. */
-  #addYardstick(name: string, step: number, mean: number): void {
-    if (!this.#yardsticks.has(name)) {
-      this.#yardsticks.set(name, [[], []]);
+  #addBaseline(name: string, step: number, mean: number): void {
+    if (!this.#baselines.has(name)) {
+      this.#baselines.set(name, [[], []]);
       this.restyle();
     }
-    const points = this.#yardsticks.get(name)!;
+    const points = this.#baselines.get(name)!;
     if (step > (points[0].at(-1) ?? -1)) addPoint(points, step, mean);
   }
 
@@ -75,7 +75,7 @@ export class Chart {
   clear(world: World): void {
     this.#world = world;
     this.#curves = { alone: emptyCurve(), taught: emptyCurve() };
-    this.#yardsticks.clear();
+    this.#baselines.clear();
     this.restyle();
   }
 
@@ -94,7 +94,7 @@ export class Chart {
 
   #data(): uPlot.AlignedData {
     const { alone, taught } = this.#curves;
-    return uPlot.join([alone.training, taught.training, ...this.#yardsticks.values(), alone.evaluations, taught.evaluations]);
+    return uPlot.join([alone.training, taught.training, ...this.#baselines.values(), alone.evaluations, taught.evaluations]);
   }
 
   #size(): { width: number; height: number } {
@@ -115,7 +115,7 @@ export class Chart {
       spanGaps: true,
       points: thick ? { show: true, size: this.#host.clientWidth < 500 ? 4 : 7, fill: colour('--panel'), width: 2 } : { show: false },
     });
-    const yardsticks = [...this.#yardsticks.keys()].map((label, index): uPlot.Series => ({
+    const baselines = [...this.#baselines.keys()].map((label, index): uPlot.Series => ({
       label,
       stroke: colour('--text'),
       width: 1.5,
@@ -138,7 +138,7 @@ export class Chart {
           {},
           curve('alone, training', '--alone', false),
           curve('taught, training', '--taught', false),
-          ...yardsticks,
+          ...baselines,
           curve('alone, greedy', '--alone', true),
           curve('taught, greedy', '--taught', true),
         ],

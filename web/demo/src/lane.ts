@@ -101,7 +101,7 @@ export class Lane {
     const latest = metrics.newEvaluations.at(-1);
     if (latest !== undefined) {
       this.#set('score', score(latest.mean));
-      this.#set('compared', latest.yardsticks.map(({ name, mean }) => `${name} ${score(mean)}`).join(' · '));
+      this.#set('compared', latest.baselines.map(({ name, mean }) => `${name} ${score(mean)}`).join(' · '));
       this.showcase.evaluated();
     }
     const judged = metrics.newEvaluations.map((evaluation) => ({ step: evaluation.step, reached: this.#world.reached(evaluation) }));

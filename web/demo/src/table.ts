@@ -24,9 +24,9 @@ export class EvaluationTable {
   }
 
   /** Enters one evaluation. */
-  add(lane: LaneName, { step, mean, yardsticks }: Evaluation): void {
+  add(lane: LaneName, { step, mean, baselines }: Evaluation): void {
     this.#enter(step, lane === 'alone' ? 'Alone' : 'Taught', mean);
-    for (const { name, mean } of yardsticks) this.#enter(step, name, mean);
+    for (const { name, mean } of baselines) this.#enter(step, name, mean);
   }
 
   #enter(step: number, column: string, value: number): void {

@@ -97,7 +97,7 @@ export const WORLDS = {
     teachers: ['MobileCell'],
     axis: { low: -50, high: 75, steps: 1000 },
     mark: undefined,
-    reached: ({ mean, yardsticks: [strongest, best] }) =>
+    reached: ({ mean, baselines: [strongest, best] }) =>
       strongest !== undefined && best !== undefined && mean - strongest.mean >= SHARE * (best.mean - strongest.mean),
     does: 'closes 90 % of the gap',
     before: 'gap still open',

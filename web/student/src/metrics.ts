@@ -27,11 +27,11 @@ export interface Evaluation {
    * Baselines: the returns of other policies in the same episodes. Only cell selection has them: the strongest-station rule, the
    * usual method of cell selection, and the optimal plan, an upper bound.
    */
-  yardsticks: Yardstick[];
+  baselines: Baseline[];
 }
 
 /** A policy's return, averaged over episodes. */
-export interface Yardstick {
+export interface Baseline {
   name: string;
   mean: number;
 }

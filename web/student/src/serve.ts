@@ -125,7 +125,7 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   },
   watch: (seed) => fromEngine(engine().watch(seed ?? undefined)),
   async save(replay) {
-    while (!engine().settle()) await otherEvents();
+    while (!engine().sync()) await otherEvents();
     return engine().save(replay) as Uint8Array<ArrayBuffer>;
   },
   load(bytes) {

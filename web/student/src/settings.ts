@@ -1,4 +1,4 @@
-// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test generated`. Defaults are those in
+// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`. Defaults are those in
 // an environment of the page's own: the first algorithm's, then those of others by name. Left out, QR-DQN's learning rate and exploration
 // take a share of the run.
 
@@ -148,7 +148,7 @@ export interface RunOptions {
   /** Seed of initial parameters, exploration, batches and the environment's episodes. Default: 0. */
   seed?: number;
   /** Slower learning after good evaluations. Default: null. */
-  settle?: Settle | null;
+  plateauDecay?: PlateauDecay | null;
   /** The stages and their ends. */
   stages?: Stages;
   /** Environment steps of the run. Default: 50000; sac: 20000; ppo: 100000; td3: 20000; ddpg: 20000. */
@@ -228,7 +228,7 @@ export interface GiveUp {
 export type Schedule = number | { end: number; start: number; steps: number };
 
 /** Slower learning after good evaluations: every greedy evaluation of at least `atReturn` multiplies the learning rate and `targetTau` by `factor` (down to the share `floor`), every other one divides them again (up to 1). With `setbacks` the student returns to its parameters of the last good evaluation after a worse one. */
-export interface Settle {
+export interface PlateauDecay {
   /** Mean return of a good evaluation. */
   atReturn: number;
   /** Above 0, at most 1. */
@@ -252,7 +252,7 @@ export interface Stages {
 }
 
 /** The content of teachers' answers. */
-export type Teaching = 'actions' | 'thoughts';
+export type Teaching = 'actions' | 'soft_targets';
 
 /** The weights of OTO eq. 13 during the Transfer stage; outside it `alphaAikd` is 0 and `alphaTask` 1. */
 export interface TransferOptions {
@@ -276,6 +276,6 @@ export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   td3: ['adam', 'batchSize', 'exploration', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
   ddpg: ['adam', 'batchSize', 'exploration', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
 };
-export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'requestBatch', 'seed', 'settle', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
+export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'plateauDecay', 'requestBatch', 'seed', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
 export const TRANSFER: string[] = ['alphaAikd', 'alphaTask', 'delta', 'eta', 'learningRate'];
 export const EVALUATION: string[] = ['episodes', 'every'];

@@ -36,7 +36,7 @@ class Engine {
   link_wake = () => this.#call(() => undefined);
   metrics = () => this.#call(() => JSON.stringify({ step: this.steps }));
   learning = () => false;
-  settle = () => true;
+  sync = () => true;
   save = () => this.#call(() => new Uint8Array([1]));
   load = () => this.#call(() => (this.asked = false));
   trap() {

@@ -8,12 +8,12 @@ use super::teachers;
 use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::options::Job;
+use oto_agent::config::Linear;
+use oto_agent::presets;
+use oto_agent::student::TeacherSpaces;
 use oto_proto::Adapter;
 use oto_rl::algorithms::Teaching;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::Linear;
-use oto_student::presets;
-use oto_student::student::TeacherSpaces;
 use std::path::Path;
 
 /// The expert, which says what it thinks.
@@ -43,7 +43,8 @@ pub(super) fn only(mut job: Job, parts: Parts) -> Job {
 /// squares are of the size of a return's.
 fn distilled() -> Job {
     let mut job = taught(THINKER);
-    job.student.algorithm = job.student.algorithm.with(|q: &mut QrDqnConfig| q.teaching = Teaching::Thoughts);
+    job.student.algorithm =
+        job.student.algorithm.with(|q: &mut QrDqnConfig| q.teaching = Teaching::SoftTargets);
     job.student.transfer.eta = VALUE_WEIGHT;
     job.teachers[0].adapter =
         presets::adapter(ENVIRONMENT, EXPERT).map(|known| Adapter { action: None, ..known });

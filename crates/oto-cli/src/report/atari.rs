@@ -11,13 +11,13 @@ use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
 use crate::options::Job;
+use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_agent::presets;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::TeacherConfig;
 use oto_proto::{Dtype, Quantization};
 use oto_rl::algorithms::cql::CqlConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
-use oto_student::presets;
-use oto_student::stage::StagesConfig;
-use oto_student::student::TeacherConfig;
 use std::cmp::Ordering;
 
 /// Steps of a run, four frames each.

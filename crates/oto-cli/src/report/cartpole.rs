@@ -8,12 +8,12 @@ use super::write::{self, Table};
 use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE, Series};
 use crate::options::Job;
+use oto_agent::config::{Linear, StudentConfig};
+use oto_agent::presets;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::TeacherConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::optimiser::Adam;
-use oto_student::config::{Linear, StudentConfig};
-use oto_student::presets;
-use oto_student::stage::StagesConfig;
-use oto_student::student::TeacherConfig;
 
 pub(super) const ENVIRONMENT: &str = "CartPole-v1";
 /// Gymnasium's own threshold for CartPole-v1.
@@ -47,7 +47,7 @@ fn tianshou() -> StudentConfig {
         learning_rate: Linear::constant(1e-3),
         epsilon: Linear { start: 0.1, end: 0.01, steps: 50_000 },
         target_every: 320,
-        settle: None,
+        plateau_decay: None,
         ..alone()
     }
 }
@@ -71,7 +71,7 @@ fn rl_zoo() -> StudentConfig {
         learning_rate: Linear::constant(2.3e-3),
         epsilon: Linear { start: 1.0, end: 0.04, steps: 8_000 },
         target_every: 128,
-        settle: None,
+        plateau_decay: None,
         ..alone()
     }
 }

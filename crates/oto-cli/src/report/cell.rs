@@ -10,11 +10,11 @@ use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
 use crate::eval::{self, Played};
 use crate::options::Job;
-use oto_student::config::StudentConfig;
-use oto_student::evaluation::{Estimate, difference, gap_closed, mean_return};
-use oto_student::presets;
-use oto_student::stage::StagesConfig;
-use oto_student::student::TeacherConfig;
+use oto_agent::config::StudentConfig;
+use oto_agent::evaluation::{Estimate, difference, gap_closed, mean_return};
+use oto_agent::presets;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::TeacherConfig;
 use std::ops::Range;
 
 const LTE: &str = "MobileCell-LTE-v0";

@@ -10,11 +10,11 @@ use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
 use crate::options::Job;
 use crate::world;
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::presets;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::TeacherConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::presets;
-use oto_student::stage::StagesConfig;
-use oto_student::student::TeacherConfig;
 use std::path::{Path, PathBuf};
 
 /// Evaluations whose mean says where a run stands, and where it ended.
@@ -35,7 +35,7 @@ struct Setting {
     first_seed: u64,
     seeds: u64,
     /// Somebody else's return, drawn in the figure.
-    yardstick: Option<(f64, &'static str)>,
+    baseline: Option<(f64, &'static str)>,
     /// What a reader has to know of the world, of its teacher and of PPO's settings there.
     about: &'static str,
     ppo: &'static str,
@@ -61,7 +61,7 @@ pub fn pendulum(options: &ReportOptions) -> Result<(), ReportError> {
         first_seed: 9_500,
         seeds: 5,
         // `benchmark.md`
-        yardstick: Some((-172.2, "RL-Zoo's PPO: -172.2")),
+        baseline: Some((-172.2, "RL-Zoo's PPO: -172.2")),
         about: include_str!("pendulum.md"),
         ppo: "PPO alone has RL-Zoo's settings (gamma 0.9, learning rate 0.001, rollouts of 4,096 steps, there four \
               environments of 1,024), except for its state-dependent noise.",
@@ -81,7 +81,7 @@ pub fn cheetah(options: &ReportOptions) -> Result<(), ReportError> {
         evaluation: EvaluationConfig { every: 10_000, episodes: 3 },
         first_seed: 9_600,
         seeds: 5,
-        yardstick: None,
+        baseline: None,
         about: include_str!("cheetah.md"),
         ppo: "PPO has Stable-Baselines3's settings (rollouts of 2,048 steps); observations and rewards are not normalised.",
     };
@@ -163,7 +163,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         x_label: "environment steps".into(),
         y_label: "return".into(),
         series: series.collect(),
-        marks: setting.yardstick.iter().map(|(at, text)| (*at, text.to_string())).collect(),
+        marks: setting.baseline.iter().map(|(at, text)| (*at, text.to_string())).collect(),
         y_range: None,
         logarithmic: false,
     };
@@ -220,8 +220,8 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         window = WINDOW,
         last = LAST,
         final_return = format!("{bar:.1}"),
-        yardstick =
-            setting.yardstick.map_or(String::new(), |(_, text)| format!("; {text}, drawn in the figure")),
+        baseline =
+            setting.baseline.map_or(String::new(), |(_, text)| format!("; {text}, drawn in the figure")),
         taught = write::whole(taught),
         solo = write::whole(solo),
         fusion = write::whole(fusion),

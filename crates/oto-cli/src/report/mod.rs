@@ -11,9 +11,9 @@ mod cost;
 mod fusion;
 mod games;
 mod runs;
+mod soft_targets;
 mod statistics;
 mod teachers;
-mod thoughts;
 mod write;
 
 use crate::learn::RunError;
@@ -84,7 +84,7 @@ pub enum ReportError {
     Eval(#[from] Box<crate::eval::EvalError>),
     /// Returns that cannot be compared.
     #[error(transparent)]
-    Evaluation(#[from] oto_student::evaluation::EvaluationError),
+    Evaluation(#[from] oto_agent::evaluation::EvaluationError),
     /// A bundled teacher cannot be used.
     #[error(transparent)]
     Policy(#[from] oto_policy::PolicyError),
@@ -99,7 +99,7 @@ pub enum ReportError {
     Data(#[from] oto_data::DataError),
     /// A teacher could not be made of them.
     #[error(transparent)]
-    Offline(#[from] oto_student::offline::OfflineError),
+    Offline(#[from] oto_agent::offline::OfflineError),
     /// A picture could not be drawn.
     #[error(transparent)]
     Chart(#[from] crate::chart::ChartError),

@@ -5,11 +5,11 @@ use super::{ReportError, ReportOptions};
 use crate::learn::{self, Observer, RunError};
 use crate::options::Job;
 use indicatif::{ProgressBar, ProgressStyle};
-use oto_student::drive::{Driver, Wire};
-use oto_student::evaluation;
-use oto_student::link::memory::Memory;
-use oto_student::student::{Event, Metrics, Student};
-use oto_student::trainer::TrainError;
+use oto_agent::drive::{Driver, Wire};
+use oto_agent::evaluation;
+use oto_agent::link::memory::Memory;
+use oto_agent::student::{Event, Metrics, Student};
+use oto_agent::trainer::TrainError;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -223,7 +223,7 @@ struct Curve {
 
 impl Curve {
     fn finish(self, seed: u64, m: &Metrics, seconds: f64) -> Finished {
-        let sum = |f: fn(&oto_student::link::LinkStats) -> u64| m.teachers.iter().map(|t| f(&t.stats)).sum();
+        let sum = |f: fn(&oto_agent::link::LinkStats) -> u64| m.teachers.iter().map(|t| f(&t.stats)).sum();
         Finished {
             seed,
             steps: self.steps,
@@ -247,7 +247,7 @@ impl Observer for Curve {
                 self.steps.push(*step);
                 self.returns.push(*mean);
             }
-            Event::Stage { step, stage: oto_student::stage::Stage::Online } => {
+            Event::Stage { step, stage: oto_agent::stage::Stage::Online } => {
                 self.transfer_ended = Some(*step)
             }
             _ => {}

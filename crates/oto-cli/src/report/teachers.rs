@@ -1,10 +1,10 @@
 //! The teachers of reports: in this process, behind the real codec.
 
-use super::thoughts::{self, Thinker};
+use super::soft_targets::{self, Thinker};
+use oto_agent::link::memory::MemoryTeacher;
 use oto_env::rng::Rng;
 use oto_policy::{Policy, PolicyError};
 use oto_proto::Space;
-use oto_student::link::memory::MemoryTeacher;
 use std::path::{Path, PathBuf};
 
 /// Teachers of one seed, in the order of the job's.
@@ -68,7 +68,7 @@ pub fn thinker(name: &'static str) -> Teachers {
             Ok(())
         };
         let answers = Space::Box { low: vec![0.0, 0.0, f32::MIN], high: vec![1.0, 1.0, f32::MAX] };
-        debug_assert_eq!(answers.width(), thoughts::WIDTH);
+        debug_assert_eq!(answers.width(), soft_targets::WIDTH);
         Ok(vec![MemoryTeacher::new(name, four(), answers, Box::new(act))])
     })
 }

@@ -1,14 +1,14 @@
 //! `oto learn` as a process: what becomes of its folder, and what it says of flags and teachers.
 
 use crate::program::{POLICY, Place, Program, welcomed};
+use oto_agent::config::StudentConfig;
+use oto_agent::drive::Driver;
+use oto_agent::student::{Event, Metrics, Student, World};
+use oto_agent::trainer::TrainError;
 use oto_cli::learn::{Observer, RunError, prepare_in, run};
 use oto_cli::options::Job;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::Hello;
-use oto_student::config::StudentConfig;
-use oto_student::drive::Driver;
-use oto_student::student::{Event, Metrics, Student, World};
-use oto_student::trainer::TrainError;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -76,7 +76,7 @@ fn a_run_that_was_killed_before_its_first_checkpoint_begins_anew() {
         lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64());
     assert!(steps.clone().all(|step| step.is_some()) && steps.is_sorted(), "{lines}");
     let checkpoint = std::fs::read(place.run().join("checkpoint.safetensors")).unwrap();
-    assert_eq!(oto_student::checkpoint::steps(&checkpoint).unwrap(), 200);
+    assert_eq!(oto_agent::checkpoint::steps(&checkpoint).unwrap(), 200);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
     let [train, evaluate] =
         steps.map(|n| Box::new(Breaking(oto_env::make("CartPole-v1").unwrap(), n)) as Box<dyn Environment>);
     let mut student = StudentConfig { steps: 400, ..StudentConfig::default() };
-    student.stages = oto_student::stage::StagesConfig::SOLO;
+    student.stages = oto_agent::stage::StagesConfig::SOLO;
     student.evaluation.every = 100;
     let job = Job { env: "CartPole-v1".into(), student, teachers: vec![], defaults: None };
     let (mut student, mut driver) =
@@ -217,7 +217,7 @@ fn what_was_learnt_before_an_environment_breaks_is_saved_and_goes_on() {
             "{end:?}"
         );
         let saved = saved.expect("a checkpoint");
-        assert_eq!(oto_student::checkpoint::steps(&saved).unwrap(), reached);
+        assert_eq!(oto_agent::checkpoint::steps(&saved).unwrap(), reached);
         let (end, _) = broken([u32::MAX; 2], Some(&saved));
         assert_eq!(end.unwrap().step, 400);
     }
@@ -287,7 +287,7 @@ fn a_run_that_is_told_to_end_writes_its_last_line() {
     let metrics = lines(&place.run(), "metrics");
     let last = metrics.last().unwrap();
     let saved = std::fs::read(place.run().join("checkpoint.safetensors")).unwrap();
-    assert_eq!(last["step"].as_u64(), Some(oto_student::checkpoint::steps(&saved).unwrap()));
+    assert_eq!(last["step"].as_u64(), Some(oto_agent::checkpoint::steps(&saved).unwrap()));
     assert_eq!(last["done"], false);
 }
 

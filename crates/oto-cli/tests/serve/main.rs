@@ -2,7 +2,6 @@
 #![cfg(unix)]
 
 mod authorities;
-mod doors;
 mod follow;
 mod learn;
 #[cfg(target_os = "linux")]
@@ -12,3 +11,4 @@ mod log;
 mod otlp;
 mod output;
 mod program;
+mod security_options;

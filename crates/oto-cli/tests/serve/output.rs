@@ -25,7 +25,7 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
 /// The step of a run's checkpoint.
 fn saved(run: &Path) -> u64 {
     let file = std::fs::read(run.join("checkpoint.safetensors")).expect("a checkpoint");
-    oto_student::checkpoint::steps(&file).unwrap()
+    oto_agent::checkpoint::steps(&file).unwrap()
 }
 
 fn lines(child: &mut Child) -> std::io::Lines<BufReader<ChildStdout>> {

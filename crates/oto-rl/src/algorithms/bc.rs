@@ -5,7 +5,7 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::convolution::Convolution;
-use crate::critics::{Drawn, initial};
+use crate::critics::{InitialParameters, initial};
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::offline::{behaviour_cloning_continuous, behaviour_cloning_discrete};
 use crate::mlp;
@@ -229,9 +229,10 @@ impl Learner for Bc {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let mut drawn = Drawn::new();
-        shape(&self.config, self.sizes).initial(rng, "bc.", &mut drawn);
-        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        let mut initial_values = InitialParameters::new();
+        shape(&self.config, self.sizes).initial(rng, "bc.", &mut initial_values);
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

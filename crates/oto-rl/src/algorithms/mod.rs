@@ -124,10 +124,10 @@ pub enum Teaching {
     Actions,
     /// A probability for each of the student's actions, then the state's value: policy distillation and value matching, for
     /// comparison ([`crate::losses::distillation`]).
-    Thoughts,
+    SoftTargets,
 }
 
-oto_json::json_names! { Teaching { Actions = "actions", Thoughts = "thoughts" } }
+oto_json::json_names! { Teaching { Actions = "actions", SoftTargets = "soft_targets" } }
 
 /// The algorithm of this name.
 pub fn find(name: &str) -> Option<&'static dyn Algorithm> {

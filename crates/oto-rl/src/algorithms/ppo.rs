@@ -18,8 +18,8 @@ use super::{
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    self, Base, Critics, Drawn, Params, each, frozen, initial, initial_critics, least, picked, q_value,
-    q_values,
+    self, Base, Critics, InitialParameters, Params, each, frozen, initial, initial_critics, least, picked,
+    q_value, q_values,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{
@@ -614,7 +614,7 @@ impl Learner for Ppo {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let (config, sizes) = (&self.config, self.sizes);
-        let mut drawn = Drawn::new();
+        let mut initial_values = InitialParameters::new();
         for (name, outputs, gain) in
             [("agent.policy.", sizes.actions.outputs(), 0.01), ("agent.value.", 1, 1.0)]
         {
@@ -622,7 +622,8 @@ impl Learner for Ppo {
             for (i, pair) in widths.windows(2).enumerate() {
                 let gain = if i + 2 == widths.len() { gain } else { std::f64::consts::SQRT_2 };
                 let (weight, bias) = orthogonal_layer(rng, pair[0], pair[1], gain);
-                drawn.extend([(format!("{name}{i}.weight"), weight), (format!("{name}{i}.bias"), bias)]);
+                initial_values
+                    .extend([(format!("{name}{i}.weight"), weight), (format!("{name}{i}.bias"), bias)]);
             }
         }
         if config.fusion {
@@ -632,11 +633,12 @@ impl Learner for Ppo {
                     [&[sizes.observation + action], &config.hidden[..], &[1]].concat()
                 }
             };
-            initial_critics(rng, 2, &widths, &mut drawn);
+            initial_critics(rng, 2, &widths, &mut initial_values);
         }
         let log_std = self.config.initial_log_std as f32;
-        drawn.push(("agent.log_std".into(), vec![log_std; sizes.actions.width()]));
-        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        initial_values.push(("agent.log_std".into(), vec![log_std; sizes.actions.width()]));
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

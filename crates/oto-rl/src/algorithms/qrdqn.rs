@@ -5,7 +5,7 @@ use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::convolution::Convolution;
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
-use crate::losses::distillation::{Thoughts, policy_and_value};
+use crate::losses::distillation::{SoftTargets, policy_and_value};
 use crate::losses::offline::cql_discrete;
 use crate::losses::{self, Labels};
 use crate::mlp;
@@ -245,15 +245,15 @@ fn teachers<'t>(
             let labels = |i| Labels { action: of(actions, i, &[batch]), mask: of(masks, i, &[batch]) };
             (0..count).map(|i| losses::aikd(q, labels(i), perm, delta, eta)).collect()
         }
-        Teaching::Thoughts => {
+        Teaching::SoftTargets => {
             let answers = t.data("teacher_action", &[count, batch, classes + 1]);
-            let thoughts = |i| {
+            let soft_targets = |i| {
                 let answer = of(answers, i, &[batch, classes + 1]);
                 let column = |c: usize| answer.pick(t.constant(c as f64, &[batch]));
                 let policy = (0..classes).map(column).collect();
-                Thoughts { policy, value: column(classes), mask: of(masks, i, &[batch]) }
+                SoftTargets { policy, value: column(classes), mask: of(masks, i, &[batch]) }
             };
-            (0..count).map(|i| policy_and_value(q, thoughts(i), delta, eta)).collect()
+            (0..count).map(|i| policy_and_value(q, soft_targets(i), delta, eta)).collect()
         }
     }
 }
@@ -342,19 +342,19 @@ impl Agent for QrDqn {
     fn label_width(&self) -> usize {
         match self.config.teaching {
             Teaching::Actions => 1,
-            Teaching::Thoughts => self.sizes.actions.outputs() + 1,
+            Teaching::SoftTargets => self.sizes.actions.outputs() + 1,
         }
     }
 
     fn accepts(&self, label: &[f32]) -> bool {
         match (self.config.teaching, label) {
             (Teaching::Actions, _) => self.sizes.actions.contains(label),
-            (Teaching::Thoughts, [probabilities @ .., value]) => {
+            (Teaching::SoftTargets, [probabilities @ .., value]) => {
                 label.len() == self.label_width()
                     && value.is_finite()
                     && probabilities.iter().all(|p| (0.0..=1.0).contains(p))
             }
-            (Teaching::Thoughts, []) => false,
+            (Teaching::SoftTargets, []) => false,
         }
     }
 
@@ -401,11 +401,11 @@ impl Learner for QrDqn {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let mut drawn = Vec::new();
-        shape(&self.config, self.sizes).initial(rng, "", &mut drawn);
+        let mut initial_values = Vec::new();
+        shape(&self.config, self.sizes).initial(rng, "", &mut initial_values);
         self.engine.start(|input| {
             let name = input.name.strip_prefix("target.").or(input.name.strip_prefix("q."));
-            let found = drawn.iter().find(|(drawn, _)| Some(drawn.as_str()) == name);
+            let found = initial_values.iter().find(|(drawn, _)| Some(drawn.as_str()) == name);
             found.map_or_else(|| vec![0.0; input.len()], |(_, values)| values.clone())
         })?;
         self.hand_over()

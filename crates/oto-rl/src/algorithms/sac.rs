@@ -9,8 +9,8 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    self, Base, Critics, Draw, Drawn, Params, each, frozen, initial, initial_critics, initial_mlp, least,
-    q_value, repeated, sum, uniform,
+    self, Base, Critics, InitialParameters, Params, SampledActions, each, frozen, initial, initial_critics,
+    initial_mlp, least, q_value, repeated, sum, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -271,10 +271,10 @@ fn drawn<'t>(
     noise: &str,
     [batch, count]: [usize; 2],
     width: usize,
-) -> Draw<'t> {
+) -> SampledActions<'t> {
     let [mean, log_std] = policy(&frozen(actor), repeated(x, count));
     let own = squashed_gaussian(mean, log_std, x.trace().data(noise, &[batch * count, width]));
-    Draw { action: own.action, log_density: own.log_prob.reshape(&[batch, count]) }
+    SampledActions { action: own.action, log_density: own.log_prob.reshape(&[batch, count]) }
 }
 
 /// A SAC student: owns its parameters, improves them, acts with them.
@@ -375,18 +375,20 @@ impl Learner for Sac {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let mut drawn = Drawn::new();
+        let mut initial_values = InitialParameters::new();
         let (hidden, sizes) = (&self.config.hidden, self.sizes);
         let trunk = [&[sizes.observation], &hidden[..]].concat();
-        initial_mlp(rng, "actor.", &trunk, &mut drawn);
+        initial_mlp(rng, "actor.", &trunk, &mut initial_values);
         for head in ["mean", "log_std"] {
             let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.actions.width());
-            drawn.extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
+            initial_values
+                .extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
         let widths = [&[sizes.observation + sizes.actions.width()], &hidden[..], &[1]].concat();
-        initial_critics(rng, 2, &widths, &mut drawn);
-        drawn.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
-        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        initial_critics(rng, 2, &widths, &mut initial_values);
+        initial_values.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

@@ -7,7 +7,8 @@ use super::sac::SacConfig;
 use super::{Agent, Sizes};
 use crate::actions::Actions;
 use crate::critics::{
-    self, Critics, Drawn, each, frozen, initial, initial_critics, initial_mlp, least, picked, q_values, sum,
+    self, Critics, InitialParameters, each, frozen, initial, initial_critics, initial_mlp, least, picked,
+    q_values, sum,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -141,11 +142,12 @@ impl Learner for SacDiscrete {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let (config, sizes) = (&self.config, self.sizes);
-        let mut drawn = Drawn::new();
-        initial_mlp(rng, "actor.", &widths(config, sizes), &mut drawn);
-        initial_critics(rng, 2, &widths(config, sizes), &mut drawn);
-        drawn.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
-        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        let mut initial_values = InitialParameters::new();
+        initial_mlp(rng, "actor.", &widths(config, sizes), &mut initial_values);
+        initial_critics(rng, 2, &widths(config, sizes), &mut initial_values);
+        initial_values.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

@@ -7,8 +7,8 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    self, Base, Critics, Drawn, Params, frozen, initial, initial_critics, initial_mlp, least, q_value,
-    uniform,
+    self, Base, Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_mlp, least,
+    q_value, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -318,11 +318,17 @@ impl Learner for Deterministic {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let (observation, width) = (self.sizes.observation, self.sizes.actions.width());
-        let mut drawn = Drawn::new();
-        initial_mlp(rng, "actor.", &[&[observation], &self.hidden[..], &[width]].concat(), &mut drawn);
+        let mut initial_values = InitialParameters::new();
+        initial_mlp(
+            rng,
+            "actor.",
+            &[&[observation], &self.hidden[..], &[width]].concat(),
+            &mut initial_values,
+        );
         let widths = [&[observation + width], &self.hidden[..], &[1]].concat();
-        initial_critics(rng, self.critics, &widths, &mut drawn);
-        self.engine.start(|input| initial(&drawn, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        initial_critics(rng, self.critics, &widths, &mut initial_values);
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()
     }
 }

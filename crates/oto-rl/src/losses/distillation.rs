@@ -6,7 +6,7 @@ use super::{Aikd, masked_mean};
 use oto_graph::Tensor;
 
 /// What one teacher thinks of a batch of states.
-pub struct Thoughts<'t> {
+pub struct SoftTargets<'t> {
     /// How probable each of the student's A actions is for the teacher, `[B]` each.
     pub policy: Vec<Tensor<'t>>,
     /// The teacher's value of the state, `[B]`.
@@ -38,11 +38,11 @@ fn expected<'t>(x: Tensor<'t>, policy: &[Tensor<'t>]) -> Tensor<'t> {
 /// (reported as `rkd_d`).
 pub fn policy_and_value<'t>(
     q: Tensor<'t>,
-    thoughts: Thoughts<'t>,
+    soft_targets: SoftTargets<'t>,
     delta: Tensor<'t>,
     eta: Tensor<'t>,
 ) -> Aikd<'t> {
-    let Thoughts { policy, value, mask } = thoughts;
+    let SoftTargets { policy, value, mask } = soft_targets;
     let base = masked_mean(policy_distillation(q, &policy), mask);
     let rkd_d = masked_mean(value_matching(q, &policy, value), mask);
     Aikd { base, rkd_d, rkd_a: q.trace().constant(0.0, &[]), total: delta * base + eta * rkd_d }

@@ -2,7 +2,7 @@
 
 use super::settings;
 use clap::{Arg, ArgAction, Command};
-use oto_student::config::StudentConfig;
+use oto_agent::config::StudentConfig;
 use oto_web::config::CoreConfig;
 
 /// The file of who may use a server.

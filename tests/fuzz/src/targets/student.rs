@@ -1,11 +1,11 @@
 //! Checkpoints: a student that was loaded from one saves the same one again, and goes on.
 
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::presets;
+use oto_agent::student::{Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_proto::Dtype;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::presets;
-use oto_student::student::{Student, TeacherConfig, Tick, World};
 
 /// Steps that a student goes on for.
 const STEPS: u64 = 12;
@@ -52,7 +52,7 @@ pub fn go_on(student: &mut Student) {
 /// A checkpoint of [`small_student`].
 pub fn checkpoint(file: &[u8]) -> bool {
     let mut student = small_student();
-    drop(oto_student::checkpoint::steps(file));
+    drop(oto_agent::checkpoint::steps(file));
     if student.load(file, 0).is_err() {
         return false;
     }

@@ -30,7 +30,7 @@ export class OtoPeer implements Peer {
 
   async parameters(): Promise<Map<string, Float32Array>> {
     const session = this.#session!;
-    while (!session.settle()) await otherEvents();
+    while (!session.sync()) await otherEvents();
     return new Map(session.names().map((name) => [name, session.parameter(name)]));
   }
 }

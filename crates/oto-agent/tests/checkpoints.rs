@@ -1,28 +1,28 @@
 //! Damaged checkpoints: every tensor and every number of the metadata is changed in turn. A student refuses such a file and stays
 //! as it was, or goes on with it; it never answers by a network that gives no numbers.
 
+use oto_agent::config::{EvaluationConfig, PlateauDecay, StudentConfig};
+use oto_agent::drive::{Driver, Wire};
+use oto_agent::link::memory::{Memory, MemoryTeacher};
+use oto_agent::student::{Student, TeacherConfig, World};
+use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
 use oto_json::{Json, Number};
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::engine::LearnError;
-use oto_student::config::{EvaluationConfig, Settle, StudentConfig};
-use oto_student::drive::{Driver, Wire};
-use oto_student::link::memory::{Memory, MemoryTeacher};
-use oto_student::student::{Student, TeacherConfig, World};
-use oto_student::trainer::TrainError;
 
 fn config(environment: &str) -> StudentConfig {
-    let settle = Settle { at_return: -1e4, factor: 0.9, floor: 0.1, setbacks: 2 };
+    let plateau_decay = PlateauDecay { at_return: -1e4, factor: 0.9, floor: 0.1, setbacks: 2 };
     StudentConfig {
         seed: 3,
         steps: 400,
         buffer: 128,
         learning_starts: 32,
-        settle: Some(settle),
+        plateau_decay: Some(plateau_decay),
         evaluation: EvaluationConfig { every: 40, episodes: 1 },
-        ..oto_student::presets::learner(environment, oto_rl::algorithms::find("qrdqn").unwrap())
+        ..oto_agent::presets::learner(environment, oto_rl::algorithms::find("qrdqn").unwrap())
     }
 }
 
@@ -278,8 +278,8 @@ fn damage_that_once_ruined_a_student_is_named() {
 #[test]
 fn a_student_that_diverges_neither_answers_nor_saves_nonsense() {
     for (environment, config) in students() {
-        let rates = oto_student::config::Linear { start: 10.0, end: 10.0, steps: 1 };
-        let config = StudentConfig { learning_rate: rates, target_tau: 1.0, settle: None, ..config };
+        let rates = oto_agent::config::Linear { start: 10.0, end: 10.0, steps: 1 };
+        let config = StudentConfig { learning_rate: rates, target_tau: 1.0, plateau_decay: None, ..config };
         let world = World::built_in(environment).unwrap();
         let mut student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
         let patient = Patient { environment, config, good: Vec::new(), refused: 0, used: 0 };

@@ -1,17 +1,17 @@
 //! Whole runs with a teacher in memory: the same seed gives the same curve, a resumed run is the uninterrupted one, and no
 //! teacher, world or file can stop a student without a sentence that says why.
 
+use oto_agent::config::{Clock, EvaluationConfig, PlateauDecay, StudentConfig};
+use oto_agent::drive::{Driver, Wire};
+use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
+use oto_agent::presets;
+use oto_agent::stage::{Change, Ending, GiveUp, Stage, StagesConfig};
+use oto_agent::student::{Event, Need, Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::BatchId;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
-use oto_student::config::{Clock, EvaluationConfig, Settle, StudentConfig};
-use oto_student::drive::{Driver, Wire};
-use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
-use oto_student::presets;
-use oto_student::stage::{Change, Ending, GiveUp, Stage, StagesConfig};
-use oto_student::student::{Event, Need, Student, TeacherConfig, Tick, World};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -193,9 +193,12 @@ fn replaced(file: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[test]
 fn a_policy_that_was_good_and_is_lost_comes_back() {
-    let settle = Some(Settle { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
-    let config =
-        StudentConfig { settle, evaluation: EvaluationConfig { every: 10_000, episodes: 1 }, ..config() };
+    let plateau_decay = Some(PlateauDecay { at_return: 475.0, factor: 0.5, floor: 0.1, setbacks: 2 });
+    let config = StudentConfig {
+        plateau_decay,
+        evaluation: EvaluationConfig { every: 10_000, episodes: 1 },
+        ..config()
+    };
     let mut student = taught(&config, memory());
     let learn = |student: &mut (Student, Driver)| {
         for _ in 0..150 {
@@ -426,7 +429,7 @@ fn evaluations_leave_training_as_it_is() {
                     .with(|q: &mut QrDqnConfig| (q.hidden, q.quantiles, q.batch_size) = (vec![8], 4, 8))
                     .with(|sac: &mut SacConfig| (sac.hidden, sac.batch_size) = (vec![8], 8)),
                 // What follows evaluations is meant to change what is learnt.
-                settle: None,
+                plateau_decay: None,
                 stages: StagesConfig::SOLO,
                 evaluation: EvaluationConfig { every, episodes: 2 },
                 ..usual

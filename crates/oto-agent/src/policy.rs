@@ -4,7 +4,7 @@
 use crate::safetensors;
 use oto_env::Space;
 use oto_json::Writer;
-use oto_rl::convolution::Eye;
+use oto_rl::convolution::ConvEncoder;
 use oto_rl::engine::NamedTensor;
 use oto_rl::mlp::{Activation, Layer};
 use oto_rl::network::Actor;
@@ -14,7 +14,7 @@ pub const FORMAT: &str = "oto.policy.v1";
 
 /// Writes a network whose outputs are a preference for each discrete action, or a continuous action: before its tanh
 /// (`squashed`), or as it is, cut off at -1 and 1. Tensors are `policy.N.weight` and `policy.N.bias`, or `mean.N...`, whose outputs
-/// are in the environment's units; convolutions before them are `policy.eye.N.weight` and `.bias`. Metadata are the spaces, the
+/// are in the environment's units; convolutions before them are `policy.encoder.N.weight` and `.bias`. Metadata are the spaces, the
 /// convolutions' sizes, the hidden layers' activation, the environment's id and the algorithm, `description` a sentence for
 /// people.
 pub fn write(
@@ -36,15 +36,15 @@ pub fn write(
         if hidden == Activation::Tanh {
             out.field("activation", "tanh");
         }
-        if let Some(eye) = network.eye() {
-            out.field("convolution", eye.convolution());
+        if let Some(encoder) = network.encoder() {
+            out.field("convolution", encoder.convolution());
         }
     });
     let tensors = match action {
         Space::Box { low, high } if !squashed => {
-            tensors("mean.", network.eye(), &in_units(network.layers(), low, high))
+            tensors("mean.", network.encoder(), &in_units(network.layers(), low, high))
         }
-        _ => tensors("policy.", network.eye(), network.layers()),
+        _ => tensors("policy.", network.encoder(), network.layers()),
     };
     safetensors::write(FORMAT, &metadata, &tensors)
 }
@@ -62,19 +62,19 @@ fn in_units(layers: &[Layer], low: &[f32], high: &[f32]) -> Vec<Layer> {
     layers
 }
 
-/// A network as tensors: convolutions are `{prefix}eye.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
-pub(crate) fn tensors(prefix: &str, eye: Option<&Eye>, layers: &[Layer]) -> Vec<NamedTensor> {
+/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
+pub(crate) fn tensors(prefix: &str, encoder: Option<&ConvEncoder>, layers: &[Layer]) -> Vec<NamedTensor> {
     let named = |name: String, shape: &[usize], values: &[f32]| NamedTensor {
         name,
         shape: shape.to_vec(),
         values: values.to_vec(),
     };
     let mut tensors = Vec::new();
-    if let Some(eye) = eye {
-        let parts = eye.parameters().collect::<Vec<_>>();
-        for (i, (part, shape)) in parts.chunks_exact(2).zip(eye.convolution().weights()).enumerate() {
-            tensors.push(named(format!("{prefix}eye.{i}.weight"), &shape, part[0]));
-            tensors.push(named(format!("{prefix}eye.{i}.bias"), &shape[..1], part[1]));
+    if let Some(encoder) = encoder {
+        let parts = encoder.parameters().collect::<Vec<_>>();
+        for (i, (part, shape)) in parts.chunks_exact(2).zip(encoder.convolution().weights()).enumerate() {
+            tensors.push(named(format!("{prefix}encoder.{i}.weight"), &shape, part[0]));
+            tensors.push(named(format!("{prefix}encoder.{i}.bias"), &shape[..1], part[1]));
         }
     }
     for (i, layer) in layers.iter().enumerate() {

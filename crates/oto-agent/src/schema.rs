@@ -10,14 +10,14 @@ pub type Range = (String, f64, f64);
 /// The ranges that a student's settings are checked against. Those of its algorithm are in the algorithm's schema.
 pub fn ranges() -> Vec<Range> {
     let mut checks = Checks::default();
-    let student = StudentConfig { settle: Some(EVERY), ..StudentConfig::default() };
+    let student = StudentConfig { plateau_decay: Some(EVERY), ..StudentConfig::default() };
     student.check(&mut checks);
     checks.ranges.into_iter().filter(|(path, ..)| !path.starts_with("algorithm.")).collect()
 }
 
 /// A group that a student may be without.
-const EVERY: crate::config::Settle =
-    crate::config::Settle { at_return: 0.0, factor: 1.0, floor: 0.0, setbacks: 0 };
+const EVERY: crate::config::PlateauDecay =
+    crate::config::PlateauDecay { at_return: 0.0, factor: 1.0, floor: 0.0, setbacks: 0 };
 
 /// How spaces are mapped: the protocol's own structure, described in crates/oto-proto/schema/oto.v1.json.
 #[derive(JsonSchema)]

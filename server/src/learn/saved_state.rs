@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 4 << 30;
 
 /// Why what was kept cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeptError {
+pub enum SavedStateError {
     /// The file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -31,11 +31,11 @@ pub enum KeptError {
 
 /// Where something is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept(PathBuf);
+pub(crate) struct SavedState(PathBuf);
 
-impl Kept {
+impl SavedState {
     pub fn at(path: PathBuf) -> Self {
-        Kept(path)
+        SavedState(path)
     }
 
     #[cfg(feature = "follow")]
@@ -45,17 +45,17 @@ impl Kept {
     }
 
     /// What is kept: what there is to say, and the bytes.
-    pub fn read(&self) -> Result<Option<(Value, Vec<u8>)>, KeptError> {
+    pub fn read(&self) -> Result<Option<(Value, Vec<u8>)>, SavedStateError> {
         let mut file = Vec::new();
         match File::open(&self.0).and_then(|f| f.take(MAX_BYTES).read_to_end(&mut file)) {
             Ok(_) => self.parse(file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(KeptError::File { path: self.0.clone(), source }),
+            Err(source) => Err(SavedStateError::File { path: self.0.clone(), source }),
         }
     }
 
-    fn parse(&self, mut file: Vec<u8>) -> Result<(Value, Vec<u8>), KeptError> {
-        let damaged = || KeptError::Damaged(self.0.clone());
+    fn parse(&self, mut file: Vec<u8>) -> Result<(Value, Vec<u8>), SavedStateError> {
+        let damaged = || SavedStateError::Damaged(self.0.clone());
         let end = file.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
         let bytes = file.split_off(end + 1);
         let mut line: Value = serde_json::from_slice(&file).map_err(|_| damaged())?;
@@ -67,10 +67,10 @@ impl Kept {
     }
 
     /// Keeps this in place of what was kept.
-    pub fn write(&self, said: &Value, parts: &[&[u8]]) -> Result<(), KeptError> {
+    pub fn write(&self, said: &Value, parts: &[&[u8]]) -> Result<(), SavedStateError> {
         let line = json!({ "sha256": checksum(said, parts), "said": said }).to_string();
         let parts = [&[line.as_bytes(), b"\n"], parts].concat();
-        self.replace(&parts).map_err(|source| KeptError::File { path: self.0.clone(), source })
+        self.replace(&parts).map_err(|source| SavedStateError::File { path: self.0.clone(), source })
     }
 
     fn replace(&self, parts: &[&[u8]]) -> io::Result<()> {

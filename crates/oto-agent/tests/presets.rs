@@ -1,8 +1,8 @@
-//! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-student --test presets` writes it.
+//! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test presets` writes it.
 
+use oto_agent::config::StudentConfig;
+use oto_agent::presets::{self, Environments, Preset};
 use oto_json::Json;
-use oto_student::config::StudentConfig;
-use oto_student::presets::{self, Environments, Preset};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ the line in `config.json` (`defaults`). `--config`, `--set` and other flags over
 [metrics.md](metrics.md) explain the settings. Pages and the WASI component use the same presets. Your own environments there have no name, and use the presets of
 their kind.
 
-This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test presets`.
+This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test presets`.
 
 ";
 
@@ -67,7 +67,7 @@ fn section(page: &mut String, preset: &Preset, common: &BTreeMap<String, String>
     writeln!(page, "## {}\n", capital(&preset.title())).unwrap();
     writeln!(page, "Source: {}.", preset.source).unwrap();
     let solved = match preset.environments {
-        Environments::Named(name) if preset.settles => oto_env::IDS
+        Environments::Named(name) if preset.decays => oto_env::IDS
             .iter()
             .filter(|id| id.split('-').next() == Some(name))
             .filter_map(|id| Some(format!("{id} {}", presets::solved_return(id)?)))

@@ -1,7 +1,7 @@
 //! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
 //! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
 
-use crate::config::{Clock, ConfigError, Settle, StudentConfig};
+use crate::config::{Clock, ConfigError, PlateauDecay, StudentConfig};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::Action;
 use oto_env::rng::Rng;
@@ -125,8 +125,8 @@ pub struct Trainer {
     pub(crate) steps: u64,
     /// The step at which parameters were last drawn: schedules count from it.
     pub(crate) started: u64,
-    /// What the learning rate and `target_tau` are multiplied by; see [`crate::config::Settle`].
-    pub(crate) settled: f64,
+    /// What the learning rate and `target_tau` are multiplied by; see [`crate::config::PlateauDecay`].
+    pub(crate) decayed: f64,
     /// How often in a row it went back to its last good parameters.
     pub(crate) setbacks: u32,
     pub(crate) episodes: u64,
@@ -214,7 +214,7 @@ impl Trainer {
             shares: vec![1.0 / teachers.max(1) as f32; teachers],
             steps: 0,
             started: 0,
-            settled: 1.0,
+            decayed: 1.0,
             setbacks: 0,
             episodes: 0,
             episode_return: 0.0,
@@ -315,8 +315,8 @@ impl Trainer {
     /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. A stage that
     /// was given up leaves the student with fresh parameters.
     pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> Result<Change, TrainError> {
-        if let (Some(settle), Some(got)) = (self.config.settle, evaluation) {
-            self.settle(settle, got >= settle.at_return)?;
+        if let (Some(decay), Some(got)) = (self.config.plateau_decay, evaluation) {
+            self.decay_at_plateau(decay, got >= decay.at_return)?;
         }
         let change = self.stages.advance(seconds, evaluation);
         if change == Change::GivenUp {
@@ -324,21 +324,21 @@ impl Trainer {
             self.learner.engine_mut().forget();
             self.rollout.iter_mut().for_each(Rollout::clear);
             self.started = self.steps;
-            self.settled = 1.0;
+            self.decayed = 1.0;
         }
         Ok(change)
     }
 
-    /// See [`Settle`].
-    fn settle(&mut self, settle: Settle, good: bool) -> Result<(), TrainError> {
-        let next = if good { self.settled * settle.factor } else { self.settled / settle.factor };
-        self.settled = next.max(settle.floor).min(1.0);
+    /// See [`PlateauDecay`].
+    fn decay_at_plateau(&mut self, decay: PlateauDecay, good: bool) -> Result<(), TrainError> {
+        let next = if good { self.decayed * decay.factor } else { self.decayed / decay.factor };
+        self.decayed = next.max(decay.floor).min(1.0);
         if good {
             self.setbacks = 0;
-            if settle.setbacks > 0 {
+            if decay.setbacks > 0 {
                 self.learner.engine_mut().remember()?;
             }
-        } else if self.setbacks < settle.setbacks && self.learner.go_back()? {
+        } else if self.setbacks < decay.setbacks && self.learner.go_back()? {
             self.setbacks += 1;
         }
         Ok(())
@@ -350,7 +350,7 @@ impl Trainer {
     }
 
     /// What teachers are to answer with: actions of the environment, unless the student learns from what they think
-    /// ([`oto_rl::algorithms::Teaching::Thoughts`]).
+    /// ([`oto_rl::algorithms::Teaching::SoftTargets`]).
     pub fn answers(&self) -> Space {
         match &self.space {
             Space::Discrete { n } if self.config.taught_by_thoughts() => {
@@ -441,7 +441,7 @@ impl Trainer {
             Some(rate) => rate.at(self.stages.steps()),
             None => self.config.learning_rate.at(self.steps - self.started),
         };
-        rate * self.settled
+        rate * self.decayed
     }
 
     /// The numbers of the next update but the teachers' shares, which are lent by a field of their own.
@@ -455,7 +455,7 @@ impl Trainer {
             target_mix: if c.target_every > 0 {
                 due(c.target_every)
             } else {
-                (c.target_tau * self.settled) as f32
+                (c.target_tau * self.decayed) as f32
             },
             alpha_aikd: if taught { t.alpha_aikd.at(self.stages.steps()) as f32 } else { 0.0 },
             delta: t.delta as f32,

@@ -77,7 +77,7 @@ impl Outbox {
     /// Takes in what became of the last batch, and sends the next one if the link takes one now.
     pub fn pump(&mut self, link: &mut Link, source: &Source<'_>, run: u128, now_ms: u64) {
         if let Some((name, outcome)) = link.take_submitted() {
-            self.settle(name, outcome);
+            self.finish(name, outcome);
         }
         let Some(rows) = link.may_submit(now_ms) else { return };
         while let Some(batch) = self.front(u64::from(rows), run) {
@@ -101,7 +101,7 @@ impl Outbox {
         }
     }
 
-    fn settle(&mut self, name: BatchId, outcome: Outcome) {
+    fn finish(&mut self, name: BatchId, outcome: Outcome) {
         let Some(batch) = self.batches.first_mut().filter(|batch| batch.name == name) else { return };
         match outcome {
             Outcome::Kept => {

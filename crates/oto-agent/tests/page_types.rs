@@ -1,11 +1,11 @@
 //! The npm package's types beside what they describe: every key of a link's metrics and of an adapter, as the engine writes it, is in
 //! the interface of its name, and none besides.
 
+use oto_agent::config::StudentConfig;
+use oto_agent::student::{Student, TeacherConfig, World};
 use oto_cpu::Cpu;
 use oto_json::Json;
 use oto_proto::{ActionMap, Adapter, Dtype, ObservationMap};
-use oto_student::config::StudentConfig;
-use oto_student::student::{Student, TeacherConfig, World};
 use std::collections::BTreeSet;
 
 const METRICS: &str = include_str!("../../../web/student/src/metrics.ts");

@@ -2,13 +2,13 @@
 //! preset.
 
 use crate::page::of;
+use oto_agent::presets;
 use oto_rl::algorithms::{self, Algorithm, Seen};
-use oto_student::presets;
 use serde_json::Value;
 use std::fmt::Write;
 
 const HEAD: &str = "\
-// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test generated`. Defaults are those in
+// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`. Defaults are those in
 // an environment of the page's own: the first algorithm's, then those of others by name. Left out, QR-DQN's learning rate and exploration
 // take a share of the run.
 

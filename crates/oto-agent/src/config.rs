@@ -75,7 +75,7 @@ impl Default for EvaluationConfig {
 /// student returns to its parameters of the last good evaluation after a worse one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
-pub struct Settle {
+pub struct PlateauDecay {
     /// Mean return of a good evaluation.
     pub at_return: f64,
     /// Above 0, at most 1.
@@ -87,7 +87,7 @@ pub struct Settle {
     pub setbacks: u32,
 }
 
-oto_json::json_object! { Settle: closed { at_return, factor, floor, setbacks } }
+oto_json::json_object! { PlateauDecay: closed { at_return, factor, floor, setbacks } }
 
 /// One training run. Defaults are a QR-DQN student's, chosen by measurement on CartPole (docs/results.md);
 /// [`crate::presets`] has those of other environments.
@@ -122,7 +122,7 @@ pub struct StudentConfig {
     /// Learning rate over environment steps.
     pub learning_rate: Linear,
     /// Slower learning after good evaluations.
-    pub settle: Option<Settle>,
+    pub plateau_decay: Option<PlateauDecay>,
     /// Share of random actions over environment steps.
     pub epsilon: Linear,
     /// Updates between hard updates of the target network; 0: soft updates by `target_tau`.
@@ -149,7 +149,7 @@ pub struct StudentConfig {
 oto_json::json_object! {
     StudentConfig: settings after refuse_old_form {
         seed, name omit none, steps, backend, algorithm, gamma, n_step, buffer, learning_starts, train_every, updates,
-        learning_rate, settle omit none, epsilon, target_every, target_tau, transfer, stages, evaluation,
+        learning_rate, plateau_decay omit none, epsilon, target_every, target_tau, transfer, stages, evaluation,
         evaluate_between_episodes, clock, request_batch, label_lag
     }
 }
@@ -169,7 +169,7 @@ impl Default for StudentConfig {
             train_every: 1,
             updates: 1,
             learning_rate: Linear { start: 3e-3, end: 3e-4, steps: 20_000 },
-            settle: None,
+            plateau_decay: None,
             epsilon: Linear { start: 1.0, end: 0.02, steps: 3_000 },
             target_every: 0,
             target_tau: 0.01,
@@ -187,7 +187,7 @@ impl Default for StudentConfig {
 impl StudentConfig {
     /// Whether teachers answer with what they think instead of what they would do.
     pub(crate) fn taught_by_thoughts(&self) -> bool {
-        self.algorithm.teaching() == Teaching::Thoughts
+        self.algorithm.teaching() == Teaching::SoftTargets
     }
 
     /// Whether what is stored is what a teacher's dataset wants: single steps, with their terminations.
@@ -217,7 +217,7 @@ impl StudentConfig {
         if self.taught_by_thoughts() {
             return refused(
                 "algorithm.teaching",
-                "thoughts",
+                "soft_targets",
                 "actions for a teacher whose adapter is learnt",
             );
         }
@@ -269,8 +269,8 @@ impl StudentConfig {
             c.weight("eta", t.eta);
             c.weight("alpha_task", t.alpha_task);
         });
-        if let Some(s) = self.settle {
-            c.within("settle", |c| {
+        if let Some(s) = self.plateau_decay {
+            c.within("plateau_decay", |c| {
                 c.real("at_return", s.at_return, f64::MIN..=f64::MAX, "a finite return");
                 c.real("factor", s.factor, 0.01..=1.0, "0.01 to 1");
                 c.real("floor", s.floor, 0.0..=1.0, "a share from 0 to 1");

@@ -9,7 +9,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// One kind of trouble.
 #[derive(Default)]
-pub(crate) struct Seldom(Mutex<Told>);
+pub(crate) struct LogThrottle(Mutex<Told>);
 
 #[derive(Default)]
 struct Told {
@@ -17,7 +17,7 @@ struct Told {
     untold: u64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// It came once more. Gives how often it came since it was told last, if it is to be told now.
     pub fn again(&self) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,12 +40,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             tokio::time::pause();
-            let seldom = Seldom::default();
-            assert_eq!(seldom.again(), Some(1));
-            assert!((0..999).all(|_| seldom.again().is_none()));
+            let throttle = LogThrottle::default();
+            assert_eq!(throttle.again(), Some(1));
+            assert!((0..999).all(|_| throttle.again().is_none()));
             tokio::time::advance(PERIOD).await;
-            assert_eq!(seldom.again(), Some(1000));
-            assert_eq!(seldom.again(), None);
+            assert_eq!(throttle.again(), Some(1000));
+            assert_eq!(throttle.again(), None);
         });
     }
 }

@@ -1,5 +1,7 @@
 //! Teachers from recorded episodes: what they learn, that slices and interruptions change nothing, and what is refused.
 
+use oto_agent::config::EvaluationConfig;
+use oto_agent::offline::{End, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
@@ -7,8 +9,6 @@ use oto_rl::algorithms::Algorithm;
 use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
 use oto_rl::engine::LearnError;
-use oto_student::config::EvaluationConfig;
-use oto_student::offline::{End, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint};
 
 const CQL: &dyn Algorithm = &ConservativeQLearning;
 const BC: &dyn Algorithm = &BehaviourCloning;
@@ -145,7 +145,7 @@ fn it_ends_when_nothing_gets_better() {
     let mut world = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 4, 1.0, lean);
     let config = OfflineConfig {
-        learning_rate: oto_student::config::Linear::constant(0.0),
+        learning_rate: oto_agent::config::Linear::constant(0.0),
         patience: 2,
         ..small(BC, world.action_space())
     };

@@ -2,6 +2,9 @@
 //! answers, pauses, weights, evaluations, checkpoints. All orders up to a depth, and longer ones drawn at random. Whatever
 //! happens, no call fails, a question to the environment stays until it is answered, and the student trains on.
 
+use oto_agent::config::{Clock, EvaluationConfig, StudentConfig};
+use oto_agent::link::{Event, LinkState, Output};
+use oto_agent::student::{Need, Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_env::{Action, Space, Step};
 use oto_proto::message::{Overloaded, Published, Restarting};
@@ -9,9 +12,6 @@ use oto_proto::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Header, Ids, ServerMessage, TeacherInfo, Welcome,
 };
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::{Clock, EvaluationConfig, StudentConfig};
-use oto_student::link::{Event, LinkState, Output};
-use oto_student::student::{Need, Student, TeacherConfig, Tick, World};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -301,7 +301,7 @@ impl Page {
     }
 
     /// The environment's answer to what was asked.
-    fn give(&mut self, number: f32, ends: bool) -> Result<(), oto_student::trainer::TrainError> {
+    fn give(&mut self, number: f32, ends: bool) -> Result<(), oto_agent::trainer::TrainError> {
         let step = Step { reward: 1.0, terminated: ends, truncated: false };
         match self.told.expect("a question") {
             Need::Reset(_) => self.student.began(&[number; WIDTH]),

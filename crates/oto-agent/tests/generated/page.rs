@@ -17,7 +17,7 @@ Every algorithm of this build. `oto algorithms` prints the table. A configuratio
 [config.schema.json](schema/config.schema.json) describes all other settings of a run (discount, replay buffer, schedules),
 [teach.schema.json](schema/teach.schema.json) those of `oto teach`. The [glossary](glossary.md) defines the words.
 
-This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-student --test generated`.
+This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`.
 
 ";
 

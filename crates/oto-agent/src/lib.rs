@@ -2,6 +2,7 @@
 
 #[cfg_attr(not(feature = "adapter"), path = "no_adapter.rs")]
 mod adapter;
+pub mod baseline;
 pub mod checkpoint;
 pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
@@ -22,4 +23,3 @@ pub mod student;
 mod submission;
 pub mod trainer;
 pub mod watch;
-pub mod yardstick;

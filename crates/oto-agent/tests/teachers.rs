@@ -1,11 +1,11 @@
 //! Several teachers of one student (OTO eq. 14) in simulated time: slow, silent and dying ones, weights, and switching one off.
 
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
+use oto_agent::presets;
+use oto_agent::student::{Event, Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
-use oto_student::presets;
-use oto_student::student::{Event, Student, TeacherConfig, Tick, World};
 
 const POLICY: &str = "inverted_pendulum_lean";
 
@@ -33,13 +33,13 @@ fn teacher(sign: f32) -> Memory {
 }
 
 /// A student, its teachers, and a clock that only this test moves.
-struct Lesson {
+struct Taught {
     student: Student,
     teachers: Vec<Memory>,
     now: u64,
 }
 
-impl Lesson {
+impl Taught {
     fn new(config: &StudentConfig, teachers: Vec<Memory>, weights: &[f64]) -> Self {
         let of = |weight: &f64| TeacherConfig {
             url: "memory://".into(),
@@ -99,20 +99,20 @@ fn one_is_silent_one_is_slow_one_dies_and_training_goes_on() {
         let (mut silent, mut slow) = (teacher(1.0), teacher(1.0));
         silent.disturb(1, (0, 0), vec![(Fault::Mute, 1.0)]);
         slow.disturb(2, delay, Vec::new());
-        Lesson::even(vec![silent, slow, teacher(1.0)])
+        Taught::even(vec![silent, slow, teacher(1.0)])
     };
-    let mut lesson = bad((40, 90));
-    lesson.until(300);
-    let now = lesson.now;
-    lesson.teachers[2].set_present(false, now);
-    let before = lesson.labels();
-    lesson.until(600);
-    let after = lesson.labels();
-    assert_eq!((after[0], lesson.student.trainer().steps()), (0, 600));
+    let mut taught = bad((40, 90));
+    taught.until(300);
+    let now = taught.now;
+    taught.teachers[2].set_present(false, now);
+    let before = taught.labels();
+    taught.until(600);
+    let after = taught.labels();
+    assert_eq!((after[0], taught.student.trainer().steps()), (0, 600));
     assert!(after[1] > 570, "the slow one labelled {} states", after[1]);
     assert!(before[2] > 270 && after[2] == before[2], "the dead one labelled {} states", after[2]);
-    assert_eq!(lesson.student.metrics(lesson.now).labels, after[1] + after[2]);
-    assert!(lesson.student.trainer().updates() > 400);
+    assert_eq!(taught.student.metrics(taught.now).labels, after[1] + after[2]);
+    assert!(taught.student.trainer().updates() > 400);
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn neither_a_slow_nor_a_silent_teacher_changes_the_curve() {
         slow.disturb(2, delay, Vec::new());
         third.disturb(1, (0, 0), silent.clone());
         third.set_present(!silent.is_empty(), 0);
-        let mut lesson = Lesson::even(vec![teacher(1.0), slow, third]);
-        (lesson.until(600), lesson.weights())
+        let mut taught = Taught::even(vec![teacher(1.0), slow, third]);
+        (taught.until(600), taught.weights())
     };
     let quick = run((0, 0), Vec::new());
     assert_eq!(run((30, 70), Vec::new()), quick, "slow");
@@ -134,17 +134,17 @@ fn neither_a_slow_nor_a_silent_teacher_changes_the_curve() {
 fn a_silent_teacher_is_waited_for_twice_at_most() {
     let mut silent = teacher(1.0);
     silent.disturb(1, (0, 0), vec![(Fault::Mute, 1.0)]);
-    let mut lesson = Lesson::even(vec![silent, teacher(1.0)]);
-    lesson.until(600);
+    let mut taught = Taught::even(vec![silent, teacher(1.0)]);
+    taught.until(600);
     // Two requests that time out after ten seconds each, and six hundred steps.
-    assert!((20_000..25_000).contains(&lesson.now), "{} ms", lesson.now);
+    assert!((20_000..25_000).contains(&taught.now), "{} ms", taught.now);
 }
 
 #[test]
 fn weights_are_shares_of_the_mean() {
     let run = |teachers, weights: &[f64]| {
-        let mut lesson = Lesson::new(&config(), teachers, weights);
-        (lesson.until(600), lesson.weights())
+        let mut taught = Taught::new(&config(), teachers, weights);
+        (taught.until(600), taught.weights())
     };
     let one = run(vec![teacher(1.0)], &[1.0]);
     assert_eq!(run(vec![teacher(1.0)], &[0.25]), one, "alone, any weight is all of it");
@@ -158,23 +158,23 @@ fn weights_are_shares_of_the_mean() {
 
 #[test]
 fn a_teacher_is_switched_off_and_on_while_the_run_goes_on() {
-    let mut lesson = Lesson::even(vec![teacher(1.0), teacher(1.0)]);
-    lesson.until(200);
-    lesson.student.set_teacher_weight(1, 0.0).unwrap();
-    lesson.until(300);
-    let off = lesson.labels();
-    lesson.until(400);
-    let more = lesson.labels()[0] - off[0];
+    let mut taught = Taught::even(vec![teacher(1.0), teacher(1.0)]);
+    taught.until(200);
+    taught.student.set_teacher_weight(1, 0.0).unwrap();
+    taught.until(300);
+    let off = taught.labels();
+    taught.until(400);
+    let more = taught.labels()[0] - off[0];
     assert!((90..=110).contains(&more), "the other one labelled {more} states meanwhile");
-    assert_eq!(lesson.labels()[1], off[1]);
+    assert_eq!(taught.labels()[1], off[1]);
     // What was switched off stays off in a run that goes on from a file, and can be switched on there.
-    let file = lesson.student.save(true).unwrap();
-    let mut other = Lesson::even(vec![teacher(1.0), teacher(1.0)]);
+    let file = taught.student.save(true).unwrap();
+    let mut other = Taught::even(vec![teacher(1.0), teacher(1.0)]);
     other.student.load(&file, 0).unwrap();
     other.until(500);
-    lesson.until(500);
+    taught.until(500);
     assert_eq!(other.labels()[1], 0);
-    assert_eq!(other.weights(), lesson.weights());
+    assert_eq!(other.weights(), taught.weights());
     other.student.set_teacher_weight(1, 2.0).unwrap();
     other.until(600);
     assert!((80..=100).contains(&other.labels()[1]), "{} labels", other.labels()[1]);
@@ -182,11 +182,11 @@ fn a_teacher_is_switched_off_and_on_while_the_run_goes_on() {
 
 #[test]
 fn weights_that_are_none_are_refused() {
-    let mut lesson = Lesson::even(vec![teacher(1.0)]);
+    let mut taught = Taught::even(vec![teacher(1.0)]);
     for weight in [f64::NAN, f64::INFINITY, -1.0, 1e7] {
-        let error = lesson.student.set_teacher_weight(0, weight).unwrap_err().to_string();
+        let error = taught.student.set_teacher_weight(0, weight).unwrap_err().to_string();
         assert!(error.starts_with(&format!("teachers[0].weight is {weight}")), "{error}");
     }
-    let error = lesson.student.set_teacher_weight(1, 1.0).unwrap_err().to_string();
+    let error = taught.student.set_teacher_weight(1, 1.0).unwrap_err().to_string();
     assert!(error.starts_with("teachers is 1"), "{error}");
 }

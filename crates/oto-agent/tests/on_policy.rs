@@ -1,15 +1,15 @@
 //! Students that learn from rollouts: alone and taught, with and without auxiliary critics. The same seed gives the same
 //! curve, a run resumed in the middle of a rollout is the uninterrupted one, and they get better.
 
+use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_agent::drive::{Driver, Wire};
+use oto_agent::link::memory::{Memory, MemoryTeacher};
+use oto_agent::presets;
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::{Event, Student, TeacherConfig, Tick, World};
 use oto_cpu::Cpu;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::sac::SoftActorCritic;
-use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
-use oto_student::drive::{Driver, Wire};
-use oto_student::link::memory::{Memory, MemoryTeacher};
-use oto_student::presets;
-use oto_student::stage::StagesConfig;
-use oto_student::student::{Event, Student, TeacherConfig, Tick, World};
 
 fn config(environment: &str) -> StudentConfig {
     StudentConfig {

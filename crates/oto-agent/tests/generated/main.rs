@@ -1,13 +1,13 @@
 //! Files that are generated from configurations and from the registry of algorithms: JSON schemas, the page of algorithms, the npm
-//! package's types. `OTO_WRITE_DOCS=1 cargo test -p oto-student --test generated` writes them; without it this test says
+//! package's types. `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated` writes them; without it this test says
 //! which are old.
 
 mod page;
 mod typescript;
 
-use oto_student::config::StudentConfig;
-use oto_student::offline::OfflineConfig;
-use oto_student::student::TeacherConfig;
+use oto_agent::config::StudentConfig;
+use oto_agent::offline::OfflineConfig;
+use oto_agent::student::TeacherConfig;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -74,7 +74,7 @@ fn tidy(schema: &mut Value) {
 
 /// Puts the ranges that a student's settings are checked against into their schema.
 fn bound(root: &mut Value) {
-    for (path, from, to) in oto_student::schema::ranges() {
+    for (path, from, to) in oto_agent::schema::ranges() {
         let mut at = "/$defs/StudentConfig".to_string();
         for part in path.split('.') {
             let property = format!("{at}/properties/{part}");

@@ -1,14 +1,14 @@
 //! A student that learns the adapter to its teacher: it finds the right one, goes on from a checkpoint as if it had never stopped,
 //! and neither spaces nor answers nor a teacher that leaves can stop it.
 
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::drive::{Driver, Wire};
+use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
+use oto_agent::presets;
+use oto_agent::student::{Event, Student, TeacherConfig, TeacherSpaces, Tick, World};
 use oto_cpu::Cpu;
 use oto_proto::{Action, Adapter, Space};
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_student::config::{EvaluationConfig, StudentConfig};
-use oto_student::drive::{Driver, Wire};
-use oto_student::link::memory::{Fault, Memory, MemoryTeacher};
-use oto_student::presets;
-use oto_student::student::{Event, Student, TeacherConfig, TeacherSpaces, Tick, World};
 
 const POLICY: &str = "inverted_pendulum_lean";
 const STEPS: u64 = 700;

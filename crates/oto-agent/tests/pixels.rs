@@ -1,6 +1,11 @@
 //! Students and teachers that see only images: they learn a game, alone and from what others played, keep little of what was seen,
 //! and go on from a checkpoint as if they had never stopped.
 
+use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_agent::offline::{OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::{Student, Tick, World};
+use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
@@ -9,11 +14,6 @@ use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::{Algorithm, Seen as Kind, find};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
-use oto_student::config::{EvaluationConfig, Linear, StudentConfig};
-use oto_student::offline::{OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
-use oto_student::stage::StagesConfig;
-use oto_student::student::{Student, Tick, World};
-use oto_student::trainer::TrainError;
 
 const SIDE: usize = 6;
 const WIDTH: usize = 2 * SIDE * SIDE;

@@ -624,7 +624,7 @@ impl OfflineTrainer {
             return Err(LearnError::NotFinite(bad.name.clone()).into());
         }
         if let Some(best) = &self.best {
-            tensors.extend(policy::tensors("best.", best.policy.eye(), best.policy.layers()));
+            tensors.extend(policy::tensors("best.", best.policy.encoder(), best.policy.layers()));
         }
         let progress = Progress {
             config: self.config.clone(),
@@ -662,7 +662,7 @@ impl OfflineTrainer {
 
     fn best_of(&self, file: &File<'_>, mark: Mark) -> Result<Best, OfflineError> {
         let mut policy = self.policy();
-        let saved = policy::tensors("best.", policy.eye(), policy.layers());
+        let saved = policy::tensors("best.", policy.encoder(), policy.layers());
         for (part, NamedTensor { name, .. }) in policy.parameters_mut().zip(saved) {
             let found = file.floats(&name).filter(|f| f.len() == part.len());
             let found = found.ok_or_else(|| broken(format!("{name} is not there, or does not fit")))?;

@@ -8,27 +8,27 @@ use oto_env::{Action, ClassicEnvironment, EnvError, make_classic};
 
 /// What somebody returns.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Yardstick {
+pub struct Baseline {
     /// Who.
     pub name: &'static str,
     /// The mean return.
     pub mean: f64,
 }
 
-oto_json::json_object! { Yardstick: written { name, mean } }
+oto_json::json_object! { Baseline: written { name, mean } }
 
 /// Plays along with the evaluations of a student that was made with the same seed.
 ///
 /// In cell selection the device walks the same way whatever it is connected to, so that the student's evaluation
 /// environment goes on from where this one does.
-pub struct Yardsticks {
+pub struct Baselines {
     world: Box<dyn ClassicEnvironment>,
     observation: Vec<f32>,
     seed: Option<u64>,
 }
 
-impl Yardsticks {
-    /// For a student with this seed; only cell selection has yardsticks.
+impl Baselines {
+    /// For a student with this seed; only cell selection has baselines.
     pub fn of(environment: &str, seed: u64) -> Option<Self> {
         Radio::of(environment).ok()?;
         let world = make_classic(environment).ok()?;
@@ -41,7 +41,7 @@ impl Yardsticks {
     ///
     /// # Errors
     /// None that a built-in environment has in its own episodes.
-    pub fn next(&mut self, episodes: u32) -> Result<[Yardstick; 2], EnvError> {
+    pub fn next(&mut self, episodes: u32) -> Result<[Baseline; 2], EnvError> {
         let (mut strongest, mut plan) = (0.0, 0.0);
         for _ in 0..episodes {
             self.world.reset(self.seed.take(), &mut self.observation)?;
@@ -50,8 +50,8 @@ impl Yardsticks {
         }
         let mean = |sum: f64| sum / f64::from(episodes.max(1));
         Ok([
-            Yardstick { name: "strongest station", mean: mean(strongest) },
-            Yardstick { name: "best plan", mean: mean(plan) },
+            Baseline { name: "strongest station", mean: mean(strongest) },
+            Baseline { name: "best plan", mean: mean(plan) },
         ])
     }
 
@@ -111,16 +111,16 @@ mod tests {
         }
     }
 
-    /// A student that acts as a yardstick returns what the yardstick says, evaluation by evaluation.
+    /// A student that acts as a baseline returns what the baseline says, evaluation by evaluation.
     #[test]
-    fn yardsticks_play_the_episodes_of_the_evaluations() {
+    fn baselines_play_the_episodes_of_the_evaluations() {
         let config = presets::student(ID);
         let evaluate = Box::new(Ruled(make_classic(ID).unwrap()));
         let world = World::Inside { train: oto_env::make(ID).unwrap(), evaluate: Some(evaluate) };
         let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
-        let mut yardsticks = Yardsticks::of(ID, config.seed).unwrap();
+        let mut baselines = Baselines::of(ID, config.seed).unwrap();
         for episodes in [3, 2, 1] {
-            let [strongest, plan] = yardsticks.next(episodes).unwrap();
+            let [strongest, plan] = baselines.next(episodes).unwrap();
             let mean = student.evaluate(episodes).unwrap();
             assert!((mean - strongest.mean).abs() < 1e-9, "{mean} {strongest:?}");
             assert!(plan.mean > strongest.mean);
@@ -129,6 +129,6 @@ mod tests {
 
     #[test]
     fn other_environments_have_none() {
-        assert!(Yardsticks::of("CartPole-v1", 0).is_none());
+        assert!(Baselines::of("CartPole-v1", 0).is_none());
     }
 }

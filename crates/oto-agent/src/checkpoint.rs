@@ -35,7 +35,7 @@ struct Progress {
     action: Vec<f32>,
     steps: u64,
     started: u64,
-    settled: f64,
+    decayed: f64,
     setbacks: u32,
     updates: u64,
     episodes: u64,
@@ -46,7 +46,7 @@ struct Progress {
 
 oto_json::json_object! {
     Progress: open {
-        config, stages, explore, draw, running, action, steps, started, settled, setbacks, updates, episodes,
+        config, stages, explore, draw, running, action, steps, started, decayed, setbacks, updates, episodes,
         episode_return, episode_length, replay
     }
 }
@@ -79,7 +79,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         action: trainer.action.clone(),
         steps: trainer.steps,
         started: trainer.started,
-        settled: trainer.settled,
+        decayed: trainer.decayed,
         setbacks: trainer.setbacks,
         updates: trainer.learner.engine().updates(),
         episodes: trainer.episodes,
@@ -188,7 +188,7 @@ impl Progress {
             return Err(format!("{name} is {got}, expected {most} at most"));
         }
         let reals = [
-            ("settled", self.settled, (0.0..=1.0).contains(&self.settled), "a share from 0 to 1"),
+            ("decayed", self.decayed, (0.0..=1.0).contains(&self.decayed), "a share from 0 to 1"),
             ("episode_return", self.episode_return, self.episode_return.is_finite(), "a finite number"),
             ("stages.seconds", self.stages.seconds(), self.stages.seconds() >= 0.0, "a time from 0"),
         ];
@@ -227,7 +227,7 @@ impl Opened<'_> {
         (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
         (trainer.running, trainer.action, trainer.steps) =
             (progress.running, progress.action, progress.steps);
-        (trainer.started, trainer.settled) = (progress.started, progress.settled);
+        (trainer.started, trainer.decayed) = (progress.started, progress.decayed);
         trainer.setbacks = progress.setbacks;
         (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
         trainer.episode_length = progress.episode_length;

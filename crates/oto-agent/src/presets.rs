@@ -1,7 +1,7 @@
 //! Defaults: whole addresses of teachers, adapters of known pairs of environment and policy, and the settings of students for
 //! environments with a preset and, from the registry of algorithms, without one. docs/presets.md lists the settings.
 
-use crate::config::{EvaluationConfig, Linear, Settle, StudentConfig, TransferConfig};
+use crate::config::{EvaluationConfig, Linear, PlateauDecay, StudentConfig, TransferConfig};
 use crate::stage::{Ending, GiveUp, StagesConfig};
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 use oto_rl::algorithms::ppo::{PpoConfig, ProximalPolicy};
@@ -68,7 +68,7 @@ pub struct Preset {
     /// Whether exploration and learning rate take a share of the run, and not a number of steps.
     pub stretches: bool,
     /// Whether the student learns more slowly, and leaves a teacher, by the return at which an environment counts as solved.
-    pub settles: bool,
+    pub decays: bool,
 }
 
 impl Preset {
@@ -148,10 +148,10 @@ fn named() -> Vec<Preset> {
         source,
         student,
         stretches: false,
-        settles: false,
+        decays: false,
     };
     let measured =
-        |environment, source, student| Preset { settles: true, ..preset(environment, source, student) };
+        |environment, source, student| Preset { decays: true, ..preset(environment, source, student) };
     let zoo = "RL Baselines3 Zoo, hyperparams/ppo.yml, with rollouts of one environment as long as those of the zoo's \
                environments together";
     let cartpole = "measured on CartPole-v1 (docs/results.md)";
@@ -186,7 +186,7 @@ fn general(defaults: Defaults) -> Preset {
         evaluation: EvaluationConfig { every, episodes },
         ..StudentConfig::default()
     };
-    Preset { environments: Environments::Others(environments), source, student, stretches, settles: false }
+    Preset { environments: Environments::Others(environments), source, student, stretches, decays: false }
 }
 
 /// The default student for cell selection. What a step returns depends on little but the connections of the next few, hence
@@ -241,13 +241,13 @@ fn rollouts() -> StudentConfig {
     general(ProximalPolicy.defaults(Seen::default())).student
 }
 
-/// Where it is known what solved means, the student settles there, and leaves a teacher under whom it was not there within
+/// Where it is known what solved means, the student decays there, and leaves a teacher under whom it was not there within
 /// 5,000 steps.
 fn settling(environment: &str, preset: Preset) -> Preset {
-    let Some(solved) = solved_return(environment).filter(|_| preset.settles) else { return preset };
+    let Some(solved) = solved_return(environment).filter(|_| preset.decays) else { return preset };
     let give_up = Some(GiveUp { after_steps: 5_000, below_return: solved });
     let student = StudentConfig {
-        settle: Some(Settle { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 }),
+        plateau_decay: Some(PlateauDecay { at_return: solved, factor: 0.7, floor: 0.001, setbacks: 3 }),
         stages: StagesConfig {
             transfer: Some(Ending { give_up, ..Ending::default() }),
             ..StagesConfig::default()

@@ -6,16 +6,16 @@ use tokio::sync::Notify;
 
 /// What answers a policy's students, for all to read. Unlike with a `watch`, those who wait are woken in the order in which
 /// they came, so that a simulated server does the same each time.
-pub(crate) struct Board {
+pub(crate) struct StatusWatch {
     /// What it says, and how often that was changed.
     shown: RwLock<(Status, u64)>,
     news: Notify,
 }
 
-impl Board {
-    /// A board that says this.
+impl StatusWatch {
+    /// A status that says this.
     pub fn new(status: Status) -> Self {
-        Board { shown: RwLock::new((status, 0)), news: Notify::new() }
+        StatusWatch { shown: RwLock::new((status, 0)), news: Notify::new() }
     }
 
     /// Says something else from now on.
