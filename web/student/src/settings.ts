@@ -143,12 +143,12 @@ export interface RunOptions {
   learningStarts?: number;
   /** Rewards summed before the bootstrap. Default: 1. */
   nStep?: number;
+  /** Slower learning after good evaluations. Default: null. */
+  plateauDecay?: PlateauDecay | null;
   /** States in a request to a teacher. Default: 8. */
   requestBatch?: number;
   /** Seed of initial parameters, exploration, batches and the environment's episodes. Default: 0. */
   seed?: number;
-  /** Slower learning after good evaluations. Default: null. */
-  plateauDecay?: PlateauDecay | null;
   /** The stages and their ends. */
   stages?: Stages;
   /** Environment steps of the run. Default: 50000; sac: 20000; ppo: 100000; td3: 20000; ddpg: 20000. */
