@@ -1,13 +1,10 @@
 //! What all built-in environments share: checking actions, the time limit, the episode's phase, save and restore. An
 //! environment itself is only its [`Dynamics`], one file each.
 
+use crate::environment::check_state;
 use crate::rng::Rng;
 use crate::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 use std::marker::PhantomData;
-
-/// The largest component of a state that can be set from outside: far beyond every environment's own range, and far
-/// enough from infinity for one step to stay finite.
-const LARGEST_STATE: f64 = 1e6;
 
 /// An [`Environment`] whose whole world is a short vector of float64 that can be read and set: what a check against
 /// recorded trajectories needs.
@@ -80,22 +77,6 @@ impl<D: Dynamics<N>, const N: usize> Classic<D, N> {
             dynamics: PhantomData,
         }
     }
-
-    fn check_observation(&self, observation: &[f32]) -> Result<(), EnvError> {
-        let (expected, got) = (self.observation_space.width(), observation.len());
-        if expected == got { Ok(()) } else { Err(EnvError::ObservationLength { expected, got }) }
-    }
-
-    /// The given numbers as a state, if they can be one.
-    fn as_state(&self, state: &[f64]) -> Result<[f64; N], EnvError> {
-        let refuse = |got| EnvError::State { id: self.id.into(), expected: N, got };
-        let state: [f64; N] = state.try_into().map_err(|_| refuse(format!("{} numbers", state.len())))?;
-        let usable = |component: &f64| component.abs() <= LARGEST_STATE;
-        match state.iter().position(|component| !usable(component)) {
-            Some(index) => Err(refuse(format!("{} as number {index}", oto_json::shown(&state[index])))),
-            None => Ok(state),
-        }
-    }
 }
 
 impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
@@ -116,7 +97,7 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
-        self.check_observation(observation)?;
+        self.observation_space.check_observation(observation)?;
         if let Some(seed) = seed {
             self.rng = D::generator(seed);
         }
@@ -133,7 +114,7 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
             Phase::Ended => return Err(EnvError::EpisodeOver),
             Phase::Running => {}
         }
-        self.check_observation(observation)?;
+        self.observation_space.check_observation(observation)?;
         self.action_space.check_action(action)?;
         let action = match action {
             Action::Discrete(choice) => f64::from(choice),
@@ -167,17 +148,8 @@ impl<D: Dynamics<N>, const N: usize> Environment for Classic<D, N> {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let refuse = |reason| EnvError::Snapshot { id: self.id.into(), reason };
-        if snapshot.id != self.id {
-            let other: String = snapshot.id.chars().take(64).collect();
-            return Err(refuse(format!("the snapshot is of {other:?}")));
-        }
-        let state = self.as_state(&snapshot.state).map_err(|error| refuse(error.to_string()))?;
-        if snapshot.phase == Phase::Running && snapshot.elapsed_steps >= self.max_episode_steps {
-            let (got, limit) = (snapshot.elapsed_steps, self.max_episode_steps);
-            return Err(refuse(format!("an episode of {limit} steps cannot go on after {got}")));
-        }
-        self.state = state;
+        snapshot.check(self.id, N, self.max_episode_steps)?;
+        self.state.copy_from_slice(&snapshot.state);
         self.elapsed_steps = snapshot.elapsed_steps;
         self.phase = snapshot.phase;
         self.rng = snapshot.rng.clone();
@@ -191,14 +163,15 @@ impl<D: Dynamics<N>, const N: usize> ClassicEnvironment for Classic<D, N> {
     }
 
     fn set_state(&mut self, state: &[f64], elapsed_steps: u32) -> Result<(), EnvError> {
-        self.state = self.as_state(state)?;
+        check_state(self.id, N, state)?;
+        self.state.copy_from_slice(state);
         self.elapsed_steps = elapsed_steps;
         self.phase = Phase::Running;
         Ok(())
     }
 
     fn observe(&self, observation: &mut [f32]) -> Result<(), EnvError> {
-        self.check_observation(observation)?;
+        self.observation_space.check_observation(observation)?;
         D::observe(&self.state, observation);
         Ok(())
     }

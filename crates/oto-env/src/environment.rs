@@ -68,6 +68,40 @@ pub struct Snapshot {
 
 oto_json::json_object! { Snapshot: open { id, state, elapsed_steps, phase, rng } }
 
+impl Snapshot {
+    /// Refuses a snapshot of another environment, or one that this environment cannot have saved.
+    pub(crate) fn check(&self, id: &str, length: usize, max_episode_steps: u32) -> Result<(), EnvError> {
+        let refuse = |reason| EnvError::Snapshot { id: id.into(), reason };
+        if self.id != id {
+            let other: String = self.id.chars().take(64).collect();
+            return Err(refuse(format!("the snapshot is of {other:?}")));
+        }
+        check_state(id, length, &self.state).map_err(|error| refuse(error.to_string()))?;
+        if self.phase == Phase::Running && self.elapsed_steps >= max_episode_steps {
+            let got = self.elapsed_steps;
+            return Err(refuse(format!("an episode of {max_episode_steps} steps cannot go on after {got}")));
+        }
+        Ok(())
+    }
+}
+
+/// The largest component of a state that can be set from outside: far beyond every environment's own range, and far
+/// enough from infinity for one step to stay finite.
+const LARGEST_STATE: f64 = 1e6;
+
+/// Refuses numbers that cannot be a state of this length.
+pub(crate) fn check_state(id: &str, length: usize, state: &[f64]) -> Result<(), EnvError> {
+    let refuse = |got| EnvError::State { id: id.into(), expected: length, got };
+    if state.len() != length {
+        return Err(refuse(format!("{} numbers", state.len())));
+    }
+    let usable = |component: &f64| component.abs() <= LARGEST_STATE;
+    match state.iter().position(|component| !usable(component)) {
+        Some(index) => Err(refuse(format!("{} as number {index}", oto_json::shown(&state[index])))),
+        None => Ok(()),
+    }
+}
+
 /// A world to act in. Spaces, seeds, termination and truncation mean what they mean in Gymnasium.
 pub trait Environment: Send {
     /// The environment's name and version, such as `CartPole-v1`.
@@ -99,6 +133,18 @@ pub trait Environment: Send {
     /// A wrong kind, choice, length or a number that is not finite; a step before `reset` or after the episode's end.
     /// The environment and the buffer are then as they were.
     fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError>;
+
+    /// Tells the environment whether the next episodes are evaluations. Most do not care; `CartPoleSwingUp-v0` ends training
+    /// episodes early.
+    fn evaluate(&mut self, on: bool) {
+        let _ = on;
+    }
+
+    /// A number about the episode beside the reward, by its name: `success`, `on_target`. `None` for a name that it does not have.
+    fn info(&self, name: &str) -> Option<f64> {
+        let _ = name;
+        None
+    }
 
     /// Everything needed to go on from here.
     ///

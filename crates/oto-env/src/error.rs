@@ -13,6 +13,14 @@ pub enum EnvError {
         /// All known ids.
         known: String,
     },
+    /// An option behind the ID that the environment does not have, or with a value out of its range.
+    #[error("{id}: option {reason}")]
+    Option {
+        /// The ID without its options.
+        id: String,
+        /// The option, the values that it can have, and the value that came.
+        reason: String,
+    },
     /// A continuous action for a discrete space or the reverse.
     #[error("expected a {expected} action, got a {got} one")]
     ActionKind {

@@ -22,13 +22,14 @@ mod pendulum;
 mod registry;
 pub mod rng;
 mod space;
+pub mod swing_up;
 mod tree;
 mod vector;
 
 pub use classic::ClassicEnvironment;
 pub use environment::{Action, Environment, Phase, Snapshot, Step, small_seed};
 pub use error::EnvError;
-pub use registry::{IDS, make, make_classic};
+pub use registry::{IDS, base_id, make, make_classic};
 pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError, within};
 pub use tree::{ElementError, MAX_COMBINATIONS, MAX_DEPTH, MAX_PARTS, SpaceTree};
 pub use vector::{Actions, VectorEnv};

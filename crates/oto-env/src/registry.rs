@@ -8,6 +8,7 @@ use crate::mobile_cell::{self, FifthGeneration, Lte};
 use crate::mountain_car::MountainCar;
 use crate::mountain_car_continuous::MountainCarContinuous;
 use crate::pendulum::Pendulum;
+use crate::swing_up::{self, SwingUp};
 use crate::{EnvError, Environment};
 
 /// The ids that [`make`] knows.
@@ -21,12 +22,19 @@ pub const IDS: &[&str] = &[
     "InvertedPendulum-v5",
     mobile_cell::LTE.id,
     mobile_cell::NR.id,
+    swing_up::SIMULATION_ID,
+    swing_up::PLANT_ID,
 ];
+
+/// The ID without its options: `CartPoleSwingUp-v0` of `CartPoleSwingUp-v0?k_f=5`.
+pub fn base_id(id: &str) -> &str {
+    id.split_once('?').map_or(id, |(base, _)| base)
+}
 
 /// A built-in environment, not yet reset.
 ///
 /// # Errors
-/// [`EnvError::UnknownId`], which lists the known ids.
+/// [`EnvError::UnknownId`], which lists the known ids; [`EnvError::Option`] for a wrong option behind the ID.
 pub fn make(id: &str) -> Result<Box<dyn Environment>, EnvError> {
     Ok(make_classic(id)?)
 }
@@ -34,7 +42,7 @@ pub fn make(id: &str) -> Result<Box<dyn Environment>, EnvError> {
 /// A built-in environment whose state can be read and set, not yet reset.
 ///
 /// # Errors
-/// [`EnvError::UnknownId`], which lists the known ids.
+/// [`EnvError::UnknownId`], which lists the known ids; [`EnvError::Option`] for a wrong option behind the ID.
 pub fn make_classic(id: &str) -> Result<Box<dyn ClassicEnvironment>, EnvError> {
     Ok(match id {
         "CartPole-v0" => Box::new(Classic::<CartPole, 4>::new("CartPole-v0", 200)),
@@ -48,8 +56,16 @@ pub fn make_classic(id: &str) -> Result<Box<dyn ClassicEnvironment>, EnvError> {
         "InvertedPendulum-v5" => Box::new(Classic::<InvertedPendulum, 4>::new("InvertedPendulum-v5", 1000)),
         _ if id == mobile_cell::LTE.id => mobile_cell::make::<Lte>(),
         _ if id == mobile_cell::NR.id => mobile_cell::make::<FifthGeneration>(),
-        _ => return Err(EnvError::UnknownId { id: id.chars().take(64).collect(), known: IDS.join(", ") }),
+        _ if [swing_up::SIMULATION_ID, swing_up::PLANT_ID].contains(&base_id(id)) => {
+            Box::new(SwingUp::new(id)?)
+        }
+        _ => return Err(unknown(id)),
     })
+}
+
+/// The refusal of an ID.
+pub(crate) fn unknown(id: &str) -> EnvError {
+    EnvError::UnknownId { id: id.chars().take(64).collect(), known: IDS.join(", ") }
 }
 
 #[cfg(test)]

@@ -127,6 +127,12 @@ impl Space {
         }
     }
 
+    /// Refuses a buffer of another length than an observation of this space has.
+    pub(crate) fn check_observation(&self, observation: &[f32]) -> Result<(), EnvError> {
+        let (expected, got) = (self.width(), observation.len());
+        if expected == got { Ok(()) } else { Err(EnvError::ObservationLength { expected, got }) }
+    }
+
     /// Checks that an action can be used: right kind, an existing choice, right length, finite. A vector may lie outside
     /// the box's range, environments clip it or count it as it came.
     ///

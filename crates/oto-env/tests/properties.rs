@@ -116,7 +116,7 @@ proptest! {
     #[test]
     fn any_state_that_can_be_set_can_be_stepped(
         id in prop::sample::select(IDS),
-        numbers in prop::collection::vec(prop_oneof![9 => -1e6f64..1e6, 9 => -10.0..10.0, 9 => Just(0.0), 1 => any::<f64>()], 13),
+        numbers in prop::collection::vec(prop_oneof![9 => -1e6f64..1e6, 9 => -10.0..10.0, 9 => Just(0.0), 1 => any::<f64>()], 32),
         excess in prop_oneof![4 => Just(0), 1 => Just(1)],
     ) {
         let mut environment = make_classic(id).unwrap();

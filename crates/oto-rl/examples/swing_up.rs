@@ -1,0 +1,113 @@
+//! Trains DDPG (256-128-64, batch 128, an update a step) in CartPoleSwingUp-v0, and prints an evaluation every 20,000 steps: how the
+//! simulation's voltage, exploration noise and starts near upright were chosen.
+//!
+//!     cargo run --release -p oto-rl --example swing_up -- ID SEED STEPS AMPLITUDE SECONDS [HALVES]
+//!
+//! AMPLITUDE: standard deviation of the Ornstein-Uhlenbeck noise. SECONDS: its correlation time. HALVES: steps after which the
+//! amplitude has halved (default 1,000,000). Evaluations start hanging, from both sides, and end early without an upright pole.
+
+use oto_cpu::Cpu;
+use oto_env::rng::Rng;
+use oto_env::swing_up::SwingUp;
+use oto_env::{Action, Environment};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::ddpg::DdpgConfig;
+use oto_rl::algorithms::{Agent, Settings, Sizes};
+use oto_rl::engine::Schedule;
+use oto_rl::replay::{Batch, Replay};
+use std::time::Instant;
+
+const BATCH: usize = 128;
+const GAMMA: f64 = 0.99;
+const EVERY: u64 = 20_000;
+const EPISODES: u32 = 4;
+
+type Failed = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failed> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [id, numbers @ ..] = &args[..] else { return Err("ID SEED STEPS AMPLITUDE SECONDS [HALVES]".into()) };
+    let numbers = numbers.iter().map(|text| text.parse()).collect::<Result<Vec<f64>, _>>()?;
+    let &[seed, steps, amplitude, seconds, ref halves @ ..] = &numbers[..] else {
+        return Err("ID SEED STEPS AMPLITUDE SECONDS [HALVES]".into());
+    };
+    let halves = halves.first().copied().unwrap_or(1e6);
+    train(id, seed as u64, steps as u64, [amplitude, seconds, halves])
+}
+
+fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]) -> Result<(), Failed> {
+    let mut env = SwingUp::new(id)?;
+    let period = env.options().config.control_period;
+    let mut evaluation = SwingUp::new(id)?;
+    evaluation.evaluate(true);
+    let config = DdpgConfig { hidden: vec![256, 128, 64], batch_size: BATCH, ..DdpgConfig::default() };
+    let sizes = Sizes { observation: 10, actions: Actions::Continuous(1), teachers: 0 };
+    let mut rng = Rng::new(seed);
+    let mut agent = config.agent(sizes, &Cpu, &mut rng)?;
+    let schedule = Schedule {
+        lr: 3e-4,
+        target_mix: 0.005,
+        alpha_aikd: 0.0,
+        delta: 0.0,
+        eta: 0.0,
+        alpha_task: 1.0,
+        share: &[],
+    };
+    let mut replay = Replay::new(1_000_000, [10, 1], 0, 1, GAMMA);
+    let (mut batch, mut now, mut then) = (Batch::default(), [0f32; 10], [0f32; 10]);
+    env.reset(Some(seed), &mut now)?;
+    // Ornstein-Uhlenbeck noise with this standard deviation and correlation time.
+    let kept = (-period / seconds).exp();
+    let (mut noise, mut upright, began) = (rng.normal(), 0u64, Instant::now());
+    println!("step\tseconds\tupright\treturn\ton_target\tsuccesses");
+    for step in 1..=steps {
+        let mut action = [0f32];
+        agent.act(&now, &mut action);
+        noise = kept * noise + (1.0 - kept * kept).sqrt() * rng.normal();
+        let sigma = amplitude * 0.5f64.powf(step as f64 / halves);
+        action[0] = (f64::from(action[0]) + sigma * noise).clamp(-1.0, 1.0) as f32;
+        let taken = env.step(Action::Continuous(&action), &mut then)?;
+        upright += u64::from(then[3] > 0.97);
+        let reward = taken.reward as f32;
+        replay.push(&now, &action, reward, &then, taken.terminated, taken.truncated, |_, _| {});
+        now = then;
+        if taken.done() {
+            env.reset(None, &mut now)?;
+            noise = rng.normal();
+        }
+        if step >= 1000 {
+            replay.sample(&mut rng, BATCH, &mut batch);
+            agent.update(&batch, &schedule, &mut rng)?;
+        }
+        if step % EVERY == 0 {
+            let [score, on_target, successes] = evaluate(&mut evaluation, &mut *agent)?;
+            let seconds = began.elapsed().as_secs();
+            println!("{step}\t{seconds}\t{upright}\t{score:.1}\t{on_target}\t{successes}");
+            upright = 0;
+            if successes >= f64::from(EPISODES) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Mean return, most steps on target at an episode's end, successes; of a few episodes from rest.
+fn evaluate(env: &mut SwingUp, agent: &mut dyn Agent) -> Result<[f64; 3], Failed> {
+    let (mut observation, mut total, mut on_target, mut successes) = ([0f32; 10], 0.0, 0f64, 0.0);
+    for episode in 0..EPISODES {
+        env.reset(Some(1_000_000 + u64::from(episode)), &mut observation)?;
+        loop {
+            let mut action = [0f32];
+            agent.act(&observation, &mut action);
+            let step = env.step(Action::Continuous(&action), &mut observation)?;
+            total += step.reward;
+            if step.done() {
+                break;
+            }
+        }
+        on_target = on_target.max(env.info("on_target").unwrap_or(0.0));
+        successes += env.info("success").unwrap_or(0.0);
+    }
+    Ok([total / f64::from(EPISODES), on_target, successes])
+}
