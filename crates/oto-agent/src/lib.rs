@@ -1,5 +1,6 @@
-//! The student: teacher link, stages and the training loop.
+//! The student: teacher link, stages and the training loop. The actor, which a learner in the cloud trains.
 
+pub mod actor;
 #[cfg_attr(not(feature = "adapter"), path = "no_adapter.rs")]
 mod adapter;
 pub mod baseline;
