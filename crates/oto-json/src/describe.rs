@@ -3,13 +3,13 @@
 /// What the macros below write in the name of other crates.
 #[doc(hidden)]
 pub mod serde {
-    use crate::{FromJson, Json, ToJson, from_tree, parse, write};
+    use crate::{FromJson, Json, ToJson, from_tree, to_tree};
+    use serde::de;
     pub use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde::{de, ser};
 
     /// Writes as serde does.
     pub fn serialize<T: ToJson, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        parse(&write(value)).map_err(ser::Error::custom)?.serialize(to)
+        to_tree(value).serialize(to)
     }
 
     /// Reads as serde does.
@@ -172,7 +172,7 @@ macro_rules! json_tagged {
 
 #[cfg(test)]
 mod tests {
-    use crate::{JsonError, parse, read, write};
+    use crate::{Json, JsonError, Number, object_tree, parse, read, to_tree, write};
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Colour {
@@ -235,6 +235,7 @@ mod tests {
             inner: Some(Box::new(Inner { steps: (u64::MAX, true), name: "a\"b".into() })),
         };
         assert_eq!(write(&thing), text);
+        assert_eq!(write(&to_tree(&thing)), text);
         assert_eq!(serde_json::to_string(&thing).unwrap(), text);
         assert_eq!(serde_json::from_str::<Thing>(text).unwrap(), thing);
         assert_eq!(read::<Thing>(text), Ok(thing));
@@ -281,6 +282,19 @@ mod tests {
     fn deep_nesting_is_an_error() {
         assert!(parse(&"[".repeat(100_000)).unwrap_err().message.starts_with("too many lists"));
         assert!(parse(&("[".repeat(128) + &"]".repeat(128))).is_ok());
+    }
+
+    #[test]
+    fn a_tree_is_that_of_the_text() {
+        let numbers = [0.1_f32, -3.0, 1e-45, f32::MAX, f32::NAN, 16_777_217.0];
+        assert_eq!(to_tree(&numbers), parse(&write(&numbers)).unwrap());
+        assert_eq!(to_tree(&numbers[0]), Json::Number(Number::Real(0.1)));
+        let fields = object_tree(|out| {
+            out.field("empty", &[0_u8; 0]);
+            out.field("pair", &(1_u64, Some("a")));
+            out.field("none", &None::<bool>);
+        });
+        assert_eq!(write(&fields), r#"{"empty":[],"pair":[1,"a"],"none":null}"#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! - [`parse`]: a text becomes a tree, [`Json`]; a key may be there once.
 //! - [`read`]: a tree becomes a value of ours, [`FromJson`]; a number must fit its place, and an error names the place.
-//! - [`write()`]: a value of ours becomes a text, [`ToJson`].
+//! - [`write()`], [`to_tree`]: a value of ours becomes a text or a tree, [`ToJson`].
 //! - [`json_object`], [`json_names`], [`json_tagged`]: one line for a type makes both, and serde's two traits by way of
 //!   them, for programs that keep our values among theirs.
 #![forbid(unsafe_code)]
@@ -19,9 +19,9 @@ mod write;
 pub use describe::serde;
 pub use parse::parse;
 pub use read::{At, Failure, Fields, FromJson, from_tree, read};
-pub use shortest::shown;
+pub use shortest::{shown, shown_list};
 pub use tree::{Json, Number};
-pub use write::{Object, ToJson, Writer, write};
+pub use write::{Object, ToJson, Writer, object_tree, to_tree, write};
 
 use std::fmt;
 

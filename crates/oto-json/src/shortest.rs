@@ -9,6 +9,11 @@ pub fn shown<T: Copy + Into<f64>>(number: &T) -> String {
     text((*number).into(), size_of::<T>() == size_of::<f32>())
 }
 
+/// Several of them: `0.1, -3.0`. The standard library's text of a number is ten kilobytes of a page's download.
+pub fn shown_list<T: Copy + Into<f64>>(numbers: &[T]) -> String {
+    numbers.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
 #[inline(never)]
 fn text(number: f64, single: bool) -> String {
     let mut text = String::new();

@@ -1,6 +1,6 @@
-//! Values of ours become a text.
+//! Values of ours become a text or a tree.
 
-use crate::{Json, Number, shown};
+use crate::{Json, Number, decimal, shown};
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
 
@@ -18,24 +18,47 @@ pub trait Object: ToJson {
 
 /// Writes a value as a text.
 pub fn write<T: ToJson + ?Sized>(value: &T) -> String {
-    let mut out = Writer { text: String::new() };
+    let mut out = Writer { text: String::new(), tree: None };
     value.write(&mut out);
     out.text
 }
 
-/// A text that grows.
+/// Gives a value as a tree, without a text between.
+pub fn to_tree<T: ToJson + ?Sized>(value: &T) -> Json {
+    tree(|out| value.write(out))
+}
+
+/// Gives an object of these fields as a tree.
+pub fn object_tree(fields: impl FnOnce(&mut Writer)) -> Json {
+    tree(|out| out.braces(fields))
+}
+
+fn tree(write: impl FnOnce(&mut Writer)) -> Json {
+    let mut out = Writer { text: String::new(), tree: Some(Vec::new()) };
+    write(&mut out);
+    // A value writes itself once.
+    out.tree.and_then(|mut values| values.pop()).unwrap_or(Json::Null)
+}
+
+/// A text or a tree that grows.
 pub struct Writer {
     text: String,
+    /// The open lists and objects of a tree, the outermost first; in the end the whole. None writes a text.
+    tree: Option<Vec<Json>>,
 }
 
 impl Writer {
     /// Writes `{`, what `fields` writes, and `}`.
     pub fn object(fields: impl FnOnce(&mut Writer)) -> String {
-        let mut out = Writer { text: String::new() };
-        out.open('{');
-        fields(&mut out);
-        out.close('}');
+        let mut out = Writer { text: String::new(), tree: None };
+        out.braces(fields);
         out.text
+    }
+
+    fn braces(&mut self, fields: impl FnOnce(&mut Writer)) {
+        self.open('{');
+        fields(self);
+        self.close('}');
     }
 
     /// Writes one field of an object.
@@ -46,25 +69,45 @@ impl Writer {
 
     /// Begins a list or an object.
     pub fn open(&mut self, bracket: char) {
-        self.text.push(bracket);
+        match &mut self.tree {
+            None => self.text.push(bracket),
+            Some(open) if bracket == '[' => open.push(Json::List(Vec::new())),
+            Some(open) => open.push(Json::Object(Vec::new())),
+        }
     }
 
     /// Ends it.
     pub fn close(&mut self, bracket: char) {
-        self.text.push(bracket);
+        match &mut self.tree {
+            None => self.text.push(bracket),
+            Some(open) => {
+                if let Some(value) = open.pop() {
+                    add(open, value);
+                }
+            }
+        }
     }
 
     #[inline(never)]
     fn key(&mut self, name: &str) {
-        self.next();
-        self.string(name);
-        self.text.push(':');
+        match &mut self.tree {
+            None => {
+                self.next();
+                self.quoted(name);
+                self.text.push(':');
+            }
+            Some(open) => {
+                if let Some(Json::Object(entries)) = open.last_mut() {
+                    entries.push((name.into(), Json::Null));
+                }
+            }
+        }
     }
 
     /// A comma, unless it is the first entry: a value never ends with an opening bracket.
     #[inline(never)]
     fn next(&mut self) {
-        if !matches!(self.text.as_bytes().last(), Some(b'{' | b'[')) {
+        if self.tree.is_none() && !matches!(self.text.as_bytes().last(), Some(b'{' | b'[')) {
             self.text.push(',');
         }
     }
@@ -85,6 +128,13 @@ impl Writer {
 
     #[inline(never)]
     fn string(&mut self, value: &str) {
+        match &mut self.tree {
+            None => self.quoted(value),
+            Some(open) => add(open, Json::Text(value.into())),
+        }
+    }
+
+    fn quoted(&mut self, value: &str) {
         self.text.push('"');
         for c in value.chars() {
             match c {
@@ -104,38 +154,50 @@ impl Writer {
         let _ = self.text.write_fmt(what);
     }
 
-    fn null(&mut self) {
-        self.text.push_str("null");
-    }
-
+    /// Writes what is neither a text, a list nor an object.
     #[inline(never)]
-    fn unsigned(&mut self, value: u64) {
-        self.format(format_args!("{value}"));
+    fn leaf(&mut self, value: Json) {
+        match (&mut self.tree, value) {
+            (Some(open), value) => add(open, value),
+            (None, Json::Bool(value)) => self.text.push_str(if value { "true" } else { "false" }),
+            (None, Json::Number(Number::Unsigned(value))) => self.format(format_args!("{value}")),
+            (None, Json::Number(Number::Negative(value))) => self.format(format_args!("{value}")),
+            (None, Json::Number(Number::Real(value))) => self.text.push_str(&shown(&value)),
+            (None, _) => self.text.push_str("null"),
+        }
+    }
+}
+
+/// Puts a value into the innermost list or object; the whole stands alone.
+fn add(open: &mut Vec<Json>, value: Json) {
+    match open.last_mut() {
+        Some(Json::Object(entries)) => {
+            if let Some((_, last)) = entries.last_mut() {
+                *last = value;
+            }
+        }
+        Some(Json::List(list)) => list.push(value),
+        _ => open.push(value),
     }
 }
 
 impl ToJson for Json {
     fn write(&self, out: &mut Writer) {
         match self {
-            Json::Null => out.null(),
-            Json::Bool(value) => value.write(out),
-            Json::Number(Number::Unsigned(value)) => out.unsigned(*value),
-            Json::Number(Number::Negative(value)) => out.format(format_args!("{value}")),
-            Json::Number(Number::Real(value)) => value.write(out),
             Json::Text(value) => out.string(value),
             Json::List(list) => out.list(list),
             Json::Object(entries) => {
-                out.open('{');
-                entries.iter().for_each(|(key, value)| out.field(key, value));
-                out.close('}');
+                out.braces(|out| entries.iter().for_each(|(key, value)| out.field(key, value)));
             }
+            Json::Number(Number::Real(value)) => value.write(out),
+            leaf => out.leaf(leaf.clone()),
         }
     }
 }
 
 impl ToJson for bool {
     fn write(&self, out: &mut Writer) {
-        out.text.push_str(if *self { "true" } else { "false" });
+        out.leaf(Json::Bool(*self));
     }
 }
 
@@ -143,7 +205,7 @@ macro_rules! unsigned {
     ($($type:ty)*) => {
         $(impl ToJson for $type {
             fn write(&self, out: &mut Writer) {
-                out.unsigned(*self as u64);
+                out.leaf(Json::Number(Number::Unsigned(*self as u64)));
             }
         })*
     };
@@ -152,21 +214,24 @@ macro_rules! unsigned {
 unsigned! { u8 u16 u32 u64 usize }
 
 /// The shortest text that is read as the same number; `null` for what is no finite number.
-macro_rules! real {
-    ($($type:ty)*) => {
-        $(impl ToJson for $type {
-            #[inline(never)]
-            fn write(&self, out: &mut Writer) {
-                match self.is_finite() {
-                    true => out.text.push_str(&shown(self)),
-                    false => out.null(),
-                }
-            }
-        })*
-    };
+impl ToJson for f64 {
+    #[inline(never)]
+    fn write(&self, out: &mut Writer) {
+        out.leaf(if self.is_finite() { Json::Number(Number::Real(*self)) } else { Json::Null });
+    }
 }
 
-real! { f32 f64 }
+/// A text has the digits that an `f32` needs, and a tree the number of these digits.
+impl ToJson for f32 {
+    #[inline(never)]
+    fn write(&self, out: &mut Writer) {
+        match self.is_finite() {
+            true if out.tree.is_none() => out.text.push_str(&shown(self)),
+            true => decimal::nearest(&shown(self)).write(out),
+            false => out.leaf(Json::Null),
+        }
+    }
+}
 
 impl ToJson for str {
     fn write(&self, out: &mut Writer) {
@@ -190,7 +255,7 @@ impl<T: ToJson> ToJson for Option<T> {
     fn write(&self, out: &mut Writer) {
         match self {
             Some(value) => value.write(out),
-            None => out.null(),
+            None => out.leaf(Json::Null),
         }
     }
 }
