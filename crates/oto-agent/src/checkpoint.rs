@@ -6,7 +6,7 @@ use crate::safetensors::{self, File};
 use crate::stage::Stages;
 use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
-use oto_json::{FromJson, Json, ToJson, Writer, shown};
+use oto_json::{FromJson, Json, ToJson, Writer, shown, shown_list};
 use oto_rl::engine::{LearnError, NamedTensor};
 use oto_rl::replay::{Replay, ReplayCounters};
 use oto_rl::rollout::Rollout;
@@ -197,7 +197,7 @@ impl Progress {
         }
         match takes {
             true => Ok(()),
-            false => Err(format!("action is {:?}, expected an action", self.action)),
+            false => Err(format!("action is [{}], expected an action", shown_list(&self.action))),
         }
     }
 }

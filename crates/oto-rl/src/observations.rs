@@ -147,7 +147,7 @@ impl Observations {
         let Self::Numbers { width, first, next } = self else { return Ok(()) };
         for (name, values) in [("observation", first), ("next_observation", next)] {
             if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                let (row, value) = (at / width, values[at]);
+                let (row, value) = (at / width, oto_json::shown(&values[at]));
                 return Err(format!("replay.{name}: row {row} holds {value}, expected a finite number"));
             }
         }

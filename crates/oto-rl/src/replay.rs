@@ -450,7 +450,7 @@ impl Replay {
         accepts: impl Fn(&[f32]) -> bool,
     ) -> Result<(), String> {
         let wrong = |name: &str, at: usize, row: &[f32], expected: &str| {
-            let numbers = row.iter().take(8).map(|x| x.to_string()).collect::<Vec<_>>().join(", ");
+            let numbers = oto_json::shown_list(&row[..row.len().min(8)]);
             Err(format!("replay.{name}: row {at} holds {numbers}, expected {expected}"))
         };
         let finite = |row: &[f32]| row.iter().all(|x| x.is_finite());

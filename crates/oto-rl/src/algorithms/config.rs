@@ -8,7 +8,7 @@ use oto_env::rng::Rng;
 use oto_graph::{Backend, Program};
 use oto_json::{At, Failure, FromJson, Json, Object, ToJson, Writer};
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt;
 use std::ops::Deref;
 
 /// The settings of one algorithm, and what is made from them.
@@ -58,7 +58,7 @@ pub trait Settings: Plain {
 }
 
 /// Plain data. Every type of settings is, by what it derives.
-pub trait Plain: Any + Debug + Object + Send + Sync {
+pub trait Plain: Any + Object + Send + Sync {
     /// A copy.
     fn copied(&self) -> Box<dyn Settings>;
 
@@ -87,8 +87,13 @@ pub struct Run {
 
 /// An algorithm with its settings: `{"name": "sac", "hidden": [256, 256], ...}`. It is read from its name alone, too: it
 /// then has its defaults.
-#[derive(Debug)]
 pub struct AlgorithmConfig(Box<dyn Settings>);
+
+impl fmt::Debug for AlgorithmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&oto_json::write(self))
+    }
+}
 
 impl AlgorithmConfig {
     /// The algorithm's name.
