@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod drive;
 pub mod evaluation;
+pub mod learner;
 pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod offline;

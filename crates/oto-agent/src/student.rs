@@ -1049,6 +1049,7 @@ fn teacher(
         grants,
         stage: Some(trainer.stages().stage()),
         ticket: None,
+        actor: None,
     };
     let lockstep = config.clock == Clock::Lockstep;
     let link = LinkConfig {

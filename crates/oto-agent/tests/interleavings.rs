@@ -403,6 +403,7 @@ impl Peer {
             action_width: formats.actions.width() as u32,
             grants: vec![oto_proto::Grant::Actions],
             submit_rows: None,
+            learner: None,
             teacher: TeacherInfo {
                 observation: oto_proto::Space::Box { low: vec![-1.0; WIDTH], high: vec![1.0; WIDTH] },
                 action: oto_proto::Space::Discrete { n: 3 },

@@ -105,6 +105,7 @@ impl Student {
                 grants: Vec::new(),
                 stage: None,
                 ticket: None,
+                actor: None,
             };
             let actions = hello.formats().map_err(|e| text(&e))?.actions;
             ids = student.greet(hello, rows)?;

@@ -32,9 +32,9 @@ pub enum Kind {
     Label = 3,
     /// Transitions of the student for the teacher's dataset: [`crate::submission`].
     Submit = 4,
-    /// Reserved: parameters of a policy.
+    /// Weights of the acting network, from a learner to its actor: [`crate::weights`].
     Weights = 5,
-    /// Reserved: transitions for a learner in the cloud.
+    /// Rows of an actor's stream, for its learner: [`crate::stream`].
     Transitions = 6,
     /// Reserved: logits of a peer.
     PeerLogits = 7,
@@ -49,7 +49,21 @@ impl Kind {
     }
 
     fn is_reserved(self) -> bool {
-        !matches!(self, Kind::States | Kind::Actions | Kind::Submit)
+        matches!(self, Kind::Label | Kind::PeerLogits)
+    }
+
+    /// Whether only actors and learners exchange frames of this kind.
+    fn is_of_actors(self) -> bool {
+        matches!(self, Kind::Weights | Kind::Transitions)
+    }
+
+    /// The kind of a frame, if any connection may carry it.
+    fn of(frame: &[u8]) -> Result<Kind, FrameError> {
+        if frame.len() < HEADER_BYTES {
+            return Err(FrameError::TooShort(frame.len()));
+        }
+        let kind = Kind::from_byte(frame[0]).ok_or(FrameError::UnknownKind(frame[0]))?;
+        if kind.is_reserved() { Err(FrameError::NotSupported(kind)) } else { Ok(kind) }
     }
 }
 
@@ -78,6 +92,21 @@ impl Dtype {
             Dtype::F16 | Dtype::U16 => 2,
             Dtype::U8 => 1,
         }
+    }
+
+    /// The largest number of this type; a whole number for the types of indices.
+    pub(crate) fn largest(self) -> f32 {
+        match self {
+            Dtype::F32 => f32::MAX,
+            Dtype::F16 => f16::MAX.to_f32(),
+            Dtype::U8 => 255.0,
+            Dtype::U16 => 65_535.0,
+        }
+    }
+
+    /// The largest component of a state that this type can carry; a byte carries every one, as the nearest end of its range.
+    pub(crate) fn largest_state(self) -> f32 {
+        if self == Dtype::U8 { f32::MAX } else { self.largest() }
     }
 
     fn from_byte(byte: u8) -> Option<Dtype> {
@@ -165,13 +194,21 @@ pub enum FrameError {
         /// The component, counted from 0.
         component: usize,
     },
-    /// A submitted transition whose last byte says something that has no meaning.
-    #[error("row {row} ends with {found}, expected 1 for terminated, 2 for truncated, 3 for both or 0")]
+    /// A row whose last byte has no meaning.
+    #[error("row {row} ends with {found}, expected flags of at most {max} together")]
     UnknownFlags {
         /// The row, counted from 0.
         row: usize,
         /// The byte that came.
         found: u8,
+        /// All flags together.
+        max: u8,
+    },
+    /// The sequence number of a row lies beyond [`crate::stream::MAX_SEQUENCE`].
+    #[error("rows from {first} on have sequence numbers beyond 2^53")]
+    Sequence {
+        /// The first row's.
+        first: u64,
     },
     /// A row given to a writer that does not fit the agreed space; never the reason for refusing a frame that came.
     #[error("a row for {0} does not have its kind or length")]
@@ -192,7 +229,9 @@ impl FrameError {
             FrameError::TooManyRows { .. } => "too_many_rows",
             FrameError::WrongLength { .. } => "wrong_length",
             FrameError::NotFinite { .. } => "not_finite",
-            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } => "out_of_range",
+            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } | FrameError::Sequence { .. } => {
+                "out_of_range"
+            }
             FrameError::UnknownFlags { .. } => "unknown_flags",
             FrameError::WrongRow(_) => "wrong_row",
         }
@@ -212,7 +251,9 @@ impl FrameError {
             }
             FrameError::TooManyRows { .. } => ErrorCode::TooLarge,
             FrameError::NotFinite { .. } => ErrorCode::NotFinite,
-            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } => ErrorCode::OutOfRange,
+            FrameError::OutOfRange { .. } | FrameError::OutsideBox { .. } | FrameError::Sequence { .. } => {
+                ErrorCode::OutOfRange
+            }
         }
     }
 }
@@ -250,10 +291,7 @@ impl Header {
         let Some((header, _)) = frame.split_first_chunk::<HEADER_BYTES>() else {
             return Err(FrameError::TooShort(frame.len()));
         };
-        let kind = Kind::from_byte(header[0]).ok_or(FrameError::UnknownKind(header[0]))?;
-        if kind.is_reserved() {
-            return Err(FrameError::NotSupported(kind));
-        }
+        let kind = Kind::of(frame)?;
         let dtype = Dtype::from_byte(header[1]).ok_or(FrameError::UnknownDtype(header[1]))?;
         let rows = u16::from_le_bytes([header[2], header[3]]);
         if rows == 0 {
@@ -268,6 +306,11 @@ impl Header {
     /// that was refused.
     pub fn request_of(frame: &[u8]) -> Option<u32> {
         frame.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
+    }
+
+    /// The version that a frame names, if it is as long as a header. Lets an actor name weights that it refuses.
+    pub fn version_of(frame: &[u8]) -> Option<u32> {
+        frame.get(12..16).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -291,6 +334,10 @@ pub(crate) struct Expected {
 
 /// Checks everything about a frame but its values, and gives its header and all that follows it.
 pub(crate) fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError> {
+    let kind = Kind::of(frame)?;
+    if kind.is_of_actors() && !expected.kind.is_of_actors() {
+        return Err(FrameError::NotSupported(kind));
+    }
     let header = Header::read(frame)?;
     if header.kind != expected.kind {
         return Err(FrameError::WrongKind { expected: expected.kind, found: header.kind });
@@ -424,6 +471,16 @@ impl StateFormat {
         }
     }
 
+    /// Writes one component as the nearest number that can travel, NaN as 0.
+    pub(crate) fn push_component(&self, component: usize, number: f32, out: &mut Vec<u8>) {
+        let largest = self.dtype.largest_state();
+        let number = if number.is_nan() { 0.0 } else { number.clamp(-largest, largest) };
+        match &self.quantization {
+            None => push_number(number, self.dtype, out),
+            Some(quantization) => out.push(quantization.byte(component, number)),
+        }
+    }
+
     pub(crate) fn push(&self, row: &[f32], out: &mut Vec<u8>) -> Result<(), Bad> {
         if row.len() != self.width {
             return Err(Bad::Row("states"));
@@ -450,10 +507,14 @@ impl Quantization {
             if !value.is_finite() {
                 return Err(Bad::Component(component));
             }
-            // The cast saturates: what lies outside the byte's range is sent as the nearest end of it.
-            out.push(((value - self.offset[component]) / self.scale[component]).round_ties_even() as u8);
+            out.push(self.byte(component, value));
         }
         Ok(())
+    }
+
+    /// The nearest byte. The cast saturates: what lies outside the byte's range is sent as the nearest end of it.
+    fn byte(&self, component: usize, number: f32) -> u8 {
+        ((number - self.offset[component]) / self.scale[component]).round_ties_even() as u8
     }
 }
 
@@ -602,6 +663,16 @@ impl ActionFormat {
         match self.dtype {
             Dtype::U8 => u32::from(bytes[0]),
             _ => u32::from(u16::from_le_bytes([bytes[0], bytes[1]])),
+        }
+    }
+
+    /// Writes one number of an action that this format can carry.
+    pub(crate) fn push_component(&self, number: f32, out: &mut Vec<u8>) {
+        match self.dtype {
+            // Both casts are exact: an index is below the number of choices, which the dtype was chosen to hold.
+            Dtype::U8 => out.push(number as u8),
+            Dtype::U16 => out.extend_from_slice(&(number as u16).to_le_bytes()),
+            dtype => push_number(number, dtype, out),
         }
     }
 
@@ -759,6 +830,13 @@ impl<'a> FrameWriter<'a> {
         // Exact: `push` stops at u16::MAX rows.
         self.out[2..4].copy_from_slice(&(self.rows as u16).to_le_bytes());
         Ok(self.rows)
+    }
+}
+
+fn push_number(number: f32, dtype: Dtype, out: &mut Vec<u8>) {
+    match dtype {
+        Dtype::F16 => out.extend_from_slice(&f16::from_f32(number).to_le_bytes()),
+        _ => out.extend_from_slice(&number.to_le_bytes()),
     }
 }
 

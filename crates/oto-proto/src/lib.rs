@@ -7,6 +7,8 @@
 //! - [`frame`]: binary frames, batches of states up and batches of actions down.
 //! - [`message`]: JSON control messages, error codes and close codes.
 //! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
+//! - [`stream`]: binary frames with the rows of an actor, for a learner in the cloud.
+//! - [`weights`]: binary frames with the weights that an actor acts with.
 //! - [`submission`]: binary frames with transitions, for a student that shares its replay.
 //! - [`vectors`]: runs the machine-readable test vectors, natively and in wasm.
 #![forbid(unsafe_code)]
@@ -15,8 +17,10 @@ pub mod adapter;
 pub mod frame;
 pub mod message;
 pub mod space;
+pub mod stream;
 pub mod submission;
 pub mod vectors;
+pub mod weights;
 
 pub use adapter::{ActionMap, Adapter, AdapterError, ObservationMap, Plan};
 pub use frame::{
@@ -24,10 +28,12 @@ pub use frame::{
     Quantization, StateFormat, States,
 };
 pub use message::{
-    ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, MAX_CONTROL_BYTES, MessageError, PROTOCOL,
-    ServerMessage, Stage, TeacherInfo, Welcome,
+    ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, LearnerInfo, MAX_CONTROL_BYTES,
+    MessageError, PROTOCOL, ServerMessage, Stage, TeacherInfo, WeightsReason, Welcome,
 };
 pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError, check_space};
+pub use stream::{Flags, MAX_SEQUENCE, Row, RowFormat, Rows, STREAM_BYTES, StreamId};
 pub use submission::{
     BatchId, SUBMISSION_BYTES, SubmissionWriter, Transition, TransitionFormat, Transitions,
 };
+pub use weights::{Encoding, Model, WEIGHTS_BYTES, Weights, WeightsError};

@@ -4,7 +4,9 @@
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
 use crate::space::{Space, check_space};
+use crate::stream::{MAX_SEQUENCE, StreamId};
 use crate::submission::BatchId;
+use crate::weights::{Encoding, Model};
 use oto_json::{FromJson, Json, JsonError, Object, Writer};
 use thiserror::Error;
 
@@ -17,6 +19,9 @@ pub const MAX_TEXT_BYTES: usize = 4 << 10;
 /// The longest name of a policy or of a student, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 
+/// The longest list of encodings of weights.
+pub const MAX_ENCODINGS: usize = 16;
+
 /// What a student says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientMessage {
@@ -24,6 +29,12 @@ pub enum ClientMessage {
     Hello(Box<Hello>),
     /// The student entered a stage.
     Stage(StageEvent),
+    /// An actor acts with new weights.
+    Applied(Applied),
+    /// An actor cannot use the weights that came.
+    Refused(Refused),
+    /// An actor has no rows below this one any more.
+    Dropped(Dropped),
     /// The student is done and closes.
     Bye,
 }
@@ -37,6 +48,8 @@ pub enum ServerMessage {
     Published(Published),
     /// A submission is kept for good.
     Submitted(Submitted),
+    /// Rows of an actor's stream are acknowledged.
+    Received(Received),
     /// A request was dropped, or the server asks for fewer of them.
     Overloaded(Overloaded),
     /// The server stops and closes this connection.
@@ -72,14 +85,33 @@ pub struct Hello {
     pub stage: Option<Stage>,
     /// What lets a student in that could show no token at the handshake; good once.
     pub ticket: Option<String>,
+    /// What an actor says about itself; there if it asks for [`Grant::Transitions`] or [`Grant::Weights`].
+    pub actor: Option<ActorInfo>,
 }
 
 oto_json::json_object! {
     Hello: open {
         protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
-        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none
+        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, actor omit none
     }
 }
+
+/// What an actor says about itself: which stream it sends, and which weights it holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActorInfo {
+    /// The edge's name: a newer session of the same name replaces the older one.
+    pub name: String,
+    /// The stream, a name that this instance of the actor drew at random.
+    pub stream: StreamId,
+    /// The number of the first row that it still holds.
+    pub first: u64,
+    /// The encodings of weights that it reads, the preferred one first.
+    pub weights: Vec<Encoding>,
+    /// The version of the weights that it holds; 0 for none.
+    pub version: u32,
+}
+
+oto_json::json_object! { ActorInfo: open { name, stream, first = 0, weights = vec![Encoding::F32], version = 0 } }
 
 /// Something a connection may carry, if the server grants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,14 +186,97 @@ pub struct Welcome {
     pub submit_rows: Option<u16>,
     /// Who teaches.
     pub teacher: TeacherInfo,
+    /// What a learner says to its actor; there if [`Grant::Transitions`] or [`Grant::Weights`] was granted.
+    pub learner: Option<LearnerInfo>,
 }
 
 oto_json::json_object! {
     Welcome: open {
         policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, submit_rows omit none,
-        teacher
+        teacher, learner omit none
     }
 }
+
+/// What a learner says to its actor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnerInfo {
+    /// The number of this session, at least 1; it grows with each connection of an edge's name.
+    pub session: u32,
+    /// The number of the first row that the learner wants.
+    pub next: u64,
+    /// The most rows that may be sent and not acknowledged.
+    pub ring: u32,
+    /// How weights travel.
+    pub weights: Encoding,
+    /// The network that acts.
+    pub model: Model,
+    /// Steps per second that the learner expects, if it expects a rate.
+    pub hz: Option<f64>,
+}
+
+oto_json::json_object! { LearnerInfo: open { session, next, ring, weights, model, hz omit none } }
+
+/// All rows below this number are acknowledged: the learner has them, and the actor need not hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The number of the first row that is not acknowledged.
+    pub next: u64,
+}
+
+oto_json::json_object! { Received: open { next } }
+
+/// The actor acts with these weights from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Their version.
+    pub version: u32,
+}
+
+oto_json::json_object! { Applied: open { version } }
+
+/// The actor cannot use these weights: complete ones are to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Their version.
+    pub version: u32,
+    /// Why.
+    pub reason: WeightsReason,
+}
+
+oto_json::json_object! { Refused: open { version, reason } }
+
+/// Why an actor refuses weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsReason {
+    /// Not a frame of weights for this connection.
+    BadFrame,
+    /// Of another length than the network has parameters.
+    WrongLength,
+    /// A compressed difference that cannot be read.
+    Corrupt,
+    /// A parameter is NaN or infinite.
+    NotFinite,
+    /// The difference is to weights that the actor does not hold.
+    MissingBase,
+    /// Not newer than the weights that the actor holds.
+    Stale,
+}
+
+oto_json::json_names! {
+    WeightsReason {
+        BadFrame = "bad_frame", WrongLength = "wrong_length", Corrupt = "corrupt", NotFinite = "not_finite",
+        MissingBase = "missing_base", Stale = "stale"
+    }
+}
+
+/// The actor's ring was full: rows below this number that are not acknowledged are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// The number of the first row that the actor still holds.
+    pub first: u64,
+}
+
+oto_json::json_object! { Dropped: open { first } }
 
 /// What a server tells about a policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -263,6 +378,10 @@ pub enum ErrorCode {
     OutOfRange,
     /// A fault of the server itself.
     Internal,
+    /// Rows that do not follow the ones before them.
+    OutOfOrder,
+    /// A newer session of the same edge has taken over.
+    Replaced = 22,
 }
 
 oto_json::json_names! {
@@ -270,7 +389,8 @@ oto_json::json_names! {
         BadMessage = "bad_message", WrongProtocol = "wrong_protocol", UnknownPolicy = "unknown_policy",
         SpaceMismatch = "space_mismatch", BadAdapter = "bad_adapter", BadShape = "bad_shape", BadDtype = "bad_dtype",
         NotFinite = "not_finite", TooLarge = "too_large", NotSupported = "not_supported", Forbidden = "forbidden",
-        Timeout = "timeout", PolicyFailed = "policy_failed", OutOfRange = "out_of_range", Internal = "internal"
+        Timeout = "timeout", PolicyFailed = "policy_failed", OutOfRange = "out_of_range", Internal = "internal",
+        OutOfOrder = "out_of_order", Replaced = "replaced"
     }
 }
 
@@ -281,7 +401,7 @@ pub const CLOSE_OVERLOADED: u16 = 4021;
 
 impl ErrorCode {
     /// Every code, in the order of the close codes.
-    pub const ALL: [ErrorCode; 15] = {
+    pub const ALL: [ErrorCode; 17] = {
         use ErrorCode::*;
         [
             BadMessage,
@@ -299,6 +419,8 @@ impl ErrorCode {
             PolicyFailed,
             OutOfRange,
             Internal,
+            OutOfOrder,
+            Replaced,
         ]
     };
 
@@ -314,7 +436,8 @@ impl ErrorCode {
 
     /// Whether the same `hello` would be refused again, so that connecting anew is of no use.
     pub fn is_permanent(self) -> bool {
-        !matches!(self, ErrorCode::Timeout | ErrorCode::PolicyFailed | ErrorCode::Internal)
+        use ErrorCode::{Internal, OutOfOrder, PolicyFailed, Timeout};
+        !matches!(self, Timeout | PolicyFailed | Internal | OutOfOrder)
     }
 }
 
@@ -412,6 +535,14 @@ fn spaces(observation: &Space, action: &Space) -> Result<(), MessageError> {
     Ok(())
 }
 
+/// Checks a row's number.
+fn sequence(field: &str, number: u64) -> Result<(), MessageError> {
+    match number <= MAX_SEQUENCE {
+        true => Ok(()),
+        false => Err(MessageError::Malformed(format!("{field}: expected at most 2^53, got {number}"))),
+    }
+}
+
 fn unknown(tag: &str) -> MessageError {
     MessageError::UnknownType(tag.chars().take(64).collect())
 }
@@ -437,9 +568,17 @@ impl ClientMessage {
             "hello" => {
                 let hello: Hello = given.message()?;
                 spaces(&hello.observation, &hello.action)?;
+                sequence("actor.first", hello.actor.as_ref().map_or(0, |actor| actor.first))?;
                 Ok(ClientMessage::Hello(Box::new(hello)))
             }
             "stage" => Ok(ClientMessage::Stage(given.message()?)),
+            "applied" => Ok(ClientMessage::Applied(given.message()?)),
+            "refused" => Ok(ClientMessage::Refused(given.message()?)),
+            "dropped" => {
+                let dropped: Dropped = given.message()?;
+                sequence("first", dropped.first)?;
+                Ok(ClientMessage::Dropped(dropped))
+            }
             "bye" => Ok(ClientMessage::Bye),
             other => Err(unknown(other)),
         }
@@ -450,6 +589,9 @@ impl ClientMessage {
         match self {
             ClientMessage::Hello(hello) => tagged("hello", Some(&**hello)),
             ClientMessage::Stage(event) => tagged("stage", Some(event)),
+            ClientMessage::Applied(applied) => tagged("applied", Some(applied)),
+            ClientMessage::Refused(refused) => tagged("refused", Some(refused)),
+            ClientMessage::Dropped(dropped) => tagged("dropped", Some(dropped)),
             ClientMessage::Bye => tagged("bye", None),
         }
     }
@@ -466,10 +608,16 @@ impl ServerMessage {
             "welcome" => {
                 let welcome: Welcome = given.message()?;
                 spaces(&welcome.teacher.observation, &welcome.teacher.action)?;
+                sequence("learner.next", welcome.learner.as_ref().map_or(0, |learner| learner.next))?;
                 Ok(ServerMessage::Welcome(Box::new(welcome)))
             }
             "published" => Ok(ServerMessage::Published(given.message()?)),
             "submitted" => Ok(ServerMessage::Submitted(given.message()?)),
+            "received" => {
+                let received: Received = given.message()?;
+                sequence("next", received.next)?;
+                Ok(ServerMessage::Received(received))
+            }
             "overloaded" => Ok(ServerMessage::Overloaded(given.message()?)),
             "restarting" => Ok(ServerMessage::Restarting(given.message()?)),
             "error" => Ok(ServerMessage::Error(given.message()?)),
@@ -483,6 +631,7 @@ impl ServerMessage {
             ServerMessage::Welcome(welcome) => ("welcome", &**welcome),
             ServerMessage::Published(published) => ("published", published),
             ServerMessage::Submitted(submitted) => ("submitted", submitted),
+            ServerMessage::Received(received) => ("received", received),
             ServerMessage::Overloaded(overloaded) => ("overloaded", overloaded),
             ServerMessage::Restarting(restarting) => ("restarting", restarting),
             ServerMessage::Error(error) => ("error", error),
@@ -518,10 +667,29 @@ impl Hello {
                 return Err(ErrorMessage::new(ErrorCode::BadMessage, message));
             }
         }
+        if let Some(actor) = &self.actor {
+            actor.check()?;
+        }
         Ok(Formats {
             states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
             actions: ActionFormat::new(&self.action, self.action_dtype)?,
         })
+    }
+}
+
+impl ActorInfo {
+    fn check(&self) -> Result<(), ErrorMessage> {
+        let refuse = |message: String| Err(ErrorMessage::new(ErrorCode::BadMessage, message));
+        let (name, encodings) = (self.name.len(), self.weights.len());
+        if !(1..=MAX_NAME_BYTES).contains(&name) {
+            return refuse(format!("\"actor.name\" has 1 to {MAX_NAME_BYTES} bytes, this one has {name}"));
+        }
+        if !(1..=MAX_ENCODINGS).contains(&encodings) {
+            return refuse(format!(
+                "\"actor.weights\" has 1 to {MAX_ENCODINGS} encodings, this one has {encodings}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -553,8 +721,26 @@ impl Welcome {
         if usize::try_from(self.action_width) != Ok(actions.width()) {
             return refuse("action_width", actions.width().to_string(), self.action_width.to_string());
         }
-        if !self.grants.contains(&Grant::Actions) {
+        let of_actors = [Grant::Transitions, Grant::Weights].iter().any(|grant| self.grants.contains(grant));
+        if !self.grants.contains(&Grant::Actions) && !of_actors {
             return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
+        }
+        match &self.learner {
+            None if !of_actors => {}
+            Some(learner) if of_actors => {
+                if learner.session == 0 || learner.ring == 0 {
+                    let found = format!("{} and {}", learner.session, learner.ring);
+                    return refuse("session and ring", "of at least 1".into(), found);
+                }
+                let outputs = actions.choices().map_or(actions.width(), |n| n as usize);
+                if let Err(error) = learner.model.check(outputs) {
+                    return refuse("model", error.0, error.1);
+                }
+            }
+            found => {
+                let expected = "with the grant \"transitions\" or \"weights\" and only then".into();
+                return refuse("learner", expected, format!("{found:?} with {:?}", self.grants));
+            }
         }
         if self.grants.contains(&Grant::Submit) != self.submit_rows.is_some_and(|rows| rows > 0) {
             let found = format!("{:?} with {:?}", self.submit_rows, self.grants);

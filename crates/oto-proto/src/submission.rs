@@ -91,16 +91,13 @@ pub struct TransitionFormat {
     states: StateFormat,
     actions: ActionFormat,
     /// The student's action space, if it is a box.
-    bounds: Option<(Vec<f32>, Vec<f32>)>,
+    bounds: Option<Bounds>,
 }
 
 impl TransitionFormat {
     /// The format that goes with these formats, for a student that acts in `action`.
     pub fn new(formats: &Formats, action: &Space) -> Self {
-        let bounds = match action {
-            Space::Discrete { .. } => None,
-            Space::Box { low, high } => Some((low.clone(), high.clone())),
-        };
+        let bounds = Bounds::of(action);
         TransitionFormat { states: formats.states.clone(), actions: formats.actions.clone(), bounds }
     }
 
@@ -172,24 +169,47 @@ impl TransitionFormat {
         finite(parts.reward, Dtype::F32, width + action_width)?;
         finite(parts.next_observation, self.states.dtype(), width + action_width + 1)?;
         match parts.flags {
-            found if found > TERMINATED + TRUNCATED => Err(FrameError::UnknownFlags { row, found }),
+            found if found > TERMINATED + TRUNCATED => {
+                Err(FrameError::UnknownFlags { row, found, max: TERMINATED + TRUNCATED })
+            }
             _ => Ok(()),
         }
     }
 
     /// A vector lies in its box; a half may have been rounded to just beyond a bound.
     fn check_box(&self, row: usize, action: &[f32]) -> Result<(), FrameError> {
-        let Some((low, high)) = &self.bounds else { return Ok(()) };
-        let slack = |bound: f32| match self.actions.dtype() {
+        match self.bounds.as_ref().and_then(|bounds| bounds.first_outside(action, self.actions.dtype())) {
+            Some(at) => Err(FrameError::OutsideBox { row, component: self.states.width() + at }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The bounds of a box of actions.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bounds {
+    pub low: Vec<f32>,
+    pub high: Vec<f32>,
+}
+
+impl Bounds {
+    /// Those of an action space, if it is a box.
+    pub fn of(action: &Space) -> Option<Self> {
+        match action {
+            Space::Discrete { .. } => None,
+            Space::Box { low, high } => Some(Bounds { low: low.clone(), high: high.clone() }),
+        }
+    }
+
+    /// The first component that lies outside; a half may have been rounded to just beyond a bound.
+    pub fn first_outside(&self, action: &[f32], dtype: Dtype) -> Option<usize> {
+        let slack = |bound: f32| match dtype {
             Dtype::F16 if bound.is_finite() => bound.abs() / 1024.0,
             _ => 0.0,
         };
         let outside =
             |(x, (low, high)): (&f32, (&f32, &f32))| *x < low - slack(*low) || *x > high + slack(*high);
-        match action.iter().zip(low.iter().zip(high)).position(outside) {
-            Some(at) => Err(FrameError::OutsideBox { row, component: self.states.width() + at }),
-            None => Ok(()),
-        }
+        action.iter().zip(self.low.iter().zip(&self.high)).position(outside)
     }
 }
 

@@ -78,6 +78,9 @@ async fn greet(
                 ClientMessage::Stage(_) => {
                     return Err(refused(ErrorCode::BadMessage, "expected hello, got stage"));
                 }
+                ClientMessage::Applied(_) | ClientMessage::Refused(_) | ClientMessage::Dropped(_) => {
+                    return Err(refused(ErrorCode::BadMessage, "expected hello, got a message of an actor"));
+                }
             },
             Message::Binary(_) => {
                 return Err(refused(ErrorCode::BadMessage, "expected hello, got a binary frame"));
@@ -202,6 +205,7 @@ impl Session {
             action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
             grants,
             submit_rows: submissions.as_ref().map(|submissions| submissions.max_rows),
+            learner: None,
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());
@@ -329,6 +333,11 @@ impl Session {
                 Ok(ClientMessage::Stage(_)) => {
                     self.patience.spend(1.0).map_err(impatient)?;
                     None
+                }
+                Ok(ClientMessage::Applied(_) | ClientMessage::Refused(_) | ClientMessage::Dropped(_)) => {
+                    let message =
+                        "expected states, stage or bye, got a message of an actor: this is no learner";
+                    Some(ServerMessage::Error(ErrorMessage::new(ErrorCode::Forbidden, message)))
                 }
                 Ok(ClientMessage::Hello(_)) => {
                     let message = "expected states, stage or bye, got a second hello";

@@ -198,6 +198,7 @@ pub fn hello(policy: &str, observation: Space, action: Space) -> Hello {
         grants: vec![],
         stage: None,
         ticket: None,
+        actor: None,
     }
 }
 

@@ -51,6 +51,7 @@ pub fn hello(policy: &str, student: &str, observation: Space, action: Space) -> 
         grants: vec![Grant::Actions, Grant::Submit],
         stage: None,
         ticket: None,
+        actor: None,
     }
 }
 

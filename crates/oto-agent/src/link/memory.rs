@@ -264,6 +264,7 @@ impl Memory {
             action_width: formats.actions.width() as u32,
             grants: grants.into_iter().flatten().collect(),
             submit_rows: transitions.as_ref().map(|_| teacher.max_rows),
+            learner: None,
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),

@@ -548,10 +548,8 @@ impl Link {
 
     /// The connection is gone: wait, longer each time, at least until the moment the server asked for.
     fn lost(&mut self, problem: String, hint: Option<u64>, now: u64) {
-        let doubled = self.config.backoff_min_ms.saturating_mul(1 << self.failures.min(20));
-        let longest = doubled.min(self.config.backoff_max_ms) as f64;
-        // Half of the wait is random, so that students of one server do not come back all at once.
-        let wait = (longest * (0.5 + 0.5 * self.rng.f64())) as u64;
+        let LinkConfig { backoff_min_ms, backoff_max_ms, .. } = self.config;
+        let wait = backoff((backoff_min_ms, backoff_max_ms), self.failures, &mut self.rng);
         self.failures = self.failures.saturating_add(1);
         self.state = LinkState::Waiting;
         self.state_ends = now.saturating_add(wait).max(hint.map_or(0, |hint| hint.saturating_add(wait)));
@@ -947,7 +945,15 @@ impl Link {
     }
 }
 
-fn retry_at(retry_ms: u32, now: u64) -> u64 {
+/// How long to wait after so many failures in a row, in milliseconds: twice as long each time, between two bounds. Half of the
+/// wait is random, so that the clients of one server do not come back all at once.
+pub(crate) fn backoff((min_ms, max_ms): (u64, u64), failures: u32, rng: &mut Rng) -> u64 {
+    let longest = min_ms.saturating_mul(1 << failures.min(20)).min(max_ms) as f64;
+    (longest * (0.5 + 0.5 * rng.f64())) as u64
+}
+
+/// When a server wants to hear of a client again, within limits.
+pub(crate) fn retry_at(retry_ms: u32, now: u64) -> u64 {
     now.saturating_add(u64::from(retry_ms).clamp(*RETRY_MS.start(), *RETRY_MS.end()))
 }
 

@@ -78,6 +78,7 @@ impl World {
             grants: vec![Grant::Actions],
             stage: None,
             ticket: None,
+            actor: None,
         };
         let config = LinkConfig {
             seed,

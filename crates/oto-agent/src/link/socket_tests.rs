@@ -33,6 +33,7 @@ fn link(connect_timeout_ms: u64) -> Link {
         grants: vec![Grant::Actions],
         stage: None,
         ticket: None,
+        actor: None,
     };
     let config =
         LinkConfig { connect_timeout_ms, backoff_min_ms: 5, backoff_max_ms: 20, ..LinkConfig::new(hello) };
@@ -105,6 +106,7 @@ fn welcome() -> Welcome {
         action_width: 1,
         grants: vec![Grant::Actions],
         submit_rows: None,
+        learner: None,
         teacher: TeacherInfo { observation: unbounded(1), action: unbounded(1), description: String::new() },
     }
 }

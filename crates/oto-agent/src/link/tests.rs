@@ -25,6 +25,7 @@ fn hello(action: Space) -> Hello {
         grants: vec![oto_proto::Grant::Actions],
         stage: None,
         ticket: None,
+        actor: None,
     }
 }
 
@@ -44,6 +45,7 @@ fn welcome(link: &Link) -> Welcome {
         action_width: link.formats.actions.width() as u32,
         grants: vec![oto_proto::Grant::Actions],
         submit_rows: None,
+        learner: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }

@@ -165,6 +165,7 @@ pub fn hello(policy: &str, ticket: Option<String>) -> ClientMessage {
         grants: vec![],
         stage: None,
         ticket,
+        actor: None,
     }))
 }
 
@@ -191,6 +192,7 @@ pub fn welcomed(stream: TcpStream) -> (WebSocket<TcpStream>, Hello) {
         action_width: formats.actions.width() as u32,
         grants: vec![Grant::Actions],
         submit_rows: None,
+        learner: None,
         teacher: TeacherInfo {
             observation: hello.observation.clone(),
             action: hello.action.clone(),

@@ -1,0 +1,732 @@
+//! An actor's conversation with its learner, without input or output, as [`crate::link`] is for teachers: events and the time go in,
+//! messages and the next moment to wake up come out, and so do weights.
+//!
+//! Whoever owns a socket drives an [`ActorLink`] like a teacher's link: [`ActorLink::handle`], then every output of
+//! [`ActorLink::poll_output`], then [`ActorLink::take_weights`]. Weights that were taken and now act are reported with
+//! [`ActorLink::applied`]. Rows come from the [`Reader`] of a ring, which the control loop fills meanwhile.
+//!
+//! Rows are sent in order, a window of them ahead of their acknowledgement, and from the number that the learner names after each
+//! lost connection. Rows that the ring no longer holds are counted, and the learner is told.
+//!
+//! What a learner sends is not trusted: weights of another shape, session or network, cut off, not finite, not newer, or based on
+//! weights that are not held, are refused and counted. The actor goes on with the ones it has.
+
+use super::ring::Reader;
+use crate::link::{Event, LinkState, Output, backoff, retry_at};
+use oto_env::rng::Rng;
+use oto_proto::message::{Applied, Dropped, MAX_CONTROL_BYTES, Overloaded, Received, Refused, Restarting};
+use oto_proto::{
+    ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, MessageError,
+    Model, RowFormat, ServerMessage, WEIGHTS_BYTES, Weights, WeightsError, WeightsReason, Welcome,
+};
+use std::collections::VecDeque;
+
+/// Close code of a connection that ends as agreed (RFC 6455).
+const CLOSE_NORMAL: u16 = 1000;
+/// After so many breaches of the protocol a connection is given up.
+const MAX_BREACHES: u32 = 8;
+/// After so many refused frames of rows without an acknowledgement a connection is given up.
+const MAX_REFUSALS: u32 = 8;
+/// The pause before rows are sent again that the learner refused, in milliseconds.
+const RESEND_MS: u32 = 100;
+/// The longest problem that is kept for people, in characters.
+const MAX_PROBLEM: usize = 300;
+
+/// How an actor's link behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActorConfig {
+    /// The introduction: spaces, policy, and in `actor` the edge's name, its stream and the encodings that it reads. The link
+    /// fills in the rest.
+    pub hello: Hello,
+    /// Draws the randomness of waiting times.
+    pub seed: u64,
+    /// Rows in one frame, at most; at least 1.
+    pub batch: u16,
+    /// Rows are collected for so many milliseconds.
+    pub flush_ms: u64,
+    /// The largest network that is taken, in parameters.
+    pub max_parameters: u32,
+    /// How long a connection may take to open, in milliseconds, and how long a `welcome`.
+    pub connect_timeout_ms: u64,
+    /// How long rows may wait for any answer, in milliseconds.
+    pub answer_timeout_ms: u64,
+    /// The wait before the second attempt to connect, in milliseconds; it doubles with each further one.
+    pub backoff_min_ms: u64,
+    /// The longest such wait, in milliseconds.
+    pub backoff_max_ms: u64,
+}
+
+impl ActorConfig {
+    /// Usual settings around an introduction.
+    pub fn new(hello: Hello) -> Self {
+        ActorConfig {
+            hello,
+            seed: 0,
+            batch: 256,
+            flush_ms: 30,
+            max_parameters: 1 << 22,
+            connect_timeout_ms: 5_000,
+            answer_timeout_ms: 10_000,
+            backoff_min_ms: 200,
+            backoff_max_ms: 5_000,
+        }
+    }
+}
+
+/// What an actor's link counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActorStats {
+    /// Connections opened.
+    pub connects: u64,
+    /// Sessions agreed upon.
+    pub sessions: u64,
+    /// Connections given up because nothing came in time.
+    pub timeouts: u64,
+    /// Rows sent, again or for the first time.
+    pub rows_sent: u64,
+    /// Rows lost: the ring was full before they were sent or acknowledged.
+    pub rows_dropped: u64,
+    /// Frames of rows that the learner refused.
+    pub refused: u64,
+    /// How often the learner asked for a pause.
+    pub overloaded: u64,
+    /// Pushes of weights taken.
+    pub weights: u64,
+    /// Pushes of weights refused.
+    pub weights_refused: u64,
+    /// Messages that are none, or came at the wrong moment.
+    pub rejected: u64,
+    /// Bytes sent in messages.
+    pub bytes_up: u64,
+    /// Bytes received in messages.
+    pub bytes_down: u64,
+}
+
+oto_json::json_object! {
+    ActorStats: open {
+        connects, sessions, timeouts, rows_sent, rows_dropped, refused, overloaded, weights, weights_refused,
+        rejected, bytes_up, bytes_down
+    }
+}
+
+/// An actor's conversation with its learner.
+#[derive(Debug)]
+pub struct ActorLink {
+    config: ActorConfig,
+    formats: Formats,
+    rows: RowFormat,
+    reader: Reader,
+    state: LinkState,
+    /// When the state ends by itself: a wait or a deadline.
+    state_ends: u64,
+    welcome: Option<Box<Welcome>>,
+    agreed: Option<Agreed>,
+    /// The first row that is not acknowledged.
+    acknowledged: u64,
+    /// The first row that was not sent in this session.
+    next: u64,
+    /// When rows are sent next.
+    flush_at: u64,
+    /// When something of the learner came last, or rows were sent after all were answered.
+    heard: u64,
+    /// Rows were refused: they are sent again after this moment.
+    resend_at: Option<u64>,
+    paused_until: u64,
+    breaches: u32,
+    /// Frames of rows refused since the last acknowledgement.
+    refusals: u32,
+    /// Connections in a row without a row acknowledged.
+    failures: u32,
+    failure: Option<ErrorMessage>,
+    rng: Rng,
+    /// The network that acts, as the first `welcome` had it.
+    model: Option<Model>,
+    /// The newest weights, and their version; 0 for none.
+    weights: Vec<f32>,
+    version: u32,
+    /// They wait in [`ActorLink::take_weights`].
+    arrived: bool,
+    /// The version last reported as acting.
+    applied: u32,
+    outputs: VecDeque<Output>,
+    bytes: Vec<u8>,
+    inflated: Vec<u8>,
+    stats: ActorStats,
+    problem: Option<String>,
+}
+
+impl ActorLink {
+    /// A link that is switched off, for the rows of `reader`. `row_format` of the same introduction made its ring.
+    ///
+    /// # Errors
+    /// If the introduction contradicts itself, or says nothing about the actor.
+    pub fn new(config: ActorConfig, reader: Reader) -> Result<ActorLink, ErrorMessage> {
+        let refuse = |message: &str| Err(ErrorMessage::new(ErrorCode::BadMessage, message));
+        let formats = config.hello.formats()?;
+        if config.hello.actor.is_none() {
+            return refuse("an actor's introduction needs the field \"actor\"");
+        }
+        if config.batch == 0 || config.max_parameters == 0 {
+            return refuse("an actor's link needs batch and max_parameters of at least 1");
+        }
+        let rows = RowFormat::new(&formats, &config.hello.action);
+        Ok(ActorLink {
+            formats,
+            rows,
+            reader,
+            state: LinkState::Off,
+            state_ends: 0,
+            welcome: None,
+            agreed: None,
+            acknowledged: 0,
+            next: 0,
+            flush_at: 0,
+            heard: 0,
+            resend_at: None,
+            paused_until: 0,
+            breaches: 0,
+            refusals: 0,
+            failures: 0,
+            failure: None,
+            rng: Rng::new(config.seed),
+            model: None,
+            weights: Vec::new(),
+            version: 0,
+            arrived: false,
+            applied: 0,
+            outputs: VecDeque::new(),
+            bytes: Vec::new(),
+            inflated: Vec::new(),
+            stats: ActorStats::default(),
+            problem: None,
+            config,
+        })
+    }
+
+    /// Switches the link on. Nothing happens if it is on already.
+    pub fn connect(&mut self, now_ms: u64) {
+        if matches!(self.state, LinkState::Off | LinkState::Failed) {
+            self.failure = None;
+            self.failures = 0;
+            self.open(now_ms);
+        }
+    }
+
+    /// Switches the link off. Rows and weights are kept.
+    pub fn disconnect(&mut self) {
+        if self.state == LinkState::Ready {
+            self.say(&ClientMessage::Bye);
+        }
+        self.hang_up(CLOSE_NORMAL);
+        self.state = LinkState::Off;
+    }
+
+    /// The ticket that the next `hello` shows; it is good for one.
+    pub fn set_ticket(&mut self, ticket: String) {
+        self.config.hello.ticket = Some(ticket);
+    }
+
+    /// Takes in what happened and how late it is, on a clock of the caller's that never runs backwards.
+    pub fn handle(&mut self, event: Event<'_>, now_ms: u64) {
+        match event {
+            Event::Connected => self.greet(now_ms),
+            Event::Text(text) => self.read_text(text, now_ms),
+            Event::Binary(frame) => self.read_frame(frame, now_ms),
+            Event::Closed { code, reason } => self.closed(code, reason, now_ms),
+            Event::Tick => {}
+        }
+        self.tick(now_ms);
+        self.pump(now_ms);
+    }
+
+    /// The next thing to do for the driver.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// New weights and their version, if any have come since the last call: the parameters of [`ActorLink::model`], in its order.
+    pub fn take_weights(&mut self) -> Option<(u32, &[f32])> {
+        std::mem::take(&mut self.arrived).then_some((self.version, &self.weights[..]))
+    }
+
+    /// The control loop acts with these weights now.
+    pub fn applied(&mut self, version: u32) {
+        if version > self.applied && version <= self.version {
+            self.applied = version;
+            if self.state == LinkState::Ready {
+                self.say(&ClientMessage::Applied(Applied { version }));
+            }
+        }
+    }
+
+    /// When to give an [`Event::Tick`], if nothing else happens before.
+    pub fn wake_at(&self) -> Option<u64> {
+        match self.state {
+            LinkState::Off | LinkState::Failed => None,
+            LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => Some(self.state_ends),
+            LinkState::Ready => {
+                Some(self.flush_at.max(self.paused_until).min(self.deadline().unwrap_or(u64::MAX)))
+            }
+        }
+    }
+
+    /// Where the link stands.
+    pub fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// The server's refusal, if the link has failed for good.
+    pub fn failure(&self) -> Option<&ErrorMessage> {
+        self.failure.as_ref()
+    }
+
+    /// What went wrong last, for people; none while all is well.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// What the server said about itself and the policy, since it last did.
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_deref()
+    }
+
+    /// The network that acts, once a server has said so. It stays the same for the link's life.
+    pub fn model(&self) -> Option<&Model> {
+        self.model.as_ref()
+    }
+
+    /// The version of the newest weights; 0 for none.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The first row that is not acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Rows that are not acknowledged and still held.
+    pub fn backlog(&self) -> u64 {
+        self.reader.recorded() - self.acknowledged.max(self.reader.oldest()).min(self.reader.recorded())
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &ActorStats {
+        &self.stats
+    }
+
+    /// How rows travel.
+    pub fn row_format(&self) -> &RowFormat {
+        &self.rows
+    }
+
+    /// The longest message that a server may send; drivers refuse longer ones before they hold them.
+    pub fn max_message_bytes(&self) -> usize {
+        (WEIGHTS_BYTES + 4 * self.config.max_parameters as usize).max(MAX_CONTROL_BYTES)
+    }
+
+    // Connecting, and losing the connection.
+
+    fn open(&mut self, now: u64) {
+        self.state = LinkState::Connecting;
+        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
+        self.stats.connects += 1;
+        self.outputs.push_back(Output::Connect);
+    }
+
+    fn greet(&mut self, now: u64) {
+        if self.state != LinkState::Connecting {
+            return;
+        }
+        self.state = LinkState::Greeting;
+        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
+        let (first, version) = (self.reader.oldest(), self.version);
+        let hello = Hello {
+            actor: self.config.hello.actor.clone().map(|actor| ActorInfo { first, version, ..actor }),
+            ..self.config.hello.clone()
+        };
+        // What the learner may ask for.
+        self.next = first;
+        self.say(&ClientMessage::Hello(Box::new(hello)));
+    }
+
+    fn is_connected(&self) -> bool {
+        matches!(self.state, LinkState::Connecting | LinkState::Greeting | LinkState::Ready)
+    }
+
+    /// Ends the connection if there is one. Only a farewell is still sent.
+    fn hang_up(&mut self, code: u16) {
+        if !self.is_connected() {
+            return;
+        }
+        self.outputs.retain(|output| matches!(output, Output::Text(_)));
+        self.outputs.push_back(Output::Close(code));
+        self.forget_connection();
+    }
+
+    fn forget_connection(&mut self) {
+        self.breaches = 0;
+        self.refusals = 0;
+        self.agreed = None;
+        self.paused_until = 0;
+        self.resend_at = None;
+    }
+
+    /// Gives the connection up and tries again later.
+    fn give_up(&mut self, code: ErrorCode, problem: String, now: u64) {
+        self.outputs.clear();
+        self.hang_up(code.close_code());
+        self.lost(problem, None, now);
+    }
+
+    /// The connection is gone: wait, longer each time, at least until the moment the server asked for.
+    fn lost(&mut self, problem: String, hint: Option<u64>, now: u64) {
+        let ActorConfig { backoff_min_ms, backoff_max_ms, .. } = self.config;
+        let wait = backoff((backoff_min_ms, backoff_max_ms), self.failures, &mut self.rng);
+        self.failures = self.failures.saturating_add(1);
+        self.state = LinkState::Waiting;
+        self.state_ends = now.saturating_add(wait).max(hint.map_or(0, |hint| hint.saturating_add(wait)));
+        self.note(problem);
+    }
+
+    /// The server refused for good, if such a refusal is: connecting again is of no use.
+    fn fail(&mut self, error: ErrorMessage, now: u64) {
+        if !error.code.is_permanent() {
+            return self.give_up(error.code, error.message, now);
+        }
+        self.outputs.clear();
+        self.hang_up(CLOSE_NORMAL);
+        self.state = LinkState::Failed;
+        self.note(error.message.clone());
+        self.failure = Some(error);
+    }
+
+    fn closed(&mut self, code: Option<u16>, reason: &str, now: u64) {
+        if !self.is_connected() {
+            return;
+        }
+        let greeting = self.state == LinkState::Greeting;
+        let refused = code.and_then(ErrorCode::from_close_code).filter(|code| code.is_permanent());
+        let refused = refused.filter(|code| greeting || *code == ErrorCode::Replaced);
+        self.outputs.clear();
+        self.forget_connection();
+        let problem = match (reason, code) {
+            ("", Some(code)) => format!("the connection closed with code {code}"),
+            ("", None) => "the connection was lost".into(),
+            (reason, _) => reason.to_string(),
+        };
+        match refused {
+            None => self.lost(problem, None, now),
+            Some(code) => {
+                self.state = LinkState::Failed;
+                self.note(problem.clone());
+                self.failure = Some(ErrorMessage::new(code, problem));
+            }
+        }
+    }
+
+    fn note(&mut self, problem: String) {
+        self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
+    }
+
+    /// When a silent learner is given up: only while rows wait for an answer.
+    fn deadline(&self) -> Option<u64> {
+        let waiting = self.state == LinkState::Ready && self.next > self.acknowledged;
+        waiting.then(|| self.heard.saturating_add(self.config.answer_timeout_ms))
+    }
+
+    fn tick(&mut self, now: u64) {
+        match self.state {
+            LinkState::Waiting if now >= self.state_ends => self.open(now),
+            LinkState::Connecting if now >= self.state_ends => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the connection took too long to open".into(), now);
+            }
+            LinkState::Greeting if now >= self.state_ends => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the server took too long to welcome us".into(), now);
+            }
+            LinkState::Ready if self.deadline().is_some_and(|deadline| now >= deadline) => {
+                self.stats.timeouts += 1;
+                self.give_up(ErrorCode::Timeout, "the learner took too long to answer".into(), now);
+            }
+            _ => {}
+        }
+    }
+
+    // Sending.
+
+    fn say(&mut self, message: &ClientMessage) {
+        let text = message.encode();
+        self.stats.bytes_up += text.len() as u64;
+        self.outputs.push_back(Output::Text(text));
+    }
+
+    /// Sends the rows that are due, as far as the learner's window goes.
+    fn pump(&mut self, now: u64) {
+        if self.state != LinkState::Ready || now < self.flush_at.max(self.paused_until) {
+            return;
+        }
+        self.flush_at = now.saturating_add(self.config.flush_ms.max(1));
+        if self.resend_at.is_some_and(|at| now >= at) {
+            self.resend_at = None;
+            self.next = self.next.min(self.acknowledged.max(self.reader.oldest()));
+        }
+        let Some(Agreed { policy, session, ring, max_rows }) = self.agreed else { return };
+        let batch = u64::from(self.config.batch.min(max_rows));
+        while self.resend_at.is_none() {
+            let end = self.acknowledged.saturating_add(u64::from(ring));
+            self.skip_lost(end);
+            let rows = self.reader.recorded().min(end).saturating_sub(self.next).min(batch);
+            // At most a batch.
+            if rows == 0 || !self.send(Ids { request: session, policy, version: 0 }, rows as usize, now) {
+                return;
+            }
+        }
+    }
+
+    /// Steps over rows that the ring does not hold any more, and says so. Not while earlier rows fill the window: the learner
+    /// is told once for all that is lost by then.
+    fn skip_lost(&mut self, window_end: u64) {
+        let first = self.reader.oldest();
+        let waits = first >= window_end && self.next > self.acknowledged;
+        if self.next >= first || waits {
+            return;
+        }
+        self.stats.rows_dropped += first - self.next;
+        self.next = first;
+        self.say(&ClientMessage::Dropped(Dropped { first }));
+    }
+
+    /// Sends one frame of rows; false if they were overwritten meanwhile.
+    fn send(&mut self, ids: Ids, rows: usize, now: u64) -> bool {
+        let Some(version) = self.reader.copy(self.next, rows, &mut self.bytes) else { return false };
+        let mut frame = Vec::new();
+        if let Err(error) = self.rows.write(Ids { version, ..ids }, self.next, &self.bytes, &mut frame) {
+            self.note(error.to_string());
+            return false;
+        }
+        if self.next == self.acknowledged {
+            self.heard = now;
+        }
+        self.next += rows as u64;
+        self.stats.rows_sent += rows as u64;
+        self.stats.bytes_up += frame.len() as u64;
+        self.outputs.push_back(Output::Binary(frame));
+        true
+    }
+
+    // Receiving.
+
+    fn read_text(&mut self, text: &str, now: u64) {
+        if !matches!(self.state, LinkState::Greeting | LinkState::Ready) {
+            return;
+        }
+        self.stats.bytes_down += text.len() as u64;
+        match (ServerMessage::decode(text), self.state) {
+            (Ok(ServerMessage::Welcome(welcome)), LinkState::Greeting) => self.welcomed(welcome, now),
+            (Ok(ServerMessage::Error(error)), LinkState::Greeting) => self.fail(error, now),
+            (Ok(ServerMessage::Received(received)), LinkState::Ready) => self.received(received, now),
+            (Ok(ServerMessage::Published(_)), LinkState::Ready) => {}
+            (Ok(ServerMessage::Overloaded(overloaded)), _) => self.overloaded(overloaded, now),
+            (Ok(ServerMessage::Restarting(restarting)), _) => self.restarting(restarting, now),
+            (Ok(ServerMessage::Error(error)), LinkState::Ready) => self.refused(error, now),
+            (Err(MessageError::UnknownType(_)), _) => {}
+            (Err(error), _) => self.breach(error.to_string(), now),
+            (Ok(_), _) => self.breach("a control message came at the wrong moment".into(), now),
+        }
+    }
+
+    fn welcomed(&mut self, welcome: Box<Welcome>, now: u64) {
+        let agreed = match self.agree(&welcome) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                self.stats.rejected += 1;
+                return self.fail(error, now);
+            }
+        };
+        let (Some(learner), first) = (&welcome.learner, self.next) else { return };
+        if !(first..=self.reader.recorded()).contains(&learner.next) {
+            let (wanted, recorded) = (learner.next, self.reader.recorded());
+            let problem = format!(
+                "expected a learner that wants a row of {first} to {recorded}, it wants row {wanted}"
+            );
+            self.stats.rejected += 1;
+            return self.give_up(ErrorCode::BadMessage, problem, now);
+        }
+        if self.model.is_none() {
+            self.weights = vec![0.0; learner.model.parameters as usize];
+            self.model = Some(learner.model.clone());
+        }
+        self.next = learner.next;
+        self.acknowledged = self.acknowledged.min(self.next);
+        self.agreed = Some(agreed);
+        self.welcome = Some(welcome);
+        self.state = LinkState::Ready;
+        self.stats.sessions += 1;
+        self.problem = None;
+        (self.flush_at, self.heard) = (now, now);
+    }
+
+    /// Checks a `welcome` against the introduction and what this link was told before.
+    fn agree(&self, welcome: &Welcome) -> Result<Agreed, ErrorMessage> {
+        let refuse = |code, message: String| Err(ErrorMessage::new(code, message));
+        if welcome.policy != self.config.hello.policy {
+            return refuse(ErrorCode::Internal, "welcome: another policy than the one asked for".into());
+        }
+        if let Err(error) = welcome.check(&self.formats) {
+            return refuse(ErrorCode::Internal, error.message);
+        }
+        for grant in [Grant::Transitions, Grant::Weights] {
+            if self.config.hello.grants.contains(&grant) && !welcome.grants.contains(&grant) {
+                return refuse(ErrorCode::Forbidden, format!("the server does not grant {grant:?}"));
+            }
+        }
+        let Some(learner) = &welcome.learner else {
+            return refuse(ErrorCode::Forbidden, "the server has no learner for this policy".into());
+        };
+        let encodings = self.config.hello.actor.as_ref().map_or(&[][..], |actor| &actor.weights);
+        if !encodings.contains(&learner.weights) {
+            return refuse(
+                ErrorCode::Internal,
+                "welcome: weights in an encoding that was not offered".into(),
+            );
+        }
+        if learner.model.parameters > self.config.max_parameters {
+            let (found, most) = (learner.model.parameters, self.config.max_parameters);
+            return refuse(
+                ErrorCode::TooLarge,
+                format!("expected a network of at most {most} parameters, got {found}"),
+            );
+        }
+        if self.model.as_ref().is_some_and(|model| *model != learner.model) {
+            let message =
+                "the learner has another network than the one that acts here: start the actor again";
+            return refuse(ErrorCode::BadShape, message.into());
+        }
+        Ok(Agreed {
+            policy: welcome.policy_id,
+            session: learner.session,
+            ring: learner.ring,
+            max_rows: welcome.max_rows,
+        })
+    }
+
+    fn received(&mut self, received: Received, now: u64) {
+        if received.next > self.next {
+            return self.breach(format!("row {} is acknowledged, but was not sent", received.next), now);
+        }
+        self.heard = now;
+        if received.next > self.acknowledged {
+            self.acknowledged = received.next;
+            self.failures = 0;
+            self.refusals = 0;
+            self.problem = None;
+        }
+    }
+
+    fn overloaded(&mut self, overloaded: Overloaded, now: u64) {
+        self.stats.overloaded += 1;
+        let retry = retry_at(overloaded.retry_ms, now);
+        if self.state == LinkState::Greeting {
+            return self.leave("the server has too much to do", retry, now);
+        }
+        self.heard = now;
+        self.paused_until = self.paused_until.max(retry);
+        if overloaded.request.is_some() {
+            self.resend_at = Some(self.paused_until);
+        }
+    }
+
+    fn restarting(&mut self, restarting: Restarting, now: u64) {
+        let retry = retry_at(restarting.retry_ms, now);
+        self.leave("the server restarts", retry, now);
+    }
+
+    /// Ends the connection because the server asked to come back later.
+    fn leave(&mut self, problem: &str, retry: u64, now: u64) {
+        self.hang_up(CLOSE_NORMAL);
+        self.lost(problem.into(), Some(retry), now);
+    }
+
+    /// An error after `welcome`: about rows, which are sent again, or about the connection, which the server closes.
+    fn refused(&mut self, error: ErrorMessage, now: u64) {
+        self.stats.refused += 1;
+        self.note(error.message.clone());
+        if error.code == ErrorCode::Replaced {
+            return self.fail(error, now);
+        }
+        self.heard = now;
+        if error.request.is_none() || self.resend_at.is_some() {
+            return;
+        }
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            return self.give_up(error.code, error.message, now);
+        }
+        self.resend_at = Some(retry_at(RESEND_MS, now));
+    }
+
+    /// Something came that the protocol does not allow. A few are overlooked.
+    fn breach(&mut self, problem: String, now: u64) {
+        self.stats.rejected += 1;
+        self.breaches += 1;
+        if self.breaches >= MAX_BREACHES || self.state != LinkState::Ready {
+            return self.give_up(ErrorCode::BadMessage, problem, now);
+        }
+        self.note(problem);
+    }
+
+    fn read_frame(&mut self, frame: &[u8], now: u64) {
+        match self.state {
+            LinkState::Ready => {}
+            LinkState::Greeting => return self.breach("a binary frame came before welcome".into(), now),
+            _ => return,
+        }
+        self.stats.bytes_down += frame.len() as u64;
+        self.heard = now;
+        let Some(version) = Header::version_of(frame) else {
+            return self.breach("a binary frame of less than 16 bytes came".into(), now);
+        };
+        match self.read_weights(frame) {
+            Ok(()) => self.stats.weights += 1,
+            Err((reason, problem)) => {
+                self.stats.weights_refused += 1;
+                self.say(&ClientMessage::Refused(Refused { version, reason }));
+                self.breach(format!("weights were refused: {problem}"), now);
+            }
+        }
+    }
+
+    /// Takes weights in if they are whole, valid and newer; all else leaves those that are held as they are.
+    fn read_weights(&mut self, frame: &[u8]) -> Result<(), (WeightsReason, String)> {
+        let refuse = |error: WeightsError| (error.reason(), error.to_string());
+        let (Some(agreed), Some(_)) = (self.agreed, &self.model) else {
+            return Err((WeightsReason::BadFrame, "no network is agreed upon".into()));
+        };
+        let weights = Weights::read(frame, self.weights.len()).map_err(refuse)?;
+        let Ids { request, policy, version } = weights.header().ids;
+        if (request, policy) != (agreed.session, agreed.policy) {
+            let Agreed { session, policy: expected, .. } = agreed;
+            let problem =
+                format!("expected session {session} and policy {expected}, got {request} and {policy}");
+            return Err((WeightsReason::BadFrame, problem));
+        }
+        if version <= self.version {
+            let problem = format!("expected a version above {}, got {version}", self.version);
+            return Err((WeightsReason::Stale, problem));
+        }
+        weights.apply(self.version, &mut self.weights, &mut self.inflated).map_err(refuse)?;
+        (self.version, self.arrived) = (version, true);
+        Ok(())
+    }
+}
+
+/// What both sides agreed upon for this session.
+#[derive(Clone, Copy, Debug)]
+struct Agreed {
+    policy: u32,
+    session: u32,
+    ring: u32,
+    max_rows: u16,
+}
