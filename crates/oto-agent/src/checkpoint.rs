@@ -8,7 +8,7 @@ use crate::trainer::{TrainError, Trainer};
 use oto_env::rng::Rng;
 use oto_json::{FromJson, Json, ToJson, Writer, shown, shown_list};
 use oto_rl::engine::{LearnError, NamedTensor};
-use oto_rl::replay::{Replay, ReplayCounters};
+use oto_rl::replay::{Replay, ReplayCounters, Sampler};
 use oto_rl::rollout::Rollout;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
@@ -64,7 +64,9 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         true => {
             // The arrays, and the file.
             room_for(2 * trainer.replay.bytes(false)).ok_or(TrainError::Copy)?;
-            Some(trainer.replay.save())
+            let (counters, mut arrays) = trainer.replay.save();
+            arrays.extend(trainer.sampler.save(&trainer.replay));
+            Some((counters, arrays))
         }
         false => None,
     };
@@ -106,7 +108,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
 pub struct Opened<'f> {
     file: File<'f>,
     progress: Progress,
-    replay: Option<Replay>,
+    replay: Option<(Replay, Box<dyn Sampler>)>,
     rollout: Option<Rollout>,
     observation: Vec<f32>,
     /// The state of the last good evaluation.
@@ -149,15 +151,21 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
     if let Some(rollout) = &mut rollout {
         // Without its transitions a rollout begins anew.
         let ended = if progress.replay.is_some() { values("rollout.ended") } else { Some(Vec::new()) };
-        if !ended.is_some_and(|ended| rollout.restore(replay.as_ref().unwrap_or(&trainer.replay), &ended)) {
+        if !ended.is_some_and(|ended| {
+            rollout.restore(replay.as_ref().map_or(&trainer.replay, |(replay, _)| replay), &ended)
+        }) {
             return Err(broken("its rollout does not fit this configuration"));
         }
     }
     Ok((Opened { file, progress, replay, rollout, observation, remembered }, extra))
 }
 
-/// A saved replay buffer whose every number can be learned from.
-fn read_replay(trainer: &Trainer, counters: &ReplayCounters, file: &File<'_>) -> Result<Replay, TrainError> {
+/// A saved replay buffer whose every number can be learned from, and its sampler.
+fn read_replay(
+    trainer: &Trainer,
+    counters: &ReplayCounters,
+    file: &File<'_>,
+) -> Result<(Replay, Box<dyn Sampler>), TrainError> {
     let mut replay = trainer.replay.empty();
     let needed = replay.bytes_of(counters);
     room_for(needed)
@@ -167,7 +175,13 @@ fn read_replay(trainer: &Trainer, counters: &ReplayCounters, file: &File<'_>) ->
     }
     let learner = &trainer.learner;
     replay.check(|action| learner.takes(action), |label| learner.accepts(label)).map_err(broken)?;
-    Ok(replay)
+    let mut sampler = trainer.config.replay.make();
+    match sampler.restore(&replay, &mut |name| file.floats(name)) {
+        true => Ok((replay, sampler)),
+        false => Err(broken(
+            "the priorities of its replay buffer are missing, do not fit, or are no numbers above 0",
+        )),
+    }
 }
 
 impl Progress {
@@ -220,8 +234,8 @@ impl Opened<'_> {
         trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;
-        if let Some(replay) = replay {
-            trainer.replay = replay;
+        if let Some((replay, sampler)) = replay {
+            (trainer.replay, trainer.sampler) = (replay, sampler);
         }
         trainer.observation = observation;
         (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);

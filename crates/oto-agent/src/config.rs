@@ -6,6 +6,7 @@ use oto_proto::message::MAX_NAME_BYTES;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::{self, AlgorithmConfig, Run, Teaching};
 use oto_rl::checks::Checks;
+use oto_rl::replay::ReplayConfig;
 
 pub use oto_rl::checks::ConfigError;
 pub use oto_rl::schedule::Linear;
@@ -113,6 +114,8 @@ pub struct StudentConfig {
     pub n_step: usize,
     /// Capacity of the replay buffer, in transitions.
     pub buffer: usize,
+    /// The choice of transitions for an update.
+    pub replay: ReplayConfig,
     /// Environment steps before the first update.
     pub learning_starts: u64,
     /// Environment steps between rounds of updates.
@@ -148,8 +151,8 @@ pub struct StudentConfig {
 
 oto_json::json_object! {
     StudentConfig: settings after refuse_old_form {
-        seed, name omit none, steps, backend, algorithm, gamma, n_step, buffer, learning_starts, train_every, updates,
-        learning_rate, plateau_decay omit none, epsilon, target_every, target_tau, transfer, stages, evaluation,
+        seed, name omit none, steps, backend, algorithm, gamma, n_step, buffer, replay, learning_starts, train_every,
+        updates, learning_rate, plateau_decay omit none, epsilon, target_every, target_tau, transfer, stages, evaluation,
         evaluate_between_episodes, clock, request_batch, label_lag
     }
 }
@@ -165,6 +168,7 @@ impl Default for StudentConfig {
             gamma: 0.99,
             n_step: 1,
             buffer: 50_000,
+            replay: ReplayConfig::default(),
             learning_starts: 128,
             train_every: 1,
             updates: 1,
@@ -255,7 +259,16 @@ impl StudentConfig {
         }
         check_learning(c, self.gamma, self.n_step, self.target_tau, &self.learning_rate);
         c.whole("buffer", self.buffer as u64, 1..=16_000_000, "1 to 16000000 transitions");
-        self.algorithm.check_run(Run { n_step: self.n_step, buffer: self.buffer }, c);
+        let (n_step, buffer, learning_starts) = (self.n_step, self.buffer, self.learning_starts);
+        self.algorithm.check_run(Run { n_step, buffer, learning_starts }, c);
+        c.within("replay", |c| {
+            self.replay.check(c);
+            let fits = !self.replay.weighted() || self.algorithm.can_be_prioritised();
+            let expected = format!(
+                "\"uniform\", \"combined\" or \"shares\": {name} does not weigh the transitions of a batch"
+            );
+            c.that(fits, "sampler", || "\"prioritised\"".into(), &expected);
+        });
         c.whole("train_every", self.train_every, 1..=u64::MAX, "at least 1");
         c.whole("updates", self.updates, 0..=65_536, "0 to 65536 updates a round");
         self.epsilon.check("epsilon", 1.0, "a share from 0 to 1", c);

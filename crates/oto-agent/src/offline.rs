@@ -20,7 +20,7 @@ use oto_rl::algorithms::{self, Agent, Algorithm, AlgorithmConfig, Defaults, Misf
 use oto_rl::checks::Checks;
 use oto_rl::engine::{LearnError, LossParts, NamedTensor, Schedule};
 use oto_rl::network::Actor;
-use oto_rl::replay::{Batch, Replay};
+use oto_rl::replay::{Batch, Columns, Replay};
 
 /// The key of a checkpoint's only metadata entry.
 const FORMAT: &str = "oto.offline.v2";
@@ -350,7 +350,9 @@ impl OfflineTrainer {
         let sizes = config.algorithm.sizes(observation, action, 0)?;
         let agent = config.algorithm.agent(sizes, backend, &mut rng)?;
         let widths = [observation.width(), agent.action_width()];
-        let replay = Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma);
+        let columns = Columns::read_by(agent.engine().program());
+        let replay =
+            Replay::new(MAX_TRANSITIONS, widths, 0, config.n_step, config.gamma).with_columns(columns);
         Ok(Self {
             replay: match config.algorithm.convolution() {
                 Some(c) => replay.of_images(c.shape[0]),

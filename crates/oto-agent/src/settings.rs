@@ -6,7 +6,7 @@ use oto_json::{FromJson, Json, JsonError};
 use oto_rl::algorithms;
 
 /// Groups of settings: a setting that is left out of one has the preset's value too.
-const GROUPS: [&str; 4] = ["algorithm", "adam", "transfer", "evaluation"];
+const GROUPS: [&str; 5] = ["algorithm", "adam", "replay", "transfer", "evaluation"];
 
 /// The settings of a student in an environment: its preset, with what is given in the preset's place.
 ///

@@ -9,10 +9,10 @@ use oto_env::{Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
-use oto_rl::algorithms::{Agent, Misfit};
+use oto_rl::algorithms::{Agent, Misfit, Sizes};
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::losses;
-use oto_rl::replay::{Batch, Replay, SlotId};
+use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SlotId};
 use oto_rl::rollout::Rollout;
 
 /// Why training cannot go on.
@@ -102,6 +102,8 @@ pub struct Trainer {
     /// The environment's actions, in its units.
     pub(crate) space: Space,
     pub(crate) replay: Replay,
+    /// Chooses the transitions of batches.
+    pub(crate) sampler: Box<dyn Sampler>,
     /// The newest steps in the buffer, for an algorithm that learns from what its policy does now.
     pub(crate) rollout: Option<Rollout>,
     pub(crate) stages: Stages,
@@ -184,19 +186,22 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         config.validate()?;
         let sizes = config.algorithm.sizes(observation, action, teachers)?;
+        let sizes = Sizes { weighted: config.replay.weighted(), ..sizes };
         let mut rng = Rng::new(config.seed);
         let mut learner = config.algorithm.agent(sizes, backend, &mut rng)?;
         let rollout = learner.on_policy().map(|student| Rollout::new(student.rollouts().length));
         let convolution = config.algorithm.convolution();
         let (width, numbers) = (observation.width(), learner.action_width());
         let replay = Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
-            .with_labels_of(learner.label_width());
+            .with_labels_of(learner.label_width())
+            .with_columns(Columns::read_by(learner.engine().program()));
         let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         Ok(Self {
             replay: match convolution {
                 Some(c) => replay.of_images(c.shape[0]),
                 None => replay,
             },
+            sampler: config.replay.make(),
             pixels: convolution.is_some(),
             stages: Stages::new(config.stages),
             rollout,
@@ -271,7 +276,8 @@ impl Trainer {
             return Err(TrainError::Reward(step.reward));
         }
         let (held, width) = (self.replay.len(), self.observation.len());
-        self.replay.make_room().map_err(|_| TrainError::Memory { held, width })?;
+        let room = self.replay.make_room().and_then(|()| self.sampler.make_room(&self.replay));
+        room.map_err(|_| TrainError::Memory { held, width })?;
         self.replay.push(
             &self.observation,
             &self.action,
@@ -402,9 +408,15 @@ impl Trainer {
             return Ok(());
         }
         let schedule = Schedule { share: &self.shares, ..self.schedule() };
-        let size = self.config.algorithm.batch_size();
-        self.replay.sample(&mut self.draw, size, &mut self.batch);
-        Ok(self.learner.update(&self.batch, &schedule, &mut self.draw)?)
+        let (size, step) = (self.config.algorithm.batch_size(), self.steps - self.started);
+        // Errors that a device has reported since; on a processor those of each update come with it.
+        take_errors(&mut *self.sampler, &*self.learner);
+        let update = self.learner.engine().updates() + 1;
+        let request = Request { buffers: &[&self.replay], size, update, step };
+        self.sampler.sample(&request, &mut self.draw, &mut self.batch);
+        self.learner.update(&self.batch, &schedule, &mut self.draw)?;
+        take_errors(&mut *self.sampler, &*self.learner);
+        Ok(())
     }
 
     /// All passes over a whole rollout. A device is given them all: acting waits for it.
@@ -418,8 +430,9 @@ impl Trainer {
             for i in 0..batches {
                 rollout.minibatch(&self.replay, i, size, &mut self.draw, &mut self.batch);
                 if how.replay {
-                    let batch = self.batch.replay.get_or_insert_default();
-                    self.replay.sample(&mut self.draw, size, batch);
+                    let (update, step) = (self.learner.engine().updates() + 1, self.steps - self.started);
+                    let request = Request { buffers: &[&self.replay], size, update, step };
+                    self.sampler.sample(&request, &mut self.draw, self.batch.replay.get_or_insert_default());
                 }
                 let schedule = Schedule { share: &self.shares, ..self.schedule() };
                 self.learner.update(&self.batch, &schedule, &mut self.draw)?;
@@ -551,6 +564,13 @@ impl Trainer {
     }
 }
 
+/// Gives the sampler the newest TD errors, where the program reports them.
+fn take_errors(sampler: &mut dyn Sampler, learner: &dyn Agent) {
+    if let Some((update, errors)) = learner.engine().td_errors() {
+        sampler.learned(update, errors);
+    }
+}
+
 /// Whether a number is a pixel's.
 pub(crate) fn is_byte(x: f32) -> bool {
     f32::from(x as u8) == x
@@ -586,5 +606,6 @@ pub fn program(
     action: &Space,
     teachers: usize,
 ) -> Result<Program, TrainError> {
-    Ok(config.algorithm.program(config.algorithm.sizes(observation, action, teachers)?))
+    let sizes = config.algorithm.sizes(observation, action, teachers)?;
+    Ok(config.algorithm.program(Sizes { weighted: config.replay.weighted(), ..sizes }))
 }

@@ -12,6 +12,7 @@ use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::engine::LearnError;
+use oto_rl::replay::{ReplayConfig, SamplerName};
 
 fn config(environment: &str) -> StudentConfig {
     let plateau_decay = PlateauDecay { at_return: -1e4, factor: 0.9, floor: 0.1, setbacks: 2 };
@@ -32,9 +33,10 @@ fn students() -> Vec<(&'static str, StudentConfig)> {
     let sac = SacConfig { hidden: vec![6], batch_size: 8, samples: 2, ..SacConfig::default() };
     let ppo = PpoConfig { hidden: vec![6], n_steps: 32, batch_size: 8, epochs: 2, ..PpoConfig::default() };
     let base = |environment| StudentConfig { n_step: 1, train_every: 1, ..config(environment) };
+    let replay = ReplayConfig { sampler: SamplerName::Prioritised, ..ReplayConfig::default() };
     vec![
         ("CartPole-v1", StudentConfig { algorithm: qrdqn.into(), n_step: 3, ..base("CartPole-v1") }),
-        ("CartPole-v1", StudentConfig { algorithm: sac.clone().into(), ..base("CartPole-v1") }),
+        ("CartPole-v1", StudentConfig { algorithm: sac.clone().into(), replay, ..base("CartPole-v1") }),
         ("Pendulum-v1", StudentConfig { algorithm: sac.into(), ..base("Pendulum-v1") }),
         ("CartPole-v1", StudentConfig { algorithm: ppo.clone().into(), ..base("CartPole-v1") }),
         ("Pendulum-v1", StudentConfig { algorithm: ppo.into(), ..base("Pendulum-v1") }),

@@ -1,8 +1,9 @@
 //! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test presets` writes it.
 
 use oto_agent::config::StudentConfig;
-use oto_agent::presets::{self, Environments, Preset};
+use oto_agent::presets::{self, Environments, Preset, Seen};
 use oto_json::Json;
+use oto_rl::algorithms;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -120,4 +121,71 @@ fn the_page_of_presets_is_what_the_code_has() {
     }
     let written = std::fs::read_to_string(Path::new(PAGE)).unwrap_or_default();
     assert!(written == page, "docs/presets.md is not what the code has: write it with OTO_WRITE_DOCS=1");
+}
+
+/// A preset as it was when it was chosen, a line each: a change to one is a decision, and `OTO_WRITE_PRESETS=1` writes this file.
+const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/presets.jsonl");
+
+struct Entry {
+    environment: String,
+    algorithm: String,
+    continuous: bool,
+    images: Option<[usize; 3]>,
+    line: String,
+    stretches: bool,
+    decays: bool,
+    student: StudentConfig,
+}
+
+oto_json::json_object! {
+    Entry: closed { environment, algorithm, continuous, images, line, stretches, decays, student }
+}
+
+/// What the code gives for an entry's environment and algorithm.
+fn now(environment: &str, algorithm: &str, seen: Seen) -> Entry {
+    let preset = presets::preset(environment, seen, Some(algorithms::find(algorithm).expect("an algorithm")));
+    Entry {
+        environment: environment.into(),
+        algorithm: algorithm.into(),
+        continuous: seen.continuous,
+        images: seen.images,
+        line: preset.line(environment),
+        stretches: preset.stretches,
+        decays: preset.decays,
+        student: preset.student,
+    }
+}
+
+fn write_snapshot() {
+    let mut lines = String::new();
+    for environment in oto_env::IDS.into_iter().chain([""]) {
+        for algorithm in algorithms::online() {
+            for seen in [(false, None), (true, None), (false, Some([4, 84, 84]))] {
+                let seen = Seen { continuous: seen.0, images: seen.1 };
+                let preset = presets::preset(environment, seen, Some(algorithm));
+                let named = matches!(preset.environments, Environments::Named(_));
+                if algorithm.accepts(seen) && (named != environment.is_empty()) {
+                    lines += &(oto_json::write(&now(environment, algorithm.name(), seen)) + "\n");
+                }
+            }
+        }
+    }
+    std::fs::write(SNAPSHOT, lines).unwrap();
+}
+
+#[test]
+fn every_preset_gives_the_settings_that_were_chosen() {
+    if std::env::var_os("OTO_WRITE_PRESETS").is_some() {
+        write_snapshot();
+    }
+    let lines = std::fs::read_to_string(SNAPSHOT).unwrap();
+    assert!(lines.lines().count() > 12);
+    for line in lines.lines() {
+        let then: Entry = oto_json::read(line).unwrap();
+        let seen = Seen { continuous: then.continuous, images: then.images };
+        let now = now(&then.environment, &then.algorithm, seen);
+        let said = |e: &Entry| (e.line.clone(), e.stretches, e.decays);
+        assert_eq!(said(&now), said(&then));
+        assert_eq!(now.student, then.student, "{}", then.line);
+    }
 }

@@ -1,7 +1,7 @@
 //! Whole runs with a teacher in memory: the same seed gives the same curve, a resumed run is the uninterrupted one, and no
 //! teacher, world or file can stop a student without a sentence that says why.
 
-use oto_agent::config::{Clock, EvaluationConfig, PlateauDecay, StudentConfig};
+use oto_agent::config::{Clock, EvaluationConfig, Linear, PlateauDecay, StudentConfig};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_agent::presets;
@@ -12,6 +12,7 @@ use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::BatchId;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
+use oto_rl::replay::{ReplayConfig, SamplerName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -68,17 +69,50 @@ fn run(student: &mut Student, driver: &mut Driver, until: u64) -> Vec<Event> {
 
 #[test]
 fn the_same_seed_gives_the_same_curve_and_a_resumed_run_is_the_uninterrupted_one() {
-    let config = config();
-    let (mut a, mut driver) = taught(&config, memory());
+    resumed_is_uninterrupted(&config());
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one_with_every_sampler() {
+    for sampler in [SamplerName::Combined, SamplerName::Shares, SamplerName::Prioritised] {
+        let replay =
+            ReplayConfig { sampler, beta: Linear { start: 0.0, end: 1.0, steps: 800 }, ..Default::default() };
+        // Transitions are overwritten.
+        resumed_is_uninterrupted(&StudentConfig { replay, buffer: 300, n_step: 2, ..config() });
+    }
+}
+
+#[test]
+fn samplers_and_algorithms_that_do_not_fit_are_named() {
+    let with = |json: &str| {
+        let config = serde_json::from_str::<StudentConfig>(json);
+        config.map_err(|e| e.to_string()).and_then(|c| c.validate().map_err(|e| e.to_string())).unwrap_err()
+    };
+    for (json, said) in [
+        (r#"{"replay":{"sampler":"newest"}}"#, "`uniform`, `combined`, `shares` or `prioritised`"),
+        (r#"{"replay":{"sampler":"uniform","power":1}}"#, "power"),
+        (r#"{"replay":{"recorded_share":1.5}}"#, "replay.recorded_share is 1.5"),
+        (r#"{"replay":{"alpha":-1}}"#, "replay.alpha is -1"),
+        (r#"{"replay":{"beta":{"start":0.4,"end":2,"steps":10}}}"#, "replay.beta is 2"),
+        (r#"{"replay":{"epsilon":0}}"#, "replay.epsilon is 0"),
+        (r#"{"algorithm":"ppo","replay":{"sampler":"prioritised"}}"#, "replay.sampler is \"prioritised\""),
+    ] {
+        let error = with(json);
+        assert!(error.contains(said), "{json}: {error}");
+    }
+}
+
+fn resumed_is_uninterrupted(config: &StudentConfig) {
+    let (mut a, mut driver) = taught(config, memory());
     let whole = run(&mut a, &mut driver, 900);
     assert!(a.metrics(0).labels > 800, "{} labels", a.metrics(0).labels);
     assert_eq!(a.metrics(0).transitions_sent, 0);
 
-    let (mut b, mut driver) = taught(&config, memory());
+    let (mut b, mut driver) = taught(config, memory());
     // In the middle of an episode, a batch of states and a request.
     let mut parts = run(&mut b, &mut driver, 437);
     let file = b.save(true).unwrap();
-    let (mut c, mut driver) = taught(&config, memory());
+    let (mut c, mut driver) = taught(config, memory());
     c.load(&file, 0).unwrap();
     parts.extend(run(&mut c, &mut driver, 900));
     assert_eq!(parts, whole);

@@ -171,7 +171,7 @@ fn program(task: Task) -> Program {
         ..QrDqnConfig::default()
     };
     let actions = Actions::Discrete(ACTIONS);
-    qrdqn::program(&config, Sizes { observation: OBSERVATION, actions, teachers: 1 })
+    qrdqn::program(&config, Sizes { observation: OBSERVATION, actions, teachers: 1, weighted: false })
 }
 
 /// Mean over the batch of the cross-entropy between given probabilities and the network's softmax.

@@ -86,7 +86,7 @@ fn train_steps(backend: &dyn Backend) {
         (4, vec![16], 20, 12, 6, 3, false),
     ] {
         let config = QrDqnConfig { hidden, quantiles, batch_size: batch, double, ..QrDqnConfig::default() };
-        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers };
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false };
         let program = program(&config, sizes);
         same_steps(backend, &program, Some(actions), seed, 60);
     }
@@ -96,7 +96,7 @@ fn train_steps(backend: &dyn Backend) {
 fn steps_of_discrete_sac_agree() {
     for (seed, actions, teachers) in [(10, 2, 1), (11, 5, 0)] {
         let config = SacConfig { hidden: vec![9, 8], batch_size: 12, ..SacConfig::default() };
-        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers };
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false };
         let program = sac_discrete::program(&config, sizes);
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
     }
@@ -111,7 +111,7 @@ fn steps_of_ppo_agree() {
     ] {
         let config =
             PpoConfig { hidden: vec![9, 8], batch_size: 12, fusion, samples: 3, ..PpoConfig::default() };
-        let program = ppo::program(&config, Sizes { observation: 4, actions, teachers });
+        let program = ppo::program(&config, Sizes { observation: 4, actions, teachers, weighted: false });
         let discrete = match actions {
             Actions::Discrete(n) => Some(n),
             Actions::Continuous(_) => None,
@@ -139,7 +139,7 @@ fn train_steps_that_see_images_agree() {
             ..QrDqnConfig::default()
         };
         for backend in backends() {
-            let sizes = Sizes { observation, actions: Actions::Discrete(3), teachers: 1 };
+            let sizes = Sizes { observation, actions: Actions::Discrete(3), teachers: 1, weighted: false };
             let program = program(&config, sizes);
             same_steps(backend.as_ref(), &program, Some(3), seed, 20);
         }
@@ -438,7 +438,7 @@ fn an_error_leaves_the_state_as_it_was() {
 
 fn refused(backend: &dyn Backend) {
     let config = QrDqnConfig { hidden: vec![8], quantiles: 4, batch_size: 3, ..QrDqnConfig::default() };
-    let sizes = Sizes { observation: 2, actions: Actions::Discrete(2), teachers: 0 };
+    let sizes = Sizes { observation: 2, actions: Actions::Discrete(2), teachers: 0, weighted: false };
     let program = program(&config, sizes);
     let rng = &mut Rng::new(5);
     let [mut ours, _] = pair(backend, &program, rng);

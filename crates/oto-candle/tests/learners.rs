@@ -17,7 +17,7 @@ use oto_rl::engine::{Learner, LossParts, Schedule};
 use oto_rl::replay::Batch;
 use oto_wgpu::{Gpu, Wgpu};
 
-const SIZES: Sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1 };
+const SIZES: Sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1, weighted: false };
 
 fn config() -> QrDqnConfig {
     QrDqnConfig { hidden: vec![32, 32], quantiles: 16, batch_size: 32, ..QrDqnConfig::default() }
@@ -261,7 +261,7 @@ fn conservative_learners_give_the_same_curve() {
     let actor_critic = |backend: &dyn Backend, rng: &mut Rng| {
         let config =
             SacConfig { hidden: vec![24, 24], batch_size: 32, samples: 2, cql: 5.0, ..SacConfig::default() };
-        let sizes = Sizes { observation: 4, actions: Actions::Continuous(2), teachers: 0 };
+        let sizes = Sizes { observation: 4, actions: Actions::Continuous(2), teachers: 0, weighted: false };
         config.agent(sizes, backend, rng).unwrap()
     };
     agree(actor_critic, 60, continuous);
@@ -331,7 +331,7 @@ fn clones_give_the_same_curve() {
 #[test]
 fn an_actor_critic_finds_the_best_action() {
     let config = SacConfig { hidden: vec![32, 32], batch_size: 64, ..SacConfig::default() };
-    let sizes = Sizes { observation: 1, actions: Actions::Continuous(1), teachers: 0 };
+    let sizes = Sizes { observation: 1, actions: Actions::Continuous(1), teachers: 0, weighted: false };
     let rng = &mut Rng::new(5);
     let mut student = Sac::new(&config, sizes, &Cpu, rng).unwrap();
     let schedule = Schedule { lr: 3e-3, target_mix: 0.01, ..schedule() };

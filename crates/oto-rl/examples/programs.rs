@@ -21,7 +21,7 @@ fn all() -> Vec<(String, Program)> {
             "sac {hidden}-{hidden}, batch {batch_size}, {observation} to {action}, {teachers} teachers"
         );
         let actions = Actions::Continuous(action);
-        (name, sac::program(&config, Sizes { observation, actions, teachers }))
+        (name, sac::program(&config, Sizes { observation, actions, teachers, weighted: false }))
     };
     let critics = |n| (format!("{n} critics 256-256, batch 256"), critics(n, 256, 256));
     vec![

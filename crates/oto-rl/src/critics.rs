@@ -1,6 +1,8 @@
 //! Critics: an ensemble of networks of one shape, their slow copies, and the teachers' BASE term on them. What soft actor-critic and
 //! PPO's fusion policy have in common.
 
+use crate::algorithms::Sizes;
+use crate::engine::TD_ERROR;
 use crate::losses::{self, Aikd, Labels};
 use crate::optimiser::{ensemble_parameters, initial_layer, mlp};
 use oto_env::rng::Rng;
@@ -54,6 +56,16 @@ impl<'t> Critics<'t> {
         [errors.mean_last().sum(), values.mean()]
     }
 
+    /// The same, each row's error times its importance weight.
+    pub fn weighted_error(
+        values: Tensor<'t>,
+        target: Tensor<'t>,
+        importance: Importance<'t>,
+    ) -> [Tensor<'t>; 2] {
+        let errors = importance.weigh((values - target).square());
+        [errors.mean_last().sum(), values.mean()]
+    }
+
     /// The targets follow the critics' new values, which are among `updates`.
     pub fn follow(&self, updates: &mut Vec<(Tensor<'t>, Tensor<'t>)>, mix: Tensor<'t>) {
         for ((_, target), (_, p)) in self.targets.iter().zip(&self.params) {
@@ -61,6 +73,31 @@ impl<'t> Critics<'t> {
             let new = new.expect("every parameter is updated").1;
             updates.push((*target, target.polyak(new, mix)));
         }
+    }
+}
+
+/// The importance weights `[B]` of a batch's rows, where replay is prioritised: they undo the bias of sampling by priority (Schaul et
+/// al. 2016, section 3.4).
+#[derive(Clone, Copy)]
+pub(crate) struct Importance<'t>(Option<Tensor<'t>>);
+
+impl<'t> Importance<'t> {
+    /// For so many rows; records the input `weights` where these sizes ask for it.
+    pub fn new(t: &'t Trace, sizes: Sizes, batch: usize) -> Self {
+        Self(sizes.weighted.then(|| t.data("weights", &[batch])))
+    }
+
+    /// Each row's error times its weight: errors `[.., B]`.
+    pub fn weigh(self, errors: Tensor<'t>) -> Tensor<'t> {
+        self.0.map_or(errors, |weights| errors * weights)
+    }
+
+    /// The output [`TD_ERROR`], where it is asked for: the mean over the critics of each row's absolute error, from values `[N, B]` and
+    /// their target `[B]`.
+    pub fn output(self, values: Tensor<'t>, target: Tensor<'t>) -> Option<(&'static str, Tensor<'t>)> {
+        self.0?;
+        let errors = (values - target).abs();
+        Some((TD_ERROR, sum(&each(errors)) * (1.0 / values.size(0) as f64)))
     }
 }
 

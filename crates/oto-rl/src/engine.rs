@@ -90,6 +90,10 @@ impl oto_json::ToJson for LossParts {
 
 oto_json::json_serde! { @written LossParts }
 
+/// The output of a program whose batches have importance weights: each row's absolute TD error, `[B]`. It is no part of
+/// [`LossParts`].
+pub const TD_ERROR: &str = "td_error";
+
 /// Why an update failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
@@ -193,6 +197,9 @@ pub struct Engine {
     put_at: u64,
     /// What is added to the executable's count to get the student's.
     offset: i64,
+    /// Which output is [`TD_ERROR`], its newest values, and their update.
+    error_output: Option<usize>,
+    errors: (u64, Vec<f32>),
     /// The newest numbers of an update, and whether there are any.
     reported: LossParts,
     known: bool,
@@ -225,7 +232,10 @@ impl Engine {
             device.watch(&acting);
         }
         let outputs = executable.program().outputs.iter();
-        let names = outputs.map(|(name, _)| (name.clone(), 0.0)).collect::<Vec<_>>();
+        let error_output = outputs.clone().position(|(name, _)| name == TD_ERROR);
+        let count = outputs.len();
+        let parts = outputs.filter(|(name, _)| name != TD_ERROR);
+        let names = parts.map(|(name, _)| (name.clone(), 0.0)).collect::<Vec<_>>();
         let periods = executable.program().data().filter_map(|(_, input)| due_period(&input.name));
         let periods = periods.map(|period| (period, 0.0)).collect();
         Ok(Self {
@@ -234,7 +244,9 @@ impl Engine {
             data: Vec::new(),
             executable,
             fallback: backend.fallback(),
-            outputs: vec![Vec::new(); names.len()],
+            outputs: vec![Vec::new(); count],
+            error_output,
+            errors: (0, Vec::new()),
             reported: LossParts(names),
             known: false,
             updates: 0,
@@ -276,6 +288,7 @@ impl Engine {
             self.arrived = acting.map(|(_, values)| values.clone()).collect();
         }
         self.kept = (self.updates, state);
+        self.errors.1.clear();
         (self.put_at, self.offset) = (self.given, self.updates as i64 - self.given as i64);
         Ok(())
     }
@@ -303,6 +316,13 @@ impl Engine {
     /// The newest numbers of an update that are known.
     pub fn last_loss(&self) -> Option<&LossParts> {
         self.known.then_some(&self.reported)
+    }
+
+    /// The newest absolute TD errors `[B]` that are known, and the number of their update. `None` before the first, and where the
+    /// program reports none.
+    pub fn td_errors(&self) -> Option<(u64, &[f32])> {
+        let (update, errors) = &self.errors;
+        (!errors.is_empty()).then_some((*update, &errors[..]))
     }
 
     /// Updates that were started and whose weights are not here yet.
@@ -363,7 +383,7 @@ impl Engine {
         self.executable.run(data, &mut self.outputs)?;
         self.updates += 1;
         let outputs = std::mem::take(&mut self.outputs);
-        let known = self.learned(&outputs);
+        let known = self.learned(self.updates, &outputs);
         self.outputs = outputs;
         known.map(|()| true)
     }
@@ -393,7 +413,7 @@ impl Engine {
             }
         }
         let Some(report) = device.report()?.filter(|r| r.steps > put_at).cloned() else { return Ok(false) };
-        self.learned(&report.outputs)?;
+        self.learned((offset + report.steps as i64) as u64, &report.outputs)?;
         self.arrived = report.state;
         Ok(true)
     }
@@ -436,14 +456,21 @@ impl Engine {
     }
 
     /// Keeps what the last update reports. Its losses must be numbers.
-    fn learned(&mut self, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
-        for ((name, _), values) in self.reported.0.iter().zip(outputs) {
+    fn learned(&mut self, update: u64, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
+        let errors = self.error_output;
+        let parts =
+            || outputs.iter().enumerate().filter(move |(i, _)| Some(*i) != errors).map(|(_, values)| values);
+        for ((name, _), values) in self.reported.0.iter().zip(parts()) {
             let (loss, is_loss) = (values[0], name == "loss" || name.ends_with("_loss"));
             if is_loss && !loss.is_finite() {
                 return Err(LearnError::Diverged { update: self.updates, name: name.clone(), loss });
             }
         }
-        self.reported.0.iter_mut().zip(outputs).for_each(|((_, to), values)| *to = values[0]);
+        self.reported.0.iter_mut().zip(parts()).for_each(|((_, to), values)| *to = values[0]);
+        if let Some(errors) = errors {
+            self.errors.0 = update;
+            self.errors.1.clone_from(&outputs[errors]);
+        }
         self.known = true;
         Ok(())
     }

@@ -117,8 +117,14 @@ impl Observations {
 
     /// Both observations of the transitions at these places, `[places, width]` each.
     pub fn gather(&self, places: &[usize], first: &mut Vec<f32>, next: &mut Vec<f32>) {
+        first.clear();
+        next.clear();
+        self.append(places, first, next);
+    }
+
+    /// Appends both observations of the transitions at these places.
+    pub(crate) fn append(&self, places: &[usize], first: &mut Vec<f32>, next: &mut Vec<f32>) {
         for (which, to) in [first, next].into_iter().enumerate() {
-            to.clear();
             match self {
                 Self::Numbers { width, first, next } => {
                     let from = [first, next][which];

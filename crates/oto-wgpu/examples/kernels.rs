@@ -18,7 +18,7 @@ fn main() {
     let mut sizes = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a size"));
     let (hidden, quantiles) = (sizes.next().unwrap_or(64), sizes.next().unwrap_or(32));
     let config = QrDqnConfig { hidden: vec![hidden; 2], quantiles, ..QrDqnConfig::default() };
-    let sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1 };
+    let sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1, weighted: false };
     let plan = Plan::new(&program(&config, sizes));
     let shader = shader(&plan, LIMITS).expect("a small program");
     if let Ok(path) = std::env::var("WGSL") {

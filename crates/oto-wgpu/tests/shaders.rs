@@ -33,7 +33,7 @@ fn qrdqn(
     teachers: usize,
 ) -> Program {
     let config = QrDqnConfig { hidden, quantiles, batch_size, ..QrDqnConfig::default() };
-    program(&config, Sizes { observation: 4, actions: Actions::Discrete(actions), teachers })
+    program(&config, Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false })
 }
 
 #[test]

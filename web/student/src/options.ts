@@ -3,7 +3,7 @@
 
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
 import { ConfigError, reasonOf } from './errors.js';
-import { ALGORITHMS, EVALUATION, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
+import { ALGORITHMS, EVALUATION, REPLAY, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
 import { kindOf, show } from './spaces.js';
 
 /** How a student's observation becomes the teacher's: `teacher[i] = student[permutation[i]] * scale[i] + offset[i]`. */
@@ -131,13 +131,15 @@ function keysOf(place: string, value: object): string[] {
  * it does not know.
  */
 export function toConfig(options: StudentOptions, page?: EnginePage): string {
-  const { env, teachers: _teachers, signal: _signal, algorithm, transfer, evaluation, ...rest } = options;
+  const { env, teachers: _teachers, signal: _signal, algorithm, replay, transfer, evaluation, ...rest } = options;
   if (algorithm !== undefined) checkAlgorithm(algorithm);
+  if (replay !== undefined) checkGroup('replay', replay, REPLAY);
   if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
   if (evaluation !== undefined) checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
   const student = {
     ...rest,
     algorithm,
+    replay,
     transfer,
     evaluation: evaluation && { ...evaluation, maxSteps: undefined },
   };

@@ -69,6 +69,7 @@ pub fn types(root: &Value) -> String {
     file.push_str("};\n");
     for (list, schema, without) in [
         ("RUN", student, &NOT_OPTIONS[..]),
+        ("REPLAY", &definitions["ReplayConfig"], &[]),
         ("TRANSFER", &definitions["TransferConfig"], &[]),
         ("EVALUATION", &definitions["EvaluationConfig"], &[]),
     ] {

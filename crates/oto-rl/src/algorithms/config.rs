@@ -32,6 +32,11 @@ pub trait Settings: Plain {
         None
     }
 
+    /// Whether its program can weigh the rows of a batch, so that replay can be prioritised; see [`Sizes::weighted`].
+    fn can_be_prioritised(&self) -> bool {
+        false
+    }
+
     /// The content of teachers' answers.
     fn teaching(&self) -> Teaching {
         Teaching::Actions
@@ -83,6 +88,8 @@ pub struct Run {
     pub n_step: usize,
     /// Capacity of the replay buffer, in transitions.
     pub buffer: usize,
+    /// Environment steps before the first update.
+    pub learning_starts: u64,
 }
 
 /// An algorithm with its settings: `{"name": "sac", "hidden": [256, 256], ...}`. It is read from its name alone, too: it

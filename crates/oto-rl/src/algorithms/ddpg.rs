@@ -7,7 +7,7 @@
 use super::td3::{Deterministic, Parts, act, noise, taught};
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
 use crate::checks::Checks;
-use crate::critics::{Critics, frozen, q_value};
+use crate::critics::{Critics, Importance, frozen, q_value};
 use crate::engine::{LearnError, LossParts, aikd_weights};
 use crate::losses;
 use crate::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
@@ -126,6 +126,10 @@ impl Settings for DdpgConfig {
         checks.adam(self.adam);
     }
 
+    fn can_be_prioritised(&self) -> bool {
+        true
+    }
+
     fn program(&self, sizes: Sizes) -> Program {
         program(self, sizes)
     }
@@ -160,7 +164,9 @@ pub fn program(config: &DdpgConfig, sizes: Sizes) -> Program {
     let then = smoothed_action(act(&target_actor, next), actions("next_noise"), sigma, clip, 1.0);
     let next_q = q_value(&critic.targets, next, then).member(0);
     let target = bellman_target(row("reward"), row("discount"), next_q).stop_gradient();
-    let [critic_loss, q] = Critics::error(q_value(&critic.params, observation, actions("action")), target);
+    let values = q_value(&critic.params, observation, actions("action"));
+    let importance = Importance::new(t, sizes, batch);
+    let [critic_loss, q] = Critics::weighted_error(values, target, importance);
 
     let action = act(&actor, observation);
     let actor_loss = deterministic_actor(q_value(&frozen(&critic.params), observation, action));
@@ -177,7 +183,8 @@ pub fn program(config: &DdpgConfig, sizes: Sizes) -> Program {
     updates.follow(&critic.targets, &critic.params, mix, 1);
     updates.follow(&target_actor, &actor, mix, 1);
 
-    let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)];
+    let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)].into_iter();
+    let own = own.chain(importance.output(values, target)).collect::<Vec<_>>();
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
     t.finish(&updates.pairs(), &[&outputs[..], &own].concat())
 }

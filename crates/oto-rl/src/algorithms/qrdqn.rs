@@ -4,6 +4,7 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::convolution::Convolution;
+use crate::critics::Importance;
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::distillation::{SoftTargets, policy_and_value};
 use crate::losses::offline::cql_discrete;
@@ -182,6 +183,10 @@ impl Settings for QrDqnConfig {
         self.teaching
     }
 
+    fn can_be_prioritised(&self) -> bool {
+        true
+    }
+
     fn program(&self, sizes: Sizes) -> Program {
         program(self, sizes)
     }
@@ -276,7 +281,9 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     let theta = quantiles(&params, rows("observation"));
     let action = row("action");
     let chosen = theta.pick(action);
-    let quantile_loss = losses::quantile_huber(chosen, target.stop_gradient());
+    let target = target.stop_gradient();
+    let importance = Importance::new(t, sizes, batch);
+    let quantile_loss = importance.weigh(losses::quantile_huber_rows(chosen, target)).mean();
     let mut task = quantile_loss;
     if config.cql > 0.0 {
         task = task + cql_discrete(losses::q_values(theta), action) * config.cql;
@@ -296,7 +303,9 @@ pub fn program(config: &QrDqnConfig, sizes: Sizes) -> Program {
     // By rows first: a sum of all at once would be a kernel of its own.
     let q = chosen.sum_last().mean() * (1.0 / config.quantiles as f64);
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
-    t.finish(&updates, &[outputs, vec![("quantile_loss", quantile_loss)]].concat())
+    let errors = importance.output(chosen.mean_last().reshape(&[1, batch]), target.mean_last());
+    let own = [("quantile_loss", quantile_loss)].into_iter().chain(errors);
+    t.finish(&updates, &[outputs, own.collect()].concat())
 }
 
 /// A QR-DQN student: owns its parameters, improves them, acts with them.

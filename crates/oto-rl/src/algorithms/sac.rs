@@ -9,8 +9,8 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    self, Base, Critics, InitialParameters, Params, SampledActions, each, frozen, initial, initial_critics,
-    initial_mlp, least, q_value, repeated, sum, uniform,
+    self, Base, Critics, Importance, InitialParameters, Params, SampledActions, each, frozen, initial,
+    initial_critics, initial_mlp, least, q_value, repeated, sum, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -145,6 +145,10 @@ impl Settings for SacConfig {
         checks.adam(self.adam);
     }
 
+    fn can_be_prioritised(&self) -> bool {
+        true
+    }
+
     fn program(&self, sizes: Sizes) -> Program {
         match sizes.actions {
             Actions::Continuous(_) => program(self, sizes),
@@ -199,7 +203,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let target = soft_target(row("reward"), row("discount"), next_q, then.log_prob, alpha).stop_gradient();
     let taken = actions("action");
     let values = q_value(critics, observation, taken);
-    let [learnt, q] = Critics::error(values, target);
+    let importance = Importance::new(t, sizes, batch);
+    let [learnt, q] = Critics::weighted_error(values, target, importance);
 
     let [mean, log_std] = policy(&actor, observation);
     let now = squashed_gaussian(mean, log_std, actions("noise"));
@@ -212,6 +217,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
         ("temperature", alpha),
         ("entropy", -now.log_prob.mean()),
     ];
+    let own = own.into_iter().chain(importance.output(values, target)).collect::<Vec<_>>();
     let mut task = learnt + acted + temperature(log_alpha, now.log_prob, entropy);
 
     let weights = aikd_weights(t, sizes.teachers);

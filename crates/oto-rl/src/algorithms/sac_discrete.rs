@@ -7,8 +7,8 @@ use super::sac::SacConfig;
 use super::{Agent, Sizes};
 use crate::actions::Actions;
 use crate::critics::{
-    self, Critics, InitialParameters, each, frozen, initial, initial_critics, initial_mlp, least, picked,
-    q_values, sum,
+    self, Critics, Importance, InitialParameters, each, frozen, initial, initial_critics, initial_mlp, least,
+    picked, q_values, sum,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -44,7 +44,9 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let target = (row("reward") + row("discount") * future).stop_gradient();
     let taken = row("action");
     let known = q_values(&twins.params, observation);
-    let [learnt, q] = Critics::error(picked(known, taken), target);
+    let importance = Importance::new(t, sizes, batch);
+    let values = picked(known, taken);
+    let [learnt, q] = Critics::weighted_error(values, target, importance);
 
     let fixed = least(q_values(&frozen(&twins.params), observation));
     let now = logits(observation);
@@ -54,6 +56,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let task = learnt + acted + temperature(log_alpha, -spread, entropy);
     let own =
         [("actor_loss", acted), ("critic_loss", learnt), ("temperature", alpha), ("entropy", spread.mean())];
+    let own = own.into_iter().chain(importance.output(values, target)).collect::<Vec<_>>();
 
     let weights = aikd_weights(t, sizes.teachers);
     let both = sum(&each(known)) * (1.0 / known.size(0) as f64);

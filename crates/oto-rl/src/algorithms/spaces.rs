@@ -36,6 +36,9 @@ pub struct Sizes {
     pub actions: Actions,
     /// Number of teachers.
     pub teachers: usize,
+    /// Whether batches have importance weights: the program reads `weights` and reports each row's TD error. See
+    /// [`crate::replay::Prioritised`].
+    pub weighted: bool,
 }
 
 /// Spaces in which an algorithm cannot learn.
@@ -96,7 +99,7 @@ impl AlgorithmConfig {
                 }
             }
         };
-        let sizes = Sizes { observation, actions, teachers };
+        let sizes = Sizes { observation, actions, teachers, weighted: false };
         self.fits(sizes)?;
         Ok(sizes)
     }

@@ -7,8 +7,8 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    self, Base, Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_mlp, least,
-    q_value, uniform,
+    self, Base, Critics, Importance, InitialParameters, Params, frozen, initial, initial_critics,
+    initial_mlp, least, q_value, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
@@ -138,6 +138,10 @@ impl Settings for Td3Config {
         checks.adam(self.adam);
     }
 
+    fn can_be_prioritised(&self) -> bool {
+        true
+    }
+
     fn program(&self, sizes: Sizes) -> Program {
         program(self, sizes)
     }
@@ -172,7 +176,9 @@ pub fn program(config: &Td3Config, sizes: Sizes) -> Program {
     let then = smoothed_action(act(&target_actor, next), actions("next_noise"), sigma, clip, 1.0);
     let next_q = least(q_value(&twins.targets, next, then));
     let target = bellman_target(row("reward"), row("discount"), next_q).stop_gradient();
-    let [critic_loss, q] = Critics::error(q_value(&twins.params, observation, actions("action")), target);
+    let values = q_value(&twins.params, observation, actions("action"));
+    let importance = Importance::new(t, sizes, batch);
+    let [critic_loss, q] = Critics::weighted_error(values, target, importance);
 
     let action = act(&actor, observation);
     let actor_loss = deterministic_actor(q_value(&frozen(&twins.params), observation, action).member(0));
@@ -191,7 +197,8 @@ pub fn program(config: &Td3Config, sizes: Sizes) -> Program {
     let actor_loss = updates.hold("actor_loss", actor_loss, period);
     let task = critic_loss + actor_loss;
     let loss = losses::transfer(&aikd, task, weights);
-    let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)];
+    let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)].into_iter();
+    let own = own.chain(importance.output(values, target)).collect::<Vec<_>>();
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
     t.finish(&updates.pairs(), &[&outputs[..], &own].concat())
 }
@@ -338,7 +345,7 @@ mod tests {
     use super::*;
 
     fn sizes(teachers: usize) -> Sizes {
-        Sizes { observation: 3, actions: Actions::Continuous(2), teachers }
+        Sizes { observation: 3, actions: Actions::Continuous(2), teachers, weighted: false }
     }
 
     fn small() -> Td3Config {

@@ -71,7 +71,12 @@ pub fn q_values(theta: Tensor<'_>) -> Tensor<'_> {
 
 /// The quantile regression loss (Dabney et al. 2018, eq. 10), mean over the batch: theta `[B, N]`, target `[B, M]`.
 pub fn quantile_huber<'t>(theta: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
-    theta.quantile_huber(target, 1.0).mean()
+    quantile_huber_rows(theta, target).mean()
+}
+
+/// The same of each row, `[B]`.
+pub fn quantile_huber_rows<'t>(theta: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
+    theta.quantile_huber(target, 1.0)
 }
 
 /// OTO eq. 10 for each state, `[B]`: `log sum_a exp Q(s, a) - Q(s, teacher's a)`; q `[B, A]`, action `[B]`.

@@ -1,9 +1,11 @@
-//! Replay: transitions in a ring, and the teachers' answers beside them.
+//! The buffer: transitions in a ring, the teachers' answers beside them, and the columns that a program asks for.
 
+use super::{Batch, Columns};
 use crate::observations::{Observations, grow};
 use oto_env::rng::Rng;
 use oto_env::within;
 use std::collections::{TryReserveError, VecDeque};
+use std::ops::Range;
 
 /// A transition's number: how many were stored before it. A slot's place is used again, its number never.
 pub type SlotId = u64;
@@ -32,6 +34,15 @@ pub struct Replay {
     label: Vec<f32>,
     /// The policy version that gave each label.
     version: Vec<u32>,
+    columns: Columns,
+    /// The Monte-Carlo return of each transition; its reward where the episode has not ended. Empty unless it was asked for.
+    return_to_go: Vec<f32>,
+    /// The source of each transition. Empty unless it was asked for.
+    source: Vec<f32>,
+    /// The source of what is stored next.
+    source_now: f32,
+    /// The first transition of the running episode: the returns of those before it are known.
+    open: SlotId,
     /// The last steps of the running episode, not yet n steps long.
     pending: VecDeque<Pending>,
     /// Observation buffers that pending steps no longer need: none is allocated twice.
@@ -58,62 +69,6 @@ struct Pending {
     /// The observation, then the action.
     numbers: Vec<f32>,
     reward: f32,
-}
-
-/// A batch in the layout programs read. Buffers are reused.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Which slots were drawn.
-    pub slots: Vec<usize>,
-    /// `[B, width]`.
-    pub observation: Vec<f32>,
-    /// `[B, width]`.
-    pub next_observation: Vec<f32>,
-    /// `[B, action_width]`.
-    pub action: Vec<f32>,
-    /// `[B]`: the sum of n discounted rewards.
-    pub reward: Vec<f32>,
-    /// `[B]`: gamma^n, 0 where the episode terminated.
-    pub discount: Vec<f32>,
-    /// `[teachers, B, label_width]`: answers, 0 where there is no label.
-    pub teacher_action: Vec<f32>,
-    /// `[teachers, B]`: 1 where there is a label.
-    pub mask: Vec<f32>,
-    /// `[B]`: a permutation of the batch, for pairs of states.
-    pub perm: Vec<f32>,
-    /// `[B]`, of a rollout: the action's log probability when it was taken.
-    pub old_log_prob: Vec<f32>,
-    /// `[B]`, of a rollout: how much better the action was than expected, normalised over the batch.
-    pub advantage: Vec<f32>,
-    /// `[B]`, of a rollout: the return that the value function learns.
-    pub target: Vec<f32>,
-    /// Beside a rollout: a draw from the whole buffer, for the critics of a fusion policy.
-    pub replay: Option<Box<Batch>>,
-    /// Scratch for `perm`.
-    order: Vec<usize>,
-}
-
-impl Batch {
-    /// The numbers that a program calls so.
-    pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
-        if let Some(name) = name.strip_prefix("replay.") {
-            return self.replay.as_ref()?.input(name);
-        }
-        Some(match name {
-            "observation" => &self.observation,
-            "next_observation" => &self.next_observation,
-            "action" => &self.action,
-            "reward" => &self.reward,
-            "discount" => &self.discount,
-            "teacher_action" => &self.teacher_action,
-            "mask" => &self.mask,
-            "perm" => &self.perm,
-            "old_log_prob" => &self.old_log_prob,
-            "advantage" => &self.advantage,
-            "target" => &self.target,
-            _ => return None,
-        })
-    }
 }
 
 /// Everything of a buffer that a checkpoint keeps, by name.
@@ -146,6 +101,11 @@ impl Replay {
             discount: Vec::new(),
             label: Vec::new(),
             version: Vec::new(),
+            columns: Columns::default(),
+            return_to_go: Vec::new(),
+            source: Vec::new(),
+            source_now: 0.0,
+            open: 0,
             pending: VecDeque::with_capacity(n_step),
             spare: Vec::new(),
         }
@@ -159,6 +119,37 @@ impl Replay {
     /// The same for observations that are so many images of bytes, each of which is kept once.
     pub fn of_images(self, images: usize) -> Self {
         Self { seen: Observations::new(self.width, Some(images)), ..self }
+    }
+
+    /// The same buffer, still empty, with these columns.
+    pub fn with_columns(self, columns: Columns) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// Sets the source of the transitions that are stored from now on: a number of the algorithm's choice, 0 at first. A program that
+    /// reads `source` sees it. The source of a buffer that has no such column is that of all its transitions.
+    pub fn set_source(&mut self, source: f32) {
+        self.source_now = source;
+    }
+
+    /// The most transitions that it holds.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many transitions it can hold without more memory.
+    pub fn room(&self) -> usize {
+        self.reward.capacity().min(self.capacity)
+    }
+
+    /// How many teachers label a transition.
+    pub fn teachers(&self) -> usize {
+        self.teachers
+    }
+
+    /// Numbers of a label.
+    pub fn label_width(&self) -> usize {
+        self.label_width
     }
 
     /// How many transitions can be drawn.
@@ -193,6 +184,12 @@ impl Replay {
         grow(&mut self.action, action.0, action.1)?;
         grow(&mut self.reward, one.0, one.1)?;
         grow(&mut self.discount, one.0, one.1)?;
+        if self.columns.return_to_go {
+            grow(&mut self.return_to_go, one.0, one.1)?;
+        }
+        if self.columns.source {
+            grow(&mut self.source, one.0, one.1)?;
+        }
         grow(&mut self.label, label.0, label.1)?;
         grow(&mut self.version, version.0, version.1)
     }
@@ -211,14 +208,15 @@ impl Replay {
 
     /// How many numbers a transition has beside its observations.
     fn numbers(&self) -> u64 {
-        (self.action_width + 2 + self.teachers * (self.label_width + 1)) as u64
+        (self.action_width + 2 + self.columns.width() + self.teachers * (self.label_width + 1)) as u64
     }
 
     /// A buffer of the same sizes without transitions.
     pub fn empty(&self) -> Self {
         let sizes = [self.width, self.action_width];
         let new = Self::new(self.capacity, sizes, self.teachers, self.n_step, self.gamma.into());
-        Self { label_width: self.label_width, seen: self.seen.empty(), ..new }
+        let (columns, source_now) = (self.columns, self.source_now);
+        Self { label_width: self.label_width, seen: self.seen.empty(), columns, source_now, ..new }
     }
 
     /// Stores one step of an episode; `done` ends it (terminated or truncated). Calls `stored` with each new slot, whose
@@ -250,6 +248,23 @@ impl Replay {
             stored(slot, &first.numbers[..self.width]);
             self.spare.push(first.numbers);
         }
+        if done {
+            self.close_episode();
+        }
+    }
+
+    /// The running episode has ended: its returns are known.
+    fn close_episode(&mut self) {
+        let first = std::mem::replace(&mut self.open, self.next);
+        if !self.columns.return_to_go {
+            return;
+        }
+        let mut later = 0.0;
+        for slot in (first.max(self.oldest_slot())..self.next).rev() {
+            let at = (slot % self.capacity as u64) as usize;
+            later = within(self.return_to_go[at] + self.gamma * later, f32::MIN, f32::MAX);
+            self.return_to_go[at] = later;
+        }
     }
 
     fn store(&mut self, first: &Pending, reward: f32, discount: f32, next_observation: &[f32]) -> SlotId {
@@ -259,7 +274,18 @@ impl Replay {
         let (observation, action) = first.numbers.split_at(self.width);
         let label = self.teachers * self.label_width;
         self.seen.put(at, observation, next_observation);
-        if self.reward.len() == at {
+        let appends = self.reward.len() == at;
+        for (asked, column, value) in [
+            (self.columns.return_to_go, &mut self.return_to_go, first.reward),
+            (self.columns.source, &mut self.source, self.source_now),
+        ] {
+            match appends {
+                _ if !asked => {}
+                true => column.push(value),
+                false => column[at] = value,
+            }
+        }
+        if appends {
             self.action.extend_from_slice(action);
             self.reward.push(reward);
             self.discount.push(discount);
@@ -330,56 +356,68 @@ impl Replay {
         firsts.filter(|l| **l != NO_LABEL).count()
     }
 
+    /// Where the newest transition lies.
+    pub(super) fn newest(&self) -> Option<usize> {
+        self.next.checked_sub(1).and_then(|newest| self.place(newest))
+    }
+
+    /// The number of the transition at a place that holds one.
+    pub(super) fn slot_at(&self, place: usize) -> SlotId {
+        let (capacity, place) = (self.capacity as u64, place as u64);
+        let behind = (self.next + capacity - 1 - place) % capacity;
+        self.next - 1 - behind
+    }
+
     /// Draws `size` transitions, uniformly with replacement, and a permutation of them.
     ///
     /// # Panics
     /// If the buffer is empty.
     pub fn sample(&self, rng: &mut Rng, size: usize, batch: &mut Batch) {
-        batch.slots.clear();
-        batch.slots.extend((0..size).map(|_| rng.below(self.len() as u32) as usize));
-        self.fill(rng, batch);
+        batch.clear();
+        (0..size).for_each(|_| batch.choose(0, rng.below(self.len() as u32) as usize));
+        batch.fill(&[self], rng);
     }
 
     /// The transitions that were stored `first`-th and so many after it in `order`, and a permutation of them; all are held.
     pub(crate) fn take(&self, first: SlotId, order: &[usize], rng: &mut Rng, batch: &mut Batch) {
         let place = |i: &usize| ((first + *i as u64) % self.capacity as u64) as usize;
-        batch.slots.clear();
-        batch.slots.extend(order.iter().map(place));
-        self.fill(rng, batch);
+        batch.clear();
+        order.iter().for_each(|i| batch.choose(0, place(i)));
+        batch.fill(&[self], rng);
     }
 
-    /// Copies the transitions whose places `batch.slots` names.
-    fn fill(&self, rng: &mut Rng, batch: &mut Batch) {
-        let Batch { slots, observation, next_observation, action, reward, discount, .. } = batch;
-        let size = slots.len();
-        let rows = |from: &[f32], width: usize, to: &mut Vec<f32>| {
-            to.clear();
-            slots.iter().for_each(|s| to.extend_from_slice(&from[s * width..(s + 1) * width]));
-        };
-        self.seen.gather(slots, observation, next_observation);
-        rows(&self.action, self.action_width, action);
-        let column = |from: &[f32], to: &mut Vec<f32>| {
-            to.clear();
-            to.extend(slots.iter().map(|s| from[*s]));
-        };
-        column(&self.reward, reward);
-        column(&self.discount, discount);
-        batch.teacher_action.clear();
-        batch.mask.clear();
-        for teacher in 0..self.teachers {
-            for slot in &batch.slots {
-                let at = (slot * self.teachers + teacher) * self.label_width;
-                let label = &self.label[at..at + self.label_width];
-                let there = label[0] != NO_LABEL;
-                batch.teacher_action.extend(label.iter().map(|l| if there { *l } else { 0.0 }));
-                batch.mask.push(if there { 1.0 } else { 0.0 });
-            }
+    /// Appends the transitions of these rows to a batch's columns, but for their labels.
+    pub(super) fn append(&self, rows: Range<usize>, batch: &mut Batch) {
+        let slots = &batch.slots[rows];
+        self.seen.append(slots, &mut batch.observation, &mut batch.next_observation);
+        let width = self.action_width;
+        slots.iter().for_each(|s| batch.action.extend_from_slice(&self.action[s * width..(s + 1) * width]));
+        batch.reward.extend(slots.iter().map(|s| self.reward[*s]));
+        batch.discount.extend(slots.iter().map(|s| self.discount[*s]));
+        if self.columns.return_to_go {
+            let known = |place: &usize| self.slot_at(*place) < self.open;
+            let value = |place: &usize| if known(place) { self.return_to_go[*place] } else { 0.0 };
+            batch.return_to_go.extend(slots.iter().map(value));
+            batch.return_known.extend(slots.iter().map(|place| f32::from(known(place))));
         }
-        batch.order.clear();
-        batch.order.extend(0..size);
-        rng.shuffle(&mut batch.order);
-        batch.perm.clear();
-        batch.perm.extend(batch.order.iter().map(|i| *i as f32));
+        match self.columns.source {
+            true => batch.source.extend(slots.iter().map(|s| self.source[*s])),
+            false => batch.source.extend(slots.iter().map(|_| self.source_now)),
+        }
+    }
+
+    /// Appends a teacher's labels of these rows; none, of `width` zeros each, where this buffer has no such teacher or other labels.
+    pub(super) fn append_labels(&self, teacher: usize, width: usize, rows: Range<usize>, batch: &mut Batch) {
+        for slot in &batch.slots[rows] {
+            let at = (slot * self.teachers + teacher) * self.label_width;
+            let has = teacher < self.teachers && width == self.label_width;
+            match self.label.get(at..at + width).filter(|label| has && label[0] != NO_LABEL) {
+                Some(label) => batch.teacher_action.extend_from_slice(label),
+                None => batch.teacher_action.extend(std::iter::repeat_n(0.0, width)),
+            }
+            let labelled = has && self.label[at] != NO_LABEL;
+            batch.mask.push(f32::from(labelled));
+        }
     }
 
     /// Ends the running episode without a last step, when an environment is reset early.
@@ -387,11 +425,13 @@ impl Replay {
         while let Some(step) = self.pending.pop_front() {
             self.spare.push(step.numbers);
         }
+        self.close_episode();
     }
 
     /// The buffer's contents for a checkpoint; counters and versions are exact up to 2^24, far beyond a buffer's size.
     pub fn save(&self) -> (ReplayCounters, ReplayArrays) {
-        let counters = ReplayCounters { next: self.next, version: self.version.clone() };
+        let open = (self.columns.return_to_go && self.open < self.next).then_some(self.open);
+        let counters = ReplayCounters { next: self.next, version: self.version.clone(), open };
         let pending = self.pending.iter().flat_map(|p| p.numbers.iter().copied().chain([p.reward]));
         let mut arrays = self.seen.save();
         arrays.extend([
@@ -401,6 +441,12 @@ impl Replay {
             ("replay.label", self.label.clone()),
             ("replay.pending", pending.collect()),
         ]);
+        if self.columns.return_to_go {
+            arrays.push(("replay.return_to_go", self.return_to_go.clone()));
+        }
+        if self.columns.source {
+            arrays.push(("replay.source", self.source.clone()));
+        }
         (counters, arrays)
     }
 
@@ -419,6 +465,13 @@ impl Replay {
             new.label = array("replay.label")?;
             new.version = counters.version.clone();
             new.next = counters.next;
+            new.open = counters.open.unwrap_or(counters.next);
+            if self.columns.return_to_go {
+                new.return_to_go = array("replay.return_to_go")?;
+            }
+            if self.columns.source {
+                new.source = array("replay.source")?;
+            }
             let pending = array("replay.pending")?;
             new.pending.clear();
             let numbers = self.width + self.action_width;
@@ -430,6 +483,13 @@ impl Replay {
             new.seen = self.seen.restored(n, &mut array)?;
             let filled = n as u64 == new.next.min(self.capacity as u64);
             let columns = new.action.len() == n * self.action_width && new.discount.len() == n;
+            let asked = [
+                (self.columns.return_to_go, new.return_to_go.len()),
+                (self.columns.source, new.source.len()),
+            ];
+            let columns = columns
+                && asked.iter().all(|(asked, len)| *len == if *asked { n } else { 0 })
+                && new.open <= new.next;
             let labels = new.label.len() == n * self.teachers * self.label_width
                 && new.version.len() == n * self.teachers;
             (filled && columns && labels && new.pending.len() < self.n_step.max(1)).then_some(new)
@@ -457,11 +517,13 @@ impl Replay {
         let share = |row: &[f32]| (0.0..=1.0).contains(&row[0]);
         let label = |row: &[f32]| row[0] == NO_LABEL || accepts(row);
         type Good<'g> = &'g dyn Fn(&[f32]) -> bool;
-        let columns: [(&str, &[f32], usize, Good<'_>, &str); 4] = [
+        let columns: [(&str, &[f32], usize, Good<'_>, &str); 6] = [
             ("action", &self.action, self.action_width, &takes, "an action"),
             ("reward", &self.reward, 1, &finite, "a finite number"),
             ("discount", &self.discount, 1, &share, "a number from 0 to 1"),
             ("label", &self.label, self.label_width, &label, "an answer of a teacher"),
+            ("return_to_go", &self.return_to_go, 1, &finite, "a finite number"),
+            ("source", &self.source, 1, &finite, "a finite number"),
         ];
         for (name, values, width, good, expected) in columns {
             let rows = values.chunks_exact(width.max(1));
@@ -487,9 +549,11 @@ pub struct ReplayCounters {
     pub next: SlotId,
     /// The policy version of each label.
     pub version: Vec<u32>,
+    /// The number of the running episode's first transition, where returns are stored and one is running.
+    pub open: Option<SlotId>,
 }
 
-oto_json::json_object! { ReplayCounters: open { next, version } }
+oto_json::json_object! { ReplayCounters: open { next, version, open omit none } }
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,24 @@
+//! Replay: the buffer of transitions, batches in the layout of programs, and the samplers that choose a batch's transitions.
+//!
+//! A sampler is a file here and a line in [`ReplayConfig::sampler`]. A program asks for columns by the names of its data inputs
+//! ([`Columns`]), so that a buffer stores only what is read.
+
+mod batch;
+mod buffer;
+mod columns;
+mod combined;
+mod prioritised;
+mod sampler;
+mod shares;
+mod sum_tree;
+mod uniform;
+
+pub use batch::Batch;
+pub use buffer::{Replay, ReplayArrays, ReplayCounters, SlotId, Stored};
+pub use columns::Columns;
+pub use combined::Combined;
+pub use prioritised::Prioritised;
+pub use sampler::{ReplayConfig, Request, Sampler, SamplerName};
+pub use shares::Shares;
+pub use sum_tree::SumTree;
+pub use uniform::Uniform;

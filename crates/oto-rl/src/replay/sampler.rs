@@ -1,0 +1,154 @@
+//! What samplers share: the settings that name one, and what each does.
+
+use super::buffer::{Replay, ReplayArrays};
+use super::{Batch, Combined, Prioritised, Shares, Uniform};
+use crate::checks::Checks;
+use crate::schedule::Linear;
+use oto_env::rng::Rng;
+use std::collections::TryReserveError;
+
+/// How a batch is chosen from the replay buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
+pub enum SamplerName {
+    /// Every transition with the same probability.
+    #[default]
+    Uniform,
+    /// Combined experience replay: as `uniform`, and the newest transition is in every batch (Zhang and Sutton 2017).
+    Combined,
+    /// Fixed shares of two buffers: the run's own transitions, and recorded ones (Ball et al. 2023).
+    Shares,
+    /// Prioritised by the last TD error (Schaul et al. 2016).
+    Prioritised,
+}
+
+oto_json::json_names! {
+    SamplerName { Uniform = "uniform", Combined = "combined", Shares = "shares", Prioritised = "prioritised" }
+}
+
+/// The sampler of a run, and its settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
+pub struct ReplayConfig {
+    /// How a batch is chosen from the replay buffer.
+    pub sampler: SamplerName,
+    /// `shares`: share of a batch that comes from recorded transitions.
+    pub recorded_share: f64,
+    /// `prioritised`: exponent of priorities. 0: all transitions have the same probability.
+    pub alpha: f64,
+    /// `prioritised`: exponent of importance weights over environment steps. 1: full correction.
+    pub beta: Linear,
+    /// `prioritised`: number added to each TD error, so that no priority is 0.
+    pub epsilon: f64,
+}
+
+oto_json::json_object! { ReplayConfig: settings { sampler, recorded_share, alpha, beta, epsilon } }
+
+/// Half of each batch is recorded, as in RLPD (Ball et al. 2023); `alpha` and `beta` are those of proportional prioritisation in
+/// Schaul et al. 2016 (table 3, where `beta` reaches 1 at the end of learning), `epsilon` is that of OpenAI Baselines.
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        Self {
+            sampler: SamplerName::Uniform,
+            recorded_share: 0.5,
+            alpha: 0.6,
+            beta: Linear { start: 0.4, end: 1.0, steps: 100_000 },
+            epsilon: 1e-6,
+        }
+    }
+}
+
+impl ReplayConfig {
+    /// Checks every setting.
+    pub fn check(&self, checks: &mut Checks) {
+        checks.real("recorded_share", self.recorded_share, 0.0..=1.0, "a share from 0 to 1");
+        checks.real("alpha", self.alpha, 0.0..=1.0, "0 to 1");
+        self.beta.check("beta", 1.0, "0 to 1", checks);
+        checks.real("epsilon", self.epsilon, 1e-12..=1.0, "1e-12 to 1");
+    }
+
+    /// Whether batches have importance weights, so that the program has to read them: [`crate::algorithms::Sizes::weighted`].
+    pub fn weighted(&self) -> bool {
+        self.sampler == SamplerName::Prioritised
+    }
+
+    /// The sampler.
+    pub fn make(&self) -> Box<dyn Sampler> {
+        match self.sampler {
+            SamplerName::Uniform => Box::new(Uniform),
+            SamplerName::Combined => Box::new(Combined),
+            SamplerName::Shares => Box::new(Shares::new(self.recorded_share)),
+            SamplerName::Prioritised => Box::new(Prioritised::new(self.alpha, self.beta, self.epsilon)),
+        }
+    }
+}
+
+/// A request for a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The buffers: first the run's own, then that of recorded transitions if there is one. All have the same widths.
+    pub buffers: &'a [&'a Replay],
+    /// Rows of the batch.
+    pub size: usize,
+    /// The number of the update that the batch is for; [`Sampler::learned`] gives it back.
+    pub update: u64,
+    /// The environment step, for schedules.
+    pub step: u64,
+}
+
+impl Request<'_> {
+    /// Transitions in all buffers.
+    pub(super) fn transitions(&self) -> usize {
+        self.buffers.iter().map(|buffer| buffer.len()).sum()
+    }
+
+    /// Adds `count` rows to the batch, each transition of all buffers with the same probability.
+    pub(super) fn choose_uniformly(&self, count: usize, rng: &mut Rng, batch: &mut Batch) {
+        let all = self.transitions() as u32;
+        for _ in 0..count {
+            let mut place = rng.below(all) as usize;
+            let mut buffer = 0;
+            while place >= self.buffers[buffer].len() {
+                place -= self.buffers[buffer].len();
+                buffer += 1;
+            }
+            batch.choose(buffer, place);
+        }
+    }
+}
+
+/// Chooses the transitions of batches. All randomness comes from the generator that is passed: same seed, same batches.
+pub trait Sampler: std::fmt::Debug + Send {
+    /// Fills `batch` with the rows of one update, and draws a permutation of them.
+    ///
+    /// # Panics
+    /// If no buffer holds a transition.
+    fn sample(&mut self, request: &Request<'_>, rng: &mut Rng, batch: &mut Batch);
+
+    /// Allocates memory for the state of all transitions that this buffer can hold without growing.
+    ///
+    /// # Errors
+    /// If there is no memory for it; the sampler is as it was.
+    fn make_room(&mut self, replay: &Replay) -> Result<(), TryReserveError> {
+        let _ = replay;
+        Ok(())
+    }
+
+    /// Takes the TD errors `[B]` of the batch that was sampled for this update.
+    fn learned(&mut self, update: u64, errors: &[f32]) {
+        let _ = (update, errors);
+    }
+
+    /// The state for a checkpoint, beside that of this buffer; empty for a sampler without state.
+    fn save(&self, replay: &Replay) -> ReplayArrays {
+        let _ = replay;
+        Vec::new()
+    }
+
+    /// Takes a saved state back, for this restored buffer. False, and nothing changes, if it does not fit or holds an
+    /// impossible number.
+    fn restore(&mut self, replay: &Replay, array: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> bool {
+        let _ = (replay, array);
+        true
+    }
+}
