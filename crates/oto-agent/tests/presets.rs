@@ -158,7 +158,7 @@ fn now(environment: &str, algorithm: &str, seen: Seen) -> Entry {
 
 fn write_snapshot() {
     let mut lines = String::new();
-    for environment in oto_env::IDS.into_iter().chain([""]) {
+    for environment in oto_env::IDS.iter().copied().chain([""]) {
         for algorithm in algorithms::online() {
             for seen in [(false, None), (true, None), (false, Some([4, 84, 84]))] {
                 let seen = Seen { continuous: seen.0, images: seen.1 };

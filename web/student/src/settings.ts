@@ -145,6 +145,8 @@ export interface RunOptions {
   nStep?: number;
   /** Slower learning after good evaluations. Default: null. */
   plateauDecay?: PlateauDecay | null;
+  /** The choice of transitions for an update. */
+  replay?: ReplayOptions;
   /** States in a request to a teacher. Default: 8. */
   requestBatch?: number;
   /** Seed of initial parameters, exploration, batches and the environment's episodes. Default: 0. */
@@ -239,6 +241,23 @@ export interface PlateauDecay {
   setbacks: number;
 }
 
+/** The sampler of a run, and its settings. */
+export interface ReplayOptions {
+  /** `prioritised`: exponent of priorities. 0: all transitions have the same probability. Default: 0.6. */
+  alpha?: number;
+  /** `prioritised`: exponent of importance weights over environment steps. 1: full correction. Default: { start: 0.4, end: 1, steps: 100000 }. */
+  beta?: Schedule;
+  /** `prioritised`: number added to each TD error, so that no priority is 0. Default: 1e-6. */
+  epsilon?: number;
+  /** `shares`: share of a batch that comes from recorded transitions. Default: 0.5. */
+  recordedShare?: number;
+  /** How a batch is chosen from the replay buffer. Default: 'uniform'. */
+  sampler?: SamplerName;
+}
+
+/** How a batch is chosen from the replay buffer. */
+export type SamplerName = 'uniform' | 'combined' | 'shares' | 'prioritised';
+
 /** The stages of a run. An absent stage (`null`) is skipped. A stage without an end lasts to the end of the run. */
 export interface Stages {
   /** Repeat all stages after the last one, instead of ending the run. */
@@ -276,6 +295,7 @@ export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   td3: ['adam', 'batchSize', 'exploration', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
   ddpg: ['adam', 'batchSize', 'exploration', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
 };
-export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'plateauDecay', 'requestBatch', 'seed', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
+export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'plateauDecay', 'replay', 'requestBatch', 'seed', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
+export const REPLAY: string[] = ['alpha', 'beta', 'epsilon', 'recordedShare', 'sampler'];
 export const TRANSFER: string[] = ['alphaAikd', 'alphaTask', 'delta', 'eta', 'learningRate'];
 export const EVALUATION: string[] = ['episodes', 'every'];
