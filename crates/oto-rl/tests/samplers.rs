@@ -206,7 +206,7 @@ fn transitions_are_sampled_by_the_power_of_their_priority_and_weighed_against_it
     let replay = buffer(24, 60);
     for alpha in [0.0, 0.6, 1.0] {
         let (mut sampler, rng) = (prioritised(alpha), &mut Rng::new(9));
-        let error = |place: usize| if place % 2 == 0 { place as f32 } else { -(place as f32) };
+        let error = |place: usize| if place.is_multiple_of(2) { place as f32 } else { -(place as f32) };
         learn_all(&mut sampler, &replay, 1, rng, error);
         let expected = (0..24).map(|place| (place as f64 + 0.01).powf(alpha)).collect::<Vec<_>>();
         let batches =
@@ -395,7 +395,7 @@ fn no_batch_allocates() {
         let mut sampler = ReplayConfig { sampler, ..ReplayConfig::default() }.make();
         let mut batch = Batch::default();
         let mut round = |update: u64, replay: &mut Replay| {
-            replay.push(&[0.5; 3], &[0.0; 2], 1.0, &[0.5; 3], update % 7 == 0, false, |_, _| {});
+            replay.push(&[0.5; 3], &[0.0; 2], 1.0, &[0.5; 3], update.is_multiple_of(7), false, |_, _| {});
             sampler.make_room(replay).unwrap();
             sampler.sample(&request(&[replay, &recorded], 32, update), rng, &mut batch);
             sampler.learned(update, &batch.weights);
