@@ -41,7 +41,7 @@ fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]
     let mut evaluation = SwingUp::new(id)?;
     evaluation.evaluate(true);
     let config = DdpgConfig { hidden: vec![256, 128, 64], batch_size: BATCH, ..DdpgConfig::default() };
-    let sizes = Sizes { observation: 10, actions: Actions::Continuous(1), teachers: 0 };
+    let sizes = Sizes { observation: 10, actions: Actions::Continuous(1), teachers: 0, weighted: false };
     let mut rng = Rng::new(seed);
     let mut agent = config.agent(sizes, &Cpu, &mut rng)?;
     let schedule = Schedule {
