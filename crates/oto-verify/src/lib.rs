@@ -17,6 +17,7 @@ mod compare;
 mod environments;
 mod losses;
 mod mobile_cell;
+mod offline_online;
 mod policies;
 mod read;
 mod report;

@@ -5,6 +5,7 @@
 //! (`loss`, not `loss_sb3_reduction`), and a pair of states counts if both are labelled (not `subset_variant`).
 
 use crate::compare::{Outcome, Worst};
+use crate::offline_online;
 use crate::read::Cases;
 use crate::term::{Term, TermError};
 use oto_candle::{Precision, evaluate};
@@ -12,12 +13,11 @@ use oto_graph::{Activation, Tensor, Trace, grad};
 use oto_rl::losses::actor_critic::{
     GaeStep, critic, gae, ppo_clip, sac_actor, soft_target, squashed_gaussian,
 };
+use oto_rl::losses::calibrated::cal_ql;
 use oto_rl::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
 use oto_rl::losses::distillation::temperature_kl;
 use oto_rl::losses::ensemble::edac_diversity;
-use oto_rl::losses::offline::{
-    cal_ql, cql_continuous, cql_discrete, half_squared_error, td3_bc, td3_bc_scale,
-};
+use oto_rl::losses::offline::{cql_continuous, cql_discrete, half_squared_error, td3_bc, td3_bc_scale};
 use oto_rl::losses::{
     Aikd, AikdWeights, Labels, aikd, aikd_base, aikd_base_sampled, q_values, quantile_huber, rkd_a,
     rkd_d_continuous, rkd_d_discrete, transfer,
@@ -34,7 +34,7 @@ struct Losses {
     cases: BTreeMap<String, Vec<Value>>,
 }
 
-type Record = for<'t> fn(&mut Term<'t, '_>) -> Result<(), TermError>;
+pub(crate) type Record = for<'t> fn(&mut Term<'t, '_>) -> Result<(), TermError>;
 
 /// The terms this build has.
 fn term(name: &str) -> Option<Record> {
@@ -64,7 +64,7 @@ fn term(name: &str) -> Option<Record> {
         "ddpg_actor" => record_deterministic_actor,
         "edac_diversity" => record_edac_diversity,
         "layer_norm_critic" => record_layer_norm_critic,
-        _ => return None,
+        name => return offline_online::term(name),
     })
 }
 
@@ -95,7 +95,11 @@ fn check(name: &str, index: usize, case: &Value) -> Cases {
     let compare = |(precision, label, tolerance)| {
         (format!("{name}[{index}] {label}"), compare(&term, precision, tolerance))
     };
-    PRECISIONS.map(compare).into()
+    match term.expected.is_empty() {
+        // Plain numbers have one precision.
+        true => vec![compare(PRECISIONS[0])],
+        false => PRECISIONS.map(compare).into(),
+    }
 }
 
 fn refused(error: TermError) -> Outcome {
@@ -128,9 +132,15 @@ fn advantages(term: &mut Term<'_, '_>) -> Result<Outcome, TermError> {
 }
 
 fn compare(term: &Term<'_, '_>, precision: Precision, tolerance: f64) -> Outcome {
+    let mut worst = Worst::default();
+    for plain in &term.plain {
+        worst.numbers(plain.got.iter().copied(), &plain.values, tolerance, || plain.path.clone());
+    }
+    if term.expected.is_empty() {
+        return Outcome::Compared(worst);
+    }
     match evaluate(&term.program(), &term.inputs, precision) {
         Ok(values) => {
-            let mut worst = Worst::default();
             for (expected, got) in term.expected.iter().zip(values) {
                 worst.numbers(got, &expected.values, tolerance, || expected.path.clone());
             }
@@ -284,7 +294,7 @@ fn record_cql_continuous(term: &mut Term<'_, '_>) -> Result<(), TermError> {
 }
 
 /// Row `i` of `[K, B]`.
-fn row<'t>(x: Tensor<'t>, i: usize) -> Tensor<'t> {
+pub(crate) fn row<'t>(x: Tensor<'t>, i: usize) -> Tensor<'t> {
     x.rows(x.trace().constant(i as f64, &[1])).reshape(&[x.size(1)])
 }
 
@@ -597,6 +607,6 @@ fn weights<'t>(term: &mut Term<'t, '_>) -> Result<AikdWeights<'t>, TermError> {
     })
 }
 
-fn gradient<'t>(loss: Tensor<'t>, towards: Tensor<'t>) -> Tensor<'t> {
+pub(crate) fn gradient<'t>(loss: Tensor<'t>, towards: Tensor<'t>) -> Tensor<'t> {
     grad(loss, &[towards])[0]
 }

@@ -17,12 +17,22 @@ pub(crate) enum TermError {
 pub(crate) struct Term<'t, 'j> {
     trace: &'t Trace,
     json: &'j Value,
-    /// `1` is always one long.
+    /// `1` is always one long, `2` two.
     axes: BTreeMap<char, usize>,
     /// The values of the program's inputs, in its order.
     pub inputs: Vec<Vec<f64>>,
     /// What the program's outputs must be, in its order.
     pub expected: Vec<Expected<'t>>,
+    /// What was computed without the program.
+    pub plain: Vec<Plain>,
+}
+
+/// A result of plain numbers and the reference for it.
+pub(crate) struct Plain {
+    /// Where in the file the reference stands.
+    pub path: String,
+    pub values: Vec<f64>,
+    pub got: Vec<f64>,
 }
 
 /// A recorded result and the reference for it.
@@ -35,7 +45,8 @@ pub(crate) struct Expected<'t> {
 
 impl<'t, 'j> Term<'t, 'j> {
     pub fn new(trace: &'t Trace, json: &'j Value) -> Self {
-        Self { trace, json, axes: BTreeMap::from([('1', 1)]), inputs: Vec::new(), expected: Vec::new() }
+        let axes = BTreeMap::from([('1', 1), ('2', 2)]);
+        Self { trace, json, axes, inputs: Vec::new(), expected: Vec::new(), plain: Vec::new() }
     }
 
     /// The program of all that was recorded.
@@ -101,6 +112,38 @@ impl<'t, 'j> Term<'t, 'j> {
             return Err(failed(format!("{path} has the shape {shape:?}, expected {:?}", tensor.shape())));
         }
         self.expected.push(Expected { path: path.into(), values, tensor });
+        Ok(())
+    }
+
+    /// As [`Term::expect`], but for the entries that the list at `ties` names by their indices: a derivative is a convention there.
+    pub fn expect_but(&mut self, path: &str, tensor: Tensor<'t>, ties: &str) -> Result<(), TermError> {
+        let shape = tensor.shape();
+        let mut keep = vec![1.0; shape.iter().product()];
+        let mut entry = 0;
+        while self.has(&format!("{ties}.{entry}")) {
+            let index = self.array(&format!("{ties}.{entry}"))?.values;
+            let inside = index.len() == shape.len()
+                && index.iter().zip(&shape).all(|(i, n)| i.fract() == 0.0 && (0.0..*n as f64).contains(i));
+            if !inside {
+                return Err(failed(format!("{ties}.{entry} is no place of the shape {shape:?}")));
+            }
+            keep[index.iter().zip(&shape).fold(0, |at, (i, n)| at * n + *i as usize)] = 0.0;
+            entry += 1;
+        }
+        let kept = self.data(&format!("{path} kept"), &shape, keep.clone());
+        self.expect(path, tensor * kept)?;
+        let values = &mut self.expected.last_mut().expect("just added").values;
+        values.iter_mut().zip(keep).for_each(|(value, keep)| *value *= keep);
+        Ok(())
+    }
+
+    /// As [`Term::expect`], for plain numbers.
+    pub fn plain(&mut self, path: &str, got: &[f64]) -> Result<(), TermError> {
+        let values = self.array(path)?.values;
+        if values.len() != got.len() {
+            return Err(failed(format!("{path} holds {} numbers, expected {}", values.len(), got.len())));
+        }
+        self.plain.push(Plain { path: path.into(), values, got: got.to_vec() });
         Ok(())
     }
 

@@ -78,7 +78,15 @@ fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
         (3 * 3 * 2, 18),
         "{deterministic}"
     );
-    for row in report.rows.iter().chain(&ensembles.rows).chain(&deterministic.rows) {
+    // 25 terms of learning from a dataset and going on online with three cases each; five of them are plain numbers in one precision.
+    let offline_online = verify_files(&[fixture("losses_offline_online.json.gz")]);
+    assert_eq!(
+        (offline_online.rows.len(), offline_online.count(Status::Ok)),
+        (20 * 3 * 2 + 5 * 3, offline_online.rows.len()),
+        "{offline_online}"
+    );
+    let files = [&report, &ensembles, &deterministic, &offline_online];
+    for row in files.into_iter().flat_map(|file| &file.rows) {
         let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
         assert_eq!(row.tolerance, Some(tolerance), "{row}");
     }
@@ -141,6 +149,13 @@ fn a_changed_number_is_found() {
         1e-7,
         "aikd_masked[0] float64",
         "terms.rkd_a",
+    );
+    change(
+        "losses_offline_online.json.gz",
+        "/cases/adaptive_bc/0/controller/steps/2/alpha_after",
+        1e-6,
+        "adaptive_bc[0] float64",
+        "controller.steps.2.alpha_after",
     );
     change(
         "losses.json.gz",

@@ -15,12 +15,17 @@ pub struct Squashed<'t> {
 }
 
 /// `tanh(mean + e^log_std noise)` and its log density (Haarnoja et al. 2018, appendix C): mean, log_std, noise `[B, D]`.
-/// `log(1 - tanh(u)^2)` is written `2 (log 2 - u - softplus(-2 u))`, which does not lose its digits where u is large.
 pub fn squashed_gaussian<'t>(mean: Tensor<'t>, log_std: Tensor<'t>, noise: Tensor<'t>) -> Squashed<'t> {
     let u = mean + log_std.exp() * noise;
+    Squashed { action: u.tanh(), log_prob: squashed_density(u, noise, log_std) }
+}
+
+/// The log density `[B]` of `tanh(u)`, where u is `noise` standard deviations from its Gaussian's mean; all `[B, D]`.
+/// `log(1 - tanh(u)^2)` is written `2 (log 2 - u - softplus(-2 u))`, which does not lose its digits where u is large.
+pub fn squashed_density<'t>(u: Tensor<'t>, noise: Tensor<'t>, log_std: Tensor<'t>) -> Tensor<'t> {
     let gaussian = noise.square() * -0.5 - log_std + -0.5 * std::f64::consts::TAU.ln();
     let squashing = (u + (u * -2.0).softplus()) * -2.0 + 2.0 * std::f64::consts::LN_2;
-    Squashed { action: u.tanh(), log_prob: (gaussian - squashing).sum_last() }
+    (gaussian - squashing).sum_last()
 }
 
 /// What SAC's critics learn (OTO eq. 2), `[B]`: `reward + discount (min_i Q_i(s', a') - alpha log pi(a'|s'))`. Discount is 0

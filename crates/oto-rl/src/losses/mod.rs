@@ -7,9 +7,17 @@
 //! state; an average over no labels is 0; a pair of states counts only if both are labelled.
 
 pub mod actor_critic;
+pub mod adaptive_policy;
+pub mod alignment;
+pub mod balanced_replay;
+pub mod calibrated;
+pub mod constraint;
 pub mod deterministic;
 pub mod distillation;
+pub mod dynamics;
 pub mod ensemble;
+pub mod expansion;
+pub mod implicit;
 pub mod offline;
 
 use oto_graph::Tensor;

@@ -1,6 +1,7 @@
-//! Losses for learning from a dataset alone, and for going on from there: conservative Q-learning (Kumar et al. 2020; OTO
-//! eq. 6 and 7), behaviour cloning (Pomerleau 1991), TD3+BC (Fujimoto and Gu 2021) and calibrated Q-learning (Nakamoto et al. 2023).
+//! Losses for learning from a dataset alone: conservative Q-learning (Kumar et al. 2020; OTO eq. 6 and 7), behaviour cloning
+//! (Pomerleau 1991) and TD3+BC (Fujimoto and Gu 2021).
 
+use super::constraint::inverse_magnitude;
 use super::{aikd_base, log_sum_exp, rkd_d_continuous, rkd_d_discrete};
 use oto_graph::Tensor;
 
@@ -31,7 +32,47 @@ pub fn half_squared_error<'t>(q: Tensor<'t>, target: Tensor<'t>) -> Tensor<'t> {
 /// policy now and the policy at the next state, and does not divide by the count; the paper's appendix F has the first two and
 /// divides, which is a difference of `log` of the count.
 pub fn cql_continuous<'t>(groups: &[(Tensor<'t>, Tensor<'t>)], q_data: Tensor<'t>) -> Tensor<'t> {
-    (log_sum_exp(groups) - q_data).mean()
+    conservative(groups, q_data, ConservativeForm::default())
+}
+
+/// What the authors' code of CQL and Cal-QL can change in the regulariser.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConservativeForm {
+    /// T of `T log sum e^(x / T)`.
+    pub temperature: f64,
+    /// The bounds between which each state's difference is kept, if any.
+    pub clip: Option<[f64; 2]>,
+}
+
+impl Default for ConservativeForm {
+    fn default() -> Self {
+        Self { temperature: 1.0, clip: None }
+    }
+}
+
+/// [`cql_continuous`] in one of its forms.
+pub fn conservative<'t>(
+    groups: &[(Tensor<'t>, Tensor<'t>)],
+    q_data: Tensor<'t>,
+    form: ConservativeForm,
+) -> Tensor<'t> {
+    let difference = out_of_distribution(groups, form.temperature) - q_data;
+    let bound = |b| q_data.trace().constant(b, &[]);
+    match form.clip {
+        Some([least, most]) => difference.maximum(bound(least)).minimum(bound(most)),
+        None => difference,
+    }
+    .mean()
+}
+
+/// The value of sampled actions in the regulariser, `[B]`: `T log sum_m e^((q_m - log mu_m) / T)` over all groups.
+pub fn out_of_distribution<'t>(groups: &[(Tensor<'t>, Tensor<'t>)], temperature: f64) -> Tensor<'t> {
+    if temperature == 1.0 {
+        return log_sum_exp(groups);
+    }
+    let share = 1.0 / temperature;
+    let groups = groups.iter().map(|(q, log_mu)| (*q * share, *log_mu * share)).collect::<Vec<_>>();
+    log_sum_exp(&groups) * temperature
 }
 
 /// TD3+BC's loss of the actor: `-lambda mean Q(s, pi(s)) + mean (pi(s) - a)^2`, the square a mean over the action's
@@ -40,15 +81,8 @@ pub fn td3_bc<'t>(q_pi: Tensor<'t>, pi: Tensor<'t>, action: Tensor<'t>, lambda: 
     (pi - action).square().mean() - lambda * q_pi.mean()
 }
 
-/// TD3+BC's lambda, `alpha / mean |Q|`, a constant for the gradient. The paper prints it over the data's actions, the
-/// authors' code takes the policy's.
+/// TD3+BC's lambda, `alpha / mean |Q|`, a constant for the gradient; 0 where that mean is 0. The paper prints it over the data's
+/// actions, the authors' code takes the policy's.
 pub fn td3_bc_scale<'t>(q: Tensor<'t>, alpha: f64) -> Tensor<'t> {
-    q.stop_gradient().abs().mean().recip() * alpha
-}
-
-/// Cal-QL's regulariser: `mean max(Q(s, pi(s)), V_mu(s)) - mean Q(s, a in the data)`: CQL pushes down only what is above the
-/// value `[B]` of the policy that made the data. q_pi `[B, M]`.
-pub fn cal_ql<'t>(q_pi: Tensor<'t>, value_mu: Tensor<'t>, q_data: Tensor<'t>) -> Tensor<'t> {
-    let column = value_mu.reshape(&[value_mu.size(0), 1]);
-    q_pi.maximum(column).mean() - q_data.mean()
+    inverse_magnitude(q) * alpha
 }
