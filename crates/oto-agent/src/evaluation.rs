@@ -50,7 +50,7 @@ pub enum EvaluationError {
     },
 }
 
-/// Plays one episode: resets the world, has `turn` act once after the other and gives the sum of the rewards. `turn` finds
+/// Plays one evaluation episode: resets the world, has `turn` act once after the other and gives the sum of the rewards. `turn` finds
 /// the observation `[width]` in the buffer, and leaves the next one there, as [`Environment::step`] does.
 ///
 /// # Errors
@@ -60,6 +60,18 @@ pub fn play<W: Environment + ?Sized, E: From<EnvError>>(
     seed: Option<u64>,
     observation: &mut [f32],
     mut turn: impl FnMut(&mut W, &mut [f32]) -> Result<Step, E>,
+) -> Result<f64, E> {
+    world.evaluate(true);
+    let score = play_on(world, seed, observation, &mut turn);
+    world.evaluate(false);
+    score
+}
+
+fn play_on<W: Environment + ?Sized, E: From<EnvError>>(
+    world: &mut W,
+    seed: Option<u64>,
+    observation: &mut [f32],
+    turn: &mut impl FnMut(&mut W, &mut [f32]) -> Result<Step, E>,
 ) -> Result<f64, E> {
     world.reset(seed, observation)?;
     let mut score = 0.0;

@@ -85,6 +85,7 @@ impl Watch {
     /// [`EnvError::UnknownId`].
     pub fn begin(id: &str, seed: u64, trainer: &Trainer) -> Result<Self, EnvError> {
         let mut world = make_classic(id)?;
+        world.evaluate(true);
         let mut observation = vec![0.0; world.observation_space().width()];
         world.reset(Some(seed), &mut observation)?;
         let scene = Scene { trained: trainer.steps(), ..Scene::default() };

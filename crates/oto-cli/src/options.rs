@@ -44,7 +44,7 @@ pub enum OptionsError {
 /// What to train, where, and by whom it is taught.
 #[derive(Args, Clone, Debug)]
 pub struct LearnOptions {
-    /// Training environment: a built-in one; gym:ID for a Gymnasium environment in Python (gym:ALE/Pong-v5); mujoco:ID for
+    /// Training environment: a built-in one, with options where it has some (CartPoleSwingUp-v0?k_f=5); gym:ID for a Gymnasium environment in Python (gym:ALE/Pong-v5); mujoco:ID for
     /// HalfCheetah-v5, Hopper-v5, Walker2d-v5 and InvertedPendulum-v5 on MuJoCo's own library
     /// [default: that of --config, else CartPole-v1]
     #[arg(long)]

@@ -222,7 +222,7 @@ impl TeachOptions {
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
         let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
         let env = match data.metadata.gymnasium_id() {
-            _ if self.env.is_some() || oto_env::IDS.contains(&env.as_str()) => env,
+            _ if self.env.is_some() || oto_env::IDS.contains(&oto_env::base_id(&env)) => env,
             Some((true, id)) => id,
             // A dataset does not choose the code that runs here.
             Some((false, hint)) => return Err(TeachError::Elsewhere { env, hint }),

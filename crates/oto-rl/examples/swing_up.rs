@@ -4,7 +4,11 @@
 //!     cargo run --release -p oto-rl --example swing_up -- ID SEED STEPS AMPLITUDE SECONDS [HALVES]
 //!
 //! AMPLITUDE: standard deviation of the Ornstein-Uhlenbeck noise. SECONDS: its correlation time. HALVES: steps after which the
-//! amplitude has halved (default 1,000,000). Evaluations start hanging, from both sides, and end early without an upright pole.
+//! amplitude has halved (default 1,000,000).
+//!
+//!     cargo run --release -p oto-rl --example swing_up -- noise
+//!
+//! prints how far noise alone swings the pole, for several voltages, friction factors, amplitudes and correlation times.
 
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
@@ -26,6 +30,9 @@ type Failed = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args == ["noise"] {
+        return compare_noise();
+    }
     let [id, numbers @ ..] = &args[..] else { return Err("ID SEED STEPS AMPLITUDE SECONDS [HALVES]".into()) };
     let numbers = numbers.iter().map(|text| text.parse()).collect::<Result<Vec<f64>, _>>()?;
     let &[seed, steps, amplitude, seconds, ref halves @ ..] = &numbers[..] else {
@@ -56,16 +63,14 @@ fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]
     let mut replay = Replay::new(1_000_000, [10, 1], 0, 1, GAMMA);
     let (mut batch, mut now, mut then) = (Batch::default(), [0f32; 10], [0f32; 10]);
     env.reset(Some(seed), &mut now)?;
-    // Ornstein-Uhlenbeck noise with this standard deviation and correlation time.
-    let kept = (-period / seconds).exp();
-    let (mut noise, mut upright, began) = (rng.normal(), 0u64, Instant::now());
+    let mut noise = Noise::new(period, seconds, &mut rng);
+    let (mut upright, began) = (0u64, Instant::now());
     println!("step\tseconds\tupright\treturn\ton_target\tsuccesses");
     for step in 1..=steps {
         let mut action = [0f32];
         agent.act(&now, &mut action);
-        noise = kept * noise + (1.0 - kept * kept).sqrt() * rng.normal();
         let sigma = amplitude * 0.5f64.powf(step as f64 / halves);
-        action[0] = (f64::from(action[0]) + sigma * noise).clamp(-1.0, 1.0) as f32;
+        action[0] = (f64::from(action[0]) + sigma * noise.next(&mut rng)).clamp(-1.0, 1.0) as f32;
         let taken = env.step(Action::Continuous(&action), &mut then)?;
         upright += u64::from(then[3] > 0.97);
         let reward = taken.reward as f32;
@@ -73,13 +78,13 @@ fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]
         now = then;
         if taken.done() {
             env.reset(None, &mut now)?;
-            noise = rng.normal();
+            noise = Noise::new(period, seconds, &mut rng);
         }
         if step >= 1000 {
             replay.sample(&mut rng, BATCH, &mut batch);
             agent.update(&batch, &schedule, &mut rng)?;
         }
-        if step % EVERY == 0 {
+        if step.is_multiple_of(EVERY) {
             let [score, on_target, successes] = evaluate(&mut evaluation, &mut *agent)?;
             let seconds = began.elapsed().as_secs();
             println!("{step}\t{seconds}\t{upright}\t{score:.1}\t{on_target}\t{successes}");
@@ -110,4 +115,68 @@ fn evaluate(env: &mut SwingUp, agent: &mut dyn Agent) -> Result<[f64; 3], Failed
         successes += env.info("success").unwrap_or(0.0);
     }
     Ok([total / f64::from(EPISODES), on_target, successes])
+}
+
+/// Ornstein-Uhlenbeck noise with variance 1.
+struct Noise {
+    now: f64,
+    /// The share that is kept from one step to the next.
+    kept: f64,
+}
+
+impl Noise {
+    fn new(period: f64, seconds: f64, rng: &mut Rng) -> Self {
+        Self { now: rng.normal(), kept: (-period / seconds).exp() }
+    }
+
+    fn next(&mut self, rng: &mut Rng) -> f64 {
+        self.now = self.kept * self.now + (1.0 - self.kept * self.kept).sqrt() * rng.normal();
+        self.now
+    }
+}
+
+/// Steps of noise alone for each setting.
+const NOISE_STEPS: u32 = 30_000;
+
+/// One line for each setting: mean episode length, share of steps above horizontal and within 0.3 rad of upright, mean reward.
+fn compare_noise() -> Result<(), Failed> {
+    println!("volt\tk_f\tsigma\tseconds\tlength\tabove %\tupright %\treward");
+    for voltage in [8.0, 10.0, 12.0, 15.0] {
+        for k_f in [0.0, 5.0, 10.0, 12.0] {
+            for amplitude in [0.3, 0.5, 1.0] {
+                for seconds in [0.01, 0.1, 0.2, 0.4, 1.3] {
+                    let [length, above, upright, reward] = wander([voltage, k_f], [amplitude, seconds])?;
+                    println!(
+                        "{voltage}\t{k_f}\t{amplitude}\t{seconds}\t{length:.0}\t{above:.2}\t{upright:.3}\t{reward:.4}"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wander([voltage, k_f]: [f64; 2], [amplitude, seconds]: [f64; 2]) -> Result<[f64; 4], Failed> {
+    let mut env = SwingUp::new(&format!("CartPoleSwingUp-v0?voltage_max={voltage}&k_f={k_f}"))?;
+    let mut rng = Rng::new(77);
+    let mut observation = [0f32; 10];
+    env.reset(Some(78), &mut observation)?;
+    let period = env.options().config.control_period;
+    let mut noise = Noise::new(period, seconds, &mut rng);
+    let (mut episodes, mut above, mut upright, mut reward) = (1u32, 0u32, 0u32, 0.0);
+    for _ in 0..NOISE_STEPS {
+        let action = [(amplitude * noise.next(&mut rng)).clamp(-1.0, 1.0) as f32];
+        let step = env.step(Action::Continuous(&action), &mut observation)?;
+        above += u32::from(observation[3] > 0.0);
+        upright += u32::from(observation[3] > 0.955);
+        reward += step.reward;
+        if step.done() {
+            env.reset(None, &mut observation)?;
+            episodes += 1;
+            noise = Noise::new(period, seconds, &mut rng);
+        }
+    }
+    let share = |count: u32| 100.0 * f64::from(count) / f64::from(NOISE_STEPS);
+    let steps = f64::from(NOISE_STEPS);
+    Ok([steps / f64::from(episodes), share(above), share(upright), reward / steps])
 }

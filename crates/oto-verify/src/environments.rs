@@ -2,6 +2,8 @@
 
 use crate::compare::{Outcome, Worst};
 use crate::read::Cases;
+use crate::swing_up;
+use oto_env::swing_up::SIMULATION_ID;
 use oto_env::{Action, ClassicEnvironment, EnvError, Space, make_classic};
 use serde::Deserialize;
 
@@ -10,6 +12,11 @@ pub(crate) const EXACT: f64 = 1e-9;
 /// Where the library itself computes in float32: observations, and two environments' states and rewards.
 pub(crate) const ROUNDED: f64 = 1e-6;
 const ROUNDED_ENVIRONMENTS: [&str; 2] = ["MountainCarContinuous-v0", "Pendulum-v1"];
+
+#[derive(Deserialize)]
+struct Named {
+    env: String,
+}
 
 #[derive(Deserialize)]
 struct Trajectories {
@@ -49,6 +56,10 @@ impl RecordedAction {
 
 /// One case for each episode.
 pub(crate) fn trajectories(text: &[u8]) -> Result<Cases, String> {
+    let Named { env } = parse(text)?;
+    if [swing_up::NAME, SIMULATION_ID].contains(&env.as_str()) {
+        return swing_up::trajectories(text);
+    }
     let Trajectories { env, episodes } = parse(text)?;
     let mut environment = match make_classic(&env) {
         Ok(environment) => environment,

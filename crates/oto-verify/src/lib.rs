@@ -3,7 +3,7 @@
 //! A file is JSON, plain or gzipped, and says in `kind` what it is:
 //!
 //! - `env_trajectories`, `env_reset_seeds` (Gymnasium), `mobile_env_trajectories` (mobile-env): one step from every
-//!   recorded state; initial states of seeds;
+//!   recorded state; initial states of seeds. CartPoleSwingUp's files have constants for each episode, and single steps;
 //! - `losses` (torch): values, parts and gradients of the terms that this build trains with;
 //! - `policy`: the model beside a teacher's metadata has the checksum they give, and loads;
 //! - `policy_golden`: the outputs of the model that the file names, and of the same policy in other formats beside it.
@@ -21,6 +21,7 @@ mod offline_online;
 mod policies;
 mod read;
 mod report;
+mod swing_up;
 mod term;
 
 pub use read::{LARGEST_FILE, Sibling, verify, verify_files};

@@ -48,6 +48,7 @@ fn environments_agree() {
         ("env_acrobot_v1.json.gz", 10),
         ("env_pendulum_v1.json.gz", 10),
         ("env_invertedpendulum_v5.json.gz", 10),
+        ("env_cartpole_swingup.json.gz", 2 + 6 + 13),
         ("env_reset_seeds.json", 55),
         ("mobile_env_lte.json.gz", 5),
         ("mobile_env_5g.json.gz", 5),
@@ -164,6 +165,55 @@ fn a_changed_number_is_found() {
         "rkd_a_discrete[2] float64",
         "grad_q[1]",
     );
+}
+
+#[test]
+fn a_changed_swing_up_is_found() {
+    let file = "env_cartpole_swingup.json.gz";
+    for (path, by, case, place) in [
+        ("/episodes/2/states/999/1", 1e-8, "CartPoleSwingUp episode 2", "states[999][1]"),
+        ("/episodes/0/rewards/3", 1e-8, "CartPoleSwingUp episode 0", "rewards[3]"),
+        ("/episodes/1/observations/7/9", 1e-5, "CartPoleSwingUp episode 1", "observations[7][9]"),
+        ("/single_steps/10/reward", 1e-8, "CartPoleSwingUp single step 10", "reward"),
+    ] {
+        change(file, path, by, case, place);
+    }
+    for (path, case) in [
+        ("/episodes/4/config/k_f", "CartPoleSwingUp episode 4"),
+        ("/rule_config/voltage_max", "CartPoleSwingUp rule"),
+        ("/published_config/pole_mass_length", "CartPoleSwingUp published"),
+    ] {
+        let mut changed: Value = serde_json::from_slice(&text(file)).unwrap();
+        let number = changed.pointer_mut(path).unwrap();
+        *number = json!(number.as_f64().unwrap() + 1e-3);
+        let rows = check_json(&changed);
+        let out: Vec<_> = rows.iter().filter(|row| row.status == Status::OutOfTolerance).collect();
+        assert!(out.len() == 1 && out[0].case.starts_with(case), "{path}");
+    }
+}
+
+#[test]
+fn swing_ups_with_wrong_constants_or_shapes_fail() {
+    let wrong = |change: &dyn Fn(&mut Value)| {
+        let mut file: Value = serde_json::from_slice(&text("env_cartpole_swingup.json.gz")).unwrap();
+        change(&mut file);
+        let rows = check_json(&file);
+        let failed = rows.iter().find(|row| row.status == Status::Failed).expect("a failure");
+        failed.detail.clone()
+    };
+    for (path, value, part) in [
+        ("/episodes/0/config/k_f", json!(-1), "k_f: expected a number from 0"),
+        ("/episodes/0/config/integrator", json!("rk4"), "semi_implicit or euler"),
+        ("/episodes/0/config/delay", json!(1.5), "delay: expected a whole number"),
+        ("/episodes/0/initial_state", json!([1.0]), "the state"),
+        ("/episodes/0/rewards", json!([1.0]), "rewards"),
+        ("/single_steps/10/queued", json!([0.9]), "end alike"),
+        ("/single_steps/10/queued", json!([]), "queued"),
+        ("/single_steps/0/state/0", json!(1e300), "1e6"),
+    ] {
+        let detail = wrong(&|file| *file.pointer_mut(path).unwrap() = value.clone());
+        assert!(detail.contains(part), "{path}: {detail}");
+    }
 }
 
 #[test]

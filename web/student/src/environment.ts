@@ -14,7 +14,12 @@ export type EnvironmentName =
   | 'Pendulum-v1'
   | 'InvertedPendulum-v5'
   | 'MobileCell-LTE-v0'
-  | 'MobileCell-5G-v0';
+  | 'MobileCell-5G-v0'
+  | SwingUpName;
+
+/** The cart-pole swing-up, as a simulation and as a plant. Options follow the ID: `CartPoleSwingUp-v0?k_f=5&voltage_max=12`. */
+export type SwingUpName = SwingUpId | `${SwingUpId}?${string}`;
+type SwingUpId = 'CartPoleSwingUp-v0' | 'CartPoleSwingUpPlant-v0';
 
 /** What `step` returns, as in Gymnasium. */
 export interface StepResult<O = Observation> {
