@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// 128 bits from the operating system's randomness.
-fn random() -> u128 {
+pub(crate) fn random() -> u128 {
     let mut bytes = [0; 16];
     // Names must not be guessed: a system that has no randomness is no place for a student.
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

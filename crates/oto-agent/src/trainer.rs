@@ -565,7 +565,7 @@ impl Trainer {
 }
 
 /// Gives the sampler the newest TD errors, where the program reports them.
-fn take_errors(sampler: &mut dyn Sampler, learner: &dyn Agent) {
+pub(crate) fn take_errors(sampler: &mut dyn Sampler, learner: &dyn Agent) {
     if let Some((update, errors)) = learner.engine().td_errors() {
         sampler.learned(update, errors);
     }

@@ -212,18 +212,24 @@ pub struct LearnerInfo {
     pub model: Model,
     /// Steps per second that the learner expects, if it expects a rate.
     pub hz: Option<f64>,
+    /// How the learner wants its actors to explore, if it says so.
+    pub exploration: Option<Json>,
 }
 
-oto_json::json_object! { LearnerInfo: open { session, next, ring, weights, model, hz omit none } }
+oto_json::json_object! {
+    LearnerInfo: open { session, next, ring, weights, model, hz omit none, exploration omit none }
+}
 
 /// All rows below this number are acknowledged: the learner has them, and the actor need not hold them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The number of the first row that is not acknowledged.
     pub next: u64,
+    /// Updates that the learner owes for the rows it has, if it says so.
+    pub backlog: Option<u64>,
 }
 
-oto_json::json_object! { Received: open { next } }
+oto_json::json_object! { Received: open { next, backlog omit none } }
 
 /// The actor acts with these weights from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,19 +4,10 @@ use super::buffer::Acting;
 use super::explore::Explorer;
 use crate::trainer::in_units;
 use oto_env::{Action, Space};
+use oto_proto::weights::{Activation, Model, Output};
 use oto_rl::actions::Actions;
-use oto_rl::mlp::choice;
-
-/// How an answer of the network becomes an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// The tanh of each number.
-    Tanh,
-    /// Each number, cut off at -1 and 1.
-    Clip,
-    /// The index of the largest number.
-    Argmax,
-}
+use oto_rl::mlp::{self, Mlp, choice};
+use oto_rl::network::Actor;
 
 /// Where an action came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +26,20 @@ pub struct SafeActionError {
     got: String,
 }
 
+/// What a learner's first words make of an actor: the network that acts, and how it explores.
+pub struct Equipment {
+    /// The acting side of the network's buffer.
+    pub acting: Acting,
+    /// What makes an action of the network's outputs.
+    pub output: Output,
+    /// The noise.
+    pub explorer: Explorer,
+}
+
 /// Decides, step by step, without waiting and without allocating.
 pub struct Decider {
-    acting: Acting,
-    head: Head,
+    equipment: Option<Equipment>,
     space: Space,
-    explorer: Explorer,
     safe: Vec<f32>,
     /// The action as the learner has it, and in the environment's units.
     own: Vec<f32>,
@@ -52,13 +51,7 @@ impl Decider {
     ///
     /// # Errors
     /// A safe action that the space does not have.
-    pub fn new(
-        acting: Acting,
-        head: Head,
-        space: Space,
-        explorer: Explorer,
-        safe: Option<&[f32]>,
-    ) -> Result<Self, SafeActionError> {
+    pub fn new(space: Space, safe: Option<&[f32]>) -> Result<Self, SafeActionError> {
         let safe = match safe {
             Some(safe) if is_action(&space, safe) => safe.to_vec(),
             Some(safe) => {
@@ -67,43 +60,45 @@ impl Decider {
             None => middle(&space),
         };
         let (own, units) = (vec![0.0; safe.len()], vec![0.0; safe.len()]);
-        Ok(Decider { acting, head, space, explorer, safe, own, units })
+        Ok(Decider { equipment: None, space, safe, own, units })
+    }
+
+    /// Gets the network. Until then every action is the safe one.
+    pub fn equip(&mut self, equipment: Equipment) {
+        self.equipment = Some(equipment);
     }
 
     /// Puts new weights to use, if they have come. Gives their version.
     pub fn swap(&mut self) -> Option<u32> {
-        self.acting.swap()
+        self.equipment.as_mut().and_then(|equipment| equipment.acting.swap())
     }
 
     /// The version of the weights that act; 0: none yet.
     pub fn version(&self) -> u32 {
-        self.acting.version()
+        self.equipment.as_ref().map_or(0, |equipment| equipment.acting.version())
     }
 
     /// An episode begins.
     pub fn begin(&mut self) {
-        self.explorer.begin();
-    }
-
-    /// Goes on exploring as after so many steps.
-    pub fn continue_at(&mut self, steps: u64) {
-        self.explorer.continue_at(steps);
+        self.equipment.iter_mut().for_each(|equipment| equipment.explorer.begin());
     }
 
     /// Chooses the action for an observation, see [`Self::action`]; it explores unless it is evaluated.
     pub fn decide(&mut self, observation: &[f32], explores: bool) -> Decision {
-        let version = self.acting.version();
-        let Some(answer) = self.acting.forward(observation) else { return self.safely() };
-        match self.head {
-            Head::Tanh => self.own.iter_mut().zip(answer).for_each(|(own, x)| *own = x.tanh()),
-            Head::Clip => self.own.iter_mut().zip(answer).for_each(|(own, x)| *own = x.clamp(-1.0, 1.0)),
-            Head::Argmax => self.own[0] = choice(answer),
+        let Self { equipment, own, .. } = self;
+        let Some(Equipment { acting, output, explorer }) = equipment else { return self.safely() };
+        let version = acting.version();
+        let Some(answer) = acting.forward(observation) else { return self.safely() };
+        match output {
+            Output::Tanh => own.iter_mut().zip(answer).for_each(|(own, x)| *own = x.tanh()),
+            Output::Clip => own.iter_mut().zip(answer).for_each(|(own, x)| *own = x.clamp(-1.0, 1.0)),
+            Output::Argmax => own[0] = choice(answer),
         }
-        if self.own.iter().any(|x| !x.is_finite()) {
+        if own.iter().any(|x| !x.is_finite()) {
             return self.safely();
         }
         if explores {
-            self.explorer.explore(&mut self.own);
+            explorer.explore(own);
         }
         if let Action::Discrete(index) = in_units(&self.space, &self.own, &mut self.units) {
             self.units[0] = index as f32;
@@ -128,6 +123,16 @@ impl Decider {
             Space::Box { .. } => Action::Continuous(&self.units),
         }
     }
+}
+
+/// A network of this architecture, whose weights are still to come. [`Model::check`] has approved its sizes.
+pub fn network(model: &Model) -> Actor {
+    let hidden = match model.activation {
+        Activation::Relu => mlp::Activation::Relu,
+        Activation::Tanh => mlp::Activation::Tanh,
+    };
+    let widths = model.widths.iter().map(|width| *width as usize).collect::<Vec<_>>();
+    Mlp::zeros(&widths, hidden).into()
 }
 
 /// The kind of actions of a space.
@@ -167,21 +172,24 @@ mod tests {
     use super::super::buffer::{DoubleBuffer, Writing};
     use super::super::explore::Exploration;
     use super::*;
-    use oto_rl::mlp::{Activation, Mlp};
 
     fn torque() -> Space {
         Space::Box { low: vec![-2.0], high: vec![2.0] }
     }
 
-    fn decider(space: Space, head: Head, outputs: usize, safe: Option<&[f32]>) -> (Decider, Writing) {
-        let (acting, writing) = DoubleBuffer::new(Mlp::zeros(&[1, outputs], Activation::Relu).into()).split();
+    fn decider(space: Space, output: Output, outputs: u32, safe: Option<&[f32]>) -> (Decider, Writing) {
+        let (acting, writing) =
+            DoubleBuffer::new(network(&Model::mlp(vec![1, outputs], Activation::Relu, output))).split();
         let explorer = Explorer::new(Exploration::none(), actions(&space), 1);
-        (Decider::new(acting, head, space, explorer, safe).unwrap(), writing)
+        let mut decider = Decider::new(space, safe).unwrap();
+        assert_eq!(decider.decide(&[1.0], true), Decision::Safe, "without a network");
+        decider.equip(Equipment { acting, output, explorer });
+        (decider, writing)
     }
 
     #[test]
     fn the_safe_action_stands_in_until_there_are_weights() {
-        let (mut decider, mut writing) = decider(torque(), Head::Tanh, 1, Some(&[0.5]));
+        let (mut decider, mut writing) = decider(torque(), Output::Tanh, 1, Some(&[0.5]));
         assert_eq!((decider.decide(&[1.0], true), decider.action()), (Decision::Safe, &[0.5][..]));
         writing.write(1, &[1.0, 0.0]).unwrap();
         assert_eq!(decider.decide(&[1.0], true), Decision::Safe, "weights wait for a swap");
@@ -197,12 +205,12 @@ mod tests {
 
     #[test]
     fn heads_make_actions() {
-        let (mut clip, mut writing) = decider(torque(), Head::Clip, 1, None);
+        let (mut clip, mut writing) = decider(torque(), Output::Clip, 1, None);
         writing.write(1, &[3.0, 0.0]).unwrap();
         clip.swap();
         assert_eq!((clip.decide(&[1.0], false), clip.action()), (Decision::Policy(1), &[2.0][..]));
         assert_eq!((clip.decide(&[0.25], false), clip.action()), (Decision::Policy(1), &[1.5][..]));
-        let (mut argmax, mut writing) = decider(Space::Discrete { n: 3 }, Head::Argmax, 3, Some(&[2.0]));
+        let (mut argmax, mut writing) = decider(Space::Discrete { n: 3 }, Output::Argmax, 3, Some(&[2.0]));
         assert_eq!((argmax.decide(&[1.0], false), argmax.action()), (Decision::Safe, &[2.0][..]));
         writing.write(1, &[0.0, 1.0, 0.5, 0.0, 0.0, 0.0]).unwrap();
         argmax.swap();
@@ -213,9 +221,7 @@ mod tests {
     #[test]
     fn a_safe_action_is_an_action() {
         for (space, safe) in [(torque(), [2.5]), (torque(), [f32::NAN]), (Space::Discrete { n: 2 }, [2.0])] {
-            let (acting, _) = DoubleBuffer::new(Mlp::zeros(&[1, 2], Activation::Relu).into()).split();
-            let explorer = Explorer::new(Exploration::none(), actions(&space), 1);
-            let error = Decider::new(acting, Head::Tanh, space, explorer, Some(&safe)).err().unwrap();
+            let error = Decider::new(space, Some(&safe)).err().unwrap();
             assert!(error.to_string().starts_with("expected a safe action of"), "{error}");
         }
     }

@@ -55,11 +55,6 @@ impl Explorer {
         Self { settings, actions, rng: Rng::new(seed), state: vec![0.0; actions.width()], steps: 0 }
     }
 
-    /// Goes on as after so many steps.
-    pub fn continue_at(&mut self, steps: u64) {
-        self.steps = steps;
-    }
-
     /// An episode begins: its noise knows nothing of the one before it.
     pub fn begin(&mut self) {
         self.state.fill(0.0);
@@ -126,7 +121,7 @@ mod tests {
         assert!(noise[..50].iter().all(|x| x.abs() <= 1.0 && *x != 0.0));
         assert!(noise[100..].iter().all(|x| *x == 0.0), "{:?}", &noise[100..]);
         let mut explorer = Explorer::new(settings, Actions::Discrete(3), 1);
-        explorer.continue_at(100);
+        (0..100).for_each(|_| explorer.explore(&mut [0.0]));
         let mut action = [2.0];
         explorer.explore(&mut action);
         assert_eq!(action, [2.0]);

@@ -12,7 +12,7 @@
 //! weights that are not held, are refused and counted. The actor goes on with the ones it has.
 
 use super::ring::Reader;
-use crate::link::{Event, LinkState, Output, backoff, retry_at};
+use crate::link::{Conversation, Event, LinkState, Output, backoff, retry_at};
 use oto_env::rng::Rng;
 use oto_proto::message::{Applied, Dropped, MAX_CONTROL_BYTES, Overloaded, Received, Refused, Restarting};
 use oto_proto::{
@@ -123,6 +123,8 @@ pub struct ActorLink {
     agreed: Option<Agreed>,
     /// The first row that is not acknowledged.
     acknowledged: u64,
+    /// Updates that the learner owed when it last said so.
+    learner_backlog: u64,
     /// The first row that was not sent in this session.
     next: u64,
     /// When rows are sent next.
@@ -179,6 +181,7 @@ impl ActorLink {
             welcome: None,
             agreed: None,
             acknowledged: 0,
+            learner_backlog: 0,
             next: 0,
             flush_at: 0,
             heard: 0,
@@ -285,6 +288,11 @@ impl ActorLink {
         self.problem.as_deref()
     }
 
+    /// The introduction, without what the link fills in.
+    pub fn hello(&self) -> &Hello {
+        &self.config.hello
+    }
+
     /// What the server said about itself and the policy, since it last did.
     pub fn welcome(&self) -> Option<&Welcome> {
         self.welcome.as_deref()
@@ -303,6 +311,11 @@ impl ActorLink {
     /// The first row that is not acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Updates that the learner owed when it last acknowledged rows.
+    pub fn learner_backlog(&self) -> u64 {
+        self.learner_backlog
     }
 
     /// Rows that are not acknowledged and still held.
@@ -617,6 +630,7 @@ impl ActorLink {
             return self.breach(format!("row {} is acknowledged, but was not sent", received.next), now);
         }
         self.heard = now;
+        self.learner_backlog = received.backlog.unwrap_or(self.learner_backlog);
         if received.next > self.acknowledged {
             self.acknowledged = received.next;
             self.failures = 0;
@@ -719,6 +733,24 @@ impl ActorLink {
         weights.apply(self.version, &mut self.weights, &mut self.inflated).map_err(refuse)?;
         (self.version, self.arrived) = (version, true);
         Ok(())
+    }
+}
+
+impl Conversation for ActorLink {
+    fn handle(&mut self, event: Event<'_>, now_ms: u64) {
+        ActorLink::handle(self, event, now_ms);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        ActorLink::poll_output(self)
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        ActorLink::wake_at(self)
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        ActorLink::max_message_bytes(self)
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod buffer;
 pub mod decide;
+#[cfg(not(target_family = "wasm"))]
+pub mod drive;
 pub mod explore;
 pub mod link;
 pub mod real_time;

@@ -48,10 +48,10 @@ pub struct Counts {
     pub blocked: u64,
     /// The longest time that the plant took, in nanoseconds.
     pub longest_block: u64,
-    /// Steps whose observation was older than a period, or not there at all.
+    /// Observations that came after the deadline of the step that acts on them, or not at all.
     pub late_sensor: u64,
-    /// The greatest age of an observation that was acted on, in nanoseconds.
-    pub oldest_observation: u64,
+    /// The longest such delay, in nanoseconds.
+    pub latest_observation: u64,
     /// Steps with the safe action, because there were no weights.
     pub safe: u64,
 }
@@ -117,10 +117,11 @@ impl Loop {
         self.counts.longest_block = self.counts.longest_block.max(nanoseconds);
     }
 
-    /// An observation of this age is acted on; none: the sensor gave nothing new since the last step.
-    pub fn observation_is(&mut self, age: Option<u64>) {
-        self.counts.late_sensor += u64::from(age.is_none_or(|age| age > self.period));
-        self.counts.oldest_observation = self.counts.oldest_observation.max(age.unwrap_or_default());
+    /// When the observation for the next step came; none: the step acts on an older one.
+    pub fn observed(&mut self, at: Option<u64>) {
+        let late = at.map_or(0, |at| at.saturating_sub(self.deadline));
+        self.counts.late_sensor += u64::from(at.is_none() || late > 0);
+        self.counts.latest_observation = self.counts.latest_observation.max(late);
     }
 
     /// The step takes the safe action.
@@ -248,11 +249,12 @@ mod tests {
     fn a_blocked_plant_and_a_late_sensor_are_reported() {
         let mut beat = Loop::new(10 * MS, 0);
         [3 * MS, 10 * MS, 11 * MS, 40 * MS].into_iter().for_each(|took| beat.plant_took(took));
-        [Some(0), Some(10 * MS), Some(12 * MS), None].into_iter().for_each(|age| beat.observation_is(age));
+        beat.begin(0);
+        [Some(0), Some(10 * MS), Some(12 * MS), None].into_iter().for_each(|at| beat.observed(at));
         beat.acts_safely();
         let counts = beat.counts();
         assert_eq!((counts.blocked, counts.longest_block), (2, 40 * MS));
-        assert_eq!((counts.late_sensor, counts.oldest_observation, counts.safe), (2, 12 * MS, 1));
+        assert_eq!((counts.late_sensor, counts.latest_observation, counts.safe), (2, 2 * MS, 1));
     }
 
     /// Any times at all: nothing overflows, and every grid point is either a step or missed.

@@ -294,6 +294,7 @@ impl LearnerSession {
             weights: encoding,
             model: offer.model.clone(),
             hz: offer.hz,
+            exploration: None,
         };
         let acting = (actor.version, actor.version.min(version));
         let session = LearnerSession {
@@ -431,7 +432,7 @@ impl LearnerSession {
     pub fn received(&mut self) -> Option<ServerMessage> {
         let next = self.edge.acknowledged;
         let due = std::mem::take(&mut self.received_due) && !self.replaced;
-        due.then_some(ServerMessage::Received(Received { next }))
+        due.then_some(ServerMessage::Received(Received { next, backlog: None }))
     }
 
     /// The first row that is wanted: all below it were accepted, or are lost.

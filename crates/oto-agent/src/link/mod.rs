@@ -945,6 +945,39 @@ impl Link {
     }
 }
 
+/// A link as a socket's driver sees it: a teacher's or a learner's.
+pub trait Conversation {
+    /// Takes in what happened, and how late it is in milliseconds.
+    fn handle(&mut self, event: Event<'_>, now_ms: u64);
+
+    /// The next thing to do.
+    fn poll_output(&mut self) -> Option<Output>;
+
+    /// When to give an [`Event::Tick`], if nothing else happens before.
+    fn wake_at(&self) -> Option<u64>;
+
+    /// The longest message that a server may send.
+    fn max_message_bytes(&self) -> usize;
+}
+
+impl Conversation for Link {
+    fn handle(&mut self, event: Event<'_>, now_ms: u64) {
+        Link::handle(self, event, now_ms);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        Link::poll_output(self)
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        Link::wake_at(self)
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        Link::max_message_bytes(self)
+    }
+}
+
 /// How long to wait after so many failures in a row, in milliseconds: twice as long each time, between two bounds. Half of the
 /// wait is random, so that the clients of one server do not come back all at once.
 pub(crate) fn backoff((min_ms, max_ms): (u64, u64), failures: u32, rng: &mut Rng) -> u64 {

@@ -3,7 +3,7 @@
 //! The socket never blocks. Connecting may, so natively a thread of its own does it; a WASI host has no threads, there
 //! the caller waits for as long as a connection takes to open, at most [`Socket::CONNECT_TIMEOUT`] per address.
 
-use super::{Event, Link, Output};
+use super::{Conversation, Event, Output};
 use std::io::{self, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ enum Connection {
 /// the server may then miss what was sent last.
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
-/// The socket beneath one [`Link`].
+/// The socket beneath one link.
 pub struct Socket {
     address: Address,
     connection: Connection,
@@ -105,7 +105,7 @@ impl Socket {
     }
 
     /// Carries out what the link wants and gives it what has come, without waiting.
-    pub fn poll(&mut self, link: &mut Link) {
+    pub fn poll(&mut self, link: &mut impl Conversation) {
         loop {
             while let Some(output) = link.poll_output() {
                 self.carry_out(output, link);
@@ -127,11 +127,11 @@ impl Socket {
     }
 
     /// Polls until `done` says so, or `timeout` has passed. True if it was done.
-    pub fn wait(
+    pub fn wait<L: Conversation>(
         &mut self,
-        link: &mut Link,
+        link: &mut L,
         timeout: Duration,
-        mut done: impl FnMut(&mut Link) -> bool,
+        mut done: impl FnMut(&mut L) -> bool,
     ) -> bool {
         let start = Instant::now();
         let mut pause = Duration::from_micros(50);
@@ -150,7 +150,7 @@ impl Socket {
         }
     }
 
-    fn carry_out(&mut self, output: Output, link: &mut Link) {
+    fn carry_out(&mut self, output: Output, link: &mut impl Conversation) {
         let message = match output {
             Output::Connect => {
                 self.connection =
@@ -180,7 +180,7 @@ impl Socket {
     }
 
     /// Takes one event from the connection, if it has one.
-    fn receive(&mut self, link: &mut Link, now: u64) -> bool {
+    fn receive(&mut self, link: &mut impl Conversation, now: u64) -> bool {
         match &mut self.connection {
             Connection::None => false,
             Connection::Closing(socket, until) => {
@@ -234,7 +234,7 @@ impl Socket {
         }
     }
 
-    fn flush(&mut self, link: &mut Link) {
+    fn flush(&mut self, link: &mut impl Conversation) {
         if let Connection::Open(socket) = &mut self.connection
             && let Err(error) = socket.flush()
             && !is_only_busy(&error)
@@ -243,7 +243,7 @@ impl Socket {
         }
     }
 
-    fn lose(&mut self, link: &mut Link, error: &tungstenite::Error) {
+    fn lose(&mut self, link: &mut impl Conversation, error: &tungstenite::Error) {
         self.connection = Connection::None;
         let reason = format!("the connection was lost: {error}");
         link.handle(Event::Closed { code: None, reason: &reason }, self.now_ms());
