@@ -12,7 +12,7 @@
 //! | `auth` | who may use the server, and how much of what all share; the audit log | `observe` |
 //! | `net` | connections, TLS, proxies, a student's socket, limits | `auth`, `observe` |
 //! | `serve` | policies, their queues and versions; students' conversations, HTTP, KServe, the operator's interface | `net`, `auth`, `observe`, `dataset` |
-//! | `learn` | new versions: from a folder, another server, or a policy that learns here | `serve`, `auth`, `dataset` |
+//! | `learn` | new versions: from a folder, another server, or a policy that learns here; learners that train from the rows of edges | `serve`, `auth`, `dataset` |
 //!
 //! Whatever a peer does costs it its own connection at most: every wait has a deadline and every buffer a limit.
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ mod serve;
 pub use auth::{access, audit, hosts, reload};
 #[cfg(feature = "follow")]
 pub use learn::follow;
+pub use learn::learner;
 pub use learn::{agent, folder, saved_state};
 pub use net::files::raise_open_files;
 pub use net::limits::{Limits, QueueLimits};
@@ -36,6 +37,7 @@ pub use serve::config::{Assets, Collecting, ServerConfig};
 pub use serve::error::ServerError;
 #[doc(hidden)]
 pub use serve::kserve;
+pub use serve::learners::Learners;
 pub use serve::policies::Policies;
 pub use serve::queue::BATCH_ROWS;
 pub use serve::version::Release;

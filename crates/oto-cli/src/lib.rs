@@ -13,6 +13,8 @@ pub mod verify;
 pub mod world;
 
 #[cfg(feature = "native")]
+pub mod act;
+#[cfg(feature = "native")]
 pub mod authorities;
 #[cfg(feature = "native")]
 pub mod bench;
@@ -21,13 +23,19 @@ pub mod chart;
 #[cfg(feature = "native")]
 pub mod dataset;
 #[cfg(feature = "native")]
+pub mod edge;
+#[cfg(feature = "native")]
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod learn_command;
+#[cfg(feature = "native")]
+pub mod learner;
 #[cfg(all(feature = "native", target_os = "linux"))]
 pub mod load;
 #[cfg(feature = "serve")]
 pub mod log;
+#[cfg(feature = "native")]
+mod metrics_port;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 #[cfg(feature = "native")]

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(all(feature = "native", target_os = "linux"))]
 use oto_cli::load;
 #[cfg(feature = "native")]
-use oto_cli::{algorithms, bench, dataset, eval, learn_command, policy, report, teach, verify};
+use oto_cli::{act, algorithms, bench, dataset, edge, eval, learn_command, policy, report, teach, verify};
 use oto_cli::{output, serve, settings};
 #[cfg(not(feature = "native"))]
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ struct Cli {
 
 /// The help text of a build with few features.
 #[cfg(not(feature = "native"))]
-const LEFT_OUT: &str = "This build has `serve` alone, for policies that are no ONNX graphs, without TLS, --follow, --train and \
+const LEFT_OUT: &str = "This build has `serve` alone, for policies that are no ONNX graphs, without TLS, --follow, --learn, --train and \
     --accept-replay. The default build has the rest: cargo build --release -p oto-cli";
 
 /// How environments of Gymnasium's are run.
@@ -75,6 +75,10 @@ enum Command {
 enum More {
     /// Publish, try out and roll back the policies of a running server
     Policy(policy::PolicyOptions),
+    /// Act in an environment with the weights of a learner in the cloud, and send it what happens
+    Act(Box<act::ActOptions>),
+    /// List, pause and drop the edges of a running server's learners
+    Edge(edge::EdgeOptions),
     /// Load a server with simulated students
     #[cfg(target_os = "linux")]
     Load(load::LoadOptions),
@@ -102,6 +106,8 @@ impl More {
     fn run(self) -> Result<bool, Box<dyn std::error::Error>> {
         match self {
             More::Policy(options) => policy::policy(&options).map(|()| true).map_err(Into::into),
+            More::Act(options) => act::act_command(&options).map(|()| true).map_err(Into::into),
+            More::Edge(options) => edge::edge(&options).map(|()| true).map_err(Into::into),
             #[cfg(target_os = "linux")]
             More::Load(options) => load::load(&options).map(|()| true).map_err(Into::into),
             More::Learn(options) => learn_command::learn(&options).map(|()| true).map_err(Into::into),

@@ -88,11 +88,14 @@ pub enum PolicyCommandError {
     Refused(String),
 }
 
-/// A request to the operator's door.
-struct Wanted<'a> {
-    method: &'static str,
-    path: String,
-    model: Option<&'a Path>,
+/// A request to the operator's interface.
+pub(crate) struct Request<'a> {
+    /// GET, POST or DELETE.
+    pub method: &'static str,
+    /// The path and the query.
+    pub path: String,
+    /// The model that is sent along.
+    pub model: Option<&'a Path>,
 }
 
 /// The path of the operator's door at which something is done about a policy.
@@ -101,10 +104,10 @@ pub(crate) fn path(policy: &str, what: &str) -> String {
 }
 
 impl What {
-    fn wanted(&self) -> Wanted<'_> {
-        let of = |method, name: &str, what: &str, model| Wanted { method, path: path(name, what), model };
+    fn wanted(&self) -> Request<'_> {
+        let of = |method, name: &str, what: &str, model| Request { method, path: path(name, what), model };
         match self {
-            What::List => Wanted { method: "GET", path: "/policies".into(), model: None },
+            What::List => Request { method: "GET", path: "/policies".into(), model: None },
             What::Publish { name, file } => of("POST", name, "publish", Some(file)),
             What::Rollback { name } => of("POST", name, "rollback", None),
             What::Canary { name, promote: true, .. } => of("POST", name, "promote", None),
@@ -120,22 +123,29 @@ impl What {
 
 /// Does it, and prints what the server says.
 pub fn policy(options: &PolicyOptions) -> Result<(), PolicyCommandError> {
-    let token = admin_token(options.token.as_deref())?;
-    let wanted = options.what.wanted();
+    ask(&options.admin, options.token.as_deref(), &options.what.wanted())
+}
+
+/// Sends a request to the operator's interface, and prints the answer.
+pub(crate) fn ask(
+    address: &str,
+    token: Option<&Path>,
+    wanted: &Request<'_>,
+) -> Result<(), PolicyCommandError> {
+    let token = admin_token(token)?;
     let model = match wanted.model {
         Some(path) => read_model(path)?,
         None => Vec::new(),
     };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let url = format!("http://{}{}", options.admin, wanted.path);
+    let url = format!("http://{address}{}", wanted.path);
     let authorization = format!("Bearer {token}");
     let answer = match wanted.method {
         "GET" => agent.get(url).header("authorization", authorization).call(),
         "DELETE" => agent.delete(url).header("authorization", authorization).call(),
         _ => agent.post(url).header("authorization", authorization).send(&model),
     };
-    let failed =
-        |source| PolicyCommandError::Http { address: options.admin.clone(), source: Box::new(source) };
+    let failed = |source| PolicyCommandError::Http { address: address.into(), source: Box::new(source) };
     let mut answer = answer.map_err(failed)?;
     let text = answer.body_mut().read_to_string().map_err(failed)?;
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or(text.clone().into());

@@ -172,7 +172,8 @@ impl DoorOptions {
         config.limits.per_address = self.per_address.unwrap_or(anyone);
         let admin = |address| {
             let token = admin_token(self.admin_token.as_deref())?;
-            Ok::<_, DoorError>((address, Admin::new(policies.clone(), &token, config.audit.clone())))
+            let admin = Admin::new(policies.clone(), &token, config.audit.clone());
+            Ok::<_, DoorError>((address, admin.with_learners(config.learners.clone())))
         };
         let (tls, access, reload) = (config.tls.clone(), self.access.clone(), config.reload.clone());
         let renewable = Renewable { tls, access, reload };

@@ -262,7 +262,7 @@ impl Principal {
             name: "anyone".into(),
             identity: Identity::None,
             rights: Rights::default(),
-            grants: vec![Grant::Actions, Grant::Submit, Grant::Weights],
+            grants: vec![Grant::Actions, Grant::Submit, Grant::Weights, Grant::Transitions],
             states: States::Any,
             max_connections: usize::MAX,
             connections: Arc::default(),
@@ -276,8 +276,10 @@ impl Principal {
                 "actions" => Grant::Actions,
                 "submit" => Grant::Submit,
                 "weights" => Grant::Weights,
+                "transitions" => Grant::Transitions,
                 other => {
-                    return Err(format!("expected \"actions\", \"submit\" or \"weights\", got {other:?}"));
+                    let known = "\"actions\", \"submit\", \"weights\" or \"transitions\"";
+                    return Err(format!("expected {known}, got {other:?}"));
                 }
             });
         }

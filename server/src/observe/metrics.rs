@@ -1,11 +1,13 @@
 //! What an operator watches: counted while the server works, written as Prometheus reads it (OpenMetrics).
 
+use oto_agent::learner::Counts;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
 use tokio::time::Instant;
 
 /// Why something was not done, or who was shown out.
@@ -18,6 +20,163 @@ struct Dropped {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Named {
     policy: String,
+}
+
+/// What is counted of learners, by their names.
+#[derive(Clone)]
+struct LearnerFamilies {
+    edges: Family<Named, Gauge>,
+    rows: Family<Named, Gauge>,
+    steps: Family<Named, Gauge>,
+    left_out: Family<Left, Gauge>,
+    lost: Family<Named, Gauge>,
+    updates: Family<Named, Gauge>,
+    backlog: Family<Named, Gauge>,
+    transitions: Family<Named, Gauge>,
+    log: Family<Named, Gauge>,
+    pushes: Family<Named, Counter>,
+    push: Family<Named, Counter>,
+    applied: Family<Named, Counter>,
+    refused: Family<Named, Counter>,
+    staleness: Family<Named, Histogram, fn() -> Histogram>,
+    episodes: Family<Named, Gauge>,
+    score: Family<Played, Gauge<f64, AtomicU64>>,
+}
+
+/// A learner's transitions that it does not learn from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Left {
+    policy: String,
+    reason: &'static str,
+}
+
+/// A learner's episodes of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Played {
+    policy: String,
+    kind: &'static str,
+}
+
+/// Steps from a row that weights were made of to a row that they decided: from 1 to 500,000.
+fn staleness() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 20))
+}
+
+impl LearnerFamilies {
+    fn new() -> Self {
+        LearnerFamilies {
+            edges: Family::default(),
+            rows: Family::default(),
+            steps: Family::default(),
+            left_out: Family::default(),
+            lost: Family::default(),
+            updates: Family::default(),
+            backlog: Family::default(),
+            transitions: Family::default(),
+            log: Family::default(),
+            pushes: Family::default(),
+            push: Family::default(),
+            applied: Family::default(),
+            refused: Family::default(),
+            staleness: Family::new_with_constructor(staleness),
+            episodes: Family::default(),
+            score: Family::default(),
+        }
+    }
+
+    fn register(&self, r: &mut Registry) {
+        r.register("learner_edges", "Edges that are connected", self.edges.clone());
+        r.register("learner_rows", "Rows that were taken", self.rows.clone());
+        r.register("learner_steps", "Transitions that are learned from", self.steps.clone());
+        r.register("learner_left_out", "Transitions that are not, by reason", self.left_out.clone());
+        r.register(
+            "learner_lost_rows",
+            "Rows that were lost at an edge, whose ring was full",
+            self.lost.clone(),
+        );
+        r.register("learner_updates", "Updates", self.updates.clone());
+        r.register("learner_backlog", "Updates that are owed", self.backlog.clone());
+        r.register("learner_transitions", "Transitions in the replay", self.transitions.clone());
+        r.register_with_unit("learner_log", "Rows since the checkpoint", Unit::Bytes, self.log.clone());
+        r.register("learner_pushes", "Pushes of weights", self.pushes.clone());
+        r.register_with_unit("learner_push", "Pushes of weights", Unit::Bytes, self.push.clone());
+        r.register("learner_applied", "Pushes that edges act with", self.applied.clone());
+        r.register("learner_refused", "Pushes that edges refused", self.refused.clone());
+        let help = "Steps from the newest row behind the weights to the newest row that they decided";
+        r.register("learner_staleness", help, self.staleness.clone());
+        r.register("learner_episodes", "Episodes that ended", self.episodes.clone());
+        r.register("learner_return", "The return of the episode that ended last", self.score.clone());
+    }
+}
+
+/// What is counted of one learner.
+#[derive(Clone)]
+pub(crate) struct LearnerMetrics {
+    families: LearnerFamilies,
+    policy: String,
+}
+
+impl LearnerMetrics {
+    fn named(&self) -> Named {
+        Named { policy: self.policy.clone() }
+    }
+
+    /// An edge connected.
+    pub fn edge(&self) -> Present {
+        Present::new(&self.families.edges.get_or_create(&self.named()))
+    }
+
+    /// Weights were sent.
+    pub fn pushed(&self, bytes: usize) {
+        self.families.pushes.get_or_create(&self.named()).inc();
+        self.families.push.get_or_create(&self.named()).inc_by(bytes as u64);
+    }
+
+    /// An edge acts with the weights that were sent.
+    pub fn applied(&self) {
+        self.families.applied.get_or_create(&self.named()).inc();
+    }
+
+    /// An edge refused them.
+    pub fn refused(&self) {
+        self.families.refused.get_or_create(&self.named()).inc();
+    }
+
+    /// A row was decided by weights of this age.
+    pub fn stale(&self, steps: u64) {
+        self.families.staleness.get_or_create(&self.named()).observe(steps as f64);
+    }
+
+    /// An episode ended.
+    pub fn episode(&self, score: f64, evaluation: bool) {
+        let kind = if evaluation { "evaluation" } else { "training" };
+        let played = Played { policy: self.policy.clone(), kind };
+        self.families.score.get_or_create(&played).set(score);
+    }
+
+    /// How the learner stands: what it counted, its updates, backlog and transitions, and the bytes of its log.
+    pub fn stands(&self, counts: Counts, updates: u64, backlog: u64, transitions: usize, log: u64) {
+        let (families, named) = (&self.families, self.named());
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (family, number) in [
+            (&families.rows, counts.rows),
+            (&families.steps, counts.steps),
+            (&families.lost, counts.lost),
+            (&families.episodes, counts.episodes),
+            (&families.updates, updates),
+            (&families.backlog, backlog),
+            (&families.transitions, transitions as u64),
+            (&families.log, log),
+        ] {
+            family.get_or_create(&named).set(whole(number));
+        }
+        let left =
+            [("evaluation", counts.evaluation), ("faulty", counts.faulty), ("not_finite", counts.not_finite)];
+        for (reason, number) in left {
+            let left = Left { policy: self.policy.clone(), reason };
+            families.left_out.get_or_create(&left).set(whole(number));
+        }
+    }
 }
 
 /// A policy, as it stands when somebody looks.
@@ -49,6 +208,7 @@ pub(crate) struct Metrics {
     version: Family<Named, Gauge>,
     waiting_requests: Family<Named, Gauge>,
     waiting_states: Family<Named, Gauge>,
+    learners: LearnerFamilies,
 }
 
 impl Default for Metrics {
@@ -71,6 +231,7 @@ impl Default for Metrics {
             version: Family::default(),
             waiting_requests: Family::default(),
             waiting_states: Family::default(),
+            learners: LearnerFamilies::new(),
         };
         metrics.register();
         metrics
@@ -124,6 +285,12 @@ impl Metrics {
         r.register("policy_version", "The version that answers", self.version.clone());
         r.register("waiting_requests", "Requests that wait", self.waiting_requests.clone());
         r.register("waiting_states", "States that wait", self.waiting_states.clone());
+        self.learners.register(r);
+    }
+
+    /// What is counted of a learner.
+    pub fn learner(&self, name: &str) -> LearnerMetrics {
+        LearnerMetrics { families: self.learners.clone(), policy: escaped(name) }
     }
 
     /// Somebody connected.

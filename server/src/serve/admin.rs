@@ -11,6 +11,10 @@
 //! | `DELETE /policies/NAME/canary` | the canary ends |
 //! | `POST /policies/NAME/shadow` | the body's model is asked what the policy is asked, and compared |
 //! | `DELETE /policies/NAME/shadow` | it is not any more |
+//! | `GET /learners` | every learner's edges |
+//! | `POST /learners/NAME/edges/EDGE/pause` | the edge's rows are left out |
+//! | `POST /learners/NAME/edges/EDGE/resume` | they are not any more |
+//! | `DELETE /learners/NAME/edges/EDGE` | the edge is forgotten, with its share of the replay |
 //!
 //! Every request but `GET /healthz` and `/readyz`, for probes, needs the header `authorization: Bearer TOKEN`. A model that does not
 //! load, fit or answer is refused with 422 and the reason, and nothing changes. Answers are JSON: `{"version": 3}` or `{"error": "..."}`.
@@ -26,6 +30,7 @@ use crate::observe::metrics;
 use crate::serve::admission;
 use crate::serve::candidate::{self, CandidateError};
 use crate::serve::error::ServerError;
+use crate::serve::learners::Learners;
 use crate::serve::policies::Policies;
 use crate::serve::respond::{Answer, HEADER_BYTES, respond, seconds, text};
 use crate::serve::rows::Rows;
@@ -68,6 +73,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What operators may reach.
 pub struct Admin {
     policies: Policies,
+    learners: Learners,
     /// The hash of the token: what is compared takes no longer for a better guess.
     token: String,
     audit: Option<Audit>,
@@ -107,6 +113,10 @@ enum Refusal {
     Server(#[from] ServerError),
     #[error("loading it failed")]
     Loading,
+    #[error("{0}")]
+    Edge(String),
+    #[error("the learner does not answer")]
+    Busy,
 }
 
 impl Refusal {
@@ -116,6 +126,7 @@ impl Refusal {
             Refusal::Guesses(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Host => StatusCode::BAD_REQUEST,
             Refusal::Nothing
+            | Refusal::Edge(_)
             | Refusal::Server(ServerError::UnknownPolicy(_))
             | Refusal::Candidate(CandidateError::Server(ServerError::UnknownPolicy(_))) => {
                 StatusCode::NOT_FOUND
@@ -125,6 +136,7 @@ impl Refusal {
             Refusal::Candidate(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Server(_) => StatusCode::CONFLICT,
             Refusal::Loading => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -139,7 +151,13 @@ struct Wanted<'a> {
 impl Admin {
     /// An operator's interface to these policies, with this token.
     pub fn new(policies: Policies, token: &str, audit: Option<Audit>) -> Self {
-        Admin { policies, token: sha256(token.as_bytes()), audit, guesses: Buckets::new(GUESSES) }
+        let (learners, token) = (Learners::default(), sha256(token.as_bytes()));
+        Admin { policies, learners, token, audit, guesses: Buckets::new(GUESSES) }
+    }
+
+    /// The same, for these learners, too.
+    pub fn with_learners(self, learners: Learners) -> Self {
+        Admin { learners, ..self }
     }
 
     /// Serves until `shutdown` is done; then it hangs up.
@@ -216,7 +234,15 @@ impl Admin {
             (Ok(()), None) if method == Method::GET && uri.path() == "/policies" => {
                 Ok(self.policies.operators_list())
             }
-            (Ok(()), None) => Err(Refusal::Nothing),
+            (Ok(()), None) if method == Method::GET && uri.path() == "/learners" => self.list_edges().await,
+            (Ok(()), None) => match edge_wanted(uri.path()) {
+                Some(edge) => {
+                    let done = self.change_edge(&method, &edge).await;
+                    self.note(sender.address, edge.word(&method), Some(&edge.learner), done.as_ref().err());
+                    done.map(|()| json!({ "edge": edge.edge }))
+                }
+                None => Err(Refusal::Nothing),
+            },
             (Ok(()), Some(wanted)) => self
                 .change(&method, wanted, request.into_body())
                 .await
@@ -280,6 +306,29 @@ impl Admin {
         token.is_some_and(|token| sha256(token.as_bytes()) == self.token)
     }
 
+    /// Every learner's edges.
+    async fn list_edges(&self) -> Result<serde_json::Value, Refusal> {
+        let mut list = Vec::new();
+        for learner in self.learners.all() {
+            let edges = learner.list().await.ok_or(Refusal::Busy)?;
+            list.push(json!({ "learner": learner.name, "edges": edges }));
+        }
+        Ok(list.into())
+    }
+
+    async fn change_edge(&self, method: &Method, wanted: &EdgeWanted) -> Result<(), Refusal> {
+        let EdgeWanted { learner, edge, what } = wanted;
+        let unknown = || Refusal::Edge(format!("expected a learner of this server, got {learner:?}"));
+        let learner = self.learners.find(learner).ok_or_else(unknown)?;
+        let done = match (method, what.as_str()) {
+            (&Method::POST, "pause") => learner.pause(edge, true).await,
+            (&Method::POST, "resume") => learner.pause(edge, false).await,
+            (&Method::DELETE, "") => learner.drop_edge(edge).await,
+            _ => return Err(Refusal::Nothing),
+        };
+        done.ok_or(Refusal::Busy)?.map_err(Refusal::Edge)
+    }
+
     async fn change(&self, method: &Method, wanted: &Wanted<'_>, body: Incoming) -> Result<u32, Refusal> {
         let Wanted { policy, what, query } = wanted;
         let kind = match (method, *what) {
@@ -317,6 +366,33 @@ fn wanted<'a>(path: &'a str, query: &'a str) -> Option<Wanted<'a>> {
     Some(Wanted { policy, what, query })
 }
 
+/// What a request about an edge is about.
+struct EdgeWanted {
+    learner: String,
+    edge: String,
+    what: String,
+}
+
+impl EdgeWanted {
+    /// The request's word in the audit log.
+    fn word(&self, method: &Method) -> &'static str {
+        match (method, self.what.as_str()) {
+            (&Method::DELETE, "") => "drop edge",
+            (_, "pause") => "pause edge",
+            (_, "resume") => "resume edge",
+            _ => "other",
+        }
+    }
+}
+
+/// `/learners/NAME/edges/EDGE` or `/learners/NAME/edges/EDGE/WHAT`.
+fn edge_wanted(path: &str) -> Option<EdgeWanted> {
+    let decoded = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
+    let (learner, rest) = path.strip_prefix("/learners/")?.split_once("/edges/")?;
+    let (edge, what) = rest.split_once('/').unwrap_or((rest, ""));
+    Some(EdgeWanted { learner: decoded(learner)?, edge: decoded(edge)?, what: what.into() })
+}
+
 fn percent(query: &str) -> Option<f32> {
     let value = query.split('&').find_map(|pair| pair.strip_prefix("percent="))?;
     value.parse().ok().filter(|percent| (0.0..=100.0).contains(percent))
@@ -338,7 +414,7 @@ fn word(method: &Method, what: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{percent, wanted};
+    use super::{edge_wanted, percent, wanted};
 
     #[test]
     fn a_path_names_a_policy_and_what_to_do() {
@@ -347,6 +423,14 @@ mod tests {
         for nothing in ["/", "/policies", "/policies/a", "/policies/%ff/publish"] {
             assert!(wanted(nothing, "").is_none(), "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_path_names_a_learner_and_an_edge() {
+        let found = edge_wanted("/learners/pole/edges/an%2Fedge/pause").unwrap();
+        assert_eq!((&*found.learner, &*found.edge, &*found.what), ("pole", "an/edge", "pause"));
+        assert_eq!(edge_wanted("/learners/pole/edges/a").unwrap().what, "");
+        assert!(edge_wanted("/learners/pole").is_none() && edge_wanted("/policies/a/publish").is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::net::proxy::TrustedProxies;
 use crate::net::tls::Tls;
 use crate::observe::log_throttle::LogThrottle;
 use crate::serve::error::ServerError;
+use crate::serve::learners::Learners;
 use crate::serve::policies::Policies;
 use crate::serve::simulation::Pace;
 use std::borrow::Cow;
@@ -34,6 +35,8 @@ pub struct ServerConfig {
     pub proxies: TrustedProxies,
     /// Where students' transitions go; by default nowhere, and none are taken.
     pub collecting: Collecting,
+    /// Learners that train from the rows of edges; by default none.
+    pub learners: Learners,
     /// Whether anyone who can reach the server may have the policies' bytes; not by default.
     pub share_weights: bool,
     /// Who may use the server, and what they may; by default everyone, and everything it offers.
@@ -114,6 +117,7 @@ impl ServerConfig {
             hosts: Hosts::default(),
             proxies: TrustedProxies::default(),
             collecting: Collecting::default(),
+            learners: Learners::default(),
             share_weights: false,
             access: None,
             reload: Reload::default(),

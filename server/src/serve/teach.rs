@@ -11,9 +11,11 @@ use crate::net::stopping::Stopping;
 use crate::observe::metrics::Metrics;
 use crate::observe::spans::Traced;
 use crate::serve::admission::{Caller, Server};
+use crate::serve::edge::{self, EdgeSession};
 use crate::serve::policies::Teacher;
 use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
 use crate::serve::random;
+use crate::serve::silence::Silence;
 use crate::serve::submit::{self, Submissions};
 use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
@@ -38,8 +40,12 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     let account = server.stranger(&caller);
     let mut peer = Peer::new(io, &server.config.limits, server.metrics(), account).await;
     let end = match greet(&mut peer, server, &caller, stopping).await {
-        Ok(mut session) => {
+        Ok(Guest::Student(mut session)) => {
             let _counted = server.metrics().student();
+            let _enrolled = caller.share.enrol();
+            session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
+        }
+        Ok(Guest::Edge(mut session)) => {
             let _enrolled = caller.share.enrol();
             session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
@@ -52,13 +58,19 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     peer.dismiss(end).await;
 }
 
+/// Who said `hello`. Both are on the heap: an idle peer keeps what it needs.
+enum Guest {
+    Student(Box<Session>),
+    Edge(Box<EdgeSession>),
+}
+
 /// Waits for `hello` and answers it.
 async fn greet(
     peer: &mut Peer<'_>,
     server: &Server,
     caller: &Caller,
     stopping: &Stopping,
-) -> Result<Session, End> {
+) -> Result<Guest, End> {
     let mut deadline = pin!(sleep(peer.limits.hello_timeout));
     let mut patience = Bucket::new(PATIENCE);
     let hello = loop {
@@ -88,11 +100,22 @@ async fn greet(
             _ => patience.spend(1.0).map_err(impatient)?,
         }
     };
-    let (session, welcome) = Session::agree(&hello, server, caller)?;
-    caller.share.belongs_to(session.principal.payer(caller.address));
-    peer.greeted(server.account(&session.principal, caller, READING_BYTES));
+    let (guest, principal, welcome) = match (edge::learner(&hello, server), &hello.actor) {
+        (Some(learner), Some(actor)) => {
+            let (session, welcome) = EdgeSession::agree(&hello, actor, learner, server, caller).await?;
+            let principal = session.principal.clone();
+            (Guest::Edge(session.into()), principal, welcome)
+        }
+        _ => {
+            let (session, welcome) = Session::agree(&hello, server, caller)?;
+            let principal = session.principal.clone();
+            (Guest::Student(session.into()), principal, welcome)
+        }
+    };
+    caller.share.belongs_to(principal.payer(caller.address));
+    peer.greeted(server.account(&principal, caller, READING_BYTES));
     peer.say(ServerMessage::Welcome(Box::new(welcome))).await?;
-    Ok(session)
+    Ok(guest)
 }
 
 /// Control messages and pings of one student, and requests that it may not make: so many at once, and of each second. They cost it
@@ -477,53 +500,5 @@ impl Session {
         }
         writer.finish()?;
         Ok(frame)
-    }
-}
-
-/// How long a student has said nothing, and what follows from it.
-struct Silence<'a> {
-    limits: &'a Limits,
-    heard: Instant,
-    pinged: Instant,
-    /// From the last sign of life or ping to the next ping.
-    pause: Duration,
-}
-
-impl<'a> Silence<'a> {
-    fn new(limits: &'a Limits) -> Self {
-        let now = Instant::now();
-        Silence { limits, heard: now, pinged: now, pause: Self::pause(limits) }
-    }
-
-    /// Three to five quarters of the interval, so that students are not pinged in step.
-    fn pause(limits: &Limits) -> Duration {
-        random::between(limits.ping_interval * 3 / 4, limits.ping_interval / 2)
-    }
-
-    /// When something is to be done, if it lasts.
-    fn ends(&self) -> Instant {
-        self.next_ping().min(self.heard + self.limits.peer_timeout)
-    }
-
-    fn next_ping(&self) -> Instant {
-        self.heard.max(self.pinged) + self.pause
-    }
-
-    fn broken(&mut self) {
-        self.heard = Instant::now();
-    }
-
-    /// Whether it is time for a ping. The alarm is not moved with every message, so it may be too early for anything.
-    fn alarm(&mut self) -> Result<bool, End> {
-        if self.heard.elapsed() >= self.limits.peer_timeout {
-            return Err(refused(ErrorCode::Timeout, "expected a sign of life, got none"));
-        }
-        let now = Instant::now();
-        let ping = now >= self.next_ping();
-        if ping {
-            self.pinged = now;
-            self.pause = Self::pause(self.limits);
-        }
-        Ok(ping)
     }
 }

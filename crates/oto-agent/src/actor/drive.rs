@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The link's thread looks at the socket so often.
-const LOOK: Duration = Duration::from_micros(500);
+/// The link's thread looks at the socket so often: beside a clock, and where each step waits for the learner.
+const LOOK: Duration = Duration::from_millis(2);
+const SHORT_LOOK: Duration = Duration::from_micros(200);
 /// Without a frequency the loop makes this many steps ahead of the learner's updates.
 const AHEAD: u64 = 8;
 /// How long rows are still sent, and a farewell, after the last step.
@@ -167,7 +168,9 @@ pub fn act(
         ended: AtomicBool::new(false),
         failed: AtomicBool::new(false),
     });
-    let actor = LinkThread { shared: shared.clone(), link, writing: None, exploration, seed, pending: None };
+    let look = if period.is_some() { LOOK } else { SHORT_LOOK };
+    let actor =
+        LinkThread { shared: shared.clone(), link, writing: None, exploration, seed, pending: None, look };
     let thread = std::thread::Builder::new().name("oto-actor-link".into());
     let thread: JoinHandle<(ActorReport, Option<String>)> =
         thread.spawn(move || actor.work(&mut socket, every, report)).map_err(ActorError::Thread)?;
@@ -238,7 +241,7 @@ impl Control<'_> {
                 let now = self.waiter.until(beat.deadline());
                 beat.begin(now);
             } else if self.is_ahead() {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(SHORT_LOOK);
                 self.tell(beat);
                 continue;
             }
@@ -337,6 +340,7 @@ struct LinkThread {
     seed: u64,
     /// Weights that the loop has not made room for.
     pending: Option<(u32, Vec<f32>)>,
+    look: Duration,
 }
 
 impl LinkThread {
@@ -371,14 +375,14 @@ impl LinkThread {
                     break;
                 }
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(self.look);
         }
         let seen = self.seen(ActorReport::default());
         self.link.disconnect();
         let until = Instant::now() + FAREWELL;
         while !socket.is_closed() && Instant::now() < until {
             socket.poll(&mut self.link);
-            std::thread::sleep(LOOK);
+            std::thread::sleep(self.look);
         }
         (seen, None)
     }

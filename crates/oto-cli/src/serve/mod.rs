@@ -73,6 +73,10 @@ pub struct ServeOptions {
     /// Keep training policy NAME, as configured in FILE, while it answers; repeatable; see docs/stages.md
     #[arg(long, value_name = "NAME=FILE")]
     pub train: Vec<String>,
+    /// Host learner NAME, as configured in FILE (TOML or JSON): it trains from the rows of edges (`oto act`) and sends them weights;
+    /// repeatable; see docs/cloud-edge.md
+    #[arg(long, value_name = "NAME=FILE")]
+    pub learn: Vec<String>,
     /// Follow another server (wss://host): download its published policies and serve them here
     #[arg(long, value_name = "URL", requires = "policy")]
     pub follow: Option<String>,
@@ -117,6 +121,10 @@ pub enum ServeError {
     #[cfg(feature = "native")]
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A learner that was to be hosted.
+    #[cfg(feature = "native")]
+    #[error(transparent)]
+    Learn(#[from] crate::learner::LearnFileError),
     /// The server to follow cannot be.
     #[cfg(feature = "native")]
     #[error(transparent)]
@@ -236,13 +244,16 @@ pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _log = options.log.start()?;
-    let Sources { loaded, to_come, names, stores, later } = sources::gather(options)?;
+    let Sources { loaded, to_come, names, stores, learners, later } = sources::gather(options)?;
     let mut config = ServerConfig::new(Policies::numbered(loaded, &to_come)?);
     config.assets = Some(Arc::new(Site));
     config.origins = options.origin.clone();
     config.share_weights = options.share_weights;
     config.collecting = Collecting::new(stores);
     let policies = config.policies.clone();
+    // They end, and save themselves, when this function does.
+    let (learners, _learning) = oto_server::learner::start(learners, &policies)?;
+    config.learners = learners;
     let doors = options.doors.set(options.host, &mut config, &policies)?;
     config.check()?;
     if options.check {

@@ -2,12 +2,13 @@
 
 use super::{ServeError, ServeOptions, bundled, of_folder};
 use crate::learn::token;
-use crate::{authorities, submitted, train};
+use crate::{authorities, learner, submitted, train};
 use oto_policy::Loaded;
 use oto_server::Policies;
 use oto_server::agent::{Training, Waiting, start};
 use oto_server::dataset::{self, DatasetStore};
 use oto_server::follow::{FollowConfig, Follower, Following, Log};
+use oto_server::learner::Prepared;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub(super) struct Sources {
     pub names: Vec<String>,
     /// Where the transitions that students submit are kept, by policy.
     pub stores: HashMap<String, Arc<dyn DatasetStore>>,
+    /// Learners that are ready to work.
+    pub learners: Vec<Prepared>,
     /// What begins when the policies are hosted.
     pub later: Later,
 }
@@ -93,7 +96,8 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
         loaded.push((loaded_first, version));
         trained.push(waiting);
     }
-    Ok(Sources { loaded, to_come, names, stores, later: Later { followed, trained } })
+    let learners = options.learn.iter().map(|flag| learner::learner(flag)).collect::<Result<_, _>>()?;
+    Ok(Sources { loaded, to_come, names, stores, learners, later: Later { followed, trained } })
 }
 
 /// A place for the submissions to each of these policies.

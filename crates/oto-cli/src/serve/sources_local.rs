@@ -4,6 +4,7 @@ use super::{ServeError, ServeOptions, bundled, of_folder};
 use oto_policy::Loaded;
 use oto_server::Policies;
 use oto_server::dataset::DatasetStore;
+use oto_server::learner::Prepared;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) struct Sources {
     pub names: Vec<String>,
     /// No transitions are kept.
     pub stores: HashMap<String, Arc<dyn DatasetStore>>,
+    /// No learner is hosted.
+    pub learners: Vec<Prepared>,
     /// Nothing begins when the policies are hosted.
     pub later: Later,
 }
@@ -36,6 +39,7 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
     let left_out = [
         ("--accept-replay", options.accept_replay.is_some()),
         ("--follow", options.follow.is_some()),
+        ("--learn", !options.learn.is_empty()),
         ("--train", !options.train.is_empty()),
     ];
     if let Some((flag, _)) = left_out.into_iter().find(|(_, given)| *given) {
@@ -50,5 +54,12 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
     }
     let names = loaded.iter().map(|loaded| loaded.name.clone()).collect();
     let loaded = loaded.into_iter().map(|loaded| (loaded, 1)).collect();
-    Ok(Sources { loaded, to_come: Vec::new(), names, stores: HashMap::new(), later: Later })
+    Ok(Sources {
+        loaded,
+        to_come: Vec::new(),
+        names,
+        stores: HashMap::new(),
+        learners: Vec::new(),
+        later: Later,
+    })
 }
