@@ -24,7 +24,7 @@ function worker({ script, length, report }) {
   let scene;
   const calls = {
     create(config) {
-      reports = [...script[JSON.parse(config).teachers.length > 0 ? 'taught' : 'alone']];
+      reports = [...script[config.teachers.length > 0 ? 'taught' : 'alone']];
       return { observationSpace: { kind: 'box', low: [0, 0, 0, 0], high: [1, 1, 1, 1] }, actionSpace: { kind: 'discrete', n: 2 } };
     },
     next() {

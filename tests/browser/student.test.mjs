@@ -675,6 +675,8 @@ test('options that cannot be used are named as the page wrote them', async () =>
     functions: { env: spaces },
     adapter: { env: 'CartPole-v1', teachers: [{ url: 'ws://127.0.0.1:9', policy: 'x', adapter: { action: { kind: 'coin' } } }] },
     stage: { env: 'CartPole-v1', stages: { online: { seconds: -1 } } },
+    spelling: { env: 'CartPole-v1', stages: { transfer: { return_at_least: 475 } } },
+    huge: { env: 'CartPole-v1', labelLag: 2 ** 40 },
   };
   const failures = await page.evaluate(async (all) => {
     const failed = {};
@@ -707,6 +709,9 @@ test('options that cannot be used are named as the page wrote them', async () =>
   assert.match(failures.space.message, /2 and 1/);
   assert.equal(failures.functions.field, 'env.reset');
   assert.match(failures.adapter.field, /^teachers\[0\]/);
+  assert.equal(failures.spelling.field, 'stages.transfer.return_at_least');
+  assert.match(failures.spelling.message, /unknown field, expected .*"returnAtLeast"/);
+  assert.equal(failures.huge.field, 'labelLag');
   assert.equal(failures.train.message, 'train.step is no option; there are steps, interval, signal');
   assert.deepEqual([failures.evaluate.field, failures.save.field], ['evaluate.episode', 'save.reply']);
   assert.match(failures.infinite.message, /gamma must be a finite number/);

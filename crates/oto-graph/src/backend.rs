@@ -28,7 +28,7 @@ pub enum BackendError {
         got: usize,
     },
     /// An index that names nothing.
-    #[error("index {} is not a whole number below {below}", whole(*.value))]
+    #[error("index {} is not a whole number below {below}", oto_json::Shown((*.value).into()))]
     Index {
         /// What came.
         value: f32,
@@ -51,12 +51,6 @@ pub enum BackendError {
     /// The device's own failure, in its words.
     #[error("the backend failed: {0}")]
     Device(String),
-}
-
-/// A whole number without `.0`.
-fn whole(value: f32) -> String {
-    let text = oto_json::shown(&value);
-    text.strip_suffix(".0").unwrap_or(&text).into()
 }
 
 /// What a backend computes on, where it is not this processor.

@@ -52,6 +52,15 @@ pub fn nearest(text: &str) -> f64 {
     if negative { -magnitude } else { magnitude }
 }
 
+/// A number that a person wrote, as the standard library reads it, without names: also `+1`, `.5` and `1.`.
+pub fn number(text: &str) -> Option<f64> {
+    let unsigned = |text: &str| text.strip_prefix(['+', '-']).unwrap_or(text).to_string();
+    let (digits, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (digits, power) = (unsigned(digits).replacen('.', "", 1), unsigned(power));
+    let whole = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (whole(&digits) && whole(&power)).then(|| nearest(text.strip_prefix('+').unwrap_or(text)))
+}
+
 fn magnitude(text: &str) -> f64 {
     let (digits, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let mut number = Big(Vec::new());
@@ -131,8 +140,20 @@ fn power_of_two(exponent: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{nearest, number};
     use proptest::prelude::*;
+
+    #[test]
+    fn a_person_s_number_is_that_of_the_standard_library() {
+        for text in ["1", "+1.5", "-.5", "2.", "1e3", "1E-3", "1.5e+3", "1e999", "-0"] {
+            assert_eq!(number(text), text.parse().ok(), "{text}");
+        }
+        for text in
+            ["", ".", "+", "-", "+-1", "1.2.3", "e5", "1e", "1e+", "1e1.5", "0x1", "1 ", "nan", "inf", "--1"]
+        {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
 
     fn same(text: &str) {
         let reference = text.parse::<f64>().unwrap();

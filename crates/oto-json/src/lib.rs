@@ -16,10 +16,11 @@ mod shortest;
 mod tree;
 mod write;
 
+pub use decimal::number;
 pub use describe::serde;
 pub use parse::parse;
 pub use read::{At, Failure, Fields, FromJson, from_tree, read};
-pub use shortest::{shown, shown_list};
+pub use shortest::{Shown, shown, shown_list};
 pub use tree::{Json, Number};
 pub use write::{Object, ToJson, Writer, object_tree, to_tree, write};
 

@@ -2,11 +2,23 @@
 //! faster, and twice the size of whatever else is in this crate.
 
 use crate::decimal::{Big, nearest};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// A number as `{:?}` shows it: `0.1`, `-3.0`, `1e300`, `NaN`. An `f32` has no more digits than it needs as one.
 pub fn shown<T: Copy + Into<f64>>(number: &T) -> String {
     text((*number).into(), size_of::<T>() == size_of::<f32>())
+}
+
+/// A number in a sentence, without `.0` where it is whole. `cargo xtask` puts this in the place of the standard library's text of a
+/// number in web packages.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown(pub f64);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = shown(&self.0);
+        f.write_str(text.strip_suffix(".0").unwrap_or(&text))
+    }
 }
 
 /// Several of them: `0.1, -3.0`. The standard library's text of a number is ten kilobytes of a page's download.
@@ -112,8 +124,13 @@ fn place(text: &mut String, digits: &str, point: i32) {
 
 #[cfg(test)]
 mod tests {
-    use super::shown;
+    use super::{Shown, shown};
     use proptest::prelude::*;
+
+    #[test]
+    fn whole_numbers_of_a_sentence_have_no_point() {
+        assert_eq!([0.0, -3.0, 1e-6, 0.5].map(|x| Shown(x).to_string()), ["0", "-3", "1e-6", "0.5"]);
+    }
 
     /// Between a power of two and the number below it is half the usual room: there the standard library finds a digit less at times.
     fn check_double(double: f64) {

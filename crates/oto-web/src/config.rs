@@ -20,7 +20,7 @@ pub struct CoreConfig {
     pub teachers: Vec<TeacherConfig>,
 }
 
-/// The same as `web/student/src/options.ts` writes it.
+/// The same as `web/student/src/options.ts` gives it.
 struct Given {
     student: Vec<(String, Json)>,
     env: EnvConfig,
@@ -70,10 +70,10 @@ impl FromJson for EnvConfig {
 }
 
 impl CoreConfig {
-    /// Reads the JSON and names the place of a value that does not fit. What is left out is as the preset of environment
-    /// and algorithm says; without teachers the student learns alone, and a known pair of worlds has its adapter.
-    pub fn read(text: &str) -> Result<Self, CoreError> {
-        let Given { student, env, mut teachers } = oto_json::read(text).map_err(unread)?;
+    /// Reads what the page gives and names the place of a value that does not fit. What is left out is as the preset of environment
+    /// and algorithm says; without teachers the student learns alone, and a known pair of environments has its adapter.
+    pub fn read(given: &Json) -> Result<Self, CoreError> {
+        let Given { student, env, mut teachers } = oto_json::from_tree(given).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let seen = match &env {
             EnvConfig::Page { action, .. } => {
@@ -108,8 +108,10 @@ impl CoreConfig {
     }
 }
 
-fn unread(error: JsonError) -> CoreError {
-    CoreError::config(&error.path, format!("cannot be read: {}", error.message))
+/// The error of what cannot be read; the page has the settings of `student` beside `env`.
+pub fn unread(error: JsonError) -> CoreError {
+    let field = error.path.strip_prefix("student.").unwrap_or(&error.path);
+    CoreError::config(field, format!("cannot be read: {}", error.message))
 }
 
 #[cfg(test)]
@@ -119,33 +121,37 @@ mod tests {
     use oto_rl::algorithms::qrdqn::QrDqnConfig;
     use oto_rl::algorithms::sac::{SacConfig, SoftActorCritic};
 
+    fn read(json: &str) -> Result<CoreConfig, CoreError> {
+        CoreConfig::read(&oto_json::parse(json).unwrap())
+    }
+
     fn fails(json: &str) -> (String, String) {
-        let CoreError { field, message, .. } = CoreConfig::read(json).unwrap_err();
+        let CoreError { field, message, .. } = read(json).unwrap_err();
         (field.unwrap(), message)
     }
 
     #[test]
     fn what_is_left_out_is_as_the_preset_says() {
-        let read = |env: &str, teachers: &str| {
+        let given = |env: &str, teachers: &str| {
             let json = format!(r#"{{"student":{{"seed":7}},"env":"{env}","teachers":[{teachers}]}}"#);
-            CoreConfig::read(&json).unwrap()
+            read(&json).unwrap()
         };
         let teacher = r#"{"url":"ws://127.0.0.1:1","policy":"sac_inverted_pendulum_v5"}"#;
-        let taught = read("CartPole-v1", teacher);
+        let taught = given("CartPole-v1", teacher);
         assert_eq!(taught.student, StudentConfig { seed: 7, ..presets::student("CartPole-v1") });
         assert!(taught.teachers[0].adapter.is_some());
         assert!(matches!(taught.world().unwrap(), World::Inside { .. }));
         let rollouts = r#"{"student":{"algorithm":"ppo"},"env":"Pendulum-v1","teachers":[]}"#;
-        assert_eq!(CoreConfig::read(rollouts).unwrap().student.gamma, 0.9);
-        assert!(read("Acrobot-v1", teacher).teachers[0].adapter.is_none());
-        assert_eq!(read("CartPole-v1", "").student.stages, StagesConfig::SOLO);
+        assert_eq!(read(rollouts).unwrap().student.gamma, 0.9);
+        assert!(given("Acrobot-v1", teacher).teachers[0].adapter.is_none());
+        assert_eq!(given("CartPole-v1", "").student.stages, StagesConfig::SOLO);
     }
 
     #[test]
     fn what_is_given_replaces_the_preset() {
         let json = r#"{"student":{"stages":{"transfer":{"steps":9}},"plateau_decay":null,"algorithm":{"quantiles":3}},
             "env":"CartPole-v1","teachers":[]}"#;
-        let student = CoreConfig::read(json).unwrap().student;
+        let student = read(json).unwrap().student;
         assert_eq!(student.stages.transfer.unwrap().steps, Some(9));
         assert!(student.stages.transfer.unwrap().give_up.is_none() && student.plateau_decay.is_none());
         assert_eq!(student.algorithm.of::<QrDqnConfig>().unwrap().quantiles, 3);
@@ -154,9 +160,7 @@ mod tests {
     #[test]
     fn what_is_left_out_of_a_group_is_as_the_preset_says() {
         let student = |env: &str, student: &str| {
-            CoreConfig::read(&format!(r#"{{"student":{student},"env":"{env}","teachers":[]}}"#))
-                .unwrap()
-                .student
+            read(&format!(r#"{{"student":{student},"env":"{env}","teachers":[]}}"#)).unwrap().student
         };
         let cell = StudentConfig { stages: StagesConfig::SOLO, ..presets::student("MobileCell-5G-v0") };
         assert_eq!(student("MobileCell-5G-v0", r#"{"transfer":{},"algorithm":{}}"#), cell);
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_unknown_environment_is_refused_with_the_known_ones() {
-        let config = CoreConfig::read(r#"{"student":{},"env":"Cartpole","teachers":[]}"#).unwrap();
+        let config = read(r#"{"student":{},"env":"Cartpole","teachers":[]}"#).unwrap();
         let error = config.world().err().unwrap();
         assert_eq!(error.field.as_deref(), Some("env"));
         assert!(
@@ -205,8 +209,7 @@ mod tests {
     fn a_page_describes_its_environment_by_its_spaces() {
         let json = r#"{"student":{},"env":{"observation":{"kind":"box","low":[-1,null],"high":[1,null]},
             "action":{"kind":"multi_discrete","nvec":[3,2]}},"teachers":[]}"#;
-        let World::Outside { observation, action, .. } = CoreConfig::read(json).unwrap().world().unwrap()
-        else {
+        let World::Outside { observation, action, .. } = read(json).unwrap().world().unwrap() else {
             panic!("expected a world outside");
         };
         assert_eq!((observation.width(), action), (2, Space::Discrete { n: 6 }));
@@ -218,7 +221,7 @@ mod tests {
             let json = format!(
                 r#"{{"student":{{}},"env":{{"observation":{observation},"action":{action}}},"teachers":[]}}"#
             );
-            CoreConfig::read(&json).unwrap().world()
+            read(&json).unwrap().world()
         };
         let parts = r#"{"kind":"dict","spaces":[["a",{"kind":"discrete","n":3}],["b",{"kind":"multi_binary","n":2}]]}"#;
         let choice = r#"{"kind":"discrete","n":2}"#;

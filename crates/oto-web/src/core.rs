@@ -1,29 +1,40 @@
 //! The class that a page's worker drives (`web/student/src/worker.ts`): one student, its links, its clock.
 
 use crate::backend;
-use crate::config::{CoreConfig, EnvConfig};
+use crate::config::{CoreConfig, EnvConfig, unread};
 use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
-use js_sys::Uint8Array;
+use crate::sockets::Sockets;
+use crate::values;
+use js_sys::{Array, Function};
 use oto_agent::baseline::Baselines;
-use oto_agent::link::{Event, Link, Output};
-use oto_agent::student::{Need, Student, TeacherConfig, Tick};
+use oto_agent::student::{Need, Student, Tick};
 use oto_agent::trainer::{TrainError, program};
 use oto_agent::watch::Watch;
 use oto_env::{Action, SpaceTree, Step};
 use oto_graph::Program;
-use oto_json::Writer;
+use oto_json::{Json, object_tree};
 use oto_rl::replay::Replay;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-/// One student of a page.
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = "\
+import type { EnvironmentRequest } from '../src/environment.js';
+import type { Evaluation, Metrics } from '../src/metrics.js';
+import type { CoreConfig } from '../src/options.js';
+import type { Spaces } from '../src/protocol.js';
+import type { Scene } from '../src/scene.js';
+";
+
+/// One student of a page. Objects have the page's spelling, see [`values`].
 #[wasm_bindgen]
 pub struct StudentCore {
     student: Student,
-    teachers: Vec<TeacherConfig>,
-    spaces: String,
+    teachers: usize,
+    sockets: Sockets,
+    spaces: Json,
     reporter: Reporter,
     /// Train until this environment step.
     until: u64,
@@ -38,18 +49,29 @@ pub struct StudentCore {
 
 #[wasm_bindgen]
 impl StudentCore {
-    /// Creates a student from its configuration as JSON (see [`CoreConfig`]). A device is asked for here, and backends are
-    /// timed here where the configuration leaves the choice.
-    pub async fn create(config: String) -> Result<StudentCore, JsValue> {
+    /// Creates a student from its configuration (see [`CoreConfig`]). A device is asked for here, and backends are
+    /// timed here where the configuration leaves the choice. `tickets` has the address of each teacher's tickets, or `null`.
+    /// `wake` is called when [`Self::serve_links`] is due.
+    pub async fn create(
+        #[wasm_bindgen(unchecked_param_type = "CoreConfig")] config: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "(string | null)[]")] tickets: Array,
+        #[wasm_bindgen(unchecked_param_type = "() => void")] wake: Function,
+    ) -> Result<StudentCore, JsValue> {
         host::report_panics();
-        Ok(Self::read(&config).await?)
+        let tickets = tickets.iter().map(|ticket| ticket.as_string()).collect();
+        let config = values::take(config).map_err(unread)?;
+        Ok(Self::read(&config, tickets, wake).await?)
     }
 
-    async fn read(config: &str) -> Result<StudentCore, CoreError> {
+    async fn read(
+        config: &Json,
+        tickets: Vec<Option<String>>,
+        wake: Function,
+    ) -> Result<StudentCore, CoreError> {
         let config = CoreConfig::read(config)?;
         let world = config.world()?;
         let (observation, action) = world.spaces();
-        let spaces = Writer::object(|out| {
+        let spaces = object_tree(|out| {
             out.field("observation_space", observation);
             out.field("action_space", action);
         });
@@ -70,10 +92,12 @@ impl StudentCore {
         let baselines = built_in.as_ref().and_then(|id| Baselines::of(id, config.student.seed));
         let mut reporter = Reporter::default();
         reporter.baselines = baselines;
-        let teachers = config.teachers;
+        let teachers = config.teachers.len();
+        let addresses = config.teachers.into_iter().map(|teacher| teacher.url).collect();
         Ok(Self {
             student,
             teachers,
+            sockets: Sockets::new(addresses, tickets, wake),
             spaces,
             reporter,
             until: 0,
@@ -85,9 +109,10 @@ impl StudentCore {
         })
     }
 
-    /// The spaces of a built-in environment, as JSON.
-    pub fn spaces(&self) -> String {
-        self.spaces.clone()
+    /// The spaces of a built-in environment.
+    #[wasm_bindgen(unchecked_return_type = "Spaces")]
+    pub fn spaces(&self) -> JsValue {
+        values::give_tree(&self.spaces)
     }
 
     /// Sets how far [`Self::advance`] trains: so many environment steps from now on, if need be beyond the configured
@@ -133,14 +158,15 @@ impl StudentCore {
         }))
     }
 
-    /// What [`Self::advance`] asked of the page's environment, as JSON: `{"kind":"reset","seed":1}` (a seed the first time
-    /// only), `{"kind":"step","action":0}`, where a continuous action is a list of numbers, or
-    /// `{"kind":"evaluate","episodes":10,"seed":1}`. The same until it is answered.
-    pub fn environment_request(&mut self) -> Result<String, JsValue> {
+    /// What [`Self::advance`] asked of the page's environment: `{kind: "reset", seed: 1}` (a seed the first time
+    /// only), `{kind: "step", action: 0}`, where a continuous action is a list of numbers, or
+    /// `{kind: "evaluate", episodes: 10, seed: 1}`. The same until it is answered.
+    #[wasm_bindgen(unchecked_return_type = "EnvironmentRequest")]
+    pub fn environment_request(&mut self) -> Result<JsValue, JsValue> {
         let Some(asked) = self.student.asked() else {
             return Err(CoreError::worker("the environment is not needed now").into());
         };
-        Ok(Writer::object(|out| {
+        Ok(values::give_tree(&object_tree(|out| {
             let (kind, seed) = match asked {
                 Need::Step => ("step", None),
                 Need::Evaluate { seed, .. } => ("evaluate", seed),
@@ -167,7 +193,7 @@ impl StudentCore {
                     }
                 }
             }
-        }))
+        })))
     }
 
     /// The answer of the page's environment to a reset or a step: the observation's plain numbers, and after a step the rest.
@@ -202,7 +228,7 @@ impl StudentCore {
 
     /// How many teachers there are.
     pub fn teachers(&self) -> usize {
-        self.teachers.len()
+        self.teachers
     }
 
     /// How much a teacher counts from now on; 0 switches it off.
@@ -210,83 +236,19 @@ impl StudentCore {
         Ok(self.student.set_teacher_weight(teacher, weight).map_err(CoreError::from)?)
     }
 
-    /// Where a teacher is.
-    pub fn link_url(&self, teacher: usize) -> Option<String> {
-        self.teachers.get(teacher).map(|teacher| teacher.url.clone())
+    /// Tells the links what their connections report and that time has passed, and carries out what they want.
+    pub fn serve_links(&mut self) {
+        self.sockets.serve(&mut self.student);
     }
 
-    /// The longest message to accept from a teacher, in bytes.
-    pub fn link_limit(&mut self, teacher: usize) -> usize {
-        self.link(teacher).map_or(0, |link| link.max_message_bytes())
+    /// Cuts the wire to a teacher, or to all, or mends it.
+    pub fn connect(&mut self, teacher: Option<usize>, on: bool) {
+        self.sockets.cut(&mut self.student, teacher, !on);
     }
 
-    /// The next thing to do for a teacher's link: `true` opens a connection, a string or an array of bytes is sent, a
-    /// number closes the connection with this code, and `undefined` is nothing.
-    pub fn link_command(&mut self, teacher: usize) -> JsValue {
-        match self.link(teacher).and_then(Link::poll_output) {
-            Some(Output::Connect) => JsValue::TRUE,
-            Some(Output::Text(text)) => text.into(),
-            Some(Output::Binary(bytes)) => Uint8Array::from(&bytes[..]).into(),
-            Some(Output::Close(code)) => code.into(),
-            None => JsValue::UNDEFINED,
-        }
-    }
-
-    /// The ticket for the connection that is opened next.
-    pub fn link_ticket(&mut self, teacher: usize, ticket: String) {
-        if let Some(link) = self.link(teacher) {
-            link.set_ticket(ticket);
-        }
-    }
-
-    /// The connection is open.
-    pub fn link_opened(&mut self, teacher: usize) {
-        self.handle(teacher, Event::Connected);
-    }
-
-    /// A text message came.
-    pub fn link_text(&mut self, teacher: usize, text: &str) {
-        self.handle(teacher, Event::Text(text));
-    }
-
-    /// A binary message came.
-    pub fn link_binary(&mut self, teacher: usize, bytes: &[u8]) {
-        self.handle(teacher, Event::Binary(bytes));
-    }
-
-    /// The connection could not be opened, or ended.
-    pub fn link_closed(&mut self, teacher: usize, code: u16, reason: &str) {
-        self.handle(teacher, Event::Closed { code: Some(code), reason });
-    }
-
-    /// Tells every link that time has passed.
-    pub fn link_tick(&mut self) {
-        let now = host::now_ms();
-        self.student.links().for_each(|link| link.handle(Event::Tick, now));
-        self.student.submit(now);
-    }
-
-    /// Milliseconds until [`Self::link_tick`] has to be called, if nothing else happens before.
-    pub fn link_wake(&mut self) -> Option<f64> {
-        let next = self.student.links().filter_map(|link| link.wake_at()).min()?;
-        Some(next.saturating_sub(host::now_ms()).max(1) as f64)
-    }
-
-    fn handle(&mut self, teacher: usize, event: Event<'_>) {
-        let now = host::now_ms();
-        if let Some(link) = self.link(teacher) {
-            link.handle(event, now);
-        }
-        // Also after the run, when nothing else asks.
-        self.student.submit(now);
-    }
-
-    fn link(&mut self, teacher: usize) -> Option<&mut Link> {
-        self.student.links().nth(teacher)
-    }
-
-    /// How the run stands and what happened since the last call, as JSON.
-    pub fn metrics(&mut self) -> String {
+    /// How the run stands and what happened since the last call.
+    #[wasm_bindgen(unchecked_return_type = "Metrics")]
+    pub fn metrics(&mut self) -> JsValue {
         self.reporter.take(&mut self.student)
     }
 
@@ -301,18 +263,19 @@ impl StudentCore {
                 self.action.combination(index, &mut numbers);
                 match self.action {
                     SpaceTree::Discrete { .. } => numbers[0].into(),
-                    _ => numbers.into_iter().map(JsValue::from).collect::<js_sys::Array>().into(),
+                    _ => numbers.into_iter().map(JsValue::from).collect::<Array>().into(),
                 }
             }
         })
     }
 
-    /// Plays greedy episodes in the evaluation environment; an evaluation as JSON.
-    pub fn evaluate(&mut self, episodes: u32) -> Result<String, JsValue> {
+    /// Plays greedy episodes in the evaluation environment; an evaluation.
+    #[wasm_bindgen(unchecked_return_type = "Evaluation")]
+    pub fn evaluate(&mut self, episodes: u32) -> Result<JsValue, JsValue> {
         self.reporter.collect(&mut self.student);
         self.student.evaluate(episodes).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
-        Ok(oto_json::write(&line))
+        Ok(values::give(&line))
     }
 
     /// The seed for the first episode of the page's own evaluation, if it is the student's first.
@@ -320,17 +283,19 @@ impl StudentCore {
         self.student.evaluation_seed().map(|seed| seed as f64)
     }
 
-    /// Takes the returns of greedy episodes that the page played on its own account; an evaluation as JSON.
-    pub fn record_evaluation(&mut self, returns: &[f64]) -> Result<String, JsValue> {
+    /// Takes the returns of greedy episodes that the page played on its own account; an evaluation.
+    #[wasm_bindgen(unchecked_return_type = "Evaluation")]
+    pub fn record_evaluation(&mut self, returns: &[f64]) -> Result<JsValue, JsValue> {
         self.reporter.collect(&mut self.student);
         self.student.record_evaluation(returns).map_err(CoreError::from)?;
         let line = self.reporter.collect(&mut self.student);
-        Ok(oto_json::write(&line))
+        Ok(values::give(&line))
     }
 
     /// Greedy play to look at, in an environment of its own: with a seed the first moment of the seed's episode, which the
-    /// policy of this moment plays to its end, without one the next step; a [`Scene`](oto_agent::watch::Scene) as JSON.
-    pub fn watch(&mut self, seed: Option<f64>) -> Result<String, JsValue> {
+    /// policy of this moment plays to its end, without one the next step; a [`Scene`](oto_agent::watch::Scene).
+    #[wasm_bindgen(unchecked_return_type = "Scene")]
+    pub fn watch(&mut self, seed: Option<f64>) -> Result<JsValue, JsValue> {
         if let Some(seed) = seed {
             let Some(id) = &self.built_in else {
                 let message = "is the page's own: play its episodes with act()".into();
@@ -343,7 +308,7 @@ impl StudentCore {
             let watch = self.watch.as_mut().ok_or_else(|| CoreError::config("seed", missing.into()))?;
             watch.step().map_err(CoreError::from)?;
         }
-        Ok(self.watch.as_ref().map_or(String::new(), |watch| oto_json::write(watch.scene())))
+        Ok(values::give(&self.watch.as_ref().map(Watch::scene)))
     }
 
     /// Whether updates are on their way: what they bring comes with the worker's other events.

@@ -1,6 +1,7 @@
-//! Errors as the worker gets them: plain objects `{kind, message, field}`, which `web/student/src/errors.ts` turns into
-//! classes.
+//! Errors as the worker gets them: plain objects `{kind, message, field}` in the page's spelling, which
+//! `web/student/src/errors.ts` turns into classes.
 
+use crate::values::{camel, give_tree};
 use oto_agent::trainer::TrainError;
 use oto_env::ElementError;
 use wasm_bindgen::JsValue;
@@ -25,8 +26,7 @@ pub enum Kind {
 pub struct CoreError {
     /// Its class.
     pub kind: Kind,
-    /// What was expected and what came. For [`Kind::Config`] it goes on after the field's name,
-    /// which the page puts before it.
+    /// What was expected and what came. For [`Kind::Config`] it continues the field's name.
     pub message: String,
     /// What was wrong, by name.
     pub field: Option<String>,
@@ -79,13 +79,45 @@ impl From<TrainError> for CoreError {
     }
 }
 
+impl CoreError {
+    /// The message and the field as the page's author spells settings.
+    fn spelt(self) -> (String, Option<String>) {
+        match (self.kind, self.field) {
+            (Kind::Config, Some(field)) => {
+                let field = camel(&field);
+                (format!("{field} {}", quoted(&self.message)), Some(field))
+            }
+            (_, field) => (self.message, field),
+        }
+    }
+}
+
+/// Names between backticks in the page's spelling, between quotation marks.
+fn quoted(message: &str) -> String {
+    let is_name =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let mut text = String::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once('`') {
+        text.push_str(before);
+        match after.split_once('`') {
+            Some((name, after)) if is_name(name) => {
+                text.push('"');
+                text.push_str(&camel(name));
+                text.push('"');
+                rest = after;
+            }
+            _ => {
+                text.push('`');
+                rest = after;
+            }
+        }
+    }
+    text + rest
+}
+
 impl From<CoreError> for JsValue {
     fn from(error: CoreError) -> Self {
-        let object = js_sys::Object::new();
-        let set = |key: &str, value: JsValue| {
-            // Setting a property of a fresh object cannot fail.
-            let _ = js_sys::Reflect::set(&object, &key.into(), &value);
-        };
         let kind = match error.kind {
             Kind::Config => "config",
             Kind::Environment => "environment",
@@ -93,11 +125,33 @@ impl From<CoreError> for JsValue {
             Kind::Checkpoint => "checkpoint",
             Kind::Worker => "worker",
         };
-        set("kind", kind.into());
-        set("message", error.message.into());
-        if let Some(field) = error.field {
-            set("field", field.into());
-        }
-        object.into()
+        let (message, field) = error.spelt();
+        give_tree(&oto_json::object_tree(|out| {
+            out.field("kind", kind);
+            out.field("message", &message);
+            if let Some(field) = &field {
+                out.field("field", field);
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_the_spelling_of_the_options() {
+        let spelt = |field: &str, message: &str| CoreError::config(field, message.into()).spelt();
+        let (message, field) = spelt("algorithm.batch_size", "is 0: 1 or more");
+        assert_eq!(message, "algorithm.batchSize is 0: 1 or more");
+        assert_eq!(field.as_deref(), Some("algorithm.batchSize"));
+        assert_eq!(spelt("n_step", "is 0").1.as_deref(), Some("nStep"));
+        assert_eq!(spelt("transfer.alpha_aikd", "is -1").1.as_deref(), Some("transfer.alphaAikd"));
+        let (message, _) = spelt("seed", "cannot be read: expected `return_at_least`, `a b` or `x_y`");
+        assert_eq!(message, "seed cannot be read: expected \"returnAtLeast\", `a b` or \"xY\"");
+        assert_eq!(spelt("a__b", "is no option").0, "a_b is no option");
+        let other = CoreError::worker("the `batch_size`");
+        assert_eq!(other.spelt(), ("the `batch_size`".into(), None));
     }
 }

@@ -1,10 +1,11 @@
 //! Metrics for the page: how the run stands, how fast it goes, and what happened since they were taken last.
 
-use crate::host;
+use crate::{host, values};
 use oto_agent::baseline::{Baseline, Baselines};
 use oto_agent::student::{Event, Student};
-use oto_json::{Object, Writer};
+use oto_json::Object;
 use std::collections::VecDeque;
+use wasm_bindgen::JsValue;
 
 /// Rates are measured over at least this long, in milliseconds.
 const RATE_MS: f64 = 500.0;
@@ -82,12 +83,12 @@ impl Reporter {
         newest
     }
 
-    /// The report as JSON; episodes and evaluations are given once.
-    pub fn take(&mut self, student: &mut Student) -> String {
+    /// The report; episodes and evaluations are given once.
+    pub fn take(&mut self, student: &mut Student) -> JsValue {
         self.collect(student);
         let metrics = student.metrics(host::now_ms());
         self.measure(host::now(), metrics.step, metrics.updates);
-        let json = Writer::object(|out| {
+        let report = oto_json::object_tree(|out| {
             metrics.write_fields(out);
             out.field("learning_rate", &student.trainer().learning_rate());
             out.field("steps_per_second", &self.steps_per_second);
@@ -97,7 +98,7 @@ impl Reporter {
         });
         self.episodes.clear();
         self.evaluations.clear();
-        json
+        values::give_tree(&report)
     }
 
     fn measure(&mut self, now: f64, steps: u64, updates: u64) {

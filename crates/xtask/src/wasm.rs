@@ -1,6 +1,8 @@
 //! WebAssembly packages: cargo builds the module, wasm-bindgen writes the JavaScript beside it, we print the sizes.
 
+use crate::floats;
 use crate::manifest::{self, Only, Package, Target};
+use crate::names;
 use crate::order;
 use crate::progress;
 use crate::relaxed;
@@ -54,6 +56,8 @@ fn build_package(package: &Package) -> Result<()> {
     let ours = [
         "wasm-pack.toml",
         "crates/xtask/src/wasm.rs",
+        "crates/xtask/src/floats.rs",
+        "crates/xtask/src/names.rs",
         "crates/xtask/src/relaxed.rs",
         "crates/xtask/src/order.rs",
     ]
@@ -92,8 +96,9 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
             let name = package.module.as_deref().unwrap_or(package.artifact.trim_end_matches(".wasm"));
             // A profiler wants the names in what is only measured.
             let names = package.only == Some(Only::BenchWeb);
+            let wasm = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
             Bindgen::new()
-                .input_path(module)
+                .input_bytes(name, floats::replace(&wasm)?)
                 .out_name(name)
                 .web(true)?
                 .typescript(true)
@@ -101,6 +106,9 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
                 .remove_name_section(!names)
                 .remove_producers_section(true)
                 .generate(out)?;
+            if package.only.is_none() {
+                names::shorten(out, name)?;
+            }
             let modules = relaxed::split(&out.join(format!("{name}_bg.wasm")), names)?;
             if package.only.is_none() {
                 modules.iter().try_for_each(|module| order::by_resemblance(module))?;

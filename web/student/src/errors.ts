@@ -1,7 +1,5 @@
 // What can go wrong, as classes a page author can tell apart. Every message says what was expected and what came.
 
-import { camelCase } from './metrics.js';
-
 /** The base of every error this package throws. */
 export class OtoError extends Error {
   override name = 'OtoError';
@@ -89,7 +87,7 @@ export function reasonOf(thrown: unknown): string {
 export function toMessage(thrown: unknown): ErrorMessage {
   if (thrown instanceof ConfigError) return { kind: 'config', message: thrown.message, field: thrown.field };
   if (thrown instanceof WorkerError) return { kind: 'worker', message: thrown.message };
-  if (isMessage(thrown)) return thrown.kind === 'config' ? inOptionsSpelling(thrown) : thrown;
+  if (isMessage(thrown)) return thrown;
   return { kind: 'worker', message: `the student's engine failed: ${reasonOf(thrown)}` };
 }
 
@@ -101,12 +99,4 @@ export function isExpected(thrown: unknown): boolean {
 /** Whether the engine threw this on purpose (see `crates/oto-web/src/error.rs`). */
 function isMessage(thrown: unknown): thrown is ErrorMessage {
   return typeof thrown === 'object' && thrown !== null && 'kind' in thrown && 'message' in thrown;
-}
-
-/** The engine names settings in its own spelling; the page's author wrote them in that of the options. */
-function inOptionsSpelling({ message, field }: ErrorMessage): ErrorMessage {
-  if (field === undefined) return { kind: 'config', message };
-  const name = camelCase(field);
-  const words = message.replace(/`(\w+)`/g, (_, word: string) => `"${camelCase(word)}"`);
-  return { kind: 'config', message: `${name} ${words}`, field: name };
 }

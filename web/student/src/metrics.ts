@@ -1,4 +1,4 @@
-// What training reports. The engine writes JSON in its own spelling; here it gets JavaScript's.
+// What training reports (`crates/oto-web/src/report.rs`).
 
 /** A student's stage: alone before its teachers, with them, or alone after them. */
 export type Stage = 'offline' | 'transfer' | 'online';
@@ -149,17 +149,4 @@ export interface Metrics {
   newEpisodes: Episode[];
   newEvaluations: Evaluation[];
   teachers: TeacherMetrics[];
-}
-
-/** Parses the engine's JSON, whose keys are in snake_case, into objects whose keys are in camelCase. */
-export function fromEngine<T>(json: string): T {
-  return JSON.parse(json, (_, value: unknown) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [camelCase(key), inner]));
-  }) as T;
-}
-
-/** `batch_size` as `batchSize`. */
-export function camelCase(key: string): string {
-  return key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }

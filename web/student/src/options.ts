@@ -1,5 +1,5 @@
-// A student's options, and how they become the engine's configuration: the same settings in another spelling. The settings of
-// runs and algorithms are in settings.ts, which is generated from the engine.
+// A student's options, and the engine's configuration that they become. The settings of runs and algorithms are in settings.ts, which
+// is generated from the engine.
 
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
 import { ConfigError, reasonOf } from './errors.js';
@@ -81,15 +81,27 @@ export interface EnginePage extends EngineSpaces {
   evaluates: boolean;
 }
 
+/** What the engine makes a student of (`crates/oto-web/src/config.rs`). */
+export interface CoreConfig {
+  student: Omit<StudentOptions, 'env' | 'teachers' | 'signal'>;
+  env: string | EnginePage;
+  teachers: Omit<TeacherOptions, 'ticket'>[];
+}
+
 /**
- * Reads every option once. A typed array becomes an array; what JSON would drop or change without a word is refused, and so is a
- * name that is no option.
+ * Reads every option once, because a page's objects may be anything: getters, proxies, typed arrays. Plain data comes out. What is
+ * none is refused, and so is a name that is no option.
  */
 export function readOptions(options: StudentOptions): StudentOptions {
   checkKnown('', options, OPTIONS);
   const kept = ['env', 'signal'];
-  const entries = Object.keys(options).map((key) => [key, kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key)]);
-  return Object.fromEntries(entries) as StudentOptions;
+  return given(Object.keys(options), (key) => (kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key))) as unknown as StudentOptions;
+}
+
+/** The properties that are not undefined. */
+function given(keys: string[], read: (key: string) => unknown): Record<string, unknown> {
+  const entries = keys.map((key) => [key, read(key)] as const);
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 
 /** A property of the page's object, whose getter may throw. */
@@ -114,7 +126,7 @@ function plain(value: unknown, place: string, depth = 0): unknown {
   if (Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))) {
     return Array.from(value as ArrayLike<unknown>, (inner, i) => plain(inner, `${place}[${i}]`, depth + 1));
   }
-  return Object.fromEntries(keysOf(place, value).map((key) => [key, plain(property(value, key, `${place}.${key}`), `${place}.${key}`, depth + 1)]));
+  return given(keysOf(place, value), (key) => plain(property(value, key, `${place}.${key}`), `${place}.${key}`, depth + 1));
 }
 
 function keysOf(place: string, value: object): string[] {
@@ -126,27 +138,24 @@ function keysOf(place: string, value: object): string[] {
 }
 
 /**
- * The engine's configuration as JSON (`crates/oto-web/src/config.rs`), of options that `readOptions` gave; `page` is there for
- * an environment of the page's own. What is left out stays out: the engine has the defaults, checks every value, and refuses what
- * it does not know.
+ * The engine's configuration, of options that `readOptions` gave; `page` is there for an environment of the page's own. What is left
+ * out stays out: the engine has the defaults, checks every value, and refuses what it does not know.
  */
-export function toConfig(options: StudentOptions, page?: EnginePage): string {
-  const { env, teachers: _teachers, signal: _signal, algorithm, replay, transfer, evaluation, ...rest } = options;
+export function toConfig(options: StudentOptions, page?: EnginePage): CoreConfig {
+  const { env, teachers: _teachers, signal: _signal, ...student } = options;
+  const { algorithm, replay, transfer, evaluation } = student;
   if (algorithm !== undefined) checkAlgorithm(algorithm);
   if (replay !== undefined) checkGroup('replay', replay, REPLAY);
   if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
-  if (evaluation !== undefined) checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
-  const student = {
-    ...rest,
-    algorithm,
-    replay,
-    transfer,
-    evaluation: evaluation && { ...evaluation, maxSteps: undefined },
-  };
-  const links = teachersOf(options).map((teacher, i) => {
-    return { ...teacher, url: wholeAddress(`teachers[${i}].url`, teacher.url), ticket: undefined };
+  if (evaluation !== undefined) {
+    checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
+    const { maxSteps: _maxSteps, ...ofEngine } = evaluation;
+    student.evaluation = ofEngine;
+  }
+  const teachers = teachersOf(options).map(({ ticket: _ticket, ...teacher }, i) => {
+    return { ...teacher, url: wholeAddress(`teachers[${i}].url`, teacher.url) };
   });
-  return JSON.stringify({ student: toEngine(student), env: page ?? builtIn(env), teachers: links });
+  return { student, env: page ?? builtIn(env), teachers };
 }
 
 /** The teachers; each is an object that has only known names. */
@@ -216,17 +225,6 @@ function checkGroup(place: string, group: object, known: string[]): void {
   const beside = Object.keys(checkObject(place, group)).find((key) => RUN.includes(key) && !known.includes(key));
   if (beside !== undefined) throw new ConfigError(`${place}.${beside} is no option; write ${beside} beside ${place}`, `${place}.${beside}`);
   checkKnown(place, group, known);
-}
-
-/** Settings in the engine's spelling. */
-function toEngine(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map((inner) => toEngine(inner));
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [snakeCase(name), toEngine(inner)]));
-}
-
-function snakeCase(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /** Refuses what is no object, and what has a name that is not known; `place` is where in the options it is, '' for all of them. */

@@ -4,13 +4,14 @@
 import type { Action, EnvironmentAnswer, EnvironmentRequest } from './environment.js';
 import type { ErrorMessage } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
+import type { CoreConfig } from './options.js';
 import type { Scene } from './scene.js';
 import type { ActionSpace, Space } from './spaces.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
   /** `tickets`: for each teacher the address that gives tickets, or `null`. */
-  create(config: string, tickets: (string | null)[]): Spaces;
+  create(config: CoreConfig, tickets: (string | null)[]): Spaces;
   /** Train for so many environment steps (`null`: to the end of the run), with news at most every so many ms. */
   start(steps: number | null, interval: number): void;
   /** The next news of the training under way. */

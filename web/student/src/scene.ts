@@ -1,4 +1,4 @@
-// What a student's play looks like, moment by moment. The engine writes JSON in its own spelling; here it gets JavaScript's.
+// What a student's play looks like, moment by moment (`crates/oto-agent/src/watch.rs`).
 
 /** A moment of an episode. */
 export interface Scene {

@@ -1,18 +1,19 @@
-// What a worker does: one student's engine, its teachers' WebSockets and the loop that trains. The page talks to it through
-// `protocol.ts`.
+// What a worker does: one student's engine and the loop that trains. The page talks to it through `protocol.ts`. The engine holds the
+// teachers' WebSockets.
 
-import type { StudentCore } from '../wasm/oto_web.js';
-import type { EnvironmentRequest } from './environment.js';
+import type { StudentCore, close_sockets } from '../wasm/oto_web.js';
 import { ConfigError, WorkerError, isExpected, reasonOf, toMessage, type ErrorMessage } from './errors.js';
-import { LinkDriver } from './link.js';
-import { fromEngine, type Metrics } from './metrics.js';
+import type { Metrics } from './metrics.js';
 import type { Answer, Arguments, CallName, EnvironmentReply, News, ToPage, ToWorker } from './protocol.js';
 
 /** How long the engine trains before events and calls get their turn, in milliseconds. */
 const SLICE_MS = 8;
 
-/** Makes an engine from its configuration as JSON. */
-export type CreateEngine = (config: string) => Promise<StudentCore>;
+/** What a worker uses of the engine's module. */
+export interface EngineModule {
+  create: typeof StudentCore.create;
+  closeSockets: typeof close_sockets;
+}
 
 /** The part of a worker's global scope used here; `lib.dom` describes a page's. */
 interface WorkerScope {
@@ -38,12 +39,11 @@ interface Waiting<T> {
 }
 
 const scope = globalThis as unknown as WorkerScope;
-/** Makes the engine; there once its module is loaded. */
-let create: Promise<CreateEngine>;
+/** There once it is loaded. */
+let module: Promise<EngineModule>;
 let core: StudentCore | undefined;
 /** Why there is no engine any more. */
 let gone: WorkerError | undefined;
-let links: LinkDriver[] = [];
 let run: Run | undefined;
 let training: Promise<void> = Promise.resolve();
 let paused = false;
@@ -58,17 +58,14 @@ let leave = (): void => {};
 let late: { failure: unknown } | undefined;
 /** How often the student was replaced by a file's; an answer to one before is of no use to it. */
 let loads = 0;
-let linkTimer: ReturnType<typeof setTimeout> | undefined;
 /** Wakes the training loop when it sleeps. */
 let wake = (): void => {};
 
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
   async create(config, tickets) {
-    const created = await (await create)(config);
-    core = created;
-    links = tickets.map((ticket, teacher) => new LinkDriver(created, teacher, ticket, serveLinks, lose));
+    core = await (await module).create(config, tickets, serveLinks);
     serveLinks();
-    return fromEngine(created.spaces());
+    return core.spaces();
   },
 
   async start(steps, interval) {
@@ -102,18 +99,18 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   },
 
   connect(teacher, on) {
-    if (teacher !== null && links[teacher] === undefined) {
-      throw new ConfigError(`there are ${links.length} teachers, counted from 0, and no ${teacher}`, 'teacher');
+    const teachers = engine().teachers();
+    if (teacher !== null && !(Number.isInteger(teacher) && teacher >= 0 && teacher < teachers)) {
+      throw new ConfigError(`there are ${teachers} teachers, counted from 0, and no ${teacher}`, 'teacher');
     }
-    const chosen = teacher === null ? links : links.slice(teacher, teacher + 1);
-    for (const link of chosen) link.cut(!on);
+    engine().connect(teacher, on);
     serveLinks();
   },
 
   weigh: (teacher, weight) => engine().set_teacher_weight(teacher, weight),
   metrics: () => takeMetrics(),
   act: (observation) => engine().act(observation),
-  evaluate: (episodes) => fromEngine(engine().evaluate(episodes)),
+  evaluate: (episodes) => engine().evaluate(episodes),
   beginEvaluation() {
     held += 1;
     return engine().evaluation_seed() ?? null;
@@ -121,9 +118,9 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   endEvaluation(returns) {
     held -= 1;
     wake();
-    return returns === null ? null : fromEngine(engine().record_evaluation(Float64Array.from(returns)));
+    return returns === null ? null : engine().record_evaluation(Float64Array.from(returns));
   },
-  watch: (seed) => fromEngine(engine().watch(seed ?? undefined)),
+  watch: (seed) => engine().watch(seed),
   async save(replay) {
     while (!engine().sync()) await otherEvents();
     return engine().save(replay) as Uint8Array<ArrayBuffer>;
@@ -195,7 +192,7 @@ function askPage(): Promise<void> {
 /** Puts the engine's question to the page's environment and hands the answer over. */
 async function ask(): Promise<void> {
   const before = loads;
-  const request = JSON.parse(engine().environment_request()) as EnvironmentRequest;
+  const request = engine().environment_request();
   const reply = new Promise<EnvironmentReply>((resolve, reject) => (question = { resolve, reject }));
   scope.postMessage({ type: 'environment', request }, []);
   try {
@@ -210,14 +207,10 @@ async function ask(): Promise<void> {
   }
 }
 
-/** Lets every link say what it has to say, wakes the training loop, and comes back when a link's timer is due. */
+/** Lets every link say what it has to say, and wakes the training loop. The engine calls it when a socket or a timer reports. */
 function serveLinks(): void {
-  clearTimeout(linkTimer);
   try {
-    core?.link_tick();
-    for (const link of links) link.serve();
-    const due = core?.link_wake();
-    if (due !== undefined) linkTimer = setTimeout(serveLinks, due);
+    core?.serve_links();
   } catch (thrown) {
     lose(thrown);
   }
@@ -243,16 +236,14 @@ function explained(thrown: unknown): unknown {
   const reason = `${reasonOf(thrown)}. Out of memory, or a fault of oto's own`;
   gone = new WorkerError(`the student's engine failed and is gone: ${reason}. Make a new student, and load what was saved`);
   core = undefined;
-  clearTimeout(linkTimer);
-  for (const link of links) link.end();
-  links = [];
+  void module.then(({ closeSockets }) => closeSockets());
   return gone;
 }
 
 /** Whether an engine can be called: one that was stopped in the middle of a call can not. */
 function answers(engine: StudentCore): boolean {
   try {
-    engine.link_wake();
+    engine.learning();
     return true;
   } catch {
     return false;
@@ -281,13 +272,13 @@ function engine(): StudentCore {
 }
 
 function takeMetrics(): Metrics {
-  return fromEngine(engine().metrics());
+  return engine().metrics();
 }
 
 /** Serves the page with an engine whose module is on its way. */
-export function serve(engine: Promise<CreateEngine>): void {
-  create = engine;
-  create.catch(() => {});
+export function serve(engine: Promise<EngineModule>): void {
+  module = engine;
+  module.catch(() => {});
   scope.onmessage = receive;
   // An engine that breaks while it is made answers nobody; as an uncaught error its end reaches the page.
   addEventListener('unhandledrejection', ({ reason }) => setTimeout(() => { throw reason; }));

@@ -115,8 +115,8 @@ function lengthOf(bound: Bound): number | undefined {
 export type EngineSpace =
   | { kind: 'discrete'; n: number; start?: number }
   | { kind: 'box'; low: (number | null)[]; high: (number | null)[] }
-  | { kind: 'multi_discrete'; nvec: number[] }
-  | { kind: 'multi_binary'; n: number }
+  | { kind: 'multiDiscrete'; nvec: number[] }
+  | { kind: 'multiBinary'; n: number }
   | { kind: 'dict'; spaces: [string, EngineSpace][] }
   | { kind: 'tuple'; spaces: EngineSpace[] };
 
@@ -139,10 +139,10 @@ function read(field: string, given: unknown): EngineSpace {
     case 'discrete':
       return { kind, n: whole(`${field}.n`, n, 1), ...(start === undefined || start === 0 ? {} : { start: whole(`${field}.start`, start) }) };
     case 'multiBinary':
-      return { kind: 'multi_binary', n: whole(`${field}.n`, n, 1) };
+      return { kind, n: whole(`${field}.n`, n, 1) };
     case 'multiDiscrete':
       if (!isArrayLike(nvec) || nvec.length === 0) break;
-      return { kind: 'multi_discrete', nvec: Array.from(nvec, (n, i) => whole(`${field}.nvec[${i}]`, n, 1)) };
+      return { kind, nvec: Array.from(nvec, (n, i) => whole(`${field}.nvec[${i}]`, n, 1)) };
     case 'box':
       return readBox(field, low, high);
     case 'dict': {
@@ -195,9 +195,9 @@ function numbersIn(space: EngineSpace): number {
       return 1;
     case 'box':
       return space.low.length;
-    case 'multi_discrete':
+    case 'multiDiscrete':
       return space.nvec.length;
-    case 'multi_binary':
+    case 'multiBinary':
       return space.n;
     case 'dict':
       return space.spaces.reduce((sum, [, part]) => sum + numbersIn(part), 0);
@@ -245,7 +245,7 @@ export function readObservation(from: string, space: EngineSpace, observation: u
         for (const [name, part] of parts) walk(part, (value as Record<string, unknown>)[name], named(name));
         return;
       }
-      case 'multi_binary':
+      case 'multiBinary':
         row(value, place, space.n);
         return bits(value as ArrayLike<unknown>, place);
       default:

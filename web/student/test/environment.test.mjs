@@ -19,7 +19,7 @@ test('spaces are read in Gymnasium’s order, with plain numbers', () => {
   assert.deepEqual(read(spaces.box(0, [1, 2])), { kind: 'box', low: [0, 0], high: [1, 2] });
   assert.deepEqual(read(spaces.discrete(3)), { kind: 'discrete', n: 3 });
   assert.deepEqual(read(spaces.discrete(3, -1)), { kind: 'discrete', n: 3, start: -1 });
-  assert.deepEqual(read(spaces.multiDiscrete(new Uint8Array([3, 2]))), { kind: 'multi_discrete', nvec: [3, 2] });
+  assert.deepEqual(read(spaces.multiDiscrete(new Uint8Array([3, 2]))), { kind: 'multiDiscrete', nvec: [3, 2] });
   const dict = read(spaces.dict({ 'b': spaces.discrete(2), 'B': spaces.multiBinary(2), '\u{1F600}': spaces.discrete(1), '\uFFEE': spaces.discrete(1), 'a': spaces.tuple(spaces.discrete(4)) }));
   // Python sorts by code points, JavaScript by their halves.
   assert.deepEqual(dict.spaces.map(([name]) => name), ['B', 'a', 'b', '\uFFEE', '\u{1F600}']);

@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { toError, toMessage } from '../dist/errors.js';
-import { fromEngine } from '../dist/metrics.js';
+import { toMessage } from '../dist/errors.js';
 import { maxSteps, readOptions, ticketAddresses, toConfig } from '../dist/options.js';
 
-const config = (options) => JSON.parse(toConfig(readOptions({ env: 'CartPole-v1', ...options })));
+/** The configuration as the worker gets it. */
+const config = (options) => structuredClone(toConfig(readOptions({ env: 'CartPole-v1', ...options })));
 
 test('what is left out stays out', () => {
   assert.deepEqual(config({}), {
@@ -16,8 +16,8 @@ test('what is left out stays out', () => {
   });
 });
 
-test('settings get the engine’s spelling and place', () => {
-  const { student } = config({
+test('settings cross as they are written', () => {
+  const settings = {
     algorithm: { hidden: [8], batchSize: 4, adam: { beta1: 0.5 } },
     nStep: 3,
     learningRate: 0.1,
@@ -28,33 +28,25 @@ test('settings get the engine’s spelling and place', () => {
     evaluation: { every: 10 },
     clock: 'async',
     seed: 7,
-  });
-  assert.deepEqual(student, {
-    seed: 7,
-    clock: 'async',
-    evaluation: { every: 10 },
-    algorithm: { hidden: [8], batch_size: 4, adam: { beta1: 0.5 } },
-    n_step: 3,
-    learning_rate: 0.1,
-    epsilon: { start: 1, end: 0, steps: 9 },
-    transfer: { alpha_aikd: 2, learning_rate: null },
-    request_batch: 5,
-    stages: { transfer: { return_at_least: 475, give_up: { after_steps: 1, below_return: 2 } }, online: null, loop: true },
-  });
+  };
+  assert.deepEqual(config(settings), { student: settings, env: 'CartPole-v1', teachers: [] });
+  // What is undefined is left out, and null is a value.
+  const { student } = config({ seed: undefined, plateauDecay: null, stages: { online: undefined, transfer: null } });
+  assert.deepEqual(student, { plateauDecay: null, stages: { transfer: null } });
 });
 
 test('every setting keeps its form, also a number that has the name of a schedule elsewhere', () => {
   for (const name of [undefined, 'qrdqn', 'sac', 'ppo']) {
     const { student } = config({ algorithm: { name, adam: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 } }, epsilon: 0.1, learningRate: 1e-3 });
     assert.deepEqual(student.algorithm.adam, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 });
-    assert.deepEqual([student.epsilon, student.learning_rate], [0.1, 1e-3]);
+    assert.deepEqual([student.epsilon, student.learningRate], [0.1, 1e-3]);
   }
 });
 
 test('an algorithm is a name, or a name with settings', () => {
   assert.equal(config({ algorithm: 'ppo' }).student.algorithm, 'ppo');
   const { student } = config({ algorithm: { name: 'ppo', nSteps: 512, fusion: true }, gamma: 0.9 });
-  assert.deepEqual(student, { algorithm: { name: 'ppo', n_steps: 512, fusion: true }, gamma: 0.9 });
+  assert.deepEqual(student, { algorithm: { name: 'ppo', nSteps: 512, fusion: true }, gamma: 0.9 });
 });
 
 test('teachers and their adapters are carried as they are', () => {
@@ -151,18 +143,10 @@ test('what is no option is refused by name', () => {
   assert.throws(() => config({ env: 5 }), { name: 'ConfigError', field: 'env' });
 });
 
-test('the engine’s errors come back in the options’ spelling', () => {
-  const back = (field, message) => toError(toMessage({ kind: 'config', field, message }));
-  assert.equal(back('algorithm.batch_size', 'is 0: 1 or more').message, 'algorithm.batchSize is 0: 1 or more');
-  assert.equal(back('n_step', 'is 0').field, 'nStep');
-  assert.equal(back('transfer.alpha_aikd', 'is -1').field, 'transfer.alphaAikd');
-  assert.equal(back('label_lag', 'is 0').field, 'labelLag');
-  assert.equal(back('seed', 'cannot be read: expected `return_at_least`').message, 'seed cannot be read: expected "returnAtLeast"');
-  assert.equal(toError(toMessage(new Error('unreachable'))).name, 'WorkerError');
-});
-
-test('the engine’s JSON gets JavaScript’s spelling at every depth', () => {
-  assert.deepEqual(fromEngine('{"new_episodes":[{"last_return_value":1}],"x":null}'), { newEpisodes: [{ lastReturnValue: 1 }], x: null });
+test('the engine’s errors cross as they are, and a fault is one of the worker', () => {
+  const error = { kind: 'config', field: 'nStep', message: 'nStep is 0' };
+  assert.equal(toMessage(error), error);
+  assert.equal(toMessage(new Error('unreachable')).kind, 'worker');
 });
 
 test('tickets come from the teacher’s server or from an address, and are no business of the engine', () => {

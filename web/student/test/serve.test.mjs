@@ -8,6 +8,7 @@ class Engine {
   steps = 0;
   asked = false;
   failed = 0;
+  cuts = [];
   broken = false;
   /** What `advance` does first. */
   before = () => {};
@@ -16,11 +17,11 @@ class Engine {
     if (this.broken) throw new Error('recursive use of an object detected which would lead to unsafe aliasing in rust');
     return act();
   }
-  spaces = () => '{}';
+  spaces = () => ({});
   train = () => {};
   advance = () => this.#call(() => (this.before(), (this.asked = true), 'environment'));
   environment_request = () => this.#call(() => {
-    if (this.asked) return '{"kind":"step","action":0}';
+    if (this.asked) return { kind: 'step', action: 0 };
     throw { kind: 'worker', message: 'the environment is not needed now' };
   });
   environment_answer = (observation) => this.#call(() => {
@@ -31,11 +32,12 @@ class Engine {
   });
   environment_failed = () => this.#call(() => ((this.asked = false), (this.failed += 1)));
   evaluation_seed = () => 7;
-  record_evaluation = (returns) => JSON.stringify({ returns: [...returns] });
-  link_tick = () => this.#call(() => {});
-  link_wake = () => this.#call(() => undefined);
-  metrics = () => this.#call(() => JSON.stringify({ step: this.steps }));
-  learning = () => false;
+  record_evaluation = (returns) => ({ returns: [...returns] });
+  teachers = () => 2;
+  connect = (...args) => this.#call(() => this.cuts.push(args));
+  serve_links = () => this.#call(() => {});
+  metrics = () => this.#call(() => ({ step: this.steps }));
+  learning = () => this.#call(() => false);
   sync = () => true;
   save = () => this.#call(() => new Uint8Array([1]));
   load = () => this.#call(() => (this.asked = false));
@@ -45,10 +47,10 @@ class Engine {
   }
 }
 
-let engine, questions, calls, lastId, imports = 0;
+let engine, wake, closed, questions, calls, lastId, imports = 0;
 
 beforeEach(async () => {
-  [engine, questions, calls, lastId] = [new Engine(), [], new Map(), 0];
+  [engine, closed, questions, calls, lastId] = [new Engine(), 0, [], new Map(), 0];
   globalThis.addEventListener ??= () => {};
   globalThis.postMessage = ({ type, id, value, error }) => {
     if (type === 'environment') return void questions.push(id);
@@ -58,8 +60,9 @@ beforeEach(async () => {
   };
   // A worker is a module of its own.
   const { serve } = await import(`../dist/serve.js?${++imports}`);
-  serve(Promise.resolve(async () => engine));
-  await call('create', '{}', []);
+  const create = async (config, tickets, serveLinks) => ((wake = serveLinks), engine);
+  serve(Promise.resolve({ create, closeSockets: () => (closed += 1) }));
+  await call('create', {}, []);
 });
 
 afterEach(async () => {
@@ -153,10 +156,21 @@ test('an engine that breaks between calls, by a timer or a link, ends the run wi
   await call('start', null, 60_000);
   await until(() => questions.length === 1);
   const next = call('next');
-  engine.link_tick = () => engine.trap();
-  // Every call that reaches the links lets them have their turn.
-  await call('connect', null, true);
+  engine.serve_links = () => engine.trap();
+  // A socket or a timer reports.
+  wake();
   await assert.rejects(next, { kind: 'worker', message: /is gone/ });
+  assert.equal(closed, 1, 'sockets of an engine that is gone are closed');
+  wake();
+  assert.equal(closed, 1);
+});
+
+test('a teacher that there is not is refused', async () => {
+  for (const teacher of [2, -1, 0.5, NaN, '0']) {
+    await assert.rejects(call('connect', teacher, true), { kind: 'config', field: 'teacher', message: /^there are 2 teachers, counted from 0, and no / });
+  }
+  for (const teacher of [null, 1]) await call('connect', teacher, false);
+  assert.deepEqual(engine.cuts, [[null, false], [1, false]]);
 });
 
 test('a failure that left the engine whole is told, and the engine goes on', async () => {

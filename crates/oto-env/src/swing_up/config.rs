@@ -1,5 +1,7 @@
 //! The constants of the pendulum, its motor, its clock and its task. Any of them can be set by its name.
 
+use oto_json::Shown;
+
 /// What an action of 1 is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actuation {
@@ -157,34 +159,21 @@ impl Config {
     /// # Errors
     /// A name that is not known; a value out of its range. Nothing has changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
-        let not_negative = |largest: f64| real(name, value, 0.0, largest);
-        let positive = |largest: f64| real(name, value, 1e-6, largest);
+        if let Some((_, constant, least, largest)) = REALS.iter().find(|(known, ..)| *known == name) {
+            *constant(self) = real(name, value, *least, *largest)?;
+            return Ok(());
+        }
         match name {
-            "gravity" => self.gravity = not_negative(1000.0)?,
-            "mass_cart" => self.mass_cart = positive(1000.0)?,
-            "mass_pole" => self.mass_pole = positive(1000.0)?,
-            "pole_length" => self.pole_length = positive(1000.0)?,
-            "pole_mass_length" => self.pole_mass_length = positive(1000.0)?,
-            "k_f" => self.k_f = not_negative(1000.0)?,
             "actuation" => {
                 self.actuation =
                     choice(name, value, &[("voltage", Actuation::Voltage), ("force", Actuation::Force)])?;
             }
-            "voltage_max" => self.voltage_max = not_negative(1000.0)?,
-            "force_max" => self.force_max = not_negative(1000.0)?,
-            "control_period" => self.control_period = positive(1.0)?,
             "sub_steps" => self.sub_steps = whole(name, value, 1, 1000)?,
             "integrator" => {
                 let known = [("semi_implicit", Integrator::SemiImplicit), ("euler", Integrator::Euler)];
                 self.integrator = choice(name, value, &known)?;
             }
             "delay" => self.delay = whole(name, value, 0, LARGEST_DELAY)?,
-            "x_max" => self.x_max = positive(1000.0)?,
-            "alpha_dot_max" => self.alpha_dot_max = positive(1000.0)?,
-            "delta" => self.delta = not_negative(1e6)?,
-            "u" => self.u = not_negative(1e6)?,
-            "v" => self.v = not_negative(1e6)?,
-            "d_target" => self.d_target = not_negative(1000.0)?,
             "max_steps" => self.max_steps = whole(name, value, 1, 1_000_000)?,
             _ => return Err(ConfigError::new(name, format!("one of {}", Self::NAMES.join(", ")), name)),
         }
@@ -192,10 +181,33 @@ impl Config {
     }
 }
 
+/// A constant: its name, its place, its least and its largest value.
+type Real = (&'static str, fn(&mut Config) -> &mut f64, f64, f64);
+
+/// The constants that are numbers with fractions.
+const REALS: [Real; 15] = [
+    ("gravity", |config| &mut config.gravity, 0.0, 1000.0),
+    ("mass_cart", |config| &mut config.mass_cart, 1e-6, 1000.0),
+    ("mass_pole", |config| &mut config.mass_pole, 1e-6, 1000.0),
+    ("pole_length", |config| &mut config.pole_length, 1e-6, 1000.0),
+    ("pole_mass_length", |config| &mut config.pole_mass_length, 1e-6, 1000.0),
+    ("k_f", |config| &mut config.k_f, 0.0, 1000.0),
+    ("voltage_max", |config| &mut config.voltage_max, 0.0, 1000.0),
+    ("force_max", |config| &mut config.force_max, 0.0, 1000.0),
+    ("control_period", |config| &mut config.control_period, 1e-6, 1.0),
+    ("x_max", |config| &mut config.x_max, 1e-6, 1000.0),
+    ("alpha_dot_max", |config| &mut config.alpha_dot_max, 1e-6, 1000.0),
+    ("delta", |config| &mut config.delta, 0.0, 1e6),
+    ("u", |config| &mut config.u, 0.0, 1e6),
+    ("v", |config| &mut config.v, 0.0, 1e6),
+    ("d_target", |config| &mut config.d_target, 0.0, 1000.0),
+];
+
 /// A number from `least` to `largest`.
 pub(super) fn real(name: &str, value: &str, least: f64, largest: f64) -> Result<f64, ConfigError> {
-    let number = value.parse().ok().filter(|number| (least..=largest).contains(number));
-    number.ok_or_else(|| ConfigError::new(name, format!("a number from {least} to {largest}"), value))
+    let number = oto_json::number(value).filter(|number| (least..=largest).contains(number));
+    let range = || format!("a number from {} to {}", Shown(least), Shown(largest));
+    number.ok_or_else(|| ConfigError::new(name, range(), value))
 }
 
 /// A whole number from `least` to `largest`.
