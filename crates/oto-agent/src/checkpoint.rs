@@ -93,6 +93,8 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
+    let noise = trainer.learner.noise().map(|noise| noise.state()).filter(|state| !state.is_empty());
+    tensors.extend(noise.map(|state| flat("exploration.noise", state.to_vec())));
     if let Some(arrays) = arrays {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
         tensors.extend(trainer.rollout.as_ref().map(|r| flat("rollout.ended", r.save())));
@@ -111,6 +113,8 @@ pub struct Opened<'f> {
     replay: Option<(Replay, Box<dyn Sampler>)>,
     rollout: Option<Rollout>,
     observation: Vec<f32>,
+    /// The noise on actions, as far as it depends on what was before.
+    noise: Vec<f32>,
     /// The state of the last good evaluation.
     remembered: Option<Vec<Vec<f32>>>,
 }
@@ -137,6 +141,14 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
     let observation = values("observation").filter(|o| o.len() == trainer.observation.len());
     let observation = observation.ok_or_else(|| broken("its observation is of another width"))?;
     trainer.check(&observation).map_err(broken)?;
+    let noise = values("exploration.noise").unwrap_or_default();
+    let fits = trainer
+        .learner
+        .noise()
+        .map_or(noise.is_empty(), |own| own.clone().restore(&noise, trainer.action.len()));
+    if !fits {
+        return Err(broken("its noise on actions does not fit this configuration, or holds no numbers"));
+    }
     let engine = trainer.learner.engine();
     engine.found(values).map_err(broken)?;
     let remembered = match file.any(&good("")) {
@@ -157,7 +169,7 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
             return Err(broken("its rollout does not fit this configuration"));
         }
     }
-    Ok((Opened { file, progress, replay, rollout, observation, remembered }, extra))
+    Ok((Opened { file, progress, replay, rollout, observation, noise, remembered }, extra))
 }
 
 /// A saved replay buffer whose every number can be learned from, and its sampler.
@@ -230,7 +242,7 @@ impl Opened<'_> {
     /// # Errors
     /// What the backend says when it takes the parameters; the trainer's other state is as it was then.
     pub fn put(self, trainer: &mut Trainer) -> Result<(), TrainError> {
-        let Self { file, progress, replay, rollout, observation, remembered } = self;
+        let Self { file, progress, replay, rollout, observation, noise, remembered } = self;
         trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;
@@ -238,6 +250,10 @@ impl Opened<'_> {
             (trainer.replay, trainer.sampler) = (replay, sampler);
         }
         trainer.observation = observation;
+        let width = trainer.action.len();
+        if let Some(own) = trainer.learner.noise_mut() {
+            own.restore(&noise, width);
+        }
         (trainer.stages, trainer.explore, trainer.draw) = (progress.stages, progress.explore, progress.draw);
         (trainer.running, trainer.action, trainer.steps) =
             (progress.running, progress.action, progress.steps);

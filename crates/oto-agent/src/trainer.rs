@@ -11,6 +11,7 @@ use oto_graph::Program;
 use oto_json::shown;
 use oto_rl::algorithms::{Agent, Misfit, Sizes};
 use oto_rl::engine::{LearnError, LossParts, Schedule};
+use oto_rl::exploration::ActionNoise;
 use oto_rl::losses;
 use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SlotId};
 use oto_rl::rollout::Rollout;
@@ -234,6 +235,7 @@ impl Trainer {
         self.check(observation)?;
         self.observation.copy_from_slice(observation);
         self.replay.forget_pending();
+        self.learner.noise_mut().into_iter().for_each(ActionNoise::begin_episode);
         self.rollout.iter_mut().for_each(Rollout::cut);
         self.running = true;
         (self.episode_return, self.episode_length) = (0.0, 0);
@@ -246,6 +248,7 @@ impl Trainer {
             return Err(TrainError::NotBegun);
         }
         let epsilon = self.epsilon();
+        self.learner.at_step(self.steps - self.started);
         self.learner.explore(&self.observation, epsilon, &mut self.explore, &mut self.action);
         if !self.learner.takes(&self.action) {
             self.action.fill(0.0);
@@ -289,6 +292,7 @@ impl Trainer {
         );
         self.observation.copy_from_slice(next);
         self.steps += 1;
+        self.learner.at_step(self.steps - self.started);
         self.episode_return += step.reward;
         self.episode_length += 1;
         let ended = step.done();

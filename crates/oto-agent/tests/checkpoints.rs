@@ -8,6 +8,7 @@ use oto_agent::student::{Student, TeacherConfig, World};
 use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
 use oto_json::{Json, Number};
+use oto_rl::algorithms::ddpg::DdpgConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
@@ -31,6 +32,7 @@ fn config(environment: &str) -> StudentConfig {
 fn students() -> Vec<(&'static str, StudentConfig)> {
     let qrdqn = QrDqnConfig { hidden: vec![6], quantiles: 3, batch_size: 8, ..QrDqnConfig::default() };
     let sac = SacConfig { hidden: vec![6], batch_size: 8, samples: 2, ..SacConfig::default() };
+    let ddpg = DdpgConfig { hidden: vec![6], batch_size: 8, correlation_time: 9.0, ..DdpgConfig::default() };
     let ppo = PpoConfig { hidden: vec![6], n_steps: 32, batch_size: 8, epochs: 2, ..PpoConfig::default() };
     let base = |environment| StudentConfig { n_step: 1, train_every: 1, ..config(environment) };
     let replay = ReplayConfig { sampler: SamplerName::Prioritised, ..ReplayConfig::default() };
@@ -38,6 +40,7 @@ fn students() -> Vec<(&'static str, StudentConfig)> {
         ("CartPole-v1", StudentConfig { algorithm: qrdqn.into(), n_step: 3, ..base("CartPole-v1") }),
         ("CartPole-v1", StudentConfig { algorithm: sac.clone().into(), replay, ..base("CartPole-v1") }),
         ("Pendulum-v1", StudentConfig { algorithm: sac.into(), ..base("Pendulum-v1") }),
+        ("Pendulum-v1", StudentConfig { algorithm: ddpg.into(), ..base("Pendulum-v1") }),
         ("CartPole-v1", StudentConfig { algorithm: ppo.clone().into(), ..base("CartPole-v1") }),
         ("Pendulum-v1", StudentConfig { algorithm: ppo.into(), ..base("Pendulum-v1") }),
     ]

@@ -193,6 +193,49 @@ fn a_deterministic_actor_gives_the_same_curve() {
     agree(made, 300, continuous);
 }
 
+fn weighted(mut batch: Batch, rng: &mut Rng) -> Batch {
+    batch.weights = (0..config().batch_size).map(|_| rng.uniform(0.1, 1.0) as f32).collect();
+    batch
+}
+
+/// Programs that weigh the rows of a batch, and an actor with a start of its own.
+#[test]
+fn prioritised_learners_give_the_same_curve_and_the_same_errors() {
+    let batches: [fn(&mut Rng) -> Batch; 2] =
+        [|rng| weighted(batch(rng), rng), |rng| weighted(continuous(rng), rng)];
+    let sizes = Sizes { weighted: true, ..SIZES };
+    let vectors = Sizes { actions: Actions::Continuous(2), ..sizes };
+    let hidden = vec![24, 24];
+    let sac = SacConfig { hidden: hidden.clone(), batch_size: 32, ..SacConfig::default() };
+    let td3 = Td3Config { hidden, batch_size: 32, actor_starts: Some(0), ..Td3Config::default() };
+    let learners: [(&dyn Settings, Sizes, fn(&mut Rng) -> Batch); 4] = [
+        (&config(), sizes, batches[0]),
+        (&sac, sizes, batches[0]),
+        (&sac, vectors, batches[1]),
+        (&td3, vectors, batches[1]),
+    ];
+    for (config, sizes, batch) in learners {
+        agree(|backend, rng| config.agent(sizes, backend, rng).unwrap(), 100, batch);
+        let errors = [&Candle as &dyn Backend, &Cpu, &webgpu()].map(|backend| {
+            let rng = &mut Rng::new(12);
+            let mut student = config.agent(sizes, backend, rng).unwrap();
+            assert!(student.engine().td_errors().is_none(), "before the first update");
+            for _ in 0..5 {
+                let next = batch(rng);
+                student.update(&next, &schedule(), rng).unwrap();
+                catch_up(&mut *student);
+            }
+            let (update, errors) = student.engine().td_errors().unwrap();
+            assert_eq!((update, errors.len()), (5, 32));
+            errors.to_vec()
+        });
+        for (row, error) in errors[0].iter().enumerate() {
+            let near = errors.iter().all(|others| (others[row] - error).abs() < 1e-3 * (1.0 + error));
+            assert!(near && *error >= 0.0, "row {row}: {:?}", errors.each_ref().map(|e| e[row]));
+        }
+    }
+}
+
 /// Actor, target networks and the actor's moments move at every second update only; the critics at each.
 #[test]
 fn a_delayed_actor_moves_at_every_second_update() {

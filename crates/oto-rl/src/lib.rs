@@ -6,6 +6,7 @@ pub mod checks;
 pub mod convolution;
 mod critics;
 pub mod engine;
+pub mod exploration;
 pub mod losses;
 pub mod mlp;
 pub mod network;

@@ -81,6 +81,7 @@ pub struct Optimiser<'t> {
     adam: Adam,
     lr: Tensor<'t>,
     period: u64,
+    when: Option<Tensor<'t>>,
     max_norm: Option<f64>,
 }
 
@@ -88,7 +89,7 @@ impl<'t> Optimiser<'t> {
     /// Adam with learning rate `lr` `[]`, at every update. Its step count is the state `adam.t.{name}`, `adam.t` without a name.
     pub fn new(name: &str, adam: Adam, lr: Tensor<'t>) -> Self {
         let name = if name.is_empty() { "adam.t".into() } else { format!("adam.t.{name}") };
-        Self { name, adam, lr, period: 1, max_norm: None }
+        Self { name, adam, lr, period: 1, when: None, max_norm: None }
     }
 
     /// Steps at every `period`-th update only. In between parameters, moments and step count stay as they are, bit by bit.
@@ -98,6 +99,11 @@ impl<'t> Optimiser<'t> {
     pub fn every(self, period: u64) -> Self {
         assert!(period > 0, "an optimiser that never steps");
         Self { period, ..self }
+    }
+
+    /// Steps only where the data input `when` `[]` is 1, whatever the period; where it is 0 everything stays as it is, bit by bit.
+    pub fn when(self, when: Tensor<'t>) -> Self {
+        Self { when: Some(when), ..self }
     }
 
     /// Shortens the gradients where their common norm is above `max_norm`; see [`clipped`].
@@ -132,23 +138,24 @@ impl<'t> Updates<'t> {
         params: &[(String, Tensor<'t>)],
         gradients: &[Tensor<'t>],
     ) {
-        let Optimiser { name, adam, lr, period, max_norm } = optimiser;
+        let Optimiser { name, adam, lr, period, when, max_norm } = optimiser;
+        let when = when.or_else(|| self.due(*period));
         let gradients = match max_norm {
             Some(most) => clipped(gradients, *most),
             None => gradients.to_vec(),
         };
         let old_t = self.trace.state(name.as_str(), &[]);
         let t = old_t + 1.0;
-        self.replace(old_t, t, *period);
+        self.replace_when(old_t, t, when);
         for ((name, p), g) in params.iter().zip(gradients) {
             let m = self.trace.state(format!("adam.m.{name}"), &p.shape());
             let v = self.trace.state(format!("adam.v.{name}"), &p.shape());
             let new_m = m.moment(g, adam.beta1, false);
             let new_v = v.moment(g, adam.beta2, true);
             let new_p = p.adam_step(new_m, new_v, t, *lr, adam.beta1, adam.beta2, adam.epsilon);
-            self.replace(m, new_m, *period);
-            self.replace(v, new_v, *period);
-            self.replace(*p, new_p, *period);
+            self.replace_when(m, new_m, when);
+            self.replace_when(v, new_v, when);
+            self.replace_when(*p, new_p, when);
         }
     }
 
@@ -186,11 +193,16 @@ impl<'t> Updates<'t> {
 
     /// A state's new value, taken over at every `period`-th update.
     pub fn replace(&mut self, old: Tensor<'t>, new: Tensor<'t>, period: u64) {
-        let new = match period {
-            1 => new,
-            _ => new.select(self.trace.shared_data(&due_input(period), &[]), old),
-        };
-        self.pairs.push((old, new));
+        self.replace_when(old, new, self.due(period));
+    }
+
+    /// The data input that is 1 at every `period`-th update; none where that is every update.
+    fn due(&self, period: u64) -> Option<Tensor<'t>> {
+        (period != 1).then(|| self.trace.shared_data(&due_input(period), &[]))
+    }
+
+    fn replace_when(&mut self, old: Tensor<'t>, new: Tensor<'t>, when: Option<Tensor<'t>>) {
+        self.pairs.push((old, when.map_or(new, |when| new.select(when, old))));
     }
 
     /// All pairs of old state and new value, as [`Trace::finish`] takes them.

@@ -86,12 +86,18 @@ export interface PpoOptions {
 /** Twin delayed deterministic policy gradient: twin critics, a smoothed target, a delayed actor (Fujimoto et al. 2018). */
 export interface Td3Options {
   name: 'td3';
+  /** Environment steps before the actor's first update (N_a of Cao et al. 2022, section III-B), at least the run's `learningStarts` (N_c), from which on the critics learn. Absent: the actor learns from the beginning, too. Default: null. */
+  actorStarts?: number | null;
   /** The optimisers' constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }. */
   adam?: Adam;
   /** Transitions in an update. Default: 256. */
   batchSize?: number;
+  /** Correlation time of this noise in environment steps: Ornstein-Uhlenbeck noise. 0: independent noise. Default: 0. */
+  correlationTime?: number;
   /** Standard deviation of the noise on actions that explore. Default: 0.1. */
   exploration?: number;
+  /** Factor of `exploration` over environment steps. Default: 1. */
+  explorationFactor?: Schedule;
   /** Widths of the hidden layers of actor and critics, ReLU after each. Default: [400, 300]. */
   hidden?: number[];
   /** Updates from one step of the actor and all target networks to the next. Default: 2. */
@@ -107,12 +113,18 @@ export interface Td3Options {
 /** Deep deterministic policy gradient: one critic, a smoothed target (Lillicrap et al. 2016; target policy smoothing: Cao et al. 2022). */
 export interface DdpgOptions {
   name: 'ddpg';
+  /** Environment steps before the actor's first update (N_a of Cao et al. 2022, section III-B), at least the run's `learningStarts` (N_c), from which on the critic learns. Absent: the actor learns from the beginning, too. Default: null. */
+  actorStarts?: number | null;
   /** The optimisers' constants. Default: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }. */
   adam?: Adam;
   /** Transitions in an update. Default: 256. */
   batchSize?: number;
+  /** Correlation time of this noise in environment steps: Ornstein-Uhlenbeck noise. 0: independent noise. Default: 0. */
+  correlationTime?: number;
   /** Standard deviation of the noise on actions that explore. Default: 0.1. */
   exploration?: number;
+  /** Factor of `exploration` over environment steps. Default: 1. */
+  explorationFactor?: Schedule;
   /** Widths of the hidden layers of actor and critic, ReLU after each. Default: [400, 300]. */
   hidden?: number[];
   /** Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution. Default: 8. */
@@ -292,8 +304,8 @@ export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   qrdqn: ['actWithTarget', 'adam', 'batchSize', 'convolution', 'cql', 'double', 'hidden', 'quantiles', 'teaching'],
   sac: ['adam', 'batchSize', 'cql', 'hidden', 'initialAlpha', 'samples'],
   ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
-  td3: ['adam', 'batchSize', 'exploration', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
-  ddpg: ['adam', 'batchSize', 'exploration', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
+  td3: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
+  ddpg: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
 };
 export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'plateauDecay', 'replay', 'requestBatch', 'seed', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
 export const REPLAY: string[] = ['alpha', 'beta', 'epsilon', 'recordedShare', 'sampler'];

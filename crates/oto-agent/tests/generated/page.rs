@@ -19,6 +19,22 @@ Every algorithm of this build. `oto algorithms` prints the table. A configuratio
 
 This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`.
 
+## Replay
+
+`replay.sampler` names the choice of transitions for an update (`--set replay.sampler=combined`):
+
+| sampler | batch | settings | paper |
+| --- | --- | --- | --- |
+| `uniform` | every transition with the same probability | | Lin 1992 |
+| `combined` | as `uniform`, and the newest transition is in every batch | | Zhang and Sutton 2017 |
+| `shares` | a fixed share from recorded transitions, the rest from the run's own; without recorded ones as `uniform` | `recorded_share` | Ball et al. 2023 |
+| `prioritised` | in proportion to the last TD error to the power of `alpha`; importance weights in the critics' loss undo the bias as `beta` approaches 1. Not for algorithms with rollouts | `alpha`, `beta`, `epsilon` | Schaul et al. 2016 |
+
+An algorithm asks for more columns of the buffer by the names of its program's inputs: `return_to_go` with `return_known`, and `source`
+(`oto_rl::replay::Columns`).
+
+## Table
+
 ";
 
 /// The page, from the schemas of what learns online and offline.

@@ -3,6 +3,7 @@
 
 use crate::actions::Actions;
 use crate::engine::{LearnError, Learner, Schedule};
+use crate::exploration::ActionNoise;
 use crate::network::Actor;
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -40,6 +41,21 @@ pub trait Agent: Learner {
     fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
         let _ = rng;
         self.act(observation, action);
+    }
+
+    /// The environment's step from now on, for schedules of the algorithm's own.
+    fn at_step(&mut self, step: u64) {
+        let _ = step;
+    }
+
+    /// The noise that [`Self::sample`] adds to the best action, if the algorithm explores so.
+    fn noise(&self) -> Option<&ActionNoise> {
+        None
+    }
+
+    /// The same, to begin an episode and to restore it.
+    fn noise_mut(&mut self) -> Option<&mut ActionNoise> {
+        None
     }
 
     /// An action to learn from: with probability `epsilon` any, otherwise [`Self::sample`]'s.

@@ -4,11 +4,12 @@
 //!
 //! Actions have components from -1 to 1 here; the trainer scales them to the environment's range.
 
-use super::td3::{Deterministic, Parts, act, noise, taught};
-use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
+use super::td3::{Deterministic, Parts, act, check_actor_starts, check_exploration, noise, starting, taught};
+use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Run, Seen, Settings, Sizes};
 use crate::checks::Checks;
 use crate::critics::{Critics, Importance, frozen, q_value};
 use crate::engine::{LearnError, LossParts, aikd_weights};
+use crate::exploration::ActionNoise;
 use crate::losses;
 use crate::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
 use crate::optimiser::{Adam, Optimiser, Updates, mlp_parameters};
@@ -79,10 +80,17 @@ pub struct DdpgConfig {
     pub batch_size: usize,
     /// Standard deviation of the noise on actions that explore.
     pub exploration: f64,
+    /// Factor of `exploration` over environment steps.
+    pub exploration_factor: Linear,
+    /// Correlation time of this noise in environment steps: Ornstein-Uhlenbeck noise. 0: independent noise.
+    pub correlation_time: f64,
     /// Standard deviation of the noise on the target's action (Cao et al. 2022, eq. 6). 0: plain DDPG.
     pub smoothing: f64,
     /// Largest noise on the target's action.
     pub smoothing_clip: f64,
+    /// Environment steps before the actor's first update (N_a of Cao et al. 2022, section III-B), at least the run's `learning_starts`
+    /// (N_c), from which on the critic learns. Absent: the actor learns from the beginning, too.
+    pub actor_starts: Option<u64>,
     /// Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution.
     pub samples: usize,
     /// The optimisers' constants.
@@ -90,7 +98,10 @@ pub struct DdpgConfig {
 }
 
 oto_json::json_object! {
-    DdpgConfig: settings { hidden, batch_size, exploration, smoothing, smoothing_clip, samples, adam }
+    DdpgConfig: settings {
+        hidden, batch_size, exploration, exploration_factor, correlation_time, smoothing, smoothing_clip,
+        actor_starts omit none, samples, adam
+    }
 }
 
 impl Default for DdpgConfig {
@@ -99,8 +110,11 @@ impl Default for DdpgConfig {
             hidden: vec![400, 300],
             batch_size: 256,
             exploration: 0.1,
+            exploration_factor: Linear::constant(1.0),
+            correlation_time: 0.0,
             smoothing: 0.2,
             smoothing_clip: 0.5,
+            actor_starts: None,
             samples: 8,
             adam: Adam::default(),
         }
@@ -119,11 +133,15 @@ impl Settings for DdpgConfig {
     fn check(&self, checks: &mut Checks) {
         checks.hidden(&self.hidden);
         checks.batch_size(self.batch_size);
-        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
+        check_exploration((self.exploration, self.exploration_factor, self.correlation_time), checks);
         checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
         checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
         checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
         checks.adam(self.adam);
+    }
+
+    fn check_run(&self, run: Run, checks: &mut Checks) {
+        check_actor_starts(self.actor_starts, run, checks);
     }
 
     fn can_be_prioritised(&self) -> bool {
@@ -140,7 +158,13 @@ impl Settings for DdpgConfig {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Box<dyn Agent>, LearnError> {
-        let parts = Parts { critics: 1, hidden: &self.hidden, exploration: self.exploration };
+        let parts = Parts {
+            critics: 1,
+            hidden: &self.hidden,
+            exploration: ActionNoise::new(self.exploration, self.exploration_factor, self.correlation_time),
+            policy_period: 1,
+            actor_starts: self.actor_starts,
+        };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))
     }
@@ -179,7 +203,8 @@ pub fn program(config: &DdpgConfig, sizes: Sizes) -> Program {
     let (lr, mix) = (scalar("lr"), scalar("target_mix"));
     let mut updates = Updates::new(t);
     updates.minimise(&Optimiser::new("critic", config.adam, lr), &critic.params, loss);
-    updates.minimise(&Optimiser::new("actor", config.adam, lr), &actor, loss);
+    let of_actor = Optimiser::new("actor", config.adam, lr);
+    updates.minimise(&starting(of_actor, t, config.actor_starts), &actor, loss);
     updates.follow(&critic.targets, &critic.params, mix, 1);
     updates.follow(&target_actor, &actor, mix, 1);
 

@@ -3,7 +3,7 @@
 //!
 //! Actions have components from -1 to 1 here; the trainer scales them to the environment's range.
 
-use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
+use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Run, Seen, Settings, Sizes};
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
@@ -11,6 +11,7 @@ use crate::critics::{
     initial_mlp, least, q_value, uniform,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::exploration::ActionNoise;
 use crate::losses;
 use crate::losses::deterministic::{bellman_target, deterministic_actor, smoothed_action};
 use crate::mlp::{self, Mlp};
@@ -85,12 +86,19 @@ pub struct Td3Config {
     pub batch_size: usize,
     /// Standard deviation of the noise on actions that explore.
     pub exploration: f64,
+    /// Factor of `exploration` over environment steps.
+    pub exploration_factor: Linear,
+    /// Correlation time of this noise in environment steps: Ornstein-Uhlenbeck noise. 0: independent noise.
+    pub correlation_time: f64,
     /// Standard deviation of the noise on the target's action.
     pub smoothing: f64,
     /// Largest noise on the target's action.
     pub smoothing_clip: f64,
     /// Updates from one step of the actor and all target networks to the next.
     pub policy_period: u64,
+    /// Environment steps before the actor's first update (N_a of Cao et al. 2022, section III-B), at least the run's `learning_starts`
+    /// (N_c), from which on the critics learn. Absent: the actor learns from the beginning, too.
+    pub actor_starts: Option<u64>,
     /// Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution.
     pub samples: usize,
     /// The optimisers' constants.
@@ -99,7 +107,8 @@ pub struct Td3Config {
 
 oto_json::json_object! {
     Td3Config: settings {
-        hidden, batch_size, exploration, smoothing, smoothing_clip, policy_period, samples, adam
+        hidden, batch_size, exploration, exploration_factor, correlation_time, smoothing, smoothing_clip, policy_period,
+        actor_starts omit none, samples, adam
     }
 }
 
@@ -109,9 +118,12 @@ impl Default for Td3Config {
             hidden: vec![400, 300],
             batch_size: 256,
             exploration: 0.1,
+            exploration_factor: Linear::constant(1.0),
+            correlation_time: 0.0,
             smoothing: 0.2,
             smoothing_clip: 0.5,
             policy_period: 2,
+            actor_starts: None,
             samples: 8,
             adam: Adam::default(),
         }
@@ -130,12 +142,16 @@ impl Settings for Td3Config {
     fn check(&self, checks: &mut Checks) {
         checks.hidden(&self.hidden);
         checks.batch_size(self.batch_size);
-        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
+        check_exploration((self.exploration, self.exploration_factor, self.correlation_time), checks);
         checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
         checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
         checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
         checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
         checks.adam(self.adam);
+    }
+
+    fn check_run(&self, run: Run, checks: &mut Checks) {
+        check_actor_starts(self.actor_starts, run, checks);
     }
 
     fn can_be_prioritised(&self) -> bool {
@@ -152,7 +168,13 @@ impl Settings for Td3Config {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Box<dyn Agent>, LearnError> {
-        let parts = Parts { critics: 2, hidden: &self.hidden, exploration: self.exploration };
+        let parts = Parts {
+            critics: 2,
+            hidden: &self.hidden,
+            exploration: ActionNoise::new(self.exploration, self.exploration_factor, self.correlation_time),
+            policy_period: self.policy_period,
+            actor_starts: self.actor_starts,
+        };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))
     }
@@ -190,7 +212,8 @@ pub fn program(config: &Td3Config, sizes: Sizes) -> Program {
     let (lr, mix, period) = (scalar("lr"), scalar("target_mix"), config.policy_period);
     let mut updates = Updates::new(t);
     updates.minimise(&Optimiser::new("critics", config.adam, lr), &twins.params, loss);
-    updates.minimise(&Optimiser::new("actor", config.adam, lr).every(period), &actor, loss);
+    let of_actor = Optimiser::new("actor", config.adam, lr).every(period);
+    updates.minimise(&starting(of_actor, t, config.actor_starts), &actor, loss);
     updates.follow(&twins.targets, &twins.params, mix, period);
     updates.follow(&target_actor, &actor, mix, period);
 
@@ -201,6 +224,33 @@ pub fn program(config: &Td3Config, sizes: Sizes) -> Program {
     let own = own.chain(importance.output(values, target)).collect::<Vec<_>>();
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
     t.finish(&updates.pairs(), &[&outputs[..], &own].concat())
+}
+
+/// The data input that is 1 where the actor steps, for an actor that starts later than the critics.
+const ACTOR_DUE: &str = "actor_due";
+
+/// The actor's optimiser, which leaves parameters and moments alone until the actor starts.
+pub(super) fn starting<'t>(optimiser: Optimiser<'t>, t: &'t Trace, starts: Option<u64>) -> Optimiser<'t> {
+    match starts {
+        Some(_) => optimiser.when(t.shared_data(ACTOR_DUE, &[])),
+        None => optimiser,
+    }
+}
+
+/// Checks the noise on actions: its deviation, the factor of it, its correlation time.
+pub(super) fn check_exploration((deviation, factor, time): (f64, Linear, f64), checks: &mut Checks) {
+    checks.real("exploration", deviation, 0.0..=2.0, "0 to 2");
+    factor.check("exploration_factor", 1.0, "a factor from 0 to 1", checks);
+    checks.real("correlation_time", time, 0.0..=1e6, "0 to 1e6 steps");
+}
+
+/// The actor learns from the critics, so that it cannot start before them (Cao et al. 2022: N_a >= N_c).
+pub(super) fn check_actor_starts(starts: Option<u64>, run: Run, checks: &mut Checks) {
+    let critics = run.learning_starts;
+    let expected = format!("at least learning_starts, {critics}: the actor learns from the critics");
+    let good = starts.is_none_or(|starts| starts >= critics);
+    checks
+        .within("algorithm", |c| c.that(good, "actor_starts", || starts.unwrap_or(0).to_string(), &expected));
 }
 
 /// The actor's actions `[B, D]` for observations `[B, O]`.
@@ -239,15 +289,25 @@ pub(super) struct Parts<'a> {
     pub critics: usize,
     /// Widths of the hidden layers of actor and critics.
     pub hidden: &'a [usize],
-    /// Standard deviation of the noise on actions that explore.
-    pub exploration: f64,
+    /// The noise on actions that explore.
+    pub exploration: ActionNoise,
+    /// Updates from one step of the actor to the next.
+    pub policy_period: u64,
+    /// Environment steps before the actor's first update; none: no program asks.
+    pub actor_starts: Option<u64>,
 }
 
 /// An agent with a deterministic actor: owns its parameters, improves them, acts with them.
 pub(super) struct Deterministic {
     critics: usize,
     hidden: Vec<usize>,
-    exploration: f64,
+    exploration: ActionNoise,
+    policy_period: u64,
+    actor_starts: u64,
+    /// The environment's step.
+    step: u64,
+    /// Whether the actor steps in the update being made.
+    actor_due: f32,
     sizes: Sizes,
     engine: Engine,
     /// Gives the action before its tanh, `[D]`.
@@ -266,11 +326,23 @@ impl Deterministic {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let Parts { critics, hidden, exploration } = parts;
+        let Parts { critics, hidden, exploration, policy_period, actor_starts } = parts;
         let engine = Engine::new(program, "actor.", backend)?;
         let widths = [&[sizes.observation], hidden, &[sizes.actions.width()]].concat();
         let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
-        let mut agent = Self { critics, hidden: hidden.to_vec(), exploration, sizes, engine, actor, noise };
+        let mut agent = Self {
+            critics,
+            hidden: hidden.to_vec(),
+            exploration,
+            policy_period,
+            actor_starts: actor_starts.unwrap_or(0),
+            step: 0,
+            actor_due: 0.0,
+            sizes,
+            engine,
+            actor,
+            noise,
+        };
         agent.start_over(rng)?;
         Ok(agent)
     }
@@ -286,17 +358,31 @@ impl Agent for Deterministic {
         action.iter_mut().zip(out).for_each(|(a, x)| *a = x.tanh());
     }
 
-    /// The best action with normal noise, cut off at -1 and 1.
+    /// The best action with noise, cut off at -1 and 1.
     fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
         self.act(observation, action);
-        for a in action {
-            *a = (*a + (self.exploration * rng.normal()) as f32).clamp(-1.0, 1.0);
-        }
+        self.exploration.add(rng, action);
+    }
+
+    fn at_step(&mut self, step: u64) {
+        self.step = step;
+        self.exploration.at_step(step);
+    }
+
+    fn noise(&self) -> Option<&ActionNoise> {
+        Some(&self.exploration)
+    }
+
+    fn noise_mut(&mut self) -> Option<&mut ActionNoise> {
+        Some(&mut self.exploration)
     }
 
     fn update(&mut self, batch: &Batch, schedule: &Schedule, rng: &mut Rng) -> Result<(), LearnError> {
         self.noise.draw(rng);
-        let noise = |name: &str| self.noise.input(name);
+        let turn = (self.engine.updates() + 1).is_multiple_of(self.policy_period);
+        self.actor_due = f32::from(turn && self.step >= self.actor_starts);
+        let due = std::slice::from_ref(&self.actor_due);
+        let noise = |name: &str| if name == ACTOR_DUE { Some(due) } else { self.noise.input(name) };
         let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
         match self.engine.update(find)? {
             true => self.hand_over(),
@@ -360,6 +446,76 @@ mod tests {
         assert!(always.program(sizes(1)).input("every_1").is_none());
     }
 
+    /// Parameters, moments and step count of the actor stay bit by bit until it starts; the critics learn from the beginning.
+    #[test]
+    fn an_actor_that_starts_later_is_left_alone_before() {
+        use crate::algorithms::ddpg::DdpgConfig;
+        let starts = Some(5);
+        let configs = [
+            AlgorithmConfig::from(Td3Config { actor_starts: starts, ..small() }),
+            Td3Config { actor_starts: starts, policy_period: 1, ..small() }.into(),
+            DdpgConfig { actor_starts: starts, hidden: vec![8, 8], batch_size: 4, ..DdpgConfig::default() }
+                .into(),
+        ];
+        let schedule = Schedule {
+            lr: 1e-2,
+            target_mix: 0.1,
+            alpha_aikd: 0.0,
+            delta: 0.0,
+            eta: 0.0,
+            alpha_task: 1.0,
+            share: &[],
+        };
+        for (config, period) in configs.iter().zip([2, 1, 1]) {
+            assert!(config.program(sizes(0)).input(ACTOR_DUE).is_some());
+            let rng = &mut Rng::new(2);
+            let mut agent = config.agent(sizes(0), &oto_cpu::Cpu, rng).unwrap();
+            let mut replay = crate::replay::Replay::new(16, [3, 2], 0, 1, 0.9);
+            (0..16).for_each(|i| {
+                replay.push(&[i as f32 / 9.0; 3], &[0.1; 2], i as f32, &[0.5; 3], false, false, |_, _| {})
+            });
+            let state = |agent: &dyn Agent, of: &dyn Fn(&str) -> bool| {
+                let state = agent.engine().state().unwrap();
+                state.into_iter().filter(|t| of(&t.name)).map(|t| (t.name, t.values)).collect::<Vec<_>>()
+            };
+            let actor =
+                |name: &str| name.contains("actor.") && !name.contains("target") || name == "adam.t.actor";
+            let critics = |name: &str| name.starts_with("critics.");
+            let (mut steps, mut batch) = (0.0, Batch::default());
+            for step in 1..=9 {
+                let before = [state(&*agent, &actor), state(&*agent, &critics)];
+                agent.at_step(step);
+                replay.sample(rng, 4, &mut batch);
+                agent.update(&batch, &schedule, rng).unwrap();
+                let due = step >= 5 && step.is_multiple_of(period);
+                steps += f32::from(due);
+                let after = [state(&*agent, &actor), state(&*agent, &critics)];
+                assert_eq!(after[0] != before[0], due, "{} at step {step}", config.name());
+                assert_ne!(after[1], before[1], "{}: critics learn at step {step}", config.name());
+                let count = after[0].iter().find(|(name, _)| name == "adam.t.actor").unwrap();
+                assert_eq!(count.1, [steps], "{}", config.name());
+            }
+        }
+        assert!(small().program(sizes(0)).input(ACTOR_DUE).is_none(), "today's programs do not read it");
+    }
+
+    #[test]
+    fn an_actor_cannot_start_before_the_critics() {
+        let refused = |actor_starts, learning_starts| {
+            let mut checks = Checks::default();
+            let config = Td3Config { actor_starts, ..small() };
+            config.check_run(Run { n_step: 1, buffer: 10, learning_starts }, &mut checks);
+            checks.done().map_err(|e| e.to_string())
+        };
+        assert_eq!(
+            [refused(None, 3500), refused(Some(3500), 3500), refused(Some(5000), 3500)],
+            [Ok(()), Ok(()), Ok(())]
+        );
+        let said = refused(Some(128), 3500).unwrap_err();
+        assert!(said.starts_with("algorithm.actor_starts is 128: at least learning_starts, 3500"), "{said}");
+        assert!(refused(Some(0), 1).is_err());
+    }
+
     #[test]
     fn settings_out_of_their_range_are_named() {
         let wrong = |config: Td3Config| AlgorithmConfig::from(config).validate().unwrap_err().to_string();
@@ -367,6 +523,11 @@ mod tests {
         assert!(
             wrong(Td3Config { smoothing: f64::NAN, ..small() }).starts_with("algorithm.smoothing is NaN")
         );
+        let late = Td3Config { correlation_time: f64::INFINITY, ..small() };
+        assert!(wrong(late).starts_with("algorithm.correlation_time is"));
+        let rising = Linear { start: 0.0, end: 2.0, steps: 9 };
+        let rising = Td3Config { exploration_factor: rising, ..small() };
+        assert!(wrong(rising).starts_with("algorithm.exploration_factor is 2"));
         assert!(wrong(Td3Config { samples: 0, ..small() }).starts_with("algorithm.samples is 0"));
     }
 }
