@@ -129,21 +129,21 @@ mod tests {
     #[test]
     fn an_episode_begins_without_memory_and_the_deviation_falls() {
         let factor = Linear { start: 1.0, end: 0.0, steps: 10 };
-        let (mut noise, rng) = (ActionNoise::new(0.1, factor, 1e6), &mut Rng::new(6));
-        let mut at = |noise: &mut ActionNoise, step| {
+        let fresh = || ActionNoise::new(0.1, factor, 1e6);
+        let (mut noise, rng) = (fresh(), &mut Rng::new(6));
+        let at = |noise: &mut ActionNoise, step, rng: &mut Rng| {
             noise.at_step(step);
             let mut action = [0.0];
             noise.add(rng, &mut action);
             action[0]
         };
-        let first = at(&mut noise, 0);
-        assert!(
-            (at(&mut noise, 5) - 0.5 * first).abs() < 0.01 * first.abs(),
-            "half the deviation, the same process"
-        );
-        assert_eq!(at(&mut noise, 10), 0.0);
+        let first = at(&mut noise, 0, rng);
+        let half = at(&mut noise, 5, rng);
+        assert!((half - 0.5 * first).abs() < 0.01 * first.abs(), "half the deviation, the same process");
+        assert_eq!(at(&mut noise, 10, rng), 0.0);
         noise.begin_episode();
-        assert!((at(&mut noise, 0) - first).abs() > 0.1 * first.abs());
+        let alike = &mut rng.clone();
+        assert_eq!(at(&mut noise, 0, rng), at(&mut fresh(), 0, alike), "as if there had been none before");
     }
 
     #[test]
