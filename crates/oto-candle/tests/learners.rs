@@ -208,7 +208,8 @@ fn prioritised_learners_give_the_same_curve_and_the_same_errors() {
     let hidden = vec![24, 24];
     let sac = SacConfig { hidden: hidden.clone(), batch_size: 32, ..SacConfig::default() };
     let td3 = Td3Config { hidden, batch_size: 32, actor_starts: Some(0), ..Td3Config::default() };
-    let learners: [(&dyn Settings, Sizes, fn(&mut Rng) -> Batch); 4] = [
+    type Case<'c> = (&'c dyn Settings, Sizes, fn(&mut Rng) -> Batch);
+    let learners: [Case<'_>; 4] = [
         (&config(), sizes, batches[0]),
         (&sac, sizes, batches[0]),
         (&sac, vectors, batches[1]),
