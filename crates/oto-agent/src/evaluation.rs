@@ -179,6 +179,21 @@ mod tests {
         (0..count).map(|_| rng.normal()).collect()
     }
 
+    /// A world that starts training episodes upright starts an evaluation's hanging.
+    #[test]
+    fn an_environment_knows_which_episodes_are_evaluations() {
+        let mut world = oto_env::make("CartPoleSwingUp-v0?upright=1").unwrap();
+        let (mut observation, mut first) = ([0.0; 10], None);
+        play(&mut *world, Some(1), &mut observation, |world, observation| {
+            first.get_or_insert(observation[3]);
+            world.step(Action::Continuous(&[1.0]), observation)
+        })
+        .unwrap();
+        assert!(first.is_some_and(|cosine| cosine < 0.5), "{first:?}");
+        world.reset(None, &mut observation).unwrap();
+        assert!(observation[3] > 0.5, "{observation:?}");
+    }
+
     #[test]
     fn returns_are_of_the_seeds_alone() {
         let mut world = oto_env::make("CartPole-v1").unwrap();
