@@ -1,21 +1,29 @@
 //! Checkpoints: one safetensors file holds parameters, optimiser and (unless left out) replay, and in its metadata
-//! everything that is not a tensor. Loading one goes on exactly where it was saved.
+//! everything that is not a tensor. All sources have this one format. [`open`] continues the run exactly where it was saved;
+//! [`adopt`] begins another run, of another source or algorithm, with its networks and optimiser.
 
 use crate::config::StudentConfig;
+use crate::evaluation::Evaluations;
+use crate::recorded::DataMark;
 use crate::safetensors::{self, File};
 use crate::stage::Stages;
-use crate::trainer::{TrainError, Trainer};
+use crate::trainer::{Source, TrainError, Trainer};
+use oto_env::Space;
 use oto_env::rng::Rng;
+use oto_graph::Backend;
 use oto_json::{FromJson, Json, ToJson, Writer, shown, shown_list};
-use oto_rl::engine::{LearnError, NamedTensor};
+use oto_rl::engine::{Adopted, LearnError, NamedTensor};
+use oto_rl::network::Actor;
 use oto_rl::replay::{Replay, ReplayCounters, Sampler};
 use oto_rl::rollout::Rollout;
 
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
-const FORMAT: &str = "oto.checkpoint.v3";
-/// The formats before it, which are refused: their configurations have another form.
-const BEFORE: [&str; 2] = ["oto.checkpoint.v2", "oto.checkpoint.v1"];
+const FORMAT: &str = "oto.checkpoint.v4";
+/// The formats before it, which are refused: v3 lacks the source, v2 and v1 have another form of configuration. Runs of datasets had
+/// formats of their own.
+const BEFORE: [&str; 5] =
+    ["oto.checkpoint.v3", "oto.checkpoint.v2", "oto.checkpoint.v1", "oto.offline.v2", "oto.offline.v1"];
 
 /// All that a checkpoint holds beside tensors.
 struct Metadata {
@@ -27,7 +35,11 @@ oto_json::json_object! { Metadata: open { progress, extra } }
 
 /// What of a trainer is no tensor.
 struct Progress {
+    source: Source,
     config: StudentConfig,
+    action_space: Space,
+    evaluations: Evaluations,
+    data: DataMark,
     stages: Stages,
     explore: Rng,
     draw: Rng,
@@ -46,7 +58,7 @@ struct Progress {
 
 oto_json::json_object! {
     Progress: open {
-        config, stages, explore, draw, running, action, steps, started, decayed, setbacks, updates, episodes,
+        source, config, action_space, evaluations, data, stages, explore, draw, running, action, steps, started, decayed, setbacks, updates, episodes,
         episode_return, episode_length, replay
     }
 }
@@ -72,6 +84,10 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     };
     let (counters, arrays) = replay.unzip();
     let progress = Progress {
+        source: trainer.source,
+        action_space: trainer.space.clone(),
+        evaluations: trainer.evaluations,
+        data: trainer.data,
         // The end of a run may lie before the step that it had reached.
         config: StudentConfig { steps: trainer.config.steps.max(trainer.steps), ..trainer.config.clone() },
         stages: trainer.stages,
@@ -90,6 +106,9 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         replay: counters,
     };
     tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
+    if let Some(policy) = &trainer.best_policy {
+        tensors.extend(network("best.", policy));
+    }
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
     tensors.push(flat("observation", trainer.observation.clone()));
@@ -117,6 +136,7 @@ pub struct Opened<'f> {
     noise: Vec<f32>,
     /// The state of the last good evaluation.
     remembered: Option<Vec<Vec<f32>>>,
+    best_policy: Option<Actor>,
 }
 
 /// Reads a saved state and checks every number of it for a trainer made for the same configuration and spaces. Gives the owner's
@@ -127,8 +147,13 @@ pub struct Opened<'f> {
 pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opened<'f>, E), TrainError> {
     let file = File::read(file).map_err(broken)?;
     let Metadata { progress, extra } = metadata(&file)?;
-    let extra = oto_json::from_tree(&extra).map_err(broken)?;
     let values = |name: &str| file.floats(name);
+    if progress.source != trainer.source {
+        return Err(broken(format!(
+            "its run learned from {}, this one learns from {}: a run continues another one's networks with --from",
+            progress.source, trainer.source
+        )));
+    }
     let (theirs, ours) = (&progress.config.algorithm, &trainer.config.algorithm);
     if theirs != ours {
         let [theirs, ours] = [theirs, ours].map(oto_json::write);
@@ -169,7 +194,113 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
             return Err(broken("its rollout does not fit this configuration"));
         }
     }
-    Ok((Opened { file, progress, replay, rollout, observation, noise, remembered }, extra))
+    let best_policy = progress.evaluations.best.map(|_| best(trainer, &file)).transpose()?;
+    let extra = oto_json::from_tree(&extra).map_err(broken)?;
+    Ok((Opened { file, progress, replay, rollout, observation, noise, remembered, best_policy }, extra))
+}
+
+/// The policy of the best evaluation.
+fn best(trainer: &Trainer, file: &File<'_>) -> Result<Actor, TrainError> {
+    let mut policy = trainer.learner.policy();
+    let saved = network("best.", &policy);
+    for (part, NamedTensor { name, shape, .. }) in policy.parameters_mut().zip(saved) {
+        let found = file.tensor(&name, &shape);
+        let found = found.ok_or_else(|| broken(format!("{name} is missing, or has another shape")))?;
+        if found.iter().any(|x| !x.is_finite()) {
+            return Err(broken(LearnError::NotFinite(name)));
+        }
+        part.copy_from_slice(&found);
+    }
+    Ok(policy)
+}
+
+/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and
+/// `.bias`.
+fn network(prefix: &str, network: &Actor) -> Vec<NamedTensor> {
+    safetensors::network(prefix, network.encoder(), network.layers())
+}
+
+/// Begins the trainer's run with the networks, target networks and optimiser of the file's run, which may have another source and
+/// another algorithm: every tensor with a name and shape that both have. The trainer has made no update.
+///
+/// # Errors
+/// A foreign or damaged file, other spaces, a number that no run has, a run without a network of the trainer's. Nothing changes then.
+pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> {
+    let file = File::read(file).map_err(broken)?;
+    let progress = metadata(&file)?.progress;
+    let width = file.floats("observation").map_or(0, |observation| observation.len());
+    let (expected, got) = (trainer.observation.len(), width);
+    if expected != got || progress.action_space != trainer.space {
+        let (theirs, ours) = (&progress.action_space, &trainer.space);
+        return Err(broken(format!(
+            "its run has observations of {got} numbers and the actions {theirs:?}; this one has {expected} and {ours:?}"
+        )));
+    }
+    let adopted = trainer.learner.adopt(&mut |name, shape| file.tensor(name, shape)).map_err(broken)?;
+    if adopted.shares_network {
+        return Ok(adopted);
+    }
+    let listed = trainer.learner.engine().shapes().filter(|(_, shape)| shape.len() >= 2);
+    let listed = listed
+        .filter(|(name, _)| !name.starts_with("adam."))
+        .map(|(name, shape)| format!("{name} {shape:?}"));
+    Err(broken(format!(
+        "it is of {}, which has no network of {}: expected at least one of {}",
+        progress.config.algorithm.name(),
+        trainer.config.algorithm.name(),
+        listed.collect::<Vec<_>>().join(", ")
+    )))
+}
+
+/// Whether a file is a checkpoint, of this format or of one before.
+pub fn is_checkpoint(file: &[u8]) -> bool {
+    let formats = || BEFORE.iter().chain([&FORMAT]);
+    File::read(file).is_ok_and(|file| formats().any(|format| file.text(format).is_some()))
+}
+
+/// Where a run stood that another one may begin with.
+pub struct Origin {
+    /// The source it learned from.
+    pub source: Source,
+    /// Its configuration. `steps` is the run's end.
+    pub config: StudentConfig,
+    /// The count of its schedules: steps since its parameters were last drawn, or updates where the source is a dataset.
+    pub clock: u64,
+    /// Updates made.
+    pub updates: u64,
+}
+
+/// Reads where a checkpoint's run stood.
+///
+/// # Errors
+/// A foreign or damaged file.
+pub fn origin(file: &[u8]) -> Result<Origin, TrainError> {
+    let Progress { source, config, updates, steps, started, .. } =
+        metadata(&File::read(file).map_err(broken)?)?.progress;
+    let clock = match source {
+        Source::Environment => steps.saturating_sub(started),
+        Source::Dataset => updates,
+    };
+    Ok(Origin { source, config, clock, updates })
+}
+
+/// A trainer that acts with a checkpoint's network, whatever its source, in an environment with these spaces.
+///
+/// # Errors
+/// A foreign or damaged file, other spaces, the backend's failure.
+pub fn player(
+    file: &[u8],
+    observation: &Space,
+    action: &Space,
+    backend: &dyn Backend,
+) -> Result<Trainer, TrainError> {
+    let read = File::read(file).map_err(broken)?;
+    let Progress { source, config, updates, .. } = metadata(&read)?.progress;
+    config.algorithm.validate()?;
+    let acting = StudentConfig { algorithm: config.algorithm, ..StudentConfig::default() };
+    let mut trainer = Trainer::with(&acting, source, [observation, action], 0, backend)?;
+    trainer.learner.restore(updates, &mut |name| read.floats(name))?;
+    Ok(trainer)
 }
 
 /// A saved replay buffer whose every number can be learned from, and its sampler.
@@ -221,6 +352,7 @@ impl Progress {
         if let Some((name, got, _, expected)) = reals.into_iter().find(|(_, _, good, _)| !good) {
             return Err(format!("{name} is {}, expected {expected}", shown(&got)));
         }
+        self.evaluations.check(self.steps.max(self.updates))?;
         match takes {
             true => Ok(()),
             false => Err(format!("action is [{}], expected an action", shown_list(&self.action))),
@@ -237,12 +369,17 @@ impl Opened<'_> {
         self.progress.steps
     }
 
+    /// Whether the trainer has the recorded data that the file's run had.
+    pub fn same_data(&self, trainer: &Trainer) -> bool {
+        self.progress.data == trainer.data
+    }
+
     /// Puts the state into the trainer that the file was opened for. A file saved without replay leaves the buffer as it is.
     ///
     /// # Errors
     /// What the backend says when it takes the parameters; the trainer's other state is as it was then.
     pub fn put(self, trainer: &mut Trainer) -> Result<(), TrainError> {
-        let Self { file, progress, replay, rollout, observation, noise, remembered } = self;
+        let Self { file, progress, replay, rollout, observation, noise, remembered, best_policy } = self;
         trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;
@@ -261,6 +398,7 @@ impl Opened<'_> {
         trainer.setbacks = progress.setbacks;
         (trainer.episodes, trainer.episode_return) = (progress.episodes, progress.episode_return);
         trainer.episode_length = progress.episode_length;
+        (trainer.evaluations, trainer.best_policy) = (progress.evaluations, best_policy);
         Ok(())
     }
 }
@@ -270,9 +408,10 @@ fn good(name: &str) -> String {
     format!("good.{name}")
 }
 
-/// How many environment steps a checkpoint's run had taken.
+/// How many environment steps a checkpoint's run had taken; updates where its source is a dataset.
 pub fn steps(file: &[u8]) -> Result<u64, TrainError> {
-    Ok(metadata(&File::read(file).map_err(broken)?)?.progress.steps)
+    let Progress { source, steps, updates, .. } = metadata(&File::read(file).map_err(broken)?)?.progress;
+    Ok(if source == Source::Dataset { updates } else { steps })
 }
 
 /// Puts a saved network and its optimiser into a trainer of the same sizes; nothing else changes.

@@ -50,6 +50,63 @@ pub enum EvaluationError {
     },
 }
 
+/// An evaluation that no earlier one was better than.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// Environment steps before it; updates where the source is a dataset.
+    pub step: u64,
+    /// Its mean return.
+    pub mean: f64,
+}
+
+oto_json::json_object! { Best: open { step, mean } }
+
+/// The greedy evaluations of a run so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluations {
+    /// Mean return of the last one.
+    pub last: Option<f64>,
+    /// The best one.
+    pub best: Option<Best>,
+    /// The number of evaluations since one was better than all before.
+    pub since_best: u32,
+}
+
+oto_json::json_object! { Evaluations: open { last, best, since_best } }
+
+impl Evaluations {
+    /// Checks the numbers of a saved run that has come to `step`.
+    pub(crate) fn check(&self, step: u64) -> Result<(), String> {
+        let means = self.best.iter().map(|best| best.mean).chain(self.last);
+        if let Some(wrong) = means.into_iter().find(|mean| !mean.is_finite()) {
+            return Err(format!("a return is {}, expected a finite number", oto_json::shown(&wrong)));
+        }
+        match &self.best {
+            Some(best) if best.step > step => {
+                Err(format!("the best evaluation is of step {}, expected {step} at most", best.step))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Greedy episodes of one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Environment steps before it; updates where the source is a dataset.
+    pub step: u64,
+    /// Mean return.
+    pub mean: f64,
+    /// Lowest return.
+    pub min: f64,
+    /// Highest return.
+    pub max: f64,
+    /// How many episodes.
+    pub episodes: u32,
+    /// Whether its policy is the best one now.
+    pub best: bool,
+}
+
 /// Plays one evaluation episode: resets the world, has `turn` act once after the other and gives the sum of the rewards. `turn` finds
 /// the observation `[width]` in the buffer, and leaves the next one there, as [`Environment::step`] does.
 ///

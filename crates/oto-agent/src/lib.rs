@@ -16,6 +16,7 @@ pub mod offline;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod policy;
 pub mod presets;
+pub mod recorded;
 mod safetensors;
 #[cfg(feature = "schema")]
 pub mod schema;

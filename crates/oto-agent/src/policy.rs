@@ -1,11 +1,9 @@
 //! A policy as a file of its own: the network that acts, and what it is for. Whoever loads policies (`oto-policy`) takes it
 //! for a teacher.
 
-use crate::safetensors;
+use crate::safetensors::{self, network as tensors};
 use oto_env::Space;
 use oto_json::Writer;
-use oto_rl::convolution::ConvEncoder;
-use oto_rl::engine::NamedTensor;
 use oto_rl::mlp::{Activation, Layer};
 use oto_rl::network::Actor;
 
@@ -60,27 +58,4 @@ fn in_units(layers: &[Layer], low: &[f32], high: &[f32]) -> Vec<Layer> {
         last.bias[i] = last.bias[i] * half + low[i] + half;
     }
     layers
-}
-
-/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
-pub(crate) fn tensors(prefix: &str, encoder: Option<&ConvEncoder>, layers: &[Layer]) -> Vec<NamedTensor> {
-    let named = |name: String, shape: &[usize], values: &[f32]| NamedTensor {
-        name,
-        shape: shape.to_vec(),
-        values: values.to_vec(),
-    };
-    let mut tensors = Vec::new();
-    if let Some(encoder) = encoder {
-        let parts = encoder.parameters().collect::<Vec<_>>();
-        for (i, (part, shape)) in parts.chunks_exact(2).zip(encoder.convolution().weights()).enumerate() {
-            tensors.push(named(format!("{prefix}encoder.{i}.weight"), &shape, part[0]));
-            tensors.push(named(format!("{prefix}encoder.{i}.bias"), &shape[..1], part[1]));
-        }
-    }
-    for (i, layer) in layers.iter().enumerate() {
-        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
-        tensors.push(named(format!("{prefix}{i}.weight"), &[outputs, inputs], &layer.weight));
-        tensors.push(named(format!("{prefix}{i}.bias"), &[outputs], &layer.bias));
-    }
-    tensors
 }

@@ -3,7 +3,9 @@
 //! its JSON by serde, which costs a page more than all checkpoints do.
 
 use oto_json::{Json, Writer};
+use oto_rl::convolution::ConvEncoder;
 use oto_rl::engine::NamedTensor;
+use oto_rl::mlp::Layer;
 
 /// The header's longest length in bytes, as in the library.
 const MAX_HEADER: u64 = 100_000_000;
@@ -44,6 +46,29 @@ pub fn write(key: &str, text: &str, tensors: &[NamedTensor]) -> Vec<u8> {
     file
 }
 
+/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
+pub fn network(prefix: &str, encoder: Option<&ConvEncoder>, layers: &[Layer]) -> Vec<NamedTensor> {
+    let named = |name: String, shape: &[usize], values: &[f32]| NamedTensor {
+        name,
+        shape: shape.to_vec(),
+        values: values.to_vec(),
+    };
+    let mut tensors = Vec::new();
+    if let Some(encoder) = encoder {
+        let parts = encoder.parameters().collect::<Vec<_>>();
+        for (i, (part, shape)) in parts.chunks_exact(2).zip(encoder.convolution().weights()).enumerate() {
+            tensors.push(named(format!("{prefix}encoder.{i}.weight"), &shape, part[0]));
+            tensors.push(named(format!("{prefix}encoder.{i}.bias"), &shape[..1], part[1]));
+        }
+    }
+    for (i, layer) in layers.iter().enumerate() {
+        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
+        tensors.push(named(format!("{prefix}{i}.weight"), &[outputs, inputs], &layer.weight));
+        tensors.push(named(format!("{prefix}{i}.bias"), &[outputs], &layer.bias));
+    }
+    tensors
+}
+
 /// The text that a file of this format has of its own.
 ///
 /// # Errors
@@ -52,7 +77,8 @@ pub fn entry<'f>(file: &'f File<'_>, format: &str, before: &[&str]) -> Result<&'
     let old = || before.iter().find(|old| file.text(old).is_some());
     file.text(format).ok_or_else(|| match old() {
         Some(old) => format!(
-            "it is of the format {old}, this oto reads {format}: continue the run with the oto that began it, or begin it anew"
+            "an older oto wrote it, in the format {old}; this oto reads {format}: continue the run with the oto that began it, or \
+             begin it anew"
         ),
         None => format!("a safetensors file, but its metadata have no entry {format}"),
     })
@@ -115,6 +141,12 @@ impl<'a> File<'a> {
     pub fn any(&self, prefix: &str) -> bool {
         let Json::Object(entries) = &self.header else { return false };
         entries.iter().any(|(name, _)| name.starts_with(prefix))
+    }
+
+    /// The numbers of an array of this shape; none where there is no such array, or one of another shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Option<Vec<f32>> {
+        let entry: Entry = oto_json::from_tree(self.header.get(name)?).ok()?;
+        self.floats(name).filter(|_| entry.shape == shape)
     }
 
     /// The numbers of an array; none where there is no such array, or not of float32.

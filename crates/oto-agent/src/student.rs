@@ -7,7 +7,7 @@
 use crate::adapter;
 use crate::checkpoint;
 use crate::config::{Clock, StudentConfig};
-use crate::evaluation::play;
+use crate::evaluation::{Best, Evaluation};
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
 use crate::stage::{Change, Stage};
 use crate::submission::{Outbox, Source};
@@ -17,7 +17,6 @@ use oto_graph::Backend;
 use oto_json::shown;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
 use oto_rl::engine::LossParts;
-use oto_rl::network::Actor;
 use oto_rl::replay::SlotId;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -274,30 +273,14 @@ pub struct Student {
     room: Vec<f32>,
     labels: u64,
     last_episode: Option<Episode>,
-    last_evaluation: Option<f64>,
     /// An evaluation waits for the end of an episode.
     evaluation_due: bool,
     events: VecDeque<Event>,
-    /// The best evaluation so far.
-    best: Option<Best>,
-    /// The policy of that evaluation; none if another process made it, and its file has it.
-    best_policy: Option<Actor>,
     /// The student's name on servers, where its configuration gives none.
     name: Option<String>,
     /// The run's random name, for what it submits.
     run: Option<u128>,
 }
-
-/// An evaluation that no earlier one was better than.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Best {
-    /// Environment steps before it.
-    pub step: u64,
-    /// Its mean return.
-    pub mean: f64,
-}
-
-oto_json::json_object! { Best: open { step, mean } }
 
 /// What a checkpoint keeps beside the trainer.
 struct Extra {
@@ -310,18 +293,16 @@ struct Extra {
     offered: Vec<(SlotId, u64)>,
     weights: Vec<f64>,
     last_episode: Option<Episode>,
-    last_evaluation: Option<f64>,
     evaluation_due: bool,
     outboxes: Vec<Option<Outbox>>,
     adapters: Vec<Option<adapter::State>>,
-    best: Option<Best>,
     name: Option<String>,
 }
 
 oto_json::json_object! {
     Extra: open {
-        seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode, last_evaluation,
-        evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new(), best = None, name = None
+        seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode,
+        evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new(), name = None
     }
 }
 
@@ -335,16 +316,9 @@ impl Extra {
         if let Some(weight) = self.weights.iter().find(|weight| !(0.0..=1e6).contains(*weight)) {
             return Err(format!("a teacher weighs {}, expected a weight from 0 to 1e6", shown(weight)));
         }
-        let means = self.best.iter().map(|best| best.mean).chain(self.last_evaluation);
-        let returns = means.chain(self.last_episode.iter().map(|episode| episode.score));
-        if let Some(wrong) = returns.into_iter().find(|mean| !mean.is_finite()) {
-            return Err(format!("a return is {}, expected a finite number", shown(&wrong)));
-        }
-        match &self.best {
-            Some(best) if best.step > steps => {
-                Err(format!("the best evaluation is of step {}, expected {steps} at most", best.step))
-            }
-            _ => Ok(()),
+        match self.last_episode.map(|episode| episode.score).filter(|score| !score.is_finite()) {
+            Some(wrong) => Err(format!("a return is {}, expected a finite number", shown(&wrong))),
+            None => Ok(()),
         }
     }
 }
@@ -379,11 +353,8 @@ impl Student {
             room: Vec::new(),
             labels: 0,
             last_episode: None,
-            last_evaluation: None,
             evaluation_due: false,
             events: VecDeque::new(),
-            best: None,
-            best_policy: None,
             name: None,
             run: None,
         })
@@ -683,7 +654,7 @@ impl Student {
 
     /// The seed of the next evaluation's first episode: there is one for the first evaluation of all.
     pub fn evaluation_seed(&self) -> Option<u64> {
-        self.last_evaluation.is_none().then(|| evaluation_seed(self.trainer.config().seed))
+        self.trainer.evaluations.last.is_none().then(|| evaluation_seed(self.trainer.config().seed))
     }
 
     /// Takes the returns of greedy episodes that were played outside, and gives their mean.
@@ -691,17 +662,7 @@ impl Student {
     /// # Errors
     /// If there is none, or one is no finite number.
     pub fn record_evaluation(&mut self, returns: &[f64]) -> Result<f64, TrainError> {
-        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
-        if let Some(wrong) = returns.iter().chain([&mean]).find(|r| !r.is_finite()) {
-            return Err(TrainError::Reward(*wrong));
-        }
-        let (min, max) = returns.iter().fold((f64::MAX, f64::MIN), |(min, max), r| (r.min(min), r.max(max)));
-        self.last_evaluation = Some(mean);
-        let (step, episodes) = (self.trainer.steps(), returns.len() as u32);
-        if self.best.is_none_or(|best| mean >= best.mean) {
-            self.best = Some(Best { step, mean });
-            self.best_policy = Some(self.trainer.learner.policy());
-        }
+        let Evaluation { step, mean, min, max, episodes, .. } = self.trainer.evaluated(returns)?;
         self.event(Event::Evaluation { step, mean, min, max, episodes });
         Ok(mean)
     }
@@ -711,7 +672,7 @@ impl Student {
     pub fn evaluate(&mut self, episodes: u32) -> Result<f64, TrainError> {
         self.evaluation_due = false;
         let between = self.trainer.config().evaluate_between_episodes;
-        let mut seed = self.evaluation_seed().filter(|_| !between);
+        let seed = self.evaluation_seed().filter(|_| !between);
         if between {
             self.give_up_episode()?;
         }
@@ -725,14 +686,9 @@ impl Student {
                 return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
             }
         };
-        let mut observation = vec![0.0; self.trainer.observation().len()];
-        let returns = (0..episodes).map(|_| {
-            play(&mut **evaluate, seed.take(), &mut observation, |world, observation| {
-                let action = self.trainer.greedy(observation)?;
-                Ok::<_, TrainError>(world.step(action, observation)?)
-            })
-        });
-        let returns = returns.collect::<Result<Vec<_>, _>>()?;
+        // The first one has the seed.
+        let seeds = (0..episodes).map(|i| seed.filter(|_| i == 0));
+        let returns = self.trainer.play(&mut **evaluate, seeds)?;
         self.record_evaluation(&returns)
     }
 
@@ -766,7 +722,7 @@ impl Student {
             done: self.done(),
             epsilon: t.epsilon(),
             last_episode: self.last_episode,
-            last_evaluation: self.last_evaluation,
+            last_evaluation: t.evaluations.last,
             loss: t.last_loss().cloned(),
             backend: t.backend_status(),
             labels: self.labels,
@@ -803,11 +759,9 @@ impl Student {
             offered: self.teachers.iter().map(|t| t.offered).collect(),
             weights: self.trainer.teacher_weights().to_vec(),
             last_episode: self.last_episode,
-            last_evaluation: self.last_evaluation,
             evaluation_due: self.evaluation_due,
             outboxes: self.teachers.iter().map(|t| t.outbox.clone()).collect(),
             adapters: self.teachers.iter().map(|t| t.adapter.as_ref().map(|a| a.save())).collect(),
-            best: self.best,
             name: self.name.clone(),
         };
         checkpoint::save(&self.trainer, with_replay, &extra)
@@ -843,18 +797,13 @@ impl Student {
 
     /// The best evaluation so far; of equal ones the newest.
     pub fn best(&self) -> Option<Best> {
-        self.best
+        self.trainer.evaluations.best
     }
 
-    /// The network of the best evaluation; none if this process made no evaluation as good.
-    pub fn best_actor(&self) -> Option<&Actor> {
-        self.best_policy.as_ref()
-    }
-
-    /// The policy of the best evaluation, as [`Self::policy`]; none if this process made no evaluation as good.
+    /// The policy of the best evaluation, as [`Self::policy`].
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn best_policy(&self, environment: &str) -> Option<Vec<u8>> {
-        let (Best { step, mean }, policy) = (self.best?, self.best_actor()?);
+        let (Best { step, mean }, policy) = (self.best()?, self.trainer.best_policy()?);
         let episodes = self.trainer.config.evaluation.episodes;
         let description = format!(
             "A student after {step} steps: the best of its evaluations, mean return {mean:.2} of {episodes} episodes."
@@ -863,7 +812,7 @@ impl Student {
     }
 
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    fn policy_file(&self, policy: &Actor, environment: &str, description: &str) -> Vec<u8> {
+    fn policy_file(&self, policy: &oto_rl::network::Actor, environment: &str, description: &str) -> Vec<u8> {
         let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
         let (squashed, spaces) = (self.trainer.learner.squashes(), self.world.spaces().into());
         crate::policy::write(policy, squashed, spaces, environment, &algorithm, description)
@@ -904,13 +853,12 @@ impl Student {
         self.asked = (extra.pending && self.trainer.running).then_some(Need::Step);
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
-        (self.last_episode, self.last_evaluation) = (extra.last_episode, extra.last_evaluation);
+        self.last_episode = extra.last_episode;
         if extra.evaluating && matches!(self.world, World::Outside { evaluates: true, .. }) {
             let episodes = self.trainer.config().evaluation.episodes;
             self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
         }
         self.evaluation_due = extra.evaluation_due;
-        (self.best, self.best_policy) = (extra.best, None);
         if let Some(name) = extra.name.filter(|_| self.trainer.config().name.is_none()) {
             self.rename(name);
         }

@@ -1,11 +1,15 @@
-//! The student's training step, free of environments, sockets and clocks: [`Trainer::act`], [`Trainer::observe`],
-//! [`Trainer::label`] (OTO, Algorithm 2). Whoever owns the environment drives it.
+//! Training, free of environments, sockets and clocks. A [`Trainer`] learns from a [`Source`]: from an environment's steps
+//! ([`Trainer::act`], [`Trainer::observe`], [`Trainer::label`]: OTO, Algorithm 2), from recorded episodes ([`Trainer::add`],
+//! [`Trainer::learn`]: Algorithm 1). Its drivers are [`crate::student`] and [`crate::offline`]. Evaluations, the best policy,
+//! schedules and the checkpoint are the same for all sources.
 
 use crate::config::{Clock, ConfigError, PlateauDecay, StudentConfig};
+use crate::evaluation::{Best, Evaluation, Evaluations, play};
+use crate::recorded::{DataMark, MAX_TRANSITIONS, Recorded, RecordedError};
 use crate::stage::{Change, Stage, Stages};
 use oto_env::Action;
 use oto_env::rng::Rng;
-use oto_env::{Space, Step, within};
+use oto_env::{Environment, Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
@@ -13,6 +17,7 @@ use oto_rl::algorithms::{Agent, Misfit, Sizes};
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::exploration::ActionNoise;
 use oto_rl::losses;
+use oto_rl::network::Actor;
 use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SlotId};
 use oto_rl::rollout::Rollout;
 
@@ -82,6 +87,9 @@ pub enum TrainError {
     /// An environment failed.
     #[error(transparent)]
     Environment(#[from] oto_env::EnvError),
+    /// Recorded data that cannot be learned from.
+    #[error(transparent)]
+    Recorded(#[from] RecordedError),
     /// A student that submits has no random name for its run.
     #[error("a student that submits its replay needs a random name for its run: give it one with name_run")]
     Unnamed,
@@ -96,9 +104,35 @@ impl From<Misfit> for TrainError {
     }
 }
 
-/// Trains one student.
+/// The source of a trainer's transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Steps in an environment.
+    Environment,
+    /// Recorded episodes.
+    Dataset,
+}
+
+oto_json::json_names! { Source { Environment = "environment", Dataset = "dataset" } }
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Environment => "an environment",
+            Self::Dataset => "a dataset",
+        })
+    }
+}
+
+/// Trains one agent.
 pub struct Trainer {
     pub(crate) config: StudentConfig,
+    pub(crate) source: Source,
+    /// Which recorded data it has.
+    pub(crate) data: DataMark,
+    pub(crate) evaluations: Evaluations,
+    /// The policy of the best evaluation.
+    pub(crate) best_policy: Option<Actor>,
     pub(crate) learner: Box<dyn Agent>,
     /// The environment's actions, in its units.
     pub(crate) space: Space,
@@ -186,6 +220,17 @@ impl Trainer {
         backend: &dyn Backend,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        Self::with(config, Source::Environment, [observation, action], teachers, backend)
+    }
+
+    /// The same from a configuration that was checked.
+    pub(crate) fn with(
+        config: &StudentConfig,
+        source: Source,
+        [observation, action]: [&Space; 2],
+        teachers: usize,
+        backend: &dyn Backend,
+    ) -> Result<Self, TrainError> {
         let sizes = config.algorithm.sizes(observation, action, teachers)?;
         let sizes = Sizes { weighted: config.replay.weighted(), ..sizes };
         let mut rng = Rng::new(config.seed);
@@ -196,8 +241,17 @@ impl Trainer {
         let replay = Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
             .with_labels_of(learner.label_width())
             .with_columns(Columns::read_by(learner.engine().program()));
-        let (explore, draw) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
+        let (first, second) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
+        // The order is that of former versions: a seed gives the same run as before.
+        let (explore, draw) = match source {
+            Source::Environment => (first, second),
+            Source::Dataset => (second, first),
+        };
         Ok(Self {
+            source,
+            data: DataMark::EMPTY,
+            evaluations: Evaluations::default(),
+            best_policy: None,
             replay: match convolution {
                 Some(c) => replay.of_images(c.shape[0]),
                 None => replay,
@@ -228,6 +282,93 @@ impl Trainer {
             tried: Vec::new(),
             config: config.clone(),
         })
+    }
+
+    /// Adds a recorded episode to the data of a dataset; gives the number of its steps.
+    ///
+    /// # Errors
+    /// Arrays that do not belong together, numbers that are not finite, actions outside their space. Nothing is added then.
+    pub fn add(&mut self, episode: &Recorded<'_>) -> Result<usize, TrainError> {
+        let (steps, width) = (episode.rewards.len(), self.observation.len());
+        episode.check(width, self.pixels, &self.space)?;
+        if self.replay.len() + steps > MAX_TRANSITIONS {
+            return Err(RecordedError::TooMany.into());
+        }
+        episode.store(width, &self.space, &mut self.replay, &mut self.data);
+        Ok(steps)
+    }
+
+    /// Makes `count` updates from the replay buffer, without steps.
+    ///
+    /// # Errors
+    /// [`RecordedError::Empty`]; the learner's failure, such as a loss that is not finite.
+    pub fn learn(&mut self, count: u64) -> Result<(), TrainError> {
+        if self.replay.is_empty() {
+            return Err(RecordedError::Empty.into());
+        }
+        (0..count).try_for_each(|_| self.update())
+    }
+
+    /// The returns of greedy episodes, each reset with the next seed; without a seed the environment's random numbers go on.
+    pub fn play(
+        &mut self,
+        world: &mut dyn Environment,
+        seeds: impl IntoIterator<Item = Option<u64>>,
+    ) -> Result<Vec<f64>, TrainError> {
+        let mut observation = vec![0.0; self.observation.len()];
+        let mut episode = |seed| {
+            play(world, seed, &mut observation, |world, observation| {
+                let action = self.greedy(observation)?;
+                Ok::<_, TrainError>(world.step(action, observation)?)
+            })
+        };
+        seeds.into_iter().map(&mut episode).collect()
+    }
+
+    /// Records an evaluation from the returns of its episodes. Its policy is the best one if no mean before was higher; of equal
+    /// ones the newest, or the first where the source is a dataset: there an evaluation repeats the same episodes.
+    ///
+    /// # Errors
+    /// If there is no return, or one is not finite.
+    pub fn evaluated(&mut self, returns: &[f64]) -> Result<Evaluation, TrainError> {
+        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+        if let Some(wrong) = returns.iter().chain([&mean]).find(|r| !r.is_finite()) {
+            return Err(TrainError::Reward(*wrong));
+        }
+        let (min, max) = returns.iter().fold((f64::MAX, f64::MIN), |(min, max), r| (r.min(min), r.max(max)));
+        let (step, before) = (self.clock(), self.evaluations.best);
+        let better = before.is_none_or(|best| mean > best.mean);
+        let best = better || (self.source != Source::Dataset && before.is_some_and(|best| mean == best.mean));
+        if best {
+            self.evaluations.best = Some(Best { step, mean });
+            self.best_policy = Some(self.learner.policy());
+        }
+        self.evaluations.since_best = if better { 0 } else { self.evaluations.since_best.saturating_add(1) };
+        self.evaluations.last = Some(mean);
+        Ok(Evaluation { step, mean, min, max, episodes: returns.len() as u32, best })
+    }
+
+    /// The greedy evaluations so far.
+    pub fn evaluations(&self) -> &Evaluations {
+        &self.evaluations
+    }
+
+    /// The policy of the best evaluation.
+    pub fn best_policy(&self) -> Option<&Actor> {
+        self.best_policy.as_ref()
+    }
+
+    /// The count that evaluations and lines of metrics are of: environment steps, or updates where the source is a dataset.
+    pub fn clock(&self) -> u64 {
+        match self.source {
+            Source::Environment => self.steps,
+            Source::Dataset => self.updates(),
+        }
+    }
+
+    /// The source of its transitions.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// An episode begins with its first observation.
@@ -412,7 +553,7 @@ impl Trainer {
             return Ok(());
         }
         let schedule = Schedule { share: &self.shares, ..self.schedule() };
-        let (size, step) = (self.config.algorithm.batch_size(), self.steps - self.started);
+        let (size, step) = (self.config.algorithm.batch_size(), self.clock() - self.started);
         // Errors that a device has reported since; on a processor those of each update come with it.
         take_errors(&mut *self.sampler, &*self.learner);
         let update = self.learner.engine().updates() + 1;
@@ -456,7 +597,7 @@ impl Trainer {
         let taught = self.stages.stage() == Stage::Transfer;
         let rate = match self.config.transfer.learning_rate.filter(|_| taught) {
             Some(rate) => rate.at(self.stages.steps()),
-            None => self.config.learning_rate.at(self.steps - self.started),
+            None => self.config.learning_rate.at(self.clock() - self.started),
         };
         rate * self.decayed
     }

@@ -1,7 +1,11 @@
 //! Teachers from recorded episodes: what they learn, that slices and interruptions change nothing, and what is refused.
 
-use oto_agent::config::EvaluationConfig;
-use oto_agent::offline::{End, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen, checkpoint};
+use oto_agent::checkpoint;
+use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::offline::{End, OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::{Recorded, RecordedError, Seen};
+use oto_agent::student::{Student, World};
+use oto_agent::trainer::{Source, TrainError};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
@@ -101,7 +105,7 @@ fn good_episodes_make_a_good_teacher() {
         while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
         let best = trainer.best().unwrap();
         assert_eq!(trainer.ended(), Some(End::Return), "{}: {}", algorithm.name(), best.mean);
-        assert_eq!(trainer.updates(), best.updates, "it ended there");
+        assert_eq!(trainer.updates(), best.step, "it ended there");
     }
 }
 
@@ -121,13 +125,20 @@ fn slices_and_interruptions_change_nothing() {
         };
         let mut whole = trainer(&config, &*world, &data);
         let expected = run(&mut whole, &mut *world, 1000, 400);
-        assert_eq!(expected.iter().map(|e| e.updates).collect::<Vec<_>>(), [100, 200, 300, 400]);
+        assert_eq!(expected.iter().map(|e| e.step).collect::<Vec<_>>(), [100, 200, 300, 400]);
 
         let mut first = trainer(&config, &*world, &data);
         let mut got = run(&mut first, &mut *world, 7, 210);
         let file = first.save().unwrap();
-        let (saved, updates) = checkpoint(&file).unwrap();
-        assert_eq!((saved, updates), (config.clone(), first.updates()));
+        let origin = checkpoint::origin(&file).unwrap();
+        assert_eq!(
+            (origin.source, origin.clock, origin.updates),
+            (Source::Dataset, first.updates(), first.updates())
+        );
+        assert_eq!(
+            (origin.config.algorithm, origin.config.steps),
+            (config.algorithm.clone(), config.updates)
+        );
         let mut second = trainer(&config, &*world, &data);
         assert!(second.load(&file).unwrap());
         got.extend(run(&mut second, &mut *world, 3, 400));
@@ -152,7 +163,7 @@ fn it_ends_when_nothing_gets_better() {
     let mut trainer = trainer(&config, &*world, &data);
     while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
     assert_eq!((trainer.ended(), trainer.updates()), (Some(End::NoImprovement), 300));
-    assert_eq!(trainer.best().unwrap().updates, 100, "the first of equals");
+    assert_eq!(trainer.best().unwrap().step, 100, "the first of equals");
 }
 
 #[test]
@@ -160,7 +171,7 @@ fn data_that_do_not_fit_are_refused() {
     let world = make("InvertedPendulum-v5").unwrap();
     let config = small(CQL, world.action_space());
     let mut trainer = trainer(&config, &*world, &[]);
-    assert!(matches!(trainer.step(1), Err(OfflineError::Empty)));
+    assert!(matches!(trainer.step(1), Err(TrainError::Recorded(RecordedError::Empty))));
     let good = Episode {
         observations: vec![0.5; 12],
         actions: vec![3.0, -3.0],
@@ -192,7 +203,7 @@ fn data_that_do_not_fit_are_refused() {
     assert!(spaces(choice.clone(), choice).contains("discrete"));
     assert!(spaces(line, Space::uniform(1, 0.0, f32::INFINITY)).contains("finite range"));
     let mut other = make("CartPole-v1").unwrap();
-    assert!(matches!(trainer.evaluate(&mut *other), Err(OfflineError::Space(_))));
+    assert!(matches!(trainer.evaluate(&mut *other), Err(TrainError::Space(_))));
 }
 
 #[test]
@@ -214,9 +225,9 @@ fn a_diverging_run_says_so_and_keeps_what_was_good() {
         }
         assert!(trainer.updates() < 1000, "such rewards cannot be learned");
     };
-    assert!(matches!(error, OfflineError::Learn(LearnError::Diverged { .. })), "{error}");
-    assert!(matches!(trainer.save(), Err(OfflineError::Learn(LearnError::NotFinite(_)))));
-    assert_eq!(trainer.best().unwrap().updates, 100);
+    assert!(matches!(error, TrainError::Learn(LearnError::Diverged { .. })), "{error}");
+    assert!(matches!(trainer.save(), Err(TrainError::Learn(LearnError::NotFinite(_)))));
+    assert_eq!(trainer.best().unwrap().step, 100);
     assert!(!trainer.load(&file).unwrap(), "other data");
     assert_eq!(trainer.updates(), 100);
     trainer.save().unwrap();
@@ -231,20 +242,57 @@ fn foreign_and_broken_checkpoints_are_refused() {
     one.advance(&mut *world, 100).unwrap();
     let file = one.save().unwrap();
     for cut in [0, 7, 8, 100, file.len() / 2, file.len() - 1] {
-        assert!(matches!(one.load(&file[..cut]), Err(OfflineError::Checkpoint(_))), "cut to {cut} bytes");
+        assert!(matches!(one.load(&file[..cut]), Err(TrainError::Checkpoint(_))), "cut to {cut} bytes");
     }
     let foreign = one.policy_file(&one.policy(), "CartPole-v1");
     let error = one.load(&foreign).unwrap_err().to_string();
-    assert!(error.contains("oto.offline.v2"), "{error}");
-    let at = file.windows(14).position(|bytes| bytes == b"oto.offline.v2").unwrap();
-    let old = [&file[..at], b"oto.offline.v1", &file[at + 14..]].concat();
-    let error = one.load(&old).unwrap_err().to_string();
-    assert!(error.contains("oto.offline.v1") && error.contains("begin it anew"), "{error}");
+    assert!(error.contains("oto.checkpoint.v4"), "{error}");
+    for before in ["oto.offline.v1", "oto.offline.v2", "oto.checkpoint.v1", "oto.checkpoint.v3"] {
+        let header = format!(r#"{{"__metadata__":{{"{before}":"{{}}"}}}}"#);
+        let old = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let error = one.load(&old).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("in the format {before}")) && error.contains("begin it anew"),
+            "{error}"
+        );
+    }
     let algorithm = config.algorithm.clone().with(|bc: &mut BcConfig| bc.hidden = vec![33]);
     let wider = OfflineConfig { algorithm, ..config.clone() };
     let error = trainer(&wider, &*world, &data).load(&file).unwrap_err().to_string();
     assert!(error.contains("[32]") && error.contains("[33]"), "{error}");
+    let world = World::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&StudentConfig::default(), world, &[], &Cpu, 0).unwrap();
+    let error = student.load(&file, 0).unwrap_err().to_string();
+    assert!(error.contains("learned from a dataset, this one learns from an environment"), "{error}");
     assert_eq!(one.save().unwrap(), file, "nothing changed");
+}
+
+/// Best policies are part of a checkpoint; numbers that are not finite are refused with the tensor's name.
+#[test]
+fn a_tensor_that_is_not_finite_is_named() {
+    let mut world = make("CartPole-v1").unwrap();
+    let data = play("CartPole-v1", 2, 1.0, lean);
+    let config = small(BC, world.action_space());
+    let mut one = trainer(&config, &*world, &data);
+    one.advance(&mut *world, 100).unwrap();
+    let file = one.save().unwrap();
+    for name in ["bc.0.weight", "adam.v.bc.0.bias", "best.1.bias"] {
+        let error = one.load(&with_nan(&file, name)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("not a finite number"), "{error}");
+    }
+    let adopted = trainer(&config, &*world, &data).adopt(&with_nan(&file, "bc.0.weight"));
+    assert!(
+        adopted.unwrap_err().to_string().contains("bc.0.weight holds a value that is not a finite number")
+    );
+    assert_eq!(one.save().unwrap(), file, "nothing changed");
+}
+
+/// A file whose tensor of this name begins with NaN.
+fn with_nan(file: &[u8], name: &str) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let at = 8 + length + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    [&file[..at], &f32::NAN.to_le_bytes(), &file[at + 4..]].concat()
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! and go on from a checkpoint as if they had never stopped.
 
 use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
-use oto_agent::offline::{OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
+use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::{Recorded, RecordedError, Seen};
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Student, Tick, World};
 use oto_agent::trainer::TrainError;
@@ -315,14 +316,20 @@ fn data_that_are_no_images_make_no_teacher() {
     numbers[WIDTH + 3] = 0.5;
     let observations = Seen::Numbers(&numbers);
     let refused = trainer.add(&Recorded { observations, actions: &[1.0], rewards: &[0.0], terminated: true });
-    assert!(matches!(refused, Err(OfflineError::Pixel { step: 1, value: 0.5 })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TrainError::Recorded(RecordedError::Pixel { step: 1, value: 0.5 }))),
+        "{refused:?}"
+    );
     let short = Recorded {
         observations: Seen::Bytes(&[0; WIDTH]),
         actions: &[1.0],
         rewards: &[0.0],
         terminated: true,
     };
-    assert!(matches!(trainer.add(&short), Err(OfflineError::Length { what: "observations", .. })));
+    assert!(matches!(
+        trainer.add(&short),
+        Err(TrainError::Recorded(RecordedError::Length { what: "observations", .. }))
+    ));
 
     let made = |config: &OfflineConfig, observation: Space, action: Space| {
         OfflineTrainer::new(config, &observation, &action, &Cpu).map(drop).unwrap_err().to_string()

@@ -5,8 +5,7 @@ use crate::world::environment;
 use clap::Args;
 use oto_agent::checkpoint;
 use oto_agent::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_agent::student::{Student, World};
-use oto_agent::trainer::TrainError;
+use oto_agent::trainer::{TrainError, Trainer};
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make_classic};
@@ -191,7 +190,7 @@ fn compare(played: &[Played], bound: Option<&Played>) -> Result<Vec<Row>, Evalua
 /// A policy for one environment.
 pub(crate) enum Player {
     /// Out of a checkpoint: its greedy policy.
-    Student(Box<Student>),
+    Run(Box<Trainer>),
     /// Made elsewhere, or scripted.
     Model(Box<dyn Policy>),
 }
@@ -211,29 +210,20 @@ impl Player {
             _ => path.to_owned(),
         };
         let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
-        let Ok(config) = checkpoint::config(&file) else {
+        if !checkpoint::is_checkpoint(&file) {
             let policy = load_file(&path)?.policy;
             check_actions(&*policy, own.action_space())?;
             return Ok(Self::Model(policy));
-        };
-        // It only acts. Of some environments there can be no second one.
-        let (observation, action) = (own.observation_space().clone(), own.action_space().clone());
-        let mut student = Student::new(
-            &config,
-            World::Outside { observation, action, evaluates: false },
-            &[],
-            &oto_cpu::Cpu,
-            0,
-        )?;
-        student.load_weights(&file)?;
-        Ok(Self::Student(Box::new(student)))
+        }
+        let (observation, action) = (own.observation_space(), own.action_space());
+        Ok(Self::Run(Box::new(checkpoint::player(&file, observation, action, &oto_cpu::Cpu)?)))
     }
 
     /// Answers an observation with an action `[action width]` in the environment's units, an index as a number.
     pub fn act(&mut self, observation: &[f32], row: &mut Vec<f32>) -> Result<(), EvalError> {
         row.clear();
         match self {
-            Self::Student(student) => match student.trainer().greedy(observation)? {
+            Self::Run(trainer) => match trainer.greedy(observation)? {
                 Action::Discrete(choice) => row.push(choice as f32),
                 Action::Continuous(vector) => row.extend_from_slice(vector),
             },
@@ -245,16 +235,9 @@ impl Player {
 
 fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
     match Player::load(path, env)? {
-        Player::Student(mut student) => play_student(&mut student, env, seeds),
+        Player::Run(mut trainer) => Ok(trainer.play(&mut *environment(env)?, seeds.map(Some))?),
         Player::Model(mut policy) => play_model(&mut *policy, env, seeds),
     }
-}
-
-fn play_student(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
-    returns(&mut *environment(env)?, seeds, |world, observation| {
-        let action = student.trainer().greedy(observation)?;
-        Ok(world.step(action, observation)?)
-    })
 }
 
 /// Whether a policy answers with actions of this environment.

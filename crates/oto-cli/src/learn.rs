@@ -164,7 +164,7 @@ fn train(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer
 }
 
 /// Shows the observer the student, once a device has brought home what it holds.
-fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
+pub(crate) fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
     while !student.trainer().learner().sync().map_err(TrainError::from)? {
         std::thread::sleep(Duration::from_micros(100));
     }

@@ -4,6 +4,7 @@ use crate::authorities::{self, AuthorityError};
 use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
 use crate::options::{Job, LearnOptions, OptionsError};
+use crate::origin::{Origin, OriginError};
 use crate::output;
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
@@ -24,7 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
-const SETTLED: [&str; 26] = [
+const SETTLED: [&str; 27] = [
+    "from",
     "env",
     "student",
     "algorithm",
@@ -73,6 +75,10 @@ pub struct LearnCommand {
     /// Continue the run in this folder, up to --steps if given; --teacher replaces the addresses of its servers; all other settings stay
     #[arg(long, value_name = "DIR", conflicts_with_all = SETTLED)]
     resume: Option<PathBuf>,
+    /// Begin with the networks, targets and optimiser of the run in this folder, of oto learn or oto teach, and with its settings
+    /// and the rest of its schedules [default algorithm: the run's, if it can learn here]
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
     /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
@@ -99,6 +105,9 @@ pub enum LearnCommandError {
     /// The run itself.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The run it begins with.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// Whom it is to trust.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -163,7 +172,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     }
     let stop = signals::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
-        let mut job: Job = RunFolder::config(folder)?;
+        let mut job: Job = RunFolder::config_of(folder, "learn")?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
         let teachers = command.learn.job()?.teachers;
         let (expected, got) = (job.teachers.len(), teachers.len());
@@ -178,9 +187,12 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
             folder.write_config(&job)?;
             Ok(folder)
         };
-        return one(command, &job, open, file.as_deref(), &stop, &MultiProgress::new()).map(drop);
+        let start = file.as_deref().map_or(Start::Anew, Start::Resume);
+        return one(command, &job, open, start, &stop, &MultiProgress::new()).map(drop);
     }
-    let mut job = command.learn.job()?;
+    let origin = command.from.as_deref().map(Origin::read).transpose()?;
+    let mut job = Job { from: command.from.clone(), ..command.learn.job_from(origin.as_ref())? };
+    let start = origin.as_ref().map_or(Start::Anew, Start::From);
     for i in command.learn.learns_adapter() {
         if let Some(teacher) = job.teachers.get_mut(i) {
             teacher.learn_adapter = Some(spaces(command, teacher)?);
@@ -192,9 +204,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     match command.seeds {
         1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);
-            one(command, &job, create, None, &stop, &MultiProgress::new()).map(drop)
+            one(command, &job, create, start, &stop, &MultiProgress::new()).map(drop)
         }
-        n => many(command, &job, n, &stop),
+        n => many(command, &job, n, start, &stop),
     }
 }
 
@@ -225,7 +237,13 @@ fn spaces(command: &LearnCommand, teacher: &TeacherConfig) -> Result<TeacherSpac
 }
 
 /// Seeds `seed .. seed + n`, several at once, and their common curve.
-fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Result<(), LearnCommandError> {
+fn many(
+    command: &LearnCommand,
+    job: &Job,
+    n: u64,
+    start: Start<'_>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), LearnCommandError> {
     let bars = MultiProgress::new();
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<Curve>, LearnCommandError> {
@@ -241,7 +259,7 @@ fn many(command: &LearnCommand, job: &Job, n: u64, stop: &Arc<AtomicBool>) -> Re
             job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
             let path = command.out.join(format!("seed-{}", job.student.seed));
             let create = || RunFolder::create(path, &job, command.force);
-            curves.push(one(command, &job, create, None, stop, &bars)?);
+            curves.push(one(command, &job, create, start, stop, &bars)?);
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
@@ -295,12 +313,23 @@ fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommand
     write("curve.png", &chart.png()?)
 }
 
+/// What a run begins with.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// Fresh parameters.
+    Anew,
+    /// Its own checkpoint.
+    Resume(&'a [u8]),
+    /// Another run.
+    From(&'a Origin),
+}
+
 /// One run into its folder, which is opened once everything else is there: its evaluations.
 fn one(
     command: &LearnCommand,
     job: &Job,
     open: impl FnOnce() -> Result<RunFolder, FolderError>,
-    resume: Option<&[u8]>,
+    start: Start<'_>,
     stop: &Arc<AtomicBool>,
     bars: &MultiProgress,
 ) -> Result<Curve, LearnCommandError> {
@@ -308,7 +337,14 @@ fn one(
         return Err(LearnCommandError::NoTeacher);
     }
     let (world, recorder) = place(job, command.record.is_some())?;
+    let resume = if let Start::Resume(file) = start { Some(file) } else { None };
     let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
+    if let Start::From(origin) = start {
+        let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
+        if !command.quiet {
+            origin.tell(&adopted);
+        }
+    }
     if command.require_teacher {
         check_present(&mut student, job)?;
     }
@@ -336,6 +372,10 @@ fn one(
         name,
         env: &job.env,
     };
+    if let Start::From(_) = start {
+        // A resume needs the other run no more.
+        learn::checkpoint(&mut student, &mut console)?;
+    }
     let ended = learn::run(&mut student, &mut driver, &mut console);
     console.bar.finish_and_clear();
     let recorded = match (&command.record, recorder) {
@@ -509,7 +549,7 @@ impl Observer for Console<'_> {
     }
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
-        self.folder.save(student, self.env)
+        self.folder.save(student, self.env).map_err(|e| e.to_string())
     }
 
     fn stop(&self) -> bool {

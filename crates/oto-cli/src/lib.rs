@@ -7,6 +7,7 @@ pub mod algorithms;
 pub mod backend;
 pub mod learn;
 pub mod options;
+pub mod origin;
 pub mod output;
 #[cfg(feature = "reference")]
 pub mod verify;

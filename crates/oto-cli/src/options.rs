@@ -1,5 +1,6 @@
 //! The flags of a training run, the same for `oto learn` and for the WASI command.
 
+use crate::origin::Origin;
 use crate::world;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -141,6 +142,9 @@ pub struct Job {
     /// One line: the preset that the settings began with, and its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<String>,
+    /// The run whose networks and optimiser it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
 }
 
 impl Job {
@@ -170,9 +174,15 @@ impl File {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
+        self.job_from(None)
+    }
+
+    /// The same of a run that begins with another one: its environment, and its settings over the environment's defaults.
+    pub fn job_from(&self, origin: Option<&Origin>) -> Result<Job, OptionsError> {
         let given = File::read(self.config.as_deref())?;
-        let env = self.env.clone().or(given.env).unwrap_or_else(|| "CartPole-v1".into());
-        let (mut student, preset) = self.student(&env)?;
+        let env = self.env.clone().or(given.env).or(origin.map(|origin| origin.env.clone()));
+        let env = env.unwrap_or_else(|| "CartPole-v1".into());
+        let (mut student, preset) = self.student(&env, origin)?;
         self.apply(&mut student)?;
         let mut teachers = self.teachers(&env)?;
         if teachers.is_empty() {
@@ -185,7 +195,7 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         world::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
-        Ok(Job { env, student, teachers, defaults: Some(preset) })
+        Ok(Job { env, student, teachers, defaults: Some(preset), from: None })
     }
 
     /// Refuses flags that mean nothing to a student without a teacher.
@@ -205,14 +215,18 @@ impl LearnOptions {
     }
 
     /// The settings without flags of their own, and whose defaults they began with.
-    fn student(&self, env: &str) -> Result<(StudentConfig, String), OptionsError> {
+    fn student(&self, env: &str, origin: Option<&Origin>) -> Result<(StudentConfig, String), OptionsError> {
         let (id, seen) = (world::id(env), world::seen(env)?);
         let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
-        let preset = presets::preset(id, seen, given.algorithm(self.algorithm.as_deref())?);
+        let named = given.algorithm(self.algorithm.as_deref())?;
+        let continued = || origin.and_then(|origin| origin.algorithm(|one| one.online(), seen));
+        let preset = presets::preset(id, seen, named.or_else(continued));
         // Files and assignments may name a number of steps, on which defaults depend.
         let usual = given.over(&preset.student)?;
         let preset = preset.for_steps(self.steps.unwrap_or(usual.steps));
-        Ok((given.over(&preset.student)?, preset.line(env)))
+        let defaults =
+            origin.map_or_else(|| preset.student.clone(), |origin| origin.student(&preset.student));
+        Ok((given.over(&defaults)?, preset.line(env)))
     }
 
     /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.

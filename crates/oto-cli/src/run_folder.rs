@@ -2,7 +2,9 @@
 
 #[cfg(feature = "native")]
 use crate::chart::{Chart, ChartError, PALETTE, Series};
+use oto_agent::offline::OfflineTrainer;
 use oto_agent::student::{Event, Metrics, Student};
+use oto_agent::trainer::TrainError;
 use oto_rl::engine::OUTPUTS;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -46,6 +48,16 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// A run of another command.
+    #[error("{} holds a run of oto {found}: resume it with oto {found} --resume, or begin another run with its networks with oto {asked} --from", path.display())]
+    Command {
+        /// The folder.
+        path: PathBuf,
+        /// The command that made the run: "learn" or "teach".
+        found: &'static str,
+        /// The command that was to resume it.
+        asked: &'static str,
+    },
     /// A file or folder cannot be read or written.
     #[error("{}: {error}", path.display())]
     Io {
@@ -77,6 +89,60 @@ pub enum FolderError {
         /// What happened.
         error: ChartError,
     },
+}
+
+/// Why a run cannot be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// A state that is not worth keeping.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// A run that a folder saves.
+pub trait Run {
+    /// Its complete state.
+    ///
+    /// # Errors
+    /// A state that is not worth keeping.
+    fn checkpoint(&self) -> Result<Vec<u8>, TrainError>;
+
+    /// The policy as it is now, as a file that can be served.
+    fn newest(&self, environment: &str) -> Vec<u8>;
+
+    /// The policy of the best evaluation.
+    fn best(&self, environment: &str) -> Option<Vec<u8>>;
+}
+
+impl Run for Student {
+    fn checkpoint(&self) -> Result<Vec<u8>, TrainError> {
+        self.save(true)
+    }
+
+    fn newest(&self, environment: &str) -> Vec<u8> {
+        self.policy(environment)
+    }
+
+    fn best(&self, environment: &str) -> Option<Vec<u8>> {
+        self.best_policy(environment)
+    }
+}
+
+impl Run for OfflineTrainer {
+    fn checkpoint(&self) -> Result<Vec<u8>, TrainError> {
+        self.save()
+    }
+
+    fn newest(&self, environment: &str) -> Vec<u8> {
+        self.policy_file(&self.policy(), environment)
+    }
+
+    fn best(&self, environment: &str) -> Option<Vec<u8>> {
+        self.best_policy().map(|policy| self.policy_file(policy, environment))
+    }
 }
 
 /// A run's folder, open for writing.
@@ -173,6 +239,23 @@ impl RunFolder {
     pub fn config<C: DeserializeOwned>(path: &Path) -> Result<C, FolderError> {
         let path = path.join(CONFIG);
         serde_json::from_slice(&fs::read(&path).map_err(at(&path))?).map_err(json_at(&path))
+    }
+
+    /// The configuration of a run of one command, "learn" or "teach".
+    ///
+    /// # Errors
+    /// As [`Self::config`]; a run of the other command.
+    pub fn config_of<C: DeserializeOwned>(path: &Path, asked: &'static str) -> Result<C, FolderError> {
+        let config: serde_json::Value = Self::config(path)?;
+        let made = [("learn", "student"), ("teach", "teach")]
+            .into_iter()
+            .find(|(_, part)| config.get(part).is_some());
+        match made {
+            Some((found, _)) if found != asked => {
+                Err(FolderError::Command { path: path.to_path_buf(), found, asked })
+            }
+            _ => serde_json::from_value(config).map_err(json_at(&path.join(CONFIG))),
+        }
     }
 
     /// The checkpoint in a folder, as it is; none before the first one is written, when a run has nothing but its beginning.
@@ -276,39 +359,18 @@ impl RunFolder {
         replace(&self.path.join(CHECKPOINT), |to| to.write_all(file))
     }
 
-    /// Replaces the policy that servers take, the best one, once the new one is safely there.
+    /// Saves a run: its checkpoint, its newest policy, and the best one, which servers take. Without an evaluation the newest is the
+    /// best. Each file is replaced once the new one is safely there.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn save_policy(&self, file: &[u8]) -> Result<(), FolderError> {
-        replace(&self.path.join(POLICY), |to| to.write_all(file))
-    }
-
-    /// Replaces the newest policy once the new one is safely there.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn save_newest(&self, file: &[u8]) -> Result<(), FolderError> {
-        replace(&self.path.join(NEWEST), |to| to.write_all(file))
-    }
-
-    /// Saves a student: its checkpoint, its newest policy, and the best one. Without an evaluation the newest is the best.
-    ///
-    /// # Errors
-    /// What the student or the file system says.
-    pub fn save(&mut self, student: &Student, environment: &str) -> Result<(), String> {
-        let told = |error: FolderError| error.to_string();
-        let file = student.save(true).map_err(|error| error.to_string())?;
-        let newest = student.policy(environment);
-        self.save_checkpoint(&file).map_err(told)?;
-        self.save_newest(&newest).map_err(told)?;
-        match (student.best(), student.best_policy(environment)) {
-            (None, _) => self.save_policy(&newest),
-            (Some(_), Some(best)) => self.save_policy(&best),
-            // An earlier process made it, and left its file.
-            (Some(_), None) => Ok(()),
-        }
-        .map_err(told)
+    /// What the run or the file system says.
+    pub fn save(&mut self, run: &dyn Run, environment: &str) -> Result<(), SaveError> {
+        let file = run.checkpoint()?;
+        let newest = run.newest(environment);
+        self.save_checkpoint(&file)?;
+        replace(&self.path.join(NEWEST), |to| to.write_all(&newest))?;
+        let best = run.best(environment).unwrap_or(newest);
+        Ok(replace(&self.path.join(POLICY), |to| to.write_all(&best))?)
     }
 
     /// Draws curve.svg and curve.png from metrics.jsonl: training episodes and evaluations over steps of this name, with
@@ -546,6 +608,7 @@ mod tests {
             student,
             teachers: vec![serde_json::from_value(teacher).unwrap()],
             defaults: None,
+            from: None,
         }
     }
 
@@ -846,8 +909,8 @@ mod tests {
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
         let entries = header["__metadata__"].as_object().unwrap();
-        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v3"]);
-        let metadata = serde_json::from_str(entries["oto.checkpoint.v3"].as_str().unwrap()).unwrap();
+        assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v4"]);
+        let metadata = serde_json::from_str(entries["oto.checkpoint.v4"].as_str().unwrap()).unwrap();
         assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata), None);
     }
 
@@ -870,7 +933,9 @@ mod tests {
         let quantization = Some(oto_proto::Quantization { scale: vec![1.0], offset: vec![0.0] });
         job.teachers.push(TeacherConfig { quantization, adapter: Some(Default::default()), ..teacher });
         let defaults = Some("whose they are".into());
-        let other = Job { teachers: vec![], student: StudentConfig::default(), defaults, ..job.clone() };
+        let from = Some("runs/teacher".into());
+        let other =
+            Job { teachers: vec![], student: StudentConfig::default(), defaults, from, ..job.clone() };
         for job in [&job, &other] {
             assert_eq!(schemas.breach("config.schema.json#", &serde_json::to_value(job).unwrap()), None);
         }

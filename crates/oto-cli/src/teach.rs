@@ -3,14 +3,18 @@
 use crate::backend;
 use crate::learn::METRICS;
 use crate::options::{Given, OptionsError, names};
+use crate::origin::{Origin, OriginError};
 use crate::output;
-use crate::run_folder::{FolderError, RunFolder};
+use crate::run_folder::{FolderError, RunFolder, SaveError};
 use crate::signals;
 use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use oto_agent::offline::{End, Evaluation, OfflineConfig, OfflineError, OfflineTrainer, Recorded, Seen};
+use oto_agent::evaluation::Evaluation;
+use oto_agent::offline::{End, OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::{Recorded, Seen};
 use oto_agent::student::Event;
+use oto_agent::trainer::TrainError;
 use oto_data::{DataError, Dataset, Episode, Rows};
 use oto_env::EnvError;
 use oto_graph::BackendError;
@@ -44,8 +48,12 @@ pub struct TeachOptions {
     #[arg(long)]
     pub force: bool,
     /// Continue the run in this folder, up to --updates if given
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "algorithm", "config", "set", "seed"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "env", "algorithm", "config", "set", "seed", "from"])]
     pub resume: Option<PathBuf>,
+    /// Begin with the networks, targets and optimiser of the run in this folder, of oto learn or oto teach, and with its settings
+    /// and the rest of its schedules [default algorithm: the run's, if it learns from datasets]
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
     /// Updates of the whole run
     #[arg(long)]
     pub updates: Option<u64>,
@@ -122,12 +130,18 @@ pub enum TeachError {
     Backend(#[from] BackendError),
     /// The training.
     #[error(transparent)]
-    Train(#[from] OfflineError),
+    Train(#[from] TrainError),
+    /// The run it begins with.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// What was to be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// The training, when something of it is there already.
     #[error("{error}; what was good until then is in {}", folder.display())]
     Stopped {
         /// What happened.
-        error: OfflineError,
+        error: TrainError,
         /// The run folder.
         folder: PathBuf,
     },
@@ -151,6 +165,9 @@ pub struct TeachJob {
     pub dataset: PathBuf,
     /// The settings.
     pub teach: OfflineConfig,
+    /// The run whose networks and optimiser it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
 }
 
 /// Makes a teacher as the flags say.
@@ -163,14 +180,15 @@ pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
 }
 
 fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
+    let origin = options.from.as_deref().map(Origin::read).transpose()?;
     let (job, mut data, checkpoint) = match &options.resume {
         None => {
             let path = options.dataset.clone().unwrap_or_default();
             let data = read(&path)?;
-            (options.job(path, &data)?, data, None)
+            (options.job(path, &data, origin.as_ref())?, data, None)
         }
         Some(folder) => {
-            let mut job: TeachJob = RunFolder::config(folder)?;
+            let mut job: TeachJob = RunFolder::config_of(folder, "teach")?;
             job.dataset = options.dataset.clone().unwrap_or(job.dataset);
             job.teach.updates = options.updates.unwrap_or(job.teach.updates);
             job.teach.until_return = options.until_return.or(job.teach.until_return);
@@ -179,7 +197,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             (job, data, RunFolder::checkpoint(folder)?)
         }
     };
-    job.teach.validate().map_err(OfflineError::from)?;
+    job.teach.validate().map_err(TrainError::from)?;
     let algorithm = &job.teach.algorithm;
     world::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
     let mut world = world::environment(&job.env)?;
@@ -206,7 +224,20 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             folder.write_config(&job)?;
             folder
         }
-        None => RunFolder::create(&options.out, &job, options.force)?,
+        None => {
+            if let Some(origin) = &origin {
+                let adopted = origin.adopted(trainer.adopt(&origin.file))?;
+                if !options.quiet {
+                    origin.tell(&adopted);
+                }
+            }
+            let mut folder = RunFolder::create(&options.out, &job, options.force)?;
+            if origin.is_some() {
+                // A resume needs the other run no more.
+                folder.save(&trainer, &job.env)?;
+            }
+            folder
+        }
     };
     Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *world, stop)
 }
@@ -218,7 +249,7 @@ fn read(path: &Path) -> Result<Dataset, TeachError> {
 impl TeachOptions {
     /// The run these flags mean: the algorithm's defaults for the dataset's actions and the environment's images, then `--config`, then `--set`, then the
     /// other flags.
-    fn job(&self, dataset: PathBuf, data: &Dataset) -> Result<TeachJob, TeachError> {
+    fn job(&self, dataset: PathBuf, data: &Dataset, origin: Option<&Origin>) -> Result<TeachJob, TeachError> {
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
         let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
         let env = match data.metadata.gymnasium_id() {
@@ -230,9 +261,12 @@ impl TeachOptions {
         };
         let kind = Kind { images: world::images(&env)?, ..Kind::actions(&data.action) };
         let given = Given::settings(self.config.as_deref(), "teach", &self.set)?;
-        let algorithm = given.algorithm(self.algorithm.as_deref())?;
+        let named = given.algorithm(self.algorithm.as_deref())?;
+        let continued = || origin.and_then(|origin| origin.algorithm(|one| one.offline(), kind));
+        let algorithm = named.or_else(continued);
         let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::offline(), kind));
-        let mut teach = given.over(&OfflineConfig::new(algorithm.defaults(kind)))?;
+        let defaults = OfflineConfig::new(algorithm.defaults(kind));
+        let mut teach = given.over(&origin.map_or(defaults.clone(), |origin| origin.teach(&defaults)))?;
         teach.seed = self.seed.unwrap_or(teach.seed);
         teach.updates = self.updates.unwrap_or(teach.updates);
         teach.backend = self.backend.clone().unwrap_or(teach.backend);
@@ -240,7 +274,7 @@ impl TeachOptions {
         teach.evaluation.episodes = self.eval_episodes.unwrap_or(teach.evaluation.episodes);
         teach.until_return = self.until_return.or(teach.until_return);
         teach.patience = self.patience.unwrap_or(teach.patience);
-        Ok(TeachJob { env, dataset, teach })
+        Ok(TeachJob { env, dataset, teach, from: self.from.clone() })
     }
 }
 
@@ -278,9 +312,7 @@ impl Run {
             }
             let over = advance.ended.is_some() || stop.load(Ordering::Relaxed) || output::closed();
             if over || advance.evaluation.is_some() || saved.elapsed() >= CHECKPOINT {
-                self.folder.save_checkpoint(&self.trainer.save()?)?;
-                let newest = self.trainer.policy_file(&self.trainer.policy(), &self.job.env);
-                self.folder.save_newest(&newest)?;
+                self.folder.save(&self.trainer, &self.job.env)?;
                 saved = Instant::now();
             }
             if over {
@@ -309,18 +341,14 @@ impl Run {
         bar
     }
 
-    /// Writes an evaluation down, and its policy if it is the best.
+    /// Writes an evaluation down.
     fn evaluated(&mut self, evaluation: Evaluation) -> Result<(), TeachError> {
-        let Evaluation { updates: step, mean, min, max, episodes, best } = evaluation;
+        let Evaluation { step, mean, min, max, episodes, .. } = evaluation;
         let event = Event::Evaluation { step, mean, min, max, episodes };
         if self.json {
             crate::out!("{}", serde_json::to_string(&event)?);
         }
-        self.folder.event(&event)?;
-        if let (true, Some(best)) = (best, self.trainer.best()) {
-            self.folder.save_policy(&self.trainer.policy_file(&best.policy, &self.job.env))?;
-        }
-        Ok(())
+        Ok(self.folder.event(&event)?)
     }
 
     fn draw(&mut self) -> Result<(), FolderError> {
@@ -336,7 +364,7 @@ impl Run {
             None => "stopped",
         };
         let best = self.trainer.best().map_or("no evaluation".into(), |best| {
-            format!("best evaluation {:.1} after {} updates", best.mean, best.updates)
+            format!("best evaluation {:.1} after {} updates", best.mean, best.step)
         });
         let (env, updates, path) = (&self.job.env, self.trainer.updates(), self.folder.path().display());
         let transitions = self.trainer.transitions();
@@ -345,11 +373,11 @@ impl Run {
 }
 
 /// Gives a trainer all episodes of a dataset.
-pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<(), OfflineError> {
+pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<(), TrainError> {
     data.episodes.iter().try_for_each(|episode| add_episode(trainer, episode))
 }
 
-pub(crate) fn add_episode(trainer: &mut OfflineTrainer, episode: &Episode) -> Result<(), OfflineError> {
+pub(crate) fn add_episode(trainer: &mut OfflineTrainer, episode: &Episode) -> Result<(), TrainError> {
     let recorded = Recorded {
         observations: match &episode.observations {
             Rows::Numbers(numbers) => Seen::Numbers(numbers),
@@ -447,7 +475,12 @@ mod tests {
             };
             begin(&whole, false).unwrap();
             begin(&parts, true).unwrap();
-            assert!(!Path::new(&parts).join("policy.safetensors").exists(), "nothing was evaluated yet");
+            let policy = |name: &str| fs::read(Path::new(&parts).join(name)).unwrap();
+            assert_eq!(
+                policy("policy.safetensors"),
+                policy("newest.safetensors"),
+                "nothing was evaluated yet"
+            );
             teach(&["--resume", &parts], false).unwrap();
             for file in [
                 "metrics.jsonl",

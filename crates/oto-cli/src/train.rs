@@ -5,7 +5,8 @@ use crate::backend;
 use crate::options::{Given, OptionsError};
 use crate::submitted::episodes;
 use crate::teach::{add_all, add_episode};
-use oto_agent::offline::{OfflineConfig, OfflineError, OfflineTrainer};
+use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+use oto_agent::trainer;
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
@@ -80,7 +81,7 @@ pub enum TrainError {
     Backend(#[from] BackendError),
     /// The trainer.
     #[error(transparent)]
-    Offline(#[from] OfflineError),
+    Offline(#[from] trainer::TrainError),
     /// The agent around it.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -215,7 +216,7 @@ impl TrainingAgent for Learner {
 }
 
 /// Adds a student's steps as the pieces of episodes that they are.
-fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), OfflineError> {
+fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), trainer::TrainError> {
     episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| add_episode(trainer, episode))
 }
 

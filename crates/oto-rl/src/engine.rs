@@ -157,6 +157,19 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
+/// The state that a learner took over from another run, by its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Tensors with the name and the shape of a tensor in the run.
+    pub taken: Vec<String>,
+    /// Target networks that the run lacks: copies of the parameters that were taken.
+    pub copied: Vec<String>,
+    /// Tensors that the run lacks, or has in another shape: they keep their initial values.
+    pub fresh: Vec<String>,
+    /// Whether a layer's weights are among the tensors that were taken.
+    pub shares_network: bool,
+}
+
 /// What every student's program reports.
 pub const OUTPUTS: [&str; 6] = ["loss", "task", "base", "rkd_d", "rkd_a", "q"];
 
@@ -557,6 +570,68 @@ impl Engine {
         self.put(found)
     }
 
+    /// Name and shape of each tensor of the state, in the program's order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        states(self.program()).map(|(_, input)| (input.name.as_str(), input.shape.as_slice()))
+    }
+
+    /// Takes over the state of another run, whose tensors `tensor` finds by name and shape; the other state stays as it is. For a
+    /// learner without updates. Nothing changes where no layer's weights match.
+    ///
+    /// An optimiser's count of steps is taken if the run has all moments, and restarts otherwise: bias correction is for the
+    /// youngest moments. A target network that the run lacks is a copy.
+    ///
+    /// # Errors
+    /// A tensor that is not finite, or is no state of an optimiser; the backend's failure.
+    pub fn adopt(
+        &mut self,
+        mut tensor: impl FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+    ) -> Result<Adopted, LearnError> {
+        let mut found = Vec::new();
+        for (name, shape) in self.shapes() {
+            let values = tensor(name, shape);
+            if let Some(values) = &values {
+                if values.iter().any(|x| !x.is_finite()) {
+                    return Err(LearnError::NotFinite(name.into()));
+                }
+                check_optimiser(name, values)?;
+            }
+            found.push(values);
+        }
+        let names = self.shapes().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+        let moment = |name: &str| name.starts_with("adam.m.") || name.starts_with("adam.v.");
+        if names.iter().zip(&found).any(|(name, values)| moment(name) && values.is_none()) {
+            let counts = names.iter().zip(&mut found).filter(|(name, _)| is_count(name));
+            counts.for_each(|(_, values)| *values = None);
+        }
+        let mut adopted = Adopted::default();
+        let mut state = match self.kept.0 == self.updates && self.kept.1.len() == names.len() {
+            true => self.kept.1.clone(),
+            false => self.state()?.into_iter().map(|tensor| tensor.values).collect(),
+        };
+        for (i, (name, shape)) in self.shapes().enumerate() {
+            let copy = || {
+                let of = name.strip_prefix("target.")?;
+                let values = found[names.iter().position(|other| other == of)?].as_ref()?;
+                (values.len() == state[i].len()).then_some(values)
+            };
+            let (list, values) = match (&found[i], copy()) {
+                (Some(values), _) => (&mut adopted.taken, Some(values)),
+                (None, Some(values)) => (&mut adopted.copied, Some(values)),
+                (None, None) => (&mut adopted.fresh, None),
+            };
+            list.push(name.to_string());
+            adopted.shares_network |= found[i].is_some() && shape.len() >= 2 && !moment(name);
+            if let Some(values) = values {
+                state[i].clone_from(values);
+            }
+        }
+        if adopted.shares_network {
+            self.put(state)?;
+        }
+        Ok(adopted)
+    }
+
     /// A value for all state, in the program's order.
     ///
     /// # Errors
@@ -588,9 +663,14 @@ impl Engine {
     }
 }
 
+/// Whether a tensor of this name is an optimiser's count of steps.
+fn is_count(name: &str) -> bool {
+    name == "adam.t" || name.starts_with("adam.t.")
+}
+
 /// Checks the numbers of an optimiser that must not be negative: Adam's second moments and its count of steps.
 fn check_optimiser(name: &str, values: &[f32]) -> Result<(), LearnError> {
-    let count = name == "adam.t" || name.starts_with("adam.t.");
+    let count = is_count(name);
     let bad = |x: &&f32| **x < 0.0 || (count && x.fract() != 0.0);
     if !count && !name.starts_with("adam.v.") {
         return Ok(());
@@ -640,6 +720,16 @@ pub trait Learner {
             self.hand_over()?;
         }
         Ok(back)
+    }
+
+    /// Takes over another run's state, see [`Engine::adopt`].
+    fn adopt(
+        &mut self,
+        tensor: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+    ) -> Result<Adopted, LearnError> {
+        let adopted = self.engine_mut().adopt(tensor)?;
+        self.hand_over()?;
+        Ok(adopted)
     }
 
     /// Puts state back, see [`Engine::restore`].

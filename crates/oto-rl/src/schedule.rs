@@ -72,6 +72,11 @@ impl Linear {
         }
     }
 
+    /// The rest of the schedule after `step`, as a schedule from 0.
+    pub fn after(&self, step: u64) -> Self {
+        Self { start: self.at(step), end: self.end, steps: self.steps.saturating_sub(step) }
+    }
+
     /// Checks both ends.
     pub fn check(&self, field: &str, most: f64, expected: &str, checks: &mut Checks) {
         for end in [self.start, self.end] {
@@ -89,6 +94,14 @@ mod tests {
         let l = Linear { start: 1.0, end: 0.0, steps: 4 };
         assert_eq!([0, 1, 4, 9].map(|s| l.at(s)), [1.0, 0.75, 0.0, 0.0]);
         assert_eq!(Linear::constant(3.0).at(0), 3.0);
+    }
+
+    #[test]
+    fn the_rest_of_a_schedule_goes_on_where_it_was() {
+        let l = Linear { start: 1.0, end: 0.0, steps: 8 };
+        for (step, done) in (0..12).flat_map(|step| (0..12).map(move |done| (step, done))) {
+            assert!((l.after(done).at(step) - l.at(done + step)).abs() < 1e-12, "{step} after {done}");
+        }
     }
 
     #[test]

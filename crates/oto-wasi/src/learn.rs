@@ -86,7 +86,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
 
 /// Goes on with the run in a folder.
 fn resume(command: &LearnCommand, path: PathBuf) -> Result<(), LearnError> {
-    let mut job: Job = RunFolder::config(&path)?;
+    let mut job: Job = RunFolder::config_of(&path, "learn")?;
     job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
     // The server may have moved; the policy and its adapter stay what they were.
     for (teacher, moved) in job.teachers.iter_mut().zip(command.learn.job()?.teachers) {
@@ -182,7 +182,9 @@ impl Observer for Console {
     }
 
     fn checkpoint(&mut self, student: &Student) -> Result<(), String> {
-        self.folder.as_mut().map_or(Ok(()), |folder| folder.save(student, &self.env))
+        self.folder
+            .as_mut()
+            .map_or(Ok(()), |folder| folder.save(student, &self.env).map_err(|e| e.to_string()))
     }
 }
 

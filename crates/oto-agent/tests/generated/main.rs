@@ -28,6 +28,8 @@ struct Job {
     teachers: Vec<TeacherConfig>,
     /// The preset that the settings began with, and its source: one line. docs/presets.md lists the presets.
     defaults: Option<String>,
+    /// The run whose networks and optimiser it began with.
+    from: Option<String>,
 }
 
 /// The same of `oto teach`.
@@ -41,6 +43,8 @@ struct TeachJob {
     dataset: String,
     /// The settings; one left out has its default when it is read.
     teach: OfflineConfig,
+    /// The run whose networks and optimiser it began with.
+    from: Option<String>,
 }
 
 /// The schema of a run folder's configuration.

@@ -241,8 +241,8 @@ fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
     add_all(&mut trainer, &played)?;
     drop(played);
     while trainer.advance(&mut *world, u64::MAX)?.ended.is_none() {}
-    let best = trainer.best().expect("the last update is followed by an evaluation");
-    let file = trainer.policy_file(&best.policy, game.env);
+    let best = trainer.best_policy().expect("the last update is followed by an evaluation");
+    let file = trainer.policy_file(best, game.env);
     let mut policy = oto_policy::load(&file, &oto_policy::Metadata::default())?;
     let about = About {
         transitions: trainer.transitions(),

@@ -99,7 +99,7 @@ pub enum ReportError {
     Data(#[from] oto_data::DataError),
     /// A teacher could not be made of them.
     #[error(transparent)]
-    Offline(#[from] oto_agent::offline::OfflineError),
+    Offline(#[from] oto_agent::trainer::TrainError),
     /// A picture could not be drawn.
     #[error(transparent)]
     Chart(#[from] crate::chart::ChartError),

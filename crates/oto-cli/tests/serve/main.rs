@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod authorities;
+mod continued;
 mod follow;
 mod learn;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,259 @@
+//! Runs that begin with another run: what is taken over, that both phases resume exactly, what is refused.
+
+use oto_agent::checkpoint;
+use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::{Recorded, Seen};
+use oto_agent::stage::StagesConfig;
+use oto_agent::student::{Student, Tick, World};
+use oto_agent::trainer::Trainer;
+use oto_cpu::Cpu;
+use oto_env::rng::Rng;
+use oto_env::{Action, Environment, Space, make};
+use oto_rl::algorithms::AlgorithmConfig;
+use oto_rl::algorithms::bc::BcConfig;
+use oto_rl::algorithms::cql::CqlConfig;
+use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::sac::SacConfig;
+use oto_rl::engine::NamedTensor;
+
+/// An environment, an offline algorithm for it, and the online one that continues it.
+struct Pair {
+    env: &'static str,
+    offline: AlgorithmConfig,
+    online: AlgorithmConfig,
+}
+
+fn discrete() -> Pair {
+    let cql = CqlConfig { hidden: vec![12], quantiles: 4, batch_size: 16, ..CqlConfig::default() };
+    let qrdqn = QrDqnConfig {
+        hidden: vec![12],
+        quantiles: 4,
+        batch_size: 16,
+        act_with_target: cql.act_with_target,
+        ..QrDqnConfig::default()
+    };
+    Pair { env: "CartPole-v1", offline: cql.into(), online: qrdqn.into() }
+}
+
+fn continuous() -> Pair {
+    let cql = CqlConfig { hidden: vec![12], samples: 2, batch_size: 16, ..CqlConfig::default() };
+    let sac = SacConfig { hidden: vec![12], samples: 2, batch_size: 16, ..SacConfig::default() };
+    Pair { env: "Pendulum-v1", offline: cql.into(), online: sac.into() }
+}
+
+/// A teacher with an episode of random actions, or one that is still without data.
+fn teacher(env: &str, algorithm: &AlgorithmConfig, with_data: bool) -> OfflineTrainer {
+    let mut world = make(env).unwrap();
+    let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
+    let config = OfflineConfig {
+        algorithm: algorithm.clone(),
+        updates: 60,
+        evaluation: EvaluationConfig { every: 20, episodes: 1 },
+        ..OfflineConfig::of(algorithm.algorithm(), &action)
+    };
+    let mut trainer = OfflineTrainer::new(&config, &observation, &action, &Cpu).unwrap();
+    if with_data {
+        (0..4).for_each(|seed| record(&mut trainer, &mut *world, seed));
+    }
+    trainer
+}
+
+fn record(trainer: &mut OfflineTrainer, world: &mut dyn Environment, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut seen = vec![0.0; world.observation_space().width()];
+    world.reset(Some(seed), &mut seen).unwrap();
+    let (mut observations, mut actions, mut rewards) = (seen.clone(), Vec::new(), Vec::new());
+    loop {
+        let number = rng.uniform(-2.0, 2.0) as f32;
+        let row = [number];
+        let (action, recorded) = match world.action_space() {
+            Space::Discrete { .. } => (Action::Discrete(u32::from(number > 0.0)), f32::from(number > 0.0)),
+            Space::Box { .. } => (Action::Continuous(&row), number),
+        };
+        let step = world.step(action, &mut seen).unwrap();
+        observations.extend(&seen);
+        actions.push(recorded);
+        rewards.push(step.reward);
+        if step.done() {
+            let (observations, terminated) = (Seen::Numbers(&observations), step.terminated);
+            let episode = Recorded { observations, actions: &actions, rewards: &rewards, terminated };
+            trainer.add(&episode).unwrap();
+            return;
+        }
+    }
+}
+
+fn student(env: &str, algorithm: &AlgorithmConfig) -> Student {
+    let config = StudentConfig {
+        seed: 5,
+        steps: 120,
+        algorithm: algorithm.clone(),
+        learning_starts: 20,
+        n_step: 1,
+        epsilon: Linear::constant(0.05),
+        stages: StagesConfig::SOLO,
+        evaluation: EvaluationConfig { every: 40, episodes: 1 },
+        ..StudentConfig::default()
+    };
+    Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap()
+}
+
+fn advance(student: &mut Student, steps: u64) {
+    while student.trainer().steps() < steps {
+        assert_eq!(student.tick(0).unwrap(), Tick::Stepped);
+    }
+}
+
+fn state(trainer: &mut Trainer) -> Vec<NamedTensor> {
+    trainer.learner().engine().state().unwrap()
+}
+
+#[test]
+fn a_run_of_a_dataset_goes_on_in_an_environment_with_all_its_state() {
+    for Pair { env, offline, online } in [discrete(), continuous()] {
+        let mut teacher = teacher(env, &offline, true);
+        teacher.step(60).unwrap();
+        let file = teacher.save().unwrap();
+        let world = make(env).unwrap();
+        let (observation, action) = (world.observation_space(), world.action_space());
+        let expected = state(&mut checkpoint::player(&file, observation, action, &Cpu).unwrap());
+
+        let mut begun = student(env, &online);
+        let adopted = checkpoint::adopt(begun.trainer(), &file).unwrap();
+        assert!(adopted.fresh.is_empty() && adopted.copied.is_empty(), "{env}: {adopted:?}");
+        assert_eq!(adopted.taken.len(), expected.len());
+        assert_eq!(state(begun.trainer()), expected, "{env}: networks, targets, moments");
+        let count = expected.iter().find(|tensor| tensor.name.starts_with("adam.t")).unwrap();
+        assert_eq!(count.values, [60.0], "{env}: the optimiser goes on counting");
+        let row = vec![0.1; observation.width()];
+        let acts = |action: Action<'_>| format!("{action:?}");
+        let greedy = acts(begun.trainer().greedy(&row).unwrap());
+        let mut player = checkpoint::player(&file, observation, action, &Cpu).unwrap();
+        assert_eq!(greedy, acts(player.greedy(&row).unwrap()), "{env}: it acts as the teacher does");
+        assert_eq!((begun.trainer().steps(), begun.trainer().updates()), (0, 0), "counts are the new run's");
+    }
+}
+
+#[test]
+fn both_phases_go_on_after_an_interruption_as_if_there_had_been_none() {
+    for Pair { env, offline, online } in [discrete(), continuous()] {
+        let mut world = make(env).unwrap();
+        let mut whole = teacher(env, &offline, true);
+        while whole.advance(&mut *world, 7).unwrap().ended.is_none() {}
+        let mut first = teacher(env, &offline, true);
+        first.advance(&mut *world, 20).unwrap();
+        first.advance(&mut *world, 11).unwrap();
+        let mut second = teacher(env, &offline, true);
+        assert!(second.load(&first.save().unwrap()).unwrap());
+        while second.advance(&mut *world, 7).unwrap().ended.is_none() {}
+        let file = whole.save().unwrap();
+        assert!(second.save().unwrap() == file, "{env}: the offline phase");
+
+        let begin = || {
+            let mut student = student(env, &online);
+            checkpoint::adopt(student.trainer(), &file).unwrap();
+            student
+        };
+        let mut whole = begin();
+        advance(&mut whole, 120);
+        // Right at the seam, and in the middle.
+        for stop in [0, 53] {
+            let mut first = begin();
+            advance(&mut first, stop);
+            let mut second = student(env, &online);
+            second.load(&first.save(true).unwrap(), 0).unwrap();
+            advance(&mut second, 120);
+            assert!(second.save(true).unwrap() == whole.save(true).unwrap(), "{env}: stopped at step {stop}");
+        }
+    }
+}
+
+#[test]
+fn a_run_of_an_environment_goes_on_with_a_dataset() {
+    for Pair { env, offline, online } in [discrete(), continuous()] {
+        let mut first = student(env, &online);
+        advance(&mut first, 60);
+        let expected = state(first.trainer());
+        let mut second = teacher(env, &offline, true);
+        let adopted = second.adopt(&first.save(true).unwrap()).unwrap();
+        assert!(adopted.fresh.is_empty() && adopted.copied.is_empty(), "{env}: {adopted:?}");
+        let file = second.save().unwrap();
+        let world = make(env).unwrap();
+        let mut player =
+            checkpoint::player(&file, world.observation_space(), world.action_space(), &Cpu).unwrap();
+        assert_eq!(state(&mut player), expected, "{env}");
+        second.step(3).unwrap();
+    }
+}
+
+#[test]
+fn what_does_not_match_is_fresh_and_listed() {
+    // One critic's width differs from the run's: the actor and the temperature match, the critics do not.
+    let Pair { env, offline, .. } = continuous();
+    let wider = SacConfig { hidden: vec![12, 12], samples: 2, batch_size: 16, ..SacConfig::default() };
+    let mut teacher = teacher(env, &offline, true);
+    teacher.step(5).unwrap();
+    let mut student = student(env, &wider.into());
+    let fresh = state(student.trainer());
+    let adopted = checkpoint::adopt(student.trainer(), &teacher.save().unwrap()).unwrap();
+    assert!(adopted.taken.contains(&"actor.0.weight".into()), "{adopted:?}");
+    assert!(adopted.fresh.contains(&"actor.1.weight".into()), "{adopted:?}");
+    assert!(adopted.fresh.contains(&"adam.t".into()), "the youngest moments begin at zero: {adopted:?}");
+    for (before, after) in fresh.iter().zip(state(student.trainer())) {
+        let kept = adopted.fresh.contains(&before.name);
+        assert!(kept == (*before == after) || before.values == after.values, "{}", before.name);
+    }
+}
+
+#[test]
+fn runs_that_share_nothing_and_other_spaces_are_refused() {
+    let Pair { env, offline, online } = continuous();
+    let file = teacher(env, &offline, true).save().unwrap();
+    let mut student_of_sac = student(env, &online);
+    let before = student_of_sac.save(true).unwrap();
+    let mut refused =
+        |file: &[u8]| checkpoint::adopt(student_of_sac.trainer(), file).unwrap_err().to_string();
+
+    let cloned = BcConfig { hidden: vec![12], ..BcConfig::default() };
+    let cloned = teacher(env, &cloned.into(), false).save().unwrap();
+    let error = refused(&cloned);
+    assert!(error.contains("it is of bc, which has no network of sac"), "{error}");
+    assert!(error.contains("expected at least one of actor.0.weight [12, 3]"), "{error}");
+
+    let Pair { env: other, offline: q, .. } = discrete();
+    let error = refused(&teacher(other, &q, false).save().unwrap());
+    assert!(
+        error.contains("observations of 4 numbers and the actions Discrete { n: 2 }; this one has 3"),
+        "{error}"
+    );
+
+    for cut in [0, 9, file.len() / 2, file.len() - 1] {
+        refused(&file[..cut]);
+    }
+    let text = String::from_utf8_lossy(&file).into_owned();
+    assert!(text.contains(r#"name\":\"cql"#), "the algorithm's name is in the metadata");
+    let at = file.windows(3).position(|bytes| bytes == b"cql").unwrap();
+    let unknown = [&file[..at], b"cqx", &file[at + 3..]].concat();
+    let error = refused(&unknown);
+    assert!(error.contains("`cql`") && error.contains("name"), "{error}");
+    assert!(student_of_sac.save(true).unwrap() == before, "nothing changed");
+}
+
+/// The registry's names are what a run is continued by: each offline algorithm's agent has tensors with names and shapes.
+#[test]
+fn every_offline_algorithm_continues_itself() {
+    for algorithm in oto_rl::algorithms::offline() {
+        for env in ["CartPole-v1", "Pendulum-v1"] {
+            let world = make(env).unwrap();
+            let seen = oto_rl::algorithms::Seen::actions(world.action_space());
+            if !algorithm.accepts(seen) {
+                continue;
+            }
+            let settings = algorithm.defaults(seen).algorithm;
+            let file = teacher(env, &settings, false).save().unwrap();
+            let adopted = teacher(env, &settings, false).adopt(&file).unwrap();
+            assert!(adopted.fresh.is_empty(), "{}: {adopted:?}", algorithm.name());
+        }
+    }
+}
