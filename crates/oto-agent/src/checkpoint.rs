@@ -154,6 +154,12 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
             progress.source, trainer.source
         )));
     }
+    if progress.source == Source::Mixed && progress.data != trainer.data {
+        let (theirs, ours) = (progress.data.transitions, trainer.data.transitions);
+        return Err(broken(format!(
+            "its run has another dataset, of {theirs} transitions; this one has {ours}: the same data are needed to resume it"
+        )));
+    }
     let (theirs, ours) = (&progress.config.algorithm, &trainer.config.algorithm);
     if theirs != ours {
         let [theirs, ours] = [theirs, ours].map(oto_json::write);
@@ -278,7 +284,7 @@ pub fn origin(file: &[u8]) -> Result<Origin, TrainError> {
     let Progress { source, config, updates, steps, started, .. } =
         metadata(&File::read(file).map_err(broken)?)?.progress;
     let clock = match source {
-        Source::Environment => steps.saturating_sub(started),
+        Source::Environment | Source::Mixed => steps.saturating_sub(started),
         Source::Dataset => updates,
     };
     Ok(Origin { source, config, clock, updates })

@@ -13,6 +13,9 @@ pub enum RecordedError {
     /// There are no data to learn from.
     #[error("there are no transitions to learn from")]
     Empty,
+    /// Data for a trainer that has an environment alone.
+    #[error("this run learns from an environment: mix recorded episodes in first")]
+    Environment,
     /// More data than are held.
     #[error("more than {MAX_TRANSITIONS} transitions")]
     TooMany,

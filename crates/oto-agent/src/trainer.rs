@@ -13,12 +13,12 @@ use oto_env::{Environment, Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
-use oto_rl::algorithms::{Agent, Misfit, Sizes};
+use oto_rl::algorithms::{Agent, Data, Misfit, Sizes};
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::exploration::ActionNoise;
 use oto_rl::losses;
 use oto_rl::network::Actor;
-use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SlotId};
+use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SamplerName, SlotId};
 use oto_rl::rollout::Rollout;
 
 /// Why training cannot go on.
@@ -111,15 +111,18 @@ pub enum Source {
     Environment,
     /// Recorded episodes.
     Dataset,
+    /// Steps in an environment, and recorded episodes beside them in every batch.
+    Mixed,
 }
 
-oto_json::json_names! { Source { Environment = "environment", Dataset = "dataset" } }
+oto_json::json_names! { Source { Environment = "environment", Dataset = "dataset", Mixed = "mixed" } }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Environment => "an environment",
             Self::Dataset => "a dataset",
+            Self::Mixed => "an environment and a dataset",
         })
     }
 }
@@ -137,6 +140,8 @@ pub struct Trainer {
     /// The environment's actions, in its units.
     pub(crate) space: Space,
     pub(crate) replay: Replay,
+    /// The recorded transitions beside an environment's.
+    recorded: Option<Replay>,
     /// Chooses the transitions of batches.
     pub(crate) sampler: Box<dyn Sampler>,
     /// The newest steps in the buffer, for an algorithm that learns from what its policy does now.
@@ -236,15 +241,15 @@ impl Trainer {
         let mut rng = Rng::new(config.seed);
         let mut learner = config.algorithm.agent(sizes, backend, &mut rng)?;
         let rollout = learner.on_policy().map(|student| Rollout::new(student.rollouts().length));
-        let convolution = config.algorithm.convolution();
         let (width, numbers) = (observation.width(), learner.action_width());
-        let replay = Replay::new(config.buffer, [width, numbers], teachers, config.n_step, config.gamma)
-            .with_labels_of(learner.label_width())
-            .with_columns(Columns::read_by(learner.engine().program()));
+        let mut replay = buffer(config, &mut *learner, width, [config.buffer, teachers]);
+        if source == Source::Dataset {
+            replay.set_source(RECORDED);
+        }
         let (first, second) = (Rng::new(rng.next_u64()), Rng::new(rng.next_u64()));
         // The order is that of former versions: a seed gives the same run as before.
         let (explore, draw) = match source {
-            Source::Environment => (first, second),
+            Source::Environment | Source::Mixed => (first, second),
             Source::Dataset => (second, first),
         };
         Ok(Self {
@@ -252,12 +257,10 @@ impl Trainer {
             data: DataMark::EMPTY,
             evaluations: Evaluations::default(),
             best_policy: None,
-            replay: match convolution {
-                Some(c) => replay.of_images(c.shape[0]),
-                None => replay,
-            },
+            replay,
+            recorded: None,
             sampler: config.replay.make(),
-            pixels: convolution.is_some(),
+            pixels: config.algorithm.convolution().is_some(),
             stages: Stages::new(config.stages),
             rollout,
             learner,
@@ -284,17 +287,50 @@ impl Trainer {
         })
     }
 
-    /// Adds a recorded episode to the data of a dataset; gives the number of its steps.
+    /// Mixes recorded episodes into every batch of a run in an environment, as the sampler says. [`Self::add`] adds them, before
+    /// the first step or before a checkpoint is loaded.
+    ///
+    /// # Errors
+    /// An algorithm that has no replay buffer, a sampler that takes no notice of recorded transitions.
+    pub fn mix(&mut self) -> Result<(), TrainError> {
+        let refused =
+            |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected).into());
+        let algorithm = self.config.algorithm.algorithm();
+        if !algorithm.data().contains(&Data::Replay) {
+            let expected = "an algorithm with a replay buffer for a run with a dataset";
+            return refused("algorithm.name", format!("{:?}", algorithm.name()), expected);
+        }
+        if self.config.replay.sampler == SamplerName::Prioritised {
+            return refused(
+                "replay.sampler",
+                "\"prioritised\"".into(),
+                "shares, uniform or combined for a run with a dataset",
+            );
+        }
+        let width = self.observation.len();
+        let mut recorded = buffer(&self.config, &mut *self.learner, width, [MAX_TRANSITIONS, 0]);
+        recorded.set_source(RECORDED);
+        (self.source, self.recorded) = (Source::Mixed, Some(recorded));
+        Ok(())
+    }
+
+    /// Adds a recorded episode to the data; gives the number of its steps.
     ///
     /// # Errors
     /// Arrays that do not belong together, numbers that are not finite, actions outside their space. Nothing is added then.
     pub fn add(&mut self, episode: &Recorded<'_>) -> Result<usize, TrainError> {
         let (steps, width) = (episode.rewards.len(), self.observation.len());
         episode.check(width, self.pixels, &self.space)?;
-        if self.replay.len() + steps > MAX_TRANSITIONS {
+        let replay = match self.source {
+            Source::Dataset => &mut self.replay,
+            Source::Environment | Source::Mixed => {
+                self.recorded.as_mut().ok_or(RecordedError::Environment)?
+            }
+        };
+        if replay.len() + steps > MAX_TRANSITIONS {
             return Err(RecordedError::TooMany.into());
         }
-        episode.store(width, &self.space, &mut self.replay, &mut self.data);
+        episode.store(width, &self.space, replay, &mut self.data);
         Ok(steps)
     }
 
@@ -306,7 +342,10 @@ impl Trainer {
         if self.replay.is_empty() {
             return Err(RecordedError::Empty.into());
         }
-        (0..count).try_for_each(|_| self.update())
+        (0..count).try_for_each(|_| {
+            self.learner.at_step(self.clock() - self.started);
+            self.update()
+        })
     }
 
     /// The returns of greedy episodes, each reset with the next seed; without a seed the environment's random numbers go on.
@@ -361,7 +400,7 @@ impl Trainer {
     /// The count that evaluations and lines of metrics are of: environment steps, or updates where the source is a dataset.
     pub fn clock(&self) -> u64 {
         match self.source {
-            Source::Environment => self.steps,
+            Source::Environment | Source::Mixed => self.steps,
             Source::Dataset => self.updates(),
         }
     }
@@ -549,7 +588,7 @@ impl Trainer {
     }
 
     fn update(&mut self) -> Result<(), TrainError> {
-        if self.replay.is_empty() {
+        if self.replay.is_empty() && self.recorded.as_ref().is_none_or(Replay::is_empty) {
             return Ok(());
         }
         let schedule = Schedule { share: &self.shares, ..self.schedule() };
@@ -557,7 +596,9 @@ impl Trainer {
         // Errors that a device has reported since; on a processor those of each update come with it.
         take_errors(&mut *self.sampler, &*self.learner);
         let update = self.learner.engine().updates() + 1;
-        let request = Request { buffers: &[&self.replay], size, update, step };
+        let both = [&self.replay, self.recorded.as_ref().unwrap_or(&self.replay)];
+        let buffers = &both[..1 + usize::from(self.recorded.is_some())];
+        let request = Request { buffers, size, update, step };
         self.sampler.sample(&request, &mut self.draw, &mut self.batch);
         self.learner.update(&self.batch, &schedule, &mut self.draw)?;
         take_errors(&mut *self.sampler, &*self.learner);
@@ -706,6 +747,26 @@ impl Trainer {
     /// Its configuration.
     pub fn config(&self) -> &StudentConfig {
         &self.config
+    }
+}
+
+/// The source of recorded transitions, for programs that read it; an environment's is 0.
+const RECORDED: f32 = 1.0;
+
+/// An empty buffer of `[capacity, teachers]` with the columns of the learner's program.
+fn buffer(
+    config: &StudentConfig,
+    learner: &mut dyn Agent,
+    width: usize,
+    [capacity, teachers]: [usize; 2],
+) -> Replay {
+    let widths = [width, learner.action_width()];
+    let replay = Replay::new(capacity, widths, teachers, config.n_step, config.gamma)
+        .with_labels_of(learner.label_width())
+        .with_columns(Columns::read_by(learner.engine().program()));
+    match config.algorithm.convolution() {
+        Some(convolution) => replay.of_images(convolution.shape[0]),
+        None => replay,
     }
 }
 

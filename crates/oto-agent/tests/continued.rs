@@ -6,7 +6,7 @@ use oto_agent::offline::{OfflineConfig, OfflineTrainer};
 use oto_agent::recorded::{Recorded, Seen};
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Student, Tick, World};
-use oto_agent::trainer::Trainer;
+use oto_agent::trainer::{Source, TrainError, Trainer};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
@@ -16,6 +16,7 @@ use oto_rl::algorithms::cql::CqlConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::engine::NamedTensor;
+use oto_rl::replay::SamplerName;
 
 /// An environment, an offline algorithm for it, and the online one that continues it.
 struct Pair {
@@ -54,12 +55,15 @@ fn teacher(env: &str, algorithm: &AlgorithmConfig, with_data: bool) -> OfflineTr
     };
     let mut trainer = OfflineTrainer::new(&config, &observation, &action, &Cpu).unwrap();
     if with_data {
-        (0..4).for_each(|seed| record(&mut trainer, &mut *world, seed));
+        (0..4).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *world, seed));
     }
     trainer
 }
 
-fn record(trainer: &mut OfflineTrainer, world: &mut dyn Environment, seed: u64) {
+type Add<'a> = &'a mut dyn FnMut(&Recorded<'_>) -> Result<usize, TrainError>;
+
+/// Gives an episode of random actions to `add`.
+fn record(add: Add<'_>, world: &mut dyn Environment, seed: u64) {
     let mut rng = Rng::new(seed);
     let mut seen = vec![0.0; world.observation_space().width()];
     world.reset(Some(seed), &mut seen).unwrap();
@@ -78,7 +82,7 @@ fn record(trainer: &mut OfflineTrainer, world: &mut dyn Environment, seed: u64) 
         if step.done() {
             let (observations, terminated) = (Seen::Numbers(&observations), step.terminated);
             let episode = Recorded { observations, actions: &actions, rewards: &rewards, terminated };
-            trainer.add(&episode).unwrap();
+            add(&episode).unwrap();
             return;
         }
     }
@@ -256,4 +260,66 @@ fn every_offline_algorithm_continues_itself() {
             assert!(adopted.fresh.is_empty(), "{}: {adopted:?}", algorithm.name());
         }
     }
+}
+
+/// A student with recorded episodes in half of each batch.
+fn mixed(env: &str, algorithm: &AlgorithmConfig, episodes: u64) -> Student {
+    let mut student = student(env, algorithm);
+    student.trainer().mix().unwrap();
+    let mut world = make(env).unwrap();
+    (0..episodes).for_each(|seed| record(&mut |episode| student.trainer().add(episode), &mut *world, seed));
+    student
+}
+
+#[test]
+fn a_dataset_is_mixed_into_the_batches_of_an_environment_and_a_resume_needs_the_same_one() {
+    for Pair { env, online, .. } in [discrete(), continuous()] {
+        let mut whole = mixed(env, &online, 2);
+        assert_eq!(whole.trainer().source(), Source::Mixed);
+        advance(&mut whole, 120);
+        let mut alone = student(env, &online);
+        advance(&mut alone, 120);
+        assert_ne!(state(whole.trainer()), state(alone.trainer()), "{env}: the recorded episodes matter");
+
+        let mut first = mixed(env, &online, 2);
+        advance(&mut first, 61);
+        let file = first.save(true).unwrap();
+        let mut second = mixed(env, &online, 2);
+        second.load(&file, 0).unwrap();
+        advance(&mut second, 120);
+        assert!(second.save(true).unwrap() == whole.save(true).unwrap(), "{env}");
+
+        let error = mixed(env, &online, 1).load(&file, 0).unwrap_err().to_string();
+        assert!(error.contains("its run has another dataset"), "{error}");
+        let error = student(env, &online).load(&file, 0).unwrap_err().to_string();
+        assert!(error.contains("learned from an environment and a dataset"), "{error}");
+        let origin = checkpoint::origin(&file).unwrap();
+        assert_eq!((origin.source, origin.clock), (Source::Mixed, 61));
+    }
+}
+
+#[test]
+fn what_cannot_be_mixed_is_refused() {
+    let Pair { env, online, .. } = continuous();
+    let mut alone = student(env, &online);
+    let numbers = [0.0; 6];
+    let episode = Recorded {
+        observations: Seen::Numbers(&numbers),
+        actions: &[1.0],
+        rewards: &[0.0],
+        terminated: true,
+    };
+    let error = alone.trainer().add(&episode).unwrap_err().to_string();
+    assert!(error.contains("mix recorded episodes in first"), "{error}");
+    let ppo = oto_rl::algorithms::find("ppo").unwrap();
+    let ppo = ppo.defaults(oto_rl::algorithms::Seen { continuous: true, images: None }).algorithm;
+    let config = StudentConfig { algorithm: ppo, stages: StagesConfig::SOLO, ..StudentConfig::default() };
+    let mut ppo = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+    let error = ppo.trainer().mix().unwrap_err().to_string();
+    assert!(error.contains("algorithm.name is \"ppo\"") && error.contains("a replay buffer"), "{error}");
+    let mut config = alone.trainer().config().clone();
+    config.replay.sampler = SamplerName::Prioritised;
+    let mut prioritised = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+    let error = prioritised.trainer().mix().unwrap_err().to_string();
+    assert!(error.contains("replay.sampler is \"prioritised\""), "{error}");
 }

@@ -85,8 +85,19 @@ pub fn prepare(job: &Job, driver: Driver, resume: Option<&[u8]>) -> Result<(Stud
 pub fn prepare_in(
     world: World,
     job: &Job,
+    driver: Driver,
+    resume: Option<&[u8]>,
+) -> Result<(Student, Driver), RunError> {
+    prepare_with(world, job, driver, resume, |_| Ok(()))
+}
+
+/// The same; `begin` has the student before a checkpoint is loaded.
+pub fn prepare_with(
+    world: World,
+    job: &Job,
     mut driver: Driver,
     resume: Option<&[u8]>,
+    begin: impl FnOnce(&mut Student) -> Result<(), TrainError>,
 ) -> Result<(Student, Driver), RunError> {
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
@@ -97,6 +108,7 @@ pub fn prepare_in(
     let mut student =
         Student::new(&job.student, world, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
     student.trainer().tried = chosen.tried;
+    begin(&mut student)?;
     if let Some(file) = resume {
         student.load(file, driver.now_ms())?;
         student.set_steps(job.student.steps);

@@ -3,9 +3,10 @@
 use crate::authorities::{self, AuthorityError};
 use crate::chart::{Chart, ChartError, PALETTE, Series};
 use crate::learn::{self, Observer, RunError};
-use crate::options::{Job, LearnOptions, OptionsError};
+use crate::options::{Base, Job, LearnOptions, OptionsError};
 use crate::origin::{Origin, OriginError};
 use crate::output;
+use crate::recorded::{DatasetError, Read, add_all};
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
 use crate::world;
@@ -15,7 +16,7 @@ use oto_agent::checkpoint;
 use oto_agent::drive::Driver;
 use oto_agent::link::LinkState;
 use oto_agent::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
-use oto_data::{DataError, Metadata, Recorded, Recorder, check_target, write_folder};
+use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_proto::Adapter;
 use oto_server::follow::{FollowConfig, metadata};
 use rustls::pki_types::CertificateDer;
@@ -79,6 +80,10 @@ pub struct LearnCommand {
     /// and the rest of its schedules [default algorithm: the run's, if it can learn here]
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
+    /// Dataset to mix into every batch, of an algorithm with a replay buffer: a share of `replay.recorded_share`, a half by default
+    /// [default environment: the dataset's own]
+    #[arg(long, value_name = "PATH")]
+    dataset: Option<PathBuf>,
     /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
@@ -105,6 +110,12 @@ pub enum LearnCommandError {
     /// The run itself.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The dataset that is mixed into its batches.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The run to resume has no dataset.
+    #[error("the run in {} has no dataset: begin another one with --from and --dataset", .0.display())]
+    NoDataset(PathBuf),
     /// The run it begins with.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -173,6 +184,12 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     let stop = signals::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
         let mut job: Job = RunFolder::config_of(folder, "learn")?;
+        if command.dataset.is_some() && job.dataset.is_none() {
+            return Err(LearnCommandError::NoDataset(folder.clone()));
+        }
+        job.dataset = command.dataset.clone().or(job.dataset);
+        let read = job.dataset.as_deref().map(Read::open).transpose()?;
+        let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
         let teachers = command.learn.job()?.teachers;
         let (expected, got) = (job.teachers.len(), teachers.len());
@@ -188,10 +205,20 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
             Ok(folder)
         };
         let start = file.as_deref().map_or(Start::Anew, Start::Resume);
-        return one(command, &job, open, start, &stop, &MultiProgress::new()).map(drop);
+        return one(command, &job, data.as_ref(), open, start, &stop, &MultiProgress::new()).map(drop);
     }
     let origin = command.from.as_deref().map(Origin::read).transpose()?;
-    let mut job = Job { from: command.from.clone(), ..command.learn.job_from(origin.as_ref())? };
+    let read = command.dataset.as_deref().map(Read::open).transpose()?;
+    let named = |read: &Read| read.environment(command.learn.env.as_deref());
+    // Where the other run or a file names the environment, the dataset need not.
+    let env = match origin.is_some() || command.learn.config.is_some() {
+        true => read.as_ref().and_then(|read| named(read).ok()),
+        false => read.as_ref().map(named).transpose()?,
+    };
+    let base = Base { origin: origin.as_ref(), env, mixed: read.is_some() };
+    let (from, dataset) = (command.from.clone(), command.dataset.clone());
+    let mut job = Job { from, dataset, ..command.learn.job_from(&base)? };
+    let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
     let start = origin.as_ref().map_or(Start::Anew, Start::From);
     for i in command.learn.learns_adapter() {
         if let Some(teacher) = job.teachers.get_mut(i) {
@@ -204,9 +231,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     match command.seeds {
         1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);
-            one(command, &job, create, start, &stop, &MultiProgress::new()).map(drop)
+            one(command, &job, data.as_ref(), create, start, &stop, &MultiProgress::new()).map(drop)
         }
-        n => many(command, &job, n, start, &stop),
+        n => many(command, &job, data.as_ref(), n, start, &stop),
     }
 }
 
@@ -222,6 +249,12 @@ impl LearnCommand {
         }
         Ok(driver)
     }
+}
+
+/// A dataset's episodes for the run's environment.
+fn fitted(read: Read, job: &Job, quiet: bool) -> Result<Dataset, LearnCommandError> {
+    let world = world::environment(&job.env).map_err(|error| RunError::Train(error.into()))?;
+    Ok(read.fitted([world.observation_space(), world.action_space()], quiet)?)
 }
 
 /// A teacher's own spaces, which its server knows.
@@ -240,6 +273,7 @@ fn spaces(command: &LearnCommand, teacher: &TeacherConfig) -> Result<TeacherSpac
 fn many(
     command: &LearnCommand,
     job: &Job,
+    data: Option<&Dataset>,
     n: u64,
     start: Start<'_>,
     stop: &Arc<AtomicBool>,
@@ -259,7 +293,7 @@ fn many(
             job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
             let path = command.out.join(format!("seed-{}", job.student.seed));
             let create = || RunFolder::create(path, &job, command.force);
-            curves.push(one(command, &job, create, start, stop, &bars)?);
+            curves.push(one(command, &job, data, create, start, stop, &bars)?);
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
@@ -328,6 +362,7 @@ enum Start<'a> {
 fn one(
     command: &LearnCommand,
     job: &Job,
+    data: Option<&Dataset>,
     open: impl FnOnce() -> Result<RunFolder, FolderError>,
     start: Start<'_>,
     stop: &Arc<AtomicBool>,
@@ -338,7 +373,15 @@ fn one(
     }
     let (world, recorder) = place(job, command.record.is_some())?;
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
-    let (mut student, mut driver) = learn::prepare_in(world, job, command.driver(&job.teachers)?, resume)?;
+    let mix = |student: &mut Student| match data {
+        None => Ok(()),
+        Some(data) => {
+            student.trainer().mix()?;
+            add_all(data, |episode| student.trainer().add(episode))
+        }
+    };
+    let (mut student, mut driver) =
+        learn::prepare_with(world, job, command.driver(&job.teachers)?, resume, mix)?;
     if let Start::From(origin) = start {
         let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
         if !command.quiet {

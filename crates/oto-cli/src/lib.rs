@@ -42,6 +42,8 @@ pub mod otlp;
 #[cfg(feature = "native")]
 pub mod policy;
 #[cfg(feature = "native")]
+pub mod recorded;
+#[cfg(feature = "native")]
 pub mod report;
 pub mod run_folder;
 #[cfg(feature = "serve")]

@@ -10,6 +10,7 @@ use oto_agent::stage::{Ending, GiveUp, StagesConfig};
 use oto_agent::student::TeacherConfig;
 use oto_proto::{Adapter, Dtype};
 use oto_rl::algorithms::{self, Algorithm};
+use oto_rl::replay::SamplerName;
 use std::path::{Path, PathBuf};
 
 /// Why flags make no run.
@@ -145,6 +146,20 @@ pub struct Job {
     /// The run whose networks and optimiser it began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// The dataset that is mixed into its batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<PathBuf>,
+}
+
+/// What a run begins with beside its flags.
+#[derive(Default)]
+pub struct Base<'a> {
+    /// The run whose networks it takes over.
+    pub origin: Option<&'a Origin>,
+    /// The environment, where neither a flag nor the other run names one.
+    pub env: Option<String>,
+    /// Whether recorded episodes are mixed into its batches.
+    pub mixed: bool,
 }
 
 impl Job {
@@ -174,15 +189,16 @@ impl File {
 impl LearnOptions {
     /// The run these flags mean: the environment's defaults, then `--config`, then `--set`, then the other flags.
     pub fn job(&self) -> Result<Job, OptionsError> {
-        self.job_from(None)
+        self.job_from(&Base::default())
     }
 
-    /// The same of a run that begins with another one: its environment, and its settings over the environment's defaults.
-    pub fn job_from(&self, origin: Option<&Origin>) -> Result<Job, OptionsError> {
+    /// The same of a run that begins with another one or with recorded episodes: the other run's settings go over the
+    /// environment's defaults.
+    pub fn job_from(&self, base: &Base<'_>) -> Result<Job, OptionsError> {
         let given = File::read(self.config.as_deref())?;
-        let env = self.env.clone().or(given.env).or(origin.map(|origin| origin.env.clone()));
-        let env = env.unwrap_or_else(|| "CartPole-v1".into());
-        let (mut student, preset) = self.student(&env, origin)?;
+        let env = self.env.clone().or(given.env).or(base.origin.map(|origin| origin.env.clone()));
+        let env = env.or_else(|| base.env.clone()).unwrap_or_else(|| "CartPole-v1".into());
+        let (mut student, preset) = self.student(&env, base)?;
         self.apply(&mut student)?;
         let mut teachers = self.teachers(&env)?;
         if teachers.is_empty() {
@@ -195,7 +211,7 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         world::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
-        Ok(Job { env, student, teachers, defaults: Some(preset), from: None })
+        Ok(Job { env, student, teachers, defaults: Some(preset), from: None, dataset: None })
     }
 
     /// Refuses flags that mean nothing to a student without a teacher.
@@ -215,17 +231,22 @@ impl LearnOptions {
     }
 
     /// The settings without flags of their own, and whose defaults they began with.
-    fn student(&self, env: &str, origin: Option<&Origin>) -> Result<(StudentConfig, String), OptionsError> {
+    fn student(&self, env: &str, base: &Base<'_>) -> Result<(StudentConfig, String), OptionsError> {
         let (id, seen) = (world::id(env), world::seen(env)?);
         let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
-        let continued = || origin.and_then(|origin| origin.algorithm(|one| one.online(), seen));
+        let continued = || base.origin.and_then(|origin| origin.algorithm(|one| one.online(), seen));
         let preset = presets::preset(id, seen, named.or_else(continued));
         // Files and assignments may name a number of steps, on which defaults depend.
         let usual = given.over(&preset.student)?;
         let preset = preset.for_steps(self.steps.unwrap_or(usual.steps));
-        let defaults =
-            origin.map_or_else(|| preset.student.clone(), |origin| origin.student(&preset.student));
+        let mut defaults = preset.student.clone();
+        if let Some(origin) = base.origin {
+            defaults = origin.student(&defaults);
+        }
+        if base.mixed {
+            defaults.replay.sampler = SamplerName::Shares;
+        }
         Ok((given.over(&defaults)?, preset.line(env)))
     }
 

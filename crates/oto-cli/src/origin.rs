@@ -72,7 +72,7 @@ impl Origin {
             learning_rate: run.learning_rate.after(clock),
             epsilon: match self.run.source {
                 Source::Dataset => Linear::constant(defaults.epsilon.end),
-                Source::Environment => run.epsilon.after(clock),
+                Source::Environment | Source::Mixed => run.epsilon.after(clock),
             },
             target_every: run.target_every,
             target_tau: run.target_tau,

@@ -609,6 +609,7 @@ mod tests {
             teachers: vec![serde_json::from_value(teacher).unwrap()],
             defaults: None,
             from: None,
+            dataset: None,
         }
     }
 
@@ -933,9 +934,15 @@ mod tests {
         let quantization = Some(oto_proto::Quantization { scale: vec![1.0], offset: vec![0.0] });
         job.teachers.push(TeacherConfig { quantization, adapter: Some(Default::default()), ..teacher });
         let defaults = Some("whose they are".into());
-        let from = Some("runs/teacher".into());
-        let other =
-            Job { teachers: vec![], student: StudentConfig::default(), defaults, from, ..job.clone() };
+        let (from, dataset) = (Some("runs/teacher".into()), Some("my-dataset".into()));
+        let other = Job {
+            teachers: vec![],
+            student: StudentConfig::default(),
+            defaults,
+            from,
+            dataset,
+            ..job.clone()
+        };
         for job in [&job, &other] {
             assert_eq!(schemas.breach("config.schema.json#", &serde_json::to_value(job).unwrap()), None);
         }

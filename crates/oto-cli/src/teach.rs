@@ -5,6 +5,7 @@ use crate::learn::METRICS;
 use crate::options::{Given, OptionsError, names};
 use crate::origin::{Origin, OriginError};
 use crate::output;
+use crate::recorded::{DatasetError, Read, add_all};
 use crate::run_folder::{FolderError, RunFolder, SaveError};
 use crate::signals;
 use crate::world;
@@ -12,15 +13,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_agent::evaluation::Evaluation;
 use oto_agent::offline::{End, OfflineConfig, OfflineTrainer};
-use oto_agent::recorded::{Recorded, Seen};
 use oto_agent::student::Event;
 use oto_agent::trainer::TrainError;
-use oto_data::{DataError, Dataset, Episode, Rows};
 use oto_env::EnvError;
 use oto_graph::BackendError;
 use oto_rl::algorithms::{self, Seen as Kind};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -96,24 +95,8 @@ pub enum TeachError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// The dataset.
-    #[error("{}: {error}", path.display())]
-    Data {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: DataError,
-    },
-    /// A dataset that does not say where it was recorded.
-    #[error("{} does not name its environment: give --env", .0.display())]
-    NoEnvironment(PathBuf),
-    /// A dataset of an environment that is not built in.
-    #[error("the dataset is of {env}, which is not built in: --env {hint} plays it in Gymnasium")]
-    Elsewhere {
-        /// The environment's id in the dataset.
-        env: String,
-        /// What `--env` takes.
-        hint: String,
-    },
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A dataset that is not the one a run began with.
     #[error("{} is not the dataset that the run in {} was made with", dataset.display(), run.display())]
     OtherData {
@@ -181,11 +164,11 @@ pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
 
 fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     let origin = options.from.as_deref().map(Origin::read).transpose()?;
-    let (job, mut data, checkpoint) = match &options.resume {
+    let (job, read, checkpoint) = match &options.resume {
         None => {
             let path = options.dataset.clone().unwrap_or_default();
-            let data = read(&path)?;
-            (options.job(path, &data, origin.as_ref())?, data, None)
+            let read = Read::open(&path)?;
+            (options.job(path, &read, origin.as_ref())?, read, None)
         }
         Some(folder) => {
             let mut job: TeachJob = RunFolder::config_of(folder, "teach")?;
@@ -193,8 +176,8 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             job.teach.updates = options.updates.unwrap_or(job.teach.updates);
             job.teach.until_return = options.until_return.or(job.teach.until_return);
             job.teach.patience = options.patience.unwrap_or(job.teach.patience);
-            let data = read(&job.dataset)?;
-            (job, data, RunFolder::checkpoint(folder)?)
+            let read = Read::open(&job.dataset)?;
+            (job, read, RunFolder::checkpoint(folder)?)
         }
     };
     job.teach.validate().map_err(TrainError::from)?;
@@ -202,17 +185,10 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     world::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
     let mut world = world::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
-    let path = job.dataset.clone();
-    data.clip_actions(&action);
-    if data.metadata.clipped.actions > 0 && !options.quiet {
-        crate::note!("{}: {}", path.display(), data.metadata.clipped);
-    }
-    let data = data.one_hot().map_err(|error| TeachError::Data { path, error })?;
-    data.fits(&observation, &action)
-        .map_err(|error| TeachError::Data { path: job.dataset.clone(), error })?;
+    let data = read.fitted([&observation, &action], options.quiet)?;
     let backend = backend::by_name(&job.teach.backend)?;
     let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
-    add_all(&mut trainer, &data)?;
+    add_all(&data, |episode| trainer.add(episode))?;
     let folder = match &options.resume {
         Some(run) => {
             if let Some(file) = checkpoint
@@ -242,24 +218,12 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *world, stop)
 }
 
-fn read(path: &Path) -> Result<Dataset, TeachError> {
-    oto_data::read_file(path).map_err(|error| TeachError::Data { path: path.to_owned(), error })
-}
-
 impl TeachOptions {
     /// The run these flags mean: the algorithm's defaults for the dataset's actions and the environment's images, then `--config`, then `--set`, then the
     /// other flags.
-    fn job(&self, dataset: PathBuf, data: &Dataset, origin: Option<&Origin>) -> Result<TeachJob, TeachError> {
-        let env = self.env.clone().or_else(|| data.metadata.environment.clone());
-        let env = env.ok_or_else(|| TeachError::NoEnvironment(dataset.clone()))?;
-        let env = match data.metadata.gymnasium_id() {
-            _ if self.env.is_some() || oto_env::IDS.contains(&oto_env::base_id(&env)) => env,
-            Some((true, id)) => id,
-            // A dataset does not choose the code that runs here.
-            Some((false, hint)) => return Err(TeachError::Elsewhere { env, hint }),
-            None => return Err(TeachError::Elsewhere { hint: format!("gym:MODULE:{env}"), env }),
-        };
-        let kind = Kind { images: world::images(&env)?, ..Kind::actions(&data.action) };
+    fn job(&self, dataset: PathBuf, read: &Read, origin: Option<&Origin>) -> Result<TeachJob, TeachError> {
+        let env = read.environment(self.env.as_deref())?;
+        let kind = Kind { images: world::images(&env)?, ..Kind::actions(&read.data.action) };
         let given = Given::settings(self.config.as_deref(), "teach", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
         let continued = || origin.and_then(|origin| origin.algorithm(|one| one.offline(), kind));
@@ -348,7 +312,8 @@ impl Run {
         if self.json {
             crate::out!("{}", serde_json::to_string(&event)?);
         }
-        Ok(self.folder.event(&event)?)
+        self.folder.event(&event)?;
+        Ok(())
     }
 
     fn draw(&mut self) -> Result<(), FolderError> {
@@ -372,32 +337,15 @@ impl Run {
     }
 }
 
-/// Gives a trainer all episodes of a dataset.
-pub(crate) fn add_all(trainer: &mut OfflineTrainer, data: &Dataset) -> Result<(), TrainError> {
-    data.episodes.iter().try_for_each(|episode| add_episode(trainer, episode))
-}
-
-pub(crate) fn add_episode(trainer: &mut OfflineTrainer, episode: &Episode) -> Result<(), TrainError> {
-    let recorded = Recorded {
-        observations: match &episode.observations {
-            Rows::Numbers(numbers) => Seen::Numbers(numbers),
-            Rows::Bytes(bytes) => Seen::Bytes(bytes),
-        },
-        actions: &episode.actions,
-        rewards: &episode.rewards,
-        terminated: episode.terminated.last().copied().unwrap_or(false),
-    };
-    trainer.add(&recorded).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
-    use oto_data::{Collect, Metadata, collect, write_folder};
+    use oto_data::{Collect, DataError, Metadata, collect, write_folder};
     use oto_policy::load_folder;
     use oto_server::Policies;
     use std::fs;
+    use std::path::Path;
 
     #[derive(Parser)]
     struct Cli {

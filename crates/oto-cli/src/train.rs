@@ -3,8 +3,8 @@
 
 use crate::backend;
 use crate::options::{Given, OptionsError};
+use crate::recorded::{add_all, recorded};
 use crate::submitted::episodes;
-use crate::teach::{add_all, add_episode};
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
 use oto_agent::trainer;
 use oto_data::{DataError, Dataset};
@@ -169,7 +169,7 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         let backend = backend::by_name(&config.backend)?;
         let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], backend.as_ref())?;
-        add_all(&mut trainer, &data)?;
+        add_all(&data, |episode| trainer.add(episode))?;
         submitted.iter().try_for_each(|submission| add(&mut trainer, submission))?;
         Ok(Learner { trainer, config, spaces, env, data, submitted })
     }
@@ -217,7 +217,7 @@ impl TrainingAgent for Learner {
 
 /// Adds a student's steps as the pieces of episodes that they are.
 fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), trainer::TrainError> {
-    episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| add_episode(trainer, episode))
+    episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| trainer.add(&recorded(episode)).map(drop))
 }
 
 /// What the server lists of a policy that is trained here.

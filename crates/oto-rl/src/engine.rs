@@ -680,6 +680,9 @@ fn check_optimiser(name: &str, values: &[f32]) -> Result<(), LearnError> {
     values.iter().find(bad).map_or(Ok(()), |value| Err(error(*value)))
 }
 
+/// Finds a tensor of another run by its name and shape.
+pub type FindTensor<'f> = dyn FnMut(&str, &[usize]) -> Option<Vec<f32>> + 'f;
+
 /// What every algorithm does alike with its [`Engine`].
 pub trait Learner {
     /// The program's state and the backend that runs it.
@@ -723,10 +726,7 @@ pub trait Learner {
     }
 
     /// Takes over another run's state, see [`Engine::adopt`].
-    fn adopt(
-        &mut self,
-        tensor: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
-    ) -> Result<Adopted, LearnError> {
+    fn adopt(&mut self, tensor: &mut FindTensor<'_>) -> Result<Adopted, LearnError> {
         let adopted = self.engine_mut().adopt(tensor)?;
         self.hand_over()?;
         Ok(adopted)

@@ -65,7 +65,9 @@ impl From<TrainError> for CoreError {
         let of = |kind, field: Option<String>| Self { kind, message: message.clone(), field };
         match &error {
             TrainError::Config(e) => Self::config(&e.field, format!("is {}: {}", e.got, e.expected)),
-            TrainError::Learn(_) | TrainError::Memory { .. } | TrainError::Copy => of(Kind::Training, None),
+            TrainError::Learn(_) | TrainError::Memory { .. } | TrainError::Copy | TrainError::Recorded(_) => {
+                of(Kind::Training, None)
+            }
             TrainError::ObservationLength { .. } => of(Kind::Environment, Some("observation".into())),
             TrainError::Observation { component, .. } | TrainError::Pixel { component, .. } => {
                 of(Kind::Environment, Some(format!("observation[{component}]")))

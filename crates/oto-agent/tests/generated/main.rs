@@ -30,6 +30,8 @@ struct Job {
     defaults: Option<String>,
     /// The run whose networks and optimiser it began with.
     from: Option<String>,
+    /// The dataset that is mixed into its batches.
+    dataset: Option<String>,
 }
 
 /// The same of `oto teach`.

@@ -57,7 +57,7 @@ fn student() -> StudentConfig {
 
 fn alone(game: &Game) -> Job {
     let student = StudentConfig { stages: StagesConfig::SOLO, ..student() };
-    Job { env: game.env.into(), student, teachers: Vec::new(), defaults: None }
+    Job { env: game.env.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
 }
 
 /// Pixels travel as the bytes that they are.

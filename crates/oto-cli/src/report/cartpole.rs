@@ -92,11 +92,18 @@ pub(super) fn taught(policy: &str) -> Job {
         submit: false,
     };
     let student = StudentConfig { steps: STEPS, ..presets::student(ENVIRONMENT) };
-    Job { env: ENVIRONMENT.into(), student, teachers: vec![teacher], defaults: None, from: None }
+    Job {
+        env: ENVIRONMENT.into(),
+        student,
+        teachers: vec![teacher],
+        defaults: None,
+        from: None,
+        dataset: None,
+    }
 }
 
 fn solo(student: StudentConfig) -> Job {
-    Job { env: ENVIRONMENT.into(), student, teachers: Vec::new(), defaults: None, from: None }
+    Job { env: ENVIRONMENT.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
 }
 
 /// Taught and alone, good and bad teachers; then the parts, see [`ablations`].

@@ -29,7 +29,7 @@ const MARGIN: f64 = 0.5;
 
 fn alone(env: &str) -> Job {
     let student = StudentConfig { stages: StagesConfig::SOLO, ..presets::student(NR) };
-    Job { env: env.into(), student, teachers: Vec::new(), defaults: None, from: None }
+    Job { env: env.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
 }
 
 fn taught() -> Job {

@@ -6,7 +6,7 @@ use super::runs::fnv;
 use super::statistics::mean;
 use super::write;
 use crate::eval;
-use crate::teach::add_all;
+use crate::recorded::add_all;
 use crate::world;
 use oto_agent::config::{EvaluationConfig, Linear};
 use oto_agent::evaluation::returns;
@@ -238,7 +238,7 @@ fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
     let played = collect(&mut *world, &how, Metadata::default(), play, |_| {})?;
     let recorded = mean(&played.returns());
     let mut trainer = OfflineTrainer::new(&config(), &played.observation, &played.action, &oto_cpu::Cpu)?;
-    add_all(&mut trainer, &played)?;
+    add_all(&played, |episode| trainer.add(episode))?;
     drop(played);
     while trainer.advance(&mut *world, u64::MAX)?.ended.is_none() {}
     let best = trainer.best_policy().expect("the last update is followed by an evaluation");

@@ -159,3 +159,65 @@ fn an_offline_run_goes_on_online_and_back() {
     let error = refused(&["learn", "--resume", &online]);
     assert!(error.contains("`qrdqn`") && error.contains("cqrdqn"), "{error}");
 }
+
+#[test]
+fn a_dataset_is_mixed_into_a_run_and_is_needed_to_resume_it() {
+    let place = Place::new("mixed");
+    std::fs::create_dir_all(place.run()).unwrap();
+    let at = |name: &str| place.run().join(name).display().to_string();
+    let record = |name: &str, seed: &str| {
+        let data = at(name);
+        let flags =
+            ["--env", "CartPole-v1", "--steps", "200", "--eval-every", "0", "--quiet", "--seed", seed];
+        done(
+            &[&["learn"], &flags[..], &["--out", &at(&format!("first-{name}")), "--record", &data]].concat(),
+        );
+        data
+    };
+    let (data, other) = (record("data", "1"), record("other", "2"));
+    let small = [
+        "--set",
+        "algorithm.hidden=[12]",
+        "--set",
+        "learning_starts=20",
+        "--eval-every",
+        "60",
+        "--eval-episodes",
+        "1",
+    ];
+    let run = |out: &str, steps: &str, more: &[&str]| {
+        done(
+            &[&["learn", "--dataset", &data, "--quiet", "--out", out, "--steps", steps], &small[..], more]
+                .concat(),
+        );
+    };
+    let events = |run: &str| {
+        let lines = std::fs::read_to_string(Path::new(run).join("metrics.jsonl")).unwrap();
+        lines
+            .lines()
+            .filter(|line| !line.contains(r#""event":"metrics""#))
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let [whole, parts] = ["whole", "parts"].map(at);
+    run(&whole, "120", &[]);
+    let made = config(&whole);
+    assert_eq!((&made["env"], &made["dataset"]), (&"CartPole-v1".into(), &data.clone().into()));
+    assert_eq!(made["student"]["replay"]["sampler"], "shares");
+    run(&parts, "70", &[]);
+    let error = refused(&["learn", "--resume", &parts, "--dataset", &other, "--steps", "120"]);
+    assert!(error.contains("its run has another dataset"), "{error}");
+    done(&["learn", "--resume", &parts, "--steps", "120", "--quiet"]);
+    assert_eq!(events(&parts), events(&whole));
+    let error = refused(&["learn", "--resume", &at("first-data"), "--dataset", &data]);
+    assert!(error.contains("has no dataset"), "{error}");
+    let out = at("none");
+    for (flags, part) in [
+        (["--algorithm", "ppo"], "algorithm.name is \"ppo\""),
+        (["--env", "Pendulum-v1"], "data: "),
+        (["--set", "replay.sampler=prioritised"], "replay.sampler is \"prioritised\""),
+    ] {
+        let error = refused(&[&["learn", "--dataset", &data, "--out", &out], &flags[..]].concat());
+        assert!(error.contains(part) && !Path::new(&out).exists(), "{error}");
+    }
+}

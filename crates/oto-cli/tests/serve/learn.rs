@@ -199,7 +199,14 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
     let mut student = StudentConfig { steps: 400, ..StudentConfig::default() };
     student.stages = oto_agent::stage::StagesConfig::SOLO;
     student.evaluation.every = 100;
-    let job = Job { env: "CartPole-v1".into(), student, teachers: vec![], defaults: None };
+    let job = Job {
+        env: "CartPole-v1".into(),
+        student,
+        teachers: vec![],
+        defaults: None,
+        from: None,
+        dataset: None,
+    };
     let (mut student, mut driver) =
         prepare_in(World::Inside { train, evaluate: Some(evaluate) }, &job, Driver::with(Vec::new()), resume)
             .unwrap();

@@ -1,0 +1,112 @@
+//! Recorded episodes for a run: a dataset that is read, checked for the environment, and given to a trainer.
+
+use oto_agent::recorded::{Recorded, Seen};
+use oto_agent::trainer::TrainError;
+use oto_data::{DataError, Dataset, Episode, Rows};
+use oto_env::Space;
+use std::path::{Path, PathBuf};
+
+/// Why a dataset cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// The dataset.
+    #[error("{}: {error}", path.display())]
+    Data {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: DataError,
+    },
+    /// A dataset that does not say where it was recorded.
+    #[error("{} does not name its environment: give --env", .0.display())]
+    NoEnvironment(PathBuf),
+    /// A dataset of an environment that is not built in.
+    #[error("the dataset is of {env}, which is not built in: --env {hint} plays it in Gymnasium")]
+    Elsewhere {
+        /// The environment's id in the dataset.
+        env: String,
+        /// What `--env` takes.
+        hint: String,
+    },
+}
+
+/// A dataset that was read.
+pub struct Read {
+    path: PathBuf,
+    /// Its episodes.
+    pub data: Dataset,
+}
+
+impl Read {
+    /// Reads a dataset.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds something else.
+    pub fn open(path: &Path) -> Result<Self, DatasetError> {
+        let wrong = |error| DatasetError::Data { path: path.to_owned(), error };
+        Ok(Self { path: path.to_owned(), data: oto_data::read_file(path).map_err(wrong)? })
+    }
+
+    /// The environment of this flag, or else the dataset's own.
+    ///
+    /// # Errors
+    /// A dataset that does not name one that can be made here.
+    pub fn environment(&self, flag: Option<&str>) -> Result<String, DatasetError> {
+        if let Some(env) = flag {
+            return Ok(env.into());
+        }
+        let metadata = &self.data.metadata;
+        let env =
+            metadata.environment.clone().ok_or_else(|| DatasetError::NoEnvironment(self.path.clone()))?;
+        match metadata.gymnasium_id() {
+            _ if oto_env::IDS.contains(&oto_env::base_id(&env)) => Ok(env),
+            Some((true, id)) => Ok(id),
+            // A dataset does not choose the code that runs here.
+            Some((false, hint)) => Err(DatasetError::Elsewhere { env, hint }),
+            None => Err(DatasetError::Elsewhere { hint: format!("gym:MODULE:{env}"), env }),
+        }
+    }
+
+    /// The episodes for an environment with these spaces.
+    ///
+    /// # Errors
+    /// Other spaces.
+    pub fn fitted(
+        mut self,
+        [observation, action]: [&Space; 2],
+        quiet: bool,
+    ) -> Result<Dataset, DatasetError> {
+        self.data.clip_actions(action);
+        if self.data.metadata.clipped.actions > 0 && !quiet {
+            crate::note!("{}: {}", self.path.display(), self.data.metadata.clipped);
+        }
+        let path = self.path;
+        let data = self.data.one_hot().map_err(|error| DatasetError::Data { path: path.clone(), error })?;
+        data.fits(observation, action).map_err(|error| DatasetError::Data { path, error })?;
+        Ok(data)
+    }
+}
+
+/// A dataset's episode as a trainer takes it.
+pub fn recorded(episode: &Episode) -> Recorded<'_> {
+    Recorded {
+        observations: match &episode.observations {
+            Rows::Numbers(numbers) => Seen::Numbers(numbers),
+            Rows::Bytes(bytes) => Seen::Bytes(bytes),
+        },
+        actions: &episode.actions,
+        rewards: &episode.rewards,
+        terminated: episode.terminated.last().copied().unwrap_or(false),
+    }
+}
+
+/// Gives all episodes of a dataset to a trainer's `add`.
+///
+/// # Errors
+/// The first episode's that cannot be learned from.
+pub fn add_all(
+    data: &Dataset,
+    mut add: impl FnMut(&Recorded<'_>) -> Result<usize, TrainError>,
+) -> Result<(), TrainError> {
+    data.episodes.iter().try_for_each(|episode| add(&recorded(episode)).map(drop))
+}
