@@ -1,11 +1,15 @@
 //! Defaults: whole addresses of teachers, adapters of known pairs of environment and policy, and the settings of students for
-//! environments with a preset and, from the registry of algorithms, without one. docs/presets.md lists the settings.
+//! environments with a preset (a file in configs/) and, from the registry of algorithms, without one. docs/presets.md lists the settings.
 
+mod table;
+
+use self::table::FILES;
 use crate::config::{EvaluationConfig, Linear, PlateauDecay, StudentConfig, TransferConfig};
+use crate::settings;
 use crate::stage::{Ending, GiveUp, StagesConfig};
+use oto_json::Json;
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 use oto_rl::algorithms::ppo::{PpoConfig, ProximalPolicy};
-use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::{self, Algorithm, Defaults};
 
 pub use oto_rl::algorithms::Seen;
@@ -112,11 +116,8 @@ impl Preset {
 pub fn preset(environment: &str, seen: Seen, algorithm: Option<&'static dyn Algorithm>) -> Preset {
     let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::online(), seen));
     let family = environment.split('-').next().unwrap_or_default();
-    let fits = |preset: &Preset| {
-        matches!(preset.environments, Environments::Named(name) if name == family)
-            && preset.student.algorithm.name() == algorithm.name()
-    };
-    match named().into_iter().find(fits) {
+    let fits = |file: &&File| file.environment == family && file.algorithm == algorithm.name();
+    match FILES.iter().find(fits).and_then(File::preset) {
         Some(preset) => settling(environment, preset),
         None => general(algorithm.defaults(seen)),
     }
@@ -126,7 +127,7 @@ pub fn preset(environment: &str, seen: Seen, algorithm: Option<&'static dyn Algo
 pub fn all() -> Vec<Preset> {
     let images = Seen { images: Some([4, 84, 84]), continuous: false };
     let kinds = [Seen::default(), images, Seen { continuous: true, images: None }];
-    let mut all = named();
+    let mut all = FILES.iter().filter_map(File::preset).collect::<Vec<_>>();
     for algorithm in algorithms::online() {
         for preset in kinds
             .into_iter()
@@ -141,29 +142,32 @@ pub fn all() -> Vec<Preset> {
     all
 }
 
-/// The presets of environments.
-fn named() -> Vec<Preset> {
-    let preset = |environment, source, student| Preset {
-        environments: Environments::Named(environment),
-        source,
-        student,
-        stretches: false,
-        decays: false,
-    };
-    let measured =
-        |environment, source, student| Preset { decays: true, ..preset(environment, source, student) };
-    let zoo = "RL Baselines3 Zoo, hyperparams/ppo.yml, with rollouts of one environment as long as those of the zoo's \
-               environments together";
-    let cartpole = "measured on CartPole-v1 (docs/results.md)";
-    let borrowed = "those of CartPole-v1, measured there (docs/results.md)";
-    vec![
-        measured("CartPole", cartpole, StudentConfig::default()),
-        preset("CartPole", zoo, cartpole_rollouts()),
-        measured("Acrobot", borrowed, StudentConfig::default()),
-        measured("MountainCar", borrowed, StudentConfig::default()),
-        measured("MobileCell", "measured on MobileCell-5G-v0 (docs/results.md)", cell_selection()),
-        preset("Pendulum", zoo, pendulum_rollouts()),
-    ]
+/// A preset of an environment, as its file has it.
+struct File {
+    environment: &'static str,
+    algorithm: &'static str,
+    /// Whether absent settings are the algorithm's defaults for continuous actions.
+    continuous: bool,
+    decays: bool,
+    source: &'static str,
+    /// JSON.
+    settings: &'static str,
+}
+
+impl File {
+    /// `None` for settings that cannot be read; a test reads all of them.
+    fn preset(&self) -> Option<Preset> {
+        let seen = Seen { continuous: self.continuous, images: None };
+        let Json::Object(settings) = oto_json::parse(self.settings).ok()? else { return None };
+        let usual = general(algorithms::find(self.algorithm)?.defaults(seen));
+        Some(Preset {
+            environments: Environments::Named(self.environment),
+            source: self.source,
+            student: settings::over(&usual.student, settings).ok()?,
+            stretches: false,
+            decays: self.decays,
+        })
+    }
 }
 
 /// The preset for environments without settings of their own.
@@ -187,58 +191,6 @@ fn general(defaults: Defaults) -> Preset {
         ..StudentConfig::default()
     };
     Preset { environments: Environments::Others(environments), source, student, stretches, decays: false }
-}
-
-/// The default student for cell selection. What a step returns depends on little but the connections of the next few, hence
-/// the small gamma; choices differ little, hence a learning rate that falls far (docs/results.md).
-fn cell_selection() -> StudentConfig {
-    let learning_rate = Linear { start: 3e-3, end: 3e-5, steps: 18_000 };
-    StudentConfig {
-        steps: 20_000,
-        algorithm: QrDqnConfig { hidden: vec![128, 128], ..QrDqnConfig::default() }.into(),
-        gamma: 0.5,
-        learning_rate,
-        transfer: TransferConfig {
-            alpha_aikd: Linear { start: 1.0, end: 0.01, steps: 2_000 },
-            learning_rate: None,
-            ..TransferConfig::default()
-        },
-        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
-        ..StudentConfig::default()
-    }
-}
-
-/// RL Baselines3 Zoo's PPO for Pendulum, its rollout as long as those of the zoo's four environments (1,024 steps each). The zoo's
-/// noise depends on the state (`use_sde`); here it is the algorithm's own.
-fn pendulum_rollouts() -> StudentConfig {
-    StudentConfig {
-        gamma: 0.9,
-        learning_rate: Linear::constant(1e-3),
-        algorithm: PpoConfig { n_steps: 4096, ..PpoConfig::default() }.into(),
-        ..rollouts()
-    }
-}
-
-/// RL Baselines3 Zoo's PPO for CartPole, its rollout as long as those of the zoo's eight environments (32 steps each).
-fn cartpole_rollouts() -> StudentConfig {
-    StudentConfig {
-        gamma: 0.98,
-        learning_rate: Linear { start: 1e-3, end: 0.0, steps: 100_000 },
-        algorithm: PpoConfig {
-            n_steps: 256,
-            batch_size: 256,
-            epochs: 20,
-            gae_lambda: 0.8,
-            ..PpoConfig::default()
-        }
-        .into(),
-        ..rollouts()
-    }
-}
-
-/// The PPO student of environments without settings of their own.
-fn rollouts() -> StudentConfig {
-    general(ProximalPolicy.defaults(Seen::default())).student
 }
 
 /// Where it is known what solved means, the student decays there, and leaves a teacher under whom it was not there within
@@ -354,6 +306,16 @@ mod tests {
         assert_eq!(of("CartPole-v1", Seen::default(), 200_000).epsilon, StudentConfig::default().epsilon);
         let continuous = Seen { continuous: true, images: None };
         assert_eq!(of("", continuous, 1_000_000).epsilon.steps, 100);
+    }
+
+    #[test]
+    fn every_file_of_a_preset_is_read() {
+        for file in FILES {
+            let preset = file.preset().unwrap_or_else(|| panic!("{}, {}", file.environment, file.algorithm));
+            assert_eq!(preset.title(), format!("{}, {}", file.environment, file.algorithm));
+            preset.student.validate().unwrap();
+        }
+        assert!(FILES.len() >= 6);
     }
 
     #[test]

@@ -23,7 +23,15 @@ pub fn student(
         Some(steps) => preset.for_steps(steps),
         None => preset,
     };
-    let mut settings = oto_json::parse(&oto_json::write(&preset.student))?;
+    over(&preset.student, given)
+}
+
+/// A configuration with settings that were given in the place of its own.
+///
+/// # Errors
+/// As [`student`].
+pub(crate) fn over(config: &StudentConfig, given: Vec<(String, Json)>) -> Result<StudentConfig, JsonError> {
+    let mut settings = oto_json::parse(&oto_json::write(config))?;
     given.into_iter().for_each(|(key, value)| put(&mut settings, key, value));
     oto_json::from_tree(&settings)
 }

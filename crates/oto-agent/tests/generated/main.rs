@@ -3,6 +3,7 @@
 //! which are old.
 
 mod page;
+mod presets;
 mod typescript;
 
 use oto_agent::config::StudentConfig;
@@ -107,6 +108,7 @@ fn generated_files_are_what_the_code_has() {
         ("docs/schema/teach.schema.json", pretty(&teach)),
         ("docs/algorithms.md", page::page(&config, &teach)),
         ("web/student/src/settings.ts", typescript::types(&config)),
+        ("crates/oto-agent/src/presets/table.rs", presets::table()),
     ];
     let mut old = Vec::new();
     for (name, text) in files {
