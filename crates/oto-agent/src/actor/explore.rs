@@ -3,6 +3,7 @@
 use oto_env::rng::Rng;
 use oto_rl::actions::Actions;
 use oto_rl::checks::Checks;
+use oto_rl::exploration::ActionNoise;
 use oto_rl::schedule::Linear;
 
 /// How an actor explores. The learner's configuration has it, and the learner tells its actors.
@@ -38,42 +39,36 @@ impl Exploration {
     }
 }
 
-/// An actor's noise.
+/// An actor's random actions and noise.
 #[derive(Clone, Debug)]
 pub struct Explorer {
-    settings: Exploration,
+    epsilon: Linear,
+    noise: ActionNoise,
     actions: Actions,
     rng: Rng,
-    /// The state of the process, with standard deviation 1.
-    state: Vec<f32>,
     steps: u64,
 }
 
 impl Explorer {
     /// Explores among these actions.
     pub fn new(settings: Exploration, actions: Actions, seed: u64) -> Self {
-        Self { settings, actions, rng: Rng::new(seed), state: vec![0.0; actions.width()], steps: 0 }
+        let Exploration { epsilon, noise, correlation } = settings;
+        let noise = ActionNoise::new(1.0, noise, correlation);
+        Self { epsilon, noise, actions, rng: Rng::new(seed), steps: 0 }
     }
 
     /// An episode begins: its noise knows nothing of the one before it.
     pub fn begin(&mut self) {
-        self.state.fill(0.0);
+        self.noise.begin_episode();
     }
 
     /// Changes the policy's action to one that explores.
     pub fn explore(&mut self, action: &mut [f32]) {
-        let Exploration { epsilon, noise, correlation } = &self.settings;
-        let (epsilon, sigma) = (epsilon.at(self.steps), noise.at(self.steps));
+        let random = self.rng.f64() < self.epsilon.at(self.steps);
+        self.noise.at_step(self.steps);
         self.steps += 1;
-        // Both are drawn at each step, so that the order of draws does not depend on what comes of them.
-        let random = self.rng.f64() < epsilon;
         if let Actions::Continuous(_) = self.actions {
-            let keep = if *correlation > 0.0 { (-1.0 / correlation).exp() } else { 0.0 };
-            let fresh = (1.0 - keep * keep).sqrt();
-            for (action, state) in action.iter_mut().zip(&mut self.state) {
-                *state = (keep * f64::from(*state) + fresh * self.rng.normal()) as f32;
-                *action = (*action + sigma as f32 * *state).clamp(-1.0, 1.0);
-            }
+            self.noise.add(&mut self.rng, action);
         }
         if random {
             self.actions.random(&mut self.rng, action);

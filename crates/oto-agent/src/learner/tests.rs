@@ -208,6 +208,27 @@ fn a_saved_learner_goes_on_as_if_nothing_had_happened() {
     assert!(refused(json!({ "algorithm": { "name": "sac", "hidden": [16] } })).contains("expected"));
 }
 
+/// Critics train from `learning_starts` on, the actor from `actor_starts` on: until then the weights that act stay.
+#[test]
+fn an_actor_starts_after_its_critics() {
+    let algorithm = json!({ "name": "ddpg", "hidden": [16], "batch_size": 8, "actor_starts": 20 });
+    let mut learner = make(json!({ "algorithm": algorithm })).unwrap();
+    learner.join(("a", 1), STREAM, 0).unwrap();
+    let (mut first, mut later, mut plant) = (Vec::new(), Vec::new(), Plant::new(6));
+    learner.weights(&mut first);
+    plant.send_rows(20, &mut learner, ("a", 1));
+    while learner.work().unwrap() {}
+    learner.weights(&mut later);
+    assert_eq!((learner.updates(), &first), (16, &later));
+    plant.send_rows(2, &mut learner, ("a", 1));
+    while learner.work().unwrap() {}
+    learner.weights(&mut later);
+    assert_ne!(first, later);
+    let early = json!({ "name": "ddpg", "hidden": [16], "actor_starts": 3 });
+    let error = make(json!({ "algorithm": early })).err().unwrap().to_string();
+    assert!(error.contains("actor_starts is 3"), "{error}");
+}
+
 /// Every algorithm that learns from replay may be a learner's.
 #[test]
 fn any_off_policy_algorithm_learns() {

@@ -271,6 +271,8 @@ impl Learner {
             alpha_task: 1.0,
             share: &[],
         };
+        // An actor that starts after its critics counts steps.
+        self.agent.at_step(self.counts.steps);
         self.agent.update(&self.batch, &schedule, &mut self.draw)?;
         // Only one edge has priorities.
         if let [edge] = &mut self.edges[..] {
