@@ -745,7 +745,8 @@ impl Welcome {
             }
             found => {
                 let expected = "with the grant \"transitions\" or \"weights\" and only then".into();
-                return refuse("learner", expected, format!("{found:?} with {:?}", self.grants));
+                let found = oto_json::write(found);
+                return refuse("learner", expected, format!("{found} with {:?}", self.grants));
             }
         }
         if self.grants.contains(&Grant::Submit) != self.submit_rows.is_some_and(|rows| rows > 0) {

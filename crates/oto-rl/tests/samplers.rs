@@ -303,9 +303,9 @@ fn a_buffer_of_one_transition_and_an_empty_one_can_be_sampled() {
     }
     for step in 0..20 {
         push(&mut replay);
-        for sampler in &mut samplers {
+        for (index, sampler) in samplers.iter_mut().enumerate() {
             let batch = sampled(&mut **sampler, &[&replay], 8, 2 + step, rng);
-            assert!(batch.observation.iter().all(|x| *x == step as f32), "{sampler:?}");
+            assert!(batch.observation.iter().all(|x| *x == step as f32), "sampler {index}");
             assert!(batch.weights.iter().all(|w| *w == 1.0));
             sampler.learned(2 + step, &[step as f32; 8]);
         }

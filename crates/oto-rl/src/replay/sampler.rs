@@ -118,7 +118,7 @@ impl Request<'_> {
 }
 
 /// Chooses the transitions of batches. All randomness comes from the generator that is passed: same seed, same batches.
-pub trait Sampler: std::fmt::Debug + Send {
+pub trait Sampler: Send {
     /// Fills `batch` with the rows of one update, and draws a permutation of them.
     ///
     /// # Panics
