@@ -32,7 +32,7 @@ pub enum RecordedError {
         got: usize,
     },
     /// A number that no learner can use.
-    #[error("step {step}: the {what} holds {value}, not a finite number of single precision")]
+    #[error("step {step}: the {what} holds {}, not a finite number of single precision", oto_json::Shown(*.value))]
     NotFinite {
         /// Which step of the episode, from 0.
         step: usize,
@@ -42,7 +42,7 @@ pub enum RecordedError {
         value: f64,
     },
     /// A number of an image that is no byte.
-    #[error("step {step}: the observation holds {value}, expected a pixel: a whole number from 0 to 255")]
+    #[error("step {step}: the observation holds {}, expected a pixel: a whole number from 0 to 255", oto_json::shown(.value))]
     Pixel {
         /// Which step of the episode, from 0.
         step: usize,
@@ -50,7 +50,7 @@ pub enum RecordedError {
         value: f32,
     },
     /// An action outside its space.
-    #[error("step {step}: {action:?} is no action of the space")]
+    #[error("step {step}: [{}] is no action of the space", oto_json::shown_list(.action))]
     Action {
         /// Which step of the episode, from 0.
         step: usize,
