@@ -195,8 +195,9 @@ impl EdgeSession {
         match ended {
             None => {}
             Some(Ended::Replaced) => return Err(Refusal::Replaced(self.number).error().into()),
+            // Not to come back, as a replaced one is not.
             Some(Ended::Dropped) => {
-                return Err(refused(ErrorCode::Forbidden, "the operator dropped this edge"));
+                return Err(refused(ErrorCode::Replaced, "the operator dropped this edge"));
             }
             Some(Ended::Failed(why)) => return Err(refused(ErrorCode::Internal, why)),
         }
