@@ -251,7 +251,8 @@ impl Worker {
         let mut busy = false;
         while !self.stop.load(Ordering::Relaxed) {
             if !busy {
-                match runtime.block_on(timeout(IDLE, self.inbox.recv())) {
+                // The timer is made inside the runtime.
+                match runtime.block_on(async { timeout(IDLE, self.inbox.recv()).await }) {
                     Ok(Some(command)) => self.waiting.push(command),
                     Ok(None) => break,
                     Err(_) => {}
