@@ -30,8 +30,8 @@ pub use learn::follow;
 pub use learn::learner;
 pub use learn::{agent, folder, saved_state};
 pub use net::files::raise_open_files;
-pub use net::limits::{Limits, QueueLimits};
-pub use net::listener::Listener;
+pub use net::limits::{LEAST_BYTES, Limits, QueueLimits};
+pub use net::listener::{Listener, check_address};
 pub use net::{files, proxy, tls};
 pub use serve::config::{Assets, Collecting, ServerConfig};
 pub use serve::error::ServerError;
@@ -50,6 +50,7 @@ use net::files::Room;
 use net::overflow::Overflow;
 use net::stopping::Stopping;
 use net::turns::Portions;
+use net::worded::Worded;
 use observe::log_throttle::LogThrottle;
 use serve::admission::{Caller, Server};
 use serve::{http, respond, teach};
@@ -226,7 +227,7 @@ async fn requests(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(respond::HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), site.clone())
+        .serve_connection(TokioIo::new(Worded::new(stream)), site.clone())
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
@@ -243,6 +244,8 @@ async fn requests(
 
 /// Tells a client beyond the limit to come back, if its socket takes it at once.
 fn refuse(mut stream: impl AsyncWrite + Unpin) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+        content-type: text/plain; charset=utf-8\r\ncontent-length: 37\r\nconnection: close\r\n\r\n\
+        too many connections of this address\n";
     drop(stream.write(answer).now_or_never());
 }

@@ -4,7 +4,7 @@ use crate::stage::StagesConfig;
 use oto_json::{Failure, Fields};
 use oto_proto::message::MAX_NAME_BYTES;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
-use oto_rl::algorithms::{self, AlgorithmConfig, Run, Teaching};
+use oto_rl::algorithms::{self, AlgorithmConfig, Data, Run, Teaching};
 use oto_rl::checks::Checks;
 use oto_rl::replay::ReplayConfig;
 
@@ -237,6 +237,25 @@ impl StudentConfig {
         Ok(())
     }
 
+    /// The settings that differ from those of `usual` and change nothing: the algorithm, the target network, the clock or the evaluations
+    /// do not use them.
+    pub fn unused(&self, usual: &Self) -> Vec<&'static str> {
+        let replays = self.algorithm.algorithm().data().contains(&Data::Replay);
+        let (evaluates, lags) = (self.evaluation.every > 0, self.clock == Clock::Lockstep);
+        let all = [
+            ("learning_starts", replays, self.learning_starts == usual.learning_starts),
+            ("train_every", replays, self.train_every == usual.train_every),
+            ("updates", replays, self.updates == usual.updates),
+            ("epsilon", replays, self.epsilon == usual.epsilon),
+            ("target_every", replays, self.target_every == usual.target_every),
+            ("target_tau", replays && self.target_every == 0, self.target_tau == usual.target_tau),
+            ("label_lag", lags, self.label_lag == usual.label_lag),
+            ("plateau_decay", evaluates, self.plateau_decay == usual.plateau_decay),
+            ("evaluation.episodes", evaluates, self.evaluation.episodes == usual.evaluation.episodes),
+        ];
+        all.into_iter().filter(|(_, used, same)| !used && !same).map(|(name, ..)| name).collect()
+    }
+
     /// Checks every setting before anything is built from it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut checks = Checks::default();
@@ -357,6 +376,33 @@ mod tests {
         assert!(
             serde_json::from_str::<StudentConfig>(r#"{"gama":0.9}"#).is_err(),
             "a misspelt setting is refused"
+        );
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_found() {
+        let found = |json: &str| {
+            let read = |json: &str| serde_json::from_str::<StudentConfig>(json).unwrap();
+            read(json).unused(&StudentConfig::default())
+        };
+        assert_eq!(
+            found(r#"{"epsilon":0.3,"target_tau":0.5,"label_lag":3,"evaluation":{"episodes":3}}"#),
+            [""; 0]
+        );
+        assert_eq!(
+            found(
+                r#"{"algorithm":"ppo","epsilon":0.3,"updates":2,"train_every":3,"learning_starts":9,"target_every":7}"#
+            ),
+            ["learning_starts", "train_every", "updates", "epsilon", "target_every"]
+        );
+        assert_eq!(found(r#"{"target_every":100,"target_tau":0.5}"#), ["target_tau"]);
+        assert_eq!(found(r#"{"target_every":100}"#), [""; 0], "a default is no setting of anyone's");
+        assert_eq!(found(r#"{"clock":"async","label_lag":3}"#), ["label_lag"]);
+        assert_eq!(
+            found(
+                r#"{"evaluation":{"every":0,"episodes":3},"plateau_decay":{"at_return":1,"factor":0.5,"floor":0,"setbacks":0}}"#
+            ),
+            ["plateau_decay", "evaluation.episodes"]
         );
     }
 

@@ -1,6 +1,7 @@
 //! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
 //! section VI-B play along, and the best plan of each episode is the bound.
 
+use crate::run_folder::MAX_CHECKPOINT_BYTES;
 use crate::world::environment;
 use clap::Args;
 use oto_agent::checkpoint;
@@ -9,6 +10,7 @@ use oto_agent::trainer::{TrainError, Trainer};
 use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
 use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Space, make_classic};
+use oto_json::file;
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY};
 use oto_policy::{Policy, PolicyError, load_file, scripted};
 use serde::Serialize;
@@ -209,7 +211,8 @@ impl Player {
             _ if path.is_dir() => path.join("checkpoint.safetensors"),
             _ => path.to_owned(),
         };
-        let file = std::fs::read(&path).map_err(|source| EvalError::Read { path: path.clone(), source })?;
+        let file = file::read(&path, MAX_CHECKPOINT_BYTES)
+            .map_err(|source| EvalError::Read { path: path.clone(), source })?;
         if !checkpoint::is_checkpoint(&file) {
             let policy = load_file(&path)?.policy;
             check_actions(&*policy, own.action_space())?;

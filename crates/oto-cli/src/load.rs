@@ -11,6 +11,7 @@ use oto_load::echo::Echo;
 use oto_load::plan::Target;
 use oto_load::tls::Trust;
 use oto_load::{LoadError, Measurement, Pace, Plan, Publish, Report, measure};
+use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{PolicyError, load_file};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,7 +138,10 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
     };
     plan.check()?;
     let token = match &options.token {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(file(path))?.trim().to_owned()),
+        Some(path) => {
+            let token = oto_json::file::read_text(path, oto_json::file::MAX_TOKEN).map_err(file(path))?;
+            Some(token.trim().to_owned())
+        }
         None => None,
     };
     let trust = options.ca.as_deref().map(authorities::read).transpose()?.map_or(Trust::Known, Trust::Only);
@@ -173,8 +177,8 @@ pub fn load(options: &LoadOptions) -> Result<(), LoadCommandError> {
 
 /// What an operator does meanwhile.
 fn publish(options: &LoadOptions, model: &Path) -> Result<Publish, LoadCommandError> {
-    let bytes =
-        std::fs::read(model).map_err(|source| LoadCommandError::File { path: model.to_owned(), source })?;
+    let bytes = oto_json::file::read_regular(model, MAX_MODEL_BYTES)
+        .map_err(|source| LoadCommandError::File { path: model.to_owned(), source })?;
     Ok(Publish {
         url: format!("http://{}{}", options.admin, policy::path(&options.policy, "publish")),
         token: admin_token(options.admin_token.as_deref())?,

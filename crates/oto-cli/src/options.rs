@@ -8,6 +8,7 @@ use oto_agent::config::{Clock, Linear, StudentConfig};
 use oto_agent::presets;
 use oto_agent::stage::{Ending, GiveUp, StagesConfig};
 use oto_agent::student::TeacherConfig;
+use oto_json::file;
 use oto_proto::{Adapter, Dtype};
 use oto_rl::algorithms::{self, Algorithm};
 use oto_rl::replay::SamplerName;
@@ -171,6 +172,15 @@ impl Job {
     }
 }
 
+/// Prints which settings were given and change nothing.
+fn tell_unused(student: &StudentConfig, usual: &StudentConfig) {
+    let unused = student.unused(usual);
+    if !unused.is_empty() {
+        let name = student.algorithm.name();
+        crate::note!("these settings change nothing in this run of {name}: {}", unused.join(", "));
+    }
+}
+
 /// What a file of `--config` has beside the student.
 #[derive(Default, serde::Deserialize)]
 struct File {
@@ -198,8 +208,9 @@ impl LearnOptions {
         let given = File::read(self.config.as_deref())?;
         let env = self.env.clone().or(given.env).or(base.origin.map(|origin| origin.env.clone()));
         let env = env.or_else(|| base.env.clone()).unwrap_or_else(|| "CartPole-v1".into());
-        let (mut student, preset) = self.student(&env, base)?;
+        let (mut student, usual, preset) = self.student(&env, base)?;
         self.apply(&mut student)?;
+        tell_unused(&student, &usual);
         let mut teachers = self.teachers(&env)?;
         if teachers.is_empty() {
             teachers = given.teachers;
@@ -230,8 +241,12 @@ impl LearnOptions {
         }
     }
 
-    /// The settings without flags of their own, and whose defaults they began with.
-    fn student(&self, env: &str, base: &Base<'_>) -> Result<(StudentConfig, String), OptionsError> {
+    /// The settings without flags of their own, the defaults they began with, and whose those are.
+    fn student(
+        &self,
+        env: &str,
+        base: &Base<'_>,
+    ) -> Result<(StudentConfig, StudentConfig, String), OptionsError> {
         let (id, seen) = (world::id(env), world::seen(env)?);
         let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
@@ -247,7 +262,7 @@ impl LearnOptions {
         if base.mixed {
             defaults.replay.sampler = SamplerName::Shares;
         }
-        Ok((given.over(&defaults)?, preset.line(env)))
+        Ok((given.over(&defaults)?, defaults, preset.line(env)))
     }
 
     /// The teachers whose adapter is to be learnt. Their spaces are still to be asked for.
@@ -392,7 +407,7 @@ fn name(settings: &mut serde_json::Value) {
 }
 
 fn text(path: &Path) -> Result<String, OptionsError> {
-    std::fs::read_to_string(path).map_err(|error| OptionsError::File { path: path.to_owned(), error })
+    file::read_text(path, file::MAX_LIST).map_err(|error| OptionsError::File { path: path.to_owned(), error })
 }
 
 fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, OptionsError> {

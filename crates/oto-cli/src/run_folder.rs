@@ -5,6 +5,7 @@ use crate::chart::{Chart, ChartError, PALETTE, Series};
 use oto_agent::offline::OfflineTrainer;
 use oto_agent::student::{Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
+use oto_json::file;
 use oto_rl::engine::OUTPUTS;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -27,6 +28,8 @@ pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation
 
 /// No line of metrics is longer; what is cannot be one.
 const LONGEST_LINE: u64 = 1 << 20;
+/// The largest checkpoint, in bytes: its replay buffer holds most of them.
+pub const MAX_CHECKPOINT_BYTES: u64 = 64 << 30;
 /// Training episodes that a point of the curve averages.
 #[cfg(feature = "native")]
 const WINDOW: usize = 10;
@@ -213,7 +216,7 @@ impl RunFolder {
         let held = hold(&path)?;
         let (lines, table) = (path.join(LINES), path.join(TABLE));
         let mut head = String::new();
-        let start = File::open(&table).map_err(at(&table))?;
+        let start = file::open(&table).map_err(at(&table))?;
         BufReader::new(start).take(LONGEST_LINE).read_line(&mut head).map_err(at(&table))?;
         let own = match head.trim_end().strip_prefix(COLUMNS).map(|own| own.strip_prefix(',').ok_or(own)) {
             Some(Ok(own)) => own.split(',').map(String::from).collect::<Vec<_>>(),
@@ -238,7 +241,8 @@ impl RunFolder {
     /// A file that cannot be read or holds something else.
     pub fn config<C: DeserializeOwned>(path: &Path) -> Result<C, FolderError> {
         let path = path.join(CONFIG);
-        serde_json::from_slice(&fs::read(&path).map_err(at(&path))?).map_err(json_at(&path))
+        serde_json::from_slice(&file::read_regular(&path, file::MAX_LIST).map_err(at(&path))?)
+            .map_err(json_at(&path))
     }
 
     /// The configuration of a run of one command, "learn" or "teach".
@@ -264,7 +268,7 @@ impl RunFolder {
     /// What the file system says.
     pub fn checkpoint(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         let path = path.join(CHECKPOINT);
-        match fs::read(&path) {
+        match file::read_regular(&path, MAX_CHECKPOINT_BYTES) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(at(&path)(error)),
@@ -497,7 +501,7 @@ fn curves(path: &Path) -> Result<Vec<Series>, FolderError> {
 
 /// Calls for every line, its end included; pieces of an overlong one come as lines.
 fn each_line(path: &Path, mut act: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-    let mut from = BufReader::new(File::open(path)?);
+    let mut from = BufReader::new(file::open(path)?);
     let mut line = Vec::new();
     loop {
         line.clear();

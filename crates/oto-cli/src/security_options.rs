@@ -1,6 +1,7 @@
 //! Who reaches a server, and how: TLS, tokens and tickets, limits, and the operator's door. Flags of `oto serve`.
 
 use clap::Args;
+use oto_json::file;
 use oto_server::access::{Access, AccessError, MIN_TOKEN_BYTES};
 use oto_server::admin::Admin;
 use oto_server::audit::{Audit, Rotation};
@@ -9,7 +10,7 @@ use oto_server::hosts::Hosts;
 use oto_server::proxy::{Network, TrustedProxies};
 use oto_server::reload::Reload;
 use oto_server::tls::{Tls, TlsError};
-use oto_server::{Policies, ServerConfig};
+use oto_server::{LEAST_BYTES, Policies, ServerConfig};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
@@ -47,13 +48,13 @@ pub struct DoorOptions {
     #[arg(long, value_name = "N", default_value_t = Rotation::default().keep, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub audit_keep: u32,
     /// Limit of concurrent connections; lower if the limit of open files requires it
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least(1))]
     pub connections: usize,
     /// Memory for messages and requests of all connections, in bytes, beside 48 KiB for each; lower if the process has less
-    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, value_parser = at_least(LEAST_BYTES))]
     pub memory: usize,
     /// Limit of concurrent connections from one address [default: 64 if other machines can connect]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least(1))]
     pub per_address: Option<usize>,
     /// Address of the admin interface, for `oto policy`; its token is in OTO_ADMIN_TOKEN or in --admin-token
     #[arg(long, value_name = "HOST:PORT")]
@@ -61,6 +62,11 @@ pub struct DoorOptions {
     /// File with the admin token
     #[arg(long, value_name = "FILE", requires = "admin")]
     pub admin_token: Option<PathBuf>,
+}
+
+/// A number of which fewer are of no use.
+fn at_least(least: usize) -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(least as u64..)
 }
 
 /// Why a door cannot be opened.
@@ -84,6 +90,14 @@ pub enum DoorError {
         what: String,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// Two doors at one place.
+    #[error("--admin {admin}: expected another port than the server's own, {own}")]
+    AdminPort {
+        /// The operator's door.
+        admin: SocketAddr,
+        /// Where students come.
+        own: SocketAddr,
     },
     /// The operator's token.
     #[error(
@@ -112,6 +126,8 @@ pub(crate) struct Doors {
 pub(crate) struct Renewable {
     tls: Option<Tls>,
     access: Option<PathBuf>,
+    /// The names of all policies, where the file may name no others.
+    policies: Option<Vec<String>>,
     reload: Reload,
 }
 
@@ -119,7 +135,12 @@ impl Renewable {
     /// Reads them. What cannot be used changes nothing.
     pub(crate) fn renew(&self) {
         let path = self.access.as_deref().map(|path| path.to_string_lossy().into_owned());
-        let access = self.access.as_deref().map(|path| self.reload.access(&Access::read(path)?));
+        let renew = |path: &Path| {
+            let access = Access::read(path)?;
+            self.policies.as_ref().map_or(Ok(()), |known| access.check_policies(known))?;
+            self.reload.access(&access)
+        };
+        let access = self.access.as_deref().map(renew);
         match access {
             Some(Ok(())) => info!(path, "the file of who may is read anew"),
             Some(Err(error)) => {
@@ -134,13 +155,18 @@ impl Renewable {
 }
 
 impl DoorOptions {
-    /// Puts locks on a server that will listen at `host`.
+    /// Puts locks on a server that will listen at `own`. `names` are those of all policies, where the file of rights may name no others.
     pub(crate) fn set(
         &self,
-        host: IpAddr,
+        own: SocketAddr,
         config: &mut ServerConfig,
         policies: &Policies,
+        names: Option<&[String]>,
     ) -> Result<Doors, DoorError> {
+        if let Some(admin) = self.admin.filter(|admin| same_place(*admin, own)) {
+            return Err(DoorError::AdminPort { admin, own });
+        }
+        let host = own.ip();
         let others =
             [Some(host), self.admin.map(|admin| admin.ip())].into_iter().flatten().find(|a| !a.is_loopback());
         let admin_plain = self.admin.is_some_and(|admin| !admin.ip().is_loopback());
@@ -159,6 +185,9 @@ impl DoorOptions {
         let certificate =
             config.tls.as_ref().map(watch).transpose().map_err(io(Path::new("the certificate")))?;
         config.access = self.access.as_deref().map(Access::read).transpose()?;
+        if let (Some(access), Some(names)) = (&config.access, names) {
+            access.check_policies(names)?;
+        }
         let rotation = Rotation { bytes: self.audit_bytes, keep: self.audit_keep };
         config.audit = match &self.audit {
             Some(path) => Some(Audit::open(path, rotation).map_err(io(path))?),
@@ -176,7 +205,7 @@ impl DoorOptions {
             Ok::<_, DoorError>((address, admin.with_learners(config.learners.clone())))
         };
         let (tls, access, reload) = (config.tls.clone(), self.access.clone(), config.reload.clone());
-        let renewable = Renewable { tls, access, reload };
+        let renewable = Renewable { tls, access, policies: names.map(<[_]>::to_vec), reload };
         Ok(Doors { _certificate: certificate, renewable, admin: self.admin.map(admin).transpose()? })
     }
 
@@ -186,10 +215,16 @@ impl DoorOptions {
     }
 }
 
+/// Whether two listeners would use one port of one address.
+fn same_place(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (all || one.ip() == other.ip())
+}
+
 /// The operator's token, from a file or from the environment.
 pub(crate) fn admin_token(file: Option<&Path>) -> Result<String, DoorError> {
     let token = match file {
-        Some(path) => std::fs::read_to_string(path)
+        Some(path) => file::read_text(path, file::MAX_TOKEN)
             .map_err(|source| DoorError::Io { what: path.display().to_string(), source })?,
         None => std::env::var(ADMIN_TOKEN).unwrap_or_default(),
     };

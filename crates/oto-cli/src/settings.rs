@@ -5,6 +5,7 @@
 //! `[tls] cert = "..."` and `--tls-cert`. In the environment `OTO_SERVE_TLS_CERT` is the same, a list with commas.
 
 use clap::{Arg, ArgAction, Command};
+use oto_json::file;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use toml::{Table, Value};
@@ -118,7 +119,7 @@ fn add_text(arg: &Arg, long: &str, text: &str, out: &mut Vec<OsString>) {
 
 /// The flags that a file stands for, with their settings' names.
 fn read(path: PathBuf, serve: &Command) -> Result<Vec<(String, Vec<OsString>)>, SettingsError> {
-    match std::fs::read_to_string(&path) {
+    match file::read_text(&path, file::MAX_SETTINGS) {
         Ok(text) => flags(path, &text, serve),
         Err(error) => Err(SettingsError::File { path, error }),
     }

@@ -10,6 +10,7 @@ use oto_agent::trainer;
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
 use oto_graph::BackendError;
+use oto_json::file;
 use oto_policy::{Metadata, load};
 use oto_rl::algorithms::{self, Algorithm, Seen};
 use oto_server::Release;
@@ -95,8 +96,11 @@ pub fn job(flag: &str) -> Result<(String, TrainJob), TrainError> {
     let (name, file) = flag.split_once('=').ok_or_else(|| TrainError::Flag(flag.into()))?;
     let path = PathBuf::from(file);
     let wrong = |error: String| TrainError::File { path: path.clone(), error };
-    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let text = file::read_text(&path, file::MAX_SETTINGS).map_err(|error| wrong(error.to_string()))?;
     let job: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    if !job.is_object() {
+        return Err(wrong("expected an object".into()));
+    }
     if job.get("method").is_some() {
         let now = "\"method\" is the form of before: write \"algorithm\": \"cql\", or \"algorithm\": {\"name\": \"cql\", and its settings}";
         return Err(wrong(now.into()));

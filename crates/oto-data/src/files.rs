@@ -2,16 +2,20 @@
 
 use crate::hdf5::{Reader, failure, linked};
 use crate::{DataError, Dataset, d4rl, minari};
+use oto_json::file::{self, Unreadable};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The largest HDF5 file that is read, in bytes.
 pub const MAX_FILE: u64 = 1 << 31;
 /// The largest `metadata.json` that is read, in bytes.
 const MAX_METADATA: u64 = 1 << 24;
+/// The time in which a dataset that comes from a pipe must have come.
+const PIPE_TIME: Duration = Duration::from_secs(600);
 
 /// Reads a dataset: Minari's folder (`data/main_data.hdf5` and `data/metadata.json`), the `data` folder in it, or an HDF5
 /// file in Minari's or D4RL's layout, whose spaces come from the `metadata.json` beside it, if there is one. With the feature
@@ -188,13 +192,11 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
 }
 
 fn read_at_most(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
-    let failed = |source| DataError::File { path: path.to_owned(), source };
-    let file = fs::File::open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?.len();
-    if found > max {
-        return Err(DataError::TooLarge { what: path.display().to_string(), found, max, unit: "bytes" });
-    }
-    let mut bytes = Vec::new();
-    file.take(max).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    file::read_within(path, max, PIPE_TIME).map_err(|source| match Unreadable::of(&source) {
+        Some(Unreadable::Large { found, .. }) => {
+            let (what, found) = (path.display().to_string(), found.unwrap_or(max + 1));
+            DataError::TooLarge { what, found, max, unit: "bytes" }
+        }
+        _ => DataError::File { path: path.to_owned(), source },
+    })
 }

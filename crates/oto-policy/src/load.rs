@@ -10,8 +10,7 @@ use crate::network::Network;
 use crate::statistics::{MAX_STATISTICS_BYTES, Statistics};
 use crate::tensors::{MAX_MODEL_BYTES, from_safetensors, from_zip, own_metadata};
 use crate::{Metadata, Policy, PolicyError, TRIAL_ROWS, scripted, trial};
-use std::fs::File;
-use std::io::Read;
+use oto_json::file::{self, Unreadable};
 use std::path::{Path, PathBuf};
 
 /// A policy with its name and what is known about it.
@@ -277,19 +276,15 @@ pub fn load_each_with(folder: &Path, run: &str) -> Result<Vec<Result<Loaded, Pol
 }
 
 fn is_policy(path: &Path) -> Result<bool, PolicyError> {
-    #[derive(serde::Deserialize)]
-    struct Kind {
-        kind: String,
-    }
     let bytes = read(path, MAX_METADATA_BYTES as u64)?;
-    match serde_json::from_slice::<Kind>(&bytes) {
+    match serde_json::from_slice::<serde_json::Value>(&bytes) {
         // A slip of whoever wrote it; left out without a word, the policy would be missed only by its students.
         Err(error)
             if !error.is_data() && ENDINGS.iter().any(|ending| path.with_extension(ending).is_file()) =>
         {
             Err(within(path)(PolicyError::Metadata(error.to_string())))
         }
-        kind => Ok(kind.is_ok_and(|k| k.kind == "policy")),
+        said => Ok(said.is_ok_and(|said| said["kind"] == "policy")),
     }
 }
 
@@ -328,15 +323,9 @@ fn within(path: &Path) -> impl Fn(PolicyError) -> PolicyError {
 
 /// Reads a regular file of at most `max` bytes. Opening anything else, such as a pipe, could take for ever.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, PolicyError> {
-    let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(PolicyError::NoFile { path: path.to_owned() });
-    }
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > max {
-        return Err(within(path)(too_large(bytes.len() as u64, max)));
-    }
-    Ok(bytes)
+    file::read_regular(path, max).map_err(|source| match Unreadable::of(&source) {
+        Some(Unreadable::Kind(_)) => PolicyError::NoFile { path: path.to_owned() },
+        Some(Unreadable::Large { found, .. }) => within(path)(too_large(found.unwrap_or(max + 1), max)),
+        _ => PolicyError::Read { path: path.to_owned(), source },
+    })
 }

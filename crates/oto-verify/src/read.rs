@@ -3,9 +3,9 @@
 use crate::compare::{Outcome, row};
 use crate::{Report, Row, environments, losses, mobile_cell, policies};
 use flate2::read::MultiGzDecoder;
+use oto_json::file;
 use oto_policy::tensors::MAX_MODEL_BYTES;
 use serde::Deserialize;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -65,26 +65,16 @@ pub fn verify_files<P: AsRef<Path>>(paths: &[P]) -> Report {
 
 fn verify_file(path: &Path) -> Vec<Row> {
     let name = path.display().to_string();
-    let bytes = match read(path, LARGEST_FILE) {
+    let bytes = match file::read(path, LARGEST_FILE) {
         Ok(bytes) => bytes,
         Err(error) => return vec![row(&name, None, String::new(), Outcome::Failed(error.to_string()))],
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    verify(&name, &bytes, &|sibling| match read(&folder.join(sibling), MAX_MODEL_BYTES) {
+    verify(&name, &bytes, &|sibling| match file::read_regular(&folder.join(sibling), MAX_MODEL_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     })
-}
-
-/// The whole file, if it has at most `limit` bytes.
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large(limit)));
-    }
-    Ok(bytes)
 }
 
 fn decompress(bytes: &[u8]) -> Result<Vec<u8>, String> {

@@ -7,9 +7,10 @@
 use crate::auth::audit::Who;
 use crate::auth::budget::{Bucket, Buckets, Counted, Counts, Payer, Rate, lock, network};
 use crate::auth::digest::{hex, sha256};
+use oto_json::file;
 use oto_proto::Grant;
 use serde::Deserialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,6 +96,22 @@ pub enum AccessError {
     /// A machine's entry is of no use.
     #[error("machine {0:?}: {1}")]
     Machine(String, String),
+    /// Nobody has a right.
+    #[error("expected machines or pages, got neither: nobody could use the server")]
+    Nobody,
+    /// Tickets that are over when they are given.
+    #[error("ticket_seconds: expected at least 1, got 0")]
+    Tickets,
+    /// A policy that the server does not have.
+    #[error("machine {name:?}: the server has no policy {policy:?}; expected some of {known}")]
+    Policy {
+        /// The machine's name, or `pages`.
+        name: String,
+        /// The policy that it may ask.
+        policy: String,
+        /// Those that there are.
+        known: String,
+    },
     /// A server that lets everyone in cannot begin to ask while it runs.
     #[error("the server began without --access and has to be started anew to have it")]
     Open,
@@ -114,8 +131,33 @@ impl Access {
     /// If it cannot be read or is not of this form.
     pub fn read(path: &Path) -> Result<Self, AccessError> {
         let at = |path: &Path| path.to_owned();
-        let text = std::fs::read(path).map_err(|source| AccessError::Read { path: at(path), source })?;
-        serde_json::from_slice(&text).map_err(|source| AccessError::Form { path: at(path), source })
+        let text = file::read(path, file::MAX_LIST)
+            .map_err(|source| AccessError::Read { path: at(path), source })?;
+        object(&text).map_err(|source| AccessError::Form { path: at(path), source })
+    }
+
+    /// Looks for somebody who could use the server.
+    pub(crate) fn check_somebody(&self) -> Result<(), AccessError> {
+        match self.machines.is_empty() && self.pages.is_none() {
+            true => Err(AccessError::Nobody),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks whether a server has all policies that this file names.
+    ///
+    /// # Errors
+    /// [`AccessError::Policy`], for the first that it does not have.
+    pub fn check_policies(&self, known: &[String]) -> Result<(), AccessError> {
+        let machines = self.machines.iter().map(|machine| (machine.name.as_str(), &machine.rights));
+        for (name, rights) in machines.chain(self.pages.iter().map(|pages| ("pages", pages))) {
+            let mut named = rights.policies.iter().flatten();
+            if let Some(policy) = named.find(|policy| !known.contains(policy)) {
+                let (name, policy, known) = (name.to_owned(), policy.clone(), known.join(", "));
+                return Err(AccessError::Policy { name, policy, known });
+            }
+        }
+        Ok(())
     }
 
     /// Reads all tokens and is ready to let people in. What those had whom it knew before, they keep.
@@ -123,9 +165,12 @@ impl Access {
     /// # Errors
     /// If a token cannot be read or is too short, or a right is none.
     pub(crate) fn authenticator(&self, before: Option<&Authenticator>) -> Result<Authenticator, AccessError> {
-        let mut machines = HashMap::new();
+        let (mut machines, mut names) = (HashMap::new(), HashSet::new());
         for machine in &self.machines {
             let wrong = |why: String| AccessError::Machine(machine.name.clone(), why);
+            if !names.insert(&machine.name) {
+                return Err(wrong("expected a name of its own, got another machine's".into()));
+            }
             let hash = machine.hash().map_err(wrong)?;
             let mut principal = Arc::new(Principal::new(&machine.name, &machine.rights).map_err(wrong)?);
             if let Some(known) = before.and_then(|before| before.machines.get(&hash))
@@ -137,6 +182,9 @@ impl Access {
             if machines.insert(hash, principal).is_some() {
                 return Err(wrong("its token is another machine's, too".into()));
             }
+        }
+        if self.ticket_seconds == 0 {
+            return Err(AccessError::Tickets);
         }
         let wrong = |why| AccessError::Machine("pages".into(), why);
         let rate =
@@ -156,11 +204,23 @@ impl Access {
     }
 }
 
+/// The rights in a text. Serde takes a list for a structure, and an empty one for the defaults of all its fields: here each is an object.
+fn object(text: &[u8]) -> serde_json::Result<Access> {
+    use serde::de::Error;
+    let whole: serde_json::Value = serde_json::from_slice(text)?;
+    let is_list = |value: Option<&serde_json::Value>| value.is_some_and(serde_json::Value::is_array);
+    match (is_list(Some(&whole)), is_list(whole.get("pages"))) {
+        (true, _) => Err(Error::custom("expected an object, got a list")),
+        (_, true) => Err(Error::custom("pages: expected an object, got a list")),
+        _ => serde_json::from_slice(text),
+    }
+}
+
 /// What must hold of the operator's file whatever its bytes are; `tests/fuzz` calls it, and learns whether they were accepted. A ticket lets its owner in once, and a budget
 /// says how long to wait.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) -> bool {
-    let Ok(access) = serde_json::from_slice::<Access>(bytes) else { return false };
+    let Ok(access) = object(bytes) else { return false };
     // Secrets elsewhere would be read from this machine.
     if access.machines.iter().any(|machine| machine.token_file.is_some() || machine.token_env.is_some()) {
         return false;
@@ -183,9 +243,8 @@ pub fn fuzz(bytes: &[u8]) -> bool {
 impl Machine {
     fn hash(&self) -> Result<String, String> {
         let token = match (&self.token_file, &self.token_env, &self.token_sha256) {
-            (Some(path), None, None) => {
-                std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?
-            }
+            (Some(path), None, None) => file::read_text(path, file::MAX_TOKEN)
+                .map_err(|error| format!("{}: {error}", path.display()))?,
             (None, Some(name), None) => {
                 std::env::var(name).map_err(|error| format!("the environment's {name}: {error}"))?
             }
@@ -282,6 +341,12 @@ impl Principal {
                     return Err(format!("expected {known}, got {other:?}"));
                 }
             });
+        }
+        if rights.connections == Some(0) {
+            return Err("connections: expected at least 1, got 0".into());
+        }
+        if rights.policies.as_ref().is_some_and(Vec::is_empty) {
+            return Err("policies: expected at least one, got none; all, if absent".into());
         }
         Ok(Principal {
             name: name.into(),
@@ -535,11 +600,52 @@ mod tests {
             assert!(error.contains("box") && error.contains(says), "{error}");
         }
         let hash = sha256(TOKEN.as_bytes());
-        for (right, says) in [(r#""grants":["logits"]"#, "logits"), (r#""states_per_second":0"#, "positive")]
-        {
+        for (right, says) in [
+            (r#""grants":["logits"]"#, "logits"),
+            (r#""states_per_second":0"#, "positive"),
+            (r#""connections":0"#, "at least 1"),
+            (r#""policies":[]"#, "at least one"),
+        ] {
             let error = access(&format!(r#","token_sha256":"{hash}",{right}"#)).err().unwrap().to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_of_no_use_is_refused() {
+        let hash = |number: usize| sha256(format!("{TOKEN} {number}").as_bytes());
+        let box_of = |name: &str, number| format!(r#"{{"name":"{name}","token_sha256":"{}"}}"#, hash(number));
+        let refused = |text: &str| match object(text.as_bytes()) {
+            Err(error) => error.to_string(),
+            Ok(access) => {
+                let rights = access.authenticator(None).map(drop).and_then(|()| access.check_somebody());
+                rights.unwrap_err().to_string()
+            }
+        };
+        for (text, says) in [
+            ("[]".to_owned(), "expected an object, got a list"),
+            ("[[]]".to_owned(), "expected an object, got a list"),
+            (r#"{"pages":[]}"#.to_owned(), "pages: expected an object, got a list"),
+            ("{}".to_owned(), "expected machines or pages"),
+            (r#"{"machines":[],"pages":null}"#.to_owned(), "expected machines or pages"),
+            (r#"{"machines":[[]]}"#.to_owned(), "sequence"),
+            (format!(r#"{{"machines":[{},{}]}}"#, box_of("a", 1), box_of("a", 2)), "a name of its own"),
+            (format!(r#"{{"machines":[{},{}]}}"#, box_of("a", 1), box_of("b", 1)), "another machine's"),
+            (r#"{"pages":{},"ticket_seconds":0}"#.to_owned(), "ticket_seconds"),
+        ] {
+            let error = refused(&text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        let text =
+            format!(r#"{{"machines":[{},{}],"pages":{{"policies":["x"]}}}}"#, box_of("a", 1), box_of("b", 2));
+        let access = object(text.as_bytes()).unwrap();
+        access.authenticator(None).map(drop).and_then(|()| access.check_somebody()).unwrap();
+        access.check_policies(&["y".into(), "x".into()]).unwrap();
+        let error = access.check_policies(&["y".into()]).unwrap_err().to_string();
+        assert!(
+            error.contains("pages") && error.contains("\"x\"") && error.ends_with("some of y"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -17,12 +17,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::warn;
 
 /// Lines that wait for the disk.
 const WAITING: usize = 4096;
+/// At the end, for lines that are not written yet.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// The way to the log; clones share it. When the last one goes, what was noted has been written.
 #[derive(Clone)]
@@ -34,7 +35,8 @@ struct Shared {
     queue: Arc<Waiting>,
     shares: Shares,
     left_out: AtomicU64,
-    writer: Option<JoinHandle<()>>,
+    /// Ends with the thread that writes.
+    written: Mutex<Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -152,13 +154,17 @@ impl Audit {
         let file = Rotated::open(path, rotation)?;
         let (lines, waiting) = sync_channel(WAITING);
         let queue = Arc::<Waiting>::default();
+        let (writing, written) = sync_channel(0);
         let write = {
             let queue = queue.clone();
-            move || write_all(file, &waiting, &queue)
+            move || {
+                write_all(file, &waiting, &queue);
+                drop::<SyncSender<()>>(writing);
+            }
         };
-        let writer = std::thread::Builder::new().name("audit".into()).spawn(write)?;
+        std::thread::Builder::new().name("audit".into()).spawn(write)?;
         let (lines, shares, left_out) = (Some(lines), Shares::of(rotation), AtomicU64::new(0));
-        Ok(Audit(Arc::new(Shared { lines, queue, shares, left_out, writer: Some(writer) })))
+        Ok(Audit(Arc::new(Shared { lines, queue, shares, left_out, written: written.into() })))
     }
 
     /// Notes something. A verdict other than `granted` is a refusal.
@@ -202,9 +208,8 @@ fn short(text: &str) -> String {
 impl Drop for Shared {
     fn drop(&mut self) {
         drop(self.lines.take());
-        if let Some(writer) = self.writer.take() {
-            drop(writer.join());
-        }
+        // A pipe that nobody reads any more takes no line.
+        let _ = lock(&self.written).recv_timeout(LAST_LINES);
     }
 }
 

@@ -191,7 +191,7 @@ fn runtime() -> io::Result<(Handle, oneshot::Sender<()>)> {
 
 /// The certificates in a PEM file.
 fn trusted(file: &std::path::Path) -> Result<RootCerts, StoreError> {
-    let pem = std::fs::read(file).map_err(at(file))?;
+    let pem = oto_json::file::read(file, oto_json::file::MAX_LIST).map_err(at(file))?;
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

@@ -276,6 +276,18 @@ impl Follower {
     /// # Errors
     /// How long to wait before the next look, where there is none.
     pub fn look_for_first(&mut self, hurried: bool, log: &mut Log) -> Result<Loaded, Duration> {
+        self.try_first(hurried, log).map_err(|error| self.failed(error, log))
+    }
+
+    /// The same, for ten seconds at most, and nobody looks again.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn look_now(&mut self, log: &mut Log) -> Result<Loaded, FollowError> {
+        self.try_first(true, log)
+    }
+
+    fn try_first(&mut self, hurried: bool, log: &mut Log) -> Result<Loaded, FollowError> {
         if !std::mem::replace(&mut self.looked, true) {
             self.kept = self.load_kept().unwrap_or_else(|error| {
                 self.failed(error, log);
@@ -294,7 +306,7 @@ impl Follower {
             }
             Err(error) => error,
         };
-        let Some(loaded) = self.kept.take() else { return Err(self.failed(error, log)) };
+        let Some(loaded) = self.kept.take() else { return Err(error) };
         self.metadata = loaded.metadata.clone();
         self.known = loaded.model.iter().map(|bytes| tag(&sha256(bytes))).collect();
         log(Event::SavedState { policy: loaded.name.clone(), error });

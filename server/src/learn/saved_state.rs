@@ -4,6 +4,7 @@
 //! always whole, and counts only with its checksum.
 
 use crate::auth::digest::hex;
+use oto_json::file;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -46,9 +47,8 @@ impl SavedState {
 
     /// What is kept: what there is to say, and the bytes.
     pub fn read(&self) -> Result<Option<(Value, Vec<u8>)>, SavedStateError> {
-        let mut file = Vec::new();
-        match File::open(&self.0).and_then(|f| f.take(MAX_BYTES).read_to_end(&mut file)) {
-            Ok(_) => self.parse(file).map(Some),
+        match file::open(&self.0).and_then(read) {
+            Ok(file) => self.parse(file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(SavedStateError::File { path: self.0.clone(), source }),
         }
@@ -81,6 +81,16 @@ impl SavedState {
         file.sync_all()?;
         fs::rename(&part, &self.0)
     }
+}
+
+/// All of a file that begins as a saved state does, and only the beginning of another one.
+fn read(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    (&file).take(file::MAX_LIST).read_to_end(&mut bytes)?;
+    if bytes.contains(&b'\n') {
+        file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn checksum(said: &Value, parts: &[&[u8]]) -> String {

@@ -48,7 +48,26 @@ pub struct Limits {
     pub stop_timeout: Duration,
 }
 
+/// With less memory no student's first message fits: one address has at most a quarter of it.
+pub const LEAST_BYTES: usize = 64 << 10;
+
 impl Limits {
+    /// The first limit with which a server could answer nothing, with the lowest of use and what it is.
+    pub(crate) fn first_too_low(&self) -> Option<(&'static str, usize, usize)> {
+        [
+            ("connections", 1, self.connections),
+            ("connections per address", 1, self.per_address),
+            ("bytes of memory for messages", LEAST_BYTES, self.bytes),
+            ("bytes of a message", 1, self.message_bytes),
+            ("requests in flight per student", 1, self.credits.into()),
+            ("states in a request", 1, self.max_rows.into()),
+            ("waiting requests", 1, self.queue.requests),
+            ("bytes of waiting requests", 1, self.queue.bytes),
+        ]
+        .into_iter()
+        .find(|(_, least, got)| got < least)
+    }
+
     /// How many states one request may have, if the widest that is made of one (its frame's row, the teacher's
     /// observation, either's action) has so many numbers. Nothing that one request causes to be held is larger than
     /// `message_bytes`.

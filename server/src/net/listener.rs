@@ -1,6 +1,6 @@
 //! Where a server's connections come from: TCP, or a network that is simulated.
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +18,19 @@ pub trait Listener: Send {
 
     /// The next connection, and from where it comes. Nothing is lost if this is dropped before it is done.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+}
+
+/// Looks whether a server could listen at an address, without listening: whether it is this machine's, and whether the process may use the
+/// port. Another server may use it now, such as the one that is to be replaced.
+///
+/// # Errors
+/// What the operating system says.
+pub fn check_address(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    match socket.bind(&address.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+        bound => bound,
+    }
 }
 
 impl Listener for TcpListener {

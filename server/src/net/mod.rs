@@ -14,3 +14,4 @@ pub mod tls;
 #[path = "no_tls.rs"]
 pub mod tls;
 pub(crate) mod turns;
+pub(crate) mod worded;

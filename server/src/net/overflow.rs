@@ -21,7 +21,8 @@ const HEAD: usize = 512;
 const LIVES: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n\
     connection: close\r\n\r\nok\n";
 const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 21\r\nconnection: close\r\n\r\ntoo many connections\n";
 
 /// Those connections.
 pub(crate) struct Overflow {

@@ -1,5 +1,6 @@
 //! TLS: a certificate and its key in PEM files, read anew when they change, so that renewing them needs no restart.
 
+use oto_json::file;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
@@ -13,9 +14,17 @@ use tracing::{info, warn};
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or is not PEM.
+    /// A file cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+    /// A file is not PEM.
+    #[error("{path}: {source}", path = path.display())]
+    Pem {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -121,16 +130,19 @@ impl Tls {
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let pem = |path: &Path| {
+        file::read(path, file::MAX_LIST).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    };
     let wrong = |path: &Path| {
         let path = path.to_owned();
-        move |source| TlsError::Read { path, source }
+        move |source| TlsError::Pem { path, source }
     };
-    let chain = CertificateDer::pem_file_iter(certificate).map_err(wrong(certificate))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(wrong(certificate))?;
+    let chain = CertificateDer::pem_slice_iter(&pem(certificate)?).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(wrong(certificate))?;
     if chain.is_empty() {
         return Err(TlsError::Empty(certificate.to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(wrong(key))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(wrong(key))?;
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -5,6 +5,7 @@
 //! looked up what the path names.
 
 use crate::observe::log_throttle::LogThrottle;
+use oto_json::file::{PIPE_TIME, is_pipe, within};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -116,7 +117,15 @@ fn aside(path: &Path, number: u32) -> PathBuf {
 }
 
 fn open(path: &Path) -> io::Result<(File, Identity)> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+    let file = match fs::metadata(path) {
+        // It opens when somebody reads from it.
+        Ok(found) if is_pipe(found.file_type()) => {
+            let path = path.to_owned();
+            within(PIPE_TIME, move || open(&path))?
+        }
+        _ => open(path)?,
+    };
     let identity = identity(&file.metadata()?);
     Ok((file, identity))
 }

@@ -26,6 +26,7 @@ use crate::auth::audit::{Audit, Who};
 use crate::auth::budget::{Buckets, Payer, Rate};
 use crate::auth::digest::sha256;
 use crate::auth::hosts;
+use crate::net::worded::Worded;
 use crate::observe::metrics;
 use crate::serve::admission;
 use crate::serve::candidate::{self, CandidateError};
@@ -204,7 +205,7 @@ impl Admin {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
             .max_buf_size(HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), service_fn(answer));
+            .serve_connection(TokioIo::new(Worded::new(stream)), service_fn(answer));
         // What goes wrong with a connection is its operator's to see.
         drop(connection.await);
     }

@@ -170,6 +170,9 @@ impl Server {
         else {
             return Bearer::Absent;
         };
+        if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+            return Bearer::Unknown;
+        }
         match bearer_token(value).and_then(|token| authenticator.machine(token)) {
             Some(machine) => Bearer::Machine(machine),
             None => Bearer::Unknown,

@@ -132,12 +132,24 @@ impl ServerConfig {
         self.origins.iter().any(|allowed| same_origin(allowed, origin))
     }
 
-    /// Looks at what a server would refuse to begin with: tokens and rights, and origins that no page has.
+    /// Whether the server was given a site that has no start page, as a build without the site has.
+    pub fn lacks_site(&self) -> bool {
+        self.assets.as_ref().is_some_and(|assets| assets.get("index.html").is_none())
+    }
+
+    /// Looks at what a server would refuse to begin with: tokens and rights, limits that let nothing through, and origins that no page
+    /// has.
     ///
     /// # Errors
     /// The first of these.
     pub fn check(&self) -> Result<(), ServerError> {
-        self.access.as_ref().map(|access| access.authenticator(None)).transpose()?;
+        if let Some(access) = &self.access {
+            access.authenticator(None)?;
+            access.check_somebody()?;
+        }
+        if let Some((what, least, got)) = self.limits.first_too_low() {
+            return Err(ServerError::Limit { what, least, got });
+        }
         if let Some(name) = self.hosts.first_wrong() {
             return Err(ServerError::HostName(name.to_owned()));
         }

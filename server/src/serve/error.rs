@@ -23,6 +23,16 @@ pub enum ServerError {
     /// Nothing is tried.
     #[error("there is no canary")]
     NoCanary,
+    /// A limit that lets nothing through.
+    #[error("the limit of {what}: expected at least {least}, got {got}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// The lowest of use.
+        least: usize,
+        /// The limit that was given.
+        got: usize,
+    },
     /// An origin that no page has.
     #[error(
         "an origin is a scheme, a host and perhaps a port, such as https://my.page, with nothing after them; got {0:?}"

@@ -140,6 +140,9 @@ impl Site {
                 return Err((status, wrong.to_string()));
             }
         }
+        if !probe && headers.get_all(header::ORIGIN).iter().nth(1).is_some() {
+            return Err((StatusCode::FORBIDDEN, "expected one header Origin, got more".into()));
+        }
         let client = config.proxies.client(self.caller.address, headers);
         let client = client.map_err(|wrong| (StatusCode::BAD_REQUEST, wrong.to_string()))?;
         self.behind = config.proxies.holds(self.caller.address);
@@ -385,7 +388,10 @@ impl Site {
             Some(assets) if !path.split('/').any(|part| part == "..") => assets.get(&path),
             _ => None,
         };
-        let Some(found) = found else { return text(StatusCode::NOT_FOUND, "there is nothing here\n") };
+        let Some(found) = found else {
+            let why = if self.server.config.lacks_site() { NO_SITE } else { "there is nothing here\n" };
+            return text(StatusCode::NOT_FOUND, why);
+        };
         let tag = tag(&found);
         let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| lists(known, &tag));
         let mut answer = if known {
@@ -409,6 +415,8 @@ impl Site {
     }
 }
 
+const NO_SITE: &str = "there is nothing here: this server was built without the site (cargo xtask demo builds both); \
+    teachers are at /policies\n";
 const NO_TOKEN: &str = "expected a known token\n";
 const NO_UPGRADE: &str = "this is the address of a WebSocket: expected the headers Connection: upgrade and Upgrade: websocket, which \
     a proxy before this server has to pass on\n";

@@ -213,7 +213,9 @@ pub(super) fn teacher(cache: &Path, game: &Game, data: Data) -> Result<Made, Rep
     let made_of = format!("{FORMAT} {} {RECORDED} {SLIPS} {TEST:?} {recipe}", game.env);
     let folder = cache.join(format!("teacher-{name}-{:016x}", fnv(made_of.as_bytes())));
     let (policy, about) = (folder.join("policy.safetensors"), folder.join("about.json"));
-    let kept = std::fs::read(&about).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let kept = oto_json::file::read_regular(&about, oto_json::file::MAX_LIST)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(about) = kept {
         return Ok(Made { policy, about });
     }

@@ -12,7 +12,7 @@ use oto_agent::student::{Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -179,8 +179,8 @@ fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>,
     })
 }
 
-fn read(path: &PathBuf) -> Option<Finished> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+fn read(path: &Path) -> Option<Finished> {
+    serde_json::from_slice(&oto_json::file::read_regular(path, oto_json::file::MAX_LIST).ok()?).ok()
 }
 
 fn write(path: &Path, finished: &Finished) -> Result<(), ReportError> {

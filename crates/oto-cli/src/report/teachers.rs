@@ -30,7 +30,10 @@ pub fn from_file(name: &'static str, path: PathBuf) -> Teachers {
 
 /// Its address in a job. It names the file's contents, so that runs of another teacher are not taken for this one's.
 pub fn address(name: &str, path: &Path) -> std::io::Result<String> {
-    Ok(format!("memory://{name}/{:016x}", super::runs::fnv(&std::fs::read(path)?)))
+    Ok(format!(
+        "memory://{name}/{:016x}",
+        super::runs::fnv(&oto_json::file::read_regular(path, oto_policy::tensors::MAX_MODEL_BYTES)?)
+    ))
 }
 
 /// Any policy.

@@ -20,10 +20,13 @@ use oto_policy::{Loaded, Metadata, PolicyError, load};
 use oto_server::dataset::StoreError;
 #[cfg(feature = "native")]
 use oto_server::follow::FollowError;
-use oto_server::{Assets, Collecting, Policies, ServerConfig, ServerError, folder, raise_open_files, run};
+use oto_server::{
+    Assets, Collecting, Policies, ServerConfig, ServerError, check_address, folder, raise_open_files, run,
+};
 use sources::Sources;
 use std::borrow::Cow;
 use std::future::Future;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +68,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DIR")]
     pub accept_replay: Option<String>,
     /// Limit of the stored submissions for each policy, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub replay_bytes: u64,
     /// Share the models' bytes with everyone who can reach this server, so that other servers can follow it
     #[arg(long)]
@@ -129,6 +132,15 @@ pub enum ServeError {
     #[cfg(feature = "native")]
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// A policy to follow.
+    #[cfg(feature = "native")]
+    #[error("--policy {policy}: {error}")]
+    Followed {
+        /// Its name.
+        policy: String,
+        /// Why there is no version of it.
+        error: FollowError,
+    },
     /// Whom a follower is to trust.
     #[cfg(feature = "native")]
     #[error(transparent)]
@@ -254,8 +266,17 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     // They end, and save themselves, when this function does.
     let (learners, _learning) = oto_server::learner::start(learners, &policies)?;
     config.learners = learners;
-    let doors = options.doors.set(options.host, &mut config, &policies)?;
+    let own = SocketAddr::new(options.host, options.port);
+    // With --skip-bad, policies that the file of rights names may have been left out.
+    let known = (!options.skip_bad).then_some(&names[..]);
+    let doors = options.doors.set(own, &mut config, &policies, known)?;
     config.check()?;
+    for address in iter::once(own).chain(options.doors.admin) {
+        check_address(address).map_err(|error| ServeError::Listen { address, error })?;
+    }
+    if config.lacks_site() {
+        warn!("this build has no site: / answers 404; cargo xtask demo builds site and server");
+    }
     if options.check {
         crate::out!("fine: {}", names.join(", "));
         return Ok(());
@@ -271,7 +292,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     raise_open_files();
     let (count, names) = (names.len(), names.join(", "));
     tokio::runtime::Runtime::new()?.block_on(async {
-        let (listener, address) = listen(SocketAddr::new(options.host, options.port)).await?;
+        let (listener, address) = listen(own).await?;
         let operators = match doors.admin {
             Some((address, admin)) => Some((listen(address).await?, admin)),
             None => None,

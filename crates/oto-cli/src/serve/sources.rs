@@ -146,6 +146,9 @@ fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Option<
     let mut followers = options.policy.iter().map(follower).collect::<Result<Vec<_>, ServeError>>()?;
     // No student waits long for one policy while another one can answer.
     let hurried = followers.iter().any(Follower::has_kept);
+    if options.check {
+        return checked(followers);
+    }
     loop {
         let looks: Vec<_> = followers.iter_mut().map(|f| f.look_for_first(hurried, &mut log())).collect();
         if looks.iter().any(Result::is_ok) {
@@ -154,6 +157,27 @@ fn followers(url: &str, options: &ServeOptions) -> Result<Vec<(Follower, Option<
         // Until there is something to serve, Ctrl-C ends the program itself.
         let pause = looks.into_iter().filter_map(Result::err).min();
         std::thread::sleep(pause.unwrap_or_default());
+    }
+}
+
+/// Followers, each with what it could begin with now. Serving would wait for a first policy; a check does not.
+fn checked(followers: Vec<Follower>) -> Result<Vec<(Follower, Option<Loaded>)>, ServeError> {
+    let look = |mut follower: Follower| {
+        let first = follower.look_now(&mut log());
+        (follower, first)
+    };
+    let mut failure = None;
+    let looks: Vec<_> = followers.into_iter().map(look).collect();
+    let (mut found, mut any) = (Vec::new(), false);
+    for (follower, first) in looks {
+        any |= first.is_ok();
+        let policy = follower.policy().to_owned();
+        let first = first.map_err(|error| failure.get_or_insert(ServeError::Followed { policy, error })).ok();
+        found.push((follower, first));
+    }
+    match failure {
+        Some(failure) if !any => Err(failure),
+        _ => Ok(found),
     }
 }
 
