@@ -1,5 +1,5 @@
 //! Kernels of operators that tract computes otherwise than onnxruntime: conversions to integers,
-//! arithmetic of integers, quotients, inverse roots, and the largest and the smallest numbers where NaN is among them. What onnxruntime
+//! arithmetic of integers, quotients, inverse roots, layer normalisation, and the largest and the smallest numbers where NaN is among them. What onnxruntime
 //! itself computes by chance is refused.
 
 use super::operators::{constant, wholes};
@@ -20,11 +20,15 @@ use tract_onnx::tract_core::ops::math;
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::array::{RmDims, Squeeze};
+use tract_onnx::tract_hir::ops::logic::wire_with_rank_broadcast;
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// The name of a check, which no file may use: the table of operators does not have it.
 const GUARD: &str = "OtoGuard";
+
+/// The name of [`LayerNormalization`], which no file may use either.
+const LAYER: &str = "OtoLayerNormalization";
 
 /// The largest number whose square is finite.
 const MAX_ROOT: f32 = 1.844_674_3e19;
@@ -35,6 +39,7 @@ pub(super) fn reader() -> Onnx {
     reader.op_register.insert("Cast", convert);
     reader.op_register.insert("Squeeze", squeeze);
     reader.op_register.insert(GUARD, guard);
+    reader.op_register.insert(LAYER, layer_normalization);
     reader
 }
 
@@ -47,7 +52,8 @@ pub(super) fn guarded(model: &ModelProto) -> ModelProto {
     let mut longs: HashMap<String, String> = HashMap::new();
     for (at, mut node) in nodes.into_iter().enumerate() {
         let given = !node.name.starts_with(super::lower::MADE);
-        match (node.op_type.as_str(), node.input.first().cloned()) {
+        let operator = node.op_type.clone();
+        match (operator.as_str(), node.input.first().cloned()) {
             // As onnxruntime does, which takes two conversions behind one another for one.
             ("Cast", Some(read)) if to(&node) == Some(DataType::Int64 as i64) => {
                 longs.insert(node.output.first().cloned().unwrap_or_default(), read);
@@ -75,6 +81,8 @@ pub(super) fn guarded(model: &ModelProto) -> ModelProto {
                 });
                 node.input[0] = checked;
             }
+            // Its mean and deviation, further outputs, are tract's.
+            ("LayerNormalization", _) if node.output.len() == 1 => node.op_type = LAYER.into(),
             ("Squeeze", _) => {
                 let given = node.input.get(1).and_then(|name| wholes(constant(graph, name)?));
                 if let Some(axes) = given {
@@ -167,6 +175,11 @@ enum Own {
     /// Of integers.
     Sum(Reduce),
     Topk(Topk),
+    /// Less the mean of all numbers from this axis on, over their deviation; `epsilon` as its bits.
+    Normal {
+        axis: usize,
+        epsilon: u32,
+    },
     /// Hands on what this operator can take.
     Guard(String),
 }
@@ -247,7 +260,7 @@ impl TypedOp for Own {
         match self {
             Own::Truncate(to) => Ok(tvec!(to.fact(inputs[0].shape.clone()))),
             Own::Arithmetic(_, op) => op.output_facts(inputs),
-            Own::InverseRoot | Own::Guard(_) => Ok(tvec!(inputs[0].without_value())),
+            Own::InverseRoot | Own::Guard(_) | Own::Normal { .. } => Ok(tvec!(inputs[0].without_value())),
             Own::Extreme(op) | Own::Sum(op) => op.output_facts(inputs),
             Own::Topk(op) => op.output_facts(inputs),
         }
@@ -274,6 +287,7 @@ impl EvalOp for Own {
                 other => bail!("expected numbers to compare, got {other:?}"),
             },
             Own::Sum(op) => sum(op, x)?,
+            Own::Normal { axis, epsilon } => normal(x, *axis, f32::from_bits(*epsilon))?,
             Own::Topk(op) => return topk(op, x, inputs[1].cast_to_scalar::<i64>()?),
             Own::Guard(operator) => {
                 if x.datum_type() == f32::datum_type() {
@@ -363,6 +377,27 @@ fn sum(op: &Reduce, x: &Tensor) -> TractResult<Tensor> {
         DatumType::I64 => Tensor::from_shape(&shape, &sums),
         _ => Tensor::from_shape(&shape, &small(&sums).context(too_large)?),
     }
+}
+
+/// Sums in float64 do not overflow. As in onnxruntime, a variance beyond float32 leaves zeros. A sum beyond float32 is finite there in
+/// one order of its numbers, and NaN in another.
+fn normal(x: &Tensor, axis: usize, epsilon: f32) -> TractResult<Tensor> {
+    let plain = x.try_as_plain_ram()?;
+    let width = x.shape()[axis..].iter().product::<usize>().max(1);
+    let mut normal = Vec::with_capacity(x.len());
+    for lane in plain.as_slice::<f32>()?.chunks_exact(width) {
+        let sizes = lane.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+        ensure!(
+            !sizes.is_finite() || sizes <= f64::from(f32::MAX),
+            "LayerNormalization of numbers whose sum may be beyond float32, which has no defined answer"
+        );
+        let mean = lane.iter().map(|x| f64::from(*x)).sum::<f64>() / width as f64;
+        let distances = || lane.iter().map(|x| f64::from(*x) - mean);
+        let variance = distances().map(|d| d * d).sum::<f64>() / width as f64;
+        let inverse = (variance as f32 + epsilon).sqrt().recip();
+        normal.extend(distances().map(|d| d as f32 * inverse));
+    }
+    Tensor::from_shape(x.shape(), &normal)
 }
 
 /// The first of them stays unless another compares as larger (or smaller): NaN does so with none.
@@ -512,5 +547,55 @@ impl Expansion for Guard {
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         model.wire_node(prefix, Own::Guard(self.0.clone()), inputs)
+    }
+}
+
+/// A normalisation over all dimensions from an axis on; tract's overflows for numbers near float32's end.
+#[derive(Clone, Debug, PartialEq)]
+struct LayerNormalization {
+    axis: i64,
+    epsilon: f32,
+    bias: bool,
+}
+
+fn layer_normalization(_: &ParsingContext, node: &NodeProto) -> Built {
+    let axis = node.get_attr_opt("axis")?.unwrap_or(-1);
+    let epsilon = node.get_attr_opt("epsilon")?.unwrap_or(1e-5);
+    Ok((expand(LayerNormalization { axis, epsilon, bias: node.input.len() == 3 }), vec![]))
+}
+
+impl Expansion for LayerNormalization {
+    fn name(&self) -> StaticName {
+        "LayerNormalization".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 2 + usize::from(self.bias))?;
+        check_output_arity(outputs, 1)?;
+        for input in inputs {
+            s.equals(&input.datum_type, f32::datum_type())?;
+        }
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&inputs[0].shape, &outputs[0].shape)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let rank = model.outlet_fact(inputs[0])?.rank();
+        let axis = if self.axis < 0 { self.axis + rank as i64 } else { self.axis };
+        let axis = usize::try_from(axis).ok().filter(|axis| *axis < rank);
+        let axis = axis.with_context(|| format!("LayerNormalization from axis {} of {rank}", self.axis))?;
+        let normal = Own::Normal { axis, epsilon: self.epsilon.to_bits() };
+        let normal = model.wire_node(format!("{prefix}.normal"), normal, &inputs[..1])?[0];
+        let name = format!("{prefix}.scaled");
+        let scaled = wire_with_rank_broadcast(name, model, math::mul(), &[normal, inputs[1]])?;
+        match self.bias {
+            true => wire_with_rank_broadcast(prefix, model, math::add(), &[scaled[0], inputs[2]]),
+            false => Ok(scaled),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Operators that tract computes wrongly, as others that it computes right: `Softplus` and `ReduceLogSumExp` overflow there, `LogSoftmax`
 //! is made of an inexact softmax, `Celu` leaves out a factor, the remainder of `Mod` has the wrong sign, and `Sigmoid`, `Tanh`, `Erf` and
-//! `Gelu` do not reach their ends. `Acosh`, `Asinh` and `HardSwish` overflow for large numbers. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
+//! `Gelu` do not reach their ends. `Acosh`, `Asinh` and `HardSwish` overflow for large numbers. `GroupNormalization` is as ONNX defines it. Those of [`SWALLOW`] make a number of NaN, which onnxruntime keeps.
 
 use super::operators::{constant, wholes};
 use std::collections::HashSet;
@@ -180,6 +180,10 @@ impl Maker<'_> {
                 let near = self.make(&node.op_type, &[&x], vec![]);
                 self.give("Where", &[&large, &log, &near], vec![], out);
             }
+            "GroupNormalization" => match self.groups(&node) {
+                Some(groups) => self.group_normalization(&x, &groups, out),
+                None => self.graph.node.push(node),
+            },
             "HardSwish" => {
                 let gate = || vec![ratio("alpha", 1.0 / 6.0), ratio("beta", 0.5)];
                 let gate = self.make("HardSigmoid", &[&x], gate());
@@ -203,6 +207,54 @@ impl Maker<'_> {
             "LogSoftmax" => self.log_softmax(&x, int("axis"), out),
             _ => self.graph.node.push(node),
         }
+    }
+
+    /// How a group normalisation is made up, if that is known here.
+    fn groups(&self, node: &NodeProto) -> Option<Groups> {
+        let [_, scale, bias] = node.input.as_slice() else { return None };
+        let epsilon = attribute(node, "epsilon").map_or(1e-5, |a| a.f);
+        let count = attribute(node, "num_groups")?.i;
+        let rows = constant(self.graph, scale)?.dims.first().copied()?;
+        Some(Groups { count, rows, scale: scale.clone(), bias: bias.clone(), epsilon })
+    }
+
+    /// As ONNX defines it and onnxruntime computes it: the variance is the mean of the squares less the square of the mean, whose
+    /// rounding shows where a group's numbers are large beside their differences.
+    fn group_normalization(&mut self, x: &str, groups: &Groups, out: String) {
+        let shape = self.make("Shape", &[x], vec![]);
+        let in_rows = self.wholes(&[0, groups.count, -1]);
+        let grouped = self.make("Reshape", &[x, &in_rows], vec![]);
+        let along = Reduction { axes: Some(vec![2]), given: None, noop: None };
+        let mean = self.reduce("ReduceMean", &grouped, &along, 1);
+        let squares = self.make("Mul", &[&grouped, &grouped], vec![]);
+        let mean_square = self.reduce("ReduceMean", &squares, &along, 1);
+        let square = self.make("Mul", &[&mean, &mean], vec![]);
+        let variance = self.make("Sub", &[&mean_square, &square], vec![]);
+        let epsilon = self.scalar(groups.epsilon);
+        let sum = self.make("Add", &[&variance, &epsilon], vec![]);
+        let deviation = self.make("Sqrt", &[&sum], vec![]);
+        let centred = self.make("Sub", &[&grouped, &mean], vec![]);
+        let mut normal = self.make("Div", &[&centred, &deviation], vec![]);
+        // Scale and bias are of a group before operator set 21, and of a channel from there on.
+        if self.opset >= 21 {
+            let in_rows = self.wholes(&[0, groups.rows, -1]);
+            normal = self.make("Reshape", &[&normal, &in_rows], vec![]);
+        }
+        let column = self.wholes(&[1, groups.rows, 1]);
+        let [scale, bias] =
+            [&groups.scale, &groups.bias].map(|one| self.make("Reshape", &[one, &column], vec![]));
+        let scaled = self.make("Mul", &[&normal, &scale], vec![]);
+        let moved = self.make("Add", &[&scaled, &bias], vec![]);
+        self.give("Reshape", &[&moved, &shape], vec![], out);
+    }
+
+    fn wholes(&mut self, numbers: &[i64]) -> String {
+        self.constant(TensorProto {
+            dims: vec![numbers.len() as i64],
+            data_type: DataType::Int64 as i32,
+            int64_data: numbers.to_vec(),
+            ..Default::default()
+        })
     }
 
     /// A curve from -1 to 1 that is at its ends from `end` on: tract's stay a little inside.
@@ -262,12 +314,7 @@ impl Maker<'_> {
         match (&how.given, &how.axes) {
             (Some(given), _) => self.make(operator, &[x, &given.clone()], attributes),
             (None, Some(axes)) if by_input => {
-                let axes = self.constant(TensorProto {
-                    dims: vec![axes.len() as i64],
-                    data_type: DataType::Int64 as i32,
-                    int64_data: axes.clone(),
-                    ..Default::default()
-                });
+                let axes = self.wholes(axes);
                 self.make(operator, &[x, &axes], attributes)
             }
             (None, Some(axes)) => {
@@ -310,6 +357,17 @@ impl Maker<'_> {
             ..Default::default()
         });
     }
+}
+
+/// What a group normalisation is made of.
+struct Groups {
+    /// How many groups there are.
+    count: i64,
+    /// How many scales and biases there are: one for each group or channel.
+    rows: i64,
+    scale: String,
+    bias: String,
+    epsilon: f32,
 }
 
 /// Over which axes something is reduced.

@@ -38,6 +38,9 @@ struct Reader<'g> {
 impl Reader<'_> {
     /// What the node gives. None: it is not known to be either.
     fn value(&self) -> Option<Value> {
+        if let Some(shape) = self.like() {
+            return Some(shape);
+        }
         let named = || self.node.input.iter().filter(|name| !name.is_empty());
         let inputs = named().map(|name| self.values.get(&**name).copied()).collect::<Option<Vec<_>>>()?;
         if inputs.iter().all(|value| matches!(value, Fixed(_))) {
@@ -118,6 +121,19 @@ impl Reader<'_> {
             },
             _ => self.broadcast(&inputs),
         }
+    }
+
+    /// What is reshaped to the shape of another value, if both have a part for each observation: the parts then stay whole.
+    fn like(&self) -> Option<Value> {
+        let [value, shape] = self.node.input.as_slice() else { return None };
+        let is_shape = |node: &&NodeProto| {
+            node.op_type == "Shape" && node.attribute.is_empty() && node.output.first() == Some(shape)
+        };
+        if self.node.op_type != "Reshape" || !matches!(self.values.get(&**value), Some(Rows(_))) {
+            return None;
+        }
+        let other = self.graph.node.iter().find(is_shape)?.input.first()?;
+        self.values.get(&**other).copied().filter(|other| matches!(other, Rows(_)))
     }
 
     /// Of operators that go number by number.

@@ -57,6 +57,7 @@ fn constants() -> Vec<TensorProto> {
         tensor("std", &[3], vec![0.5, 2.0, 4.0]),
         tensor("column", &[3, 1], vec![1.0, 2.0, 3.0]),
         tensor("deep", &[1, 1, 3], vec![1.0, 2.0, 3.0]),
+        tensor("bias3", &[3], vec![0.5, -0.25, 2.0]),
         tensor("zeros", &[3], vec![1.0, 0.0, 1.0]),
         tensor("one", &[], vec![1.0]),
         tensor("minus", &[], vec![-1.0]),
@@ -469,3 +470,164 @@ fn what_onnxruntime_answers_by_chance_is_refused_by_name() {
     let error = actions(&mut policy, &[-1.0, 2.0, 3.0]).unwrap_err();
     assert!(error.contains("Hardmax of NaN"), "{error}");
 }
+
+#[test]
+fn weights_in_another_file_are_read_from_the_models_folder_alone() {
+    use tract_onnx::pb::StringStringEntryProto;
+    let place = std::env::temp_dir().join(format!("oto-onnx-external-{}", std::process::id()));
+    let (folder, outside) = (place.join("models"), place.join("outside"));
+    for path in [&folder, &folder.join("sub"), &outside] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    let bytes: Vec<u8> = (0..12).flat_map(|at| (at as f32).to_le_bytes()).collect();
+    let write = |path: PathBuf, bytes: &[u8]| std::fs::write(path, bytes).unwrap();
+    write(folder.join("w.bin"), &bytes);
+    write(folder.join("sub/w.bin"), &bytes);
+    write(folder.join("short.bin"), &bytes[..44]);
+    write(outside.join("w.bin"), &bytes);
+    std::fs::File::create(folder.join("big.bin")).unwrap().set_len(1 << 40).unwrap();
+    let load = |entries: &[(&str, &str)]| {
+        let mut proto = model(&[node("MatMul", &["obs", "weights"], "action", &[])]);
+        let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
+            key: (*key).into(),
+            value: (*value).into(),
+        };
+        proto.graph.as_mut().unwrap().initializer.push(TensorProto {
+            name: "weights".into(),
+            dims: vec![3, 4],
+            data_type: DataType::Float as i32,
+            external_data: entries.iter().map(entry).collect(),
+            data_location: Some(1),
+            ..Default::default()
+        });
+        write(folder.join("model.onnx"), &prost::Message::encode_to_vec(&proto));
+        load_file(&folder.join("model.onnx")).map(drop).map_err(|error| error.to_string())
+    };
+    let lies = |name: &str| load(&[("location", name)]);
+    lies("w.bin").unwrap();
+    lies("./w.bin").unwrap();
+    load(&[("location", "w.bin"), ("offset", "0"), ("length", "48"), ("checksum", "0")]).unwrap();
+    let absolute = outside.join("w.bin");
+    for (entries, says) in [
+        (&[("location", "../outside/w.bin")][..], "expected a file beside the model"),
+        (&[("location", absolute.to_str().unwrap())], "expected a file beside the model"),
+        (&[("location", "sub/w.bin")], "expected a file beside the model"),
+        (&[("location", "..")], "expected a file beside the model"),
+        (&[("location", "")], "expected a file beside the model"),
+        (&[("offset", "0")], "expected a file beside the model"),
+        (&[("location", "absent.bin")], "absent.bin"),
+        (&[("location", "sub")], "is not a regular file"),
+        (&[("location", "short.bin")], "does not hold the numbers of its shape"),
+        (&[("location", "big.bin")], "bytes"),
+        (&[("location", "w.bin"), ("length", "49")], "bytes 0 to 49"),
+        (&[("location", "w.bin"), ("length", "44")], "does not hold the numbers of its shape"),
+        (&[("location", "w.bin"), ("offset", "4")], "does not hold the numbers of its shape"),
+        (&[("location", "w.bin"), ("offset", "-4")], "the offset \"-4\""),
+        (
+            &[("location", "w.bin"), ("offset", "18446744073709551615"), ("length", "48")],
+            "bytes 18446744073709551615",
+        ),
+    ] {
+        let error = load(entries).unwrap_err();
+        assert!(error.contains(says), "{entries:?}: {error}");
+    }
+    #[cfg(unix)]
+    {
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+        link("w.bin", "inside.bin");
+        link(absolute.to_str().unwrap(), "outside.bin");
+        link("/dev/zero", "endless.bin");
+        link("circle.bin", "circle.bin");
+        lies("inside.bin").unwrap();
+        for name in ["outside.bin", "endless.bin"] {
+            assert!(lies(name).unwrap_err().contains("a link out of the folder"), "{name}");
+        }
+        assert!(lies("circle.bin").unwrap_err().contains("circle.bin"));
+    }
+    std::fs::remove_dir_all(place).unwrap();
+}
+
+/// Values are onnxruntime's 1.32. Its variance is the mean of the squares less the square of the mean, so that a group of large numbers
+/// that are alike shows its rounding.
+#[test]
+fn normalisations_are_onnxruntimes_for_numbers_of_any_size() {
+    let mut proto = model(&[
+        node("Unsqueeze", &["obs", "last"], "column", &[]),
+        with_float(
+            node("GroupNormalization", &["column", "std", "bias3"], "normal", &[("num_groups", 1)]),
+            "epsilon",
+            1e-5,
+        ),
+        node("Flatten", &["normal"], "action", &[]),
+    ]);
+    proto.opset_import[0].version = 21;
+    let graph = proto.graph.as_mut().unwrap();
+    graph.initializer.push(TensorProto {
+        name: "last".into(),
+        dims: vec![1],
+        data_type: DataType::Int64 as i32,
+        int64_data: vec![-1],
+        ..Default::default()
+    });
+    let mut grouped = Onnx::of(&proto, &Metadata::default()).unwrap();
+    assert_eq!(grouped.graph.most, ROWS_PER_RUN, "each row is answered by itself");
+    let mut layer =
+        policy(&[node("LayerNormalization", &["obs", "std", "bias3"], "action", &[("axis", -1)])]);
+    for (at, observation) in OBSERVATIONS.iter().enumerate() {
+        let near = |found: &[f32], expected: &[f32], what: &str| {
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+            assert!(
+                found.iter().zip(expected).all(near),
+                "{what} {observation:?}: {found:?}, expected {expected:?}"
+            );
+        };
+        for (policy, expected, what) in [
+            (&mut grouped, &GROUPED[at], "GroupNormalization"),
+            (&mut layer, &LAYER[at], "LayerNormalization"),
+        ] {
+            match actions(policy, observation) {
+                Ok(found) => near(&found, expected, what),
+                // It is NaN, or in a sum of another order it would be.
+                Err(error) => assert!(expected[0].is_nan(), "{what} {observation:?}: {error}"),
+            }
+        }
+    }
+    for observation in [[f32::INFINITY, 0.0, 1.0], [f32::NAN, 0.0, 1.0]] {
+        assert!(actions(&mut layer, &observation).is_err() && actions(&mut grouped, &observation).is_err());
+    }
+}
+
+const OBSERVATIONS: [[f32; 3]; 9] = [
+    [0.5, -0.25, 1.0],
+    [9666.5, 9100.25, 9812.75],
+    [100.5, 101.25, 99.75],
+    [3e18, -1e18, 2e18],
+    [3e38, 2e38, 1e38],
+    [3e38, 3e38, 3e38],
+    [1e30, -3e30, 2e37],
+    [-3.4e38, 3.4e38, 3.4e38],
+    [3.0, 3.0, 3.0],
+];
+const NONE: [f32; 3] = [f32::NAN; 3];
+const GROUPED: [[f32; 3]; 9] = [
+    [0.581_109_17, -2.845_493_3, 6.542_114],
+    [0.727_811_3, -3.024_416, 5.726_341_7],
+    [0.5, 2.199_457, -2.898_913_9],
+    [0.990_290_34, -2.995_625_7, 3.568_929_2],
+    NONE,
+    NONE,
+    NONE,
+    NONE,
+    [0.5, -0.25, 2.0],
+];
+const LAYER: [[f32; 3]; 9] = [
+    [0.581_109_17, -2.845_493_3, 6.542_114],
+    [0.727_819_3, -3.024_513_5, 5.726_473],
+    [0.5, 2.199_457, -2.898_913_9],
+    [0.990_290_4, -2.995_626, 3.568_929_4],
+    NONE,
+    NONE,
+    [0.5, -0.25, 2.0],
+    NONE,
+    [0.5, -0.25, 2.0],
+];

@@ -535,9 +535,11 @@ def _(g, op):
         g.shape = tuple(shape)
         given = [i + 1 - (g.rank if g.flip(0.3) and g.opset >= 11 else 0) for i in at]
     else:
-        rank = g.rank + 1
-        axis = int(g.rng.integers(1, rank))
-        given = [axis - rank if g.flip(0.3) and g.opset >= 11 else axis]
+        # Several in any order, each from either end.
+        count = 2 if g.flip(0.4) else 1
+        rank = g.rank + count
+        given = [int(axis) for axis in 1 + g.rng.permutation(rank - 1)[:count]]
+        given = [axis - rank if g.flip(0.3) and g.opset >= 11 else axis for axis in given]
     if g.opset < 13:
         return g.op(op, g.obs(dtype), axes=given), dtype
     return g.op(op, g.obs(dtype), g.const(given, I64)), dtype
@@ -889,7 +891,7 @@ def main():
                     model = g.model(out, dtype)
                 except IndexError:
                     continue
-                rows = observations(rng, g.shape, (op in LARGE) + (op in LARGE and not op.endswith("Normalization")))
+                rows = observations(rng, g.shape, (op in LARGE) + (op in LARGE and op not in ("LpNormalization", "RMSNormalization")))
                 values = answers(model, rows)
                 if values is None:
                     continue
