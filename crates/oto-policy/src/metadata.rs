@@ -2,6 +2,7 @@
 
 use crate::PolicyError;
 use crate::statistics::Statistics;
+use oto_env::SpaceTree;
 use oto_proto::{Space, check_space};
 use oto_rl::convolution::Convolution;
 use oto_rl::mlp::Activation;
@@ -42,7 +43,7 @@ pub struct Metadata {
     /// The library and algorithm that trained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
-    /// What it observes.
+    /// What it observes. In a file it may have several parts, which become a row of numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observation_space: Option<Space>,
     /// What it does.
@@ -78,6 +79,44 @@ pub struct Metadata {
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The metadata with spaces of several parts as rows of numbers, if they have such; none of another form, or if a reader is to say what
+/// is wrong with them.
+fn flattened(bytes: &[u8]) -> Result<Option<serde_json::Value>, PolicyError> {
+    let Ok(mut whole) = serde_json::from_slice::<serde_json::Value>(bytes) else { return Ok(None) };
+    let mut any = false;
+    for name in ["observation_space", "action_space"] {
+        let Some(space) = whole.get_mut(name) else { continue };
+        let plain = ["discrete", "box"].iter().any(|kind| space["kind"] == *kind);
+        if !space.is_object() || (plain && space.get("start").is_none_or(|start| start == 0)) {
+            continue;
+        }
+        let wrong = |error: String| PolicyError::Metadata(format!("{name}: {error}"));
+        let tree: SpaceTree = oto_json::read(&space.to_string()).map_err(|error| wrong(error.to_string()))?;
+        tree.validate().map_err(|error| wrong(error.to_string()))?;
+        *space = serde_json::to_value(as_row(&tree, name == "action_space").map_err(wrong)?)
+            .map_err(|error| wrong(error.to_string()))?;
+        any = true;
+    }
+    Ok(any.then_some(whole))
+}
+
+/// A space of several parts as `gymnasium.spaces.flatten_space` makes it.
+fn as_row(tree: &SpaceTree, action: bool) -> Result<Space, String> {
+    match tree {
+        SpaceTree::Discrete { n, start: 0 } => Ok(Space::Discrete { n: *n }),
+        SpaceTree::Discrete { n, start } => {
+            Err(format!("indices count from 0 to {} here, got the start {start}: leave it out", n - 1))
+        }
+        _ if !action => Ok(tree.flat()),
+        _ => match tree.action().map_err(|error| error.to_string())? {
+            Space::Discrete { .. } if tree.numbers() > 1 => {
+                Err("expected one choice or numbers, got several choices at once".into())
+            }
+            space => Ok(space),
+        },
+    }
+}
+
 impl Metadata {
     /// Reads a metadata file.
     ///
@@ -93,8 +132,12 @@ impl Metadata {
                 unit: "bytes",
             });
         }
-        let metadata: Metadata =
-            serde_json::from_slice(bytes).map_err(|e| PolicyError::Metadata(e.to_string()))?;
+        let wrong = |error: serde_json::Error| PolicyError::Metadata(error.to_string());
+        let metadata = match flattened(bytes)? {
+            Some(flat) => serde_json::from_value(flat),
+            None => serde_json::from_slice(bytes),
+        };
+        let metadata: Metadata = metadata.map_err(wrong)?;
         if metadata.kind != "policy" {
             let message = format!("expected \"kind\": \"policy\", got {:?}", metadata.kind);
             return Err(PolicyError::Metadata(message));
@@ -126,5 +169,59 @@ impl Metadata {
         let (_, after) = self.action_meaning.as_deref()?.split_once("range")?;
         let (low, high) = after.trim_start().strip_prefix('[')?.split_once(']')?.0.split_once(',')?;
         Some((low.trim().parse().ok()?, high.trim().parse().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(observation: &str, action: &str) -> Result<Metadata, String> {
+        let text = format!(
+            r#"{{"kind":"policy","observation_space":{observation},"action_space":{action},"seed":7}}"#
+        );
+        Metadata::read(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    const FORCE: &str = r#"{"kind":"box","low":[-3],"high":[3]}"#;
+
+    #[test]
+    fn spaces_of_several_parts_become_rows() {
+        let parts = r#"{"kind":"dict","spaces":{"b":{"kind":"tuple","spaces":[{"kind":"multi_binary","n":2},
+            {"kind":"discrete","n":3,"start":-1}]},"a":{"kind":"box","low":[-1,null],"high":[1,null]}}}"#;
+        let metadata = read(parts, FORCE).unwrap();
+        let end = f32::INFINITY;
+        let low = vec![-1.0, -end, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let high = vec![1.0, end, 1.0, 1.0, 1.0, 1.0, 1.0];
+        assert_eq!(metadata.observation_space, Some(Space::Box { low, high }));
+        assert_eq!(metadata.action_space, Some(Space::Box { low: vec![-3.0], high: vec![3.0] }));
+        assert_eq!(metadata.other["seed"], 7, "other facts stay");
+        let forces = format!(r#"{{"kind":"dict","spaces":{{"b":{FORCE},"a":{FORCE}}}}}"#);
+        let space = read(FORCE, &forces).unwrap().action_space;
+        assert_eq!(space, Some(Space::Box { low: vec![-3.0; 2], high: vec![3.0; 2] }));
+        let one = r#"{"kind":"tuple","spaces":[{"kind":"discrete","n":3}]}"#;
+        assert_eq!(read(FORCE, one).unwrap().action_space, Some(Space::Discrete { n: 3 }));
+    }
+
+    #[test]
+    fn what_no_row_can_be_made_of_is_refused_by_name() {
+        for (observation, action, says) in [
+            (
+                FORCE,
+                r#"{"kind":"discrete","n":3,"start":-1}"#,
+                "action_space: indices count from 0 to 2 here",
+            ),
+            (r#"{"kind":"discrete","n":3,"start":2}"#, FORCE, "observation_space: indices count from 0"),
+            (FORCE, r#"{"kind":"multi_discrete","nvec":[2,3]}"#, "several choices at once"),
+            (FORCE, r#"{"kind":"multi_binary","n":2}"#, "several choices at once"),
+            (r#"{"kind":"dict","spaces":{}}"#, FORCE, "observation_space: "),
+            (r#"{"kind":"graph","n":3}"#, FORCE, "observation_space: kind: expected"),
+            (r#"{"kind":"tuple","spaces":[{"kind":"box","low":[1],"high":[0]}]}"#, FORCE, "range 1 to 0"),
+            (r#"{"kind":"multi_binary","n":4294967295}"#, FORCE, "observation_space: "),
+        ] {
+            let error = read(observation, action).unwrap_err();
+            assert!(error.contains(says), "{observation} {action}: {error}");
+        }
+        assert!(Metadata::read(br#"["policy"]"#).is_err());
     }
 }
