@@ -72,7 +72,8 @@ pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
 /// Reads a learner's file: TOML, or JSON where its name ends so.
 fn read(path: &Path) -> Result<LearnFile, LearnFileError> {
     let wrong = |error: String| LearnFileError::File { path: path.into(), error };
-    let text = oto_json::file::read_text(path, oto_json::file::MAX_SETTINGS).map_err(|error| wrong(error.to_string()))?;
+    let text = oto_json::file::read_text(path, oto_json::file::MAX_SETTINGS)
+        .map_err(|error| wrong(error.to_string()))?;
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let mut settings: serde_json::Value = match is_json {
         true => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,

@@ -172,10 +172,25 @@ fn gymnasium_pixels(
     algorithm: &str,
     training: bool,
 ) -> Result<(), EnvError> {
-    let (pixels, shape) = ask(id, training, |env| (env.pixels(), env.shape().to_vec()))?;
-    let Some(pixels) = pixels else { return Ok(()) };
-    let said = pixels_for(pixels, &shape, convolution, algorithm);
+    let (pixels, shape, tree) =
+        ask(id, training, |env| (env.pixels(), env.shape().to_vec(), env.observation_tree().clone()))?;
+    let said = match (pixels, convolution) {
+        (Some(pixels), _) => pixels_for(pixels, &shape, convolution, algorithm),
+        (None, Some(_)) => sees_one_image(&tree),
+        (None, None) => Ok(()),
+    };
     said.map_err(|sentence| EnvError::External(format!("gym:{id}: {sentence}")))
+}
+
+/// Why a convolution does not see these observations, of which no bytes are an image.
+#[cfg(feature = "native")]
+fn sees_one_image(tree: &oto_env::SpaceTree) -> Result<(), String> {
+    match tree {
+        oto_env::SpaceTree::Box { .. } => Ok(()),
+        _ => Err("its observations are no box but a space of choices or of several parts, a row of numbers; \
+                  algorithm.convolution sees one image of bytes. Leave it out, or offer the image alone with a wrapper"
+            .into()),
+    }
 }
 
 /// The algorithms that have a network for images.
@@ -281,6 +296,10 @@ mod tests {
         assert!(said(Byte, None).unwrap_err().contains("ppo takes rows of numbers of about 1"));
         assert!(said(Float, None).unwrap_err().contains("declare the space as uint8"));
         assert!(said(Float, Some(&first)).is_err() && said(Unit, Some(&first)).is_err());
+        let image = oto_env::SpaceTree::Box { low: vec![0.0; 9], high: vec![1.0; 9] };
+        assert_eq!(sees_one_image(&image), Ok(()));
+        let beside = oto_env::SpaceTree::Dict(vec![("image".into(), image)]);
+        assert!(sees_one_image(&beside).unwrap_err().contains("several parts"));
     }
 
     #[test]

@@ -115,6 +115,9 @@ const TABLE: &[(&str, Result<usize, &[&str]>)] = &[
     ("Unit", Ok(4)),
     ("Stacked", Ok(4)),
     ("Memory", Ok(4)),
+    ("Seen", Ok(4)),
+    ("Planes", Ok(4)),
+    ("Bits", Ok(4)),
     ("NoBytes", Err(&["observation has the number -1", "has bytes"])),
 ];
 
@@ -229,6 +232,26 @@ fn what_is_printed_is_heard_and_a_box_that_is_left_is_told_once() {
             "Outside",
             "gym:peculiar:Outside-v0: observation[0] is 0.25, its declared range is -0.1 to 0.1; this is told once",
         ),
+        (
+            "Seen",
+            "gym:peculiar:Seen-v0: observation['camera'] is an image of the shape [4, 5, 3]; beside other parts it is taken as a row of \
+             60 numbers: no convolution sees it",
+        ),
+        (
+            "Seen",
+            "gym:peculiar:Seen-v0: observation['depth'] is an image of the shape [6, 5, 1]; beside other parts it is taken as a row of \
+             30 numbers: no convolution sees it",
+        ),
+        (
+            "Planes",
+            "gym:peculiar:Planes-v0: observation is an image of the shape [10, 10, 4]; it is taken as a row of 400 numbers: no \
+             convolution sees it",
+        ),
+        (
+            "Bits",
+            "gym:peculiar:Bits-v0: observation is an image of the shape [10, 10, 4]; it is taken as a row of 400 numbers: no \
+             convolution sees it",
+        ),
     ] {
         play(&mut made(name, &options).unwrap()).unwrap();
         // What was printed may come after the answer to it.
@@ -239,6 +262,8 @@ fn what_is_printed_is_heard_and_a_box_that_is_left_is_told_once() {
         }
         assert!(heard() > 0 && (name != "Outside" || heard() == 1), "{name}: {}", heard());
     }
+    let about = |part: &str| HEARD.lock().unwrap().iter().any(|line| line.contains(part));
+    assert!(!about("['speed']") && !about("['matrix']"), "what is no image of three dimensions");
 }
 
 #[test]

@@ -397,6 +397,34 @@ class CheckedRewardHuge(RewardHuge):
     """With Gymnasium's own check of what step() returned."""
 
 
+class Seen(Walk):
+    """Images beside other parts."""
+
+    observation_space = spaces.Dict({
+        "camera": spaces.Box(0, 255, (4, 5, 3), np.uint8), "depth": spaces.Box(0, 1, (6, 5, 1), np.float32),
+        "speed": spaces.Box(-1, 1, (2,), np.float32), "matrix": spaces.Box(0, 1, (6, 5), np.float32),
+    })
+
+    def seen(self):
+        return {name: np.zeros(space.shape, space.dtype) for name, space in self.observation_space.items()}
+
+
+class Planes(Walk):
+    """Planes of bits, as MinAtar has them."""
+
+    observation_space = spaces.Box(0, 1, (10, 10, 4), np.bool_)
+
+    def seen(self):
+        return np.zeros((10, 10, 4), np.bool_)
+
+
+class Bits(Walk):
+    observation_space = spaces.MultiBinary((10, 10, 4))
+
+    def seen(self):
+        return np.zeros((10, 10, 4), np.int8)
+
+
 class Mute(Exception):
     def __str__(self):
         raise RuntimeError("no text")

@@ -261,8 +261,8 @@ class Several:
         pairs = space.spaces.items() if self.named else enumerate(space.spaces)
         self.parts = [(name, tree(part, f"{at}[{name!r}]")) for name, part in pairs]
         for _, part in self.parts:
-            if at.startswith("observation") and pixels(part)[0] in ("byte", "float"):
-                print(f"{part.at} has numbers from 0 to 255; beside other parts they are taken as they are: scale them in a wrapper")
+            if at.startswith("observation"):
+                tell_image(part, " beside other parts")
             if isinstance(part, Leaf):
                 part.turned = None
 
@@ -293,6 +293,23 @@ def tree(space, at):
     from gymnasium import spaces
 
     return (Several if isinstance(space, (spaces.Dict, spaces.Tuple)) else Leaf)(space, at)
+
+
+def tell_image(leaf, where=""):
+    """Says that an image is not seen as one."""
+    if not isinstance(leaf, Leaf) or leaf.flatten:
+        return
+    from gymnasium import spaces
+
+    kind = pixels(leaf)[0]
+    if kind in ("byte", "float"):
+        print(f"{leaf.at} has numbers from 0 to 255;{where} they are taken as they are: scale them in a wrapper")
+    bits = isinstance(leaf.space, spaces.MultiBinary) or (
+        hasattr(leaf, "low") and leaf.dtype.kind in "iub" and (leaf.low == 0).all() and (leaf.high == 1).all())
+    # Two of the three sides are those of an image.
+    if (kind or bits) and len(leaf.shape) == 3 and sorted(leaf.shape)[1] > 2:
+        print(f"{leaf.at} is an image of the shape {list(leaf.shape)};{where} it is taken as a row of {leaf.size} numbers: "
+              "no convolution sees it")
 
 
 def pixels(leaf):
@@ -345,6 +362,8 @@ class Session:
             self.observation = tree(self.env.observation_space, "observation")
             self.action = tree(self.env.action_space, "action")
             self.pixels, self.image = pixels(self.observation)
+            if self.pixels is None:
+                tell_image(self.observation)
         except BaseException:
             self.env.close()
             raise
