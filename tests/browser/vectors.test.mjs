@@ -18,7 +18,7 @@ after(async () => {
   await site?.stop();
 });
 
-for (const name of ['frames', 'messages', 'adapters']) {
+for (const name of ['frames', 'messages', 'adapters', 'submissions', 'transitions', 'weights']) {
   test(`vectors in WebAssembly: ${name}`, async () => {
     const json = readFileSync(new URL(`../../crates/oto-proto/vectors/${name}.json`, import.meta.url), 'utf8');
     const summary = await page.evaluate(async (text) => {

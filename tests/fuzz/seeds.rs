@@ -6,8 +6,10 @@ mod targets;
 
 use oto_data::Dataset;
 use oto_env::Space;
+use oto_proto::weights::{write_complete, write_delta};
 use oto_proto::{
-    Action, ActionFormat, BatchId, Dtype, Formats, Ids, StateFormat, Transition, TransitionFormat, message,
+    Action, ActionFormat, BatchId, Dtype, Encoding, Flags, Formats, Ids, RowFormat, StateFormat, Transition,
+    TransitionFormat, message,
 };
 use oto_server::dataset::{Submission, fuzz};
 use std::error::Error;
@@ -33,6 +35,7 @@ fn copies(target: &str, folder: &str, names: &[&str]) -> Written {
 
 fn main() -> Written {
     frames()?;
+    actors()?;
     messages()?;
     json()?;
     copies(
@@ -101,6 +104,45 @@ fn frames() -> Written {
     Ok(())
 }
 
+/// Rows of an actor in the formats of the target, and weights for its network.
+fn actors() -> Written {
+    let ids = Ids { request: 1, policy: 1, version: 3 };
+    let free = boxed(f32::NEG_INFINITY, f32::INFINITY, 3);
+    let bounded = oto_proto::Space::Box { low: vec![-3.0, f32::NEG_INFINITY], high: vec![3.0, 7.5] };
+    for (name, dtype, action) in [
+        ("f32", Dtype::F32, oto_proto::Space::Discrete { n: 200 }),
+        ("f16", Dtype::F16, oto_proto::Space::Discrete { n: 2000 }),
+        ("vector", Dtype::F32, bounded),
+    ] {
+        let action_dtype = (name == "vector").then_some(Dtype::F16);
+        let formats = Formats {
+            states: StateFormat::new(&free, dtype, None)?,
+            actions: ActionFormat::new(&action, action_dtype)?,
+        };
+        let format = RowFormat::new(&formats, &action);
+        let taken = vec![1.0; format.action_width()];
+        let (mut rows, mut row, mut frame) = (Vec::new(), Vec::new(), Vec::new());
+        for flags in [Flags::FIRST, Flags::FAULTY, Flags::EVALUATION, Flags::TRUNCATED] {
+            format.encode(&[0.5, -1.0, 2.0], &taken, flags, &mut row)?;
+            rows.extend_from_slice(&row);
+        }
+        format.write(ids, 40, &rows, &mut frame)?;
+        put("stream", name, &frame)?;
+    }
+    let mut held = [0.5, -1.0, 2.0, 0.0, 1e-3, -3e38];
+    let mut frame = Vec::new();
+    for (name, encoding) in [("f16", Encoding::F16), ("f32", Encoding::F32)] {
+        write_complete(ids, encoding, &[0.5, -1.0, 2.0, 0.0, 1e-3, -3e4], &mut frame)?;
+        put("weights", name, &frame)?;
+    }
+    write_delta(ids, 2, &mut held, &[0.25, -1.5, 2.0, 1.0, 0.0, -2e38], &mut frame)?;
+    put("weights", "delta_wide", &frame)?;
+    let (mut held, ids) = ([0.5, -1.0, 2.0, 0.0, 1e-3, -3e38], Ids { version: 4, ..ids });
+    let target = held.map(|weight: f32| if weight.abs() < 10.0 { weight + 0.1 } else { weight });
+    write_delta(ids, 3, &mut held, &target, &mut frame)?;
+    put("weights", "delta", &frame)
+}
+
 const HELLO: &str = r#"{"type":"hello","protocol":"oto.v1","policy":"sac","student":"tab-1",
 "observation":{"kind":"box","low":[-4.8,null,-0.4,null],"high":[4.8,null,0.4,null]},"action":{"kind":"discrete","n":2},
 "adapter":{"observation":{"permutation":[0,2,1,3],"scale":[1,1,1,1],"offset":[0,0,0,0.5]},
@@ -133,7 +175,18 @@ fn messages() -> Written {
 "action_dtype":"u8","action_width":1,"grants":["actions","submit"],"submit_rows":16,
 "teacher":{"observation":{"kind":"box","low":[null],"high":[null]},"action":{"kind":"discrete","n":200},"description":"one"}}"#;
     put("messages", "welcome", welcome)?;
+    let hello = r#"{"type":"hello","protocol":"oto.v1","policy":"p","student":"s","observation":{"kind":"box","low":[-1],"high":[1]},
+"action":{"kind":"box","low":[-1],"high":[1]},"grants":["transitions","weights"],"actor":{"name":"crane","stream":"000102030405060708090a0b0c0d0e0f","first":4,"weights":["delta","f16","f32"],"version":2}}"#;
+    put("messages", "hello_actor", hello)?;
+    let welcome = r#"{"type":"welcome","policy":"p","policy_id":1,"version":3,"max_rows":64,"credits":1,"dtype":"f32","action_dtype":"f32","action_width":1,
+"grants":["transitions","weights"],"teacher":{"observation":{"kind":"box","low":[-1],"high":[1]},"action":{"kind":"box","low":[-1],"high":[1]}},
+"learner":{"session":5,"next":4,"ring":100,"weights":"delta","model":{"kind":"mlp","widths":[1,3,1],"activation":"tanh","output":"clip","parameters":10},"hz":30}}"#;
+    put("messages", "welcome_learner", welcome)?;
     for (name, text) in [
+        ("applied", r#"{"type":"applied","version":4}"#),
+        ("refused", r#"{"type":"refused","version":4,"reason":"missing_base"}"#),
+        ("dropped", r#"{"type":"dropped","first":1200}"#),
+        ("received", r#"{"type":"received","next":1200}"#),
         ("published", r#"{"type":"published","version":4}"#),
         ("submitted", r#"{"type":"submitted","request":1,"batch":"000102030405060708090a0b0c0d0e0f"}"#),
         ("overloaded", r#"{"type":"overloaded","request":1,"retry_ms":50}"#),

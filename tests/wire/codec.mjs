@@ -1,8 +1,13 @@
 // Reads and writes the binary frames of oto.v1 with nothing but a DataView, from PROTOCOL.md alone.
 // It shares no code with the Rust crate: the vectors hold both to the same bytes.
 
+import { inflateRawSync } from 'node:zlib';
+
 export const HEADER_BYTES = 16;
-export const KINDS = { states: 1, actions: 2, submit: 4 };
+export const KINDS = { states: 1, actions: 2, submit: 4, weights: 5, transitions: 6 };
+/** Kinds that only actors and learners exchange. */
+const OF_ACTORS = [KINDS.weights, KINDS.transitions];
+const MAX_SEQUENCE = 2 ** 53;
 export const DTYPES = { f32: 1, f16: 2, u8: 3, u16: 4 };
 const BYTES = { f32: 4, f16: 2, u8: 1, u16: 2 };
 
@@ -26,22 +31,29 @@ export function format({ direction, space, dtype, quantization }) {
   };
 }
 
-/** Checks everything but the values in the order of the specification; `before` bytes stand before the rows. */
-function open({ kind: expected, dtype: agreed }, bytes, before, rowBytes, maxRows) {
+/** Checks a header as far as its own rules and the expected kind go. */
+function readHeader(expected, bytes) {
   if (bytes.length < HEADER_BYTES) throw new Refused('too_short');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [kind, dtype, rows] = [view.getUint8(0), view.getUint8(1), view.getUint16(2, true)];
   if (kind < 1 || kind > 7) throw new Refused('unknown_kind');
   if (!Object.values(KINDS).includes(kind)) throw new Refused('not_supported');
+  if (OF_ACTORS.includes(kind) && !OF_ACTORS.includes(expected)) throw new Refused('not_supported');
   if (dtype < 1 || dtype > 4) throw new Refused('unknown_dtype');
   if (rows === 0) throw new Refused('no_rows');
   if (kind !== expected) throw new Refused('wrong_kind');
+  const [request, policy, version] = [4, 8, 12].map((at) => view.getUint32(at, true));
+  return { view, dtype, rows, ids: { request, policy, version } };
+}
+
+/** Checks everything but the values in the order of the specification; `before` bytes stand before the rows. */
+function open({ kind: expected, dtype: agreed }, bytes, before, rowBytes, maxRows) {
+  const { view, dtype, rows, ids } = readHeader(expected, bytes);
   if (dtype !== DTYPES[agreed]) throw new Refused('wrong_dtype');
   if (rows > maxRows) throw new Refused('too_many_rows');
   if (bytes.length !== before + rows * rowBytes) throw new Refused('wrong_length');
-  const [request, policy, version] = [4, 8, 12].map((at) => view.getUint32(at, true));
   const places = Array.from({ length: rows }, (_, row) => before + row * rowBytes);
-  return { view, places, ids: { request, policy, version } };
+  return { view, places, ids };
 }
 
 const rowBytes = ({ width, dtype }) => width * BYTES[dtype];
@@ -112,6 +124,115 @@ export function encodeSubmission({ kind, dtype, states, actions }, { request, po
     view.setFloat32((at += rowBytes(actions)), row.reward, true);
     writeRow(states, view, (at += 4), row.next_observation);
     view.setUint8(at + rowBytes(states), row.terminated * 1 + row.truncated * 2);
+  });
+  return bytes;
+}
+
+/** How the rows of an actor's stream are encoded. */
+export function streamFormat(given) {
+  return { ...submissionFormat(given), kind: KINDS.transitions };
+}
+
+const streamRowBytes = ({ states, actions }) => rowBytes(states) + rowBytes(actions) + 1;
+
+/** Checks a frame of rows and returns its header, the first sequence number and the rows. */
+export function decodeStream(format, bytes, maxRows) {
+  const { states, actions } = format;
+  const { view, places, ids } = open(format, bytes, HEADER_BYTES + 8, streamRowBytes(format), maxRows);
+  const first = view.getBigUint64(HEADER_BYTES, true);
+  if (first + BigInt(places.length) > BigInt(MAX_SEQUENCE)) throw new Refused('out_of_range');
+  const rows = places.map((at) => {
+    const observation = readRow(states, view, at);
+    const flags = view.getUint8(at + streamRowBytes(format) - 1);
+    let action = actions.choices === null ? Array(actions.width).fill(0) : 0;
+    // The last row of an episode has no action.
+    if ((flags & 3) === 0) {
+      action = readRow(actions, view, at + rowBytes(states));
+      checkBox(format, action);
+    }
+    if (flags > 31) throw new Refused('unknown_flags');
+    return { observation, action, flags };
+  });
+  return { ...ids, first: Number(first), rows };
+}
+
+/** Writes what `decodeStream` reads. */
+export function encodeStream(format, { request, policy, version, first, rows }) {
+  const { kind, dtype, states, actions } = format;
+  const size = streamRowBytes(format);
+  const bytes = new Uint8Array(HEADER_BYTES + 8 + rows.length * size);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, kind, dtype, { request, policy, version, rows });
+  view.setBigUint64(HEADER_BYTES, BigInt(first), true);
+  rows.forEach((row, i) => {
+    const at = HEADER_BYTES + 8 + i * size;
+    writeRow(states, view, at, row.observation);
+    if ((row.flags & 3) === 0) writeRow(actions, view, at + rowBytes(states), [row.action].flat());
+    view.setUint8(at + size - 1, row.flags);
+  });
+  return bytes;
+}
+
+/** Checks a frame of weights for a network of so many parameters and returns its header, its base and the new weights. */
+export function decodeWeights(parameters, held, bytes) {
+  const { view, dtype, rows, ids } = readHeader(KINDS.weights, bytes);
+  if (rows > 1) throw new Refused('too_many_rows');
+  if (bytes.length < HEADER_BYTES + 8) throw new Refused('too_short');
+  const [base, length] = [view.getUint32(HEADER_BYTES, true), view.getUint32(HEADER_BYTES + 4, true)];
+  const complete = dtype === DTYPES.f32 || dtype === DTYPES.f16;
+  if (base === 0 ? !complete : dtype !== DTYPES.u8) throw new Refused('wrong_dtype');
+  const size = dtype === DTYPES.f32 ? 4 : 2;
+  const expected = base === 0 ? size * parameters : 4 + 2 * parameters;
+  const payload = bytes.subarray(HEADER_BYTES + 8);
+  if (length !== expected || (base === 0 && payload.length !== expected)) throw new Refused('wrong_length');
+  if (base === 0) {
+    const read = (i) =>
+      dtype === DTYPES.f32
+        ? view.getFloat32(HEADER_BYTES + 8 + 4 * i, true)
+        : fromHalf(view.getUint16(HEADER_BYTES + 8 + 2 * i, true));
+    return { ...ids, base, weights: finite(Array.from({ length: parameters }, (_, i) => read(i))) };
+  }
+  if (held?.version !== base) throw new Refused('missing_base');
+  const difference = inflate(payload, expected);
+  const codes = new DataView(difference.buffer, difference.byteOffset, difference.byteLength);
+  const step = codes.getFloat32(0, true);
+  if (!Number.isFinite(step) || step < 0) throw new Refused('corrupt');
+  const weights = held.weights.map((weight, i) => {
+    const code = codes.getUint8(4 + i) + 256 * codes.getUint8(4 + parameters + i);
+    const steps = code % 2 === 0 ? code / 2 : -(code + 1) / 2;
+    return Math.fround(Math.fround(weight) + Math.fround(steps * step));
+  });
+  return { ...ids, base, weights: finite(weights) };
+}
+
+function finite(numbers) {
+  if (!numbers.every(Number.isFinite)) throw new Refused('not_finite');
+  return numbers;
+}
+
+/** Inflates exactly one raw DEFLATE stream to exactly so many bytes. */
+function inflate(stream, length) {
+  let inflated;
+  try {
+    inflated = inflateRawSync(stream, { maxOutputLength: length, info: true });
+  } catch {
+    throw new Refused('corrupt');
+  }
+  if (inflated.buffer.length !== length || inflated.engine.bytesWritten !== stream.length) throw new Refused('corrupt');
+  return inflated.buffer;
+}
+
+/** Writes complete weights, as `decodeWeights` reads them. */
+export function encodeWeights(dtype, { request, policy, version, weights }) {
+  const size = BYTES[dtype];
+  const bytes = new Uint8Array(HEADER_BYTES + 8 + size * weights.length);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, KINDS.weights, dtype, { request, policy, version, rows: [weights] });
+  view.setUint32(HEADER_BYTES + 4, size * weights.length, true);
+  weights.forEach((weight, i) => {
+    const at = HEADER_BYTES + 8 + size * i;
+    if (dtype === 'f32') view.setFloat32(at, weight, true);
+    else view.setUint16(at, toHalf(weight), true);
   });
   return bytes;
 }

@@ -16,6 +16,8 @@ const round = (row) => (Array.isArray(row) ? row.map(Math.fround) : row);
 
 const frames = read('vectors/frames.json').cases;
 const submissions = read('vectors/submissions.json').cases;
+const transitions = read('vectors/transitions.json').cases;
+const weights = read('vectors/weights.json').cases;
 const messages = read('vectors/messages.json').cases;
 const adapterCases = read('vectors/adapters.json').cases;
 const schema = read('schema/oto.v1.json');
@@ -41,6 +43,30 @@ for (const { name, hex, max_rows: maxRows, valid, reject, ...rest } of submissio
     }
     assert.deepEqual(codec.decodeSubmission(format, fromHex(hex), maxRows), valid);
     assert.equal(toHex(codec.encodeSubmission(format, valid)), hex);
+  });
+}
+
+for (const { name, hex, max_rows: maxRows, valid, reject, ...rest } of transitions) {
+  test(`transitions: ${name}`, () => {
+    const format = codec.streamFormat(rest);
+    if (reject) {
+      assert.throws(() => codec.decodeStream(format, fromHex(hex), maxRows), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decodeStream(format, fromHex(hex), maxRows), valid);
+    assert.equal(toHex(codec.encodeStream(format, valid)), hex);
+  });
+}
+
+for (const { name, parameters, held, hex, valid, reject } of weights) {
+  test(`weights: ${name}`, () => {
+    if (reject) {
+      assert.throws(() => codec.decodeWeights(parameters, held, fromHex(hex)), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decodeWeights(parameters, held, fromHex(hex)), { ...valid, weights: valid.weights.map(Math.fround) });
+    // Compressors differ, so that only complete weights have one encoding.
+    if (valid.base === 0) assert.equal(toHex(codec.encodeWeights(hex[3] === '2' ? 'f16' : 'f32', valid)), hex);
   });
 }
 

@@ -1,4 +1,4 @@
-//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 10.
+//! Runs the machine-readable test vectors against this crate: `PROTOCOL.md`, section 11.
 //!
 //! [`run`] is a pure function of a file's text, so that the same check runs natively, in a browser and on a WASI host.
 
@@ -6,18 +6,22 @@ use crate::adapter::{Adapter, Plan};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Quantization, StateFormat};
 use crate::message::{ClientMessage, ErrorCode, Formats, MessageError, ServerMessage};
 use crate::space::{Action, Space};
+use crate::stream::{Flags, RowFormat};
 use crate::submission::{BatchId, SubmissionWriter, Transition, TransitionFormat};
+use crate::weights::{Encoding, Weights, WeightsError, write_complete};
 use oto_json::Json;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
 /// The vector files of this version, by name and text.
-pub const FILES: [(&str, &str); 4] = [
+pub const FILES: [(&str, &str); 6] = [
     ("frames.json", include_str!("../vectors/frames.json")),
     ("messages.json", include_str!("../vectors/messages.json")),
     ("adapters.json", include_str!("../vectors/adapters.json")),
     ("submissions.json", include_str!("../vectors/submissions.json")),
+    ("transitions.json", include_str!("../vectors/transitions.json")),
+    ("weights.json", include_str!("../vectors/weights.json")),
 ];
 
 /// What a run of one file found to be right.
@@ -64,6 +68,8 @@ pub fn run(json: &str) -> Result<Summary, VectorError> {
         "oto.v1/messages" => run_cases(parse::<File<MessageCase>>(json)?.cases),
         "oto.v1/adapters" => run_cases(parse::<File<AdapterCase>>(json)?.cases),
         "oto.v1/submissions" => run_cases(parse::<File<SubmissionCase>>(json)?.cases),
+        "oto.v1/transitions" => run_cases(parse::<File<StreamCase>>(json)?.cases),
+        "oto.v1/weights" => run_cases(parse::<File<WeightsCase>>(json)?.cases),
         other => Err(VectorError::Malformed(format!("unknown kind {other:?}"))),
     }
 }
@@ -346,6 +352,178 @@ impl TransitionCase {
             terminated: self.terminated,
             truncated: self.truncated,
         })
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamCase {
+    name: String,
+    observation: Space,
+    action: Space,
+    dtype: Dtype,
+    action_dtype: Dtype,
+    quantization: Option<Quantization>,
+    max_rows: usize,
+    hex: String,
+    valid: Option<StreamContent>,
+    reject: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct StreamContent {
+    request: u32,
+    policy: u32,
+    version: u32,
+    first: u64,
+    rows: Vec<StreamRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct StreamRow {
+    observation: Vec<f32>,
+    action: Row,
+    flags: u8,
+}
+
+impl Case for StreamCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let format = self.format().map_err(|error| error.to_string())?;
+        let frame = from_hex(&self.hex)?;
+        let decoded = format.decode(&frame, self.max_rows).map(|rows| {
+            let Ids { request, policy, version } = rows.header().ids;
+            let mut observation = vec![0.0; format.observation_width()];
+            let mut action = vec![0.0; format.action_width()];
+            let row = |i| {
+                let flags = rows.read(i, &mut observation, &mut action).0;
+                let action = match self.action {
+                    Space::Discrete { .. } => Row::Index(action[0] as u32),
+                    Space::Box { .. } => Row::Vector(action.clone()),
+                };
+                StreamRow { observation: observation.clone(), action, flags }
+            };
+            let rows_read = (0..rows.rows()).map(row).collect();
+            StreamContent { request, policy, version, first: rows.first(), rows: rows_read }
+        });
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                same("written frame", &frame, &write_stream(&format, content)?)?;
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(FrameError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl StreamCase {
+    fn format(&self) -> Result<RowFormat, FormatError> {
+        let formats = Formats {
+            states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
+            actions: ActionFormat::new(&self.action, Some(self.action_dtype))?,
+        };
+        Ok(RowFormat::new(&formats, &self.action))
+    }
+}
+
+fn write_stream(format: &RowFormat, content: &StreamContent) -> Result<Vec<u8>, String> {
+    let text = |error: FrameError| error.to_string();
+    let (mut rows, mut row_bytes, mut frame) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &content.rows {
+        let action = match &row.action {
+            Row::Index(index) => vec![*index as f32],
+            Row::Vector(vector) => vector.clone(),
+        };
+        let flags = Flags(row.flags);
+        let written = format.encode(&row.observation, &action, flags, &mut row_bytes).map_err(text)?;
+        same("flags", flags, written)?;
+        rows.extend_from_slice(&row_bytes);
+    }
+    let ids = Ids { request: content.request, policy: content.policy, version: content.version };
+    format.write(ids, content.first, &rows, &mut frame).map_err(text)?;
+    Ok(frame)
+}
+
+#[derive(Deserialize)]
+struct WeightsCase {
+    name: String,
+    parameters: usize,
+    held: Option<HeldWeights>,
+    hex: String,
+    valid: Option<WeightsContent>,
+    reject: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HeldWeights {
+    version: u32,
+    weights: Vec<f32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct WeightsContent {
+    request: u32,
+    policy: u32,
+    version: u32,
+    base: u32,
+    weights: Vec<f32>,
+}
+
+impl Case for WeightsCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let frame = from_hex(&self.hex)?;
+        let decoded = self.decode(&frame);
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                // Compressors differ, so that only complete weights have one encoding.
+                if content.base == 0 {
+                    let ids =
+                        Ids { request: content.request, policy: content.policy, version: content.version };
+                    let encoding = if frame[1] == Dtype::F16 as u8 { Encoding::F16 } else { Encoding::F32 };
+                    let mut written = Vec::new();
+                    write_complete(ids, encoding, &content.weights, &mut written)
+                        .map_err(|error| error.to_string())?;
+                    same("written frame", &frame, &written)?;
+                }
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(WeightsError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
+    }
+}
+
+impl WeightsCase {
+    /// What the frame makes of the weights that are held; a refused one must leave them as they are.
+    fn decode(&self, frame: &[u8]) -> Result<WeightsContent, WeightsError> {
+        let decoded = Weights::read(frame, self.parameters)?;
+        let Ids { request, policy, version } = decoded.header().ids;
+        let (held, before) = match &self.held {
+            Some(held) => (held.version, held.weights.clone()),
+            None => (0, vec![0.0; self.parameters]),
+        };
+        let mut weights = before.clone();
+        let applied = decoded.apply(held, &mut weights, &mut Vec::new());
+        if let Err(error) = applied {
+            assert_eq!(weights, before, "refused weights change nothing");
+            return Err(error);
+        }
+        Ok(WeightsContent { request, policy, version, base: decoded.base(), weights })
     }
 }
 

@@ -18,7 +18,9 @@ use miniz_oxide::DataFormat;
 use miniz_oxide::deflate::core::{
     CompressionStrategy, CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output,
 };
-use miniz_oxide::inflate::decompress_slice_iter_to_slice;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use thiserror::Error;
 
 /// Bytes of a frame of weights before its payload.
@@ -293,14 +295,7 @@ impl<'a> Weights<'a> {
         }
         scratch.clear();
         scratch.resize(STEP_BYTES + 2 * self.parameters, 0);
-        let inflated = decompress_slice_iter_to_slice(scratch, std::iter::once(self.payload), false, true);
-        match inflated {
-            Ok(length) if length == scratch.len() => {}
-            Ok(_) => return Err(WeightsError::Corrupt("it is shorter than the frame says")),
-            Err(_) => {
-                return Err(WeightsError::Corrupt("no DEFLATE stream of the length that the frame says"));
-            }
-        }
+        inflate(self.payload, scratch)?;
         let steps = Steps::of(scratch)?;
         let sum = |(parameter, weight): (usize, &f32)| weight + steps.change(parameter);
         if let Some(parameter) = weights.iter().enumerate().position(|at| !sum(at).is_finite()) {
@@ -450,5 +445,21 @@ fn deflate(payload: &[u8], out: &mut Vec<u8>) -> Result<(), WeightsError> {
     match status == TDEFLStatus::Done && read == payload.len() {
         true => Ok(()),
         false => Err(WeightsError::Corrupt("the compressor stopped")),
+    }
+}
+
+/// Inflates exactly one raw DEFLATE stream into exactly these bytes: nothing is written beyond them, whatever the stream says.
+fn inflate(stream: &[u8], out: &mut [u8]) -> Result<(), WeightsError> {
+    let mut state = Box::new(DecompressorOxide::new());
+    let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let (status, read, written) = decompress(&mut state, stream, out, 0, flags);
+    match status {
+        TINFLStatus::Done if written != out.len() => {
+            Err(WeightsError::Corrupt("it is shorter than the frame says"))
+        }
+        TINFLStatus::Done if read != stream.len() => Err(WeightsError::Corrupt("bytes follow its end")),
+        TINFLStatus::Done => Ok(()),
+        TINFLStatus::HasMoreOutput => Err(WeightsError::Corrupt("it is longer than the frame says")),
+        _ => Err(WeightsError::Corrupt("it is no whole DEFLATE stream")),
     }
 }

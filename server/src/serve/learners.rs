@@ -156,7 +156,7 @@ impl Description {
 pub(crate) fn progress(learner: &Learner) -> Vec<(String, Progress)> {
     let edges = learner.edges().iter().map(|edge| {
         let (session, stream, next) = (edge.session(), Some(edge.stream()), edge.next());
-        (edge.name().to_owned(), Progress { session, stream, next, missed: 0 })
+        (edge.name().to_owned(), Progress { session, stream, next, missed: 0, gap: 0 })
     });
     edges.collect()
 }

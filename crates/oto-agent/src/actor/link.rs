@@ -129,8 +129,8 @@ pub struct ActorLink {
     next: u64,
     /// When rows are sent next.
     flush_at: u64,
-    /// When something of the learner came last, or rows were sent after all were answered.
-    heard: u64,
+    /// When the first rows were sent that the learner has not answered.
+    unanswered_since: Option<u64>,
     /// Rows were refused: they are sent again after this moment.
     resend_at: Option<u64>,
     paused_until: u64,
@@ -184,7 +184,7 @@ impl ActorLink {
             learner_backlog: 0,
             next: 0,
             flush_at: 0,
-            heard: 0,
+            unanswered_since: None,
             resend_at: None,
             paused_until: 0,
             breaches: 0,
@@ -381,6 +381,7 @@ impl ActorLink {
         self.breaches = 0;
         self.refusals = 0;
         self.agreed = None;
+        self.unanswered_since = None;
         self.paused_until = 0;
         self.resend_at = None;
     }
@@ -444,8 +445,8 @@ impl ActorLink {
 
     /// When a silent learner is given up: only while rows wait for an answer.
     fn deadline(&self) -> Option<u64> {
-        let waiting = self.state == LinkState::Ready && self.next > self.acknowledged;
-        waiting.then(|| self.heard.saturating_add(self.config.answer_timeout_ms))
+        let since = self.unanswered_since.filter(|_| self.state == LinkState::Ready)?;
+        Some(since.saturating_add(self.config.answer_timeout_ms))
     }
 
     fn tick(&mut self, now: u64) {
@@ -519,9 +520,7 @@ impl ActorLink {
             self.note(error.to_string());
             return false;
         }
-        if self.next == self.acknowledged {
-            self.heard = now;
-        }
+        self.unanswered_since.get_or_insert(now);
         self.next += rows as u64;
         self.stats.rows_sent += rows as u64;
         self.stats.bytes_up += frame.len() as u64;
@@ -578,7 +577,7 @@ impl ActorLink {
         self.state = LinkState::Ready;
         self.stats.sessions += 1;
         self.problem = None;
-        (self.flush_at, self.heard) = (now, now);
+        self.flush_at = now;
     }
 
     /// Checks a `welcome` against the introduction and what this link was told before.
@@ -629,7 +628,7 @@ impl ActorLink {
         if received.next > self.next {
             return self.breach(format!("row {} is acknowledged, but was not sent", received.next), now);
         }
-        self.heard = now;
+        self.unanswered_since = None;
         self.learner_backlog = received.backlog.unwrap_or(self.learner_backlog);
         if received.next > self.acknowledged {
             self.acknowledged = received.next;
@@ -645,7 +644,7 @@ impl ActorLink {
         if self.state == LinkState::Greeting {
             return self.leave("the server has too much to do", retry, now);
         }
-        self.heard = now;
+        self.unanswered_since = None;
         self.paused_until = self.paused_until.max(retry);
         if overloaded.request.is_some() {
             self.resend_at = Some(self.paused_until);
@@ -670,7 +669,7 @@ impl ActorLink {
         if error.code == ErrorCode::Replaced {
             return self.fail(error, now);
         }
-        self.heard = now;
+        self.unanswered_since = None;
         if error.request.is_none() || self.resend_at.is_some() {
             return;
         }
@@ -698,7 +697,6 @@ impl ActorLink {
             _ => return,
         }
         self.stats.bytes_down += frame.len() as u64;
-        self.heard = now;
         let Some(version) = Header::version_of(frame) else {
             return self.breach("a binary frame of less than 16 bytes came".into(), now);
         };

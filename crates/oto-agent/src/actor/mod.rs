@@ -12,6 +12,8 @@ pub mod explore;
 pub mod link;
 pub mod real_time;
 pub mod ring;
+#[cfg(test)]
+mod simulation;
 
 pub use buffer::DoubleBuffer;
 pub use link::{ActorConfig, ActorLink};

@@ -46,9 +46,11 @@ pub struct Progress {
     pub next: u64,
     /// Rows that the edge lost before they could be sent, over all streams.
     pub missed: u64,
+    /// How many of them lie right before `next`.
+    pub gap: u64,
 }
 
-oto_json::json_object! { Progress: open { session, stream omit none, next, missed = 0 } }
+oto_json::json_object! { Progress: open { session, stream omit none, next, missed = 0, gap = 0 } }
 
 /// What outlives the connections of one edge name.
 #[derive(Clone, Debug, Default)]
@@ -79,13 +81,14 @@ struct Held {
 impl Edge {
     /// An edge as a saved run knows it.
     pub fn resumed(progress: Progress) -> Self {
-        let Progress { session, stream, next, missed } = progress;
-        Edge { session, stream, next, acknowledged: next, missed, gap: 0, held: None, sent: None }
+        let Progress { session, stream, next, missed, gap } = progress;
+        Edge { session, stream, next, acknowledged: next, missed, gap, held: None, sent: None }
     }
 
     /// What a learner saves once all rows that it took are stored.
     pub fn progress(&self) -> Progress {
-        Progress { session: self.session, stream: self.stream, next: self.next, missed: self.missed }
+        let Edge { session, stream, next, missed, gap, .. } = *self;
+        Progress { session, stream, next, missed, gap }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The wire: binary frames in one format of each sort, and control messages with all that follows from them.
 
+use oto_agent::learner::session::{Edge, LearnerSession, Offer};
+use oto_proto::weights::{Activation, Output, write_complete};
 use oto_proto::{
-    Action, ActionFormat, ClientMessage, Dtype, Formats, FrameError, Header, Hello, Ids, Quantization,
-    ServerMessage, Space, StateFormat, TransitionFormat,
+    Action, ActionFormat, ActorInfo, ClientMessage, Dtype, Encoding, Formats, FrameError, Header, Hello, Ids,
+    Model, Quantization, RowFormat, ServerMessage, Space, StateFormat, StreamId, TransitionFormat, Weights,
 };
 use std::sync::LazyLock;
 
@@ -10,6 +12,7 @@ use std::sync::LazyLock;
 struct Connection {
     formats: Formats,
     transitions: TransitionFormat,
+    rows: RowFormat,
 }
 
 /// One of each sort; steps of a half and whole offsets, so that bytes come back exactly.
@@ -20,7 +23,8 @@ static CONNECTIONS: LazyLock<Vec<Connection>> = LazyLock::new(|| {
         let states = StateFormat::new(&unbounded(3), dtype, quantization).expect("a sound format");
         let actions = ActionFormat::new(&action, action_dtype).expect("a sound format");
         let formats = Formats { states, actions };
-        Connection { transitions: TransitionFormat::new(&formats, &action), formats }
+        let rows = RowFormat::new(&formats, &action);
+        Connection { transitions: TransitionFormat::new(&formats, &action), rows, formats }
     };
     vec![
         connection(Dtype::F32, None, Space::Discrete { n: 200 }, None),
@@ -37,7 +41,7 @@ fn unbounded(width: usize) -> Space {
 /// A binary frame; what is accepted is finite, and written again it is the same frame.
 pub fn frames(frame: &[u8]) -> bool {
     let mut taken = false;
-    for Connection { formats: Formats { states, actions }, transitions } in CONNECTIONS.iter() {
+    for Connection { formats: Formats { states, actions }, transitions, .. } in CONNECTIONS.iter() {
         for max_rows in [1, 64, usize::from(u16::MAX)] {
             let accepted = [
                 read_states(states, frame, max_rows),
@@ -95,6 +99,78 @@ fn read_transitions(format: &TransitionFormat, frame: &[u8], max_rows: usize) ->
     assert_eq!(writer.finish(), Ok(transitions.rows()));
     assert_eq!(again, frame);
     Ok(transitions.rows())
+}
+
+/// A frame of an actor's rows: what is accepted is finite, written again it is the same frame but for actions that are ignored, and
+/// a session takes its rows once.
+pub fn stream(frame: &[u8]) -> bool {
+    let mut taken = false;
+    for Connection { rows: format, .. } in CONNECTIONS.iter() {
+        let Ok(rows) = format.decode(frame, usize::from(u16::MAX)) else { continue };
+        let mut observation = vec![0.0; format.observation_width()];
+        let mut action = vec![0.0; format.action_width()];
+        let (mut again, mut row_bytes, mut written) = (Vec::new(), Vec::new(), Vec::new());
+        for i in 0..rows.rows() {
+            let flags = rows.read(i, &mut observation, &mut action);
+            assert!(observation.iter().chain(&action).all(|number| number.is_finite()));
+            let kept = format.encode(&observation, &action, flags, &mut row_bytes);
+            assert_eq!(kept, Ok(flags), "a row that was read");
+            again.extend_from_slice(&row_bytes);
+        }
+        format.write(rows.header().ids, rows.first(), &again, &mut written).expect("rows that were read");
+        assert_eq!(format.decode(&written, rows.rows()).map(|rows| rows.first()), Ok(rows.first()));
+        assert_eq!((written.len(), &written[..24]), (frame.len(), &frame[..24]));
+        enters(format, frame, rows.first(), rows.rows());
+        taken = true;
+    }
+    taken
+}
+
+/// What a session makes of a sound frame: twice the same, it takes its rows once.
+fn enters(format: &RowFormat, frame: &[u8], first: u64, rows: usize) {
+    let Ids { policy, version, .. } = Header::read(frame).expect("a sound frame").ids;
+    let actor = ActorInfo {
+        name: "edge".into(),
+        stream: StreamId(1),
+        first,
+        weights: vec![Encoding::Delta],
+        version,
+    };
+    let model = Model::mlp(vec![3, 1], Activation::Relu, Output::Clip);
+    let offer = Offer { policy, model, max_rows: u16::MAX, ring: u32::MAX, hz: None };
+    let (mut session, info) = LearnerSession::open(&actor, format.clone(), Edge::default(), offer, 1);
+    assert!(session.frame(frame).is_err() || info.session == Header::request_of(frame).unwrap_or(0));
+    let mut frame = frame.to_vec();
+    frame[4..8].copy_from_slice(&info.session.to_le_bytes());
+    let before = session.next() - first;
+    let mut take = || session.frame(&frame).map(|accepted| accepted.rows().count());
+    assert_eq!(take().map(|fresh| fresh as u64), Ok(rows as u64 - before));
+    assert_eq!(take(), Ok(0));
+    assert_eq!(session.next(), first + rows as u64);
+}
+
+/// A frame of weights for a small network: what is accepted is finite, and what is refused changes nothing. The base of a
+/// difference is always held.
+pub fn weights(frame: &[u8]) -> bool {
+    let held = [0.5, -1.0, 2.0, 0.0, 1e-3, -3e38];
+    let Ok(read) = Weights::read(frame, held.len()) else { return false };
+    let mut weights = held;
+    let mut scratch = Vec::new();
+    let applied = read.apply(read.base(), &mut weights, &mut scratch);
+    assert!(scratch.capacity() <= 64, "no more than a difference of this network");
+    if applied.is_err() {
+        assert_eq!(weights, held);
+        return false;
+    }
+    assert!(weights.iter().all(|weight| weight.is_finite()));
+    let mut again = Vec::new();
+    write_complete(read.header().ids, Encoding::F32, &weights, &mut again).expect("finite weights");
+    let mut back = held;
+    Weights::read(&again, held.len())
+        .and_then(|read| read.apply(0, &mut back, &mut scratch))
+        .expect("its own");
+    assert_eq!(weights, back);
+    true
 }
 
 /// A control message of either side; one that is accepted means the same when it is written again.
