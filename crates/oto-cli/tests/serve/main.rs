@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod authorities;
+mod check;
 mod continued;
 mod follow;
 mod learn;
