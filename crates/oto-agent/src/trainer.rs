@@ -342,6 +342,9 @@ impl Trainer {
         if self.replay.is_empty() {
             return Err(RecordedError::Empty.into());
         }
+        if self.learner.engine().updates() == 0 && count > 0 {
+            self.learner.prepare(&self.replay)?;
+        }
         (0..count).try_for_each(|_| {
             self.learner.at_step(self.clock() - self.started);
             self.update()

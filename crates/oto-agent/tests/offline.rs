@@ -10,12 +10,20 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
 use oto_rl::algorithms::Algorithm;
+use oto_rl::algorithms::awac::{AdvantageWeighted, AwacConfig};
 use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
+use oto_rl::algorithms::edac::{DiversifiedEnsemble, EdacConfig};
+use oto_rl::algorithms::iql::{ImplicitQLearning, IqlConfig};
+use oto_rl::algorithms::td3_bc::{BehaviourConstraint, Td3BcConfig};
 use oto_rl::engine::LearnError;
 
 const CQL: &dyn Algorithm = &ConservativeQLearning;
 const BC: &dyn Algorithm = &BehaviourCloning;
+const TD3_BC: &dyn Algorithm = &BehaviourConstraint;
+const IQL: &dyn Algorithm = &ImplicitQLearning;
+const AWAC: &dyn Algorithm = &AdvantageWeighted;
+const EDAC: &dyn Algorithm = &DiversifiedEnsemble;
 
 /// What an episode was.
 #[derive(Default)]
@@ -75,7 +83,14 @@ fn small(algorithm: &dyn Algorithm, action: &Space) -> OfflineConfig {
     let bc = |bc: &mut BcConfig| (bc.hidden, bc.batch_size) = (vec![32], 64);
     OfflineConfig {
         updates: 400,
-        algorithm: config.algorithm.with(cql).with(bc),
+        algorithm: config
+            .algorithm
+            .with(cql)
+            .with(bc)
+            .with(|one: &mut Td3BcConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut IqlConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut AwacConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut EdacConfig| (one.hidden, one.batch_size, one.critics) = (vec![24], 32, 3)),
         evaluation: EvaluationConfig { every: 100, episodes: 3 },
         ..config
     }
@@ -95,7 +110,7 @@ fn good_episodes_make_a_good_teacher() {
     let data = play("CartPole-v1", 12, 0.2, lean);
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() / data.len();
     assert!((100..=500).contains(&mean), "{mean}");
-    for algorithm in [BC, CQL] {
+    for algorithm in [BC, CQL, IQL, AWAC] {
         let config = OfflineConfig {
             updates: 1500,
             until_return: Some(450.0),
@@ -109,10 +124,37 @@ fn good_episodes_make_a_good_teacher() {
     }
 }
 
+/// The same for forces: methods that stay near the data are as good as its policy, whose actions were half random.
+#[test]
+fn methods_that_stay_near_the_data_are_as_good() {
+    let mut world = make("InvertedPendulum-v5").unwrap();
+    let rule = |seen: &[f32]| (4.0 * lean(&[seen[0], seen[2], seen[1], seen[3]])).clamp(-3.0, 3.0);
+    let data = play("InvertedPendulum-v5", 20, 0.5, rule);
+    let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() as f64 / data.len() as f64;
+    for algorithm in [TD3_BC, IQL, AWAC] {
+        let small = small(algorithm, world.action_space());
+        let rate = oto_agent::config::Linear::constant(1e-3);
+        let config = OfflineConfig { updates: 2000, until_return: Some(mean), learning_rate: rate, ..small };
+        let mut trainer = trainer(&config, &*world, &data);
+        while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+        let best = trainer.best().unwrap();
+        assert_eq!(trainer.ended(), Some(End::Return), "{}: {}, {mean}", algorithm.name(), best.mean);
+    }
+}
+
 #[test]
 fn slices_and_interruptions_change_nothing() {
-    for (env, algorithm) in [("CartPole-v1", CQL), ("InvertedPendulum-v5", CQL), ("InvertedPendulum-v5", BC)]
-    {
+    for (env, algorithm) in [
+        ("CartPole-v1", CQL),
+        ("InvertedPendulum-v5", CQL),
+        ("InvertedPendulum-v5", BC),
+        ("InvertedPendulum-v5", TD3_BC),
+        ("InvertedPendulum-v5", IQL),
+        ("CartPole-v1", IQL),
+        ("InvertedPendulum-v5", AWAC),
+        ("CartPole-v1", AWAC),
+        ("InvertedPendulum-v5", EDAC),
+    ] {
         let mut world = make(env).unwrap();
         let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
         let config = OfflineConfig { patience: 0, ..small(algorithm, world.action_space()) };
@@ -308,6 +350,10 @@ fn settings_out_of_range_are_named() {
     assert!(of("bc", r#""batch_size":0"#).starts_with("algorithm.batch_size is 0"));
     assert!(of("cql", r#""weight":-1"#).starts_with("algorithm.weight is -1"));
     assert!(of("cql", r#""weight":1e9"#).starts_with("algorithm.weight is"));
+    assert!(of("iql", r#""expectile":1"#).starts_with("algorithm.expectile is 1"));
+    assert!(of("awac", r#""temperature":0"#).starts_with("algorithm.temperature is 0"));
+    assert!(of("edac", r#""critics":1"#).starts_with("algorithm.critics is 1: two critics or more"));
+    assert!(of("td3-bc", r#""alpha":-1"#).starts_with("algorithm.alpha is -1"));
     assert!(with(r#"{"algorithm":"ppo"}"#).contains("ppo needs an environment to learn in"));
     let old = serde_json::from_str::<OfflineConfig>(r#"{"method":"bc","bc":{"hidden":[7]}}"#).unwrap_err();
     assert!(old.to_string().contains("format 1"), "{old}");

@@ -5,11 +5,15 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Plan, Program, Role, Tensor, Trace, grad};
 use oto_rl::actions::Actions;
-use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::awac::AwacConfig;
+use oto_rl::algorithms::edac::EdacConfig;
+use oto_rl::algorithms::iql::IqlConfig;
 use oto_rl::algorithms::ppo::{self, PpoConfig};
 use oto_rl::algorithms::qrdqn::{QrDqnConfig, program};
 use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::algorithms::sac_discrete;
+use oto_rl::algorithms::td3_bc::Td3BcConfig;
+use oto_rl::algorithms::{AlgorithmConfig, Sizes};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::losses::ensemble::edac_diversity;
 use oto_rl::optimiser::{Adam, Optimiser, Updates, clipped, ensemble_parameters, mlp, mlp_parameters};
@@ -117,6 +121,36 @@ fn steps_of_ppo_agree() {
             Actions::Continuous(_) => None,
         };
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, seed, 60));
+    }
+}
+
+/// Algorithms that learn from datasets and go on online, with teachers and without.
+#[test]
+fn steps_of_learners_from_data_agree() {
+    let (hidden, batch_size, samples) = (vec![9, 8], 12, 3);
+    let td3_bc = Td3BcConfig { hidden: hidden.clone(), batch_size, samples, ..Td3BcConfig::default() };
+    let printed = Td3BcConfig { scale_by_data: true, normalise: false, ..td3_bc.clone() };
+    let iql = IqlConfig { hidden: hidden.clone(), batch_size, samples, ..IqlConfig::default() };
+    let deterministic = IqlConfig { deterministic: true, ..iql.clone() };
+    let awac = AwacConfig { hidden: hidden.clone(), batch_size, samples, ..AwacConfig::default() };
+    let edac = EdacConfig { hidden, batch_size, samples, critics: 3, ..EdacConfig::default() };
+    let many = EdacConfig { eta: 0.0, ..edac.clone() };
+    let (line, choice) = (Actions::Continuous(2), Actions::Discrete(3));
+    let cases: [(AlgorithmConfig, Actions, usize); 9] = [
+        (td3_bc.into(), line, 0),
+        (printed.into(), line, 1),
+        (iql.clone().into(), line, 1),
+        (deterministic.into(), line, 0),
+        (iql.into(), choice, 1),
+        (awac.clone().into(), line, 0),
+        (awac.into(), choice, 0),
+        (edac.into(), line, 0),
+        (many.into(), line, 1),
+    ];
+    for (seed, (config, actions, teachers)) in cases.into_iter().enumerate() {
+        let program = config.program(Sizes { observation: 4, actions, teachers });
+        let discrete = (actions == choice).then_some(3);
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, 20 + seed as u64, 20));
     }
 }
 

@@ -7,14 +7,18 @@ use oto_graph::Backend;
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::bc::BcConfig;
 use oto_rl::algorithms::ddpg::DdpgConfig;
+use oto_rl::algorithms::edac::EdacConfig;
+use oto_rl::algorithms::iql::IqlConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::{QrDqn, QrDqnConfig};
 use oto_rl::algorithms::sac::{Sac, SacConfig};
 use oto_rl::algorithms::td3::Td3Config;
-use oto_rl::algorithms::{Agent, Settings, Sizes};
+use oto_rl::algorithms::td3_bc::Td3BcConfig;
+use oto_rl::algorithms::{Agent, AlgorithmConfig, Settings, Sizes};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::engine::{Learner, LossParts, Schedule};
-use oto_rl::replay::Batch;
+use oto_rl::mlp::{self, Layer, Mlp};
+use oto_rl::replay::{Batch, Replay};
 use oto_wgpu::{Gpu, Wgpu};
 
 const SIZES: Sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1, weighted: false };
@@ -302,6 +306,70 @@ fn conservative_learners_give_the_same_curve() {
         config.agent(sizes, backend, rng).unwrap()
     };
     agree(actor_critic, 60, continuous);
+}
+
+/// A run of an algorithm that learns from data.
+fn from_data(
+    config: &AlgorithmConfig,
+    actions: Actions,
+) -> impl Fn(&dyn Backend, &mut Rng) -> Box<dyn Agent> + '_ {
+    move |backend, rng| config.agent(Sizes { actions, teachers: 0, ..SIZES }, backend, rng).unwrap()
+}
+
+#[test]
+fn learners_from_data_give_the_same_curve() {
+    let (hidden, batch_size) = (vec![24, 24], 32);
+    let td3_bc = Td3BcConfig { hidden: hidden.clone(), batch_size, ..Td3BcConfig::default() };
+    agree(from_data(&td3_bc.into(), Actions::Continuous(2)), 100, continuous);
+    let iql = AlgorithmConfig::from(IqlConfig { hidden: hidden.clone(), batch_size, ..IqlConfig::default() });
+    agree(from_data(&iql, Actions::Continuous(2)), 100, continuous);
+    agree(from_data(&iql, Actions::Discrete(2)), 100, batch);
+    let edac = EdacConfig { hidden, batch_size, critics: 3, ..EdacConfig::default() };
+    agree(from_data(&edac.into(), Actions::Continuous(2)), 60, continuous);
+}
+
+/// An agent that normalises observations acts as its program's actor does: the statistics are in the network that acts, in the
+/// policy that it exports, and in its state.
+#[test]
+fn a_normalised_agent_acts_as_its_policy_does() {
+    let config = Td3BcConfig { hidden: vec![8], batch_size: 4, ..Td3BcConfig::default() };
+    let sizes = Sizes { observation: 2, actions: Actions::Continuous(1), teachers: 0 };
+    let mut data = Replay::new(64, [2, 1], 0, 1, 0.9);
+    let rng = &mut Rng::new(5);
+    for _ in 0..64 {
+        let row = [100.0 + rng.normal() as f32, -3.0 + 0.01 * rng.normal() as f32];
+        data.push(&row, &[0.1], 1.0, &row, true, false, |_, _| {});
+    }
+    for backend in [&Candle as &dyn Backend, &Cpu, &webgpu()] {
+        let mut agent = config.agent(sizes, backend, &mut Rng::new(6)).unwrap();
+        let observation = [101.0, -3.01];
+        let (mut before, mut after) = ([0.0], [0.0]);
+        agent.act(&observation, &mut before);
+        agent.prepare(&data).unwrap();
+        agent.act(&observation, &mut after);
+        assert!((before[0] - after[0]).abs() > 1e-3, "{}: {before:?} and {after:?}", backend.name());
+
+        let state = agent.engine().state().unwrap();
+        let tensor = |name: &str| state.iter().find(|t| t.name == name).unwrap().values.clone();
+        let (mean, scale) = (tensor("actor.observation.mean"), tensor("actor.observation.scale"));
+        assert!((mean[0] - 100.0).abs() < 1.0 && scale[1] > 50.0, "{mean:?} {scale:?}");
+        let seen = [0, 1].map(|i| (observation[i] - mean[i]) * scale[i]);
+        let layer = |i: usize, activation| Layer {
+            weight: tensor(&format!("actor.{i}.weight")),
+            bias: tensor(&format!("actor.{i}.bias")),
+            activation,
+        };
+        let layers = vec![layer(0, mlp::Activation::Relu), layer(1, mlp::Activation::Identity)];
+        let expected = Mlp::new(2, layers).unwrap().forward(&seen)[0].tanh();
+        assert!((after[0] - expected).abs() < 1e-3, "{}: {after:?}, {expected}", backend.name());
+        assert_eq!(agent.policy().forward(&observation)[0].tanh(), after[0]);
+
+        let mut restored = config.agent(sizes, backend, &mut Rng::new(7)).unwrap();
+        let mut find = |name: &str| Some(tensor(name));
+        restored.restore(3, &mut find).unwrap();
+        restored.act(&observation, &mut before);
+        assert_eq!(before, after, "{}", backend.name());
+    }
 }
 
 /// The same task seen as two small images, whose first pixel the teacher goes by.

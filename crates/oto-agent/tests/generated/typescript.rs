@@ -23,7 +23,7 @@ pub fn types(root: &Value) -> String {
     let definitions = root["$defs"].as_object().expect("definitions");
     let student = &definitions["StudentConfig"];
     let listed = |all: &mut dyn Iterator<Item = String>| all.collect::<Vec<_>>().join(" | ");
-    let online = algorithms::online;
+    let online = || algorithms::online().filter(|one| one.in_pages());
     writeln!(file, "/** The names of the algorithms. */").unwrap();
     let names = listed(&mut online().map(|one| format!("'{}'", one.name())));
     writeln!(file, "export type AlgorithmName = {names};\n").unwrap();

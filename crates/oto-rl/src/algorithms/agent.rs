@@ -5,7 +5,7 @@ use crate::actions::Actions;
 use crate::engine::{LearnError, Learner, Schedule};
 use crate::exploration::ActionNoise;
 use crate::network::Actor;
-use crate::replay::Batch;
+use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
 
 /// Acts, improves, keeps its state.
@@ -64,6 +64,12 @@ pub trait Agent: Learner {
             true => self.actions().random(rng, action),
             false => self.sample(observation, rng, action),
         }
+    }
+
+    /// Takes what it has to know of recorded data before its first update, such as the mean and the spread of observations.
+    fn prepare(&mut self, data: &Replay) -> Result<(), LearnError> {
+        let _ = data;
+        Ok(())
     }
 
     /// One update from a batch; `rng` draws what the algorithm draws for it. New weights act from now on, or once

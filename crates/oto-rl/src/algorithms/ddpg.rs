@@ -164,6 +164,7 @@ impl Settings for DdpgConfig {
             exploration: ActionNoise::new(self.exploration, self.exploration_factor, self.correlation_time),
             policy_period: 1,
             actor_starts: self.actor_starts,
+            normalised: false,
         };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))

@@ -8,16 +8,24 @@ mod config;
 mod spaces;
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod awac;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod bc;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod cql;
 pub mod ddpg;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod edac;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod iql;
 pub mod ppo;
 pub mod qrdqn;
 pub mod sac;
 pub mod sac_discrete;
 pub mod table;
 pub mod td3;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod td3_bc;
 
 pub use agent::{Agent, OnPolicy, Rollouts};
 pub use config::{AlgorithmConfig, Run, Settings};
@@ -40,6 +48,14 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &cql::ConservativeQLearning,
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     &bc::BehaviourCloning,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &td3_bc::BehaviourConstraint,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &iql::ImplicitQLearning,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &awac::AdvantageWeighted,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &edac::DiversifiedEnsemble,
 ];
 
 /// An entry of the registry.
@@ -87,6 +103,11 @@ impl dyn Algorithm + '_ {
     /// Whether it can learn from a recorded dataset alone.
     pub fn offline(&self) -> bool {
         self.data().contains(&Data::Dataset)
+    }
+
+    /// Whether the npm package has it: a page has no datasets.
+    pub fn in_pages(&self) -> bool {
+        !self.offline()
     }
 
     /// Whether it can learn in environments of this kind.

@@ -173,7 +173,7 @@ impl Settings for SacConfig {
 const LOG_STD: [f64; 2] = [-20.0, 2.0];
 
 /// The policy's mean and log standard deviation, `[B, D]` each, for observations `[B, O]`.
-fn policy<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> [Tensor<'t>; 2] {
+pub(super) fn policy<'t>(params: &[(String, Tensor<'t>)], observation: Tensor<'t>) -> [Tensor<'t>; 2] {
     let (trunk, heads) = params.split_at(params.len() - 4);
     let hidden = trunk.chunks_exact(2).fold(observation, |x, p| x.linear(p[0].1, p[1].1, Activation::Relu));
     let head = |i: usize| hidden.linear(heads[i].1, heads[i + 1].1, Activation::Identity);
@@ -255,7 +255,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
 }
 
 /// The actor's trunk and its two heads.
-fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<'t> {
+pub(super) fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes) -> Params<'t> {
     let trunk = [&[sizes.observation], hidden].concat();
     let mut params = mlp_parameters(t, "actor.", &trunk);
     let last = trunk[trunk.len() - 1];
@@ -285,7 +285,9 @@ fn drawn<'t>(
 
 /// A SAC student: owns its parameters, improves them, acts with them.
 pub struct Sac {
-    config: SacConfig,
+    hidden: Vec<usize>,
+    critics: usize,
+    initial_alpha: f64,
     sizes: Sizes,
     engine: Engine,
     /// Gives the policy's mean, then its log standard deviation, `[2 D]`.
@@ -302,9 +304,6 @@ impl Sac {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let engine = Engine::new(program(config, sizes), "actor.", backend)?;
-        let widths = [&[sizes.observation], &config.hidden[..], &[2 * sizes.actions.width()]].concat();
-        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
         let (rows, width) = (config.batch_size, sizes.actions.width());
         let names = [("noise", rows), ("next_noise", rows)].into_iter();
         let many = rows * config.samples;
@@ -312,7 +311,25 @@ impl Sac {
         let names = names.chain(sampled.into_iter().filter(|_| sizes.teachers > 0 || config.cql > 0.0));
         let names = names.chain([("next_sample_noise", many)].into_iter().filter(|_| config.cql > 0.0));
         let noise = Noise::new(names, width);
-        let mut student = Self { config: config.clone(), sizes, engine, actor, noise };
+        let critics = (2, config.initial_alpha);
+        Self::of(program(config, sizes), &config.hidden, critics, noise, sizes, backend, rng)
+    }
+
+    /// The same with a program of another algorithm, which has so many critics and starts at this temperature.
+    pub(super) fn of(
+        program: Program,
+        hidden: &[usize],
+        (critics, initial_alpha): (usize, f64),
+        noise: Noise,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program, "actor.", backend)?;
+        let widths = [&[sizes.observation], hidden, &[2 * sizes.actions.width()]].concat();
+        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
+        let hidden = hidden.to_vec();
+        let mut student = Self { hidden, critics, initial_alpha, sizes, engine, actor, noise };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -382,7 +399,7 @@ impl Learner for Sac {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut initial_values = InitialParameters::new();
-        let (hidden, sizes) = (&self.config.hidden, self.sizes);
+        let (hidden, sizes) = (&self.hidden, self.sizes);
         let trunk = [&[sizes.observation], &hidden[..]].concat();
         initial_mlp(rng, "actor.", &trunk, &mut initial_values);
         for head in ["mean", "log_std"] {
@@ -391,8 +408,8 @@ impl Learner for Sac {
                 .extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
         let widths = [&[sizes.observation + sizes.actions.width()], &hidden[..], &[1]].concat();
-        initial_critics(rng, 2, &widths, &mut initial_values);
-        initial_values.push(("log_alpha".into(), vec![self.config.initial_alpha.ln() as f32]));
+        initial_critics(rng, self.critics, &widths, &mut initial_values);
+        initial_values.push(("log_alpha".into(), vec![self.initial_alpha.ln() as f32]));
         self.engine
             .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

@@ -17,8 +17,9 @@ use crate::losses::deterministic::{bellman_target, deterministic_actor, smoothed
 use crate::mlp::{self, Mlp};
 use crate::network::Actor;
 use crate::noise::{Noise, UNIFORM};
+use crate::normaliser::Normaliser;
 use crate::optimiser::{Adam, Optimiser, Updates, mlp, mlp_parameters};
-use crate::replay::Batch;
+use crate::replay::{Batch, Replay};
 use crate::schedule::Linear;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
@@ -174,6 +175,7 @@ impl Settings for Td3Config {
             exploration: ActionNoise::new(self.exploration, self.exploration_factor, self.correlation_time),
             policy_period: self.policy_period,
             actor_starts: self.actor_starts,
+            normalised: false,
         };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))
@@ -295,6 +297,8 @@ pub(super) struct Parts<'a> {
     pub policy_period: u64,
     /// Environment steps before the actor's first update; none: no program asks.
     pub actor_starts: Option<u64>,
+    /// Whether the program normalises observations.
+    pub normalised: bool,
 }
 
 /// An agent with a deterministic actor: owns its parameters, improves them, acts with them.
@@ -314,6 +318,7 @@ pub(super) struct Deterministic {
     actor: Mlp,
     /// Random numbers of an update, by the program's data inputs.
     noise: Noise,
+    normaliser: Option<Normaliser>,
 }
 
 impl Deterministic {
@@ -326,7 +331,8 @@ impl Deterministic {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let Parts { critics, hidden, exploration, policy_period, actor_starts } = parts;
+        let Parts { critics, hidden, exploration, policy_period, actor_starts, normalised } = parts;
+        let normaliser = normalised.then(|| Normaliser::none(sizes.observation));
         let engine = Engine::new(program, "actor.", backend)?;
         let widths = [&[sizes.observation], hidden, &[sizes.actions.width()]].concat();
         let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
@@ -342,6 +348,7 @@ impl Deterministic {
             engine,
             actor,
             noise,
+            normaliser,
         };
         agent.start_over(rng)?;
         Ok(agent)
@@ -390,6 +397,16 @@ impl Agent for Deterministic {
         }
     }
 
+    fn prepare(&mut self, data: &Replay) -> Result<(), LearnError> {
+        let Some(normaliser) = &mut self.normaliser else { return Ok(()) };
+        normaliser.measure(data);
+        let state = self.engine.state()?;
+        let old = |name: &str| Some(state.iter().find(|tensor| tensor.name == name)?.values.clone());
+        let new = |name: &str| normaliser.state(name).map(<[f32]>::to_vec).or_else(|| old(name));
+        self.engine.restore(self.engine.updates(), new)?;
+        self.hand_over()
+    }
+
     /// The action before its tanh.
     fn policy(&self) -> Actor {
         self.actor.clone().into()
@@ -406,7 +423,12 @@ impl Learner for Deterministic {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        self.engine.acting_layers(0, &mut self.actor).map(drop)
+        let next = self.engine.acting_layers(0, &mut self.actor)?;
+        if let Some(normaliser) = &mut self.normaliser {
+            normaliser.hand_over(&mut self.engine, next)?;
+            normaliser.fold(&mut self.actor.layers_mut()[0]);
+        }
+        Ok(())
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
@@ -420,8 +442,12 @@ impl Learner for Deterministic {
         );
         let widths = [&[observation + width], &self.hidden[..], &[1]].concat();
         initial_critics(rng, self.critics, &widths, &mut initial_values);
-        self.engine
-            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        let normaliser = &self.normaliser;
+        let known = |name: &str| normaliser.as_ref()?.state(name).map(<[f32]>::to_vec);
+        self.engine.start(|input| {
+            let value = initial(&initial_values, &input.name).or_else(|| known(&input.name));
+            value.unwrap_or_else(|| vec![0.0; input.len()])
+        })?;
         self.hand_over()
     }
 }
