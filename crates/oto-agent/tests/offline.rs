@@ -12,7 +12,9 @@ use oto_env::{Action, Environment, Space, make};
 use oto_rl::algorithms::Algorithm;
 use oto_rl::algorithms::awac::{AdvantageWeighted, AwacConfig};
 use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
+use oto_rl::algorithms::cal_ql::{CalQlConfig, CalibratedQLearning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
+use oto_rl::algorithms::cql_ensemble::{ConservativeEnsemble, CqlEnsembleConfig};
 use oto_rl::algorithms::edac::{DiversifiedEnsemble, EdacConfig};
 use oto_rl::algorithms::iql::{ImplicitQLearning, IqlConfig};
 use oto_rl::algorithms::td3_bc::{BehaviourConstraint, Td3BcConfig};
@@ -24,6 +26,8 @@ const TD3_BC: &dyn Algorithm = &BehaviourConstraint;
 const IQL: &dyn Algorithm = &ImplicitQLearning;
 const AWAC: &dyn Algorithm = &AdvantageWeighted;
 const EDAC: &dyn Algorithm = &DiversifiedEnsemble;
+const CAL_QL: &dyn Algorithm = &CalibratedQLearning;
+const ENSEMBLE: &dyn Algorithm = &ConservativeEnsemble;
 
 /// What an episode was.
 #[derive(Default)]
@@ -90,7 +94,11 @@ fn small(algorithm: &dyn Algorithm, action: &Space) -> OfflineConfig {
             .with(|one: &mut Td3BcConfig| (one.hidden, one.batch_size) = (vec![32], 64))
             .with(|one: &mut IqlConfig| (one.hidden, one.batch_size) = (vec![32], 64))
             .with(|one: &mut AwacConfig| (one.hidden, one.batch_size) = (vec![32], 64))
-            .with(|one: &mut EdacConfig| (one.hidden, one.batch_size, one.critics) = (vec![24], 32, 3)),
+            .with(|one: &mut EdacConfig| (one.hidden, one.batch_size, one.critics) = (vec![24], 32, 3))
+            .with(|one: &mut CalQlConfig| (one.hidden, one.batch_size, one.samples) = (vec![24], 32, 2))
+            .with(|one: &mut CqlEnsembleConfig| {
+                (one.agents, one.hidden, one.batch_size, one.samples) = (2, vec![16], 32, 2);
+            }),
         evaluation: EvaluationConfig { every: 100, episodes: 3 },
         ..config
     }
@@ -154,6 +162,9 @@ fn slices_and_interruptions_change_nothing() {
         ("InvertedPendulum-v5", AWAC),
         ("CartPole-v1", AWAC),
         ("InvertedPendulum-v5", EDAC),
+        ("InvertedPendulum-v5", CAL_QL),
+        ("CartPole-v1", CAL_QL),
+        ("InvertedPendulum-v5", ENSEMBLE),
     ] {
         let mut world = make(env).unwrap();
         let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
@@ -353,6 +364,8 @@ fn settings_out_of_range_are_named() {
     assert!(of("iql", r#""expectile":1"#).starts_with("algorithm.expectile is 1"));
     assert!(of("awac", r#""temperature":0"#).starts_with("algorithm.temperature is 0"));
     assert!(of("edac", r#""critics":1"#).starts_with("algorithm.critics is 1: two critics or more"));
+    assert!(of("cal-ql", r#""samples":0"#).starts_with("algorithm.samples is 0"));
+    assert!(of("cql-ensemble", r#""agents":1"#).starts_with("algorithm.agents is 1: 2 to 64 agents"));
     assert!(of("td3-bc", r#""alpha":-1"#).starts_with("algorithm.alpha is -1"));
     assert!(with(r#"{"algorithm":"ppo"}"#).contains("ppo needs an environment to learn in"));
     let old = serde_json::from_str::<OfflineConfig>(r#"{"method":"bc","bc":{"hidden":[7]}}"#).unwrap_err();

@@ -6,6 +6,8 @@ use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Plan, Program, Role, Tensor, Trace, grad};
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::awac::AwacConfig;
+use oto_rl::algorithms::cal_ql::CalQlConfig;
+use oto_rl::algorithms::cql_ensemble::CqlEnsembleConfig;
 use oto_rl::algorithms::edac::EdacConfig;
 use oto_rl::algorithms::iql::IqlConfig;
 use oto_rl::algorithms::ppo::{self, PpoConfig};
@@ -60,7 +62,7 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
             Some(n) => (0..len).map(|_| rng.below(n as u32) as f32).collect(),
             None => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
         },
-        "mask" => (0..len).map(|_| rng.below(2) as f32).collect(),
+        "mask" | "return_known" => (0..len).map(|_| rng.below(2) as f32).collect(),
         "perm" => {
             let mut order = (0..len).collect::<Vec<_>>();
             rng.shuffle(&mut order);
@@ -133,10 +135,14 @@ fn steps_of_learners_from_data_agree() {
     let iql = IqlConfig { hidden: hidden.clone(), batch_size, samples, ..IqlConfig::default() };
     let deterministic = IqlConfig { deterministic: true, ..iql.clone() };
     let awac = AwacConfig { hidden: hidden.clone(), batch_size, samples, ..AwacConfig::default() };
+    let cal_ql = CalQlConfig { hidden: hidden.clone(), batch_size, samples, ..CalQlConfig::default() };
+    let expected = CalQlConfig { printed: true, max_target: false, ..cal_ql.clone() };
+    let ensemble =
+        CqlEnsembleConfig { agents: 2, hidden: hidden.clone(), batch_size, samples, ..Default::default() };
     let edac = EdacConfig { hidden, batch_size, samples, critics: 3, ..EdacConfig::default() };
     let many = EdacConfig { eta: 0.0, ..edac.clone() };
     let (line, choice) = (Actions::Continuous(2), Actions::Discrete(3));
-    let cases: [(AlgorithmConfig, Actions, usize); 9] = [
+    let cases: [(AlgorithmConfig, Actions, usize); 14] = [
         (td3_bc.into(), line, 0),
         (printed.into(), line, 1),
         (iql.clone().into(), line, 1),
@@ -146,9 +152,14 @@ fn steps_of_learners_from_data_agree() {
         (awac.into(), choice, 0),
         (edac.into(), line, 0),
         (many.into(), line, 1),
+        (cal_ql.clone().into(), line, 1),
+        (expected.clone().into(), line, 0),
+        (cal_ql.into(), choice, 1),
+        (expected.into(), choice, 0),
+        (ensemble.into(), line, 0),
     ];
     for (seed, (config, actions, teachers)) in cases.into_iter().enumerate() {
-        let program = config.program(Sizes { observation: 4, actions, teachers });
+        let program = config.program(Sizes { observation: 4, actions, teachers, weighted: false });
         let discrete = (actions == choice).then_some(3);
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, 20 + seed as u64, 20));
     }

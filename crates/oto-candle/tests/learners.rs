@@ -6,6 +6,8 @@ use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::bc::BcConfig;
+use oto_rl::algorithms::cal_ql::CalQlConfig;
+use oto_rl::algorithms::cql_ensemble::CqlEnsembleConfig;
 use oto_rl::algorithms::ddpg::DdpgConfig;
 use oto_rl::algorithms::edac::EdacConfig;
 use oto_rl::algorithms::iql::IqlConfig;
@@ -308,6 +310,49 @@ fn conservative_learners_give_the_same_curve() {
     agree(actor_critic, 60, continuous);
 }
 
+/// The same task with returns, of which every other one is known.
+fn with_returns(mut batch: Batch) -> Batch {
+    batch.return_to_go = batch.reward.iter().map(|reward| 2.0 * reward).collect();
+    batch.return_known = (0..batch.reward.len()).map(|i| (i % 2) as f32).collect();
+    batch
+}
+
+/// The policy that an ensemble exports is the mean of its members', each of which sees only its own layers.
+#[test]
+fn an_ensemble_acts_as_its_members_together() {
+    let config = CqlEnsembleConfig { agents: 3, hidden: vec![5, 4], batch_size: 2, ..Default::default() };
+    let sizes = Sizes { observation: 3, actions: Actions::Continuous(2), teachers: 0, weighted: false };
+    let mut ensemble = config.agent(sizes, &Cpu, &mut Rng::new(4)).unwrap();
+    let state = ensemble.engine().state().unwrap();
+    let part = |name: &str, i: usize| {
+        let values = &state.iter().find(|t| t.name == format!("actors.{name}")).unwrap().values;
+        let len = values.len() / 3;
+        values[i * len..(i + 1) * len].to_vec()
+    };
+    let observation = [0.3, -0.7, 1.1];
+    let mut expected = [0.0_f32; 2];
+    for i in 0..3 {
+        let layer = |layer: usize| Layer {
+            weight: part(&format!("{layer}.weight"), i),
+            bias: part(&format!("{layer}.bias"), i),
+            activation: if layer == 2 { mlp::Activation::Identity } else { mlp::Activation::Relu },
+        };
+        let mut member = Mlp::new(3, vec![layer(0), layer(1), layer(2)]).unwrap();
+        let mean = member.forward(&observation);
+        (0..2).for_each(|d| expected[d] += mean[d] / 3.0);
+    }
+    let mut action = [0.0; 2];
+    ensemble.act(&observation, &mut action);
+    let mut policy = ensemble.policy();
+    for d in 0..2 {
+        assert!((action[d] - expected[d].tanh()).abs() < 1e-6, "{action:?} {expected:?}");
+        assert!((policy.forward(&observation)[d] - expected[d]).abs() < 1e-6);
+    }
+    let mut drawn = [0.0; 2];
+    ensemble.sample(&observation, &mut Rng::new(1), &mut drawn);
+    assert!(drawn != action && ensemble.takes(&drawn), "{drawn:?}");
+}
+
 /// A run of an algorithm that learns from data.
 fn from_data(
     config: &AlgorithmConfig,
@@ -326,6 +371,11 @@ fn learners_from_data_give_the_same_curve() {
     agree(from_data(&iql, Actions::Discrete(2)), 100, batch);
     let edac = EdacConfig { hidden, batch_size, critics: 3, ..EdacConfig::default() };
     agree(from_data(&edac.into(), Actions::Continuous(2)), 60, continuous);
+    let (hidden, samples) = (vec![24, 24], 2);
+    let cal_ql = CalQlConfig { hidden: hidden.clone(), batch_size, samples, ..CalQlConfig::default() };
+    agree(from_data(&cal_ql.into(), Actions::Continuous(2)), 60, |rng| with_returns(continuous(rng)));
+    let ensemble = CqlEnsembleConfig { agents: 2, hidden, batch_size, samples, ..Default::default() };
+    agree(from_data(&ensemble.into(), Actions::Continuous(2)), 60, continuous);
 }
 
 /// An agent that normalises observations acts as its program's actor does: the statistics are in the network that acts, in the
@@ -333,7 +383,7 @@ fn learners_from_data_give_the_same_curve() {
 #[test]
 fn a_normalised_agent_acts_as_its_policy_does() {
     let config = Td3BcConfig { hidden: vec![8], batch_size: 4, ..Td3BcConfig::default() };
-    let sizes = Sizes { observation: 2, actions: Actions::Continuous(1), teachers: 0 };
+    let sizes = Sizes { observation: 2, actions: Actions::Continuous(1), teachers: 0, weighted: false };
     let mut data = Replay::new(64, [2, 1], 0, 1, 0.9);
     let rng = &mut Rng::new(5);
     for _ in 0..64 {

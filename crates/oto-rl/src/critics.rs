@@ -254,12 +254,23 @@ pub(crate) fn initial_critics(
     widths: &[usize],
     initial_values: &mut InitialParameters,
 ) {
-    let critic = |_| {
+    initial_ensemble(rng, CRITICS, count, widths, initial_values);
+}
+
+/// Initial values of `count` networks of these widths, network after network.
+pub(crate) fn initial_ensemble(
+    rng: &mut Rng,
+    prefix: &str,
+    count: usize,
+    widths: &[usize],
+    initial_values: &mut InitialParameters,
+) {
+    let network = |_| {
         let mut values = InitialParameters::new();
-        initial_mlp(rng, CRITICS, widths, &mut values);
+        initial_mlp(rng, prefix, widths, &mut values);
         values
     };
-    initial_values.extend(side_by_side((0..count).map(critic)));
+    initial_values.extend(side_by_side((0..count).map(network)));
 }
 
 /// The values of several networks of one shape, each parameter's one after the other.

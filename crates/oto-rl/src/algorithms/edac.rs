@@ -229,7 +229,7 @@ mod tests {
     /// Without diversity the update is that of soft actor-critic: the same parameters, and no second derivative.
     #[test]
     fn with_two_critics_and_no_diversity_it_is_soft_actor_critic() {
-        let sizes = Sizes { observation: 3, actions: Actions::Continuous(1), teachers: 0 };
+        let sizes = Sizes { observation: 3, actions: Actions::Continuous(1), teachers: 0, weighted: false };
         let small = EdacConfig { hidden: vec![4], batch_size: 2, critics: 2, ..EdacConfig::default() };
         let states = |program: Program| {
             let state = program.inputs.into_iter().filter(|input| input.role == oto_graph::Role::State);

@@ -445,7 +445,7 @@ mod tests {
     fn only_a_gaussian_has_a_standard_deviation() {
         let config = IqlConfig { hidden: vec![4], batch_size: 2, ..IqlConfig::default() };
         let has = |deterministic, actions| {
-            let sizes = Sizes { observation: 3, actions, teachers: 0 };
+            let sizes = Sizes { observation: 3, actions, teachers: 0, weighted: false };
             let program = IqlConfig { deterministic, ..config.clone() }.program(sizes);
             program.input("actor.log_std").is_some()
         };

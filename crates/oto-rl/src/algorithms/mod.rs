@@ -12,7 +12,11 @@ pub mod awac;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod bc;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod cal_ql;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod cql;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod cql_ensemble;
 pub mod ddpg;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod edac;
@@ -56,6 +60,10 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &awac::AdvantageWeighted,
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     &edac::DiversifiedEnsemble,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &cal_ql::CalibratedQLearning,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &cql_ensemble::ConservativeEnsemble,
 ];
 
 /// An entry of the registry.

@@ -271,7 +271,7 @@ pub(super) fn actor_parameters<'t>(t: &'t Trace, hidden: &[usize], sizes: Sizes)
 }
 
 /// So many actions of the policy for each of its observations x `[B, O]`, which no gradient reaches.
-fn drawn<'t>(
+pub(super) fn drawn<'t>(
     actor: &[(String, Tensor<'t>)],
     x: Tensor<'t>,
     noise: &str,

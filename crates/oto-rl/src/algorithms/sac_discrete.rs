@@ -22,7 +22,7 @@ use oto_graph::{Activation, Backend, Program, Trace};
 
 /// The entropy that the temperature holds the policy to, as a share of that of chance (Christodoulou 2019, table 2;
 /// CleanRL's `sac_atari.py` has 0.89).
-const TARGET_ENTROPY: f64 = 0.98;
+pub(super) const TARGET_ENTROPY: f64 = 0.98;
 
 /// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
 pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
@@ -73,7 +73,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     t.finish(&updates, &[&outputs[..], &own].concat())
 }
 
-fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {
+pub(super) fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {
     [&[sizes.observation], &config.hidden[..], &[sizes.actions.outputs()]].concat()
 }
 
@@ -94,7 +94,18 @@ impl SacDiscrete {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let engine = Engine::new(program(config, sizes), "actor.", backend)?;
+        Self::of(program(config, sizes), config, sizes, backend, rng)
+    }
+
+    /// The same with a program of another algorithm.
+    pub(super) fn of(
+        program: Program,
+        config: &SacConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program, "actor.", backend)?;
         let actor = Mlp::zeros(&widths(config, sizes), mlp::Activation::Relu);
         let mut student = Self { config: config.clone(), sizes, engine, actor };
         student.start_over(rng)?;

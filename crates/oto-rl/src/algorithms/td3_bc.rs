@@ -227,7 +227,12 @@ mod tests {
     /// The statistics are state that no optimiser moves, and there are none where nothing is normalised.
     #[test]
     fn normalised_observations_are_a_setting() {
-        let sizes = Sizes { observation: 3, actions: crate::actions::Actions::Continuous(1), teachers: 0 };
+        let sizes = Sizes {
+            observation: 3,
+            actions: crate::actions::Actions::Continuous(1),
+            teachers: 0,
+            weighted: false,
+        };
         let config = Td3BcConfig { hidden: vec![4], batch_size: 2, ..Td3BcConfig::default() };
         let program = |normalise| Td3BcConfig { normalise, ..config.clone() }.program(sizes);
         assert!(program(true).input("actor.observation.mean").is_some());
