@@ -344,9 +344,10 @@ fn an_ensemble_acts_as_its_members_together() {
     let mut action = [0.0; 2];
     ensemble.act(&observation, &mut action);
     let mut policy = ensemble.policy();
-    for d in 0..2 {
-        assert!((action[d] - expected[d].tanh()).abs() < 1e-6, "{action:?} {expected:?}");
-        assert!((policy.forward(&observation)[d] - expected[d]).abs() < 1e-6);
+    let near = |a: f32, b: f32| (a - b).abs() < 1e-6;
+    let exported = policy.forward(&observation);
+    for ((action, exported), expected) in action.iter().zip(exported).zip(expected) {
+        assert!(near(*action, expected.tanh()) && near(*exported, expected), "{action} {exported} {expected}");
     }
     let mut drawn = [0.0; 2];
     ensemble.sample(&observation, &mut Rng::new(1), &mut drawn);

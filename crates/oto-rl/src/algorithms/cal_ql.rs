@@ -181,7 +181,7 @@ impl Settings for CalQlConfig {
 }
 
 /// The lower bound of the policy's values, `[B]`: the return, or a number below all values where it is not known.
-fn reached<'t>(t: &'t Trace, batch: usize) -> Tensor<'t> {
+fn reached(t: &Trace, batch: usize) -> Tensor<'_> {
     let (value, known) = (t.data("return_to_go", &[batch]), t.data("return_known", &[batch]));
     value * known + (known + -1.0) * 1e9
 }

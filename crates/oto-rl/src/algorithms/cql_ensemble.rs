@@ -156,7 +156,7 @@ fn policies<'t>(actors: &Params<'t>, observation: Tensor<'t>) -> [Tensor<'t>; 2]
 }
 
 /// What belongs to N members for their 2 N critics: `[N, ...]` twice.
-fn for_both<'t>(x: Tensor<'t>) -> Tensor<'t> {
+fn for_both(x: Tensor<'_>) -> Tensor<'_> {
     let mut shape = x.shape();
     let all = shape.iter().product::<usize>();
     shape[0] *= 2;
