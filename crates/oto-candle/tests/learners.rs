@@ -347,7 +347,10 @@ fn an_ensemble_acts_as_its_members_together() {
     let near = |a: f32, b: f32| (a - b).abs() < 1e-6;
     let exported = policy.forward(&observation);
     for ((action, exported), expected) in action.iter().zip(exported).zip(expected) {
-        assert!(near(*action, expected.tanh()) && near(*exported, expected), "{action} {exported} {expected}");
+        assert!(
+            near(*action, expected.tanh()) && near(*exported, expected),
+            "{action} {exported} {expected}"
+        );
     }
     let mut drawn = [0.0; 2];
     ensemble.sample(&observation, &mut Rng::new(1), &mut drawn);
