@@ -3,6 +3,7 @@
 
 mod authorities;
 mod check;
+mod cloud;
 mod continued;
 mod follow;
 mod learn;
