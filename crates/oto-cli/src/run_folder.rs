@@ -577,6 +577,7 @@ mod tests {
     use oto_agent::config::{PlateauDecay, StudentConfig};
     use oto_agent::drive::{Driver, Wire};
     use oto_agent::link::memory::{Memory, MemoryTeacher};
+    use oto_agent::offline::OfflineConfig;
     use oto_agent::stage::{Ending, GiveUp, StagesConfig};
     use oto_agent::student::{Student, TeacherConfig, Tick, World};
     use oto_rl::algorithms::qrdqn::QrDqnConfig;
@@ -808,6 +809,7 @@ mod tests {
                 ("metrics.schema.json", include_str!("../../../docs/schema/metrics.schema.json")),
                 ("config.schema.json", include_str!("../../../docs/schema/config.schema.json")),
                 ("checkpoint.schema.json", include_str!("../../../docs/schema/checkpoint.schema.json")),
+                ("teach.schema.json", include_str!("../../../docs/schema/teach.schema.json")),
             ];
             Self(files.map(|(name, text)| (name, serde_json::from_str(text).unwrap())).into())
         }
@@ -911,12 +913,25 @@ mod tests {
         assert_eq!(Vec::from_iter(seen), ["episode", "evaluation", "metrics", "stage"]);
 
         let file = RunFolder::checkpoint(&place.0).unwrap().unwrap();
+        assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata(&file)), None);
+        let action = oto_env::Space::Discrete { n: 2 };
+        let teach = OfflineConfig::of(oto_rl::algorithms::find("bc").unwrap(), &action);
+        let observation = oto_env::Space::uniform(3, -1.0, 1.0);
+        let teacher = OfflineTrainer::new(&teach, &observation, &action, &oto_cpu::Cpu).unwrap();
+        let mut metadata = metadata(&teacher.save().unwrap());
+        assert_eq!(metadata["progress"]["source"], "dataset");
+        assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata), None);
+        metadata["extra"]["teach"]["gamma"] = json!("much");
+        assert!(schemas.breach("checkpoint.schema.json#", &metadata).is_some());
+    }
+
+    /// A checkpoint's only metadata entry.
+    fn metadata(file: &[u8]) -> Value {
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
         let entries = header["__metadata__"].as_object().unwrap();
         assert_eq!(Vec::from_iter(entries.keys()), ["oto.checkpoint.v4"]);
-        let metadata = serde_json::from_str(entries["oto.checkpoint.v4"].as_str().unwrap()).unwrap();
-        assert_eq!(schemas.breach("checkpoint.schema.json#", &metadata), None);
+        serde_json::from_str(entries["oto.checkpoint.v4"].as_str().unwrap()).unwrap()
     }
 
     #[test]
