@@ -119,11 +119,13 @@ fn good_episodes_make_a_good_teacher() {
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() / data.len();
     assert!((100..=500).contains(&mean), "{mean}");
     for algorithm in [BC, CQL, IQL, AWAC] {
-        let config = OfflineConfig {
-            updates: 1500,
-            until_return: Some(450.0),
-            ..small(algorithm, world.action_space())
+        // The rates of IQL and AWAC are for a million updates.
+        let small = small(algorithm, world.action_space());
+        let learning_rate = match algorithm.name() {
+            "iql" | "awac" => oto_agent::config::Linear::constant(1e-3),
+            _ => small.learning_rate,
         };
+        let config = OfflineConfig { updates: 1500, until_return: Some(450.0), learning_rate, ..small };
         let mut trainer = trainer(&config, &*world, &data);
         while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
         let best = trainer.best().unwrap();

@@ -216,7 +216,7 @@ mod tests {
             (FORCE, r#"{"kind":"multi_binary","n":2}"#, "several choices at once"),
             (r#"{"kind":"dict","spaces":{}}"#, FORCE, "observation_space: "),
             (r#"{"kind":"graph","n":3}"#, FORCE, "observation_space: kind: expected"),
-            (r#"{"kind":"tuple","spaces":[{"kind":"box","low":[1],"high":[0]}]}"#, FORCE, "range 1 to 0"),
+            (r#"{"kind":"tuple","spaces":[{"kind":"box","low":[1],"high":[0]}]}"#, FORCE, "range 1.0 to 0.0"),
             (r#"{"kind":"multi_binary","n":4294967295}"#, FORCE, "observation_space: "),
         ] {
             let error = read(observation, action).unwrap_err();

@@ -552,9 +552,9 @@ fn weights_in_another_file_are_read_from_the_models_folder_alone() {
 #[test]
 fn normalisations_are_onnxruntimes_for_numbers_of_any_size() {
     let mut proto = model(&[
-        node("Unsqueeze", &["obs", "last"], "column", &[]),
+        node("Unsqueeze", &["obs", "last"], "channels", &[]),
         with_float(
-            node("GroupNormalization", &["column", "std", "bias3"], "normal", &[("num_groups", 1)]),
+            node("GroupNormalization", &["channels", "std", "bias3"], "normal", &[("num_groups", 1)]),
             "epsilon",
             1e-5,
         ),
