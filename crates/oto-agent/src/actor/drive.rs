@@ -161,7 +161,7 @@ pub fn act(
     let shared = Arc::new(Shared {
         equipment: AtomicCell::default(),
         asked: AtomicCell::default(),
-        told: AtomicCell::new(Some(Box::default())),
+        told: AtomicCell::default(),
         acknowledged: AtomicU64::new(0),
         backlog: AtomicU64::new(0),
         reached: AtomicU64::new(0),
@@ -353,6 +353,7 @@ impl LinkThread {
         mut report: impl FnMut(&ActorReport),
     ) -> (ActorReport, Option<String>) {
         let (mut due, mut over) = (Instant::now() + every, None);
+        let mut spare = Some(Box::<ActorReport>::default());
         self.link.connect(socket.now_ms());
         loop {
             socket.poll(&mut self.link);
@@ -360,14 +361,17 @@ impl LinkThread {
                 self.shared.failed.store(true, Ordering::Release);
                 return (self.seen(ActorReport::default()), Some(refused));
             }
-            if Instant::now() >= due {
-                if let Some(told) = self.shared.told.take() {
-                    let told = self.seen(*told);
-                    report(&told);
-                    // The loop drops no text.
-                    self.shared.asked.store(Some(Box::new(ActorReport { problem: None, ..told })));
-                }
+            if Instant::now() >= due
+                && let Some(spare) = spare.take()
+            {
+                self.shared.asked.store(Some(spare));
                 due = Instant::now() + every;
+            }
+            if let Some(told) = self.shared.told.take() {
+                let told = self.seen(*told);
+                report(&told);
+                // The loop drops no text.
+                spare = Some(Box::new(ActorReport { problem: None, ..told }));
             }
             if self.shared.ended.load(Ordering::Acquire) {
                 let until = *over.get_or_insert_with(|| Instant::now() + FAREWELL);
