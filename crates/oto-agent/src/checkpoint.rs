@@ -14,6 +14,7 @@ use oto_graph::Backend;
 use oto_json::{FromJson, Json, ToJson, Writer, shown, shown_list};
 use oto_rl::engine::{Adopted, LearnError, NamedTensor};
 use oto_rl::network::Actor;
+use oto_rl::normaliser;
 use oto_rl::replay::{Replay, ReplayCounters, Sampler};
 use oto_rl::rollout::Rollout;
 
@@ -240,6 +241,21 @@ pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> 
         let (theirs, ours) = (&progress.action_space, &trainer.space);
         return Err(broken(format!(
             "its run has observations of {got} numbers and the actions {theirs:?}; this one has {expected} and {ours:?}"
+        )));
+    }
+    // Networks that saw normalised observations are of no use for others, and the other way round.
+    let theirs = file.floats(normaliser::MEAN).is_some();
+    let ours = trainer.learner.engine().shapes().any(|(name, _)| name == normaliser::MEAN);
+    if theirs != ours {
+        let sees =
+            |normalised| if normalised { "normalised observations" } else { "observations as they are" };
+        return Err(broken(format!(
+            "its networks see {} ({}, algorithm.normalise), those of {} {}: continue with the same algorithm, or begin from a run with \
+             algorithm.normalise {ours}",
+            sees(theirs),
+            progress.config.algorithm.name(),
+            trainer.config.algorithm.name(),
+            sees(ours),
         )));
     }
     let adopted = trainer.learner.adopt(&mut |name, shape| file.tensor(name, shape)).map_err(broken)?;

@@ -15,6 +15,8 @@ use oto_rl::algorithms::bc::BcConfig;
 use oto_rl::algorithms::cql::CqlConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::sac::SacConfig;
+use oto_rl::algorithms::td3::Td3Config;
+use oto_rl::algorithms::td3_bc::Td3BcConfig;
 use oto_rl::engine::NamedTensor;
 use oto_rl::replay::SamplerName;
 
@@ -245,6 +247,38 @@ fn runs_that_share_nothing_and_other_spaces_are_refused() {
 }
 
 /// The registry's names are what a run is continued by: each offline algorithm's agent has tensors with names and shapes.
+/// TD3 sees observations as they are; TD3+BC normalises them unless a setting says otherwise.
+#[test]
+fn networks_of_normalised_observations_do_not_see_others() {
+    let offline = |normalise| -> AlgorithmConfig {
+        Td3BcConfig { hidden: vec![12], batch_size: 16, normalise, ..Td3BcConfig::default() }.into()
+    };
+    let online: AlgorithmConfig =
+        Td3Config { hidden: vec![12], batch_size: 16, ..Td3Config::default() }.into();
+    let begin = |normalise, next: &AlgorithmConfig| {
+        let mut teacher = teacher("Pendulum-v1", &offline(normalise), true);
+        teacher.step(10).unwrap();
+        let file = teacher.save().unwrap();
+        let mut student = student("Pendulum-v1", next);
+        let row = [0.5, -0.5, 2.0];
+        let adopted = checkpoint::adopt(student.trainer(), &file).map_err(|error| error.to_string())?;
+        let world = make("Pendulum-v1").unwrap();
+        let mut player =
+            checkpoint::player(&file, world.observation_space(), world.action_space(), &Cpu).unwrap();
+        let acts = |action: Action<'_>| format!("{action:?}");
+        let (expected, got) =
+            (acts(player.greedy(&row).unwrap()), acts(student.trainer().greedy(&row).unwrap()));
+        assert_eq!(got, expected);
+        Ok::<_, String>(adopted.taken.len())
+    };
+    let error = begin(true, &online).unwrap_err();
+    assert!(error.contains("normalised observations") && error.contains("td3-bc"), "{error}");
+    let error = begin(false, &offline(true)).unwrap_err();
+    assert!(error.contains("algorithm.normalise true"), "{error}");
+    assert!(begin(false, &online).unwrap() > 10);
+    assert!(begin(true, &offline(true)).unwrap() > 10);
+}
+
 #[test]
 fn every_offline_algorithm_continues_itself() {
     for algorithm in oto_rl::algorithms::offline() {

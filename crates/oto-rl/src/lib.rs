@@ -11,7 +11,7 @@ pub mod losses;
 pub mod mlp;
 pub mod network;
 mod noise;
-mod normaliser;
+pub mod normaliser;
 pub mod observations;
 pub mod optimiser;
 pub mod replay;

@@ -6,7 +6,8 @@ use crate::mlp::Layer;
 use crate::replay::Replay;
 use oto_graph::{Tensor, Trace};
 
-const MEAN: &str = "actor.observation.mean";
+/// The state of programs whose networks see normalised observations.
+pub const MEAN: &str = "actor.observation.mean";
 const SCALE: &str = "actor.observation.scale";
 /// What the authors' code adds to a standard deviation.
 const EPSILON: f64 = 1e-3;
