@@ -4,6 +4,7 @@
 use crate::engine::{Engine, LearnError};
 use crate::mlp::Layer;
 use crate::replay::Replay;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 use oto_graph::{Tensor, Trace};
 
 /// The state of programs whose networks see normalised observations.
