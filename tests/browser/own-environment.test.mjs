@@ -41,7 +41,13 @@ function prepare(small) {
       () => 'no failure',
       (error) => ({ name: error.name, message: error.message, field: error.field }),
     );
-  window.tensors = (bytes) => [...bytes.subarray(8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true)))].join();
+  // All tensors of a checkpoint but those of the best policy, which only evaluations know.
+  window.tensors = (bytes) => {
+    const begin = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, begin)));
+    const names = Object.keys(header).filter((name) => header[name].data_offsets && !name.startsWith('best.')).sort();
+    return names.map((name) => [name, ...bytes.subarray(begin).subarray(...header[name].data_offsets)].join()).join();
+  };
   // A small generator of an environment's own.
   window.random = (seed) => () => ((seed = (1103515245 * seed + 12345) % 2147483648), seed / 2147483648);
   // Says which of three doors is open; the action is right where it is that door. `show` makes an observation of it.

@@ -308,6 +308,7 @@ test('the defaults are those that the types name', async () => {
     Td3Options: [['td3'], (config) => config.algorithm],
     DdpgOptions: [['ddpg'], (config) => config.algorithm],
     RunOptions: [Object.keys(configs), (config) => config],
+    ReplayOptions: [Object.keys(configs), (config) => config.replay],
     TransferOptions: [Object.keys(configs), (config) => config.transfer],
     EvaluationOptions: [Object.keys(configs), (config) => config.evaluation],
   };
