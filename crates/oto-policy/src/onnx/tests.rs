@@ -550,7 +550,6 @@ fn weights_in_another_file_are_read_from_the_models_folder_alone() {
 /// Values are onnxruntime's 1.32. Its variance is the mean of the squares less the square of the mean, so that a group of large numbers
 /// that are alike shows its rounding.
 #[test]
-#[ignore = "its values are not confirmed yet"]
 fn normalisations_are_onnxruntimes_for_numbers_of_any_size() {
     let mut proto = model(&[
         node("Unsqueeze", &["obs", "last"], "channels", &[]),
