@@ -484,13 +484,14 @@ impl ActorLink {
         self.flush_at = now.saturating_add(self.config.flush_ms.max(1));
         if self.resend_at.is_some_and(|at| now >= at) {
             self.resend_at = None;
-            self.next = self.next.min(self.acknowledged.max(self.reader.oldest()));
+            // Rows that the ring lost since are skipped with a message, like all others.
+            self.next = self.next.min(self.acknowledged);
         }
         let Some(Agreed { policy, session, ring, max_rows }) = self.agreed else { return };
         let batch = u64::from(self.config.batch.min(max_rows));
         while self.resend_at.is_none() {
             let end = self.acknowledged.saturating_add(u64::from(ring));
-            self.skip_lost(end);
+            self.skip_lost(end, now);
             let rows = self.reader.recorded().min(end).saturating_sub(self.next).min(batch);
             // At most a batch.
             if rows == 0 || !self.send(Ids { request: session, policy, version: 0 }, rows as usize, now) {
@@ -501,7 +502,7 @@ impl ActorLink {
 
     /// Steps over rows that the ring does not hold any more, and says so. Not while earlier rows fill the window: the learner
     /// is told once for all that is lost by then.
-    fn skip_lost(&mut self, window_end: u64) {
+    fn skip_lost(&mut self, window_end: u64, now: u64) {
         let first = self.reader.oldest();
         let waits = first >= window_end && self.next > self.acknowledged;
         if self.next >= first || waits {
@@ -509,6 +510,7 @@ impl ActorLink {
         }
         self.stats.rows_dropped += first - self.next;
         self.next = first;
+        self.unanswered_since.get_or_insert(now);
         self.say(&ClientMessage::Dropped(Dropped { first }));
     }
 
@@ -578,6 +580,7 @@ impl ActorLink {
         self.stats.sessions += 1;
         self.problem = None;
         self.flush_at = now;
+        self.heard(now);
     }
 
     /// Checks a `welcome` against the introduction and what this link was told before.
@@ -628,7 +631,6 @@ impl ActorLink {
         if received.next > self.next {
             return self.breach(format!("row {} is acknowledged, but was not sent", received.next), now);
         }
-        self.unanswered_since = None;
         self.learner_backlog = received.backlog.unwrap_or(self.learner_backlog);
         if received.next > self.acknowledged {
             self.acknowledged = received.next;
@@ -636,6 +638,12 @@ impl ActorLink {
             self.refusals = 0;
             self.problem = None;
         }
+        self.heard(now);
+    }
+
+    /// The learner spoke. Rows without an acknowledgement wait for its next words from `now` on.
+    fn heard(&mut self, now: u64) {
+        self.unanswered_since = (self.next > self.acknowledged).then_some(now);
     }
 
     fn overloaded(&mut self, overloaded: Overloaded, now: u64) {
@@ -644,8 +652,8 @@ impl ActorLink {
         if self.state == LinkState::Greeting {
             return self.leave("the server has too much to do", retry, now);
         }
-        self.unanswered_since = None;
         self.paused_until = self.paused_until.max(retry);
+        self.heard(self.paused_until);
         if overloaded.request.is_some() {
             self.resend_at = Some(self.paused_until);
         }
@@ -669,7 +677,7 @@ impl ActorLink {
         if error.code == ErrorCode::Replaced {
             return self.fail(error, now);
         }
-        self.unanswered_since = None;
+        self.heard(now);
         if error.request.is_none() || self.resend_at.is_some() {
             return;
         }

@@ -5,7 +5,7 @@
 //!
 //! | variable | |
 //! | --- | --- |
-//! | `OTO_LINK_SEEDS` | how many seeds, 20 by default, or `FIRST..END` |
+//! | `OTO_LINK_SEEDS` | how many seeds, 200 by default, or `FIRST..END` |
 
 use super::link::{ActorConfig, ActorLink};
 use super::ring::{Recorder, ring};
@@ -21,10 +21,10 @@ use oto_proto::{
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-const MANY: u64 = 20;
+const MANY: u64 = 200;
 const CHAOS_STEPS: u64 = 3_000;
 const PEACE_STEPS: u64 = 1_500;
-const RECOVERY_STEPS: u64 = 300;
+const NEW_SESSION_STEPS: u64 = 100;
 const STEP_MS: u64 = 5;
 const POLICY: u32 = 7;
 const PARAMETERS: usize = 3 * 4 + 4 + 4 + 1;
@@ -488,21 +488,32 @@ impl Simulation {
     fn peace(&mut self) {
         (self.present, self.loss, self.delay) = (true, 0, 3);
         (0..PEACE_STEPS).for_each(|_| self.step(true));
+        // The learner still spoils weights: a link that has refused many of them begins a new session, which takes a moment.
+        self.begin_anew();
         self.check();
-        // The learner still spoils weights. A link that has had too many begins a new session, which takes a moment.
-        for _ in 0..RECOVERY_STEPS {
-            if self.link.state() == LinkState::Ready && self.link.backlog() <= 40 {
-                break;
-            }
-            self.step(true);
-        }
-        assert_eq!(self.link.state(), LinkState::Ready, "{:?}", self.link.problem());
+        self.save();
+        (0..20).for_each(|_| self.step(true));
+        self.begin_anew();
         assert!(self.link.backlog() <= 40, "{} rows are not acknowledged", self.link.backlog());
         let (_, acting) = self.acting.as_ref().expect("weights act");
         let recent =
             (self.memory.version.saturating_sub(20)..=self.memory.version).map(|v| weights(v, self.life));
         let close = |other: Vec<f32>| acting.iter().zip(&other).all(|(a, b)| (a - b).abs() < 2e-3);
         assert!(recent.into_iter().any(close), "the weights that act are the learner's, rounding aside");
+    }
+
+    /// Waits for a new session if there is none; it takes two backoffs at most, and as long again for what was recorded meanwhile.
+    fn begin_anew(&mut self) {
+        let waited = (0..NEW_SESSION_STEPS).find(|_| {
+            let ready = self.link.state() == LinkState::Ready;
+            (!ready).then(|| self.step(true));
+            ready
+        });
+        assert!(waited.is_some(), "{:?}: {:?}", self.link.state(), self.link.problem());
+        if waited > Some(0) {
+            self.save();
+            (0..20).for_each(|_| self.step(true));
+        }
     }
 
     /// Every acknowledged row of every stream is there, or is known as lost. A gap is known with the row after it.
