@@ -47,10 +47,10 @@ pub struct ActOptions {
     /// Action while there are no weights, as numbers in the environment's units [default: the middle of each range]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_hyphen_values = true)]
     pub safe_action: Option<Vec<f32>>,
-    /// An evaluation, without exploration and not learned from, after so many training episodes; 0: none
+    /// Training episodes between two evaluations, whose steps do not explore and are not learned from; 0: no evaluation
     #[arg(long, value_name = "EPISODES", default_value_t = 0)]
     pub evaluate_every: u64,
-    /// Act without exploration, whatever the learner says
+    /// Act without exploration, also where the learner asks for it
     #[arg(long)]
     pub no_exploration: bool,
     /// Encodings of weights that may come, the preferred one first

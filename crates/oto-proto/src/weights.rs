@@ -230,7 +230,7 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Checks everything about a frame but its payload, which it borrows. A network has so many `parameters`.
+    /// Checks everything about a frame but its payload, which it borrows. `parameters` is their number in the network.
     ///
     /// # Errors
     /// The first reason to refuse it, in the order of the specification.

@@ -1,7 +1,7 @@
 //! Learners that are hosted here: each trains in a thread of its own from the rows of its edges, and publishes weights.
 //!
 //! The thread takes what has come, stores it, acknowledges it, makes an update, and begins again: rows wait for one update at most. With a
-//! folder ([`crate::learn::row_log`]) an acknowledged row outlives the process; without one it lives as long as the process.
+//! folder (`row_log`) an acknowledged row outlives the process; without one it lives as long as the process.
 
 use crate::learn::row_log::{Keep, KeepError, Record};
 use crate::serve::error::ServerError;
@@ -28,9 +28,9 @@ use tracing::{error, info, warn};
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a learner waits for more after a failed write.
 const PAUSE: Duration = Duration::from_millis(200);
-/// An edge that waits for the learner hears of the backlog while it shrinks to so many updates.
+/// A waiting edge gets reports of the backlog until it has shrunk to this number of updates.
 const LITTLE: u64 = 4;
-/// A log of so many bytes is replaced by a checkpoint before its time.
+/// A log of this many bytes causes a checkpoint at once.
 const MAX_LOG: u64 = 1 << 30;
 
 /// Why a learner cannot be hosted.
@@ -64,7 +64,7 @@ struct Go {
     publish: watch::Sender<Published>,
 }
 
-/// Makes a learner ready, in its thread; with a folder it goes on from what that holds.
+/// Makes a learner ready, in its thread; a folder restores it.
 ///
 /// # Errors
 /// What `make` says; a folder that cannot be used, or that holds another learner.
@@ -113,7 +113,7 @@ pub fn prepare<E: From<HostError> + Send + 'static>(
     Ok(Prepared { name: name.into(), description, first, go, stop, thread })
 }
 
-/// Opens a learner's folder, if it has one, and goes on from what that holds.
+/// Opens a learner's folder, if it has one, and restores the learner from it.
 fn open(
     name: &str,
     mut learner: Learner,

@@ -1,11 +1,11 @@
 //! The folder in which a learner is kept: a checkpoint, and a log of everything that came after it.
 //!
 //! A row is acknowledged once it is in the log and the log is on the disk, so that a server that is killed loses no acknowledged row. After a
-//! restart the learner goes on from the checkpoint, and takes the log's records as if they came now: each counts once.
+//! restart the learner loads the checkpoint and takes the log's records as new rows: each counts once.
 //!
 //! `checkpoint-N` and `rows-N.log` belong together: the log has what came after that checkpoint. A new checkpoint begins a new log before it
-//! is in its place, and the files before it are deleted after that. A record that was not written to its end was not acknowledged, and is
-//! cut off.
+//! is in its place, and the files before it are deleted after that. A torn final record was not acknowledged. It is truncated at
+//! startup.
 
 use crate::learn::saved_state::{SavedState, SavedStateError};
 use crate::serve::learners::Rows;

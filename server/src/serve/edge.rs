@@ -352,7 +352,7 @@ impl EdgeSession {
                 learner.metrics.stale(last.saturating_sub(*reached));
             }
             match rows.flags.is_empty() {
-                // All of them came before: the edge is told so.
+                // All of them are duplicates: the acknowledgement is sent again.
                 true => session.received(),
                 false => {
                     // Sent before the session is free for a newer one: its rows come after these.

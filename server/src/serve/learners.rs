@@ -255,7 +255,7 @@ impl HostedLearner {
         Ok(Begun { session, info, standing: told })
     }
 
-    /// Ends all sessions, and goes on from what the learner has stored.
+    /// Ends all sessions. The next ones begin with the learner's stored state.
     pub fn forget_sessions(&self, stored: Vec<(String, Progress)>, why: &str) {
         let mut edges = lock(&self.edges);
         for (_, slot) in edges.drain() {

@@ -46,7 +46,7 @@ pub struct ActorRun {
     pub seed: u64,
     /// Exploration instead of the learner's.
     pub exploration: Option<Exploration>,
-    /// An evaluation after so many training episodes; 0: none.
+    /// Training episodes between two evaluations; 0: no evaluation.
     pub evaluate_every: u64,
 }
 
@@ -135,8 +135,8 @@ struct Shared {
 /// Acts in `env` until the steps are made or `stop` is set. `report` gets how the actor stands, every `every`, on the link's thread.
 ///
 /// # Errors
-/// What cannot be used, an environment that fails, a learner that refuses for good. A lost connection is none: the actor goes on, and its
-/// rows are sent when there is a connection again.
+/// Unusable settings, a failed environment, a permanent refusal by the learner. A lost connection is no error: the actor continues to act, and
+/// the link sends its rows after it has connected again.
 pub fn act(
     env: &mut dyn Environment,
     mut socket: Socket,

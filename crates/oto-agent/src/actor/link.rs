@@ -1,15 +1,15 @@
 //! An actor's conversation with its learner, without input or output, as [`crate::link`] is for teachers: events and the time go in,
 //! messages and the next moment to wake up come out, and so do weights.
 //!
-//! Whoever owns a socket drives an [`ActorLink`] like a teacher's link: [`ActorLink::handle`], then every output of
+//! The owner of a socket drives an [`ActorLink`] like a teacher's link: [`ActorLink::handle`], then every output of
 //! [`ActorLink::poll_output`], then [`ActorLink::take_weights`]. Weights that were taken and now act are reported with
 //! [`ActorLink::applied`]. Rows come from the [`Reader`] of a ring, which the control loop fills meanwhile.
 //!
 //! Rows are sent in order, a window of them ahead of their acknowledgement, and from the number that the learner names after each
-//! lost connection. Rows that the ring no longer holds are counted, and the learner is told.
+//! lost connection. Rows that the ring no longer holds are counted and reported to the learner.
 //!
 //! What a learner sends is not trusted: weights of another shape, session or network, cut off, not finite, not newer, or based on
-//! weights that are not held, are refused and counted. The actor goes on with the ones it has.
+//! weights that are not held, are refused and counted. The actor keeps its weights.
 
 use super::ring::Reader;
 use crate::link::{Conversation, Event, LinkState, Output, backoff, retry_at};
@@ -23,9 +23,9 @@ use std::collections::VecDeque;
 
 /// Close code of a connection that ends as agreed (RFC 6455).
 const CLOSE_NORMAL: u16 = 1000;
-/// After so many breaches of the protocol a connection is given up.
+/// Breaches of the protocol before the link closes the connection.
 const MAX_BREACHES: u32 = 8;
-/// After so many refused frames of rows without an acknowledgement a connection is given up.
+/// Refused frames of rows, without an acknowledgement between, before the link closes the connection.
 const MAX_REFUSALS: u32 = 8;
 /// The pause before rows are sent again that the learner refused, in milliseconds.
 const RESEND_MS: u32 = 100;
@@ -42,7 +42,7 @@ pub struct ActorConfig {
     pub seed: u64,
     /// Rows in one frame, at most; at least 1.
     pub batch: u16,
-    /// Rows are collected for so many milliseconds.
+    /// Time for which rows are collected, in milliseconds.
     pub flush_ms: u64,
     /// The largest network that is taken, in parameters.
     pub max_parameters: u32,
@@ -443,7 +443,7 @@ impl ActorLink {
         self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
     }
 
-    /// When a silent learner is given up: only while rows wait for an answer.
+    /// The time at which the link closes the connection to a silent learner, while rows wait for an answer.
     fn deadline(&self) -> Option<u64> {
         let since = self.unanswered_since.filter(|_| self.state == LinkState::Ready)?;
         Some(since.saturating_add(self.config.answer_timeout_ms))
@@ -500,8 +500,8 @@ impl ActorLink {
         }
     }
 
-    /// Steps over rows that the ring does not hold any more, and says so. Not while earlier rows fill the window: the learner
-    /// is told once for all that is lost by then.
+    /// Steps over rows that the ring does not hold any more, and says so. Not while earlier rows fill the window: one
+    /// message then reports all lost rows.
     fn skip_lost(&mut self, window_end: u64, now: u64) {
         let first = self.reader.oldest();
         let waits = first >= window_end && self.next > self.acknowledged;

@@ -429,7 +429,7 @@ impl Simulation {
         self.counts.sessions += 1;
     }
 
-    /// The learner's process dies. Another one goes on from what was saved.
+    /// The learner's process dies. Another one restarts from the last save.
     fn kill_learner(&mut self) {
         if !self.durable {
             // What it acknowledged was all in memory: only a learner that saves first survives this.

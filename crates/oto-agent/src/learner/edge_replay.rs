@@ -11,7 +11,7 @@ pub struct EdgeReplay {
     pub(super) session: u32,
     /// The number of the row that is wanted next.
     pub(super) next: u64,
-    /// The last row, if its episode goes on.
+    /// The last row, if its episode has not ended.
     pub(super) before: Before,
     pub(super) replay: Replay,
     pub(super) sampler: Box<dyn Sampler>,

@@ -1,7 +1,7 @@
 //! The learner: the role of a server that trains from the rows of actors and sends them weights.
 //!
 //! [`session`] is one actor's connection. [`train`] has the training, [`config`] its settings, [`reward`] the reward functions,
-//! [`edge_replay`] what is kept of each edge, [`checkpoint`] the file that a learner goes on from.
+//! [`edge_replay`] the state of each edge, [`checkpoint`] the file that restores a learner.
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod checkpoint;

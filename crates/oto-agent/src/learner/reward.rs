@@ -86,7 +86,7 @@ pub enum RewardError {
     },
 }
 
-/// The reward function of this name, for observations and actions of so many numbers.
+/// The reward function of this name, for observations and actions of these widths.
 ///
 /// # Errors
 /// An unknown name, or other widths than it reads.

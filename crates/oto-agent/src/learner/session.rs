@@ -7,7 +7,7 @@
 //! ([`LearnerSession::replace`]), and what must outlive the process too is its [`Progress`].
 //!
 //! Versions on the wire belong to one edge. They are the learner's own as long as the learner remembers what the actor holds;
-//! a learner that lost its memory goes on above the actor's version, and another edge's claims change nothing.
+//! a learner without memory continues above the actor's version, and another edge's claims change nothing.
 
 use oto_proto::message::{Applied, Dropped, Received, Refused};
 use oto_proto::weights::{write_complete, write_delta};
@@ -149,7 +149,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What the actor is told: about its session, if a frame was refused.
+    /// The error message to the actor: about its session, if a frame was refused.
     pub fn error(&self) -> ErrorMessage {
         let code = match self {
             Refusal::Frame(error) => error.code(),

@@ -1,4 +1,4 @@
-//! Tests of the learner: rows become transitions, updates are owed and made, and a saved learner goes on as if nothing had happened.
+//! Tests of the learner: rows become transitions, updates are owed and made, and a restored learner equals one without interruption.
 
 use super::*;
 use oto_env::rng::Rng;
@@ -47,7 +47,7 @@ impl Plant {
         Plant { env, rng: Rng::new(seed), observation, sequence: 0, first: true, last: Flags::NONE }
     }
 
-    /// Sends so many rows.
+    /// Sends this number of rows.
     fn send_rows(&mut self, rows: usize, learner: &mut Learner, session: (&str, u32)) {
         for _ in 0..rows {
             self.send(learner, session, Flags::NONE);

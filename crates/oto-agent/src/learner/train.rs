@@ -1,6 +1,6 @@
 //! The learner: rows of edges become transitions, each transition owes an update, and the acting network's weights go back.
 //!
-//! Free of sockets, files and clocks. Whoever hosts it feeds it rows ([`Learner::take`]) and gives it time ([`Learner::work`]). Rows that
+//! Free of sockets, files and clocks. Its host gives it rows ([`Learner::take`]) and time ([`Learner::work`]). Rows that
 //! come faster than updates are made leave a backlog, which is worked off while the plants reset or are evaluated.
 
 use super::config::LearnerConfig;

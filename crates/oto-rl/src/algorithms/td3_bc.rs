@@ -1,7 +1,7 @@
 //! TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning"): TD3 whose actor stays near the data's
 //! actions, on observations normalised by the dataset. Settings and the program of one update; the agent is TD3's.
 //!
-//! Online it goes on with the actions of the replay buffer as its data. Actions have components from -1 to 1 here; the trainer scales
+//! Online, the actions of the replay buffer are its data. Actions have components from -1 to 1 here; the trainer scales
 //! them to the environment's range.
 
 use super::td3::{Deterministic, Parts, act, noise, taught};

@@ -111,7 +111,7 @@ impl Replay {
         }
     }
 
-    /// The same buffer, still empty, with labels of so many numbers instead of an action's.
+    /// The same buffer, still empty, with labels of this width instead of an action's.
     pub fn with_labels_of(self, label_width: usize) -> Self {
         Self { label_width, ..self }
     }

@@ -17,7 +17,7 @@ impl Shares {
         Self { recorded: oto_env::within(recorded, 0.0, 1.0) }
     }
 
-    /// How many of so many rows come from the second buffer: all or none if the other buffer is empty.
+    /// The number of rows of a batch from the second buffer: all or none if the other buffer is empty.
     fn recorded_rows(&self, request: &Request<'_>) -> usize {
         let own = !request.buffers[0].is_empty();
         match request.buffers.get(1).is_some_and(|recorded| !recorded.is_empty()) {

@@ -17,7 +17,7 @@ impl Default for SumTree {
 }
 
 impl SumTree {
-    /// Makes room for so many places; the weights stay.
+    /// Grows to this number of places; the weights stay.
     ///
     /// # Errors
     /// If there is no memory for it; the tree is as it was.
