@@ -1,14 +1,15 @@
-//! The components of `crates/oto-wasi`, always those of the sources as they are: `cargo xtask wasm` builds what ships, and has
-//! nothing to do where it did so before.
+//! The components of `crates/oto-wasi`, built from the present sources: `cargo xtask wasm` builds them, at once where nothing has
+//! changed. A runner that has built them sets `OTO_COMPONENTS_BUILT`, so that a process for each test does not ask cargo again.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use wasmtime::component::Component;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
-/// A component by its file name, compiled; from the second process on read from a cache, since test runners start one for
-/// each test.
+/// A component by its file name, compiled. Test runners start a process for each test: the first compiles, the others wait and
+/// read its cache.
 ///
 /// # Panics
 /// If cargo or wasmtime cannot compile it.
@@ -22,10 +23,14 @@ pub fn compiled(artifact: &str) -> (Engine, Component) {
 /// If cargo or wasmtime cannot compile it.
 pub fn compiled_for(mut config: Config, artifact: &str) -> (Engine, Component) {
     let path = path(artifact);
+    let folder = path.with_file_name("compiled");
+    std::fs::create_dir_all(&folder).expect("a folder for compiled components");
     let mut cache = CacheConfig::new();
-    cache.with_directory(path.with_file_name("compiled"));
-    config.cache(Some(Cache::new(cache).expect("a folder for compiled components")));
+    cache.with_directory(&folder);
+    config.cache(Some(Cache::new(cache).expect("a cache of compiled components")));
     let engine = Engine::new(&config).expect("wasmtime runs here");
+    let lock = File::create(folder.join(format!("{artifact}.lock"))).expect("a lock file");
+    lock.lock().expect("a lock");
     let component = Component::from_file(&engine, path).expect("a component");
     (engine, component)
 }
@@ -47,28 +52,27 @@ pub const VERIFY: &str = "oto-verify.wasm";
 /// If cargo cannot build it.
 pub fn path(artifact: &str) -> PathBuf {
     static SHIPPED: OnceLock<()> = OnceLock::new();
-    static CHECK: OnceLock<PathBuf> = OnceLock::new();
-    if artifact == VERIFY {
-        return CHECK.get_or_init(verify).join(artifact);
-    }
-    SHIPPED.get_or_init(|| cargo(&["xtask", "wasm", "wasi", "edge"]));
-    let folder = if artifact.starts_with("oto-wasi") { "target/wasi" } else { "target/edge" };
+    static CHECK: OnceLock<()> = OnceLock::new();
+    let folder = match artifact {
+        VERIFY => {
+            CHECK.get_or_init(|| build(&["self-check"]));
+            "target/self-check"
+        }
+        _ => {
+            SHIPPED.get_or_init(|| build(&["wasi", "edge"]));
+            if artifact.starts_with("oto-wasi") { "target/wasi" } else { "target/edge" }
+        }
+    };
     crate::root().join(folder).join(artifact)
 }
 
-/// Builds the self-check, which does not ship; gives its folder.
-fn verify() -> PathBuf {
-    let package =
-        ["build", "--quiet", "--package", "oto-wasi", "--target", "wasm32-wasip2", "--profile", "wasm"];
-    cargo(&[&package[..], &["--bin", "oto-verify", "--features", "verify"]].concat());
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    let folder = crate::root().join(target).join("wasm32-wasip2/wasm");
-    folder.canonicalize().expect("cargo made it")
-}
-
-fn cargo(arguments: &[&str]) {
+/// Builds these packages of `wasm-pack.toml`, unless the runner has.
+fn build(packages: &[&str]) {
+    if std::env::var_os("OTO_COMPONENTS_BUILT").is_some() {
+        return;
+    }
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(crate::root()).args(arguments);
+    cargo.current_dir(crate::root()).args(["xtask", "wasm"]).args(packages);
     // Set by the cargo around us for this package alone; a build script that watches one would run again.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST")) {

@@ -1,5 +1,4 @@
 //! Minari's layout of Parquet files: what is written is read, whatever else lies there is refused.
-#![cfg(feature = "parquet")]
 
 use oto_data::{DataError, Dataset, read_file, write_parquet_folder};
 use std::fs;

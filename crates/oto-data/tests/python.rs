@@ -1,6 +1,5 @@
 //! Python's minari loads what is written here, and what it writes is read, in both of its formats. Skipped, and said so, where there
 //! is no Python with `minari`, `h5py`, `pyarrow` and `pillow`; `OTO_PYTHON` names another interpreter than `python3`.
-#![cfg(feature = "parquet")]
 
 use oto_data::{DataError, Dataset, read_file, write_folder, write_parquet_folder};
 use oto_env::Space;

@@ -1,39 +1,10 @@
 //! What an engine does around a program: its data, its periods, its memory, its numbers.
 
+use crate::allocations::allocations;
 use oto_cpu::Cpu;
 use oto_graph::{Program, Trace};
 use oto_rl::engine::{Engine, LearnError};
 use oto_rl::optimiser::{Adam, Optimiser, Updates};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator does the work.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One parameter at every update, one at every second; their gradients are the sum of `count` inputs.
 fn program(count: usize) -> Program {
@@ -66,9 +37,9 @@ fn an_update_allocates_nothing_however_many_inputs_there_are() {
     for count in [1, 40, 200] {
         let mut engine = engine(count);
         (0..3).for_each(|_| assert!(update(&mut engine).unwrap()));
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         (0..10).for_each(|_| assert!(update(&mut engine).unwrap()));
-        assert_eq!(ALLOCATIONS.with(Cell::get), before, "{count} inputs");
+        assert_eq!(allocations(), before, "{count} inputs");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Samplers: which transitions they choose, how often, and with which weights; what a checkpoint keeps; that no batch allocates.
 
+use crate::allocations::allocations;
 use oto_env::rng::Rng;
 use oto_rl::replay::{
     Batch, Columns, Combined, Prioritised, Replay, ReplayConfig, Request, Sampler, SamplerName, Shares,
@@ -7,36 +8,6 @@ use oto_rl::replay::{
 };
 use oto_rl::schedule::Linear;
 use proptest::prelude::*;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator does the work.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Stores a transition whose observation is its number.
 fn push(replay: &mut Replay) {
@@ -402,9 +373,9 @@ fn no_batch_allocates() {
         };
         // A uniform batch of two buffers may need more runs than those before: the first ones find the most.
         (0..2000).for_each(|update| round(update, &mut replay));
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         (2000..2100).for_each(|update| round(update, &mut replay));
-        assert_eq!(ALLOCATIONS.with(Cell::get), before);
+        assert_eq!(allocations(), before);
     }
 }
 

@@ -38,6 +38,11 @@ fn build_package(package: &Package) -> Result<()> {
     let features = package.features.join(",");
     let mut arguments =
         vec!["build", "--package", &package.krate, "--target", triple, "--profile", &package.profile];
+    // Cargo's file of a library has underscores, that of a program has the program's name.
+    match package.artifact.trim_end_matches(".wasm") {
+        program if program.contains('-') => arguments.extend(["--bin", program]),
+        _ => arguments.push("--lib"),
+    }
     if !features.is_empty() {
         arguments.extend(["--features", &features]);
     }

@@ -4,6 +4,7 @@
 
 mod page;
 mod presets;
+mod presets_page;
 mod typescript;
 
 use oto_agent::config::StudentConfig;

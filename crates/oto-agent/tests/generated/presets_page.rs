@@ -1,4 +1,4 @@
-//! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test presets` writes it.
+//! docs/presets.md lists every preset as the code has it. `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated` writes it.
 
 use oto_agent::config::StudentConfig;
 use oto_agent::presets::{self, Environments, Preset, Seen};
@@ -18,7 +18,7 @@ the line in `config.json` (`defaults`). `--config`, `--set` and other flags over
 [metrics.md](metrics.md) explain the settings. Pages and the WASI component use the same presets. Your own environments there have no name, and use the presets of
 their kind.
 
-This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test presets`.
+This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`.
 
 ";
 

@@ -1,0 +1,4 @@
+//! The integration tests of this crate, one program: it links once.
+
+mod properties;
+mod schema;

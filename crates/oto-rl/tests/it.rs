@@ -1,0 +1,6 @@
+//! The integration tests of this crate, one program: it links once.
+
+mod allocations;
+mod engine;
+mod importance;
+mod samplers;
