@@ -6,7 +6,7 @@ use crate::lower::{Lowered, lower};
 use crate::map::MapStep;
 use crate::matmul::{Finish, Scratch, Side, matmul, sum_rows};
 use crate::memory::{Block, Memory, Number, Whole};
-use oto_graph::plan::{Optimise, Place, Plan};
+use oto_graph::plan::{Kernel, Optimise, Place, Plan};
 use oto_graph::{Activation, Backend, BackendError, Executable, InputId, Op, Program, Role};
 
 /// The backend named "cpu".
@@ -103,13 +103,24 @@ impl Compiled {
             inputs: (0..program.inputs.len()).map(|i| input(InputId(i))).collect(),
             outputs,
             copies: copies.into_iter().map(|(from, to)| (from, input(to))).collect(),
+            scratch: scratch(&plan),
             steps,
             memory,
-            scratch: Scratch::default(),
             room: Room::default(),
             program,
         }
     }
+}
+
+/// With space for the largest product of a plan.
+fn scratch(plan: &Plan) -> Scratch {
+    let mut scratch = Scratch::default();
+    for kernel in &plan.kernels {
+        if let Kernel::Matmul(p) = kernel {
+            scratch.grow(p.m, p.n, p.k);
+        }
+    }
+    scratch
 }
 
 impl Step {

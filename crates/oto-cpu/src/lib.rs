@@ -3,6 +3,7 @@
 //!
 //! It knows the same operations as the reference (`oto-candle`) and is held to it by tests on whole train steps.
 
+mod blocked;
 mod convolution;
 mod executable;
 mod kernels;
@@ -17,4 +18,4 @@ mod simd;
 
 pub use executable::Cpu;
 pub use linear::Linear;
-pub use matmul::Scratch;
+pub use matmul::{Finish, Scratch, Side, matmul};

@@ -1,6 +1,7 @@
-//! Matrix products of the small sizes that students have. A tile of the result stays in registers while the sums run; what
+//! Matrix products: the small sizes that students have here, large ones in `blocked`. A tile of the result stays in registers while the sums run; what
 //! surrounds the product (bias, activation, the activation's derivative) happens when the tile is written.
 
+use crate::blocked;
 use crate::math;
 use crate::simd::{self, Isa, simd};
 use oto_graph::Activation;
@@ -27,11 +28,38 @@ pub struct Finish<'a> {
     pub derivative: Option<(Activation, &'a [f32])>,
 }
 
-/// Room that products pack lines in; it grows once.
+/// Memory for packed lines of products; it grows to what the largest one needs.
 #[derive(Default)]
 pub struct Scratch {
     rows: Vec<f32>,
     columns: Vec<f32>,
+}
+
+impl Scratch {
+    /// Makes space for a product `[m, n]` with sums of length `k`, if it is one in blocks.
+    pub(crate) fn grow(&mut self, m: usize, n: usize, k: usize) {
+        let (rows, columns) = blocked::packed(m, n, k);
+        self.packed(rows, columns);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.rows.len(), self.columns.len())
+    }
+
+    /// So many numbers of rows and of columns, at the start of a line of the cache.
+    pub(crate) fn packed(&mut self, rows: usize, columns: usize) -> (&mut [f32], &mut [f32]) {
+        (aligned(&mut self.rows, rows), aligned(&mut self.columns, columns))
+    }
+}
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+fn aligned(room: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    grown(room, len + LINE / size_of::<f32>());
+    let skipped = room.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+    &mut room[skipped..skipped + len]
 }
 
 simd! {
@@ -88,15 +116,38 @@ const NEAR: usize = 64;
 
 /// Columns `j..j + width` of the result, whose rows have `n` and whose sums `k` numbers.
 #[derive(Clone, Copy)]
-struct Panel {
-    j: usize,
-    width: usize,
-    n: usize,
-    k: usize,
+pub(crate) struct Panel {
+    pub j: usize,
+    pub width: usize,
+    pub n: usize,
+    pub k: usize,
 }
 
 #[inline(always)]
 fn product<I: Isa>(
+    a: Side<'_>,
+    b: Side<'_>,
+    finish: Finish<'_>,
+    n: usize,
+    k: usize,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    match blocked::pays(out.len() / n, n, k) {
+        true => blocked::product::<I>(a, b, finish, n, k, out, scratch),
+        false => small::<I>(a, b, finish, n, k, out, scratch),
+    }
+    if finish.activation == Activation::Tanh {
+        out.iter_mut().for_each(|s| *s = math::tanh::<I>(*s));
+    }
+    if let Some((Activation::Tanh, y)) = finish.derivative {
+        out.iter_mut().zip(y).for_each(|(s, y)| *s *= 1.0 - y * y);
+    }
+}
+
+/// `out = finish(a b)` of small sides, most of which are read where they lie, without tanh and its derivative.
+#[inline(always)]
+pub(crate) fn small<I: Isa>(
     a: Side<'_>,
     b: Side<'_>,
     finish: Finish<'_>,
@@ -123,12 +174,6 @@ fn product<I: Isa>(
             }
             _ => panel::<I, 2>(a, b, finish, at(2 * I::LANES), out, columns),
         };
-    }
-    if finish.activation == Activation::Tanh {
-        out.iter_mut().for_each(|s| *s = math::tanh::<I>(*s));
-    }
-    if let Some((Activation::Tanh, y)) = finish.derivative {
-        out.iter_mut().zip(y).for_each(|(s, y)| *s *= 1.0 - y * y);
     }
 }
 
@@ -264,20 +309,29 @@ fn tile<I: Isa, const V: usize, const R: usize>(
     let Panel { j, width, n, k } = at;
     let first = finish.bias.map_or([I::splat(0.0); V], |bias| registers::<I, V>(&bias[j..j + width]));
     let sums = sums::<I, V, R>(first, a.from(i), columns, k);
-    for (r, row) in sums.iter().enumerate() {
-        let mut row = *row;
+    for (r, row) in sums.into_iter().enumerate() {
         let from = (i + r) * n + j;
-        let out = &mut out[from..from + width];
-        if finish.activation == Activation::Relu {
-            row = row.map(|s| I::max(s, I::splat(0.0)));
-        }
-        if let Some((Activation::Relu, y)) = finish.derivative {
-            let y = registers::<I, V>(&y[from..from + width]);
-            row = std::array::from_fn(|v| I::where_positive(y[v], row[v]));
-        }
-        put::<I, V>(row, out);
+        put::<I, V>(finished::<I, V>(row, finish, from, width), &mut out[from..from + width]);
     }
     R
+}
+
+/// `width` sums that belong at `from`, after ReLU and ReLU's derivative.
+#[inline(always)]
+pub(crate) fn finished<I: Isa, const V: usize>(
+    mut row: [I::Vector; V],
+    finish: Finish<'_>,
+    from: usize,
+    width: usize,
+) -> [I::Vector; V] {
+    if finish.activation == Activation::Relu {
+        row = row.map(|s| I::max(s, I::splat(0.0)));
+    }
+    if let Some((Activation::Relu, y)) = finish.derivative {
+        let y = registers::<I, V>(&y[from..from + width]);
+        row = std::array::from_fn(|v| I::where_positive(y[v], row[v]));
+    }
+    row
 }
 
 /// `first` plus the sums for the first `R` of `rows`.
@@ -312,7 +366,7 @@ fn sums<I: Isa, const V: usize, const R: usize>(
 
 /// Numbers in registers; where there are fewer, the rest is 0.
 #[inline(always)]
-fn registers<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
+pub(crate) fn registers<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
     if x.len() < V * I::LANES {
         return registers_of_few::<I, V>(x);
     }
@@ -323,7 +377,7 @@ fn registers<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
 
 /// The other way: as many numbers as `out` has.
 #[inline(always)]
-fn put<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
+pub(crate) fn put<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
     if out.len() < V * I::LANES {
         return put_few::<I, V>(row, out);
     }
@@ -355,7 +409,7 @@ fn put_few<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
 /// `V` registers' worth of numbers must lie at `columns`, and `x` must be sound for each row.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn multiply<I: Isa, const V: usize, const R: usize>(
+pub(crate) unsafe fn multiply<I: Isa, const V: usize, const R: usize>(
     sums: &mut [[I::Vector; V]; R],
     columns: *const f32,
     x: impl Fn(usize) -> f32,

@@ -44,6 +44,11 @@ pub trait Isa: Copy {
     fn abs(x: Self::Vector) -> Self::Vector;
     /// `x` in lanes where `y` is above 0, else 0.
     fn where_positive(y: Self::Vector, x: Self::Vector) -> Self::Vector;
+    /// Four numbers from each of as many places as there are lanes, `stride` apart, transposed: the first of each, then the second of each.
+    ///
+    /// # Safety
+    /// Four numbers must lie at each place.
+    unsafe fn turned(from: *const f32, stride: usize) -> [Self::Vector; 4];
 }
 
 /// What every target has: 128-bit vectors.
@@ -65,7 +70,7 @@ macro_rules! vectors {
         $isa:ty, $vector:ty, lanes $lanes:literal, rows $rows:literal, wide $wide:literal,
         fma $fma:expr, splat $splat:expr, load $load:expr, store $store:expr, each $each:expr,
         add $add:expr, sub $sub:expr, max $max:expr, min $min:expr,
-        abs $abs:expr, positive $positive:expr
+        abs $abs:expr, positive $positive:expr, turned $turned:expr
     ) => {
         impl Isa for $isa {
             type Vector = $vector;
@@ -126,6 +131,10 @@ macro_rules! vectors {
             fn where_positive(y: $vector, x: $vector) -> $vector {
                 unsafe { $positive(y, x) }
             }
+            #[inline(always)]
+            unsafe fn turned(from: *const f32, stride: usize) -> [$vector; 4] {
+                unsafe { $turned(from, stride) }
+            }
         }
     };
 }
@@ -135,27 +144,68 @@ mod x86 {
     use super::{Avx2, Avx512, Isa, Plain};
     use std::arch::x86_64::*;
 
+    /// Four numbers of each of `L` times four places in registers, of which register `i` has those of place `i`, `i + 4` and so on.
+    macro_rules! turn {
+        ($four:expr, $low:ident, $high:ident, $shuffle:ident) => {{
+            let [a, b, c, d] = $four;
+            let (ab, cd, high_ab, high_cd) = ($low(a, b), $low(c, d), $high(a, b), $high(c, d));
+            [
+                $shuffle::<0b01_00_01_00>(ab, cd),
+                $shuffle::<0b11_10_11_10>(ab, cd),
+                $shuffle::<0b01_00_01_00>(high_ab, high_cd),
+                $shuffle::<0b11_10_11_10>(high_ab, high_cd),
+            ]
+        }};
+    }
+
+    // SAFETY of the three: four numbers lie at each place; the instructions are those of the `Isa` that calls.
+    #[inline(always)]
+    unsafe fn turned4(from: *const f32, stride: usize) -> [__m128; 4] {
+        let four = std::array::from_fn(|i| unsafe { _mm_loadu_ps(from.add(i * stride)) });
+        unsafe { turn!(four, _mm_unpacklo_ps, _mm_unpackhi_ps, _mm_shuffle_ps) }
+    }
+
+    #[inline(always)]
+    unsafe fn turned8(from: *const f32, stride: usize) -> [__m256; 4] {
+        let at = |i: usize| unsafe { _mm_loadu_ps(from.add(i * stride)) };
+        let four = std::array::from_fn(|i| unsafe {
+            _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(at(i)), at(i + 4))
+        });
+        unsafe { turn!(four, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps) }
+    }
+
+    #[inline(always)]
+    unsafe fn turned16(from: *const f32, stride: usize) -> [__m512; 4] {
+        let at = |i: usize| unsafe { _mm_loadu_ps(from.add(i * stride)) };
+        let four = std::array::from_fn(|i| unsafe {
+            let two = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(at(i)), at(i + 4));
+            _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(two, at(i + 8)), at(i + 12))
+        });
+        unsafe { turn!(four, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps) }
+    }
+
     vectors! {
         Plain, __m128, lanes 4, rows 4, wide 2,
         fma |a, b, c| a * b + c, splat _mm_set1_ps, load _mm_loadu_ps, store _mm_storeu_ps,
         each |a, b, c| _mm_add_ps(_mm_mul_ps(a, b), c),
         add _mm_add_ps, sub _mm_sub_ps, max |a, b| _mm_max_ps(b, a), min |a, b| _mm_min_ps(b, a),
         abs |x| _mm_andnot_ps(_mm_set1_ps(-0.0), x),
-        positive |y, x| _mm_and_ps(_mm_cmpgt_ps(y, _mm_setzero_ps()), x)
+        positive |y, x| _mm_and_ps(_mm_cmpgt_ps(y, _mm_setzero_ps()), x), turned turned4
     }
     vectors! {
         Avx2, __m256, lanes 8, rows 6, wide 2,
         fma f32::mul_add, splat _mm256_set1_ps, load _mm256_loadu_ps, store _mm256_storeu_ps, each _mm256_fmadd_ps,
         add _mm256_add_ps, sub _mm256_sub_ps, max |a, b| _mm256_max_ps(b, a), min |a, b| _mm256_min_ps(b, a),
         abs |x| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x),
-        positive |y, x| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x)
+        positive |y, x| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(y, _mm256_setzero_ps()), x), turned turned8
     }
     vectors! {
         Avx512, __m512, lanes 16, rows 8, wide 2,
         fma f32::mul_add, splat _mm512_set1_ps, load _mm512_loadu_ps, store _mm512_storeu_ps, each _mm512_fmadd_ps,
         add _mm512_add_ps, sub _mm512_sub_ps, max |a, b| _mm512_max_ps(b, a), min |a, b| _mm512_min_ps(b, a),
         abs _mm512_abs_ps,
-        positive |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x)
+        positive |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), x),
+        turned turned16
     }
 }
 
@@ -164,14 +214,38 @@ mod wasm {
     use super::{Isa, Plain};
     use std::arch::wasm32::*;
 
+    // SAFETY: four numbers lie at each place.
+    #[inline(always)]
+    unsafe fn turned4(from: *const f32, stride: usize) -> [v128; 4] {
+        let [a, b, c, d] = std::array::from_fn(|i| unsafe { v128_load(from.add(i * stride).cast()) });
+        let (ab, cd) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d));
+        let (high_ab, high_cd) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d));
+        [
+            i32x4_shuffle::<0, 1, 4, 5>(ab, cd),
+            i32x4_shuffle::<2, 3, 6, 7>(ab, cd),
+            i32x4_shuffle::<0, 1, 4, 5>(high_ab, high_cd),
+            i32x4_shuffle::<2, 3, 6, 7>(high_ab, high_cd),
+        ]
+    }
+
     vectors! {
         Plain, v128, lanes 4, rows 5, wide 2,
         fma |a, b, c| a * b + c, splat f32x4_splat, load v128_load, store v128_store,
         each f32x4_relaxed_madd,
         add f32x4_add, sub f32x4_sub, max f32x4_pmax, min f32x4_pmin,
         abs f32x4_abs,
-        positive |y, x| v128_and(f32x4_gt(y, f32x4_splat(0.0)), x)
+        positive |y, x| v128_and(f32x4_gt(y, f32x4_splat(0.0)), x), turned turned4
     }
+}
+
+/// Four numbers from each of four places, transposed.
+///
+/// # Safety
+/// Four numbers must lie at each place.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "wasm32")))]
+unsafe fn gathered(from: *const f32, stride: usize) -> [[f32; 4]; 4] {
+    // SAFETY: the caller's.
+    std::array::from_fn(|p| std::array::from_fn(|l| unsafe { *from.add(l * stride + p) }))
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -184,7 +258,8 @@ mod neon {
         fma f32::mul_add, splat vdupq_n_f32, load vld1q_f32, store vst1q_f32, each |a, b, c| vfmaq_f32(c, a, b),
         add vaddq_f32, sub vsubq_f32, max vmaxq_f32, min vminq_f32,
         abs vabsq_f32,
-        positive |y, x| vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(y), vreinterpretq_u32_f32(x)))
+        positive |y, x| vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(y), vreinterpretq_u32_f32(x))),
+        turned |from: *const f32, stride: usize| super::gathered(from, stride).map(|x| vld1q_f32(x.as_ptr()))
     }
 }
 
@@ -201,7 +276,8 @@ mod other {
         max |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] }),
         min |a: [f32; 4], b: [f32; 4]| std::array::from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] }),
         abs |x: [f32; 4]| x.map(f32::abs),
-        positive |y: [f32; 4], x: [f32; 4]| std::array::from_fn(|i| if y[i] > 0.0 { x[i] } else { 0.0 })
+        positive |y: [f32; 4], x: [f32; 4]| std::array::from_fn(|i| if y[i] > 0.0 { x[i] } else { 0.0 }),
+        turned |from: *const f32, stride: usize| super::gathered(from, stride)
     }
 }
 
@@ -287,6 +363,22 @@ pub unsafe fn transpose_square(from: [*const f32; 4], to: *mut f32, wide: usize)
             unsafe { *to.add(p * wide + c) = *x.add(p) };
         }
     }
+}
+
+/// Fetches the line of the cache that `x[at]` would be in.
+#[inline(always)]
+pub fn prefetch(x: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, whatever the address.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast())
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (x, at);
 }
 
 /// Copies a short row. A browser's own copy is a call out of the program, many times as long as this.
