@@ -33,7 +33,7 @@ impl Server {
         let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
         let listener = listener.expect("the port is free");
         let port = listener.local_addr().expect("it has an address").port();
-        let teachers = oto_cli::serve::bundled().expect("the bundled teachers are sound");
+        let teachers = oto_policy::bundled::all().expect("the bundled teachers are sound");
         let mut config = ServerConfig::new(Policies::new(teachers).expect("their names differ"));
         // Nobody else comes back with these students.
         config.limits.restart_spread = Duration::from_millis(100);

@@ -204,7 +204,7 @@ fn its_settings_are_those_of_every_face() {
     let more = ["--steps", "10", "--set", "gamma=0.9", "--out", "settings/run", "--quiet"];
     succeeded(&Run::new(&more).write(&runs).end());
     let file = std::fs::read(runs.join("run/config.json")).unwrap();
-    let job: oto_cli::options::Job = serde_json::from_slice(&file).unwrap();
+    let job: oto_agent::run::Job = serde_json::from_slice(&file).unwrap();
     let stages = oto_agent::stage::StagesConfig::SOLO;
     assert_eq!(
         job.student,

@@ -21,6 +21,8 @@ use oto_rl::rollout::Rollout;
 /// What the file calls itself: the key of its only metadata entry, a [`Metadata`] as JSON. One entry, because safetensors
 /// writes several in no order, and equal students make equal files.
 const FORMAT: &str = "oto.checkpoint.v4";
+/// The largest checkpoint, in bytes: its replay buffer holds most of them.
+pub const MAX_BYTES: u64 = 64 << 30;
 /// The formats before it, which are refused: v3 lacks the source, v2 and v1 have another form of configuration. Runs of datasets had
 /// formats of their own.
 const BEFORE: [&str; 5] =

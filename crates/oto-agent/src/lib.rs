@@ -8,6 +8,8 @@ pub mod checkpoint;
 pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod drive;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod environments;
 pub mod evaluation;
 pub mod learner;
 pub mod link;
@@ -17,6 +19,8 @@ pub mod offline;
 pub mod policy;
 pub mod presets;
 pub mod recorded;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod run;
 mod safetensors;
 #[cfg(feature = "schema")]
 pub mod schema;

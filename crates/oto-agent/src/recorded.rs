@@ -188,3 +188,31 @@ fn action<'a>(space: &Space, row: &'a [f32]) -> Action<'a> {
         Space::Box { .. } => Action::Continuous(row),
     }
 }
+
+/// A dataset's episode.
+#[cfg(feature = "datasets")]
+impl<'a> From<&'a oto_data::Episode> for Recorded<'a> {
+    fn from(episode: &'a oto_data::Episode) -> Self {
+        Self {
+            observations: match &episode.observations {
+                oto_data::Rows::Numbers(numbers) => Seen::Numbers(numbers),
+                oto_data::Rows::Bytes(bytes) => Seen::Bytes(bytes),
+            },
+            actions: &episode.actions,
+            rewards: &episode.rewards,
+            terminated: episode.terminated.last().copied().unwrap_or(false),
+        }
+    }
+}
+
+/// Gives all episodes of a dataset to a trainer's `add`.
+///
+/// # Errors
+/// The first episode's that cannot be learned from.
+#[cfg(feature = "datasets")]
+pub fn add_all(
+    data: &oto_data::Dataset,
+    mut add: impl FnMut(&Recorded<'_>) -> Result<usize, crate::trainer::TrainError>,
+) -> Result<(), crate::trainer::TrainError> {
+    data.episodes.iter().try_for_each(|episode| add(&episode.into()).map(drop))
+}

@@ -1,10 +1,12 @@
 //! What "fast" is measured with: one train step as numbers that every backend and every peer can run
 //! ([`workload`]), the same step written by hand as the limit ([`fused`]), the ruler ([`measure`], [`report`]) and contestants in other
-//! languages ([`peer`]).
+//! languages ([`peer`]). With the feature `load` also load tests of a server.
 
 pub mod fused;
 mod huber;
 mod kernels;
+#[cfg(all(feature = "load", target_os = "linux"))]
+pub mod load;
 pub mod measure;
 pub mod peer;
 pub mod report;

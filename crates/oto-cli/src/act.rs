@@ -1,16 +1,16 @@
 //! `oto act`: an edge that acts with the weights of a learner in the cloud, and sends it what happens.
 
 use crate::authorities::{self, AuthorityError};
-use crate::learn::token;
 use crate::metrics_port::MetricsPort;
 use crate::signals;
-use crate::world;
 use clap::Args;
 use oto_agent::actor::drive::{ActorError, ActorReport, ActorRun, act};
 use oto_agent::actor::explore::Exploration;
 use oto_agent::actor::link::ActorConfig;
+use oto_agent::environments;
 use oto_agent::link::tungstenite::{AddressError, Socket};
 use oto_agent::presets;
+use oto_agent::run::token;
 use oto_env::EnvError;
 use oto_proto::{ActorInfo, Encoding, Grant, Hello, StreamId};
 use serde_json::json;
@@ -112,7 +112,7 @@ pub fn act_command(options: &ActOptions) -> Result<(), ActCommandError> {
             options.every
         )));
     }
-    let mut env = world::environment(&options.env)?;
+    let mut env = environments::environment(&options.env)?;
     let mut socket = Socket::new(&presets::teacher_url(&options.cloud))?;
     if let Some(token) = token() {
         socket.authorize(&token)?;

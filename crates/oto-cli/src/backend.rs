@@ -1,15 +1,7 @@
 //! Backends by the names users give them; "auto" times those that are there on the real program.
 
-use oto_agent::trainer::Tried;
+use oto_agent::run::Chosen;
 use oto_graph::{Backend, BackendError, Program};
-
-/// A backend, and what it was chosen from.
-pub struct Chosen {
-    /// It.
-    pub backend: Box<dyn Backend>,
-    /// Those that were timed; none where one was asked for by name.
-    pub tried: Vec<Tried>,
-}
 
 /// The backend of this name: "cpu", "webgpu", or "candle" for the reference interpreter.
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
@@ -23,9 +15,9 @@ pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
 }
 
 /// The backend of this name; for "auto" the one that runs `program` fastest.
-pub fn choose(name: &str, program: impl FnOnce() -> Program) -> Result<Chosen, BackendError> {
+pub fn choose(name: &str, program: &Program) -> Result<Chosen, BackendError> {
     match name {
-        "auto" => fastest(&program()),
+        "auto" => fastest(program),
         name => Ok(Chosen { backend: by_name(name)?, tried: Vec::new() }),
     }
 }
@@ -59,7 +51,7 @@ fn fastest(program: &Program) -> Result<Chosen, BackendError> {
             }
             Err(e) => (None, Some(e.to_string())),
         };
-        tried.push(Tried { name: name.into(), updates_per_second: rate, error });
+        tried.push(oto_agent::trainer::Tried { name: name.into(), updates_per_second: rate, error });
     }
     let (_, backend) = chosen.ok_or_else(|| BackendError::NotAvailable("auto".into()))?;
     Ok(Chosen { backend, tried })

@@ -1,12 +1,12 @@
 //! `oto bench`: how fast this machine updates a student, on each of its backends.
 
 use crate::backend::by_name;
-use crate::chart::ChartError;
 use crate::sweep::{SweepOptions, sweep};
 use clap::{Args, Subcommand, ValueEnum};
 use oto_bench::measure::{ByHand, Failure};
 use oto_bench::report::{Entry, Report, measure};
 use oto_bench::workload::{Shape, Workload, distillation};
+use oto_experiments::chart::ChartError;
 use oto_graph::{Backend, BackendError};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,14 +1,14 @@
 //! `oto dataset`: what is in a dataset, and datasets of what a policy plays.
 
-use crate::eval::{EvalError, Player};
 use crate::submitted::{SealOptions, SubmittedOptions, seal, submitted};
-use crate::world;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use oto_agent::environments;
 use oto_data::{
     Collect, DataError, Dataset, Metadata, Summary, check_target, collect, read_file, write_folder,
 };
 use oto_env::Action;
+use oto_experiments::play::{PlayError, Player};
 use oto_server::dataset::StoreError;
 use serde_json::json;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub enum DatasetError {
     Data(#[from] DataError),
     /// The policy cannot be played.
     #[error(transparent)]
-    Policy(#[from] EvalError),
+    Policy(#[from] PlayError),
     /// What was submitted cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,8 +104,8 @@ pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
 fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
     let CollectOptions { policy, env, steps, seed, noise, epsilon, .. } = options;
     let mut player = Player::load(policy, env)?;
-    let (spec, start) = world::specification(env, false).map_err(DataError::from)?;
-    let mut world = world::environment(env).map_err(DataError::from)?;
+    let (spec, start) = environments::specification(env, false).map_err(DataError::from)?;
+    let mut world = environments::environment(env).map_err(DataError::from)?;
     let name = policy.file_name().unwrap_or(policy.as_os_str()).to_string_lossy();
     let exploration = format!("noise {noise}, epsilon {epsilon}");
     let metadata = Metadata {
@@ -252,7 +252,7 @@ mod tests {
         ));
         assert!(matches!(
             refused(CollectOptions { policy: "none".into(), ..base }),
-            DatasetError::Policy(EvalError::Read { .. })
+            DatasetError::Policy(PlayError::Read { .. })
         ));
         let info = dataset(&DatasetCommand::Info(InfoOptions { path: "none".into(), json: false }));
         assert!(matches!(info, Err(DatasetError::Data(DataError::File { .. }))));

@@ -1,20 +1,13 @@
 //! `oto eval`: plays policies in the same episodes and compares what they return. In cell selection the rules of OTO's
 //! section VI-B play along, and the best plan of each episode is the bound.
 
-use crate::run_folder::MAX_CHECKPOINT_BYTES;
-use crate::world::environment;
 use clap::Args;
-use oto_agent::checkpoint;
-use oto_agent::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return, returns};
-use oto_agent::trainer::{TrainError, Trainer};
-use oto_env::mobile_cell::{Radio, Reception, Rule, best_plan};
-use oto_env::rng::Rng;
-use oto_env::{Action, EnvError, Space, make_classic};
-use oto_json::file;
+use oto_agent::evaluation::{Estimate, EvaluationError, difference, gap_closed, mean_return};
+use oto_env::mobile_cell::Radio;
+use oto_experiments::play::{PlayError, Played, bound, play_file, play_rules};
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY};
-use oto_policy::{Policy, PolicyError, load_file, scripted};
+use oto_policy::load_file;
 use serde::Serialize;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// What the gap to the bound is measured from: cell selection as it is done.
@@ -45,26 +38,9 @@ pub struct EvalOptions {
 /// Why nothing could be played or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A file could not be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A checkpoint that cannot be played here.
+    /// A policy that cannot be played.
     #[error(transparent)]
-    Train(#[from] TrainError),
-    /// A model that cannot be played.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// A model for other actions.
-    #[error("expected a policy with the environment's actions, got one with {0}")]
-    Actions(oto_proto::Space),
-    /// The environment refuses.
-    #[error(transparent)]
-    Environment(#[from] EnvError),
+    Play(#[from] PlayError),
     /// Returns that cannot be compared.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
@@ -85,12 +61,6 @@ fn of_run(path: &Path, newest: bool) -> PathBuf {
     let description = load_file(&chosen).ok().and_then(|loaded| loaded.metadata.description);
     crate::note!("{}: {} ({other})", chosen.display(), description.unwrap_or_default());
     chosen
-}
-
-/// The returns of one policy, one for each seed.
-pub(crate) struct Played {
-    pub name: String,
-    pub returns: Vec<f64>,
 }
 
 /// What is told about one policy.
@@ -189,112 +159,6 @@ fn compare(played: &[Played], bound: Option<&Played>) -> Result<Vec<Row>, Evalua
     played.iter().chain(bound).enumerate().map(row).collect()
 }
 
-/// A policy for one environment.
-pub(crate) enum Player {
-    /// Out of a checkpoint: its greedy policy.
-    Run(Box<Trainer>),
-    /// Made elsewhere, or scripted.
-    Model(Box<dyn Policy>),
-}
-
-impl Player {
-    /// A checkpoint, the one in a run folder, a model, or `scripted:NAME`.
-    pub fn load(path: &Path, env: &str) -> Result<Self, EvalError> {
-        let own = environment(env)?;
-        if let Some(name) = path.to_str().filter(|name| name.starts_with(scripted::PREFIX)) {
-            let [observation, action] = [own.observation_space(), own.action_space()].map(Clone::clone);
-            return Ok(Self::Model(scripted(name, observation, action)?));
-        }
-        // A run's policy is its checkpoint's, and the best one's where there is a choice.
-        let path = match path.join(RUN_POLICY) {
-            policy if policy.is_file() => policy,
-            _ if path.is_dir() => path.join("checkpoint.safetensors"),
-            _ => path.to_owned(),
-        };
-        let file = file::read(&path, MAX_CHECKPOINT_BYTES)
-            .map_err(|source| EvalError::Read { path: path.clone(), source })?;
-        if !checkpoint::is_checkpoint(&file) {
-            let policy = load_file(&path)?.policy;
-            check_actions(&*policy, own.action_space())?;
-            return Ok(Self::Model(policy));
-        }
-        let (observation, action) = (own.observation_space(), own.action_space());
-        Ok(Self::Run(Box::new(checkpoint::player(&file, observation, action, &oto_cpu::Cpu)?)))
-    }
-
-    /// Answers an observation with an action `[action width]` in the environment's units, an index as a number.
-    pub fn act(&mut self, observation: &[f32], row: &mut Vec<f32>) -> Result<(), EvalError> {
-        row.clear();
-        match self {
-            Self::Run(trainer) => match trainer.greedy(observation)? {
-                Action::Discrete(choice) => row.push(choice as f32),
-                Action::Continuous(vector) => row.extend_from_slice(vector),
-            },
-            Self::Model(policy) => policy.act(observation, 1, row)?,
-        }
-        Ok(())
-    }
-}
-
-fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, EvalError> {
-    match Player::load(path, env)? {
-        Player::Run(mut trainer) => Ok(trainer.play(&mut *environment(env)?, seeds.map(Some))?),
-        Player::Model(mut policy) => play_model(&mut *policy, env, seeds),
-    }
-}
-
-/// Whether a policy answers with actions of this environment.
-fn check_actions(policy: &dyn Policy, space: &Space) -> Result<(), EvalError> {
-    let fits = match (space, policy.action_space()) {
-        (Space::Discrete { n }, Space::Discrete { n: choices }) => choices == n,
-        (space @ Space::Box { .. }, Space::Box { low, .. }) => low.len() == space.width(),
-        _ => false,
-    };
-    if fits { Ok(()) } else { Err(EvalError::Actions(policy.action_space().clone())) }
-}
-
-pub(crate) fn play_model(
-    policy: &mut dyn Policy,
-    env: &str,
-    seeds: Range<u64>,
-) -> Result<Vec<f64>, EvalError> {
-    let mut world = environment(env)?;
-    check_actions(policy, world.action_space())?;
-    let mut row = Vec::new();
-    returns(&mut *world, seeds, |world, observation| {
-        policy.act(observation, 1, &mut row)?;
-        let action = match world.action_space() {
-            Space::Discrete { .. } => Action::Discrete(row[0] as u32),
-            Space::Box { .. } => Action::Continuous(&row),
-        };
-        Ok(world.step(action, observation)?)
-    })
-}
-
-pub(crate) fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, EvalError> {
-    let mut world = make_classic(env)?;
-    let play = |(name, rule): (&str, Rule)| {
-        let mut rng = Rng::new(seeds.start);
-        let returns = returns::<_, EnvError>(&mut *world, seeds.clone(), |world, observation| {
-            let action = rule.action(&Reception::of(world)?, &mut rng);
-            world.step(Action::Discrete(action), observation)
-        });
-        Ok(Played { name: name.into(), returns: returns? })
-    };
-    Rule::ALL.into_iter().map(play).collect()
-}
-
-pub(crate) fn bound(env: &str, seeds: Range<u64>) -> Result<Played, EvalError> {
-    let mut world = make_classic(env)?;
-    let mut observation = vec![0.0; world.observation_space().width()];
-    let plan = |seed| {
-        world.reset(Some(seed), &mut observation)?;
-        Ok::<_, EnvError>(best_plan(&mut *world)?.value)
-    };
-    let returns = seeds.map(plan).collect::<Result<_, _>>()?;
-    Ok(Played { name: "best plan".into(), returns })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,8 +174,8 @@ mod tests {
             [1000.0]
         );
         let other = play_file(&path("sac_inverted_pendulum_v5.onnx"), "CartPole-v1", 0..1);
-        assert!(matches!(other, Err(EvalError::Actions(_))), "{other:?}");
-        assert!(matches!(play_file(Path::new("none"), "CartPole-v1", 0..1), Err(EvalError::Read { .. })));
+        assert!(matches!(other, Err(PlayError::Actions(_))), "{other:?}");
+        assert!(matches!(play_file(Path::new("none"), "CartPole-v1", 0..1), Err(PlayError::Read { .. })));
     }
 
     #[derive(clap::Parser)]

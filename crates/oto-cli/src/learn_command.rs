@@ -1,22 +1,24 @@
 //! `oto learn`: one run or many, with a progress bar, run folders, Ctrl-C and resume.
 
 use crate::authorities::{self, AuthorityError};
-use crate::chart::{Chart, ChartError, PALETTE, Series};
-use crate::learn::{self, Observer, RunError};
-use crate::options::{Base, Job, LearnOptions, OptionsError};
+use crate::backend;
+use crate::options::{Base, LearnOptions, OptionsError, tell_defaults};
 use crate::origin::{Origin, OriginError};
 use crate::output;
-use crate::recorded::{DatasetError, Read, add_all};
+use crate::recorded::{DatasetError, Read};
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
-use crate::world;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_agent::checkpoint;
 use oto_agent::drive::Driver;
+use oto_agent::environments;
 use oto_agent::link::LinkState;
+use oto_agent::recorded::add_all;
+use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
+use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_proto::Adapter;
 use oto_server::follow::{FollowConfig, metadata};
 use rustls::pki_types::CertificateDer;
@@ -226,7 +228,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         }
     }
     if !command.quiet {
-        job.tell_defaults();
+        tell_defaults(&job);
     }
     match command.seeds {
         1 => {
@@ -253,7 +255,7 @@ impl LearnCommand {
 
 /// A dataset's episodes for the run's environment.
 fn fitted(read: Read, job: &Job, quiet: bool) -> Result<Dataset, LearnCommandError> {
-    let world = world::environment(&job.env).map_err(|error| RunError::Train(error.into()))?;
+    let world = environments::environment(&job.env).map_err(|error| RunError::Train(error.into()))?;
     Ok(read.fitted([world.observation_space(), world.action_space()], quiet)?)
 }
 
@@ -381,7 +383,7 @@ fn one(
         }
     };
     let (mut student, mut driver) =
-        learn::prepare_with(world, job, command.driver(&job.teachers)?, resume, mix)?;
+        run::prepare_with(world, job, backend::choose, command.driver(&job.teachers)?, resume, mix)?;
     if let Start::From(origin) = start {
         let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
         if !command.quiet {
@@ -417,9 +419,9 @@ fn one(
     };
     if let Start::From(_) = start {
         // A resume needs the other run no more.
-        learn::checkpoint(&mut student, &mut console)?;
+        run::checkpoint(&mut student, &mut console)?;
     }
-    let ended = learn::run(&mut student, &mut driver, &mut console);
+    let ended = run::run(&mut student, &mut driver, &mut console);
     console.bar.finish_and_clear();
     let recorded = match (&command.record, recorder) {
         (Some(folder), Some(recorder)) => write_recorded(&recorder, folder),
@@ -528,10 +530,10 @@ type Record = Arc<Mutex<Recorder>>;
 /// The run's world, and what records its steps, if they are to be recorded.
 fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
     if !record {
-        return Ok((world::world(&job.env, &job.student).map_err(RunError::Train)?, None));
+        return Ok((environments::of_student(&job.env, &job.student).map_err(RunError::Train)?, None));
     }
     let (spec, start) =
-        world::specification(&job.env, true).map_err(|error| RunError::Train(error.into()))?;
+        environments::specification(&job.env, true).map_err(|error| RunError::Train(error.into()))?;
     let metadata = Metadata {
         spec,
         starts: [0, start],
@@ -540,7 +542,8 @@ fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnComman
         description: Some(format!("{} steps of learning, seed {}", job.student.steps, job.student.seed)),
         ..Metadata::default()
     };
-    let World::Inside { train, evaluate } = world::world(&job.env, &job.student).map_err(RunError::Train)?
+    let World::Inside { train, evaluate } =
+        environments::of_student(&job.env, &job.student).map_err(RunError::Train)?
     else {
         unreachable!("a world with a name is made here")
     };

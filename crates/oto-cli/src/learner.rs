@@ -2,7 +2,7 @@
 
 use crate::backend;
 use crate::options::{Given, OptionsError};
-use crate::world;
+use oto_agent::environments;
 use oto_agent::learner::{Learner, LearnerConfig, LearnerError};
 use oto_agent::presets::Seen;
 use oto_env::EnvError;
@@ -61,7 +61,7 @@ struct LearnFile {
 pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
     let (name, file) = flag.split_once('=').ok_or_else(|| LearnFileError::Flag(flag.into()))?;
     let LearnFile { config, keep } = read(Path::new(file))?;
-    let env = world::environment(&config.env)?;
+    let env = environments::environment(&config.env)?;
     let [observation, action] = [env.observation_space().clone(), env.action_space().clone()];
     prepare(name, keep, move || {
         let backend = backend::by_name(&config.backend)?;
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<LearnFile, LearnFileError> {
     };
     let env = object.get("env").and_then(serde_json::Value::as_str).map(str::to_owned);
     let env = env.ok_or_else(|| wrong("expected env, the environment whose spaces the edges have".into()))?;
-    let seen = world::seen(&env)?;
+    let seen = environments::seen(&env)?;
     let options = |error: OptionsError| LearnFileError::Options { path: path.into(), error };
     let given = Given::new(settings, &[]).map_err(options)?;
     let named = given.algorithm(None).map_err(options)?;

@@ -5,13 +5,11 @@
 
 pub mod algorithms;
 pub mod backend;
-pub mod learn;
 pub mod options;
 pub mod origin;
 pub mod output;
 #[cfg(feature = "reference")]
 pub mod verify;
-pub mod world;
 
 #[cfg(feature = "native")]
 pub mod act;
@@ -19,8 +17,6 @@ pub mod act;
 pub mod authorities;
 #[cfg(feature = "native")]
 pub mod bench;
-#[cfg(feature = "native")]
-pub mod chart;
 #[cfg(feature = "native")]
 pub mod dataset;
 #[cfg(feature = "native")]

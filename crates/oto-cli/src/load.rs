@@ -3,14 +3,14 @@
 use crate::authorities::{self, AuthorityError};
 use crate::policy;
 use crate::security_options::{DoorError, admin_token};
-use crate::serve::bundled;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use oto_load::ceiling::states_per_second;
-use oto_load::echo::Echo;
-use oto_load::plan::Target;
-use oto_load::tls::Trust;
-use oto_load::{LoadError, Measurement, Pace, Plan, Publish, Report, measure};
+use oto_bench::load::ceiling::states_per_second;
+use oto_bench::load::echo::Echo;
+use oto_bench::load::plan::Target;
+use oto_bench::load::tls::Trust;
+use oto_bench::load::{LoadError, Measurement, Pace, Plan, Publish, Report, measure};
+use oto_policy::bundled;
 use oto_policy::tensors::MAX_MODEL_BYTES;
 use oto_policy::{PolicyError, load_file};
 use std::path::{Path, PathBuf};
@@ -191,10 +191,7 @@ fn publish(options: &LoadOptions, model: &Path) -> Result<Publish, LoadCommandEr
 fn ceiling(name: &str, model: Option<&Path>, rows: u16) -> Result<f64, LoadCommandError> {
     let mut loaded = match model {
         Some(path) => load_file(path)?,
-        None => {
-            let found = bundled()?.into_iter().find(|loaded| loaded.name == name);
-            found.ok_or_else(|| LoadCommandError::NotBundled(name.to_owned()))?
-        }
+        None => bundled::named(name)?.ok_or_else(|| LoadCommandError::NotBundled(name.to_owned()))?,
     };
     Ok(states_per_second(&mut *loaded.policy, rows, Duration::from_secs(2))?)
 }

@@ -1,11 +1,12 @@
 //! The flags of a training run, the same for `oto learn` and for the WASI command.
 
 use crate::origin::Origin;
-use crate::world;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_agent::config::{Clock, Linear, StudentConfig};
+use oto_agent::environments;
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::stage::{Ending, GiveUp, StagesConfig};
 use oto_agent::student::TeacherConfig;
 use oto_json::file;
@@ -132,26 +133,6 @@ pub struct LearnOptions {
     pub eval_episodes: Option<u32>,
 }
 
-/// A training run, ready to be made.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Job {
-    /// The environment's id.
-    pub env: String,
-    /// The student.
-    pub student: StudentConfig,
-    /// Its teachers.
-    pub teachers: Vec<TeacherConfig>,
-    /// One line: the preset that the settings began with, and its source.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub defaults: Option<String>,
-    /// The run whose networks and optimiser it began with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<PathBuf>,
-    /// The dataset that is mixed into its batches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<PathBuf>,
-}
-
 /// What a run begins with beside its flags.
 #[derive(Default)]
 pub struct Base<'a> {
@@ -163,12 +144,10 @@ pub struct Base<'a> {
     pub mixed: bool,
 }
 
-impl Job {
-    /// Prints whose defaults the settings began with.
-    pub fn tell_defaults(&self) {
-        if let Some(line) = &self.defaults {
-            crate::note!("{line} (docs/presets.md)");
-        }
+/// Prints whose defaults a run's settings began with.
+pub fn tell_defaults(job: &Job) {
+    if let Some(line) = &job.defaults {
+        crate::note!("{line} (docs/presets.md)");
     }
 }
 
@@ -221,7 +200,7 @@ impl LearnOptions {
             self.needs_teacher()?;
             student.stages = StagesConfig::SOLO;
         }
-        world::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
+        environments::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
         Ok(Job { env, student, teachers, defaults: Some(preset), from: None, dataset: None })
     }
 
@@ -247,7 +226,7 @@ impl LearnOptions {
         env: &str,
         base: &Base<'_>,
     ) -> Result<(StudentConfig, StudentConfig, String), OptionsError> {
-        let (id, seen) = (world::id(env), world::seen(env)?);
+        let (id, seen) = (environments::id(env), environments::seen(env)?);
         let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
         let continued = || base.origin.and_then(|origin| origin.algorithm(|one| one.online(), seen));
@@ -305,7 +284,7 @@ impl LearnOptions {
         let of = |i: usize, url: &String| {
             let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
             let adapter = match self.adapter.get(i).map(String::as_str) {
-                None => presets::adapter(world::id(env), &policy),
+                None => presets::adapter(environments::id(env), &policy),
                 Some("none" | "learn") => None,
                 Some(given) => Some(adapter(given)?),
             };

@@ -1,8 +1,6 @@
-//! Recorded episodes for a run: a dataset that is read, checked for the environment, and given to a trainer.
+//! Recorded episodes for a run: a dataset that is read and checked for the environment.
 
-use oto_agent::recorded::{Recorded, Seen};
-use oto_agent::trainer::TrainError;
-use oto_data::{DataError, Dataset, Episode, Rows};
+use oto_data::{DataError, Dataset};
 use oto_env::Space;
 use std::path::{Path, PathBuf};
 
@@ -85,28 +83,4 @@ impl Read {
         data.fits(observation, action).map_err(|error| DatasetError::Data { path, error })?;
         Ok(data)
     }
-}
-
-/// A dataset's episode as a trainer takes it.
-pub fn recorded(episode: &Episode) -> Recorded<'_> {
-    Recorded {
-        observations: match &episode.observations {
-            Rows::Numbers(numbers) => Seen::Numbers(numbers),
-            Rows::Bytes(bytes) => Seen::Bytes(bytes),
-        },
-        actions: &episode.actions,
-        rewards: &episode.rewards,
-        terminated: episode.terminated.last().copied().unwrap_or(false),
-    }
-}
-
-/// Gives all episodes of a dataset to a trainer's `add`.
-///
-/// # Errors
-/// The first episode's that cannot be learned from.
-pub fn add_all(
-    data: &Dataset,
-    mut add: impl FnMut(&Recorded<'_>) -> Result<usize, TrainError>,
-) -> Result<(), TrainError> {
-    data.episodes.iter().try_for_each(|episode| add(&recorded(episode)).map(drop))
 }

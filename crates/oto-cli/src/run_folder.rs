@@ -1,10 +1,10 @@
 //! The folder of one training run: configuration, metrics, checkpoint and curve. docs/metrics.md describes every file.
 
-#[cfg(feature = "native")]
-use crate::chart::{Chart, ChartError, PALETTE, Series};
 use oto_agent::offline::OfflineTrainer;
 use oto_agent::student::{Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
+#[cfg(feature = "native")]
+use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_json::file;
 use oto_rl::engine::OUTPUTS;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -28,8 +28,6 @@ pub const COLUMNS: &str = "step,updates,episodes,stage,episode_return,evaluation
 
 /// No line of metrics is longer; what is cannot be one.
 const LONGEST_LINE: u64 = 1 << 20;
-/// The largest checkpoint, in bytes: its replay buffer holds most of them.
-pub const MAX_CHECKPOINT_BYTES: u64 = 64 << 30;
 /// Training episodes that a point of the curve averages.
 #[cfg(feature = "native")]
 const WINDOW: usize = 10;
@@ -268,7 +266,7 @@ impl RunFolder {
     /// What the file system says.
     pub fn checkpoint(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         let path = path.join(CHECKPOINT);
-        match file::read_regular(&path, MAX_CHECKPOINT_BYTES) {
+        match file::read_regular(&path, oto_agent::checkpoint::MAX_BYTES) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(at(&path)(error)),
@@ -573,11 +571,11 @@ fn json_at(path: &Path) -> impl FnOnce(serde_json::Error) -> FolderError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Job;
     use oto_agent::config::{PlateauDecay, StudentConfig};
     use oto_agent::drive::{Driver, Wire};
     use oto_agent::link::memory::{Memory, MemoryTeacher};
     use oto_agent::offline::OfflineConfig;
+    use oto_agent::run::Job;
     use oto_agent::stage::{Ending, GiveUp, StagesConfig};
     use oto_agent::student::{Student, TeacherConfig, Tick, World};
     use oto_rl::algorithms::qrdqn::QrDqnConfig;

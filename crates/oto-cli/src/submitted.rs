@@ -1,8 +1,8 @@
 //! What students submitted to a server, in its folder: told of, deleted, and sealed into a dataset.
 
 use crate::dataset::DatasetError;
-use crate::world;
 use clap::Args;
+use oto_agent::environments;
 use oto_data::{DataError, Dataset, Episode, Metadata, check_target, write_folder, write_parquet_folder};
 use oto_proto::BatchId;
 use oto_server::dataset::{self, DatasetStore, State, Submission};
@@ -123,7 +123,7 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
 /// Writes the accepted batches as a dataset in Minari's layout.
 pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
     check_target(&options.out, options.id.as_deref())?;
-    let world = world::environment(&options.env).map_err(DataError::from)?;
+    let world = environments::environment(&options.env).map_err(DataError::from)?;
     let store = open(&options.folder)?;
     let states: &[State] =
         if options.quarantine { &[State::Accepted, State::Quarantine] } else { &[State::Accepted] };
@@ -140,7 +140,7 @@ pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
         episodes: students.values().flat_map(|submissions| episodes(submissions)).collect(),
         metadata: Metadata {
             id: options.id.clone(),
-            environment: Some(world::id(&options.env).into()),
+            environment: Some(environments::id(&options.env).into()),
             algorithm: Some(format!("{} students", students.len())),
             description: Some("Transitions that students submitted.".into()),
             ..Metadata::default()

@@ -2,11 +2,11 @@
 //! than the CPU.
 
 use crate::bench::{Backends, BenchError, Choice, SEED};
-use crate::chart::{Chart, PALETTE, Series};
 use clap::Args;
 use oto_bench::measure::Spread;
 use oto_bench::report::{Report, Row};
 use oto_bench::workload::{Shape, Workload};
+use oto_experiments::chart::{Chart, PALETTE, Series};
 use oto_graph::Adapter;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

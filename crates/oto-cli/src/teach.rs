@@ -1,18 +1,19 @@
 //! `oto teach`: a teacher from a dataset, in a run folder from which it can be served.
 
 use crate::backend;
-use crate::learn::METRICS;
 use crate::options::{Given, OptionsError, names};
 use crate::origin::{Origin, OriginError};
 use crate::output;
-use crate::recorded::{DatasetError, Read, add_all};
+use crate::recorded::{DatasetError, Read};
 use crate::run_folder::{FolderError, RunFolder, SaveError};
 use crate::signals;
-use crate::world;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use oto_agent::environments;
 use oto_agent::evaluation::Evaluation;
 use oto_agent::offline::{End, OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::add_all;
+use oto_agent::run::METRICS;
 use oto_agent::student::Event;
 use oto_agent::trainer::TrainError;
 use oto_env::EnvError;
@@ -182,8 +183,8 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     };
     job.teach.validate().map_err(TrainError::from)?;
     let algorithm = &job.teach.algorithm;
-    world::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
-    let mut world = world::environment(&job.env)?;
+    environments::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
+    let mut world = environments::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
     let data = read.fitted([&observation, &action], options.quiet)?;
     let backend = backend::by_name(&job.teach.backend)?;
@@ -223,7 +224,7 @@ impl TeachOptions {
     /// other flags.
     fn job(&self, dataset: PathBuf, read: &Read, origin: Option<&Origin>) -> Result<TeachJob, TeachError> {
         let env = read.environment(self.env.as_deref())?;
-        let kind = Kind { images: world::images(&env)?, ..Kind::actions(&read.data.action) };
+        let kind = Kind { images: environments::images(&env)?, ..Kind::actions(&read.data.action) };
         let given = Given::settings(self.config.as_deref(), "teach", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
         let continued = || origin.and_then(|origin| origin.algorithm(|one| one.offline(), kind));

@@ -3,9 +3,9 @@
 
 use crate::backend;
 use crate::options::{Given, OptionsError};
-use crate::recorded::{add_all, recorded};
 use crate::submitted::episodes;
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::add_all;
 use oto_agent::trainer;
 use oto_data::{DataError, Dataset};
 use oto_env::{EnvError, Space};
@@ -221,7 +221,7 @@ impl TrainingAgent for Learner {
 
 /// Adds a student's steps as the pieces of episodes that they are.
 fn add(trainer: &mut OfflineTrainer, s: &Submission) -> Result<(), trainer::TrainError> {
-    episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| trainer.add(&recorded(episode)).map(drop))
+    episodes(std::slice::from_ref(s)).iter().try_for_each(|episode| trainer.add(&episode.into()).map(drop))
 }
 
 /// What the server lists of a policy that is trained here.

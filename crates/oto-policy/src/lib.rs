@@ -7,10 +7,12 @@
 //! - [`network`]: Stable-Baselines3's and sb3-contrib's network layouts, recognised by the names of those tensors;
 //! - [`scripted()`]: baselines that need no file;
 //! - [`ensemble`]: several policies that answer as one;
+//! - [`bundled`]: the policies that come with the program;
 //! - [`metadata`]: the JSON beside a model, which says what it observes and does;
 //! - [`load()`]: bytes or files to a [`Policy`], and a folder to the policies in it.
 #![forbid(unsafe_code)]
 
+pub mod bundled;
 pub mod ensemble;
 mod facts;
 pub mod load;

@@ -4,9 +4,10 @@
 use clap::Args;
 use oto_agent::checkpoint;
 use oto_agent::drive::Driver;
+use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student};
-use oto_cli::learn::{self, Observer, RunError};
-use oto_cli::options::{Job, LearnOptions, OptionsError};
+use oto_cli::backend;
+use oto_cli::options::{LearnOptions, OptionsError, tell_defaults};
 use oto_cli::run_folder::{FolderError, RunFolder};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
         return Err(OptionsError::Flag(reason.into()).into());
     }
     if !command.quiet {
-        job.tell_defaults();
+        tell_defaults(&job);
     }
     for i in 0..command.seeds {
         let mut job = job.clone();
@@ -106,7 +107,7 @@ fn run(
     resume: Option<&[u8]>,
 ) -> Result<(), LearnError> {
     let (mut student, mut driver) =
-        learn::prepare(job, Driver::new(&job.teachers).map_err(RunError::from)?, resume)?;
+        run::prepare(job, backend::choose, Driver::new(&job.teachers).map_err(RunError::from)?, resume)?;
     let mut console = Console {
         name: format!("{} seed {}", job.env, job.student.seed),
         env: job.env.clone(),
@@ -116,7 +117,7 @@ fn run(
         start: (Instant::now(), student.trainer().steps()),
         line: None,
     };
-    let metrics = learn::run(&mut student, &mut driver, &mut console)?;
+    let metrics = run::run(&mut student, &mut driver, &mut console)?;
     if !command.json {
         let last =
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));

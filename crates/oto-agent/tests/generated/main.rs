@@ -7,9 +7,8 @@ mod presets;
 mod presets_page;
 mod typescript;
 
-use oto_agent::config::StudentConfig;
 use oto_agent::offline::OfflineConfig;
-use oto_agent::student::TeacherConfig;
+use oto_agent::run::Job;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -17,26 +16,7 @@ use std::path::Path;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// What `oto learn` writes into a run folder; its tests hold what is written to the schema.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[allow(dead_code)]
-struct Job {
-    /// The environment's id.
-    env: String,
-    /// The student; a setting left out has its default when it is read.
-    student: StudentConfig,
-    /// The teachers; none learns alone.
-    teachers: Vec<TeacherConfig>,
-    /// The preset that the settings began with, and its source: one line. docs/presets.md lists the presets.
-    defaults: Option<String>,
-    /// The run whose networks and optimiser it began with.
-    from: Option<String>,
-    /// The dataset that is mixed into its batches.
-    dataset: Option<String>,
-}
-
-/// The same of `oto teach`.
+/// What `oto teach` writes into a run folder; its tests hold what is written to the schema.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[allow(dead_code)]

@@ -15,7 +15,7 @@ use crate::signals;
 use crate::train::TrainError;
 use clap::Args;
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_each_with};
-use oto_policy::{Loaded, Metadata, PolicyError, load};
+use oto_policy::{Loaded, PolicyError};
 #[cfg(feature = "native")]
 use oto_server::dataset::StoreError;
 #[cfg(feature = "native")]
@@ -216,43 +216,6 @@ impl Assets for Site {
     }
 }
 
-macro_rules! bundled {
-    ($($name:literal),*) => {
-        [$(($name,
-            #[cfg(feature = "native")]
-            include_bytes!(concat!("../../../../server/teachers/", $name, ".onnx")).as_slice(),
-            #[cfg(not(feature = "native"))]
-            include_bytes!(concat!("../../../../server/teachers/", $name, ".safetensors")).as_slice(),
-            include_bytes!(concat!("../../../../server/teachers/", $name, ".json")).as_slice())),*]
-    };
-}
-
-/// Name, model and metadata of each.
-const FILES: &[(&str, &[u8], &[u8])] = &bundled![
-    "ppo_cartpole_v1",
-    "ppo_cartpole_v1_early",
-    "ppo_mobile_lte",
-    "sac_inverted_pendulum_v5",
-    "sac_pendulum_v1"
-];
-
-/// How many bytes the model of a bundled teacher has.
-pub fn bundled_bytes(name: &str) -> Option<usize> {
-    FILES.iter().find(|(n, ..)| *n == name).map(|(_, model, _)| model.len())
-}
-
-/// The teachers that come with the program.
-pub fn bundled() -> Result<Vec<Loaded>, PolicyError> {
-    let loaded = FILES.iter().map(|(name, model, metadata)| {
-        let mut metadata = Metadata::read(metadata)?;
-        let policy = load(model, &metadata)?;
-        metadata.observation_space = Some(policy.observation_space().clone());
-        metadata.action_space = Some(policy.action_space().clone());
-        Ok(Loaded { name: (*name).into(), metadata, policy, model: Some(model.to_vec()), warnings: vec![] })
-    });
-    loaded.collect()
-}
-
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _log = options.log.start()?;
@@ -333,25 +296,6 @@ async fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketA
 mod tests {
     use super::*;
 
-    /// A build without ONNX carries the same teachers as tensors.
-    #[test]
-    fn bundled_teachers_answer_alike_as_graphs_and_as_tensors() {
-        for Loaded { name, metadata, mut policy, .. } in bundled().unwrap() {
-            let file = format!("{}/../../server/teachers/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
-            let mut tensors = load(&std::fs::read(file).unwrap(), &metadata).unwrap();
-            assert_eq!(tensors.observation_space(), policy.observation_space(), "{name}");
-            assert_eq!(tensors.action_space(), policy.action_space(), "{name}");
-            let observations = oto_policy::trial(policy.observation_space());
-            let (mut expected, mut found) = (Vec::new(), Vec::new());
-            policy.act(&observations, oto_policy::TRIAL_ROWS, &mut expected).unwrap();
-            tensors.act(&observations, oto_policy::TRIAL_ROWS, &mut found).unwrap();
-            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
-            assert!(
-                expected.len() == found.len() && found.iter().zip(&expected).all(near),
-                "{name}: {found:?} {expected:?}"
-            );
-        }
-    }
     use oto_policy::load_each;
 
     #[test]

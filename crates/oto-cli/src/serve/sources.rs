@@ -1,9 +1,10 @@
 //! Sources of a server's policies: a folder, the program itself, another server, or a policy that learns here.
 
-use super::{ServeError, ServeOptions, bundled, of_folder};
-use crate::learn::token;
+use super::{ServeError, ServeOptions, of_folder};
 use crate::{authorities, learner, submitted, train};
+use oto_agent::run::token;
 use oto_policy::Loaded;
+use oto_policy::bundled;
 use oto_server::Policies;
 use oto_server::agent::{Training, Waiting, start};
 use oto_server::dataset::{self, DatasetStore};
@@ -67,7 +68,7 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
             }
             loaded
         }
-        (None, None) => first(bundled()?),
+        (None, None) => first(bundled::all()?),
         (None, Some(folder)) => first(of_folder(folder, options)?),
     };
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {

@@ -1,7 +1,8 @@
 //! Where the policies of a server come from, in a build that neither follows nor learns: a folder, or the program itself.
 
-use super::{ServeError, ServeOptions, bundled, of_folder};
+use super::{ServeError, ServeOptions, of_folder};
 use oto_policy::Loaded;
+use oto_policy::bundled;
 use oto_server::Policies;
 use oto_server::dataset::DatasetStore;
 use oto_server::learner::Prepared;
@@ -47,7 +48,7 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
     }
     let loaded = match &options.policies {
         Some(folder) => of_folder(folder, options)?,
-        None => bundled()?,
+        None => bundled::all()?,
     };
     if let (true, Some(folder)) = (loaded.is_empty(), &options.policies) {
         return Err(ServeError::Empty(folder.clone()));

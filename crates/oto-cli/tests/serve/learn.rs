@@ -3,10 +3,9 @@
 use crate::program::{POLICY, Place, Program, welcomed};
 use oto_agent::config::StudentConfig;
 use oto_agent::drive::Driver;
+use oto_agent::run::{Job, Observer, RunError, on_cpu, prepare_with, run};
 use oto_agent::student::{Event, Metrics, Student, World};
 use oto_agent::trainer::TrainError;
-use oto_cli::learn::{Observer, RunError, prepare_in, run};
-use oto_cli::options::Job;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::Hello;
 use serde_json::Value;
@@ -207,9 +206,15 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
         from: None,
         dataset: None,
     };
-    let (mut student, mut driver) =
-        prepare_in(World::Inside { train, evaluate: Some(evaluate) }, &job, Driver::with(Vec::new()), resume)
-            .unwrap();
+    let (mut student, mut driver) = prepare_with(
+        World::Inside { train, evaluate: Some(evaluate) },
+        &job,
+        on_cpu(oto_cpu::Cpu),
+        Driver::with(Vec::new()),
+        resume,
+        |_| Ok(()),
+    )
+    .unwrap();
     let mut keeper = Keeper::default();
     (run(&mut student, &mut driver, &mut keeper), keeper.saved)
 }

@@ -1,13 +1,14 @@
 //! Runs of an experiment: arms times seeds, in parallel, each kept when it is done.
 
-use super::teachers::Teachers;
-use super::{ReportError, ReportOptions};
-use crate::learn::{self, Observer, RunError};
-use crate::options::Job;
+use crate::teachers::Teachers;
+use crate::{Options, ReportError};
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_agent::drive::{Driver, Wire};
+use oto_agent::environments;
 use oto_agent::evaluation;
 use oto_agent::link::memory::Memory;
+use oto_agent::run::Job;
+use oto_agent::run::{self, Observer, RunError, on_cpu};
 use oto_agent::student::{Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
 use serde::{Deserialize, Serialize};
@@ -86,12 +87,12 @@ impl Finished {
 
     /// Mean of the last `n` evaluations.
     pub fn last(&self, n: usize) -> f64 {
-        super::statistics::mean(&self.returns[self.returns.len().saturating_sub(n)..])
+        crate::statistics::mean(&self.returns[self.returns.len().saturating_sub(n)..])
     }
 }
 
 /// All runs of all arms, in their order; made where they are not kept.
-pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<Vec<Finished>>, ReportError> {
+pub fn all(options: &Options, arms: &[Arm], seeds: &[u64]) -> Result<Vec<Vec<Finished>>, ReportError> {
     let tasks = arms.iter().flat_map(|a| seeds.iter().map(move |s| (a, *s))).collect::<Vec<_>>();
     let bar = ProgressBar::new(tasks.len() as u64);
     let style =
@@ -110,7 +111,7 @@ pub fn all(options: &ReportOptions, arms: &[Arm], seeds: &[u64]) -> Result<Vec<V
 
 /// Does each of these tasks, several at once; their results in the tasks' order.
 pub fn each<T: Sync, R: Send>(
-    options: &ReportOptions,
+    options: &Options,
     tasks: &[T],
     work: impl Fn(&T) -> Result<R, ReportError> + Sync,
 ) -> Result<Vec<R>, ReportError> {
@@ -149,13 +150,13 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
     let wires = (arm.teachers)(seed)?.into_iter().map(|t| Wire::Memory(Box::new(Memory::new(t)))).collect();
     let start = Instant::now();
     let (mut student, mut driver) =
-        learn::prepare(&seeded(&arm.job), Driver::with(wires), None).map_err(failed)?;
+        run::prepare(&seeded(&arm.job), on_cpu(oto_cpu::Cpu), Driver::with(wires), None).map_err(failed)?;
     if let Some(before) = &arm.before {
         let weights = trained(&seeded(before)).map_err(failed)?;
         student.load_weights(&weights).map_err(|e| failed(e.into()))?;
     }
     let mut curve = Curve::default();
-    let metrics = learn::run(&mut student, &mut driver, &mut curve).map_err(failed)?;
+    let metrics = run::run(&mut student, &mut driver, &mut curve).map_err(failed)?;
     let seconds = start.elapsed().as_secs_f64();
     let tested = arm.test.clone().map(|(env, seeds)| test(&mut student, env, seeds));
     let tested = tested.transpose().map_err(|e| failed(e.into()))?.unwrap_or_default();
@@ -166,16 +167,16 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
 
 /// Makes a run alone and gives its checkpoint.
 fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
-    let (mut student, mut driver) = learn::prepare(job, Driver::with(Vec::new()), None)?;
-    learn::run(&mut student, &mut driver, &mut Curve::default())?;
+    let (mut student, mut driver) = run::prepare(job, on_cpu(oto_cpu::Cpu), Driver::with(Vec::new()), None)?;
+    run::run(&mut student, &mut driver, &mut Curve::default())?;
     Ok(student.save(false)?)
 }
 
 /// The student's returns, without exploring, in the episodes of these seeds.
 fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, TrainError> {
-    evaluation::returns(&mut *crate::world::environment(env)?, seeds, |world, observation| {
+    evaluation::returns(&mut *environments::environment(env)?, seeds, |environment, observation| {
         let action = student.trainer().greedy(observation)?;
-        Ok(world.step(action, observation)?)
+        Ok(environment.step(action, observation)?)
     })
 }
 

@@ -2,20 +2,27 @@
 //! LTE, and against six rules (OTO, section VI-B, figures 9 and 10).
 
 use super::cartpole::curve;
-use super::runs::{self, Arm, Finished};
-use super::statistics::{bootstrap_mean, mean};
-use super::teachers;
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
-use crate::eval::{self, Played};
-use crate::options::Job;
+use crate::play::{self, Played};
+use crate::runs::{self, Arm, Finished};
+use crate::statistics::{bootstrap_mean, mean};
+use crate::teachers;
+use crate::write::{self, Table};
+use crate::{Experiment, Options, ReportError};
 use oto_agent::config::StudentConfig;
 use oto_agent::evaluation::{Estimate, difference, gap_closed, mean_return};
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::TeacherConfig;
 use std::ops::Range;
+
+/// `oto report cell`.
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "cell",
+    about: "Cell selection in 5G with an LTE agent as teacher, beside learning alone and rules",
+    run: report,
+};
 
 const LTE: &str = "MobileCell-LTE-v0";
 const NR: &str = "MobileCell-5G-v0";
@@ -85,14 +92,14 @@ impl Row {
 }
 
 /// Runs what is missing and writes the section on cell selection.
-pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+fn report(options: &Options) -> Result<String, ReportError> {
     let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(10)).collect::<Vec<_>>();
     let arms = arms();
     let runs = runs::all(options, &arms, &seeds)?;
     let students = arms.iter().zip(&runs).map(|(arm, runs)| Row::trained(arm, runs)).collect::<Vec<_>>();
     let teacher = teacher_itself()?;
-    let rules = eval::play_rules(NR, TEST)?.into_iter().map(Row::played).collect::<Vec<_>>();
-    let bound = Row::played(eval::bound(NR, TEST)?);
+    let rules = play::play_rules(NR, TEST)?.into_iter().map(Row::played).collect::<Vec<_>>();
+    let bound = Row::played(play::bound(NR, TEST)?);
     let rule = |name: &str| rules.iter().find(|r| r.name == name).expect("the six rules have these names");
 
     let mut table = Table::new(&[
@@ -146,17 +153,15 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     );
     write::section(&options.out, "cell", &text)?;
     write::runs(&options.out, "cell", &arms, &runs)?;
-    crate::out!("taught minus Full: {}; {}", shown(full), options.out.join("results.md").display());
-    Ok(())
+    Ok(format!("taught minus Full: {}; {}", shown(full), options.out.join("results.md").display()))
 }
 
-/// The teacher as it is, in the student's world.
+/// The teacher itself, in the student's environment.
 fn teacher_itself() -> Result<Row, ReportError> {
-    let found = crate::serve::bundled()?.into_iter().find(|l| l.name == TEACHER);
-    let mut policy = found.expect("the teacher is bundled").policy;
+    let mut policy = teachers::bundled_policy(TEACHER)?;
     Ok(Row::played(Played {
         name: "LTE's PPO itself".into(),
-        returns: eval::play_model(&mut *policy, NR, TEST)?,
+        returns: play::play_model(&mut *policy, NR, TEST)?,
     }))
 }
 

@@ -1,7 +1,7 @@
 //! One simulated student: a socket that never blocks, the request it repeats, and what is on its way.
 
-use crate::plan::Target;
-use crate::tls::Stream;
+use super::plan::Target;
+use super::tls::Stream;
 use oto_env::rng::Rng;
 use oto_proto::{
     ActionFormat, ClientMessage, Dtype, Header, Hello, Ids, PROTOCOL, ServerMessage, Space, StateFormat,

@@ -1,8 +1,8 @@
 //! What a report leaves behind: Markdown tables, figures, files.
 
-use super::ReportError;
-use super::runs::{Arm, Finished};
+use crate::ReportError;
 use crate::chart::Chart;
+use crate::runs::{Arm, Finished};
 use std::fmt;
 use std::path::Path;
 

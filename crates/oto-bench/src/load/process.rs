@@ -1,6 +1,6 @@
 //! What another process has used of memory and processor, as Linux tells it.
 
-use crate::LoadError;
+use super::LoadError;
 use serde::Serialize;
 use std::time::Duration;
 

@@ -1,17 +1,17 @@
-//! An on-policy student: PPO alone, OTO's fusion policy alone, and the fusion policy taught by a soft actor-critic (OTO,
-//! section V-B, figure 7), on Pendulum and on HalfCheetah.
+//! What the experiments pendulum and cheetah share: PPO alone, OTO's fusion policy alone, and the fusion policy taught by a soft
+//! actor-critic (OTO, section V-B, figure 7).
 
 use super::cartpole::curve;
-use super::runs::{self, Arm, Finished};
-use super::statistics::{mean, median};
-use super::teachers::{self, Teachers};
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
-use crate::options::Job;
-use crate::world;
+use crate::runs::{self, Arm, Finished};
+use crate::statistics::{mean, median};
+use crate::teachers::{self, Teachers};
+use crate::write::{self, Table};
+use crate::{Options, ReportError};
 use oto_agent::config::{EvaluationConfig, StudentConfig};
+use oto_agent::environments;
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::TeacherConfig;
 use oto_rl::algorithms::ppo::PpoConfig;
@@ -21,72 +21,36 @@ use std::path::{Path, PathBuf};
 const WINDOW: usize = 3;
 const LAST: usize = 10;
 
-/// A world to learn in, and who teaches there.
-struct Setting {
+/// An environment, and the teacher there.
+pub(super) struct Setting {
     /// Name of the section and of its files.
-    name: &'static str,
+    pub name: &'static str,
     /// Names of the arms: taught, fusion alone, PPO alone.
-    arms: [&'static str; 3],
-    environment: &'static str,
-    teacher: Teacher,
-    steps: u64,
-    evaluation: EvaluationConfig,
+    pub arms: [&'static str; 3],
+    pub environment: &'static str,
+    pub teacher: Teacher,
+    pub steps: u64,
+    pub evaluation: EvaluationConfig,
     /// No tuning looked at these seeds.
-    first_seed: u64,
-    seeds: u64,
+    pub first_seed: u64,
+    pub seeds: u64,
     /// Somebody else's return, drawn in the figure.
-    baseline: Option<(f64, &'static str)>,
+    pub baseline: Option<(f64, &'static str)>,
     /// What a reader has to know of the world, of its teacher and of PPO's settings there.
-    about: &'static str,
-    ppo: &'static str,
+    pub about: &'static str,
+    pub ppo: &'static str,
 }
 
-enum Teacher {
+/// Where a setting's teacher comes from.
+pub(super) enum Teacher {
+    /// A bundled policy.
     Bundled(&'static str),
+    /// A file.
     File(PathBuf),
 }
 
 /// The name that a teacher from a file has in these runs.
 const SAC: &str = "sac";
-
-/// Runs what is missing and writes the section on Pendulum.
-pub fn pendulum(options: &ReportOptions) -> Result<(), ReportError> {
-    let setting = Setting {
-        name: "pendulum",
-        arms: ["pendulum-taught", "pendulum-fusion", "pendulum-ppo"],
-        environment: "Pendulum-v1",
-        teacher: Teacher::Bundled("sac_pendulum_v1"),
-        steps: 100_000,
-        evaluation: EvaluationConfig { every: 1_000, episodes: 10 },
-        first_seed: 9_500,
-        seeds: 5,
-        // `benchmark.md`
-        baseline: Some((-172.2, "RL-Zoo's PPO: -172.2")),
-        about: include_str!("pendulum.md"),
-        ppo: "PPO alone has RL-Zoo's settings (gamma 0.9, learning rate 0.001, rollouts of 4,096 steps, there four \
-              environments of 1,024), except for its state-dependent noise.",
-    };
-    report(options, &setting)
-}
-
-/// The same for HalfCheetah; its teacher is a file.
-pub fn cheetah(options: &ReportOptions) -> Result<(), ReportError> {
-    let Some(file) = &options.sac_teacher else { return Err(ReportError::NoTeacher) };
-    let setting = Setting {
-        name: "cheetah",
-        arms: ["cheetah-taught", "cheetah-fusion", "cheetah-ppo"],
-        environment: "mujoco:HalfCheetah-v5",
-        teacher: Teacher::File(file.clone()),
-        steps: 500_000,
-        evaluation: EvaluationConfig { every: 10_000, episodes: 3 },
-        first_seed: 9_600,
-        seeds: 5,
-        baseline: None,
-        about: include_str!("cheetah.md"),
-        ppo: "PPO has Stable-Baselines3's settings (rollouts of 2,048 steps); observations and rewards are not normalised.",
-    };
-    report(options, &setting)
-}
 
 impl Setting {
     fn job(&self, student: StudentConfig, teachers: Vec<TeacherConfig>) -> Job {
@@ -96,7 +60,7 @@ impl Setting {
     }
 
     fn arms(&self) -> Result<Vec<Arm>, ReportError> {
-        let id = world::id(self.environment);
+        let id = environments::id(self.environment);
         let (teacher, teachers) = self.teacher()?;
         let arm = |i: usize, title, job, teachers| Arm {
             name: self.arms[i],
@@ -144,7 +108,7 @@ fn file_address(path: &Path) -> Result<String, ReportError> {
     teachers::address(SAC, path).map_err(|error| ReportError::File { path: path.to_path_buf(), error })
 }
 
-fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError> {
+pub(super) fn report(options: &Options, setting: &Setting) -> Result<String, ReportError> {
     let seeds =
         (setting.first_seed..).take(options.seeds.unwrap_or(setting.seeds) as usize).collect::<Vec<_>>();
     let arms = setting.arms()?;
@@ -157,7 +121,7 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
         title: "An on-policy student, taught and alone".into(),
         subtitle: format!(
             "{}: mean greedy return of {} seeds, 95 % bootstrap band",
-            world::id(setting.environment),
+            environments::id(setting.environment),
             seeds.len()
         ),
         x_label: "environment steps".into(),
@@ -235,9 +199,8 @@ fn report(options: &ReportOptions, setting: &Setting) -> Result<(), ReportError>
     write::section(&options.out, setting.name, &text)?;
     write::each_run(&options.out, setting.name, &each)?;
     write::runs(&options.out, setting.name, &arms, &runs)?;
-    crate::out!(
+    Ok(format!(
         "taught: {taught} steps to {bar:.1}; PPO alone: {solo}, fusion alone: {fusion}; {}",
         options.out.join("results.md").display()
-    );
-    Ok(())
+    ))
 }

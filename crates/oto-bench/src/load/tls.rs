@@ -1,6 +1,6 @@
 //! What a student's WebSocket stands on: a TCP connection, or TLS over one.
 
-use crate::LoadError;
+use super::LoadError;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};

@@ -1,9 +1,9 @@
 //! The loop that sends and receives for all students, on one thread.
 
-use crate::plan::{Pace, Plan, Target};
-use crate::report::{Measurement, Recorder};
-use crate::student::{Heard, Student};
-use crate::{LoadError, process, publish};
+use super::plan::{Pace, Plan, Target};
+use super::report::{Measurement, Recorder};
+use super::student::{Heard, Student};
+use super::{LoadError, process, publish};
 use oto_env::rng::Rng;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};

@@ -1,19 +1,26 @@
 //! CartPole-v1 taught by the SAC agent of InvertedPendulum: how much sooner, how steadily, and what a bad teacher costs.
 
 use super::ablations;
-use super::runs::{self, Arm, Finished};
-use super::statistics::{bootstrap_mean, mean, median};
-use super::teachers::{self, Teachers};
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE, Series};
-use crate::options::Job;
+use crate::runs::{self, Arm, Finished};
+use crate::statistics::{bootstrap_mean, mean, median};
+use crate::teachers::{self, Teachers};
+use crate::write::{self, Table};
+use crate::{Experiment, Options, ReportError};
 use oto_agent::config::{Linear, StudentConfig};
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::TeacherConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::optimiser::Adam;
+
+/// `oto report cartpole`.
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "cartpole",
+    about: "CartPole with InvertedPendulum's SAC agent as teacher, beside learning alone and bad teachers",
+    run: report,
+};
 
 pub(super) const ENVIRONMENT: &str = "CartPole-v1";
 /// Gymnasium's own threshold for CartPole-v1.
@@ -107,7 +114,7 @@ fn solo(student: StudentConfig) -> Job {
 }
 
 /// Taught and alone, good and bad teachers; then the parts, see [`ablations`].
-fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
+fn arms(options: &Options) -> Result<Vec<Arm>, ReportError> {
     let mut arms = vec![
         arm("taught", "taught by InvertedPendulum's SAC", taught(EXPERT), teachers::bundled(EXPERT)),
         arm("solo", "alone, same student", solo(alone()), teachers::none()),
@@ -183,7 +190,7 @@ impl Runs<'_> {
 }
 
 /// Runs what is missing and writes docs/results.md with its figures and tables.
-pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+fn report(options: &Options) -> Result<String, ReportError> {
     let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(10)).collect::<Vec<_>>();
     let arms = arms(options)?;
     let runs = runs::all(options, &arms, &seeds)?;
@@ -285,11 +292,10 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     write::section(&options.out, "cartpole", &text)?;
     write::each_run(&options.out, "cartpole", &each)?;
     write::runs(&options.out, "cartpole", &arms, &runs)?;
-    crate::out!(
+    Ok(format!(
         "taught: {taught_first} steps; fastest alone ({best_solo}): {solo_first} steps; {}",
         options.out.join("results.md").display()
-    );
-    Ok(())
+    ))
 }
 
 /// Mean over runs with its bootstrap band.

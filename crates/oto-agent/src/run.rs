@@ -1,15 +1,55 @@
-//! One training run, from flags to its end: what `oto learn`, the WASI command and reports have in common.
+//! One training run in a native process or on a WASI host, from its description to its end: `oto learn`, the WASI command
+//! and experiments share it.
 
-use crate::backend;
-use crate::options::Job;
-use crate::world;
-use oto_agent::drive::Driver;
-use oto_agent::link::LinkState;
-use oto_agent::link::tungstenite::AddressError;
-use oto_agent::student::{Event, Metrics, Student, Tick, World};
-use oto_agent::trainer::{TrainError, program};
-use oto_graph::BackendError;
+use crate::config::StudentConfig;
+use crate::drive::Driver;
+use crate::environments;
+use crate::link::LinkState;
+use crate::link::tungstenite::AddressError;
+use crate::student::{Event, Metrics, Student, TeacherConfig, Tick, World};
+use crate::trainer::{TrainError, Tried, program};
+use oto_graph::{Backend, BackendError, Program};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// A training run: what a run folder's `config.json` holds.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Job {
+    /// The environment's id.
+    pub env: String,
+    /// The student; a setting left out has its default when it is read.
+    pub student: StudentConfig,
+    /// The teachers; none learns alone.
+    pub teachers: Vec<TeacherConfig>,
+    /// The preset that the settings began with, and its source: one line. docs/presets.md lists the presets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<String>,
+    /// The run whose networks and optimiser it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub from: Option<PathBuf>,
+    /// The dataset that is mixed into its batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub dataset: Option<PathBuf>,
+}
+
+/// A backend, and the candidates that were timed for it.
+pub struct Chosen {
+    /// The backend.
+    pub backend: Box<dyn Backend>,
+    /// The timed candidates; none where a name chose the backend.
+    pub tried: Vec<Tried>,
+}
+
+/// The CPU, whatever the name: for runs without a choice of backends.
+///
+/// # Errors
+/// None.
+pub fn on_cpu(cpu: impl Backend + 'static) -> impl FnOnce(&str, &Program) -> Result<Chosen, BackendError> {
+    move |_, _| Ok(Chosen { backend: Box::new(cpu), tried: Vec::new() })
+}
 
 /// Why a run could not be made or finished.
 #[derive(Debug, thiserror::Error)]
@@ -76,32 +116,30 @@ pub fn token() -> Option<String> {
     std::env::var(TOKEN).ok().map(|token| token.trim().to_owned())
 }
 
-/// A run that has not begun, or goes on from `resume`; the driver's wires are to its teachers.
-pub fn prepare(job: &Job, driver: Driver, resume: Option<&[u8]>) -> Result<(Student, Driver), RunError> {
-    prepare_in(world::world(&job.env, &job.student)?, job, driver, resume)
-}
-
-/// [`prepare`] in a world of the caller's.
-pub fn prepare_in(
-    world: World,
+/// A run that has not begun, or continues from `resume`; the driver's wires are to its teachers. `choose` finds a backend by its
+/// name, for a program.
+pub fn prepare(
     job: &Job,
+    choose: impl FnOnce(&str, &Program) -> Result<Chosen, BackendError>,
     driver: Driver,
     resume: Option<&[u8]>,
 ) -> Result<(Student, Driver), RunError> {
-    prepare_with(world, job, driver, resume, |_| Ok(()))
+    let environment = environments::of_student(&job.env, &job.student)?;
+    prepare_with(environment, job, choose, driver, resume, |_| Ok(()))
 }
 
-/// The same; `begin` has the student before a checkpoint is loaded.
+/// [`prepare`] in an environment of the caller's; `begin` has the student before a checkpoint is loaded.
 pub fn prepare_with(
     world: World,
     job: &Job,
+    choose: impl FnOnce(&str, &Program) -> Result<Chosen, BackendError>,
     mut driver: Driver,
     resume: Option<&[u8]>,
     begin: impl FnOnce(&mut Student) -> Result<(), TrainError>,
 ) -> Result<(Student, Driver), RunError> {
     let (observation, action) = world.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
-    let chosen = backend::choose(&job.student.backend, || program)?;
+    let chosen = choose(&job.student.backend, &program)?;
     if let Some(token) = token() {
         driver.authorize(&token)?;
     }
@@ -176,7 +214,7 @@ fn train(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer
 }
 
 /// Shows the observer the student, once a device has brought home what it holds.
-pub(crate) fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
+pub fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
     while !student.trainer().learner().sync().map_err(TrainError::from)? {
         std::thread::sleep(Duration::from_micros(100));
     }

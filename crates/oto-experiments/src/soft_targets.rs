@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_solved_pendulum_is_worth_most_upright_and_pushed_where_it_leans() {
-        let file = include_bytes!("../../../../tests/fixtures/teacher_sac_inverted_pendulum_v5.safetensors");
+        let file = include_bytes!("../../../tests/fixtures/teacher_sac_inverted_pendulum_v5.safetensors");
         let mut thinker = Thinker::new(&oto_policy::tensors::from_safetensors(file).unwrap()).unwrap();
         let mut out = Vec::new();
         // x, angle, and their speeds: upright, leaning and falling to either side.

@@ -1,9 +1,9 @@
 //! What was measured, as numbers, as a table and as JSON.
 
-use crate::plan::{Pace, Plan};
-use crate::process::Used;
-use crate::publish::Published;
-use crate::student::Student;
+use super::plan::{Pace, Plan};
+use super::process::Used;
+use super::publish::Published;
+use super::student::Student;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! The teachers of reports: in this process, behind the real codec.
 
-use super::soft_targets::{self, Thinker};
+use crate::soft_targets::{self, Thinker};
 use oto_agent::link::memory::MemoryTeacher;
 use oto_env::rng::Rng;
 use oto_policy::{Policy, PolicyError};
@@ -17,10 +17,12 @@ pub fn none() -> Teachers {
 
 /// A teacher that comes with the program.
 pub fn bundled(name: &'static str) -> Teachers {
-    Box::new(move |_| {
-        let found = crate::serve::bundled()?.into_iter().find(|l| l.name == name);
-        Ok(vec![from_policy(name, found.expect("reports name bundled teachers only").policy)])
-    })
+    Box::new(move |_| Ok(vec![from_policy(name, bundled_policy(name)?)]))
+}
+
+/// The policy of a bundled teacher.
+pub fn bundled_policy(name: &str) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(oto_policy::bundled::named(name)?.expect("experiments name bundled teachers only").policy)
 }
 
 /// A policy from a file.
@@ -32,7 +34,7 @@ pub fn from_file(name: &'static str, path: PathBuf) -> Teachers {
 pub fn address(name: &str, path: &Path) -> std::io::Result<String> {
     Ok(format!(
         "memory://{name}/{:016x}",
-        super::runs::fnv(&oto_json::file::read_regular(path, oto_policy::tensors::MAX_MODEL_BYTES)?)
+        crate::runs::fnv(&oto_json::file::read_regular(path, oto_policy::tensors::MAX_MODEL_BYTES)?)
     ))
 }
 
@@ -64,7 +66,7 @@ pub fn random(name: &'static str) -> Teachers {
 /// InvertedPendulum's SAC agent, which answers with what it thinks instead of a force.
 pub fn thinker(name: &'static str) -> Teachers {
     Box::new(move |_| {
-        let file = include_bytes!("../../../../tests/fixtures/teacher_sac_inverted_pendulum_v5.safetensors");
+        let file = include_bytes!("../../../tests/fixtures/teacher_sac_inverted_pendulum_v5.safetensors");
         let mut thinker = Thinker::new(&oto_policy::tensors::from_safetensors(file)?)?;
         let act = move |x: &[f32], _: usize, out: &mut Vec<f32>| {
             thinker.think(x, out);

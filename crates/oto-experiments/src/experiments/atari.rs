@@ -4,21 +4,28 @@
 use super::ablations::{self, CQL, Parts};
 use super::cartpole::curve;
 use super::games::{self, Data, GAMES, Game, Made};
-use super::runs::{self, Arm, Finished};
-use super::statistics::{bootstrap_mean, mean, median};
-use super::teachers;
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions};
 use crate::chart::{Chart, PALETTE};
-use crate::options::Job;
+use crate::runs::{self, Arm, Finished};
+use crate::statistics::{bootstrap_mean, mean, median};
+use crate::teachers;
+use crate::write::{self, Table};
+use crate::{Experiment, Options, ReportError};
 use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::TeacherConfig;
 use oto_proto::{Dtype, Quantization};
 use oto_rl::algorithms::cql::CqlConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use std::cmp::Ordering;
+
+/// `oto report atari`.
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "atari",
+    about: "Two Atari games in Python (gymnasium, ale-py) with teachers from datasets, beside learning alone",
+    run: report,
+};
 
 /// Steps of a run, four frames each.
 const STEPS: u64 = 10_000;
@@ -227,10 +234,10 @@ fn shown(steps: f64) -> String {
 }
 
 /// Makes what is missing and writes the section on Atari.
-pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+fn report(options: &Options) -> Result<String, ReportError> {
     let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(5)).collect::<Vec<_>>();
     let wanted = GAMES.each_ref().map(|game| [(game, Data::Expert), (game, Data::Random)]).concat();
-    let made = runs::each(options, &wanted, |(game, data)| games::teacher(&options.cache, game, *data))?;
+    let made = runs::each(options, &wanted, |(game, data)| games::teacher(options, game, *data))?;
     let mut made = made.into_iter();
     let mut played = Vec::new();
     for game in &GAMES {
@@ -322,6 +329,5 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let (arms, runs): (Vec<_>, Vec<_>) = played.into_iter().map(|one| (one.arms, one.runs)).unzip();
     let (arms, runs) = (arms.into_iter().flatten().collect::<Vec<_>>(), runs.concat());
     write::runs(&options.out, "atari", &arms, &runs)?;
-    crate::out!("two games; {}", options.out.join("results.md").display());
-    Ok(())
+    Ok(format!("two games; {}", options.out.join("results.md").display()))
 }

@@ -1,7 +1,7 @@
 //! A policy called in a loop, with nothing around it: as many states as any server of it could answer.
 
-use crate::LoadError;
-use crate::student::draw;
+use super::LoadError;
+use super::student::draw;
 use oto_env::rng::Rng;
 use oto_policy::Policy;
 use std::time::{Duration, Instant};

@@ -14,8 +14,6 @@
 //! - [`report`]: the numbers, as a table and as JSON.
 //!
 //! Linux only: thousands of sockets and times shorter than a millisecond need its `epoll` and its `ppoll`.
-#![cfg(target_os = "linux")]
-#![forbid(unsafe_code)]
 
 pub mod ceiling;
 pub mod echo;

@@ -1,12 +1,12 @@
-//! Worlds by the names users give them: built-in ones by their ids, `gym:ID` for what Gymnasium has in Python, `mujoco:ID` for the
-//! same bodies without Python, on MuJoCo's own library.
+//! Environments by name: built-in ones by their ids, `gym:ID` for Gymnasium's in Python, `mujoco:ID` for the same bodies without
+//! Python, on MuJoCo's own library.
 
-use oto_agent::config::StudentConfig;
-use oto_agent::presets::Seen;
-use oto_agent::student::World;
-use oto_agent::trainer::TrainError;
+use crate::config::StudentConfig;
+use crate::presets::Seen;
+use crate::student::World;
+use crate::trainer::TrainError;
 use oto_env::{EnvError, Environment};
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 use oto_rl::algorithms;
 use oto_rl::convolution::Convolution;
 
@@ -37,8 +37,8 @@ pub fn environment(env: &str) -> Result<Box<dyn Environment>, EnvError> {
     make(env, false)
 }
 
-/// A student's world: an environment to learn in, and where evaluations need it another one to be evaluated in.
-pub fn world(env: &str, student: &StudentConfig) -> Result<World, TrainError> {
+/// A student's environment, and another one for evaluations where they need it.
+pub fn of_student(env: &str, student: &StudentConfig) -> Result<World, TrainError> {
     let another = student.evaluation.every > 0 && !student.evaluate_between_episodes;
     let train = make(env, true)?;
     Ok(World::Inside { train, evaluate: another.then(|| make(env, false)).transpose()? })
@@ -105,18 +105,18 @@ fn mujoco(id: &str) -> Result<Box<dyn Environment>, EnvError> {
     )))
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn gymnasium(id: &str, training: bool) -> Result<Box<dyn Environment>, EnvError> {
     Ok(Box::new(bridged(id, training)?))
 }
 
 /// A process that was asked what its environment is and has not played: its id, and whether it is for training. Some environments
 /// take a minute to start, and of some there can be only one.
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 static ASKED: std::sync::Mutex<Option<(String, bool, oto_env::gymnasium::Gymnasium)>> =
     std::sync::Mutex::new(None);
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn bridged(id: &str, training: bool) -> Result<oto_env::gymnasium::Gymnasium, EnvError> {
     let asked = ASKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some((of, for_training, env)) = asked
@@ -131,7 +131,7 @@ fn bridged(id: &str, training: bool) -> Result<oto_env::gymnasium::Gymnasium, En
 }
 
 /// Asks an environment something; its process is kept for the next who makes the same one.
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn ask<T>(
     id: &str,
     training: bool,
@@ -144,17 +144,17 @@ fn ask<T>(
     Ok(answer)
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn gymnasium_seen(id: &str) -> Result<Seen, EnvError> {
     ask(id, true, |env| Seen { images: images_of(env), ..Seen::actions(env.action_space()) })
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
     ask(id, false, images_of)
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
     ask(id, training, |env| {
         let start = match env.action_tree() {
@@ -165,7 +165,7 @@ fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, 
     })
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn gymnasium_pixels(
     id: &str,
     convolution: Option<&Convolution>,
@@ -183,7 +183,7 @@ fn gymnasium_pixels(
 }
 
 /// Why a convolution does not see these observations, of which no bytes are an image.
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn sees_one_image(tree: &oto_env::SpaceTree) -> Result<(), String> {
     match tree {
         oto_env::SpaceTree::Box { .. } => Ok(()),
@@ -194,14 +194,14 @@ fn sees_one_image(tree: &oto_env::SpaceTree) -> Result<(), String> {
 }
 
 /// The algorithms that have a network for images.
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn seeing() -> String {
     let names = algorithms::online().filter(|one| one.images()).map(|one| one.name());
     names.collect::<Vec<_>>().join(" or ")
 }
 
 /// Why an algorithm does not see these pixels as it should.
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn pixels_for(
     pixels: oto_env::gymnasium::Pixels,
     shape: &[usize],
@@ -239,7 +239,7 @@ fn pixels_for(
     }
 }
 
-#[cfg(feature = "native")]
+#[cfg(feature = "gymnasium")]
 fn images_of(world: &oto_env::gymnasium::Gymnasium) -> Option<[usize; 3]> {
     let &[images, height, width] = world.shape() else { return None };
     let shape = [images, height, width];
@@ -247,12 +247,12 @@ fn images_of(world: &oto_env::gymnasium::Gymnasium) -> Option<[usize; 3]> {
     (bytes && Convolution::usual(shape).is_some()).then_some(shape)
 }
 
-#[cfg(not(feature = "native"))]
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium(id: &str, _training: bool) -> Result<Box<dyn Environment>, EnvError> {
     Err(EnvError::External(format!("gym:{id}: a component has no Python; use the native program")))
 }
 
-#[cfg(not(feature = "native"))]
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium_pixels(
     id: &str,
     _convolution: Option<&Convolution>,
@@ -262,17 +262,17 @@ fn gymnasium_pixels(
     gymnasium(id, training).map(drop)
 }
 
-#[cfg(not(feature = "native"))]
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
     gymnasium(id, training).map(|_| (None, 0))
 }
 
-#[cfg(not(feature = "native"))]
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
     gymnasium(id, false).map(|_| None)
 }
 
-#[cfg(not(feature = "native"))]
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium_seen(id: &str) -> Result<Seen, EnvError> {
     gymnasium(id, true).map(|_| Seen::default())
 }
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(feature = "native")]
+    #[cfg(feature = "gymnasium")]
     fn pixels_are_seen_as_images_or_refused() {
         use oto_env::gymnasium::Pixels::{Byte, Float, Unit};
         let sees = |shape| Convolution::usual(shape).unwrap().0;

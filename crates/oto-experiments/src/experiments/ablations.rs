@@ -2,14 +2,14 @@
 //! is good for (OTO, figures 5, 6 and 8).
 
 use super::cartpole::{ENVIRONMENT, EXPERT, LAST, RANDOM, Runs, arm, taught};
-use super::runs::Arm;
-use super::statistics::{median, quantile};
-use super::teachers;
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions};
-use crate::options::Job;
+use crate::runs::Arm;
+use crate::statistics::{median, quantile};
+use crate::teachers;
+use crate::write::{self, Table};
+use crate::{Options, ReportError};
 use oto_agent::config::Linear;
 use oto_agent::presets;
+use oto_agent::run::Job;
 use oto_agent::student::TeacherSpaces;
 use oto_proto::Adapter;
 use oto_rl::algorithms::Teaching;
@@ -64,8 +64,7 @@ fn unmapped(mut job: Job) -> Job {
 /// The student finds the adapter itself.
 fn learnt(mut job: Job) -> Result<Job, ReportError> {
     let teacher = &mut job.teachers[0];
-    let found = crate::serve::bundled()?.into_iter().find(|l| l.name == teacher.policy);
-    let policy = found.expect("reports name bundled teachers only").policy;
+    let policy = teachers::bundled_policy(&teacher.policy)?;
     let (observation, action) = (policy.observation_space().clone(), policy.action_space().clone());
     teacher.adapter = None;
     teacher.learn_adapter = Some(TeacherSpaces { observation, action });
@@ -81,7 +80,7 @@ fn kept(mut job: Job) -> Job {
 }
 
 /// All arms of this half.
-pub fn arms(options: &ReportOptions) -> Result<Vec<Arm>, ReportError> {
+pub fn arms(options: &Options) -> Result<Vec<Arm>, ReportError> {
     let expert = || teachers::bundled(EXPERT);
     let thinker = || teachers::thinker(THINKER);
     let coin = || teachers::random(RANDOM);

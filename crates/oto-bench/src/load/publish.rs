@@ -1,6 +1,6 @@
 //! An operator who publishes the policy anew at fixed times while students ask it.
 
-use crate::LoadError;
+use super::LoadError;
 use serde::Serialize;
 use std::sync::Arc;
 use std::thread::JoinHandle;

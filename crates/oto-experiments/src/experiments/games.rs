@@ -1,16 +1,16 @@
 //! The games of the Atari report: who plays them by a rule, what is recorded of them, and the teachers that conservative Q-learning
 //! makes of that. A teacher that was made is kept beside the runs.
 
-use super::ReportError;
-use super::runs::fnv;
-use super::statistics::mean;
-use super::write;
-use crate::eval;
-use crate::recorded::add_all;
-use crate::world;
+use crate::play;
+use crate::runs::fnv;
+use crate::statistics::mean;
+use crate::write;
+use crate::{Options, ReportError};
 use oto_agent::config::{EvaluationConfig, Linear};
+use oto_agent::environments;
 use oto_agent::evaluation::returns;
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+use oto_agent::recorded::add_all;
 use oto_data::{Collect, DataError, Metadata, collect};
 use oto_env::{Action, EnvError, Environment, Space};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
@@ -19,7 +19,7 @@ use oto_rl::convolution::{Convolution, ConvolutionLayer};
 use oto_rl::optimiser::Adam;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Changes whenever teachers would no longer be made the same way.
@@ -207,11 +207,11 @@ impl Made {
 }
 
 /// The teacher of this game from these data; made if it is not kept.
-pub(super) fn teacher(cache: &Path, game: &Game, data: Data) -> Result<Made, ReportError> {
+pub(super) fn teacher(options: &Options, game: &Game, data: Data) -> Result<Made, ReportError> {
     let name = format!("{}-{}", game.name.to_lowercase(), data.name());
     let recipe = serde_json::to_string(&config()).unwrap_or_default();
     let made_of = format!("{FORMAT} {} {RECORDED} {SLIPS} {TEST:?} {recipe}", game.env);
-    let folder = cache.join(format!("teacher-{name}-{:016x}", fnv(made_of.as_bytes())));
+    let folder = options.cache.join(format!("teacher-{name}-{:016x}", fnv(made_of.as_bytes())));
     let (policy, about) = (folder.join("policy.safetensors"), folder.join("about.json"));
     let kept = oto_json::file::read_regular(&about, oto_json::file::MAX_LIST)
         .ok()
@@ -219,7 +219,7 @@ pub(super) fn teacher(cache: &Path, game: &Game, data: Data) -> Result<Made, Rep
     if let Some(about) = kept {
         return Ok(Made { policy, about });
     }
-    crate::note!("making the teacher {name}");
+    (options.tell)(&format!("making the teacher {name}"));
     let (file, made) = make(game, data)?;
     write::file(&policy, &file)?;
     // The policy is whole once this is there.
@@ -230,7 +230,7 @@ pub(super) fn teacher(cache: &Path, game: &Game, data: Data) -> Result<Made, Rep
 
 fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
     let start = Instant::now();
-    let mut world = world::environment(game.env).map_err(DataError::from)?;
+    let mut world = environments::environment(game.env).map_err(DataError::from)?;
     let epsilon = if data == Data::Expert { SLIPS } else { 1.0 };
     let how = Collect { steps: RECORDED, seed: 0, epsilon, noise: 0.0 };
     let play = |seen: &[f32], row: &mut Vec<f32>| {
@@ -250,7 +250,7 @@ fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
         transitions: trainer.transitions(),
         recorded,
         constant: constant(&mut *world)?,
-        scores: eval::play_model(&mut *policy, game.env, TEST)?,
+        scores: play::play_model(&mut *policy, game.env, TEST)?,
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((file, about))

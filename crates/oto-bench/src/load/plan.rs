@@ -1,7 +1,7 @@
 //! How many students ask how often about how much, and what they ask.
 
-use crate::tls::{Tls, Trust};
-use crate::{LoadError, Publish};
+use super::tls::{Tls, Trust};
+use super::{LoadError, Publish};
 use oto_proto::Space;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;

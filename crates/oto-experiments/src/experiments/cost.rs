@@ -1,15 +1,23 @@
 //! What a taught run costs in bytes, measured, against shipping something once: a dataset, a replay buffer, the teacher's weights.
 
 use super::cartpole::{self, EXPERT, arm, taught};
-use super::runs::{self, Arm, Finished};
-use super::statistics::mean;
-use super::teachers;
-use super::write::{self, Table};
-use super::{ReportError, ReportOptions, cell};
+use super::cell;
 use crate::chart::{Chart, PALETTE, Series};
-use crate::serve::bundled_bytes;
+use crate::runs::{self, Arm, Finished};
+use crate::statistics::mean;
+use crate::teachers;
+use crate::write::{self, Table};
+use crate::{Experiment, Options, ReportError};
+use oto_policy::bundled;
 use oto_proto::{Dtype, HEADER_BYTES};
 use serde::Serialize;
+
+/// `oto report cost`.
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "cost",
+    about: "Bytes on the wire of a taught run, beside sending a dataset, a replay buffer or the teacher's weights",
+    run: report,
+};
 
 /// Seeds of the experiments whose runs are measured: what they have finished is not run again.
 const SEEDS: [u64; 3] = [cartpole::FIRST_SEED, cartpole::FIRST_SEED, cell::FIRST_SEED];
@@ -185,7 +193,7 @@ fn arms() -> Vec<(Arm, usize, &'static str)> {
 }
 
 /// Runs what is missing and writes the section on bytes.
-pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+fn report(options: &Options) -> Result<String, ReportError> {
     let count = options.seeds.unwrap_or(MAX_SEEDS).min(MAX_SEEDS);
     let mut costs = Vec::new();
     for ((mut arm, width, teacher), first) in arms().into_iter().zip(SEEDS) {
@@ -194,7 +202,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         }
         let seeds = (first..first + count).collect::<Vec<_>>();
         let runs = runs::all(options, std::slice::from_ref(&arm), &seeds)?;
-        costs.push(Cost::measured(&arm, &runs[0], width, bundled_bytes(teacher).unwrap_or(0)));
+        costs.push(Cost::measured(&arm, &runs[0], width, bundled::bytes(teacher).unwrap_or(0)));
     }
     write::chart(&options.out, "cost", &chart(&costs[0], &costs[1]))?;
     let text = format!(
@@ -209,8 +217,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     write::section(&options.out, "cost", &text)?;
     let json = serde_json::json!({ "experiment": "cost", "runs": costs, "versions": VERSIONS });
     write::file(&options.out.join("results/cost.json"), json.to_string().as_bytes())?;
-    crate::out!("{}; {}", verdict(&costs[0]), options.out.join("results.md").display());
-    Ok(())
+    Ok(format!("{}; {}", verdict(&costs[0]), options.out.join("results.md").display()))
 }
 
 fn measured(costs: &[Cost]) -> Table {

@@ -1,0 +1,56 @@
+//! `oto report`: runs an experiment of [`oto_experiments`] and prints its result.
+
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use oto_experiments::{ALL, Options, ReportError};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// The experiment, and where its files go.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The experiment
+    #[arg(value_parser = names())]
+    pub experiment: String,
+    /// Output folder of the report, its figures and tables
+    #[arg(long, default_value = "docs")]
+    pub out: PathBuf,
+    /// Folder of finished runs
+    #[arg(long, default_value = "runs/report")]
+    pub cache: PathBuf,
+    /// Concurrent runs [default: one for each core]
+    #[arg(long)]
+    pub jobs: Option<NonZeroUsize>,
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah and atari]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// cartpole: environment steps of a run
+    #[arg(long, default_value_t = 50_000)]
+    pub steps: u64,
+    /// cartpole: an additional teacher for the ablations, trained offline on random data of CartPole-v1 (a model file, or its
+    /// JSON)
+    #[arg(long, value_name = "FILE")]
+    pub cql_teacher: Option<PathBuf>,
+    /// cheetah: the teacher, a policy for HalfCheetah-v5
+    #[arg(long, value_name = "FILE")]
+    pub sac_teacher: Option<PathBuf>,
+}
+
+/// The experiments there are.
+fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(ALL.iter().map(|one| PossibleValue::new(one.name).help(one.about)))
+}
+
+/// Makes the report.
+///
+/// # Errors
+/// A run or a file that failed.
+pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
+    let ReportOptions { experiment, out, cache, jobs, seeds, steps, cql_teacher, sac_teacher } =
+        options.clone();
+    let tell = |line: &str| crate::note!("{line}");
+    let options = Options { out, cache, jobs, seeds, steps, cql_teacher, sac_teacher, tell };
+    let found = ALL.iter().find(|one| one.name == experiment).expect("the parser knows the names");
+    crate::out!("{}", (found.run)(&options)?);
+    Ok(())
+}

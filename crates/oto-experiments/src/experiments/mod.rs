@@ -1,0 +1,23 @@
+//! The experiments: a file and a line each.
+
+mod ablations;
+mod atari;
+mod cartpole;
+mod cell;
+mod cheetah;
+mod cost;
+mod fusion;
+mod games;
+mod pendulum;
+
+use crate::Experiment;
+
+/// All experiments, in the order of `oto report --help`.
+pub const ALL: &[Experiment] = &[
+    cartpole::EXPERIMENT,
+    cost::EXPERIMENT,
+    cell::EXPERIMENT,
+    atari::EXPERIMENT,
+    pendulum::EXPERIMENT,
+    cheetah::EXPERIMENT,
+];
