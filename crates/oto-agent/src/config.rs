@@ -237,23 +237,27 @@ impl StudentConfig {
         Ok(())
     }
 
-    /// The settings that differ from those of `usual` and change nothing: the algorithm, the target network, the clock or the evaluations
-    /// do not use them.
-    pub fn unused(&self, usual: &Self) -> Vec<&'static str> {
+    /// The settings that differ from those of `usual` and change nothing: the algorithm, the target network, the teachers, the clock or
+    /// the evaluations do not use them. The settings are valid; `taught` if there are teachers.
+    pub fn unused(&self, usual: &Self, taught: bool) -> Vec<&'static str> {
         let replays = self.algorithm.algorithm().data().contains(&Data::Replay);
+        let follows = self.algorithm.reads("target_mix");
         let (evaluates, lags) = (self.evaluation.every > 0, self.clock == Clock::Lockstep);
         let all = [
             ("learning_starts", replays, self.learning_starts == usual.learning_starts),
             ("train_every", replays, self.train_every == usual.train_every),
             ("updates", replays, self.updates == usual.updates),
             ("epsilon", replays, self.epsilon == usual.epsilon),
-            ("target_every", replays, self.target_every == usual.target_every),
-            ("target_tau", replays && self.target_every == 0, self.target_tau == usual.target_tau),
-            ("label_lag", lags, self.label_lag == usual.label_lag),
+            ("replay", replays, self.replay == usual.replay),
+            ("target_every", follows, self.target_every == usual.target_every),
+            ("target_tau", follows && self.target_every == 0, self.target_tau == usual.target_tau),
+            ("transfer", taught, self.transfer == usual.transfer),
+            ("request_batch", taught, self.request_batch == usual.request_batch),
+            ("label_lag", taught && lags, self.label_lag == usual.label_lag),
             ("plateau_decay", evaluates, self.plateau_decay == usual.plateau_decay),
             ("evaluation.episodes", evaluates, self.evaluation.episodes == usual.evaluation.episodes),
         ];
-        all.into_iter().filter(|(_, used, same)| !used && !same).map(|(name, ..)| name).collect()
+        names_of(all)
     }
 
     /// Checks every setting before anything is built from it.
@@ -315,6 +319,19 @@ impl StudentConfig {
         let known = matches!(self.backend.as_str(), "cpu" | "webgpu" | "auto");
         c.that(known, "backend", || format!("\"{}\"", self.backend), "\"cpu\", \"webgpu\" or \"auto\"");
     }
+}
+
+/// The names of settings that are not used and not as usual.
+pub(crate) fn names_of<const N: usize>(settings: [(&'static str, bool, bool); N]) -> Vec<&'static str> {
+    settings.into_iter().filter(|(_, used, same)| !used && !same).map(|(name, ..)| name).collect()
+}
+
+/// What is said of settings that change nothing; nothing where there are none.
+pub fn unused_in_words(algorithm: &str, unused: &[impl AsRef<str>]) -> Option<String> {
+    let names = unused.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+    let sentence =
+        || format!("these settings change nothing in this run of {algorithm}: {}", names.join(", "));
+    (!names.is_empty()).then(sentence)
 }
 
 /// Checks what a student and a teacher from data have in common.
@@ -381,10 +398,8 @@ mod tests {
 
     #[test]
     fn settings_that_change_nothing_are_found() {
-        let found = |json: &str| {
-            let read = |json: &str| serde_json::from_str::<StudentConfig>(json).unwrap();
-            read(json).unused(&StudentConfig::default())
-        };
+        let read = |json: &str| serde_json::from_str::<StudentConfig>(json).unwrap();
+        let found = |json: &str| read(json).unused(&StudentConfig::default(), true);
         assert_eq!(
             found(r#"{"epsilon":0.3,"target_tau":0.5,"label_lag":3,"evaluation":{"episodes":3}}"#),
             [""; 0]
@@ -397,6 +412,11 @@ mod tests {
         );
         assert_eq!(found(r#"{"target_every":100,"target_tau":0.5}"#), ["target_tau"]);
         assert_eq!(found(r#"{"target_every":100}"#), [""; 0], "a default is no setting of anyone's");
+        // The critics of a fusion policy have targets.
+        assert_eq!(
+            found(r#"{"algorithm":{"name":"ppo","fusion":true},"target_every":7,"replay":{"alpha":0.5}}"#),
+            ["replay"]
+        );
         assert_eq!(found(r#"{"clock":"async","label_lag":3}"#), ["label_lag"]);
         assert_eq!(
             found(
@@ -404,6 +424,13 @@ mod tests {
             ),
             ["plateau_decay", "evaluation.episodes"]
         );
+        let alone = r#"{"transfer":{"eta":3},"request_batch":16,"label_lag":3,"clock":"async"}"#;
+        assert_eq!(
+            read(alone).unused(&StudentConfig::default(), false),
+            ["transfer", "request_batch", "label_lag"]
+        );
+        assert_eq!(unused_in_words("sac", &[""; 0]), None);
+        assert!(unused_in_words("sac", &["updates", "replay"]).unwrap().ends_with("of sac: updates, replay"));
     }
 
     #[test]

@@ -61,6 +61,15 @@ pub fn specification(env: &str, training: bool) -> Result<(Option<String>, i64),
     }
 }
 
+/// An environment's spaces of observations and actions before they are flattened, where they may have several parts. One of
+/// Gymnasium's environments is asked.
+pub fn parts(env: &str) -> Result<Option<[oto_env::SpaceTree; 2]>, EnvError> {
+    match place(env) {
+        Place::Gymnasium(id) => gymnasium_parts(id).map(Some),
+        Place::BuiltIn(_) | Place::Mujoco(_) => Ok(None),
+    }
+}
+
 /// Refuses an algorithm that would take an environment's pixels for a row of numbers. `training` as its process is wanted next.
 pub fn check_pixels(
     env: &str,
@@ -155,6 +164,11 @@ fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
 }
 
 #[cfg(feature = "gymnasium")]
+fn gymnasium_parts(id: &str) -> Result<[oto_env::SpaceTree; 2], EnvError> {
+    ask(id, false, |env| [env.observation_tree().clone(), env.action_tree().clone()])
+}
+
+#[cfg(feature = "gymnasium")]
 fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, i64), EnvError> {
     ask(id, training, |env| {
         let start = match env.action_tree() {
@@ -196,8 +210,11 @@ fn sees_one_image(tree: &oto_env::SpaceTree) -> Result<(), String> {
 /// The algorithms that have a network for images.
 #[cfg(feature = "gymnasium")]
 fn seeing() -> String {
-    let names = algorithms::online().filter(|one| one.images()).map(|one| one.name());
-    names.collect::<Vec<_>>().join(" or ")
+    let told = |one: &'static dyn algorithms::Algorithm| match one.actions() {
+        [algorithms::ActionKind::Discrete] => format!("{} (discrete actions)", one.name()),
+        _ => one.name().into(),
+    };
+    algorithms::online().filter(|one| one.images()).map(told).collect::<Vec<String>>().join(" or ")
 }
 
 /// Why an algorithm does not see these pixels as it should.
@@ -217,7 +234,7 @@ fn pixels_for(
         )),
         (Pixels::Byte, None) => Err(format!(
             "its observations are bytes from 0 to 255, of the shape {shape:?}; {algorithm} takes rows of numbers of about 1 here. \
-             Images of 3 by 3 pixels and more with discrete actions are seen by --algorithm {}; otherwise a wrapper has to \
+             Images of 3 by 3 pixels and more are seen by --algorithm {}; otherwise a wrapper has to \
              scale them, such as FlattenObservation(RescaleObservation(DtypeObservation(env, numpy.float32), 0, 1)) of gymnasium.wrappers",
             seeing()
         )),

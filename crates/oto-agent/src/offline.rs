@@ -5,7 +5,8 @@
 
 use crate::checkpoint;
 use crate::config::{
-    ConfigError, EvaluationConfig, Linear, StudentConfig, check_evaluation, check_learning, refuse_old_form,
+    ConfigError, EvaluationConfig, Linear, StudentConfig, check_evaluation, check_learning, names_of,
+    refuse_old_form,
 };
 use crate::evaluation::{Best, Evaluation};
 use crate::policy;
@@ -115,6 +116,18 @@ impl OfflineConfig {
             evaluation: self.evaluation,
             ..StudentConfig::default()
         }
+    }
+
+    /// The settings that differ from those of `usual` and change nothing, because the algorithm does not use them. The settings are valid.
+    pub fn unused(&self, usual: &Self) -> Vec<&'static str> {
+        let (values, follows) = (self.algorithm.reads("discount"), self.algorithm.reads("target_mix"));
+        let discounts = values || self.algorithm.reads("return_to_go");
+        names_of([
+            ("gamma", discounts, self.gamma == usual.gamma),
+            ("n_step", values, self.n_step == usual.n_step),
+            ("target_every", follows, self.target_every == usual.target_every),
+            ("target_tau", follows && self.target_every == 0, self.target_tau == usual.target_tau),
+        ])
     }
 
     /// Checks every setting before anything is built from it.

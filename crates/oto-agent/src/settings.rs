@@ -26,6 +26,12 @@ pub fn student(
     over(&preset.student, given)
 }
 
+/// The settings of a run in an environment that are not its preset's and change nothing; `taught` if it has teachers.
+pub fn unused(environment: &str, seen: Seen, student: &StudentConfig, taught: bool) -> Vec<&'static str> {
+    let preset = preset(environment, seen, Some(student.algorithm.algorithm()));
+    student.unused(&preset.for_steps(student.steps).student, taught)
+}
+
 /// A configuration with settings that were given in the place of its own.
 ///
 /// # Errors
@@ -91,6 +97,17 @@ mod tests {
         for ppo in [r#"{"algorithm": "ppo"}"#, r#"{"algorithm": {"name": "ppo"}}"#] {
             assert_eq!(read(ppo).unwrap(), preset("", Seen::default(), algorithms::find("ppo")).student);
         }
+    }
+
+    #[test]
+    fn what_is_the_presets_is_not_unused() {
+        let found = |json: &str, taught| unused("", Seen::default(), &read(json).unwrap(), taught);
+        for preset in ["{}", r#"{"steps": 1000}"#, r#"{"algorithm": "ppo"}"#, r#"{"algorithm": "sac"}"#] {
+            assert_eq!(found(preset, false), [""; 0], "{preset}");
+        }
+        let given = r#"{"algorithm": "ppo", "steps": 1000, "updates": 3, "transfer": {"eta": 2}}"#;
+        assert_eq!(found(given, true), ["updates"]);
+        assert_eq!(found(given, false), ["updates", "transfer"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use oto_env::rng::Rng;
 use oto_env::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
+use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 use oto_rl::algorithms::{Algorithm, Seen as Kind, find};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
@@ -306,6 +307,51 @@ fn recorded_images_make_a_teacher() {
         while second.advance(&mut *world, 70).unwrap().ended.is_none() {}
         assert!(second.save().unwrap() == whole.save().unwrap(), "{name}");
     }
+}
+
+/// PPO has convolutions of its own for policy and value function, and its rollouts of images keep no more than the buffer does.
+#[test]
+fn ppo_learns_from_images_and_goes_on_from_a_checkpoint() {
+    let algorithm = PpoConfig {
+        convolution: Some(convolution()),
+        hidden: vec![32],
+        n_steps: 256,
+        batch_size: 64,
+        epochs: 4,
+        entropy_weight: 0.01,
+        ..PpoConfig::default()
+    };
+    let config = StudentConfig {
+        steps: 8_000,
+        algorithm: algorithm.into(),
+        n_step: 1,
+        buffer: 256,
+        learning_rate: Linear::constant(1e-3),
+        epsilon: Linear::constant(0.0),
+        ..config()
+    };
+    let student = || {
+        let world = World::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
+        Student::new(&config, world, &[], &Cpu, 0).unwrap()
+    };
+    let mut whole = student();
+    let before = whole.evaluate(100).unwrap();
+    run(&mut whole, 300);
+    let file = whole.save(true).unwrap();
+    run(&mut whole, config.steps);
+    let after = whole.evaluate(100).unwrap();
+    assert!(before < 0.5 && after > 0.8, "{before} before, {after} after");
+    let mut second = student();
+    second.load(&file, 0).unwrap();
+    run(&mut second, 600);
+    let mut again = student();
+    run(&mut again, 600);
+    let policy = again.policy("Catch-v0");
+    assert!(second.policy("Catch-v0") == policy, "a resumed run equals the uninterrupted one");
+    assert!(policy.windows(9).any(|part| part == b".encoder."), "its policy has the convolutions");
+    let fusion = PpoConfig { fusion: true, convolution: Some(convolution()), ..PpoConfig::default() };
+    let refused = StudentConfig { algorithm: fusion.into(), ..config.clone() }.validate().unwrap_err();
+    assert!(refused.to_string().starts_with("algorithm.fusion"), "{refused}");
 }
 
 #[test]

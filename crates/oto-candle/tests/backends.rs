@@ -189,6 +189,21 @@ fn train_steps_that_see_images_agree() {
             same_steps(backend.as_ref(), &program, Some(3), seed, 20);
         }
     }
+    let convolution = Convolution { shape: [2, 7, 6], layers: vec![layer(4, 3, 2)] };
+    let observation = convolution.inputs();
+    let config = PpoConfig {
+        convolution: Some(convolution),
+        hidden: vec![12],
+        n_steps: 8,
+        batch_size: 8,
+        ..PpoConfig::default()
+    };
+    for backend in backends() {
+        for (actions, choices) in [(Actions::Discrete(3), Some(3)), (Actions::Continuous(2), None)] {
+            let sizes = Sizes { observation, actions, teachers: 0, weighted: false };
+            same_steps(backend.as_ref(), &ppo::program(&config, sizes), choices, 7, 10);
+        }
+    }
 }
 
 /// So many steps here and in candle, from the same state on the same data.

@@ -18,6 +18,7 @@ use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
+use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_proto::Adapter;
 use oto_server::follow::{FollowConfig, metadata};
@@ -255,8 +256,10 @@ impl LearnCommand {
 
 /// A dataset's episodes for the run's environment.
 fn fitted(read: Read, job: &Job, quiet: bool) -> Result<Dataset, LearnCommandError> {
-    let world = environments::environment(&job.env).map_err(|error| RunError::Train(error.into()))?;
-    Ok(read.fitted([world.observation_space(), world.action_space()], quiet)?)
+    let failed = |error: EnvError| RunError::Train(error.into());
+    let parts = environments::parts(&job.env).map_err(failed)?;
+    let world = environments::environment(&job.env).map_err(failed)?;
+    Ok(read.fitted([world.observation_space(), world.action_space()], parts, quiet)?)
 }
 
 /// A teacher's own spaces, which its server knows.

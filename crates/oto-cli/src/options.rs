@@ -3,7 +3,7 @@
 use crate::origin::Origin;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use oto_agent::config::{Clock, Linear, StudentConfig};
+use oto_agent::config::{Clock, Linear, StudentConfig, unused_in_words};
 use oto_agent::environments;
 use oto_agent::presets;
 use oto_agent::run::Job;
@@ -152,11 +152,9 @@ pub fn tell_defaults(job: &Job) {
 }
 
 /// Prints which settings were given and change nothing.
-fn tell_unused(student: &StudentConfig, usual: &StudentConfig) {
-    let unused = student.unused(usual);
-    if !unused.is_empty() {
-        let name = student.algorithm.name();
-        crate::note!("these settings change nothing in this run of {name}: {}", unused.join(", "));
+pub fn tell_unused(algorithm: &str, unused: &[&str]) {
+    if let Some(line) = unused_in_words(algorithm, unused) {
+        crate::note!("{line}");
     }
 }
 
@@ -189,13 +187,13 @@ impl LearnOptions {
         let env = env.or_else(|| base.env.clone()).unwrap_or_else(|| "CartPole-v1".into());
         let (mut student, usual, preset) = self.student(&env, base)?;
         self.apply(&mut student)?;
-        tell_unused(&student, &usual);
         let mut teachers = self.teachers(&env)?;
         if teachers.is_empty() {
             teachers = given.teachers;
         }
         // Before stages that are not there for a student alone are put away.
         student.validate()?;
+        tell_unused(student.algorithm.name(), &student.unused(&usual, !teachers.is_empty()));
         if teachers.is_empty() {
             self.needs_teacher()?;
             student.stages = StagesConfig::SOLO;

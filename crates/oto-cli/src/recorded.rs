@@ -1,7 +1,7 @@
 //! Recorded episodes for a run: a dataset that is read and checked for the environment.
 
 use oto_data::{DataError, Dataset};
-use oto_env::Space;
+use oto_env::{Space, SpaceTree};
 use std::path::{Path, PathBuf};
 
 /// Why a dataset cannot be used.
@@ -65,15 +65,20 @@ impl Read {
         }
     }
 
-    /// The episodes for an environment with these spaces.
+    /// The episodes for an environment with these spaces, and with these before they are flattened, where they have several parts.
     ///
     /// # Errors
     /// Other spaces.
     pub fn fitted(
         mut self,
         [observation, action]: [&Space; 2],
+        parts: Option<[SpaceTree; 2]>,
         quiet: bool,
     ) -> Result<Dataset, DatasetError> {
+        if let Some(parts) = parts {
+            let arranged = self.data.arranged(parts.each_ref());
+            self.data = arranged.map_err(|error| DatasetError::Data { path: self.path.clone(), error })?;
+        }
         self.data.clip_actions(action);
         if self.data.metadata.clipped.actions > 0 && !quiet {
             crate::note!("{}: {}", self.path.display(), self.data.metadata.clipped);

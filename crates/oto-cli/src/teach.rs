@@ -1,7 +1,7 @@
 //! `oto teach`: a teacher from a dataset, in a run folder from which it can be served.
 
 use crate::backend;
-use crate::options::{Given, OptionsError, names};
+use crate::options::{Given, OptionsError, names, tell_unused};
 use crate::origin::{Origin, OriginError};
 use crate::output;
 use crate::recorded::{DatasetError, Read};
@@ -184,9 +184,10 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     job.teach.validate().map_err(TrainError::from)?;
     let algorithm = &job.teach.algorithm;
     environments::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
+    let parts = environments::parts(&job.env)?;
     let mut world = environments::environment(&job.env)?;
     let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
-    let data = read.fitted([&observation, &action], options.quiet)?;
+    let data = read.fitted([&observation, &action], parts, options.quiet)?;
     let backend = backend::by_name(&job.teach.backend)?;
     let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
     add_all(&data, |episode| trainer.add(episode))?;
@@ -231,7 +232,8 @@ impl TeachOptions {
         let algorithm = named.or_else(continued);
         let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::offline(), kind));
         let defaults = OfflineConfig::new(algorithm.defaults(kind));
-        let mut teach = given.over(&origin.map_or(defaults.clone(), |origin| origin.teach(&defaults)))?;
+        let usual = origin.map_or(defaults.clone(), |origin| origin.teach(&defaults));
+        let mut teach = given.over(&usual)?;
         teach.seed = self.seed.unwrap_or(teach.seed);
         teach.updates = self.updates.unwrap_or(teach.updates);
         teach.backend = self.backend.clone().unwrap_or(teach.backend);
@@ -239,6 +241,8 @@ impl TeachOptions {
         teach.evaluation.episodes = self.eval_episodes.unwrap_or(teach.evaluation.episodes);
         teach.until_return = self.until_return.or(teach.until_return);
         teach.patience = self.patience.unwrap_or(teach.patience);
+        teach.validate().map_err(TrainError::from)?;
+        tell_unused(teach.algorithm.name(), &teach.unused(&usual));
         Ok(TeachJob { env, dataset, teach, from: self.from.clone() })
     }
 }

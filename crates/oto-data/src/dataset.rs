@@ -39,6 +39,8 @@ pub struct Metadata {
     pub starts: [i64; 2],
     /// Actions that were cut to their range when they were read.
     pub clipped: Clipped,
+    /// The spaces of observations and actions of several parts, in whose order their rows and choices are.
+    pub parts: [Option<SpaceTree>; 2],
 }
 
 impl Metadata {
@@ -240,6 +242,59 @@ impl Dataset {
         Ok(self)
     }
 
+    /// The same with parts in the order of an environment with these spaces of observations and actions. Minari sorts the names of a
+    /// dictionary, an environment may have another order, and rows of one order mean nothing in another.
+    ///
+    /// # Errors
+    /// [`DataError::SpaceMismatch`] where the parts have other names or sizes.
+    pub fn arranged(mut self, [observation, action]: [&SpaceTree; 2]) -> Result<Self, DataError> {
+        let mismatch = |what, expected: &SpaceTree, got: &SpaceTree| DataError::SpaceMismatch {
+            what,
+            expected: parts_in_words(expected),
+            got: parts_in_words(got),
+        };
+        let have_parts = |space: &SpaceTree| matches!(space, SpaceTree::Dict(_) | SpaceTree::Tuple(_));
+        let [seen, done] = self.metadata.parts.clone();
+        if let Some(own) = seen.filter(|own| have_parts(own) && have_parts(observation)) {
+            let columns =
+                own.columns_of(observation).ok_or_else(|| mismatch("observation", observation, &own))?;
+            let moved = |row: &[f32]| columns.iter().map(|place| row[*place]).collect::<Vec<_>>();
+            if let Space::Box { low, high } = &mut self.observation {
+                [*low, *high] = [moved(low), moved(high)];
+            }
+            for episode in &mut self.episodes {
+                if let Rows::Numbers(rows) = &mut episode.observations {
+                    let width = columns.len().max(1);
+                    rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(&moved(row)));
+                }
+            }
+            self.metadata.parts[0] = Some(observation.clone());
+        }
+        if let Some(own) = done.filter(|own| have_parts(own) && have_parts(action)) {
+            match &mut self.action {
+                Space::Discrete { .. } => {
+                    let numbers = own.combinations_of(action);
+                    let numbers = numbers.ok_or_else(|| mismatch("action", action, &own))?;
+                    for choice in self.episodes.iter_mut().flat_map(|episode| &mut episode.actions) {
+                        // What is no choice stays, and is refused where the dataset is checked.
+                        *choice = numbers.get(*choice as usize).map_or(*choice, |number| *number as f32);
+                    }
+                }
+                Space::Box { low, high } => {
+                    let columns = own.columns_of(action).ok_or_else(|| mismatch("action", action, &own))?;
+                    let moved = |row: &[f32]| columns.iter().map(|place| row[*place]).collect::<Vec<_>>();
+                    [*low, *high] = [moved(low), moved(high)];
+                    let width = columns.len().max(1);
+                    let actions = self.episodes.iter_mut().map(|episode| &mut episode.actions);
+                    let rows = actions.flat_map(|actions| actions.chunks_exact_mut(width));
+                    rows.for_each(|row| row.copy_from_slice(&moved(row)));
+                }
+            }
+            self.metadata.parts[1] = Some(action.clone());
+        }
+        Ok(self)
+    }
+
     fn check_episode(&self, number: usize, episode: &Episode) -> Result<(), DataError> {
         let steps = episode.len();
         if steps == 0 {
@@ -302,6 +357,28 @@ pub(crate) fn flatten_observations(tree: &SpaceTree, episodes: &mut [Episode]) -
         episode.observations = flat.into();
     }
     Ok(())
+}
+
+/// A space of several parts for a message: their names and sizes.
+fn parts_in_words(space: &SpaceTree) -> String {
+    let listed = |parts: Vec<String>| match parts.len() {
+        0..=16 => parts.join(", "),
+        more => format!("{}, ... ({more} parts)", parts[..16].join(", ")),
+    };
+    match space {
+        SpaceTree::Dict(parts) => {
+            let part = |(name, part): &(String, SpaceTree)| {
+                let name: String = name.chars().take(40).collect();
+                format!("{name:?} of {}", part.width())
+            };
+            format!("a dictionary of {}", listed(parts.iter().map(part).collect()))
+        }
+        SpaceTree::Tuple(parts) => {
+            let part = |part: &SpaceTree| part.width().to_string();
+            format!("a tuple of parts of {} numbers", listed(parts.iter().map(part).collect()))
+        }
+        other => format!("{} numbers", other.width()),
+    }
 }
 
 /// A row of numbers as an element of `space`.

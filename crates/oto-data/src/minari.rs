@@ -91,7 +91,9 @@ pub(crate) fn finish(
         }
         parts => {
             flatten_observations(&parts, &mut episodes)?;
-            parts.flat()
+            let flat = parts.flat();
+            metadata.parts[0] = Some(parts);
+            flat
         }
     };
     let action = match action {
@@ -103,7 +105,11 @@ pub(crate) fn finish(
             actions.for_each(|action| *action -= start as f32);
             Space::Discrete { n }
         }
-        parts => one_action(&parts, &mut episodes)?,
+        parts => {
+            let action = one_action(&parts, &mut episodes)?;
+            metadata.parts[1] = Some(parts);
+            action
+        }
     };
     let mut dataset = Dataset { observation, action: action.clone(), episodes, metadata };
     dataset.clip_actions(&action);

@@ -56,6 +56,14 @@ impl Environment for Recorded {
         Ok(step)
     }
 
+    fn evaluate(&mut self, on: bool) {
+        self.world.evaluate(on);
+    }
+
+    fn info(&self, name: &str) -> Option<f64> {
+        self.world.info(name)
+    }
+
     fn save(&self) -> Result<Snapshot, EnvError> {
         self.world.save()
     }

@@ -1,7 +1,7 @@
 //! Datasets that Minari, h5py and D4RL's users wrote: read as they are, written so that nothing is lost.
 
 use oto_data::{DataError, Dataset, Episode, Metadata, Rows, Summary, read_bytes, read_file, write_folder};
-use oto_env::{Action, Environment, Space};
+use oto_env::{Action, Environment, Space, SpaceTree};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
@@ -402,6 +402,53 @@ fn discrete_observations_become_one_hot() {
     let flat = dataset.one_hot().unwrap();
     assert_eq!(flat.observation, Space::uniform(3, 0.0, 1.0));
     assert_eq!(flat.episodes[0].observations, Rows::Numbers(vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]));
+}
+
+/// Minari sorts the names of a dictionary, an environment may have another order: rows and choices follow the environment's.
+#[test]
+fn parts_follow_the_order_of_the_environment() {
+    let number = |low, high| SpaceTree::Box { low: vec![low], high: vec![high] };
+    let dictionary = |parts: &[(&str, SpaceTree)]| {
+        SpaceTree::Dict(parts.iter().map(|(name, part)| ((*name).into(), part.clone())).collect())
+    };
+    let choices = |n| SpaceTree::Discrete { n, start: 0 };
+    let own = [
+        dictionary(&[("a", number(0.0, 1.0)), ("z", number(-5.0, 5.0))]),
+        dictionary(&[("x", choices(2)), ("y", choices(3))]),
+    ];
+    let theirs = [
+        dictionary(&[("z", number(-5.0, 5.0)), ("a", number(0.0, 1.0))]),
+        dictionary(&[("y", choices(3)), ("x", choices(2))]),
+    ];
+    let episode = Episode {
+        observations: vec![0.5, 4.0, 0.25, -3.0].into(),
+        // x = 1, y = 0
+        actions: vec![3.0],
+        rewards: vec![0.0],
+        terminated: vec![true],
+        truncated: vec![false],
+        seed: None,
+    };
+    let metadata = Metadata { parts: own.clone().map(Some), ..Metadata::default() };
+    let dataset = Dataset {
+        observation: own[0].flat(),
+        action: Space::Discrete { n: 6 },
+        episodes: vec![episode],
+        metadata,
+    };
+    let same = dataset.clone().arranged(own.each_ref()).unwrap();
+    assert_eq!(same, dataset);
+    let moved = dataset.clone().arranged(theirs.each_ref()).unwrap();
+    assert_eq!(moved.observation, theirs[0].flat());
+    assert_eq!(moved.episodes[0].observations, Rows::Numbers(vec![4.0, 0.5, -3.0, 0.25]));
+    assert_eq!(moved.episodes[0].actions, [1.0]);
+    assert_eq!(moved.arranged(own.each_ref()).unwrap(), dataset);
+    // A flat environment shows no names, and other names are another environment's.
+    let flat = [SpaceTree::from(own[0].flat()), choices(6)];
+    assert_eq!(dataset.clone().arranged(flat.each_ref()).unwrap(), dataset);
+    let strange = [dictionary(&[("a", number(0.0, 1.0)), ("b", number(-5.0, 5.0))]), own[1].clone()];
+    let refusal = dataset.arranged(strange.each_ref()).unwrap_err().to_string();
+    assert!(refusal.contains("\"b\" of 1") && refusal.contains("\"z\" of 1"), "{refusal}");
 }
 
 /// Episodes that Minari added, joined or continued, and what was removed or cut with h5py (`fixtures/episodes/make.py`): the right

@@ -375,6 +375,63 @@ impl SpaceTree {
         }
     }
 
+    /// For each number of a flattened element of `other` its place in a flattened element of this space: dictionaries have the
+    /// same names, perhaps in another order. `None` if the spaces have other parts.
+    pub fn columns_of(&self, other: &Self) -> Option<Vec<usize>> {
+        let mut places = Vec::new();
+        self.arrange(other, 0, &Self::width, &mut places).then_some(places)
+    }
+
+    /// For each combination of this space's choices the same one's number in `other`, as [`SpaceTree::columns_of`].
+    pub fn combinations_of(&self, other: &Self) -> Option<Vec<u32>> {
+        let Ok(Space::Discrete { n }) = self.action() else { return None };
+        let mut places = Vec::new();
+        if !self.arrange(other, 0, &Self::numbers, &mut places) {
+            return None;
+        }
+        let mut element = Vec::new();
+        let number = |combination: u32| {
+            self.combination(combination, &mut element);
+            let moved: Vec<f64> = places.iter().map(|place| element[*place]).collect();
+            other.index(&moved).ok()
+        };
+        (0..n).map(number).collect()
+    }
+
+    /// Adds the places of the numbers of `other`; this space's begin at `first`, `size` is how many a part has.
+    fn arrange(
+        &self,
+        other: &Self,
+        first: usize,
+        size: &impl Fn(&Self) -> usize,
+        places: &mut Vec<usize>,
+    ) -> bool {
+        match (self, other) {
+            (Self::Dict(own), Self::Dict(others)) => {
+                own.len() == others.len()
+                    && others.iter().all(|(name, part)| {
+                        let Some(at) = own.iter().position(|(own, _)| own == name) else { return false };
+                        let before: usize = own[..at].iter().map(|(_, part)| size(part)).sum();
+                        own[at].1.arrange(part, first + before, size, places)
+                    })
+            }
+            (Self::Tuple(own), Self::Tuple(others)) => {
+                let mut first = first;
+                own.len() == others.len()
+                    && own.iter().zip(others).all(|(own, other)| {
+                        let begin = first;
+                        first += size(own);
+                        own.arrange(other, begin, size, places)
+                    })
+            }
+            (Self::Dict(_) | Self::Tuple(_), _) | (_, Self::Dict(_) | Self::Tuple(_)) => false,
+            _ => {
+                places.extend(first..first + size(self));
+                size(self) == size(other)
+            }
+        }
+    }
+
     /// Visits each number as an action has it: a component of a `MultiBinary` is a choice of two.
     fn each_choice(&self, visit: &mut impl FnMut(Choice)) {
         let _ = self.each(&mut |part| {

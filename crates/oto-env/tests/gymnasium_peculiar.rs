@@ -63,6 +63,7 @@ fn play(env: &mut Gymnasium) -> Result<usize, EnvError> {
 /// What each environment does: so many steps, or parts of the sentence that refuses it.
 const TABLE: &[(&str, Result<usize, &[&str]>)] = &[
     ("Walk", Ok(4)),
+    ("Standing", Ok(20)),
     ("RewardArray", Ok(4)),
     ("RewardText", Err(&["the reward of step() is str 'much', expected one number"])),
     ("RewardNone", Err(&["the reward of step() is NoneType None"])),
@@ -75,6 +76,14 @@ const TABLE: &[(&str, Result<usize, &[&str]>)] = &[
     ("RaisesMute", Err(&["Mute: (no text: its str() raises RuntimeError)"])),
     ("CheckedRewardHuge", Err(&["Gymnasium cannot check the reward", "the reward is one number"])),
     ("RewardNan", Err(&["the reward is NaN, expected a finite number"])),
+    ("Words", Err(&["the action space is Text", "expected numbers or choices"])),
+    ("OneOf", Err(&["the action['a'] space is OneOf", "expected numbers or choices"])),
+    ("Flag", Err(&["terminated of step() is str 'False', expected True or False"])),
+    ("FlagNan", Err(&["terminated of step() is float nan"])),
+    ("FlagList", Err(&["terminated of step() is list [False, False]"])),
+    ("FlagArray", Ok(4)),
+    ("FlagNone", Ok(4)),
+    ("Masked", Err(&["an array with masked numbers"])),
     ("Lists", Ok(4)),
     ("Ragged", Err(&["nested lists of different lengths"])),
     ("Shape", Err(&["observation has the shape (3,)", "has (2,)"])),
@@ -286,6 +295,31 @@ fn close_is_called_at_the_end_and_of_a_process_that_hangs() {
         assert_eq!(closed, &format!("closed {pid}"));
         assert!(!Path::new("/proc").join(pid).exists(), "the simulator still runs");
     }
+}
+
+/// A policy may stand still for ever: an evaluation ends, training goes on.
+#[test]
+fn an_evaluation_ends_in_an_environment_without_an_end() {
+    static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let Some(options) = python() else { return };
+    let options = Options { longest: 30, tell: |line| TOLD.lock().unwrap().push(line.into()), ..options };
+    let mut env = made("Standing", &options).unwrap();
+    let steps = |env: &mut Gymnasium| {
+        let mut seen = [0.0; 2];
+        env.reset(None, &mut seen).unwrap();
+        (1..=50).find(|_| env.step(Action::Discrete(0), &mut seen).unwrap().truncated)
+    };
+    assert_eq!(steps(&mut env), None);
+    env.evaluate(true);
+    assert_eq!([steps(&mut env), steps(&mut env)], [Some(30); 2]);
+    let told = TOLD.lock().unwrap().iter().filter(|line| line.contains("no end after 30 steps")).count();
+    assert_eq!(told, 1);
+    env.evaluate(false);
+    assert_eq!(steps(&mut env), None);
+    // A declared limit is the environment's own.
+    let mut walk = made("Walk", &options).unwrap();
+    walk.evaluate(true);
+    assert_eq!(steps(&mut walk), Some(20));
 }
 
 #[test]

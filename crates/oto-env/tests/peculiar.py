@@ -445,6 +445,55 @@ class RewardMute(Walk):
         return (observation, Odd(), *rest)
 
 
+class Flag(Walk):
+    flag = "False"
+
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, self.flag, truncated, info
+
+
+class FlagNan(Flag):
+    flag = float("nan")
+
+
+class FlagList(Flag):
+    flag = [False, False]
+
+
+class FlagArray(Walk):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, [np.array([terminated])], np.int8(truncated), info
+
+
+class FlagNone(Walk):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated or None, None, info
+
+
+class Masked(Walk):
+    def seen(self):
+        return np.ma.array([self.x, 0.0], mask=[False, True])
+
+
+class Words(Walk):
+    action_space = spaces.Text(4)
+
+
+class OneOf(Walk):
+    action_space = spaces.Dict(a=spaces.OneOf((spaces.Discrete(2), spaces.Box(0, 1, (2,)))))
+
+
+class Standing(Walk):
+    """Has no end, and no limit."""
+
+    def step(self, action):
+        return self.seen(), 1.0, False, False, {}
+
+
 for name, kind in list(globals().items()):
     if isinstance(kind, type) and issubclass(kind, Walk):
-        gymnasium.register(f"{name}-v0", kind, max_episode_steps=20, disable_env_checker=not name.startswith("Checked"))
+        limit = None if kind is Standing else 20
+        gymnasium.register(f"{name}-v0", kind, max_episode_steps=limit, disable_env_checker=not name.startswith("Checked"))

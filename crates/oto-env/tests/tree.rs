@@ -295,3 +295,35 @@ fn as_objects(json: &mut Json) {
         _ => {}
     }
 }
+
+/// A dictionary's names say which number is which, whatever order they have.
+#[test]
+fn parts_of_another_order_are_found_by_their_names() {
+    let own = tree(
+        r#"{"kind":"dict","spaces":[["b",{"kind":"box","low":[0,0],"high":[1,1]}],["a",{"kind":"tuple","spaces":[
+            {"kind":"discrete","n":2},{"kind":"dict","spaces":[["y",{"kind":"multi_binary","n":1}],["x",{"kind":"discrete","n":3}]]}]}]]}"#,
+    );
+    let other = tree(
+        r#"{"kind":"dict","spaces":[["a",{"kind":"tuple","spaces":[
+            {"kind":"discrete","n":2},{"kind":"dict","spaces":[["x",{"kind":"discrete","n":3}],["y",{"kind":"multi_binary","n":1}]]}]}],
+            ["b",{"kind":"box","low":[0,0],"high":[1,1]}]]}"#,
+    );
+    assert_eq!(own.columns_of(&own), Some((0..8).collect()));
+    assert_eq!(own.columns_of(&other), Some(vec![2, 3, 5, 6, 7, 4, 0, 1]));
+    for strange in [
+        r#"{"kind":"box","low":[0,0,0,0,0,0,0,0],"high":[1,1,1,1,1,1,1,1]}"#,
+        r#"{"kind":"dict","spaces":[["b",{"kind":"box","low":[0,0],"high":[1,1]}],["c",{"kind":"multi_binary","n":6}]]}"#,
+        r#"{"kind":"dict","spaces":[["b",{"kind":"box","low":[0,0],"high":[1,1]}]]}"#,
+        r#"{"kind":"dict","spaces":[["b",{"kind":"box","low":[0],"high":[1]}],["a",{"kind":"multi_binary","n":7}]]}"#,
+    ] {
+        assert_eq!(own.columns_of(&tree(strange)), None, "{strange}");
+    }
+    let [own, other] = [
+        r#"{"kind":"dict","spaces":[["b",{"kind":"discrete","n":2}],["a",{"kind":"discrete","n":3,"start":5}]]}"#,
+        r#"{"kind":"dict","spaces":[["a",{"kind":"discrete","n":3,"start":5}],["b",{"kind":"discrete","n":2}]]}"#,
+    ]
+    .map(tree);
+    // (b, a) is 3 b + a there and 2 a + b here.
+    assert_eq!(own.combinations_of(&other), Some(vec![0, 2, 4, 1, 3, 5]));
+    assert_eq!(own.combinations_of(&tree(r#"{"kind":"discrete","n":6}"#)), None);
+}

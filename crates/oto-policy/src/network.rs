@@ -32,6 +32,7 @@ pub struct Network {
     width: usize,
     head: Head,
     values: Vec<f32>,
+    warnings: Vec<String>,
 }
 
 /// What computes the numbers.
@@ -98,7 +99,10 @@ impl Network {
         Self::with(network.clone(), own_head(metadata), metadata)
     }
 
-    fn of(Parts { encoder, layers, head, .. }: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
+    fn of(
+        Parts { encoder, layers, head, warning, .. }: Parts,
+        metadata: &Metadata,
+    ) -> Result<Self, PolicyError> {
         let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
         let widest = layers.iter().map(|layer| layer.bias.len()).max().unwrap_or(0);
         if widest > MAX_WIDTH {
@@ -115,7 +119,8 @@ impl Network {
                 "the convolutions give {seen} numbers, the next layer takes {inputs}"
             )));
         }
-        Self::with(Actor::new(encoder, mlp), head, metadata)
+        let network = Self::with(Actor::new(encoder, mlp), head, metadata)?;
+        Ok(Self { warnings: warning.into_iter().collect(), ..network })
     }
 
     fn with(network: Actor, head: Head, metadata: &Metadata) -> Result<Self, PolicyError> {
@@ -134,6 +139,7 @@ impl Network {
             body: Body::new(network),
             head,
             values: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
@@ -165,6 +171,10 @@ impl Policy for Network {
         actions.clear();
         self.run(observations, rows, |head, space, raw, values| head.answer(space, raw, values, actions))?;
         fit_actions(&self.action, actions)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
@@ -262,12 +272,15 @@ struct Parts {
     used: Vec<String>,
     /// Names that begin so are of no use for an action.
     idle: &'static [&'static str],
+    /// What was taken for granted, because tensors do not show it.
+    warning: Option<String>,
 }
 
 impl Parts {
     /// A network that sees no images.
     fn new(layers: Vec<Layer>, head: Head, used: &[&str], idle: &'static [&'static str]) -> Self {
-        Self { encoder: None, layers, head, used: used.iter().map(|name| (*name).into()).collect(), idle }
+        let used = used.iter().map(|name| (*name).into()).collect();
+        Self { encoder: None, layers, head, used, idle, warning: None }
     }
 }
 
@@ -356,7 +369,14 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         let head = if has("log_std") { Head::Mean } else { Head::Choices("logits") };
         let used = ["action_net", "mlp_extractor.policy_net.", "mlp_extractor.shared_net."];
         let idle = &["log_std", "mlp_extractor.value_net.", "value_net", "vf_features_extractor."];
-        return Ok(Parts::new(layers, head, if shared { &used } else { &used[..2] }, idle));
+        // Only state-dependent exploration, whose log_std is a matrix, may have a tanh behind it.
+        let explores = dict.get("log_std").is_some_and(|tensor| tensor.shape.len() == 2);
+        let unknown = !hints.all_known && hints.squash.or(metadata.squash_output).is_none();
+        let warning = (explores && unknown).then(|| {
+            "the tensors do not show whether it was made with squash_output: it is taken as made without; declare \"squash_output\"".into()
+        });
+        let parts = Parts::new(layers, head, if shared { &used } else { &used[..2] }, idle);
+        return Ok(Parts { warning, ..parts });
     }
     if has("actor.mu.weight") || (has("actor.mu.0.weight") && starts("actor.latent_pi.").is_some()) {
         usual(Relu, metadata, hints)?;
@@ -367,7 +387,14 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         // Stable-Baselines3 clips if the bound is above zero.
         let head = Head::Squashed(if sde && clip > 0.0 { clip } else { f32::MAX });
         let used = ["actor.latent_pi.", if sde { "actor.mu.0" } else { "actor.mu" }];
-        return Ok(Parts::new(layers, head, &used, &["actor.log_std", "critic.", "critic_target."]));
+        let warning = (sde && !hints.all_known && hints.clip_mean.is_none()).then(|| {
+            format!(
+                "the tensors do not show the bound of its mean (clip_mean): it is taken as Stable-Baselines3's usual {SDE_CLIP_MEAN}; \
+                 a zip of model.save() records another"
+            )
+        });
+        let parts = Parts::new(layers, head, &used, &["actor.log_std", "critic.", "critic_target."]);
+        return Ok(Parts { warning, ..parts });
     }
     let open = |prefix: &str, squashed| {
         usual(Relu, metadata, hints)?;

@@ -67,7 +67,10 @@ fn double(bytes: &[u8]) -> f32 {
 }
 
 fn wrong_type(name: &str, found: &str) -> PolicyError {
-    PolicyError::Unsupported(format!("tensor {name:?} is {found}, expected float32 or float64"))
+    PolicyError::Unsupported(format!(
+        "tensor {name:?} is {found}, expected float32 or float64: a layer that counts, such as CrossQ's batch renormalisation, is not run \
+         here; export the policy to ONNX"
+    ))
 }
 
 /// Reads what `torch.save` wrote, or the `policy.pth` inside a Stable-Baselines3 model. What such a file says about spaces

@@ -3,6 +3,8 @@
 
 use oto_policy::{Metadata, PolicyError, load, load_each, load_file, load_folder, scripted};
 use oto_proto::Space;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 use zip::write::SimpleFileOptions;
@@ -335,6 +337,30 @@ fn a_model_zip_whose_answers_would_be_wrong_is_refused_by_its_own_facts() {
     ppo(&space("observation_space", "MultiBinary", r#", "n": 4"#), &two).unwrap();
     ppo(&space("observation_space", "MultiDiscrete", r#", "nvec": "[2 2]""#), &two).unwrap();
     ppo(&format!(r#"{{{image}, "policy_kwargs": {{"normalize_images": false}}}}"#), &declared).unwrap();
+}
+
+/// Tensors alone show neither the bound of a mean nor a tanh behind it: what is taken for granted is said.
+#[test]
+fn what_tensors_do_not_show_about_exploration_is_told() {
+    let spaces = Metadata { observation_space: Some(boxed(&[-1.0; 4], &[1.0; 4])), ..Metadata::default() };
+    let spaces = Metadata { action_space: Some(boxed(&[-2.0], &[2.0])), ..spaces };
+    let numbers: Vec<u8> = [0.25f32; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let warnings = |log_std: &[usize], metadata: &Metadata| {
+        let tensors =
+            [("action_net.weight", &[1, 4][..], 4), ("action_net.bias", &[1], 1), ("log_std", log_std, 0)];
+        let view = |(name, shape, count): (&'static str, &[usize], usize)| {
+            let count = if count > 0 { count } else { shape.iter().product() };
+            (name, TensorView::new(Dtype::F32, shape.to_vec(), &numbers[..4 * count]).unwrap())
+        };
+        let file = safetensors::serialize(tensors.map(view), None).unwrap();
+        load(&file, metadata).unwrap().warnings().join(" ")
+    };
+    assert_eq!(warnings(&[1], &spaces), "");
+    assert!(warnings(&[4, 1], &spaces).contains("squash_output"));
+    assert_eq!(warnings(&[4, 1], &Metadata { squash_output: Some(false), ..spaces.clone() }), "");
+    let explores = std::fs::read(data("sac_sde.safetensors")).unwrap();
+    let declared = Metadata::read(&std::fs::read(data("sac_sde.json")).unwrap()).unwrap();
+    assert!(load(&explores, &declared).unwrap().warnings().join(" ").contains("clip_mean"));
 }
 
 #[test]

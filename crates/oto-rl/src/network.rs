@@ -3,16 +3,17 @@
 
 use crate::convolution::{ConvEncoder, Convolution};
 use crate::critics::{InitialParameters, Params, initial_mlp};
-use crate::mlp::{self, Layer, Mlp};
-use crate::optimiser::{initial_layer, mlp as connected, mlp_parameters};
+use crate::mlp::{Layer, Mlp};
+use crate::optimiser::{initial_layer, mlp as connected, mlp_parameters, orthogonal_layer};
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace};
 
-/// The sizes of a network with ReLU after each layer but the last.
+/// The sizes of a network with ReLU, or tanh where it is chosen, after each layer but the last; convolutions always have ReLU.
 pub(crate) struct Shape<'c> {
     convolution: Option<&'c Convolution>,
     /// What the fully connected layers stand between.
     widths: Vec<usize>,
+    activation: Activation,
 }
 
 impl<'c> Shape<'c> {
@@ -24,7 +25,12 @@ impl<'c> Shape<'c> {
         outputs: usize,
     ) -> Self {
         let seen = convolution.map_or(observation, Convolution::outputs);
-        Self { convolution, widths: [&[seen], hidden, &[outputs]].concat() }
+        Self { convolution, widths: [&[seen], hidden, &[outputs]].concat(), activation: Activation::Relu }
+    }
+
+    /// The same with tanh after the fully connected layers.
+    pub fn tanh(self) -> Self {
+        Self { activation: Activation::Tanh, ..self }
     }
 
     /// The parameters as state inputs: `{prefix}encoder.{layer}` of the convolutions, then `{prefix}{layer}`.
@@ -44,7 +50,7 @@ impl<'c> Shape<'c> {
                 (c.network(encoder, x), rest)
             }
         };
-        connected(rest, seen, Activation::Relu)
+        connected(rest, seen, self.activation)
     }
 
     /// Initial values by the parameters' names.
@@ -57,10 +63,24 @@ impl<'c> Shape<'c> {
         initial_mlp(rng, prefix, &self.widths, initial_values);
     }
 
+    /// The same with orthogonal weights of gain sqrt 2, the last layer's of `last`, and no biases.
+    pub fn orthogonal(&self, rng: &mut Rng, prefix: &str, last: f64, initial_values: &mut InitialParameters) {
+        let convolutions = self.convolution.iter().flat_map(|c| c.sizes()).enumerate();
+        let convolutions = convolutions.map(|(i, sizes)| (format!("{prefix}encoder.{i}"), sizes));
+        let pairs = self.widths.windows(2).enumerate();
+        let connected = pairs.map(|(i, pair)| (format!("{prefix}{i}"), (pair[0], pair[1])));
+        let layers = convolutions.chain(connected).collect::<Vec<_>>();
+        for (i, (name, (inputs, outputs))) in layers.iter().enumerate() {
+            let gain = if i + 1 == layers.len() { last } else { std::f64::consts::SQRT_2 };
+            let (weight, bias) = orthogonal_layer(rng, *inputs, *outputs, gain);
+            initial_values.extend([(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)]);
+        }
+    }
+
     /// The same network on plain weights, which are still to be handed over.
     pub fn actor(&self) -> Actor {
         let encoder = self.convolution.map(|c| ConvEncoder::new(c.clone()));
-        Actor::new(encoder, Mlp::zeros(&self.widths, mlp::Activation::Relu))
+        Actor::new(encoder, Mlp::zeros(&self.widths, self.activation))
     }
 }
 

@@ -6,6 +6,9 @@ use crate::losses::actor_critic::{GaeStep, gae};
 use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
 
+/// The most numbers of observations that are judged at once.
+const AT_ONCE: usize = 1 << 22;
+
 /// The steps since the last round of updates. Nothing is allocated after the first round.
 #[derive(Clone, Debug)]
 pub struct Rollout {
@@ -65,21 +68,27 @@ impl Rollout {
         let first = replay.stored() - self.ended.len() as u64;
         self.order.clear();
         self.order.extend(0..self.ended.len());
-        replay.take(first, &self.order, rng, &mut self.whole);
-        let Batch { observation, next_observation, action, reward, discount, .. } = &self.whole;
         self.log_prob.clear();
-        student.log_prob(observation, action, &mut self.log_prob);
         self.steps.clear();
-        let rows = self.ended.iter().zip(reward).zip(discount).zip(student.value(observation));
-        self.steps.extend(rows.map(|(((ended, reward), discount), value)| GaeStep {
-            reward: f64::from(*reward),
-            value: f64::from(*value),
-            next_value: 0.0,
-            terminated: *discount == 0.0,
-            truncated: *ended && *discount != 0.0,
-        }));
-        let next = student.value(next_observation);
-        self.steps.iter_mut().zip(next).for_each(|(step, value)| step.next_value = f64::from(*value));
+        // Numbers, not bytes: a rollout of images would take as much memory as all other parts together.
+        let rows = (AT_ONCE / replay.observation_width().max(1)).max(1);
+        for part in self.order.chunks(rows) {
+            replay.take(first, part, rng, &mut self.whole);
+            let Batch { observation, next_observation, action, reward, discount, .. } = &self.whole;
+            student.log_prob(observation, action, &mut self.log_prob);
+            let begin = self.steps.len();
+            let ended = &self.ended[begin..];
+            let rows = ended.iter().zip(reward).zip(discount).zip(student.value(observation));
+            self.steps.extend(rows.map(|(((ended, reward), discount), value)| GaeStep {
+                reward: f64::from(*reward),
+                value: f64::from(*value),
+                next_value: 0.0,
+                terminated: *discount == 0.0,
+                truncated: *ended && *discount != 0.0,
+            }));
+            let next = self.steps[begin..].iter_mut().zip(student.value(next_observation));
+            next.for_each(|(step, value)| step.next_value = f64::from(*value));
+        }
         self.advantage.clear();
         self.advantage.resize(self.steps.len(), 0.0);
         gae(&self.steps, gamma, lambda, &mut self.advantage);

@@ -5,12 +5,14 @@ use crate::bindings::exports::oto::edge::learner::{Error, Guest, Progress};
 use crate::bindings::oto::edge::environment;
 use crate::bindings::oto::edge::types::Action;
 use crate::convert;
+use oto_agent::config::unused_in_words;
 use oto_agent::drive::Driver;
 use oto_agent::link::{Link, LinkState};
 use oto_agent::presets::{self, Seen};
 use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Need, Student, TeacherConfig, World};
+use oto_agent::trainer::TrainError;
 use oto_env::Step;
 use oto_json::{At, Failure, FromJson, Json, JsonError};
 use std::cell::RefCell;
@@ -104,10 +106,16 @@ impl Edge {
         let Configuration { student, mut teachers } = read(config)?;
         let observation = convert::space(environment::observation_space());
         let action = convert::space(environment::action_space());
-        let mut config = settings::student("", Seen::actions(&action), student).map_err(within_student)?;
+        let seen = Seen::actions(&action);
+        let mut config = settings::student("", seen, student).map_err(within_student)?;
         if config.backend == "webgpu" {
             let text = "backend is \"webgpu\", which is not available here: use \"cpu\" or \"auto\"";
             return Err(Error::Configuration(text.into()));
+        }
+        config.validate().map_err(TrainError::from)?;
+        let unused = settings::unused("", seen, &config, !teachers.is_empty());
+        if let Some(line) = unused_in_words(config.algorithm.name(), &unused) {
+            eprintln!("oto: {line}");
         }
         if teachers.is_empty() {
             config.stages = StagesConfig::SOLO;

@@ -6,6 +6,7 @@ use oto_agent::presets::{self, Seen};
 use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{TeacherConfig, World};
+use oto_agent::trainer::TrainError;
 use oto_env::{SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
 
@@ -18,6 +19,8 @@ pub struct CoreConfig {
     pub env: EnvConfig,
     /// Who teaches it.
     pub teachers: Vec<TeacherConfig>,
+    /// Settings that were given and change nothing.
+    pub unused: Vec<&'static str>,
 }
 
 /// The same as `web/student/src/options.ts` gives it.
@@ -83,13 +86,15 @@ impl CoreConfig {
         };
         let stages = student.iter().any(|(key, _)| key == "stages");
         let mut student = settings::student(id, seen, student).map_err(unread)?;
+        student.validate().map_err(TrainError::from)?;
+        let unused = settings::unused(id, seen, &student, !teachers.is_empty());
         if teachers.is_empty() && !stages {
             student.stages = StagesConfig::SOLO;
         }
         for teacher in &mut teachers {
             teacher.adapter = teacher.adapter.take().or_else(|| presets::adapter(id, &teacher.policy));
         }
-        Ok(Self { student, env, teachers })
+        Ok(Self { student, env, teachers, unused })
     }
 
     /// The world that `env` describes.
@@ -176,6 +181,19 @@ mod tests {
         let usual = presets::learner("CartPole-v1", &SoftActorCritic);
         let algorithm = usual.algorithm.with(|sac: &mut SacConfig| sac.adam.beta1 = 0.5);
         assert!(soft.algorithm == algorithm && soft.transfer == usual.transfer);
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_known() {
+        let unused = |student: &str, teachers: &str| {
+            let json = format!(r#"{{"student":{student},"env":"CartPole-v1","teachers":[{teachers}]}}"#);
+            read(&json).unwrap().unused
+        };
+        let teacher = r#"{"url":"ws://127.0.0.1:1","policy":"p"}"#;
+        assert_eq!(unused(r#"{"algorithm":"ppo","epsilon":0.3}"#, teacher), ["epsilon"]);
+        assert_eq!(unused(r#"{"request_batch":16}"#, ""), ["request_batch"]);
+        assert_eq!(unused(r#"{"request_batch":16}"#, teacher), [""; 0]);
+        assert_eq!(unused("{}", ""), [""; 0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::sockets::Sockets;
 use crate::values;
 use js_sys::{Array, Function};
 use oto_agent::baseline::Baselines;
+use oto_agent::config::unused_in_words;
 use oto_agent::student::{Need, Student, Tick};
 use oto_agent::trainer::{TrainError, program};
 use oto_agent::watch::Watch;
@@ -45,6 +46,8 @@ pub struct StudentCore {
     /// An observation as the student sees it.
     row: Vec<f32>,
     watch: Option<Watch>,
+    /// What is said of settings that change nothing.
+    unused: Option<String>,
 }
 
 #[wasm_bindgen]
@@ -93,6 +96,8 @@ impl StudentCore {
         let mut reporter = Reporter::default();
         reporter.baselines = baselines;
         let teachers = config.teachers.len();
+        let unused = config.unused.iter().map(|name| values::camel(name)).collect::<Vec<_>>();
+        let unused = unused_in_words(config.student.algorithm.name(), &unused);
         let addresses = config.teachers.into_iter().map(|teacher| teacher.url).collect();
         Ok(Self {
             student,
@@ -106,6 +111,7 @@ impl StudentCore {
             action,
             row,
             watch: None,
+            unused,
         })
     }
 
@@ -113,6 +119,11 @@ impl StudentCore {
     #[wasm_bindgen(unchecked_return_type = "Spaces")]
     pub fn spaces(&self) -> JsValue {
         values::give_tree(&self.spaces)
+    }
+
+    /// A sentence about settings that were given and change nothing, for the page's console.
+    pub fn unused(&self) -> Option<String> {
+        self.unused.clone()
     }
 
     /// Sets how far [`Self::advance`] trains: so many environment steps from now on, if need be beyond the configured

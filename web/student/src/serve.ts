@@ -65,6 +65,8 @@ const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promis
   async create(config, tickets) {
     core = await (await module).create(config, tickets, serveLinks);
     serveLinks();
+    const unused = core.unused();
+    if (unused !== undefined) console.warn(`oto-student: ${unused}`);
     return core.spaces();
   },
 

@@ -59,6 +59,8 @@ export interface PpoOptions {
   batchSize?: number;
   /** Clipping range of the probability ratio (Schulman et al. 2017, eq. 7). Default: 0.2. */
   clip?: number;
+  /** Convolutional layers for image observations, before the hidden layers: for the policy and for the value function each. Default: null. */
+  convolution?: Convolution | null;
   /** Weight of the policy's entropy. Default: 0. */
   entropyWeight?: number;
   /** Epochs over each rollout. Default: 10. */
@@ -67,7 +69,7 @@ export interface PpoOptions {
   fusion?: boolean;
   /** Lambda of generalised advantage estimation. Default: 0.95. */
   gaeLambda?: number;
-  /** Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU). Default: [64, 64]. */
+  /** Widths of the hidden layers of policy and value function (tanh after each, ReLU after convolutions), and of a fusion policy's critics (ReLU). Default: [64, 64]. */
   hidden?: number[];
   /** Initial logarithm of the standard deviation. Default: 0. */
   initialLogStd?: number;
@@ -303,7 +305,7 @@ export interface TransferOptions {
 export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   qrdqn: ['actWithTarget', 'adam', 'batchSize', 'convolution', 'cql', 'double', 'hidden', 'quantiles', 'teaching'],
   sac: ['adam', 'batchSize', 'cql', 'hidden', 'initialAlpha', 'samples'],
-  ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
+  ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'convolution', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
   td3: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
   ddpg: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
 };

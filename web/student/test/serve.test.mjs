@@ -18,6 +18,7 @@ class Engine {
     return act();
   }
   spaces = () => ({});
+  unused = () => undefined;
   train = () => {};
   advance = () => this.#call(() => (this.before(), (this.asked = true), 'environment'));
   environment_request = () => this.#call(() => {

@@ -21,6 +21,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether the environment may ease learning: Atari games end with each life and clip their rewards.
     pub training: bool,
+    /// The most steps of an evaluation's episode in an environment without a time limit.
+    pub longest: u32,
     /// Where lines are told: what the environment prints, and what is worth a line about it.
     pub tell: Tell,
 }
@@ -62,8 +64,8 @@ impl Default for Limits {
 }
 
 impl Default for Options {
-    /// The Python of [`use_python`], else `OTO_PYTHON` or `python3`; the limits of [`use_limits`]; for evaluation; lines go to
-    /// standard error.
+    /// The Python of [`use_python`], else `OTO_PYTHON` or `python3`; the limits of [`use_limits`]; for evaluation, whose episodes may
+    /// be as long as an Atari game of 108,000 frames; lines go to standard error.
     fn default() -> Self {
         let variable = || {
             std::env::var_os("OTO_PYTHON")
@@ -75,6 +77,7 @@ impl Default for Options {
             python: PYTHON.get().cloned().unwrap_or_else(variable),
             limits: LIMITS.get().copied().unwrap_or_default(),
             training: false,
+            longest: 27_000,
             tell: |line| eprintln!("{line}"),
         }
     }
@@ -91,6 +94,11 @@ pub struct Gymnasium {
     tell: Tell,
     /// Whether it was told that observations leave their box.
     told: bool,
+    /// Whether its episodes are an evaluation's, their limit, the steps of this one, and whether one was cut.
+    evaluating: bool,
+    longest: u32,
+    steps: u32,
+    cut: bool,
     /// An observation's and an action's numbers.
     seen: Vec<f64>,
     done: Vec<f64>,
@@ -149,6 +157,10 @@ impl Gymnasium {
             phase: Phase::New,
             tell: options.tell,
             told: false,
+            evaluating: false,
+            longest: options.longest,
+            steps: 0,
+            cut: false,
         })
     }
 
@@ -216,6 +228,24 @@ impl Gymnasium {
                 self.id, low[column], high[column]
             ));
         }
+    }
+
+    /// Cuts an evaluation's episode where neither the environment nor a limit ends it: a policy may stand still for ever.
+    fn limited(&mut self, step: Step) -> Step {
+        self.steps = self.steps.saturating_add(1);
+        let limited = !self.evaluating || self.about.max_episode_steps.is_some();
+        if limited || step.done() || self.steps < self.longest {
+            return step;
+        }
+        if !self.cut {
+            self.cut = true;
+            (self.tell)(&format!(
+                "gym:{}: an evaluation's episode had no end after {} steps and was cut; register the environment with \
+                 max_episode_steps; this is told once",
+                self.id, self.longest
+            ));
+        }
+        Step { truncated: true, ..step }
     }
 
     fn outside(&self, error: &BridgeError) -> EnvError {
@@ -328,6 +358,7 @@ impl Environment for Gymnasium {
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
         self.check_room(observation)?;
         self.phase = Phase::Ended;
+        self.steps = 0;
         let seed = seed.map(small_seed);
         let write = |to: &mut Vec<u8>| to.extend(seed.iter().flat_map(|seed| seed.to_le_bytes()));
         let [] = self.ask(b'R', write, observation).map_err(|error| self.outside(&error))?;
@@ -366,10 +397,15 @@ impl Environment for Gymnasium {
             }
             Err(Misfit::Element(error)) => return Err(self.outside(&error.into())),
         };
+        let step = self.limited(step);
         if !step.done() {
             self.phase = Phase::Running;
         }
         Ok(step)
+    }
+
+    fn evaluate(&mut self, on: bool) {
+        self.evaluating = on;
     }
 
     fn save(&self) -> Result<Snapshot, EnvError> {

@@ -166,7 +166,9 @@ class Leaf:
         self.turned = None
         self.flatten = None
         if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)):
-            # Text and OneOf, or a space of somebody's own.
+            # Text and OneOf, or a space of somebody's own. A row of numbers is no element of it: it can be seen, but not done.
+            if at.startswith("action"):
+                raise Refused(f"the {at} space is {space}, expected numbers or choices; a wrapper can offer them")
             try:
                 self.flatten, self.whole = spaces.flatten, space
                 self.space = space = spaces.flatten_space(space)
@@ -209,6 +211,8 @@ class Leaf:
             array = self.numpy.asarray(value)
         except (ValueError, OverflowError):
             array = self.numpy.asarray(value, dtype=object)
+        if self.numpy.ma.is_masked(value):
+            raise Refused(f"{self.at} is an array with masked numbers, its space {self.space} has numbers alone")
         if array.dtype.kind not in "fiub":
             what = "nested lists of different lengths" if isinstance(value, (list, tuple)) else type(value).__name__
             raise Refused(f"{self.at} is {what}, its space {self.space} has numbers")
@@ -458,10 +462,16 @@ def checked_by_gymnasium(error):
 
 
 def flag(name, value):
+    """The truth of a value: Python's, but a text such as "False" or NaN would be true, and a list is true whatever is in it."""
+    expected = f"{name} of step() is {shown(value)}, expected True or False"
     try:
-        return bool(value)
+        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        truth = bool(value)
     except Exception as error:
-        raise Refused(f"{name} of step() is {shown(value)}, expected True or False") from error
+        raise Refused(expected) from error
+    if isinstance(value, (str, bytes, list, tuple, dict)) or truth and value != value:
+        raise Refused(expected)
+    return truth
 
 
 def told(error):

@@ -1,6 +1,7 @@
 //! An algorithm with its settings, as configurations hold it.
 
-use super::{ALGORITHMS, Agent, Algorithm, Sizes, Teaching};
+use super::{ALGORITHMS, ActionKind, Agent, Algorithm, Sizes, Teaching};
+use crate::actions::Actions;
 use crate::checks::{Checks, ConfigError};
 use crate::convolution::Convolution;
 use crate::engine::LearnError;
@@ -126,6 +127,17 @@ impl AlgorithmConfig {
             change(settings);
         }
         self
+    }
+
+    /// Whether an update reads this input, such as `target_mix`: its program says so.
+    pub fn reads(&self, input: &str) -> bool {
+        let actions = match self.0.algorithm().actions() {
+            [ActionKind::Continuous, ..] => Actions::Continuous(1),
+            _ => Actions::Discrete(2),
+        };
+        let observation = self.0.convolution().map_or(1, Convolution::inputs);
+        let program = self.0.program(Sizes { observation, actions, teachers: 0, weighted: false });
+        program.inputs.iter().any(|found| found.name == input)
     }
 
     /// Checks every setting.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::actions::Actions;
 use crate::checks::Checks;
+use crate::convolution::Convolution;
 use crate::critics::{
     self, Base, Critics, InitialParameters, Params, each, frozen, initial, initial_critics, least, picked,
     q_value, q_values,
@@ -28,13 +29,14 @@ use crate::losses::actor_critic::{
 };
 use crate::losses::offline::td3_bc_scale;
 use crate::losses::{self, Aikd, AikdWeights, Labels};
-use crate::mlp::{self, Mlp};
-use crate::network::Actor;
+use crate::mlp;
+use crate::network::{Actor, Shape};
 use crate::noise::{Noise, UNIFORM};
-use crate::optimiser::{Adam, clipped, mlp as network, mlp_parameters, orthogonal_layer};
+use crate::optimiser::{Adam, clipped};
 use crate::replay::Batch;
+use crate::schedule::Linear;
 use oto_env::rng::Rng;
-use oto_graph::{Activation, Backend, Program, Tensor, Trace, grad};
+use oto_graph::{Backend, Program, Tensor, Trace, grad};
 use oto_json::{At, Failure};
 
 /// The registry's entry.
@@ -57,12 +59,19 @@ impl Algorithm for ProximalPolicy {
         &[ActionKind::Discrete, ActionKind::Continuous]
     }
 
+    fn images(&self) -> bool {
+        true
+    }
+
     fn data(&self) -> &'static [Data] {
         &[Data::Rollouts]
     }
 
     /// The settings of Stable-Baselines3 2.9. RKD is all that PPO takes from a teacher, hence its weight.
-    fn defaults(&self, _: Seen) -> Defaults {
+    fn defaults(&self, seen: Seen) -> Defaults {
+        if let Some(shape) = seen.images {
+            return images(shape);
+        }
         Defaults {
             steps: 100_000,
             eta: 5.0,
@@ -81,12 +90,41 @@ impl Algorithm for ProximalPolicy {
     }
 }
 
+/// The network of Mnih et al. (2015), or for smaller images the one of [`Convolution::usual`], and RL Baselines3 Zoo's settings for
+/// Atari games, whose eight environments with rollouts of 128 steps are one with 1,024 here, and whose learning rate and clipping
+/// range stay where they begin.
+fn images(shape: [usize; 3]) -> Defaults {
+    let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
+    let config = PpoConfig {
+        convolution: Some(convolution),
+        hidden: vec![units],
+        n_steps: 1024,
+        batch_size: 256,
+        epochs: 4,
+        clip: 0.1,
+        entropy_weight: 0.01,
+        ..PpoConfig::default()
+    };
+    let source = "RL Baselines3 Zoo, hyperparams/ppo.yml, atari, with constant rates";
+    Defaults {
+        steps: 100_000,
+        buffer: 10_000,
+        learning_rate: Linear::constant(2.5e-4),
+        eta: 5.0,
+        evaluation: (10_000, 3),
+        ..Defaults::new(config, "images of bytes", source)
+    }
+}
+
 /// What a PPO student is made of. Defaults are those of Stable-Baselines3 2.9's PPO where it has one; `temperature` is that of
 /// Tianshou's SAC, `auxiliary` and `samples` are ours.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct PpoConfig {
-    /// Widths of the hidden layers of policy and value function (tanh after each), and of a fusion policy's critics (ReLU).
+    /// Convolutional layers for image observations, before the hidden layers: for the policy and for the value function each.
+    pub convolution: Option<Convolution>,
+    /// Widths of the hidden layers of policy and value function (tanh after each, ReLU after convolutions), and of a fusion
+    /// policy's critics (ReLU).
     pub hidden: Vec<usize>,
     /// Environment steps between rounds of updates.
     pub n_steps: usize,
@@ -120,7 +158,7 @@ pub struct PpoConfig {
 
 oto_json::json_object! {
     PpoConfig: settings {
-        hidden, n_steps, batch_size, epochs, clip, gae_lambda, value_weight, entropy_weight, max_grad_norm, initial_log_std,
+        convolution omit none, hidden, n_steps, batch_size, epochs, clip, gae_lambda, value_weight, entropy_weight, max_grad_norm, initial_log_std,
         fusion, temperature, auxiliary, samples, adam
     }
 }
@@ -128,6 +166,7 @@ oto_json::json_object! {
 impl Default for PpoConfig {
     fn default() -> Self {
         Self {
+            convolution: None,
             hidden: vec![64, 64],
             n_steps: 2048,
             batch_size: 64,
@@ -158,6 +197,10 @@ impl Settings for PpoConfig {
 
     fn check(&self, checks: &mut Checks) {
         checks.hidden(&self.hidden);
+        checks.convolution(self.convolution.as_ref());
+        let fits = !self.fusion || self.convolution.is_none();
+        let expected = "false with a convolution: a fusion policy's critics see rows of numbers";
+        checks.that(fits, "fusion", || "true".into(), expected);
         checks.whole("n_steps", self.n_steps as u64, 1..=1 << 20, "1 to 1048576 steps");
         checks.whole("batch_size", self.batch_size as u64, 1..=65_536, "1 to 65536 steps");
         let rest = self.n_steps % self.batch_size.max(1);
@@ -182,6 +225,10 @@ impl Settings for PpoConfig {
         checks.that(n_step == 1, "n_step", || n_step.to_string(), expected);
         let expected = "at least algorithm.n_steps transitions";
         checks.that(held >= self.n_steps, "buffer", || held.to_string(), expected);
+    }
+
+    fn convolution(&self) -> Option<&Convolution> {
+        self.convolution.as_ref()
     }
 
     fn program(&self, sizes: Sizes) -> Program {
@@ -244,25 +291,27 @@ impl<'t> Distribution<'t> {
 }
 
 /// The policy's parameters; they and the value function's act, and their names begin with [`ACTING`].
-struct Policy<'t> {
+struct Policy<'t, 'c> {
+    shape: Shape<'c>,
     layers: Params<'t>,
     log_std: Option<Tensor<'t>>,
 }
 
 const ACTING: &str = "agent.";
 
-impl<'t> Policy<'t> {
-    fn new(t: &'t Trace, config: &PpoConfig, sizes: Sizes) -> Self {
-        let layers = mlp_parameters(t, "agent.policy.", &widths(config, sizes, sizes.actions.outputs()));
+impl<'t, 'c> Policy<'t, 'c> {
+    fn new(t: &'t Trace, config: &'c PpoConfig, sizes: Sizes) -> Self {
+        let shape = shape(config, sizes, sizes.actions.outputs());
+        let layers = shape.parameters(t, "agent.policy.");
         let log_std = match sizes.actions {
             Actions::Discrete(_) => None,
             Actions::Continuous(width) => Some(t.state("agent.log_std", &[width])),
         };
-        Self { layers, log_std }
+        Self { shape, layers, log_std }
     }
 
     fn at(&self, observation: Tensor<'t>) -> Distribution<'t> {
-        let out = network(&self.layers, observation, Activation::Tanh);
+        let out = self.shape.forward(&self.layers, observation);
         match self.log_std {
             None => Distribution::Categorical(out),
             Some(log_std) => Distribution::Gaussian(out, log_std),
@@ -275,8 +324,10 @@ impl<'t> Policy<'t> {
     }
 }
 
-fn widths(config: &PpoConfig, sizes: Sizes, outputs: usize) -> Vec<usize> {
-    [&[sizes.observation], &config.hidden[..], &[outputs]].concat()
+/// The network between observations and so many numbers of the policy or the value function.
+fn shape(config: &PpoConfig, sizes: Sizes, outputs: usize) -> Shape<'_> {
+    let shape = Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, outputs);
+    if config.convolution.is_some() { shape } else { shape.tanh() }
 }
 
 /// Records one update: state, a minibatch of a rollout and with `fusion` one of the buffer (`replay.*`) in, new state and
@@ -288,13 +339,14 @@ pub fn program(config: &PpoConfig, sizes: Sizes) -> Program {
     let scalar = |name: &str| t.data(name, &[]);
 
     let policy = Policy::new(t, config, sizes);
-    let value = mlp_parameters(t, "agent.value.", &widths(config, sizes, 1));
+    let valuing = shape(config, sizes, 1);
+    let value = valuing.parameters(t, "agent.value.");
     let observation = t.data("observation", &[batch, sizes.observation]);
     let now = policy.at(observation);
     let log_prob = now.log_prob(t.data("action", &sizes.actions.shape(batch)));
     let before = row("old_log_prob");
     let acted = ppo_clip(log_prob, before, row("advantage"), config.clip);
-    let known = network(&value, observation, Activation::Tanh).reshape(&[batch]);
+    let known = valuing.forward(&value, observation).reshape(&[batch]);
     let valued = critic(known, row("target"));
     let entropy = now.entropy();
     let ppo = acted + valued * config.value_weight - entropy * config.entropy_weight;
@@ -376,7 +428,7 @@ impl<'t> FusionBase<'t> {
 }
 
 impl<'t> Fusion<'t> {
-    fn new(t: &'t Trace, config: &PpoConfig, sizes: Sizes, policy: &Policy<'t>) -> Self {
+    fn new(t: &'t Trace, config: &PpoConfig, sizes: Sizes, policy: &Policy<'t, '_>) -> Self {
         let batch = config.batch_size;
         let row = |name: &str| t.data(name, &[batch]);
         let [observation, next] = ["replay.observation", "replay.next_observation"]
@@ -445,9 +497,9 @@ pub struct Ppo {
     sizes: Sizes,
     engine: Engine,
     /// Gives logits or means.
-    policy: Mlp,
+    policy: Actor,
     log_std: Vec<f32>,
-    value: Mlp,
+    value: Actor,
     /// Random numbers of an update, by the program's data inputs.
     noise: Noise,
 }
@@ -462,7 +514,7 @@ impl Ppo {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program(config, sizes), ACTING, backend)?;
-        let plain = |outputs| Mlp::zeros(&widths(config, sizes, outputs), mlp::Activation::Tanh);
+        let plain = |outputs| shape(config, sizes, outputs).actor();
         let (policy, value) = (plain(sizes.actions.outputs()), plain(1));
         let (rows, width) = (config.batch_size, sizes.actions.width());
         let continuous = matches!(sizes.actions, Actions::Continuous(_));
@@ -528,7 +580,7 @@ impl Agent for Ppo {
     }
 
     fn policy(&self) -> Actor {
-        self.policy.clone().into()
+        self.policy.clone()
     }
 
     fn squashes(&self) -> bool {
@@ -604,12 +656,13 @@ impl Learner for Ppo {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let mut at = self.engine.acting_layers(0, &mut self.policy)?;
-        if !self.log_std.is_empty() {
-            self.engine.acting(at, &mut self.log_std)?;
-            at += 1;
+        let Self { engine, policy, log_std, value, .. } = self;
+        let deviation = (!log_std.is_empty()).then_some(&mut log_std[..]);
+        let parts = policy.parameters_mut().chain(deviation).chain(value.parameters_mut());
+        for (i, part) in parts.enumerate() {
+            engine.acting(i, part)?;
         }
-        self.engine.acting_layers(at, &mut self.value).map(drop)
+        Ok(())
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
@@ -618,21 +671,14 @@ impl Learner for Ppo {
         for (name, outputs, gain) in
             [("agent.policy.", sizes.actions.outputs(), 0.01), ("agent.value.", 1, 1.0)]
         {
-            let widths = widths(config, sizes, outputs);
-            for (i, pair) in widths.windows(2).enumerate() {
-                let gain = if i + 2 == widths.len() { gain } else { std::f64::consts::SQRT_2 };
-                let (weight, bias) = orthogonal_layer(rng, pair[0], pair[1], gain);
-                initial_values
-                    .extend([(format!("{name}{i}.weight"), weight), (format!("{name}{i}.bias"), bias)]);
-            }
+            shape(config, sizes, outputs).orthogonal(rng, name, gain, &mut initial_values);
         }
         if config.fusion {
-            let widths = match sizes.actions {
-                Actions::Discrete(_) => widths(config, sizes, sizes.actions.outputs()),
-                Actions::Continuous(action) => {
-                    [&[sizes.observation + action], &config.hidden[..], &[1]].concat()
-                }
+            let [inputs, outputs] = match sizes.actions {
+                Actions::Discrete(choices) => [sizes.observation, choices],
+                Actions::Continuous(action) => [sizes.observation + action, 1],
             };
+            let widths = [&[inputs], &config.hidden[..], &[outputs]].concat();
             initial_critics(rng, 2, &widths, &mut initial_values);
         }
         let log_std = self.config.initial_log_std as f32;

@@ -147,6 +147,11 @@ impl Replay {
         self.teachers
     }
 
+    /// Numbers of an observation.
+    pub fn observation_width(&self) -> usize {
+        self.width
+    }
+
     /// Numbers of a label.
     pub fn label_width(&self) -> usize {
         self.label_width
