@@ -259,7 +259,9 @@ pub fn load_each_with(folder: &Path, run: &str) -> Result<Vec<Result<Loaded, Pol
     let (mut files, mut found) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|e| e == "json") && path.is_file() {
+        // A pipe is no metadata: refused where a model of its name stands beside it, else nobody's.
+        let is_pipe = || path.exists() && !path.is_dir() && has_model(&path);
+        if path.extension().is_some_and(|e| e == "json") && (path.is_file() || is_pipe()) {
             match is_policy(&path) {
                 Ok(true) => files.push(path),
                 Ok(false) => {}
@@ -275,13 +277,16 @@ pub fn load_each_with(folder: &Path, run: &str) -> Result<Vec<Result<Loaded, Pol
     Ok(found)
 }
 
+/// Whether a model of the name of this metadata file stands beside it.
+fn has_model(path: &Path) -> bool {
+    ENDINGS.iter().any(|ending| path.with_extension(ending).is_file())
+}
+
 fn is_policy(path: &Path) -> Result<bool, PolicyError> {
     let bytes = read(path, MAX_METADATA_BYTES as u64)?;
     match serde_json::from_slice::<serde_json::Value>(&bytes) {
         // A slip of whoever wrote it; left out without a word, the policy would be missed only by its students.
-        Err(error)
-            if !error.is_data() && ENDINGS.iter().any(|ending| path.with_extension(ending).is_file()) =>
-        {
+        Err(error) if !error.is_data() && has_model(path) => {
             Err(within(path)(PolicyError::Metadata(error.to_string())))
         }
         said => Ok(said.is_ok_and(|said| said["kind"] == "policy")),

@@ -406,6 +406,14 @@ fn a_folder_of_policies() {
     assert_eq!(names, ["a", "noise"]);
     assert_eq!(loaded[0].metadata.action_space, Some(Space::Discrete { n: 3 }));
     assert_eq!(loaded[1].metadata.action_space, Some(boxed(&[-2.0], &[2.0])));
+    // With a model of its name beside it, it is meant as metadata.
+    #[cfg(unix)]
+    {
+        std::fs::copy(data("dqn.safetensors"), folder.join("pipe.safetensors")).unwrap();
+        let error = load_folder(&folder).map(drop).unwrap_err().to_string();
+        assert!(error.contains("pipe.json") && error.contains("not a regular file"), "{error}");
+        std::fs::remove_file(folder.join("pipe.safetensors")).unwrap();
+    }
     for (model, says) in
         [("../a.json", "beside it"), ("absent.onnx", "absent.onnx"), ("scripted:random", "observation_space")]
     {

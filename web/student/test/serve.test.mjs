@@ -166,6 +166,14 @@ test('an engine that breaks between calls, by a timer or a link, ends the run wi
   assert.equal(closed, 1);
 });
 
+test('settings that change nothing are named in the console', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  await call('create', {}, []);
+  engine.unused = () => 'these settings change nothing in this run of ppo: epsilon';
+  await call('create', {}, []);
+  assert.deepEqual(warn.mock.calls.map((one) => one.arguments), [['oto-student: these settings change nothing in this run of ppo: epsilon']]);
+});
+
 test('a teacher that there is not is refused', async () => {
   for (const teacher of [2, -1, 0.5, NaN, '0']) {
     await assert.rejects(call('connect', teacher, true), { kind: 'config', field: 'teacher', message: /^there are 2 teachers, counted from 0, and no / });
