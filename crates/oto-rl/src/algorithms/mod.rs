@@ -271,7 +271,7 @@ mod tests {
             (Seen::default(), "qrdqn", "cql"),
             (Seen { continuous: true, images: None }, "sac", "cql"),
             (Seen { continuous: false, images: Some([4, 84, 84]) }, "qrdqn", "cql"),
-            (Seen { continuous: true, images: Some([4, 84, 84]) }, "sac", "cql"),
+            (Seen { continuous: true, images: Some([4, 84, 84]) }, "ppo", "cql"),
         ] {
             assert_eq!(usual(online(), seen).name(), learner);
             assert_eq!(usual(offline(), seen).name(), teacher);
@@ -286,6 +286,7 @@ mod tests {
                 Seen::default(),
                 Seen { continuous: true, images: None },
                 Seen { continuous: false, images: Some([4, 84, 84]) },
+                Seen { continuous: true, images: Some([3, 96, 96]) },
             ] {
                 let defaults = algorithm.defaults(seen);
                 assert_eq!(defaults.algorithm.name(), algorithm.name());
