@@ -285,6 +285,14 @@ fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, 
 }
 
 #[cfg(not(feature = "gymnasium"))]
+fn gymnasium_parts(id: &str) -> Result<[oto_env::SpaceTree; 2], EnvError> {
+    gymnasium(id, false).map(|world| {
+        let spaces = [world.observation_space(), world.action_space()];
+        spaces.map(|space| oto_env::SpaceTree::from(space.clone()))
+    })
+}
+
+#[cfg(not(feature = "gymnasium"))]
 fn gymnasium_images(id: &str) -> Result<Option<[usize; 3]>, EnvError> {
     gymnasium(id, false).map(|_| None)
 }
