@@ -6,7 +6,7 @@
 //! it. So neither blocks nor threads change a number.
 
 use crate::matmul::{Finish, Panel, Scratch, Side, finished, multiply, put, registers};
-use crate::simd::{Isa, copy, prefetch};
+use crate::simd::{Isa, Plain, copy, prefetch};
 
 /// Length of the sums in a block. A panel of the widest registers then has 32 KiB.
 const DEPTH: usize = 256;
@@ -19,14 +19,18 @@ const STRIDE: usize = DEPTH + LINE;
 /// Numbers in a line of the cache.
 const LINE: usize = 16;
 
-/// Whether a product `[m, n]` with sums of length `k` is faster in blocks.
-pub fn pays(m: usize, n: usize, k: usize) -> bool {
-    m >= 32 && n >= 32 && m * n * k >= 1 << 20
+/// Whether a product `[m, n]` with sums of length `k` is faster in blocks. A transposed right side must be packed in any case. All
+/// numbers were measured, on a processor with AVX-512.
+pub fn pays(m: usize, n: usize, k: usize, transposed: bool) -> bool {
+    match transposed {
+        true => m >= 32 && n >= 32 && k >= 32 && m * n * k >= 1 << 18,
+        false => m >= 32 && n >= 32 && k >= 64 && m * n * k >= if m >= 100 { 1 << 21 } else { 1 << 23 },
+    }
 }
 
 /// Numbers of packed rows and of packed columns that a product needs at most.
 pub fn packed(m: usize, n: usize, k: usize) -> (usize, usize) {
-    match pays(m, n, k) {
+    match pays(m, n, k, true) || pays(m, n, k, false) {
         true => {
             let height = even(m, HEIGHT, 1).next_multiple_of(8) + 8;
             (height * (even(k, DEPTH, 1).max(STRIDE) + LINE), even(k, DEPTH, 1) * 4 * LINE)
@@ -168,29 +172,45 @@ fn pack_columns<I: Isa>(b: Side<'_>, at: Panel, part: Depth, wide: usize, to: &m
         }
         return;
     }
-    let from = |c: usize| &b.values[(j + c) * b.columns + part.first..];
-    for c in (0..wide).step_by(I::LANES) {
-        let mut done = 0;
-        if c + I::LANES <= width {
-            done = part.count / 4 * 4;
-            assert!(from(c + I::LANES - 1).len() >= part.count && to.len() >= part.count * wide);
-            for p in (0..done).step_by(4) {
-                // SAFETY: each of these lines has four numbers from p on; the last line was checked above.
-                #[allow(unsafe_code)]
-                let four = unsafe { I::turned(from(c).as_ptr().add(p), b.columns) };
-                for (q, numbers) in four.into_iter().enumerate() {
-                    I::store(numbers, &mut to[(p + q) * wide + c..]);
-                }
-            }
-        }
-        for l in c..c + I::LANES {
-            let to = to.chunks_exact_mut(wide).skip(done);
-            match l < width {
-                true => to.zip(&from(l)[done..part.count]).for_each(|(to, x)| to[l] = *x),
-                false => to.for_each(|to| to[l] = 0.0),
-            }
+    let mut c = 0;
+    while c < width {
+        c += match width - c {
+            left if left >= I::LANES => turn::<I>(b, c, at, part, wide, to),
+            left if left >= Plain::LANES => turn::<Plain>(b, c, at, part, wide, to),
+            _ => turn_one(b, c, at, part.first, wide, to),
+        };
+    }
+    if width < wide {
+        to.chunks_exact_mut(wide).for_each(|to| to[width..].fill(0.0));
+    }
+}
+
+/// Transposes a register's worth of lines of `b` into columns `c..` of a panel; how many.
+#[inline(always)]
+fn turn<I: Isa>(b: Side<'_>, c: usize, at: Panel, part: Depth, wide: usize, to: &mut [f32]) -> usize {
+    let from = |c: usize| &b.values[(at.j + c) * b.columns + part.first..];
+    let done = part.count / 4 * 4;
+    assert!(from(c + I::LANES - 1).len() >= done);
+    for p in (0..done).step_by(4) {
+        // SAFETY: each of these lines has four numbers from p on; the last line was checked above.
+        #[allow(unsafe_code)]
+        let four = unsafe { I::turned(from(c).as_ptr().add(p), b.columns) };
+        for (q, numbers) in four.into_iter().enumerate() {
+            I::store(numbers, &mut to[(p + q) * wide + c..]);
         }
     }
+    for p in done..part.count {
+        (0..I::LANES).for_each(|l| to[p * wide + c + l] = from(c + l)[p]);
+    }
+    I::LANES
+}
+
+/// The same of one line.
+#[inline(always)]
+fn turn_one(b: Side<'_>, c: usize, at: Panel, first: usize, wide: usize, to: &mut [f32]) -> usize {
+    let from = &b.values[(at.j + c) * b.columns + first..];
+    to.chunks_exact_mut(wide).zip(from).for_each(|(to, x)| to[c] = *x);
+    1
 }
 
 /// A packed block and a packed panel.
@@ -334,7 +354,7 @@ mod tests {
         for shape in shapes {
             for turned in [(false, false), (false, true), (true, false), (true, true)] {
                 compare([in_blocks, at_once], shape, turned);
-                compare([product::<crate::simd::Plain>, small::<crate::simd::Plain>], shape, turned);
+                compare([product::<Plain>, small::<Plain>], shape, turned);
                 #[cfg(target_arch = "x86_64")]
                 if crate::simd::level() != crate::simd::Level::Plain {
                     compare([avx2_blocks, avx2_once], shape, turned);

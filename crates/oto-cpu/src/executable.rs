@@ -1,15 +1,17 @@
-//! A compiled program: steps, memory, and one loop over them.
+//! A compiled program: steps, memory, and one loop over them. The large steps of large programs are divided among threads.
 
 use crate::convolution::{Room, conv2d, conv2d_grad_input, conv2d_grad_weight};
 use crate::kernels::{self, AdamConstants, Spread};
 use crate::lower::{Lowered, lower};
 use crate::map::MapStep;
-use crate::matmul::{Finish, Scratch, Side, matmul, sum_rows};
+use crate::matmul::{Finish, Side, sum_rows};
 use crate::memory::{Block, Memory, Number, Whole};
-use oto_graph::plan::{Kernel, Optimise, Place, Plan};
+use crate::team::Team;
+use oto_graph::plan::{Optimise, Place, Plan};
 use oto_graph::{Activation, Backend, BackendError, Executable, InputId, Op, Program, Role};
+use std::num::NonZeroUsize;
 
-/// The backend named "cpu".
+/// The backend named "cpu", on one core.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu;
 
@@ -19,8 +21,23 @@ impl Backend for Cpu {
     }
 
     fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError> {
+        Threads(NonZeroUsize::MIN).compile(program)
+    }
+}
+
+/// The backend named "cpu", on several threads. They share the work of large programs; a small program has one thread. The results
+/// are the same bits with any number of threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads(pub NonZeroUsize);
+
+impl Backend for Threads {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn compile(&self, program: Program) -> Result<Box<dyn Executable>, BackendError> {
         program.check()?;
-        Ok(Box::new(Compiled::new(program)))
+        Ok(Box::new(Compiled::new(program, self.0)))
     }
 }
 
@@ -34,7 +51,7 @@ struct Compiled {
     /// With each the number without which it need not run.
     steps: Vec<(Step, Option<Number>)>,
     memory: Memory,
-    scratch: Scratch,
+    team: Team,
     room: Room,
 }
 
@@ -92,7 +109,7 @@ pub struct OptimiseStep {
 }
 
 impl Compiled {
-    fn new(program: Program) -> Self {
+    fn new(program: Program, threads: NonZeroUsize) -> Self {
         let plan = Plan::new(&program);
         let Lowered { steps, memory, outputs, copies } = lower(&plan);
         let input = |i: InputId| {
@@ -103,7 +120,7 @@ impl Compiled {
             inputs: (0..program.inputs.len()).map(|i| input(InputId(i))).collect(),
             outputs,
             copies: copies.into_iter().map(|(from, to)| (from, input(to))).collect(),
-            scratch: scratch(&plan),
+            team: Team::new(&plan, threads),
             steps,
             memory,
             room: Room::default(),
@@ -112,35 +129,19 @@ impl Compiled {
     }
 }
 
-/// With space for the largest product of a plan.
-fn scratch(plan: &Plan) -> Scratch {
-    let mut scratch = Scratch::default();
-    for kernel in &plan.kernels {
-        if let Kernel::Matmul(p) = kernel {
-            scratch.grow(p.m, p.n, p.k);
-        }
-    }
-    scratch
-}
-
 impl Step {
-    fn run(
-        &mut self,
-        memory: &mut Memory,
-        scratch: &mut Scratch,
-        room: &mut Room,
-    ) -> Result<(), BackendError> {
+    fn run(&mut self, memory: &mut Memory, team: &mut Team, room: &mut Room) -> Result<(), BackendError> {
         match self {
             Step::Map(map) => map.run(memory)?,
-            Step::Matmul(p) => p.run(memory, scratch),
+            Step::Matmul(p) => p.run(memory, team),
             Step::Conv(c) => c.run(memory, room),
             Step::Reduce { x, spread, out } => {
                 memory.write(*out, |memory, to| spread.sum(memory.whole(*x), to.len(), to));
             }
-            Step::Optimise(o) => o.run(memory),
+            Step::Optimise(o) => o.run(memory, team),
             Step::Parts(count, steps) => {
                 for i in 0..*count {
-                    steps.iter_mut().try_for_each(|step| step.part(i, memory, scratch))?;
+                    steps.iter_mut().try_for_each(|step| step.part(i, memory, team))?;
                 }
             }
         }
@@ -148,11 +149,11 @@ impl Step {
     }
 
     /// Part `i` alone.
-    fn part(&mut self, i: usize, memory: &mut Memory, scratch: &mut Scratch) -> Result<(), BackendError> {
+    fn part(&mut self, i: usize, memory: &mut Memory, team: &mut Team) -> Result<(), BackendError> {
         match self {
             Step::Map(map) => map.block(Block { first: i, end: i + 1 }, memory),
             Step::Matmul(p) => {
-                p.product(i, memory, scratch);
+                p.product(i, memory, team);
                 Ok(())
             }
             _ => unreachable!("neither a product nor a map"),
@@ -161,12 +162,12 @@ impl Step {
 }
 
 impl MatmulStep {
-    fn run(&self, memory: &mut Memory, scratch: &mut Scratch) {
-        (0..self.count).for_each(|i| self.product(i, memory, scratch));
+    fn run(&self, memory: &mut Memory, team: &mut Team) {
+        (0..self.count).for_each(|i| self.product(i, memory, team));
     }
 
     /// Product `i`, and the sums beside it.
-    fn product(&self, i: usize, memory: &mut Memory, scratch: &mut Scratch) {
+    fn product(&self, i: usize, memory: &mut Memory, team: &mut Team) {
         let part = |w: Whole| w.part(i, self.count);
         let side = |w: Whole, one: bool| if one { w } else { part(w) };
         let (a, b) = (side(self.a, self.one_a), side(self.b, self.one_b));
@@ -178,7 +179,7 @@ impl MatmulStep {
                 activation: self.activation,
                 derivative: self.derivative.map(|(activation, y)| (activation, memory.whole(part(y)))),
             };
-            matmul(a, b, finish, self.n, self.k, out, scratch);
+            team.matmul(a, b, finish, self.n, self.k, out);
         });
         if let Some(sums) = self.sums {
             memory.write(part(sums), |memory, out| sum_rows(memory.whole(a), out));
@@ -209,7 +210,7 @@ impl ConvStep {
 }
 
 impl OptimiseStep {
-    fn run(&self, memory: &mut Memory) {
+    fn run(&self, memory: &mut Memory, team: &mut Team) {
         let o = &self.kernel;
         let constants = AdamConstants {
             scales: kernels::adam_scales(memory.number(self.t), memory.number(self.lr), o.beta1, o.beta2),
@@ -225,7 +226,7 @@ impl OptimiseStep {
         let mut slow = target.map(&mut take);
         let copy = slow.as_deref_mut().unwrap_or_default();
         match due {
-            true => kernels::optimise(&mut p, &mut m, &mut v, &memory.slots[o.g], copy, tau, constants),
+            true => team.optimise([&mut p, &mut m, &mut v, copy], &memory.slots[o.g], tau, constants),
             false => kernels::follow(copy, &p, tau),
         }
         let back = [(o.p, p), (o.m, m), (o.v, v)].into_iter().chain(target.zip(slow));
@@ -263,7 +264,7 @@ impl Executable for Compiled {
             if condition.is_some_and(|condition| self.memory.number(condition) <= 0.0) {
                 continue;
             }
-            step.run(&mut self.memory, &mut self.scratch, &mut self.room)?;
+            step.run(&mut self.memory, &mut self.team, &mut self.room)?;
         }
         for (from, out) in self.outputs.iter().zip(outputs) {
             out.clear();

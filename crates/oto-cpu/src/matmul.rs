@@ -17,6 +17,14 @@ pub struct Side<'a> {
     pub turned: bool,
 }
 
+impl Side<'_> {
+    /// The left side without its first rows.
+    pub(crate) fn from_row(self, row: usize) -> Self {
+        let first = if self.turned { row } else { row * self.columns };
+        Side { values: &self.values[first..], ..self }
+    }
+}
+
 /// What happens to a sum: with ReLU before it is written, with tanh when all are.
 #[derive(Clone, Copy)]
 pub struct Finish<'a> {
@@ -26,6 +34,13 @@ pub struct Finish<'a> {
     pub activation: Activation,
     /// Times the derivative of the activation whose output this is, `[m, n]`.
     pub derivative: Option<(Activation, &'a [f32])>,
+}
+
+impl Finish<'_> {
+    /// The same for a result without its first numbers, which are whole rows.
+    pub(crate) fn from(self, first: usize) -> Self {
+        Finish { derivative: self.derivative.map(|(activation, y)| (activation, &y[first..])), ..self }
+    }
 }
 
 /// Memory for packed lines of products; it grows to what the largest one needs.
@@ -133,7 +148,7 @@ fn product<I: Isa>(
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    match blocked::pays(out.len() / n, n, k) {
+    match blocked::pays(out.len() / n, n, k, b.turned) {
         true => blocked::product::<I>(a, b, finish, n, k, out, scratch),
         false => small::<I>(a, b, finish, n, k, out, scratch),
     }

@@ -1,13 +1,14 @@
-//! `cargo run --release -p oto-rl --example programs [ROUNDS [NAME]]`: how long one update of larger programs takes on the CPU, the fastest
-//! of ROUNDS blocks, all programs in turn (those whose name contains NAME): soft actor-critic's, a delayed actor's, and ensembles of critics on their own.
+//! `cargo run --release -p oto-rl --example programs [ROUNDS [NAME [THREADS]]]`: how long one update of larger programs takes on the CPU, the
+//! fastest of ROUNDS blocks, all programs in turn (those whose name contains NAME), with one thread or THREADS: soft actor-critic's, a delayed actor's, and ensembles of critics on their own.
 
-use oto_cpu::Cpu;
+use oto_cpu::Threads;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Executable, InputId, Program, Role, Tensor, Trace};
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::Sizes;
 use oto_rl::algorithms::sac::{self, SacConfig};
 use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp, mlp_parameters};
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 /// Blocks last at least this long, in seconds.
@@ -108,7 +109,7 @@ struct Timed {
 
 impl Timed {
     /// Compiles a program and gives it numbers.
-    fn new((name, program): (String, Program)) -> Self {
+    fn new((name, program): (String, Program), threads: NonZeroUsize) -> Self {
         let rng = &mut Rng::new(1);
         let draw = |len: usize, rng: &mut Rng, scale: f64| {
             (0..len).map(|_| (rng.uniform(-1.0, 1.0) * scale) as f32).collect::<Vec<_>>()
@@ -122,7 +123,7 @@ impl Timed {
             _ => draw(input.len(), rng, 1.0),
         });
         let data = data.collect();
-        let mut executable = Cpu.compile(program.clone()).expect("the CPU takes every program");
+        let mut executable = Threads(threads).compile(program.clone()).expect("the CPU takes every program");
         let states = program.inputs.iter().enumerate();
         for (i, input) in states.filter(|(_, i)| i.role == Role::State && !i.name.starts_with("adam")) {
             let values = draw(input.len(), rng, 0.05);
@@ -152,7 +153,8 @@ fn main() {
     let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(15);
     let only = std::env::args().nth(2).unwrap_or_default();
     let chosen = all().into_iter().filter(|(name, _)| name.contains(&only));
-    let mut timed = chosen.map(Timed::new).collect::<Vec<_>>();
+    let threads = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(NonZeroUsize::MIN);
+    let mut timed = chosen.map(|program| Timed::new(program, threads)).collect::<Vec<_>>();
     for _ in 0..rounds {
         timed.iter_mut().for_each(Timed::block);
     }

@@ -1,10 +1,14 @@
 //! What an engine does around a program: its data, its periods, its memory, its numbers.
 
 use crate::allocations::allocations;
-use oto_cpu::Cpu;
-use oto_graph::{Program, Trace};
+use oto_cpu::{Cpu, Threads};
+use oto_graph::{Activation, Backend, InputId, Program, Role, Trace};
+use oto_rl::actions::Actions;
+use oto_rl::algorithms::Sizes;
+use oto_rl::algorithms::sac::{self, SacConfig};
 use oto_rl::engine::{Engine, LearnError};
-use oto_rl::optimiser::{Adam, Optimiser, Updates};
+use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp};
+use std::num::NonZeroUsize;
 
 /// One parameter at every update, one at every second; their gradients are the sum of `count` inputs.
 fn program(count: usize) -> Program {
@@ -107,4 +111,62 @@ fn a_loss_that_is_no_number_is_an_error_that_names_it() {
         "{error}"
     );
     assert!(error.to_string().starts_with("update 2: the actor loss is NaN, not a finite number"), "{error}");
+}
+
+/// An update of three large critics.
+fn critics() -> Program {
+    let t = &Trace::new();
+    let [critics, targets] =
+        ["critics.", "target.critics."].map(|name| ensemble_parameters(t, name, 3, &[23, 256, 200, 1]));
+    let q = mlp(&critics, t.data("observation", &[150, 23]), Activation::Relu).reshape(&[3, 150]);
+    let loss = (q - t.data("target", &[150])).square().sum_last().sum() * (1.0 / 150.0);
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("", Adam::default(), t.data("lr", &[])), &critics, loss);
+    updates.follow(&targets, &critics, t.data("target_mix", &[]), 1);
+    t.finish(&updates.pairs(), &[("loss", loss)])
+}
+
+/// Outputs and state, as bits, after some updates, and the allocations of the last ones.
+fn updated(program: &Program, backend: &dyn Backend) -> (Vec<Vec<u32>>, usize) {
+    let numbers =
+        |len: usize, seed: usize| (0..len).map(|i| ((i * 37 + seed) % 101) as f32 / 1010.0 - 0.05).collect();
+    let value = |name: &str, len, seed| match name {
+        "lr" | "target_mix" => vec![0.005],
+        "perm" => (0..len).map(|i| i as f32).collect(),
+        _ => numbers(len, seed),
+    };
+    let mut executable = backend.compile(program.clone()).unwrap();
+    let states = || program.inputs.iter().enumerate().filter(|(_, input)| input.role == Role::State);
+    for (i, input) in states().filter(|(_, input)| !input.name.starts_with("adam")) {
+        executable.write(InputId(i), &value(&input.name, input.len(), i)).unwrap();
+    }
+    let data = program.data().enumerate().map(|(i, (_, input))| value(&input.name, input.len(), i));
+    let data = data.collect::<Vec<_>>();
+    let data = data.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    let mut outputs = vec![Vec::new(); program.outputs.len()];
+    executable.run(&data, &mut outputs).unwrap();
+    let before = allocations();
+    (0..2).for_each(|_| executable.run(&data, &mut outputs).unwrap());
+    let allocated = allocations() - before;
+    for (i, input) in states() {
+        let mut values = vec![0.0; input.len()];
+        executable.read(InputId(i), &mut values).unwrap();
+        outputs.push(values);
+    }
+    (outputs.iter().map(|values| values.iter().map(|x| x.to_bits()).collect()).collect(), allocated)
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let config = SacConfig { hidden: vec![256; 2], batch_size: 250, ..SacConfig::default() };
+    let sizes = Sizes { observation: 17, actions: Actions::Continuous(6), teachers: 0, weighted: false };
+    for program in [sac::program(&config, sizes), critics()] {
+        let (one, _) = updated(&program, &Cpu);
+        assert!(one.iter().flatten().all(|bits| f32::from_bits(*bits).is_finite()));
+        for threads in [2, 7] {
+            let (several, allocated) = updated(&program, &Threads(NonZeroUsize::new(threads).unwrap()));
+            assert!(several == one, "{threads} threads");
+            assert_eq!(allocated, 0, "{threads} threads");
+        }
+    }
 }
