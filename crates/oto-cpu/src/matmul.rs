@@ -19,7 +19,7 @@ pub struct Side<'a> {
 
 impl Side<'_> {
     /// The left side without its first rows.
-    pub(crate) fn from_row(self, row: usize) -> Self {
+    pub(crate) fn skip_rows(self, row: usize) -> Self {
         let first = if self.turned { row } else { row * self.columns };
         Side { values: &self.values[first..], ..self }
     }
@@ -38,7 +38,7 @@ pub struct Finish<'a> {
 
 impl Finish<'_> {
     /// The same for a result without its first numbers, which are whole rows.
-    pub(crate) fn from(self, first: usize) -> Self {
+    pub(crate) fn skip(self, first: usize) -> Self {
         Finish { derivative: self.derivative.map(|(activation, y)| (activation, &y[first..])), ..self }
     }
 }

@@ -71,7 +71,7 @@ impl Team {
             // Whole tiles of every instruction set.
             pool.divide([out], ROWS * n, &|thread, first, [out]| {
                 let scratch = &mut *scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                matmul(a.from_row(first / n), b, finish.from(first), n, k, out, scratch);
+                matmul(a.skip_rows(first / n), b, finish.skip(first), n, k, out, scratch);
             });
             return;
         }
