@@ -20,6 +20,9 @@ const LOOKS: u32 = 200;
 /// A step's work: the thread's number and the part's.
 type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
+/// A part's work: the thread's number, the index of the part's first number, and the part of each output.
+type Division<'a, const N: usize> = &'a (dyn Fn(usize, usize, [&mut [f32]; N]) + Sync);
+
 /// Threads beside the caller's.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -103,12 +106,7 @@ impl Pool {
     ///
     /// # Panics
     /// If `outs` have several lengths; an empty one is left alone.
-    pub fn divide<const N: usize>(
-        &mut self,
-        outs: [&mut [f32]; N],
-        unit: usize,
-        work: &(dyn Fn(usize, usize, [&mut [f32]; N]) + Sync),
-    ) {
+    pub fn divide<const N: usize>(&mut self, outs: [&mut [f32]; N], unit: usize, work: Division<'_, N>) {
         let len = outs.iter().map(|out| out.len()).max().unwrap_or(0);
         assert!(outs.iter().all(|out| out.is_empty() || out.len() == len), "outputs of one length");
         let each = len.div_ceil(unit).div_ceil(self.threads()).max(1) * unit;
