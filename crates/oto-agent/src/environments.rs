@@ -214,7 +214,8 @@ fn seeing() -> String {
         [algorithms::ActionKind::Discrete] => format!("{} (discrete actions)", one.name()),
         _ => one.name().into(),
     };
-    algorithms::online().filter(|one| one.images()).map(told).collect::<Vec<String>>().join(" or ")
+    let names = algorithms::online().filter(|one| one.images()).map(told).collect::<Vec<String>>();
+    names.join(" or ")
 }
 
 /// Why an algorithm does not see these pixels as it should.
@@ -320,7 +321,7 @@ mod tests {
         assert!(other.contains("[3, 84, 84]") && other.contains("[84, 84, 3]"), "{other}");
         let rows = said(Byte, None).unwrap_err();
         assert!(rows.contains("ppo takes rows of numbers of about 1"), "{rows}");
-        assert!(rows.contains("--algorithm qrdqn (discrete actions) or ppo;"), "{rows}");
+        assert!(rows.contains("--algorithm qrdqn (discrete actions) or sac or ppo;"), "{rows}");
         assert!(said(Float, None).unwrap_err().contains("declare the space as uint8"));
         assert!(said(Float, Some(&first)).is_err() && said(Unit, Some(&first)).is_err());
         let image = oto_env::SpaceTree::Box { low: vec![0.0; 9], high: vec![1.0; 9] };

@@ -14,6 +14,7 @@ use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
+use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::algorithms::{Algorithm, Seen as Kind, find};
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
 
@@ -33,8 +34,16 @@ struct Catch {
 
 impl Catch {
     fn boxed() -> Box<dyn Environment> {
+        Self::with(Space::Discrete { n: 3 })
+    }
+
+    /// The same with a number from -1 to 1 as action, whose thirds are the three choices.
+    fn smooth() -> Box<dyn Environment> {
+        Self::with(Space::uniform(1, -1.0, 1.0))
+    }
+
+    fn with(action: Space) -> Box<dyn Environment> {
         let observation = Space::uniform(WIDTH, 0.0, 255.0);
-        let action = Space::Discrete { n: 3 };
         Box::new(Self { observation, action, state: [0; 5], rng: Rng::new(0), phase: Phase::New })
     }
 
@@ -80,7 +89,10 @@ impl Environment for Catch {
 
     fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError> {
         self.action.check_action(action)?;
-        let Action::Discrete(choice) = action else { unreachable!("it was checked") };
+        let choice = match action {
+            Action::Discrete(choice) => choice,
+            Action::Continuous(number) => ((number[0] * 1.5).round().clamp(-1.0, 1.0) + 1.0) as u32,
+        };
         let [ball, column, paddle, ..] = self.state;
         let moved = (paddle + choice as usize).saturating_sub(1).min(SIDE - 1);
         self.state = [ball + 1, column, moved, ball, paddle];
@@ -306,6 +318,46 @@ fn recorded_images_make_a_teacher() {
         assert!(second.load(&file).unwrap());
         while second.advance(&mut *world, 70).unwrap().ended.is_none() {}
         assert!(second.save().unwrap() == whole.save().unwrap(), "{name}");
+    }
+}
+
+/// Actor and critics of soft actor-critic share convolutions, whatever the actions are.
+#[test]
+fn soft_actor_critic_learns_from_images() {
+    let algorithm = SacConfig {
+        convolution: Some(convolution()),
+        hidden: vec![32],
+        batch_size: 32,
+        initial_alpha: 0.1,
+        ..SacConfig::default()
+    };
+    let config = StudentConfig {
+        steps: 3_000,
+        algorithm: algorithm.into(),
+        n_step: 1,
+        learning_rate: Linear::constant(1e-3),
+        epsilon: Linear { start: 1.0, end: 0.0, steps: 500 },
+        ..config()
+    };
+    for world in [Catch::boxed, Catch::smooth] {
+        let student = || {
+            let world = World::Inside { train: world(), evaluate: Some(world()) };
+            Student::new(&config, world, &[], &Cpu, 0).unwrap()
+        };
+        let mut whole = student();
+        let before = whole.evaluate(100).unwrap();
+        run(&mut whole, 300);
+        let file = whole.save(true).unwrap();
+        run(&mut whole, 400);
+        let policy = whole.policy("Catch-v0");
+        assert!(policy.windows(9).any(|part| part == b".encoder."), "its policy has the convolutions");
+        let mut second = student();
+        second.load(&file, 0).unwrap();
+        run(&mut second, 400);
+        assert!(second.policy("Catch-v0") == policy, "a resumed run equals the uninterrupted one");
+        run(&mut whole, config.steps);
+        let after = whole.evaluate(100).unwrap();
+        assert!(before < 0.5 && after > 0.7, "{before} before, {after} after");
     }
 }
 

@@ -191,6 +191,12 @@ fn train_steps_that_see_images_agree() {
     }
     let convolution = Convolution { shape: [2, 7, 6], layers: vec![layer(4, 3, 2)] };
     let observation = convolution.inputs();
+    let sac = SacConfig {
+        convolution: Some(convolution.clone()),
+        hidden: vec![12],
+        batch_size: 8,
+        ..SacConfig::default()
+    };
     let config = PpoConfig {
         convolution: Some(convolution),
         hidden: vec![12],
@@ -201,6 +207,10 @@ fn train_steps_that_see_images_agree() {
     for backend in backends() {
         let sizes = Sizes { observation, actions: Actions::Continuous(2), teachers: 0, weighted: false };
         same_steps(backend.as_ref(), &ppo::program(&config, sizes), None, 7, 6);
+        let sizes = Sizes { teachers: 1, ..sizes };
+        same_steps(backend.as_ref(), &oto_rl::algorithms::sac::program(&sac, sizes), None, 8, 4);
+        let sizes = Sizes { actions: Actions::Discrete(3), ..sizes };
+        same_steps(backend.as_ref(), &sac_discrete::program(&sac, sizes), Some(3), 9, 4);
     }
 }
 

@@ -68,11 +68,21 @@ impl<'t> Critics<'t> {
 
     /// The targets follow the critics' new values, which are among `updates`.
     pub fn follow(&self, updates: &mut Vec<(Tensor<'t>, Tensor<'t>)>, mix: Tensor<'t>) {
-        for ((_, target), (_, p)) in self.targets.iter().zip(&self.params) {
-            let new = updates.iter().find(|(old, _)| old.id() == p.id());
-            let new = new.expect("every parameter is updated").1;
-            updates.push((*target, target.polyak(new, mix)));
-        }
+        follow(&self.params, &self.targets, updates, mix);
+    }
+}
+
+/// Slow copies follow their parameters' new values, which are among `updates`.
+pub(crate) fn follow<'t>(
+    params: &[(String, Tensor<'t>)],
+    targets: &[(String, Tensor<'t>)],
+    updates: &mut Vec<(Tensor<'t>, Tensor<'t>)>,
+    mix: Tensor<'t>,
+) {
+    for ((_, target), (_, p)) in targets.iter().zip(params) {
+        let new = updates.iter().find(|(old, _)| old.id() == p.id());
+        let new = new.expect("every parameter is updated").1;
+        updates.push((*target, target.polyak(new, mix)));
     }
 }
 

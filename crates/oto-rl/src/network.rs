@@ -2,7 +2,7 @@
 //! tensors, as initial values, and as the plain weights that act.
 
 use crate::convolution::{ConvEncoder, Convolution};
-use crate::critics::{InitialParameters, Params, initial_mlp};
+use crate::critics::{InitialParameters, Params, follow, initial_mlp};
 use crate::mlp::{Layer, Mlp};
 use crate::optimiser::{initial_layer, mlp as connected, mlp_parameters, orthogonal_layer};
 use oto_env::rng::Rng;
@@ -55,11 +55,7 @@ impl<'c> Shape<'c> {
 
     /// Initial values by the parameters' names.
     pub fn initial(&self, rng: &mut Rng, prefix: &str, initial_values: &mut InitialParameters) {
-        for (i, (inputs, outputs)) in self.convolution.iter().flat_map(|c| c.sizes()).enumerate() {
-            let (weight, bias) = initial_layer(rng, inputs, outputs);
-            let name = |part: &str| format!("{prefix}encoder.{i}.{part}");
-            initial_values.extend([(name("weight"), weight), (name("bias"), bias)]);
-        }
+        initial_convolutions(rng, self.convolution, &format!("{prefix}encoder."), initial_values);
         initial_mlp(rng, prefix, &self.widths, initial_values);
     }
 
@@ -81,6 +77,72 @@ impl<'c> Shape<'c> {
     pub fn actor(&self) -> Actor {
         let encoder = self.convolution.map(|c| ConvEncoder::new(c.clone()));
         Actor::new(encoder, Mlp::zeros(&self.widths, self.activation))
+    }
+}
+
+/// Convolutions that an actor and its critics share, where observations are images. The critics' loss trains them; the target critics
+/// see by a slow copy.
+pub(crate) struct SharedEncoder<'t, 'c> {
+    convolution: Option<&'c Convolution>,
+    pub params: Params<'t>,
+    targets: Params<'t>,
+}
+
+/// The prefix of its parameters: they act, too.
+const SHARED: &str = "actor.encoder.";
+
+impl<'t, 'c> SharedEncoder<'t, 'c> {
+    /// Records the parameters; none where observations are rows of numbers.
+    pub fn new(t: &'t Trace, convolution: Option<&'c Convolution>) -> Self {
+        let made = |prefix: &str| convolution.map_or(Vec::new(), |c| c.parameters(t, prefix));
+        Self { convolution, params: made(SHARED), targets: made(&format!("target.{SHARED}")) }
+    }
+
+    /// What the networks behind it see of observations `[B, O]`.
+    pub fn see(&self, x: Tensor<'t>) -> Tensor<'t> {
+        self.convolution.map_or(x, |c| c.network(&self.params, x))
+    }
+
+    /// The same by the slow copy.
+    pub fn see_slowly(&self, x: Tensor<'t>) -> Tensor<'t> {
+        self.convolution.map_or(x, |c| c.network(&self.targets, x))
+    }
+
+    /// What is seen, for a network whose loss does not train the convolutions.
+    pub fn held(&self, seen: Tensor<'t>) -> Tensor<'t> {
+        if self.convolution.is_some() { seen.stop_gradient() } else { seen }
+    }
+
+    /// The slow copy follows the new values, which are among `updates`.
+    pub fn follow(&self, updates: &mut Vec<(Tensor<'t>, Tensor<'t>)>, mix: Tensor<'t>) {
+        follow(&self.params, &self.targets, updates, mix);
+    }
+}
+
+/// How many numbers the networks behind shared convolutions see, whose observations have so many.
+pub(crate) fn seen(convolution: Option<&Convolution>, observation: usize) -> usize {
+    convolution.map_or(observation, Convolution::outputs)
+}
+
+/// Initial values of shared convolutions by the parameters' names.
+pub(crate) fn initial_encoder(
+    rng: &mut Rng,
+    convolution: Option<&Convolution>,
+    initial_values: &mut InitialParameters,
+) {
+    initial_convolutions(rng, convolution, SHARED, initial_values);
+}
+
+fn initial_convolutions(
+    rng: &mut Rng,
+    convolution: Option<&Convolution>,
+    prefix: &str,
+    initial_values: &mut InitialParameters,
+) {
+    for (i, (inputs, outputs)) in convolution.iter().flat_map(|c| c.sizes()).enumerate() {
+        let (weight, bias) = initial_layer(rng, inputs, outputs);
+        let name = |part: &str| format!("{prefix}{i}.{part}");
+        initial_values.extend([(name("weight"), weight), (name("bias"), bias)]);
     }
 }
 
@@ -142,6 +204,11 @@ impl Actor {
         let layers = self.layers.layers_mut().iter_mut();
         let connected = layers.flat_map(|l| [l.weight.as_mut_slice(), l.bias.as_mut_slice()]);
         self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut).chain(connected)
+    }
+
+    /// The convolutions' weights and biases, and the fully connected layers, for handing new weights over.
+    pub fn parts_mut(&mut self) -> (impl Iterator<Item = &mut [f32]>, &mut [Layer]) {
+        (self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut), self.layers.layers_mut())
     }
 
     /// Answers row-major `x` `[rows, inputs]` with `[rows, outputs]`. Allocates only when `rows` grows.

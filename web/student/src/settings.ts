@@ -38,6 +38,8 @@ export interface SacOptions {
   adam?: Adam;
   /** Transitions in an update. Default: 256. */
   batchSize?: number;
+  /** Convolutional layers for image observations, before the hidden layers. Actor and critics share them, and the critics' loss trains them. Default: null. */
+  convolution?: Convolution | null;
   /** Weight of the conservative term (CQL(H), OTO eq. 6) for offline training, over `samples` actions each of a uniform distribution, of the policy, and of the policy at the next state. 0: no such term. The authors' code uses 5, with 10 samples. Default: 0. */
   cql?: number;
   /** Widths of the hidden layers of actor and critics, ReLU after each. Default: [256, 256]. */
@@ -304,7 +306,7 @@ export interface TransferOptions {
 /** The settings that there are, for what is refused before a worker is started. */
 export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   qrdqn: ['actWithTarget', 'adam', 'batchSize', 'convolution', 'cql', 'double', 'hidden', 'quantiles', 'teaching'],
-  sac: ['adam', 'batchSize', 'cql', 'hidden', 'initialAlpha', 'samples'],
+  sac: ['adam', 'batchSize', 'convolution', 'cql', 'hidden', 'initialAlpha', 'samples'],
   ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'convolution', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
   td3: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
   ddpg: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'samples', 'smoothing', 'smoothingClip'],

@@ -176,7 +176,7 @@ impl Settings for CalQlConfig {
         let one = (!self.max_target).then_some(("next_noise", rows));
         let noise = Noise::new(names.into_iter().chain(one), sizes.actions.width());
         let critics = (2, self.initial_alpha);
-        Ok(Box::new(Sac::of(program, &self.hidden, critics, noise, sizes, backend, rng)?))
+        Ok(Box::new(Sac::of(program, (None, &self.hidden), critics, noise, sizes, backend, rng)?))
     }
 }
 

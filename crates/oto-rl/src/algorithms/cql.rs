@@ -182,7 +182,8 @@ impl CqlConfig {
             }
             .into(),
             Actions::Continuous(_) => {
-                SacConfig { hidden, batch_size, initial_alpha, samples, cql: weight, adam }.into()
+                SacConfig { convolution: None, hidden, batch_size, initial_alpha, samples, cql: weight, adam }
+                    .into()
             }
         }
     }

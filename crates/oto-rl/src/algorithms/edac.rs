@@ -140,7 +140,15 @@ impl Settings for EdacConfig {
         let names = [("noise", rows), ("next_noise", rows)].into_iter().chain(sampled);
         let noise = Noise::new(names, sizes.actions.width());
         let critics = (self.critics, self.initial_alpha);
-        Ok(Box::new(Sac::of(program(self, sizes), &self.hidden, critics, noise, sizes, backend, rng)?))
+        Ok(Box::new(Sac::of(
+            program(self, sizes),
+            (None, &self.hidden),
+            critics,
+            noise,
+            sizes,
+            backend,
+            rng,
+        )?))
     }
 }
 

@@ -271,7 +271,7 @@ mod tests {
             (Seen::default(), "qrdqn", "cql"),
             (Seen { continuous: true, images: None }, "sac", "cql"),
             (Seen { continuous: false, images: Some([4, 84, 84]) }, "qrdqn", "cql"),
-            (Seen { continuous: true, images: Some([4, 84, 84]) }, "ppo", "cql"),
+            (Seen { continuous: true, images: Some([4, 84, 84]) }, "sac", "cql"),
         ] {
             assert_eq!(usual(online(), seen).name(), learner);
             assert_eq!(usual(offline(), seen).name(), teacher);

@@ -8,6 +8,7 @@ use super::sac_discrete::{self, SacDiscrete};
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
 use crate::actions::Actions;
 use crate::checks::Checks;
+use crate::convolution::Convolution;
 use crate::critics::{
     self, Base, Critics, Importance, InitialParameters, Params, SampledActions, each, frozen, initial,
     initial_critics, initial_mlp, least, q_value, repeated, sum, uniform,
@@ -16,8 +17,8 @@ use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weigh
 use crate::losses;
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::offline::cql_continuous;
-use crate::mlp::{self, Mlp};
-use crate::network::Actor;
+use crate::mlp::Mlp;
+use crate::network::{Actor, Shape, SharedEncoder, initial_encoder, seen};
 use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, initial_layer, mlp_parameters};
 use crate::replay::Batch;
@@ -47,12 +48,20 @@ impl Algorithm for SoftActorCritic {
         &[ActionKind::Continuous, ActionKind::Discrete]
     }
 
+    fn images(&self) -> bool {
+        true
+    }
+
     fn data(&self) -> &'static [Data] {
         &[Data::Replay]
     }
 
     fn defaults(&self, seen: Seen) -> Defaults {
-        if seen.continuous { continuous() } else { discrete() }
+        let rows = if seen.continuous { continuous() } else { discrete() };
+        match seen.images {
+            Some(shape) => images(shape, rows),
+            None => rows,
+        }
     }
 
     fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure> {
@@ -91,10 +100,34 @@ fn discrete() -> Defaults {
     }
 }
 
+/// The network of Mnih et al. (2015), or for smaller images the one of [`Convolution::usual`], with batches of 64 and an update every
+/// four steps, for the time they take; all else as for rows of numbers.
+fn images(shape: [usize; 3], rows: Defaults) -> Defaults {
+    let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
+    let algorithm = rows.algorithm.with(|sac: &mut SacConfig| {
+        (sac.convolution, sac.hidden, sac.batch_size) = (Some(convolution), vec![units], 64);
+    });
+    Defaults {
+        algorithm,
+        environments: "images of bytes",
+        source: "Stable-Baselines3 2.9's SAC on the network of Mnih et al. (2015), with smaller and fewer batches",
+        steps: 100_000,
+        buffer: 100_000,
+        learning_starts: 1_000,
+        train_every: 4,
+        epsilon: Linear { start: 1.0, end: 0.0, steps: 1_000 },
+        evaluation: (10_000, 3),
+        ..rows
+    }
+}
+
 /// What a SAC student is made of. Defaults are those of Stable-Baselines3 2.9 where it has one; `samples` is ours.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SacConfig {
+    /// Convolutional layers for image observations, before the hidden layers. Actor and critics share them, and the critics' loss
+    /// trains them.
+    pub convolution: Option<Convolution>,
     /// Widths of the hidden layers of actor and critics, ReLU after each.
     pub hidden: Vec<usize>,
     /// Transitions in an update.
@@ -112,11 +145,12 @@ pub struct SacConfig {
     pub adam: Adam,
 }
 
-oto_json::json_object! { SacConfig: settings { hidden, batch_size, initial_alpha, samples, cql, adam } }
+oto_json::json_object! { SacConfig: settings { convolution omit none, hidden, batch_size, initial_alpha, samples, cql, adam } }
 
 impl Default for SacConfig {
     fn default() -> Self {
         Self {
+            convolution: None,
             hidden: vec![256, 256],
             batch_size: 256,
             initial_alpha: 1.0,
@@ -138,11 +172,16 @@ impl Settings for SacConfig {
 
     fn check(&self, checks: &mut Checks) {
         checks.hidden(&self.hidden);
+        checks.convolution(self.convolution.as_ref());
         checks.batch_size(self.batch_size);
         checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
         checks.weight("cql", self.cql);
         checks.real("initial_alpha", self.initial_alpha, 1e-6..=1e3, "1e-6 to 1000");
         checks.adam(self.adam);
+    }
+
+    fn convolution(&self) -> Option<&Convolution> {
+        self.convolution.as_ref()
     }
 
     fn can_be_prioritised(&self) -> bool {
@@ -190,25 +229,30 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let actions = |name: &str| t.data(name, &[batch, width]);
     let scalar = |name: &str| t.data(name, &[]);
 
-    let actor = actor_parameters(t, &config.hidden, sizes);
-    let twins = Critics::continuous(t, 2, sizes.observation, &config.hidden, width);
+    let encoder = SharedEncoder::new(t, config.convolution.as_ref());
+    let behind = Sizes { observation: seen(config.convolution.as_ref(), sizes.observation), ..sizes };
+    let actor = actor_parameters(t, &config.hidden, behind);
+    let twins = Critics::continuous(t, 2, behind.observation, &config.hidden, width);
     let Critics { params: critics, targets } = &twins;
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
+    let slow = encoder.see_slowly(next);
+    let (observation, next) = (encoder.see(observation), encoder.held(encoder.see(next)));
+    let held = encoder.held(observation);
 
     let [mean, log_std] = policy(&actor, next);
     let then = squashed_gaussian(mean, log_std, actions("next_noise"));
-    let next_q = least(q_value(targets, next, then.action));
+    let next_q = least(q_value(targets, slow, then.action));
     let target = soft_target(row("reward"), row("discount"), next_q, then.log_prob, alpha).stop_gradient();
     let taken = actions("action");
     let values = q_value(critics, observation, taken);
     let importance = Importance::new(t, sizes, batch);
     let [learnt, q] = Critics::weighted_error(values, target, importance);
 
-    let [mean, log_std] = policy(&actor, observation);
+    let [mean, log_std] = policy(&actor, held);
     let now = squashed_gaussian(mean, log_std, actions("noise"));
-    let fixed = q_value(&frozen(critics), observation, now.action);
+    let fixed = q_value(&frozen(critics), held, now.action);
     let acted = sac_actor(least(fixed), now.log_prob, alpha);
     let entropy = -(width as f64);
     let own = [
@@ -224,7 +268,7 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let (count, many) = (sizes.teachers, [batch, config.samples]);
     let base = (count > 0 || config.cql > 0.0).then(|| {
         let uniform = uniform(t, batch, config.samples, width);
-        let own = drawn(&actor, observation, "sample_noise", many, width);
+        let own = drawn(&actor, held, "sample_noise", many, width);
         Base::new(critics.clone(), observation, &[uniform, own])
     });
     if let (Some(base), true) = (&base, config.cql > 0.0) {
@@ -246,10 +290,12 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     };
     let loss = losses::transfer(&aikd, task, weights);
 
-    let mut params = [&actor[..], critics].concat();
+    let mut params = [&encoder.params[..], &actor, critics].concat();
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
-    twins.follow(&mut updates, scalar("target_mix"));
+    let mix = scalar("target_mix");
+    twins.follow(&mut updates, mix);
+    encoder.follow(&mut updates, mix);
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
     t.finish(&updates, &[&outputs[..], &own].concat())
 }
@@ -285,13 +331,14 @@ pub(super) fn drawn<'t>(
 
 /// A SAC student: owns its parameters, improves them, acts with them.
 pub struct Sac {
+    convolution: Option<Convolution>,
     hidden: Vec<usize>,
     critics: usize,
     initial_alpha: f64,
     sizes: Sizes,
     engine: Engine,
     /// Gives the policy's mean, then its log standard deviation, `[2 D]`.
-    actor: Mlp,
+    actor: Actor,
     /// Random numbers of an update, by the program's data inputs.
     noise: Noise,
 }
@@ -312,13 +359,14 @@ impl Sac {
         let names = names.chain([("next_sample_noise", many)].into_iter().filter(|_| config.cql > 0.0));
         let noise = Noise::new(names, width);
         let critics = (2, config.initial_alpha);
-        Self::of(program(config, sizes), &config.hidden, critics, noise, sizes, backend, rng)
+        let network = (config.convolution.as_ref(), &config.hidden[..]);
+        Self::of(program(config, sizes), network, critics, noise, sizes, backend, rng)
     }
 
     /// The same with a program of another algorithm, which has so many critics and starts at this temperature.
     pub(super) fn of(
         program: Program,
-        hidden: &[usize],
+        (convolution, hidden): (Option<&Convolution>, &[usize]),
         (critics, initial_alpha): (usize, f64),
         noise: Noise,
         sizes: Sizes,
@@ -326,10 +374,9 @@ impl Sac {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program, "actor.", backend)?;
-        let widths = [&[sizes.observation], hidden, &[2 * sizes.actions.width()]].concat();
-        let actor = Mlp::zeros(&widths, mlp::Activation::Relu);
-        let hidden = hidden.to_vec();
-        let mut student = Self { hidden, critics, initial_alpha, sizes, engine, actor, noise };
+        let actor = Shape::new(convolution, sizes.observation, hidden, 2 * sizes.actions.width()).actor();
+        let (convolution, hidden) = (convolution.cloned(), hidden.to_vec());
+        let mut student = Self { convolution, hidden, critics, initial_alpha, sizes, engine, actor, noise };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -371,7 +418,9 @@ impl Agent for Sac {
         let heads = layers.last_mut().expect("a network has a last layer");
         heads.weight.truncate(heads.weight.len() / 2);
         heads.bias.truncate(heads.bias.len() / 2);
-        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did").into()
+        let inputs = seen(self.convolution.as_ref(), self.sizes.observation);
+        let layers = Mlp::new(inputs, layers).expect("its layers fit as they did");
+        Actor::new(self.actor.encoder().cloned(), layers)
     }
 }
 
@@ -386,12 +435,14 @@ impl Learner for Sac {
 
     /// Copies the policy's parameters into the actor, whose last layer holds both heads, one below the other.
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let (heads, trunk) = self.actor.layers_mut().split_last_mut().expect("a network has a last layer");
+        let (encoder, layers) = self.actor.parts_mut();
+        let (heads, trunk) = layers.split_last_mut().expect("a network has a last layer");
         let trunk = trunk.iter_mut().flat_map(|l| [&mut l.weight[..], &mut l.bias[..]]);
         let (weights, biases) = (heads.weight.len() / 2, heads.bias.len() / 2);
         let (mean_weight, std_weight) = heads.weight.split_at_mut(weights);
         let (mean_bias, std_bias) = heads.bias.split_at_mut(biases);
-        for (i, part) in trunk.chain([mean_weight, mean_bias, std_weight, std_bias]).enumerate() {
+        let heads = [mean_weight, mean_bias, std_weight, std_bias];
+        for (i, part) in encoder.chain(trunk).chain(heads).enumerate() {
             self.engine.acting(i, part)?;
         }
         Ok(())
@@ -400,14 +451,16 @@ impl Learner for Sac {
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut initial_values = InitialParameters::new();
         let (hidden, sizes) = (&self.hidden, self.sizes);
-        let trunk = [&[sizes.observation], &hidden[..]].concat();
+        let inputs = seen(self.convolution.as_ref(), sizes.observation);
+        initial_encoder(rng, self.convolution.as_ref(), &mut initial_values);
+        let trunk = [&[inputs], &hidden[..]].concat();
         initial_mlp(rng, "actor.", &trunk, &mut initial_values);
         for head in ["mean", "log_std"] {
             let (weight, bias) = initial_layer(rng, trunk[trunk.len() - 1], sizes.actions.width());
             initial_values
                 .extend([(format!("actor.{head}.weight"), weight), (format!("actor.{head}.bias"), bias)]);
         }
-        let widths = [&[sizes.observation + sizes.actions.width()], &hidden[..], &[1]].concat();
+        let widths = [&[inputs + sizes.actions.width()], &hidden[..], &[1]].concat();
         initial_critics(rng, self.critics, &widths, &mut initial_values);
         initial_values.push(("log_alpha".into(), vec![self.initial_alpha.ln() as f32]));
         self.engine

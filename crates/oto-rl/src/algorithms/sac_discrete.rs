@@ -13,8 +13,8 @@ use crate::critics::{
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
 use crate::losses::actor_critic::{categorical_entropy, soft_value, temperature};
-use crate::mlp::{self, Mlp};
-use crate::network::Actor;
+use crate::mlp;
+use crate::network::{Actor, Shape, SharedEncoder, initial_encoder, seen};
 use crate::optimiser::{mlp as network, mlp_parameters};
 use crate::replay::Batch;
 use oto_env::rng::Rng;
@@ -32,14 +32,19 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let rows = |name: &str| t.data(name, &[batch, sizes.observation]);
     let scalar = |name: &str| t.data(name, &[]);
 
+    let encoder = SharedEncoder::new(t, config.convolution.as_ref());
+    let inputs = seen(config.convolution.as_ref(), sizes.observation);
     let actor = mlp_parameters(t, "actor.", &widths(config, sizes));
     let logits = |x| network(&actor, x, Activation::Relu);
-    let twins = Critics::discrete(t, 2, sizes.observation, &config.hidden, sizes.actions.outputs());
+    let twins = Critics::discrete(t, 2, inputs, &config.hidden, sizes.actions.outputs());
     let log_alpha = t.state("log_alpha", &[]);
     let alpha = log_alpha.stop_gradient().exp();
     let (observation, next) = (rows("observation"), rows("next_observation"));
+    let slow = encoder.see_slowly(next);
+    let (observation, next) = (encoder.see(observation), encoder.held(encoder.see(next)));
+    let held = encoder.held(observation);
 
-    let next_q = least(q_values(&twins.targets, next));
+    let next_q = least(q_values(&twins.targets, slow));
     let future = soft_value(next_q, logits(next).log_softmax(), alpha);
     let target = (row("reward") + row("discount") * future).stop_gradient();
     let taken = row("action");
@@ -48,8 +53,8 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     let values = picked(known, taken);
     let [learnt, q] = Critics::weighted_error(values, target, importance);
 
-    let fixed = least(q_values(&frozen(&twins.params), observation));
-    let now = logits(observation);
+    let fixed = least(q_values(&frozen(&twins.params), held));
+    let now = logits(held);
     let acted = -soft_value(fixed, now.log_softmax(), alpha).mean();
     let entropy = TARGET_ENTROPY * (sizes.actions.outputs() as f64).ln();
     let spread = categorical_entropy(now);
@@ -65,16 +70,19 @@ pub fn program(config: &SacConfig, sizes: Sizes) -> Program {
     });
     let loss = losses::transfer(&aikd, task, weights);
 
-    let mut params = [&actor[..], &twins.params].concat();
+    let mut params = [&encoder.params[..], &actor, &twins.params].concat();
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = config.adam.step(t, &params, loss, scalar("lr"));
-    twins.follow(&mut updates, scalar("target_mix"));
+    let mix = scalar("target_mix");
+    twins.follow(&mut updates, mix);
+    encoder.follow(&mut updates, mix);
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, q);
     t.finish(&updates, &[&outputs[..], &own].concat())
 }
 
 pub(super) fn widths(config: &SacConfig, sizes: Sizes) -> Vec<usize> {
-    [&[sizes.observation], &config.hidden[..], &[sizes.actions.outputs()]].concat()
+    let inputs = seen(config.convolution.as_ref(), sizes.observation);
+    [&[inputs], &config.hidden[..], &[sizes.actions.outputs()]].concat()
 }
 
 /// A SAC student with discrete actions: owns its parameters, improves them, acts with them.
@@ -83,7 +91,7 @@ pub struct SacDiscrete {
     sizes: Sizes,
     engine: Engine,
     /// Gives logits.
-    actor: Mlp,
+    actor: Actor,
 }
 
 impl SacDiscrete {
@@ -106,7 +114,8 @@ impl SacDiscrete {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program, "actor.", backend)?;
-        let actor = Mlp::zeros(&widths(config, sizes), mlp::Activation::Relu);
+        let (convolution, outputs) = (config.convolution.as_ref(), sizes.actions.outputs());
+        let actor = Shape::new(convolution, sizes.observation, &config.hidden, outputs).actor();
         let mut student = Self { config: config.clone(), sizes, engine, actor };
         student.start_over(rng)?;
         Ok(student)
@@ -137,7 +146,7 @@ impl Agent for SacDiscrete {
     }
 
     fn policy(&self) -> Actor {
-        self.actor.clone().into()
+        self.actor.clone()
     }
 }
 
@@ -151,12 +160,14 @@ impl Learner for SacDiscrete {
     }
 
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        self.engine.acting_layers(0, &mut self.actor).map(drop)
+        let Self { engine, actor, .. } = self;
+        actor.parameters_mut().enumerate().try_for_each(|(i, part)| engine.acting(i, part))
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let (config, sizes) = (&self.config, self.sizes);
         let mut initial_values = InitialParameters::new();
+        initial_encoder(rng, config.convolution.as_ref(), &mut initial_values);
         initial_mlp(rng, "actor.", &widths(config, sizes), &mut initial_values);
         initial_critics(rng, 2, &widths(config, sizes), &mut initial_values);
         initial_values.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32]));
