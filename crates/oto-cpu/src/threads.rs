@@ -2,7 +2,7 @@
 //! part computes does not depend on its thread, so that the numbers are the same with any number of threads.
 //!
 //! A step takes a tenth of a millisecond, and waking a thread takes a good part of that. So a thread without work looks for the next
-//! step for a short time before it sleeps.
+//! step for a short time before it sleeps. It does not yield in this time: on a busy machine it would lose its core for many steps.
 
 use std::any::Any;
 use std::num::NonZeroUsize;
@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work before it sleeps.
+/// How long a thread looks for work before it sleeps, or for the end of a step before it yields.
 const LOOK: Duration = Duration::from_micros(200);
-/// How often it looks before it lets other programs run.
+/// How often it looks before it asks for the time.
 const LOOKS: u32 = 200;
 
 /// A step's work: the thread's number and the part's.
@@ -92,9 +92,11 @@ impl Pool {
             self.threads.iter().map(JoinHandle::thread).for_each(Thread::unpark);
         }
         shared.take_parts(0);
-        let mut looks = 0;
+        let mut search = Search::new();
         while shared.finished.load(Ordering::Acquire) < parts {
-            look(&mut looks);
+            if search.is_long() {
+                thread::yield_now();
+            }
         }
         if let Some(panic) = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
             resume_unwind(panic);
@@ -139,34 +141,40 @@ impl<const N: usize> Starts<N> {
     }
 }
 
-/// Waits a moment.
-fn look(looks: &mut u32) {
-    *looks += 1;
-    match *looks % LOOKS {
-        0 => thread::yield_now(),
-        _ => std::hint::spin_loop(),
+/// How long a thread has been looking for something.
+struct Search {
+    looks: u32,
+    since: Instant,
+}
+
+impl Search {
+    fn new() -> Self {
+        Search { looks: 0, since: Instant::now() }
+    }
+
+    /// Waits a moment. Whether it has been long.
+    fn is_long(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        std::hint::spin_loop();
+        self.looks.is_multiple_of(LOOKS) && self.since.elapsed() > LOOK
     }
 }
 
 impl Shared {
     /// What a thread of the pool does.
     fn serve(&self, number: usize) {
-        let mut looks = 0;
-        let mut since = Instant::now();
+        let mut search = Search::new();
         while !self.stop.load(Ordering::Acquire) {
             if self.take_parts(number) {
-                (looks, since) = (0, Instant::now());
-                continue;
-            }
-            look(&mut looks);
-            if looks.is_multiple_of(LOOKS) && since.elapsed() > LOOK {
+                search = Search::new();
+            } else if search.is_long() {
                 // The caller either sees this thread asleep, or this thread sees the caller's step.
                 self.asleep.fetch_add(1, Ordering::SeqCst);
                 if !self.has_parts() && !self.stop.load(Ordering::SeqCst) {
                     thread::park();
                 }
                 self.asleep.fetch_sub(1, Ordering::SeqCst);
-                since = Instant::now();
+                search = Search::new();
             }
         }
     }
