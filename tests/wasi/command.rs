@@ -3,7 +3,7 @@
 
 use oto_agent::config::StudentConfig;
 use oto_agent::presets;
-use oto_agent::student::{Student, World};
+use oto_agent::student::{Environments, Student};
 use oto_tests::command::{Ended, Run};
 use oto_tests::server::{Server, free_port};
 use serde_json::Value;
@@ -64,8 +64,8 @@ fn it_is_taught_over_sockets_and_leaves_a_run_folder() {
     // Whatever trains where, a checkpoint is a checkpoint: this one goes on natively.
     let file = std::fs::read(run.join("checkpoint.safetensors")).unwrap();
     let config = oto_agent::checkpoint::config(&file).unwrap();
-    let world = World::built_in("CartPole-v1").unwrap();
-    let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&config, environment, &[], &oto_cpu::Cpu, 0).unwrap();
     student.load_weights(&file).unwrap();
     assert!(student.evaluate(5).unwrap() >= 8.0);
 }

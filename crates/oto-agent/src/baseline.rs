@@ -22,7 +22,7 @@ oto_json::json_object! { Baseline: written { name, mean } }
 /// In cell selection the device walks the same way whatever it is connected to, so that the student's evaluation
 /// environment goes on from where this one does.
 pub struct Baselines {
-    world: Box<dyn ClassicEnvironment>,
+    environment: Box<dyn ClassicEnvironment>,
     observation: Vec<f32>,
     seed: Option<u64>,
 }
@@ -31,9 +31,9 @@ impl Baselines {
     /// For a student with this seed; only cell selection has baselines.
     pub fn of(environment: &str, seed: u64) -> Option<Self> {
         Radio::of(environment).ok()?;
-        let world = make_classic(environment).ok()?;
-        let observation = vec![0.0; world.observation_space().width()];
-        Some(Self { world, observation, seed: Some(evaluation_seed(seed)) })
+        let environment = make_classic(environment).ok()?;
+        let observation = vec![0.0; environment.observation_space().width()];
+        Some(Self { environment, observation, seed: Some(evaluation_seed(seed)) })
     }
 
     /// Mean returns over the next evaluation's episodes: of the strongest station, which is cell selection as it is done,
@@ -44,8 +44,8 @@ impl Baselines {
     pub fn next(&mut self, episodes: u32) -> Result<[Baseline; 2], EnvError> {
         let (mut strongest, mut plan) = (0.0, 0.0);
         for _ in 0..episodes {
-            self.world.reset(self.seed.take(), &mut self.observation)?;
-            plan += best_plan(&mut *self.world)?.value;
+            self.environment.reset(self.seed.take(), &mut self.observation)?;
+            plan += best_plan(&mut *self.environment)?.value;
             strongest += self.play(Rule::Lte)?;
         }
         let mean = |sum: f64| sum / f64::from(episodes.max(1));
@@ -61,8 +61,8 @@ impl Baselines {
         let mut rng = Rng::new(0);
         let mut score = 0.0;
         loop {
-            let action = rule.action(&Reception::of(&*self.world)?, &mut rng);
-            let step = self.world.step(Action::Discrete(action), &mut self.observation)?;
+            let action = rule.action(&Reception::of(&*self.environment)?, &mut rng);
+            let step = self.environment.step(Action::Discrete(action), &mut self.observation)?;
             score += step.reward;
             if step.done() {
                 return Ok(score);
@@ -75,7 +75,7 @@ impl Baselines {
 mod tests {
     use super::*;
     use crate::presets;
-    use crate::student::{Student, World};
+    use crate::student::{Environments, Student};
     use oto_env::{Environment, Snapshot, Space, Step};
 
     const ID: &str = "MobileCell-5G-v0";
@@ -116,8 +116,9 @@ mod tests {
     fn baselines_play_the_episodes_of_the_evaluations() {
         let config = presets::student(ID);
         let evaluate = Box::new(Ruled(make_classic(ID).unwrap()));
-        let world = World::Inside { train: oto_env::make(ID).unwrap(), evaluate: Some(evaluate) };
-        let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
+        let environment =
+            Environments::Inside { train: oto_env::make(ID).unwrap(), evaluate: Some(evaluate) };
+        let mut student = Student::new(&config, environment, &[], &oto_cpu::Cpu, 0).unwrap();
         let mut baselines = Baselines::of(ID, config.seed).unwrap();
         for episodes in [3, 2, 1] {
             let [strongest, plan] = baselines.next(episodes).unwrap();

@@ -3,7 +3,7 @@
 
 use crate::config::StudentConfig;
 use crate::presets::Seen;
-use crate::student::World;
+use crate::student::Environments;
 use crate::trainer::TrainError;
 use oto_env::{EnvError, Environment};
 #[cfg(feature = "gymnasium")]
@@ -38,10 +38,10 @@ pub fn environment(env: &str) -> Result<Box<dyn Environment>, EnvError> {
 }
 
 /// A student's environment, and another one for evaluations where they need it.
-pub fn of_student(env: &str, student: &StudentConfig) -> Result<World, TrainError> {
+pub fn of_student(env: &str, student: &StudentConfig) -> Result<Environments, TrainError> {
     let another = student.evaluation.every > 0 && !student.evaluate_between_episodes;
     let train = make(env, true)?;
-    Ok(World::Inside { train, evaluate: another.then(|| make(env, false)).transpose()? })
+    Ok(Environments::Inside { train, evaluate: another.then(|| make(env, false)).transpose()? })
 }
 
 /// The shape `[images, height, width]` of what an environment shows, where that is images of bytes which the field's network can
@@ -258,10 +258,10 @@ fn pixels_for(
 }
 
 #[cfg(feature = "gymnasium")]
-fn images_of(world: &oto_env::gymnasium::Gymnasium) -> Option<[usize; 3]> {
-    let &[images, height, width] = world.shape() else { return None };
+fn images_of(environment: &oto_env::gymnasium::Gymnasium) -> Option<[usize; 3]> {
+    let &[images, height, width] = environment.shape() else { return None };
     let shape = [images, height, width];
-    let bytes = world.pixels() == Some(oto_env::gymnasium::Pixels::Byte);
+    let bytes = environment.pixels() == Some(oto_env::gymnasium::Pixels::Byte);
     (bytes && Convolution::usual(shape).is_some()).then_some(shape)
 }
 
@@ -287,8 +287,8 @@ fn gymnasium_specification(id: &str, training: bool) -> Result<(Option<String>, 
 
 #[cfg(not(feature = "gymnasium"))]
 fn gymnasium_parts(id: &str) -> Result<[oto_env::SpaceTree; 2], EnvError> {
-    gymnasium(id, false).map(|world| {
-        let spaces = [world.observation_space(), world.action_space()];
+    gymnasium(id, false).map(|environment| {
+        let spaces = [environment.observation_space(), environment.action_space()];
         spaces.map(|space| oto_env::SpaceTree::from(space.clone()))
     })
 }

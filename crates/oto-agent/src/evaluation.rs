@@ -107,33 +107,33 @@ pub struct Evaluation {
     pub best: bool,
 }
 
-/// Plays one evaluation episode: resets the world, has `turn` act once after the other and gives the sum of the rewards. `turn` finds
+/// Plays one evaluation episode: resets the environment, has `turn` act once after the other and gives the sum of the rewards. `turn` finds
 /// the observation `[width]` in the buffer, and leaves the next one there, as [`Environment::step`] does.
 ///
 /// # Errors
-/// What the world or `turn` says.
+/// What the environment or `turn` says.
 pub fn play<W: Environment + ?Sized, E: From<EnvError>>(
-    world: &mut W,
+    environment: &mut W,
     seed: Option<u64>,
     observation: &mut [f32],
     mut turn: impl FnMut(&mut W, &mut [f32]) -> Result<Step, E>,
 ) -> Result<f64, E> {
-    world.evaluate(true);
-    let score = play_on(world, seed, observation, &mut turn);
-    world.evaluate(false);
+    environment.evaluate(true);
+    let score = play_on(environment, seed, observation, &mut turn);
+    environment.evaluate(false);
     score
 }
 
 fn play_on<W: Environment + ?Sized, E: From<EnvError>>(
-    world: &mut W,
+    environment: &mut W,
     seed: Option<u64>,
     observation: &mut [f32],
     turn: &mut impl FnMut(&mut W, &mut [f32]) -> Result<Step, E>,
 ) -> Result<f64, E> {
-    world.reset(seed, observation)?;
+    environment.reset(seed, observation)?;
     let mut score = 0.0;
     loop {
-        let step = turn(world, observation)?;
+        let step = turn(environment, observation)?;
         score += step.reward;
         if step.done() {
             return Ok(score);
@@ -144,14 +144,14 @@ fn play_on<W: Environment + ?Sized, E: From<EnvError>>(
 /// The returns of one policy in the episodes of these seeds, played with [`play`].
 ///
 /// # Errors
-/// What the world or `turn` says.
+/// What the environment or `turn` says.
 pub fn returns<W: Environment + ?Sized, E: From<EnvError>>(
-    world: &mut W,
+    environment: &mut W,
     seeds: impl IntoIterator<Item = u64>,
     mut turn: impl FnMut(&mut W, &mut [f32]) -> Result<Step, E>,
 ) -> Result<Vec<f64>, E> {
-    let mut observation = vec![0.0; world.observation_space().width()];
-    seeds.into_iter().map(|seed| play(world, Some(seed), &mut observation, &mut turn)).collect()
+    let mut observation = vec![0.0; environment.observation_space().width()];
+    seeds.into_iter().map(|seed| play(environment, Some(seed), &mut observation, &mut turn)).collect()
 }
 
 /// The mean return; `seed` draws the resamples.
@@ -236,33 +236,34 @@ mod tests {
         (0..count).map(|_| rng.normal()).collect()
     }
 
-    /// A world that starts training episodes upright starts an evaluation's hanging.
+    /// An environment that starts training episodes upright starts an evaluation's hanging.
     #[test]
     fn an_environment_knows_which_episodes_are_evaluations() {
-        let mut world = oto_env::make("CartPoleSwingUp-v0?upright=1").unwrap();
+        let mut environment = oto_env::make("CartPoleSwingUp-v0?upright=1").unwrap();
         let (mut observation, mut first) = ([0.0; 10], None);
-        play(&mut *world, Some(1), &mut observation, |world, observation| {
+        play(&mut *environment, Some(1), &mut observation, |environment, observation| {
             first.get_or_insert(observation[3]);
-            world.step(Action::Continuous(&[1.0]), observation)
+            environment.step(Action::Continuous(&[1.0]), observation)
         })
         .unwrap();
         assert!(first.is_some_and(|cosine| cosine < 0.5), "{first:?}");
-        world.reset(None, &mut observation).unwrap();
+        environment.reset(None, &mut observation).unwrap();
         assert!(observation[3] > 0.5, "{observation:?}");
     }
 
     #[test]
     fn returns_are_of_the_seeds_alone() {
-        let mut world = oto_env::make("CartPole-v1").unwrap();
+        let mut environment = oto_env::make("CartPole-v1").unwrap();
         let mut push = |seeds: &[u64]| {
-            returns(&mut *world, seeds.iter().copied(), |world, observation| {
-                world.step(Action::Discrete(u32::from(observation[2] > 0.0)), observation)
+            returns(&mut *environment, seeds.iter().copied(), |environment, observation| {
+                environment.step(Action::Discrete(u32::from(observation[2] > 0.0)), observation)
             })
         };
         let both: Vec<f64> = push(&[7, 3]).unwrap();
         assert_eq!(push(&[3]), Ok(both[1..].to_vec()));
         assert!(both[0] != both[1] && both.iter().all(|score| (10.0..500.0).contains(score)), "{both:?}");
-        let broken = returns(&mut *world, [0], |world, seen| world.step(Action::Discrete(2), seen));
+        let broken =
+            returns(&mut *environment, [0], |environment, seen| environment.step(Action::Discrete(2), seen));
         assert_eq!(broken, Err(EnvError::ActionRange { n: 2, got: 2 }));
     }
 

@@ -224,8 +224,8 @@ impl OfflineTrainer {
     ///
     /// # Errors
     /// An environment with other spaces, or one that fails; parameters that are not finite.
-    pub fn evaluate(&mut self, world: &mut dyn Environment) -> Result<Evaluation, TrainError> {
-        let (seen, done) = (world.observation_space(), world.action_space());
+    pub fn evaluate(&mut self, environment: &mut dyn Environment) -> Result<Evaluation, TrainError> {
+        let (seen, done) = (environment.observation_space(), environment.action_space());
         if seen.width() != self.observation.width() || *done != self.trainer.space {
             let action = &self.trainer.space;
             let message = format!("learned for {action:?}, the environment to evaluate in has {done:?}");
@@ -235,7 +235,7 @@ impl OfflineTrainer {
             return Err(LearnError::NotFinite("of the acting network".into()).into());
         }
         let seeds = (0..self.config.evaluation.episodes).map(|i| Some(FIRST_SEED + u64::from(i)));
-        let returns = self.trainer.play(world, seeds)?;
+        let returns = self.trainer.play(environment, seeds)?;
         self.trainer.evaluated(&returns)
     }
 
@@ -243,7 +243,11 @@ impl OfflineTrainer {
     ///
     /// # Errors
     /// As [`Self::step`] and [`Self::evaluate`].
-    pub fn advance(&mut self, world: &mut dyn Environment, updates: u64) -> Result<Advance, TrainError> {
+    pub fn advance(
+        &mut self,
+        environment: &mut dyn Environment,
+        updates: u64,
+    ) -> Result<Advance, TrainError> {
         let mut evaluation = None;
         if self.ended().is_none() {
             let (now, every) = (self.updates(), self.config.evaluation.every);
@@ -251,7 +255,7 @@ impl OfflineTrainer {
             let next = next.min(self.config.updates);
             self.step(updates.min(next - now))?;
             if self.updates() == next {
-                evaluation = Some(self.evaluate(world)?);
+                evaluation = Some(self.evaluate(environment)?);
             }
         }
         Ok(Advance { evaluation, ended: self.ended() })

@@ -211,7 +211,7 @@ fn settling(environment: &str, preset: Preset) -> Preset {
 
 /// The properties of a built-in environment; an unknown one has discrete actions.
 pub fn built_in(environment: &str) -> Seen {
-    oto_env::make(environment).map_or(Seen::default(), |world| Seen::actions(world.action_space()))
+    oto_env::make(environment).map_or(Seen::default(), |made| Seen::actions(made.action_space()))
 }
 
 /// The default student for a built-in environment.

@@ -6,7 +6,7 @@ use crate::drive::Driver;
 use crate::environments;
 use crate::link::LinkState;
 use crate::link::tungstenite::AddressError;
-use crate::student::{Event, Metrics, Student, TeacherConfig, Tick, World};
+use crate::student::{Environments, Event, Metrics, Student, TeacherConfig, Tick};
 use crate::trainer::{TrainError, Tried, program};
 use oto_graph::{Backend, BackendError, Program};
 use std::path::PathBuf;
@@ -130,21 +130,21 @@ pub fn prepare(
 
 /// [`prepare`] in an environment of the caller's; `begin` has the student before a checkpoint is loaded.
 pub fn prepare_with(
-    world: World,
+    environment: Environments,
     job: &Job,
     choose: impl FnOnce(&str, &Program) -> Result<Chosen, BackendError>,
     mut driver: Driver,
     resume: Option<&[u8]>,
     begin: impl FnOnce(&mut Student) -> Result<(), TrainError>,
 ) -> Result<(Student, Driver), RunError> {
-    let (observation, action) = world.spaces();
+    let (observation, action) = environment.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = choose(&job.student.backend, &program)?;
     if let Some(token) = token() {
         driver.authorize(&token)?;
     }
     let mut student =
-        Student::new(&job.student, world, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
+        Student::new(&job.student, environment, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
     student.trainer().tried = chosen.tried;
     begin(&mut student)?;
     if let Some(file) = resume {

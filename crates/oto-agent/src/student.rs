@@ -1,4 +1,4 @@
-//! One training run: a [`Trainer`], its world and its teachers, without input or output. The driver gives the time, and
+//! One training run: a [`Trainer`], its environment and its teachers, without input or output. The driver gives the time, and
 //! carries what the links want to say; [`Student::tick`] takes one environment step.
 //!
 //! A built-in environment lives inside; an environment elsewhere (a page's JavaScript object, a component's host) is
@@ -74,7 +74,7 @@ pub struct TeacherSpaces {
 oto_json::json_object! { TeacherSpaces: open { observation, action } }
 
 /// Where a student acts.
-pub enum World {
+pub enum Environments {
     /// An environment in this process, and perhaps another of its kind for evaluations.
     Inside {
         /// The training environment.
@@ -94,17 +94,17 @@ pub enum World {
     },
 }
 
-impl World {
+impl Environments {
     /// Two built-in environments of this id.
     pub fn built_in(id: &str) -> Result<Self, TrainError> {
-        Ok(World::Inside { train: oto_env::make(id)?, evaluate: Some(oto_env::make(id)?) })
+        Ok(Environments::Inside { train: oto_env::make(id)?, evaluate: Some(oto_env::make(id)?) })
     }
 
     /// Its observations and its actions.
     pub fn spaces(&self) -> (&Space, &Space) {
         match self {
-            World::Inside { train, .. } => (train.observation_space(), train.action_space()),
-            World::Outside { observation, action, .. } => (observation, action),
+            Environments::Inside { train, .. } => (train.observation_space(), train.action_space()),
+            Environments::Outside { observation, action, .. } => (observation, action),
         }
     }
 }
@@ -117,7 +117,7 @@ pub enum Need {
     Reset(Option<u64>),
     /// [`Student::action`] in the environment; answer with [`Student::stepped`].
     Step,
-    /// Greedy episodes in the second environment of [`World::Outside`], the first one reset with the seed if there is one,
+    /// Greedy episodes in the second environment of [`Environments::Outside`], the first one reset with the seed if there is one,
     /// with the actions of [`Trainer::greedy`]; answer with [`Student::evaluated`].
     Evaluate {
         /// How many.
@@ -260,7 +260,7 @@ oto_json::json_object! { Due: open { enters, first, count } }
 /// A training run.
 pub struct Student {
     trainer: Trainer,
-    world: World,
+    environment: Environments,
     teachers: Vec<Teacher>,
     observation: Vec<f32>,
     seeded: bool,
@@ -288,6 +288,7 @@ struct Extra {
     pending: bool,
     evaluating: bool,
     labels: u64,
+    /// The saved environments, under the name that checkpoints have.
     worlds: Option<(Snapshot, Snapshot)>,
     requests: Vec<Vec<Due>>,
     offered: Vec<(SlotId, u64)>,
@@ -327,12 +328,12 @@ impl Student {
     /// A new student. Its links are switched on; nothing is sent before a driver carries their messages.
     pub fn new(
         config: &StudentConfig,
-        world: World,
+        environment: Environments,
         teachers: &[TeacherConfig],
         backend: &dyn Backend,
         now_ms: u64,
     ) -> Result<Self, TrainError> {
-        let (observation, action) = world.spaces();
+        let (observation, action) = environment.spaces();
         let mut trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
         for (i, t) in teachers.iter().enumerate() {
             trainer.set_teacher_weight(i, t.weight)?;
@@ -343,7 +344,7 @@ impl Student {
         let width = observation.width();
         Ok(Self {
             trainer,
-            world,
+            environment,
             teachers,
             observation: vec![0.0; width],
             seeded: false,
@@ -453,9 +454,9 @@ impl Student {
             self.ask(now_ms);
             self.learn_adapters(now_ms);
         }
-        let evaluation = match (self.due_episodes(), &self.world) {
-            (Some(episodes), World::Inside { .. }) => Some(self.evaluate(episodes)?),
-            (Some(episodes), World::Outside { .. }) => {
+        let evaluation = match (self.due_episodes(), &self.environment) {
+            (Some(episodes), Environments::Inside { .. }) => Some(self.evaluate(episodes)?),
+            (Some(episodes), Environments::Outside { .. }) => {
                 self.evaluation_due = false;
                 self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
                 return Ok(());
@@ -511,7 +512,7 @@ impl Student {
     pub fn submit(&mut self, now_ms: u64) -> bool {
         let Some(run) = self.run else { return false };
         let (replay, running) = (&self.trainer.replay, self.trainer.running());
-        let source = Source { replay, action: self.world.spaces().1, running };
+        let source = Source { replay, action: self.environment.spaces().1, running };
         let mut hope = false;
         for t in &mut self.teachers {
             let Some(outbox) = t.outbox.as_mut().filter(|outbox| !outbox.is_empty()) else { continue };
@@ -543,13 +544,13 @@ impl Student {
     pub fn tick(&mut self, now_ms: u64) -> Result<Tick, TrainError> {
         loop {
             let need = self.need(now_ms)?;
-            let World::Inside { train, .. } = &mut self.world else {
+            let Environments::Inside { train, .. } = &mut self.environment else {
                 return Err(TrainError::Space("this student's environment is stepped from outside".into()));
             };
             match need {
                 Need::Nothing => return Ok(Tick::Done),
                 Need::Wait => return Ok(Tick::Waiting),
-                // Only a world outside is asked for one.
+                // Only an environment outside is asked for one.
                 Need::Evaluate { .. } => self.give_up_episode()?,
                 Need::Reset(seed) => {
                     train.reset(seed, &mut self.observation)?;
@@ -642,7 +643,7 @@ impl Student {
     /// How many episodes of evaluation are to be played after this step: where it is time, and there is where to play them.
     fn due_episodes(&mut self) -> Option<u32> {
         let e = self.trainer.config().evaluation;
-        if e.every == 0 || matches!(self.world, World::Outside { evaluates: false, .. }) {
+        if e.every == 0 || matches!(self.environment, Environments::Outside { evaluates: false, .. }) {
             return None;
         }
         self.evaluation_due |= self.trainer.steps().is_multiple_of(e.every);
@@ -676,13 +677,13 @@ impl Student {
         if between {
             self.give_up_episode()?;
         }
-        let evaluate = match &mut self.world {
-            World::Inside { train, .. } if between => train,
-            World::Inside { evaluate: Some(evaluate), .. } => evaluate,
-            World::Inside { evaluate: None, .. } => {
+        let evaluate = match &mut self.environment {
+            Environments::Inside { train, .. } if between => train,
+            Environments::Inside { evaluate: Some(evaluate), .. } => evaluate,
+            Environments::Inside { evaluate: None, .. } => {
                 return Err(TrainError::Space("this student has no environment for evaluations".into()));
             }
-            World::Outside { .. } => {
+            Environments::Outside { .. } => {
                 return Err(TrainError::Space("an environment outside is evaluated by its owner".into()));
             }
         };
@@ -754,7 +755,7 @@ impl Student {
             pending: self.asked == Some(Need::Step),
             evaluating: matches!(self.asked, Some(Need::Evaluate { .. })),
             labels: self.labels,
-            worlds: self.worlds(),
+            worlds: self.environments(),
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
             offered: self.teachers.iter().map(|t| t.offered).collect(),
             weights: self.trainer.teacher_weights().to_vec(),
@@ -768,17 +769,17 @@ impl Student {
     }
 
     /// Where the environments stand. An environment that cannot be saved is outside: a resumed run begins a new episode in it.
-    fn worlds(&self) -> Option<(Snapshot, Snapshot)> {
-        match &self.world {
-            World::Inside { train, evaluate } => {
+    fn environments(&self) -> Option<(Snapshot, Snapshot)> {
+        match &self.environment {
+            Environments::Inside { train, evaluate } => {
                 train.save().ok().zip(evaluate.as_ref().unwrap_or(train).save().ok())
             }
-            World::Outside { .. } => None,
+            Environments::Outside { .. } => None,
         }
     }
 
-    fn restore_worlds(&mut self, saved: Option<&(Snapshot, Snapshot)>) -> Result<(), TrainError> {
-        let (World::Inside { train, evaluate }, Some((t, e))) = (&mut self.world, saved) else {
+    fn restore_environments(&mut self, saved: Option<&(Snapshot, Snapshot)>) -> Result<(), TrainError> {
+        let (Environments::Inside { train, evaluate }, Some((t, e))) = (&mut self.environment, saved) else {
             return Ok(());
         };
         train.restore(t)?;
@@ -814,7 +815,7 @@ impl Student {
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     fn policy_file(&self, policy: &oto_rl::network::Actor, environment: &str, description: &str) -> Vec<u8> {
         let algorithm = format!("oto {}", self.trainer.config.algorithm.name());
-        let (squashed, spaces) = (self.trainer.learner.squashes(), self.world.spaces().into());
+        let (squashed, spaces) = (self.trainer.learner.squashes(), self.environment.spaces().into());
         crate::policy::write(policy, squashed, spaces, environment, &algorithm, description)
     }
 
@@ -839,14 +840,14 @@ impl Student {
                 return Err(TrainError::Checkpoint(reason.into()));
             }
         }
-        let before = self.worlds();
-        let restored = self.restore_worlds(extra.worlds.as_ref());
+        let before = self.environments();
+        let restored = self.restore_environments(extra.worlds.as_ref());
         if let Err(error) = restored.and_then(|()| opened.put(&mut self.trainer)) {
             // They were saved a moment ago.
-            self.restore_worlds(before.as_ref())?;
+            self.restore_environments(before.as_ref())?;
             return Err(error);
         }
-        if extra.worlds.is_none() || matches!(self.world, World::Outside { .. }) {
+        if extra.worlds.is_none() || matches!(self.environment, Environments::Outside { .. }) {
             // The episode that ran cannot be continued in an environment that was not saved.
             self.trainer.running = false;
         }
@@ -854,7 +855,7 @@ impl Student {
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
         self.last_episode = extra.last_episode;
-        if extra.evaluating && matches!(self.world, World::Outside { evaluates: true, .. }) {
+        if extra.evaluating && matches!(self.environment, Environments::Outside { evaluates: true, .. }) {
             let episodes = self.trainer.config().evaluation.episodes;
             self.asked = Some(Need::Evaluate { episodes, seed: self.evaluation_seed() });
         }

@@ -354,14 +354,14 @@ impl Trainer {
     /// The returns of greedy episodes, each reset with the next seed; without a seed the environment's random numbers go on.
     pub fn play(
         &mut self,
-        world: &mut dyn Environment,
+        environment: &mut dyn Environment,
         seeds: impl IntoIterator<Item = Option<u64>>,
     ) -> Result<Vec<f64>, TrainError> {
         let mut observation = vec![0.0; self.observation.len()];
         let mut episode = |seed| {
-            play(world, seed, &mut observation, |world, observation| {
+            play(environment, seed, &mut observation, |environment, observation| {
                 let action = self.greedy(observation)?;
-                Ok::<_, TrainError>(world.step(action, observation)?)
+                Ok::<_, TrainError>(environment.step(action, observation)?)
             })
         };
         seeds.into_iter().map(&mut episode).collect()

@@ -72,7 +72,7 @@ impl Frozen {
 
 /// An episode to look at.
 pub struct Watch {
-    world: Box<dyn ClassicEnvironment>,
+    environment: Box<dyn ClassicEnvironment>,
     policy: Frozen,
     observation: Vec<f32>,
     scene: Scene,
@@ -84,12 +84,12 @@ impl Watch {
     /// # Errors
     /// [`EnvError::UnknownId`].
     pub fn begin(id: &str, seed: u64, trainer: &Trainer) -> Result<Self, EnvError> {
-        let mut world = make_classic(id)?;
-        world.evaluate(true);
-        let mut observation = vec![0.0; world.observation_space().width()];
-        world.reset(Some(seed), &mut observation)?;
+        let mut environment = make_classic(id)?;
+        environment.evaluate(true);
+        let mut observation = vec![0.0; environment.observation_space().width()];
+        environment.reset(Some(seed), &mut observation)?;
         let scene = Scene { trained: trainer.steps(), ..Scene::default() };
-        let mut watch = Self { world, policy: Frozen::of(trainer), observation, scene };
+        let mut watch = Self { environment, policy: Frozen::of(trainer), observation, scene };
         watch.look();
         Ok(watch)
     }
@@ -104,7 +104,7 @@ impl Watch {
             Action::Discrete(choice) => vec![choice as f32],
             Action::Continuous(components) => components.to_vec(),
         };
-        let step = self.world.step(action, &mut self.observation)?;
+        let step = self.environment.step(action, &mut self.observation)?;
         self.scene.reward = step.reward;
         self.scene.score += step.reward;
         self.scene.step += 1;
@@ -114,9 +114,9 @@ impl Watch {
     }
 
     fn look(&mut self) {
-        self.scene.state = self.world.state().to_vec();
-        self.scene.limit = self.world.max_episode_steps();
-        self.scene.map = CellMap::of(&*self.world).ok();
+        self.scene.state = self.environment.state().to_vec();
+        self.scene.limit = self.environment.max_episode_steps();
+        self.scene.map = CellMap::of(&*self.environment).ok();
     }
 
     /// The moment as it is.
@@ -130,13 +130,13 @@ mod tests {
     use super::*;
     use crate::evaluation::play;
     use crate::presets;
-    use crate::student::{Student, Tick, World};
+    use crate::student::{Environments, Student, Tick};
     use oto_rl::algorithms::find;
     use oto_rl::algorithms::sac::SacConfig;
 
     fn student(id: &str) -> Student {
         let config = presets::student(id);
-        Student::new(&config, World::built_in(id).unwrap(), &[], &oto_cpu::Cpu, 0).unwrap()
+        Student::new(&config, Environments::built_in(id).unwrap(), &[], &oto_cpu::Cpu, 0).unwrap()
     }
 
     fn played(watch: &mut Watch) -> f64 {
@@ -153,16 +153,16 @@ mod tests {
             let mut watch = Watch::begin(id, 7, student.trainer()).unwrap();
             assert_eq!((watch.scene().step, watch.scene().action.len()), (0, 0));
             played(&mut watch);
-            let mut world = oto_env::make(id).unwrap();
-            let mut observation = vec![0.0; world.observation_space().width()];
-            let score = play(&mut *world, Some(7), &mut observation, |world, observation| {
+            let mut environment = oto_env::make(id).unwrap();
+            let mut observation = vec![0.0; environment.observation_space().width()];
+            let score = play(&mut *environment, Some(7), &mut observation, |environment, observation| {
                 let action = student.trainer().greedy(observation)?;
-                Ok::<_, TrainError>(world.step(action, observation)?)
+                Ok::<_, TrainError>(environment.step(action, observation)?)
             });
             let scene = watch.scene();
             assert_eq!(score.unwrap(), scene.score);
             assert_eq!((scene.action.len(), scene.map.is_some()), (1, id.starts_with("MobileCell")));
-            assert_eq!(world.save().unwrap().state, scene.state);
+            assert_eq!(environment.save().unwrap().state, scene.state);
             assert!(matches!(watch.step(), Err(TrainError::Environment(EnvError::EpisodeOver))));
         }
     }
@@ -180,8 +180,8 @@ mod tests {
             if let Some(sac) = config.algorithm.of_mut::<SacConfig>() {
                 (sac.hidden, sac.batch_size) = (vec![16], 16);
             }
-            let world = World::built_in(id).unwrap();
-            let mut student = Student::new(&config, world, &[], &oto_cpu::Cpu, 0).unwrap();
+            let environment = Environments::built_in(id).unwrap();
+            let mut student = Student::new(&config, environment, &[], &oto_cpu::Cpu, 0).unwrap();
             let train = |student: &mut Student, ticks: usize| {
                 (0..ticks).for_each(|_| assert_eq!(student.tick(0).unwrap(), Tick::Stepped));
                 student.trainer().learner.policy()

@@ -5,7 +5,7 @@ use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_agent::presets;
-use oto_agent::student::{Event, Student, TeacherConfig, TeacherSpaces, Tick, World};
+use oto_agent::student::{Environments, Event, Student, TeacherConfig, TeacherSpaces, Tick};
 use oto_cpu::Cpu;
 use oto_proto::{Action, Adapter, Space};
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
@@ -55,8 +55,8 @@ fn teacher(observation: Space, action: Space) -> TeacherConfig {
 }
 
 fn student(config: &StudentConfig, teacher: TeacherConfig) -> Result<Student, String> {
-    let world = World::built_in("CartPole-v1").unwrap();
-    Student::new(config, world, &[teacher], &Cpu, 0).map_err(|e| e.to_string())
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    Student::new(config, environment, &[teacher], &Cpu, 0).map_err(|e| e.to_string())
 }
 
 fn taught(memory: Memory) -> (Student, Driver) {

@@ -4,7 +4,7 @@
 use oto_agent::config::{EvaluationConfig, PlateauDecay, StudentConfig};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Memory, MemoryTeacher};
-use oto_agent::student::{Student, TeacherConfig, World};
+use oto_agent::student::{Environments, Student, TeacherConfig};
 use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
 use oto_json::{Json, Number};
@@ -47,8 +47,8 @@ fn students() -> Vec<(&'static str, StudentConfig)> {
 }
 
 fn taught(environment: &str, config: &StudentConfig) -> (Student, Driver) {
-    let world = World::built_in(environment).unwrap();
-    let [observation, action] = <[_; 2]>::from(world.spaces()).map(oto_env::Space::clone);
+    let inside = Environments::built_in(environment).unwrap();
+    let [observation, action] = <[_; 2]>::from(inside.spaces()).map(oto_env::Space::clone);
     let width = observation.width();
     let act = move |x: &[f32], _: usize, out: &mut Vec<f32>| {
         out.extend(x.chunks_exact(width).map(|_| 1.0));
@@ -65,7 +65,7 @@ fn taught(environment: &str, config: &StudentConfig) -> (Student, Driver) {
         weight: 1.0,
         submit: false,
     };
-    let student = Student::new(config, world, &[teacher], &Cpu, 0).unwrap();
+    let student = Student::new(config, inside, &[teacher], &Cpu, 0).unwrap();
     (student, Driver::with(vec![Wire::Memory(Box::new(memory))]))
 }
 
@@ -285,8 +285,8 @@ fn a_student_that_diverges_neither_answers_nor_saves_nonsense() {
     for (environment, config) in students() {
         let rates = oto_agent::config::Linear { start: 10.0, end: 10.0, steps: 1 };
         let config = StudentConfig { learning_rate: rates, target_tau: 1.0, plateau_decay: None, ..config };
-        let world = World::built_in(environment).unwrap();
-        let mut student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
+        let inside = Environments::built_in(environment).unwrap();
+        let mut student = Student::new(&config, inside, &[], &Cpu, 0).unwrap();
         let patient = Patient { environment, config, good: Vec::new(), refused: 0, used: 0 };
         let width = student.trainer().observation().len();
         let mut failed = None;

@@ -5,7 +5,7 @@ use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
 use oto_agent::recorded::{Recorded, Seen};
 use oto_agent::stage::StagesConfig;
-use oto_agent::student::{Student, Tick, World};
+use oto_agent::student::{Environments, Student, Tick};
 use oto_agent::trainer::{Source, TrainError, Trainer};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
@@ -47,8 +47,8 @@ fn continuous() -> Pair {
 
 /// A teacher with an episode of random actions, or one that is still without data.
 fn teacher(env: &str, algorithm: &AlgorithmConfig, with_data: bool) -> OfflineTrainer {
-    let mut world = make(env).unwrap();
-    let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
+    let mut environment = make(env).unwrap();
+    let (observation, action) = (environment.observation_space().clone(), environment.action_space().clone());
     let config = OfflineConfig {
         algorithm: algorithm.clone(),
         updates: 60,
@@ -57,7 +57,7 @@ fn teacher(env: &str, algorithm: &AlgorithmConfig, with_data: bool) -> OfflineTr
     };
     let mut trainer = OfflineTrainer::new(&config, &observation, &action, &Cpu).unwrap();
     if with_data {
-        (0..4).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *world, seed));
+        (0..4).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *environment, seed));
     }
     trainer
 }
@@ -65,19 +65,19 @@ fn teacher(env: &str, algorithm: &AlgorithmConfig, with_data: bool) -> OfflineTr
 type Add<'a> = &'a mut dyn FnMut(&Recorded<'_>) -> Result<usize, TrainError>;
 
 /// Gives an episode of random actions to `add`.
-fn record(add: Add<'_>, world: &mut dyn Environment, seed: u64) {
+fn record(add: Add<'_>, environment: &mut dyn Environment, seed: u64) {
     let mut rng = Rng::new(seed);
-    let mut seen = vec![0.0; world.observation_space().width()];
-    world.reset(Some(seed), &mut seen).unwrap();
+    let mut seen = vec![0.0; environment.observation_space().width()];
+    environment.reset(Some(seed), &mut seen).unwrap();
     let (mut observations, mut actions, mut rewards) = (seen.clone(), Vec::new(), Vec::new());
     loop {
         let number = rng.uniform(-2.0, 2.0) as f32;
         let row = [number];
-        let (action, recorded) = match world.action_space() {
+        let (action, recorded) = match environment.action_space() {
             Space::Discrete { .. } => (Action::Discrete(u32::from(number > 0.0)), f32::from(number > 0.0)),
             Space::Box { .. } => (Action::Continuous(&row), number),
         };
-        let step = world.step(action, &mut seen).unwrap();
+        let step = environment.step(action, &mut seen).unwrap();
         observations.extend(&seen);
         actions.push(recorded);
         rewards.push(step.reward);
@@ -102,7 +102,7 @@ fn student(env: &str, algorithm: &AlgorithmConfig) -> Student {
         evaluation: EvaluationConfig { every: 40, episodes: 1 },
         ..StudentConfig::default()
     };
-    Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap()
+    Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap()
 }
 
 fn advance(student: &mut Student, steps: u64) {
@@ -121,8 +121,8 @@ fn a_run_of_a_dataset_goes_on_in_an_environment_with_all_its_state() {
         let mut teacher = teacher(env, &offline, true);
         teacher.step(60).unwrap();
         let file = teacher.save().unwrap();
-        let world = make(env).unwrap();
-        let (observation, action) = (world.observation_space(), world.action_space());
+        let environment = make(env).unwrap();
+        let (observation, action) = (environment.observation_space(), environment.action_space());
         let expected = state(&mut checkpoint::player(&file, observation, action, &Cpu).unwrap());
 
         let mut begun = student(env, &online);
@@ -144,15 +144,15 @@ fn a_run_of_a_dataset_goes_on_in_an_environment_with_all_its_state() {
 #[test]
 fn both_phases_go_on_after_an_interruption_as_if_there_had_been_none() {
     for Pair { env, offline, online } in [discrete(), continuous()] {
-        let mut world = make(env).unwrap();
+        let mut environment = make(env).unwrap();
         let mut whole = teacher(env, &offline, true);
-        while whole.advance(&mut *world, 7).unwrap().ended.is_none() {}
+        while whole.advance(&mut *environment, 7).unwrap().ended.is_none() {}
         let mut first = teacher(env, &offline, true);
-        first.advance(&mut *world, 20).unwrap();
-        first.advance(&mut *world, 11).unwrap();
+        first.advance(&mut *environment, 20).unwrap();
+        first.advance(&mut *environment, 11).unwrap();
         let mut second = teacher(env, &offline, true);
         assert!(second.load(&first.save().unwrap()).unwrap());
-        while second.advance(&mut *world, 7).unwrap().ended.is_none() {}
+        while second.advance(&mut *environment, 7).unwrap().ended.is_none() {}
         let file = whole.save().unwrap();
         assert!(second.save().unwrap() == file, "{env}: the offline phase");
 
@@ -185,9 +185,10 @@ fn a_run_of_an_environment_goes_on_with_a_dataset() {
         let adopted = second.adopt(&first.save(true).unwrap()).unwrap();
         assert!(adopted.fresh.is_empty() && adopted.copied.is_empty(), "{env}: {adopted:?}");
         let file = second.save().unwrap();
-        let world = make(env).unwrap();
+        let environment = make(env).unwrap();
         let mut player =
-            checkpoint::player(&file, world.observation_space(), world.action_space(), &Cpu).unwrap();
+            checkpoint::player(&file, environment.observation_space(), environment.action_space(), &Cpu)
+                .unwrap();
         assert_eq!(state(&mut player), expected, "{env}");
         second.step(3).unwrap();
     }
@@ -262,9 +263,10 @@ fn networks_of_normalised_observations_do_not_see_others() {
         let mut student = student("Pendulum-v1", next);
         let row = [0.5, -0.5, 2.0];
         let adopted = checkpoint::adopt(student.trainer(), &file).map_err(|error| error.to_string())?;
-        let world = make("Pendulum-v1").unwrap();
+        let environment = make("Pendulum-v1").unwrap();
         let mut player =
-            checkpoint::player(&file, world.observation_space(), world.action_space(), &Cpu).unwrap();
+            checkpoint::player(&file, environment.observation_space(), environment.action_space(), &Cpu)
+                .unwrap();
         let acts = |action: Action<'_>| format!("{action:?}");
         let (expected, got) =
             (acts(player.greedy(&row).unwrap()), acts(student.trainer().greedy(&row).unwrap()));
@@ -283,8 +285,8 @@ fn networks_of_normalised_observations_do_not_see_others() {
 fn every_offline_algorithm_continues_itself() {
     for algorithm in oto_rl::algorithms::offline() {
         for env in ["CartPole-v1", "Pendulum-v1"] {
-            let world = make(env).unwrap();
-            let seen = oto_rl::algorithms::Seen::actions(world.action_space());
+            let environment = make(env).unwrap();
+            let seen = oto_rl::algorithms::Seen::actions(environment.action_space());
             if !algorithm.accepts(seen) {
                 continue;
             }
@@ -300,8 +302,9 @@ fn every_offline_algorithm_continues_itself() {
 fn mixed(env: &str, algorithm: &AlgorithmConfig, episodes: u64) -> Student {
     let mut student = student(env, algorithm);
     student.trainer().mix().unwrap();
-    let mut world = make(env).unwrap();
-    (0..episodes).for_each(|seed| record(&mut |episode| student.trainer().add(episode), &mut *world, seed));
+    let mut environment = make(env).unwrap();
+    (0..episodes)
+        .for_each(|seed| record(&mut |episode| student.trainer().add(episode), &mut *environment, seed));
     student
 }
 
@@ -348,12 +351,12 @@ fn what_cannot_be_mixed_is_refused() {
     let ppo = oto_rl::algorithms::find("ppo").unwrap();
     let ppo = ppo.defaults(oto_rl::algorithms::Seen { continuous: true, images: None }).algorithm;
     let config = StudentConfig { algorithm: ppo, stages: StagesConfig::SOLO, ..StudentConfig::default() };
-    let mut ppo = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+    let mut ppo = Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
     let error = ppo.trainer().mix().unwrap_err().to_string();
     assert!(error.contains("algorithm.name is \"ppo\"") && error.contains("a replay buffer"), "{error}");
     let mut config = alone.trainer().config().clone();
     config.replay.sampler = SamplerName::Prioritised;
-    let mut prioritised = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+    let mut prioritised = Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
     let error = prioritised.trainer().mix().unwrap_err().to_string();
     assert!(error.contains("replay.sampler is \"prioritised\""), "{error}");
 }

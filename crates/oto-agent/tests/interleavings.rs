@@ -4,7 +4,7 @@
 
 use oto_agent::config::{Clock, EvaluationConfig, StudentConfig};
 use oto_agent::link::{Event, LinkState, Output};
-use oto_agent::student::{Need, Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Need, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_env::{Action, Space, Step};
 use oto_proto::message::{Overloaded, Published, Restarting};
@@ -146,9 +146,9 @@ impl Page {
             buffer: 64,
             ..StudentConfig::default()
         };
-        let world = match place {
-            Place::BuiltIn => World::built_in("MountainCar-v0").unwrap(),
-            _ => World::Outside {
+        let environment = match place {
+            Place::BuiltIn => Environments::built_in("MountainCar-v0").unwrap(),
+            _ => Environments::Outside {
                 observation: Space::Box { low: vec![-1.0; WIDTH], high: vec![1.0; WIDTH] },
                 action: Space::Discrete { n: 3 },
                 evaluates: place == Place::PageWithEvaluations,
@@ -157,7 +157,7 @@ impl Page {
         let every = if place == Place::BuiltIn { 0 } else { 2 };
         let config = StudentConfig { evaluation: EvaluationConfig { every, episodes: 1 }, ..config };
         let teachers = vec![teacher(); teachers];
-        let student = Student::new(&config, world, &teachers, &Cpu, 0).unwrap();
+        let student = Student::new(&config, environment, &teachers, &Cpu, 0).unwrap();
         let peers = teachers.iter().map(|_| Peer::default()).collect();
         let weights = vec![1.0; teachers.len()];
         let mut page = Self { place, student, peers, now: 0, told: None, answered: 0, weights };

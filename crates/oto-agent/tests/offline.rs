@@ -4,7 +4,7 @@ use oto_agent::checkpoint;
 use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::offline::{End, OfflineConfig, OfflineTrainer};
 use oto_agent::recorded::{Recorded, RecordedError, Seen};
-use oto_agent::student::{Student, World};
+use oto_agent::student::{Environments, Student};
 use oto_agent::trainer::{Source, TrainError};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
@@ -47,19 +47,19 @@ impl Episode {
 
 /// Plays a rule whose number becomes an action, a share of the actions being drawn at random.
 fn play(env: &str, episodes: u64, random: f64, rule: fn(&[f32]) -> f32) -> Vec<Episode> {
-    let mut world = make(env).unwrap();
+    let mut environment = make(env).unwrap();
     let mut rng = Rng::new(1);
     let mut one = |seed| {
-        let mut seen = vec![0.0; world.observation_space().width()];
-        world.reset(Some(seed), &mut seen).unwrap();
+        let mut seen = vec![0.0; environment.observation_space().width()];
+        environment.reset(Some(seed), &mut seen).unwrap();
         let mut episode = Episode { observations: seen.clone(), ..Episode::default() };
         loop {
             let drawn = rng.f64() < random;
             let number = if drawn { rng.uniform(-3.0, 3.0) as f32 } else { rule(&seen) };
             let (index, row) = (u32::from(number > 0.0), [number]);
-            let discrete = matches!(world.action_space(), Space::Discrete { .. });
+            let discrete = matches!(environment.action_space(), Space::Discrete { .. });
             let action = if discrete { Action::Discrete(index) } else { Action::Continuous(&row) };
-            let step = world.step(action, &mut seen).unwrap();
+            let step = environment.step(action, &mut seen).unwrap();
             episode.observations.extend(&seen);
             episode.actions.push(if discrete { index as f32 } else { number });
             episode.rewards.push(step.reward);
@@ -114,20 +114,20 @@ fn trainer(config: &OfflineConfig, env: &dyn Environment, data: &[Episode]) -> O
 
 #[test]
 fn good_episodes_make_a_good_teacher() {
-    let mut world = make("CartPole-v1").unwrap();
+    let mut environment = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 12, 0.2, lean);
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() / data.len();
     assert!((100..=500).contains(&mean), "{mean}");
     for algorithm in [BC, CQL, IQL, AWAC] {
         // The rates of IQL and AWAC are for a million updates.
-        let small = small(algorithm, world.action_space());
+        let small = small(algorithm, environment.action_space());
         let learning_rate = match algorithm.name() {
             "iql" | "awac" => oto_agent::config::Linear::constant(1e-3),
             _ => small.learning_rate,
         };
         let config = OfflineConfig { updates: 1500, until_return: Some(450.0), learning_rate, ..small };
-        let mut trainer = trainer(&config, &*world, &data);
-        while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+        let mut trainer = trainer(&config, &*environment, &data);
+        while trainer.advance(&mut *environment, 1000).unwrap().ended.is_none() {}
         let best = trainer.best().unwrap();
         assert_eq!(trainer.ended(), Some(End::Return), "{}: {}", algorithm.name(), best.mean);
         assert_eq!(trainer.updates(), best.step, "it ended there");
@@ -137,16 +137,16 @@ fn good_episodes_make_a_good_teacher() {
 /// The same for forces: methods that stay near the data are as good as its policy, whose actions were half random.
 #[test]
 fn methods_that_stay_near_the_data_are_as_good() {
-    let mut world = make("InvertedPendulum-v5").unwrap();
+    let mut environment = make("InvertedPendulum-v5").unwrap();
     let rule = |seen: &[f32]| (4.0 * lean(&[seen[0], seen[2], seen[1], seen[3]])).clamp(-3.0, 3.0);
     let data = play("InvertedPendulum-v5", 20, 0.5, rule);
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() as f64 / data.len() as f64;
     for algorithm in [TD3_BC, IQL, AWAC] {
-        let small = small(algorithm, world.action_space());
+        let small = small(algorithm, environment.action_space());
         let rate = oto_agent::config::Linear::constant(1e-3);
         let config = OfflineConfig { updates: 2000, until_return: Some(mean), learning_rate: rate, ..small };
-        let mut trainer = trainer(&config, &*world, &data);
-        while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+        let mut trainer = trainer(&config, &*environment, &data);
+        while trainer.advance(&mut *environment, 1000).unwrap().ended.is_none() {}
         let best = trainer.best().unwrap();
         assert_eq!(trainer.ended(), Some(End::Return), "{}: {}, {mean}", algorithm.name(), best.mean);
     }
@@ -168,22 +168,22 @@ fn slices_and_interruptions_change_nothing() {
         ("CartPole-v1", CAL_QL),
         ("InvertedPendulum-v5", ENSEMBLE),
     ] {
-        let mut world = make(env).unwrap();
+        let mut environment = make(env).unwrap();
         let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
-        let config = OfflineConfig { patience: 0, ..small(algorithm, world.action_space()) };
-        let run = |trainer: &mut OfflineTrainer, world: &mut dyn Environment, slice, until| {
+        let config = OfflineConfig { patience: 0, ..small(algorithm, environment.action_space()) };
+        let run = |trainer: &mut OfflineTrainer, environment: &mut dyn Environment, slice, until| {
             let mut evaluations = Vec::new();
             while trainer.updates() < until {
-                evaluations.extend(trainer.advance(world, slice).unwrap().evaluation);
+                evaluations.extend(trainer.advance(environment, slice).unwrap().evaluation);
             }
             evaluations
         };
-        let mut whole = trainer(&config, &*world, &data);
-        let expected = run(&mut whole, &mut *world, 1000, 400);
+        let mut whole = trainer(&config, &*environment, &data);
+        let expected = run(&mut whole, &mut *environment, 1000, 400);
         assert_eq!(expected.iter().map(|e| e.step).collect::<Vec<_>>(), [100, 200, 300, 400]);
 
-        let mut first = trainer(&config, &*world, &data);
-        let mut got = run(&mut first, &mut *world, 7, 210);
+        let mut first = trainer(&config, &*environment, &data);
+        let mut got = run(&mut first, &mut *environment, 7, 210);
         let file = first.save().unwrap();
         let origin = checkpoint::origin(&file).unwrap();
         assert_eq!(
@@ -194,38 +194,38 @@ fn slices_and_interruptions_change_nothing() {
             (origin.config.algorithm, origin.config.steps),
             (config.algorithm.clone(), config.updates)
         );
-        let mut second = trainer(&config, &*world, &data);
+        let mut second = trainer(&config, &*environment, &data);
         assert!(second.load(&file).unwrap());
-        got.extend(run(&mut second, &mut *world, 3, 400));
+        got.extend(run(&mut second, &mut *environment, 3, 400));
         assert_eq!(got, expected, "{env} {}", algorithm.name());
         assert_eq!(second.save().unwrap(), whole.save().unwrap(), "{env} {}", algorithm.name());
         assert_eq!(second.ended(), Some(End::Updates));
 
-        let mut other = trainer(&config, &*world, &data[1..]);
+        let mut other = trainer(&config, &*environment, &data[1..]);
         assert!(!other.load(&file).unwrap(), "it was saved with other data");
     }
 }
 
 #[test]
 fn it_ends_when_nothing_gets_better() {
-    let mut world = make("CartPole-v1").unwrap();
+    let mut environment = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 4, 1.0, lean);
     let config = OfflineConfig {
         learning_rate: oto_agent::config::Linear::constant(0.0),
         patience: 2,
-        ..small(BC, world.action_space())
+        ..small(BC, environment.action_space())
     };
-    let mut trainer = trainer(&config, &*world, &data);
-    while trainer.advance(&mut *world, 1000).unwrap().ended.is_none() {}
+    let mut trainer = trainer(&config, &*environment, &data);
+    while trainer.advance(&mut *environment, 1000).unwrap().ended.is_none() {}
     assert_eq!((trainer.ended(), trainer.updates()), (Some(End::NoImprovement), 300));
     assert_eq!(trainer.best().unwrap().step, 100, "the first of equals");
 }
 
 #[test]
 fn data_that_do_not_fit_are_refused() {
-    let world = make("InvertedPendulum-v5").unwrap();
-    let config = small(CQL, world.action_space());
-    let mut trainer = trainer(&config, &*world, &[]);
+    let environment = make("InvertedPendulum-v5").unwrap();
+    let config = small(CQL, environment.action_space());
+    let mut trainer = trainer(&config, &*environment, &[]);
     assert!(matches!(trainer.step(1), Err(TrainError::Recorded(RecordedError::Empty))));
     let good = Episode {
         observations: vec![0.5; 12],
@@ -263,11 +263,11 @@ fn data_that_do_not_fit_are_refused() {
 
 #[test]
 fn a_diverging_run_says_so_and_keeps_what_was_good() {
-    let mut world = make("InvertedPendulum-v5").unwrap();
+    let mut environment = make("InvertedPendulum-v5").unwrap();
     let data = play("InvertedPendulum-v5", 4, 1.0, |_| 0.0);
-    let config = small(CQL, world.action_space());
-    let mut trainer = trainer(&config, &*world, &data);
-    trainer.advance(&mut *world, 100).unwrap();
+    let config = small(CQL, environment.action_space());
+    let mut trainer = trainer(&config, &*environment, &data);
+    trainer.advance(&mut *environment, 100).unwrap();
     let file = trainer.save().unwrap();
     let rewards = vec![3e38; 500];
     let (observations, actions) = (vec![0.1; 501 * 4], vec![1.0; 500]);
@@ -290,11 +290,11 @@ fn a_diverging_run_says_so_and_keeps_what_was_good() {
 
 #[test]
 fn foreign_and_broken_checkpoints_are_refused() {
-    let mut world = make("CartPole-v1").unwrap();
+    let mut environment = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 2, 1.0, lean);
-    let config = small(BC, world.action_space());
-    let mut one = trainer(&config, &*world, &data);
-    one.advance(&mut *world, 100).unwrap();
+    let config = small(BC, environment.action_space());
+    let mut one = trainer(&config, &*environment, &data);
+    one.advance(&mut *environment, 100).unwrap();
     let file = one.save().unwrap();
     for cut in [0, 7, 8, 100, file.len() / 2, file.len() - 1] {
         assert!(matches!(one.load(&file[..cut]), Err(TrainError::Checkpoint(_))), "cut to {cut} bytes");
@@ -313,10 +313,10 @@ fn foreign_and_broken_checkpoints_are_refused() {
     }
     let algorithm = config.algorithm.clone().with(|bc: &mut BcConfig| bc.hidden = vec![33]);
     let wider = OfflineConfig { algorithm, ..config.clone() };
-    let error = trainer(&wider, &*world, &data).load(&file).unwrap_err().to_string();
+    let error = trainer(&wider, &*environment, &data).load(&file).unwrap_err().to_string();
     assert!(error.contains("[32]") && error.contains("[33]"), "{error}");
-    let world = World::built_in("CartPole-v1").unwrap();
-    let mut student = Student::new(&StudentConfig::default(), world, &[], &Cpu, 0).unwrap();
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&StudentConfig::default(), environment, &[], &Cpu, 0).unwrap();
     let error = student.load(&file, 0).unwrap_err().to_string();
     assert!(error.contains("learned from a dataset, this one learns from an environment"), "{error}");
     assert_eq!(one.save().unwrap(), file, "nothing changed");
@@ -325,17 +325,17 @@ fn foreign_and_broken_checkpoints_are_refused() {
 /// Best policies are part of a checkpoint; numbers that are not finite are refused with the tensor's name.
 #[test]
 fn a_tensor_that_is_not_finite_is_named() {
-    let mut world = make("CartPole-v1").unwrap();
+    let mut environment = make("CartPole-v1").unwrap();
     let data = play("CartPole-v1", 2, 1.0, lean);
-    let config = small(BC, world.action_space());
-    let mut one = trainer(&config, &*world, &data);
-    one.advance(&mut *world, 100).unwrap();
+    let config = small(BC, environment.action_space());
+    let mut one = trainer(&config, &*environment, &data);
+    one.advance(&mut *environment, 100).unwrap();
     let file = one.save().unwrap();
     for name in ["bc.0.weight", "adam.v.bc.0.bias", "best.1.bias"] {
         let error = one.load(&with_nan(&file, name)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("not a finite number"), "{error}");
     }
-    let adopted = trainer(&config, &*world, &data).adopt(&with_nan(&file, "bc.0.weight"));
+    let adopted = trainer(&config, &*environment, &data).adopt(&with_nan(&file, "bc.0.weight"));
     assert!(
         adopted.unwrap_err().to_string().contains("bc.0.weight holds a value that is not a finite number")
     );

@@ -6,7 +6,7 @@ use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Memory, MemoryTeacher};
 use oto_agent::presets;
 use oto_agent::stage::StagesConfig;
-use oto_agent::student::{Event, Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Event, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::sac::SoftActorCritic;
@@ -69,14 +69,14 @@ fn taught(config: &StudentConfig, environment: &str) -> (Student, Driver) {
         weight: 1.0,
     };
     let driver = Driver::with(vec![Wire::Memory(Box::new(memory(environment)))]);
-    let world = World::built_in(environment).unwrap();
-    (Student::new(config, world, &[teacher], &Cpu, 0).unwrap(), driver)
+    let inside = Environments::built_in(environment).unwrap();
+    (Student::new(config, inside, &[teacher], &Cpu, 0).unwrap(), driver)
 }
 
 fn alone(config: &StudentConfig, environment: &str) -> (Student, Driver) {
     let config = StudentConfig { stages: StagesConfig::SOLO, ..config.clone() };
-    let world = World::built_in(environment).unwrap();
-    (Student::new(&config, world, &[], &Cpu, 0).unwrap(), Driver::with(Vec::new()))
+    let inside = Environments::built_in(environment).unwrap();
+    (Student::new(&config, inside, &[], &Cpu, 0).unwrap(), Driver::with(Vec::new()))
 }
 
 fn run(student: &mut Student, driver: &mut Driver, until: u64) -> Vec<Event> {

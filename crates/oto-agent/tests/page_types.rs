@@ -2,7 +2,7 @@
 //! the interface of its name, and none besides.
 
 use oto_agent::config::StudentConfig;
-use oto_agent::student::{Student, TeacherConfig, World};
+use oto_agent::student::{Environments, Student, TeacherConfig};
 use oto_cpu::Cpu;
 use oto_json::Json;
 use oto_proto::{ActionMap, Adapter, Dtype, ObservationMap};
@@ -52,8 +52,8 @@ fn a_links_metrics_have_the_keys_of_their_types() {
         weight: 1.0,
         submit: false,
     };
-    let world = World::built_in("CartPole-v1").unwrap();
-    let student = Student::new(&StudentConfig::default(), world, &[teacher], &Cpu, 0).unwrap();
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    let student = Student::new(&StudentConfig::default(), environment, &[teacher], &Cpu, 0).unwrap();
     let metrics = tree(&student.metrics(0));
     let Some(Json::List(teachers)) = metrics.get("teachers") else { panic!("a list of teachers") };
     assert_eq!(keys(&teachers[0]), interface(METRICS, "TeacherMetrics"));

@@ -5,7 +5,7 @@ use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
 use oto_agent::recorded::{Recorded, RecordedError, Seen};
 use oto_agent::stage::StagesConfig;
-use oto_agent::student::{Student, Tick, World};
+use oto_agent::student::{Environments, Student, Tick};
 use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
@@ -154,8 +154,8 @@ fn config() -> StudentConfig {
 }
 
 fn student() -> Student {
-    let world = World::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
-    Student::new(&config(), world, &[], &Cpu, 0).unwrap()
+    let environment = Environments::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
+    Student::new(&config(), environment, &[], &Cpu, 0).unwrap()
 }
 
 fn run(student: &mut Student, to: u64) {
@@ -195,9 +195,12 @@ fn what_is_no_image_of_bytes_is_refused() {
     assert!(matches!(refused, Err(TrainError::Pixel { component: 3, .. })), "{refused:?}");
     seen[3] = 256.0;
     assert!(student.trainer().begin(&seen).is_err());
-    let world =
-        |observation| World::Outside { observation, action: Space::Discrete { n: 3 }, evaluates: false };
-    let made = |observation| Student::new(&config(), world(observation), &[], &Cpu, 0).err().unwrap();
+    let environment = |observation| Environments::Outside {
+        observation,
+        action: Space::Discrete { n: 3 },
+        evaluates: false,
+    };
+    let made = |observation| Student::new(&config(), environment(observation), &[], &Cpu, 0).err().unwrap();
     let floats = made(Space::uniform(WIDTH, 0.0, 1.0)).to_string();
     assert!(floats.contains("from 0 to 255"), "{floats}");
     let small = made(Space::uniform(9, 0.0, 255.0)).to_string();
@@ -212,8 +215,8 @@ fn what_is_no_image_of_bytes_is_refused() {
         let flat = StudentConfig { algorithm, n_step: 1, buffer: 4_096, ..config() };
         let made = |numbers| {
             let observation = Space::uniform(numbers, 0.0, 255.0);
-            let world = World::Outside { observation, action: action.clone(), evaluates: false };
-            Student::new(&flat, world, &[], &Cpu, 0).map(drop).map_err(|error| error.to_string())
+            let environment = Environments::Outside { observation, action: action.clone(), evaluates: false };
+            Student::new(&flat, environment, &[], &Cpu, 0).map(drop).map_err(|error| error.to_string())
         };
         let refused = made(WIDTH).unwrap_err();
         assert!(refused.contains("72 numbers from 0 to 255") && refused.contains("scaled"), "{refused}");
@@ -243,11 +246,11 @@ impl Episode {
 
 /// Games of somebody who runs to where the ball will fall, a third of the steps by chance.
 fn games(count: u64) -> Vec<Episode> {
-    let mut world = Catch::boxed();
+    let mut environment = Catch::boxed();
     let mut rng = Rng::new(7);
     let mut game = |seed| {
         let mut seen = vec![0.0; WIDTH];
-        world.reset(Some(seed), &mut seen).unwrap();
+        environment.reset(Some(seed), &mut seen).unwrap();
         let bytes = |seen: &[f32]| seen.iter().map(|x| *x as u8).collect::<Vec<_>>();
         let mut episode = Episode { bytes: bytes(&seen), ..Episode::default() };
         loop {
@@ -257,7 +260,7 @@ fn games(count: u64) -> Vec<Episode> {
                 0 => rng.below(3),
                 _ => 1 + u32::from(ball > paddle) - u32::from(ball < paddle),
             };
-            let step = world.step(Action::Discrete(choice), &mut seen).unwrap();
+            let step = environment.step(Action::Discrete(choice), &mut seen).unwrap();
             episode.bytes.extend(bytes(&seen));
             episode.actions.push(choice as f32);
             episode.rewards.push(step.reward);
@@ -302,21 +305,21 @@ fn trainer(config: &OfflineConfig, data: &[Episode]) -> OfflineTrainer {
 fn recorded_images_make_a_teacher() {
     let data = games(150);
     let played = data.iter().flat_map(|e| &e.rewards).sum::<f64>() / data.len() as f64;
-    let mut world = Catch::boxed();
+    let mut environment = Catch::boxed();
     for algorithm in both() {
         let (config, name) = (teacher(algorithm), algorithm.name());
         let mut whole = trainer(&config, &data);
-        while whole.advance(&mut *world, 1_000).unwrap().ended.is_none() {}
+        while whole.advance(&mut *environment, 1_000).unwrap().ended.is_none() {}
         let best = whole.best().unwrap();
         assert!(best.mean > 0.85 && best.mean > played, "{name}: {} from data of {played}", best.mean);
 
         // Interrupted after its first evaluation.
         let mut first = trainer(&config, &data);
-        first.advance(&mut *world, 250).unwrap();
+        first.advance(&mut *environment, 250).unwrap();
         let file = first.save().unwrap();
         let mut second = trainer(&config, &data);
         assert!(second.load(&file).unwrap());
-        while second.advance(&mut *world, 70).unwrap().ended.is_none() {}
+        while second.advance(&mut *environment, 70).unwrap().ended.is_none() {}
         assert!(second.save().unwrap() == whole.save().unwrap(), "{name}");
     }
 }
@@ -339,10 +342,10 @@ fn soft_actor_critic_learns_from_images() {
         epsilon: Linear { start: 1.0, end: 0.0, steps: 500 },
         ..config()
     };
-    for world in [Catch::boxed, Catch::smooth] {
+    for environment in [Catch::boxed, Catch::smooth] {
         let student = || {
-            let world = World::Inside { train: world(), evaluate: Some(world()) };
-            Student::new(&config, world, &[], &Cpu, 0).unwrap()
+            let environment = Environments::Inside { train: environment(), evaluate: Some(environment()) };
+            Student::new(&config, environment, &[], &Cpu, 0).unwrap()
         };
         let mut whole = student();
         let before = whole.evaluate(100).unwrap();
@@ -383,8 +386,8 @@ fn ppo_learns_from_images_and_goes_on_from_a_checkpoint() {
         ..config()
     };
     let student = || {
-        let world = World::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
-        Student::new(&config, world, &[], &Cpu, 0).unwrap()
+        let environment = Environments::Inside { train: Catch::boxed(), evaluate: Some(Catch::boxed()) };
+        Student::new(&config, environment, &[], &Cpu, 0).unwrap()
     };
     let mut whole = student();
     let before = whole.evaluate(100).unwrap();

@@ -1,12 +1,12 @@
 //! Whole runs with a teacher in memory: the same seed gives the same curve, a resumed run is the uninterrupted one, and no
-//! teacher, world or file can stop a student without a sentence that says why.
+//! teacher, environment or file can stop a student without a sentence that says why.
 
 use oto_agent::config::{Clock, EvaluationConfig, Linear, PlateauDecay, StudentConfig};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_agent::presets;
 use oto_agent::stage::{Change, Ending, GiveUp, Stage, StagesConfig};
-use oto_agent::student::{Event, Need, Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Event, Need, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::BatchId;
@@ -56,8 +56,8 @@ fn teacher() -> TeacherConfig {
 
 fn taught(config: &StudentConfig, memory: Memory) -> (Student, Driver) {
     let driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
-    let world = World::built_in("CartPole-v1").unwrap();
-    (Student::new(config, world, &[teacher()], &Cpu, 0).unwrap(), driver)
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    (Student::new(config, environment, &[teacher()], &Cpu, 0).unwrap(), driver)
 }
 
 fn run(student: &mut Student, driver: &mut Driver, until: u64) -> Vec<Event> {
@@ -126,8 +126,8 @@ fn a_resumed_run_has_the_uninterrupted_ones_noise() {
         ..config()
     };
     let student = || {
-        let world = World::built_in("Pendulum-v1").unwrap();
-        (Student::new(&config, world, &[], &Cpu, 0).unwrap(), Driver::with(Vec::new()))
+        let environment = Environments::built_in("Pendulum-v1").unwrap();
+        (Student::new(&config, environment, &[], &Cpu, 0).unwrap(), Driver::with(Vec::new()))
     };
     resumed_is_uninterrupted(student);
     let actor = |steps| {
@@ -209,12 +209,13 @@ fn stages_follow_one_another_and_the_last_ends_the_run() {
 
 fn outside() -> Student {
     let observation = Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] };
-    let world = World::Outside { observation, action: Space::Discrete { n: 3 }, evaluates: false };
-    Student::new(&config(), world, &[], &Cpu, 0).unwrap()
+    let environment =
+        Environments::Outside { observation, action: Space::Discrete { n: 3 }, evaluates: false };
+    Student::new(&config(), environment, &[], &Cpu, 0).unwrap()
 }
 
 #[test]
-fn a_world_outside_is_asked_for_and_its_numbers_are_checked() {
+fn an_environment_outside_is_asked_for_and_its_numbers_are_checked() {
     let mut student = outside();
     let step = |reward, terminated| Step { reward, terminated, truncated: false };
     assert!(student.stepped(step(1.0, false), &[0.0, 0.0], 0).is_err(), "nothing was asked for");
@@ -293,7 +294,7 @@ fn a_policy_that_was_good_and_is_lost_comes_back() {
         assert_ne!(learn(student), good);
         assert_eq!(evaluated(student, 100.0), good, "twice");
         let lost = learn(student);
-        assert_eq!(evaluated(student, 100.0), lost, "the world may be another now");
+        assert_eq!(evaluated(student, 100.0), lost, "the environment may be another now");
         assert_eq!(evaluated(student, 500.0), lost, "a new start to count from");
         learn(student);
         assert_eq!(evaluated(student, 100.0), lost);
@@ -307,8 +308,8 @@ fn sharing(config: &StudentConfig, cuts: f64) -> (Student, Driver) {
     memory.disturb(1, (0, 0), vec![(Fault::Cut, cuts)]);
     let driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
     let teacher = TeacherConfig { submit: true, ..teacher() };
-    let world = World::built_in("CartPole-v1").unwrap();
-    (Student::new(config, world, &[teacher], &Cpu, 0).unwrap(), driver)
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    (Student::new(config, environment, &[teacher], &Cpu, 0).unwrap(), driver)
 }
 
 /// The rows of each batch that a teacher kept, in the order of their names; a batch that came twice came the same.
@@ -397,8 +398,8 @@ fn what_is_overwritten_before_it_is_acknowledged_is_not_submitted() {
     memory.collect();
     memory.set_present(false, 0);
     let teacher = TeacherConfig { submit: true, ..teacher() };
-    let world = World::built_in("CartPole-v1").unwrap();
-    let mut student = Student::new(&config, world, &[teacher], &Cpu, 0).unwrap();
+    let environment = Environments::built_in("CartPole-v1").unwrap();
+    let mut student = Student::new(&config, environment, &[teacher], &Cpu, 0).unwrap();
     let mut driver = Driver::with(vec![Wire::Memory(Box::new(memory))]);
     run(&mut student, &mut driver, 550);
     let [Wire::Memory(memory)] = driver.wires_mut() else { panic!() };
@@ -414,14 +415,14 @@ fn what_is_overwritten_before_it_is_acknowledged_is_not_submitted() {
 
 #[test]
 fn what_cannot_be_submitted_is_said() {
-    let world = || World::built_in("CartPole-v1").unwrap();
+    let environment = || Environments::built_in("CartPole-v1").unwrap();
     let teacher = || [TeacherConfig { submit: true, ..teacher() }];
     let config = StudentConfig { n_step: 3, ..config() };
-    let error = Student::new(&config, world(), &teacher(), &Cpu, 0).err().expect("refused").to_string();
+    let error = Student::new(&config, environment(), &teacher(), &Cpu, 0).err().expect("refused").to_string();
     assert!(error.contains("n_step is 3"), "{error}");
     // A teacher that does not want it is no reason to wait.
     let config = StudentConfig { n_step: 1, steps: 150, ..config };
-    let mut student = Student::new(&config, world(), &teacher(), &Cpu, 0).unwrap();
+    let mut student = Student::new(&config, environment(), &teacher(), &Cpu, 0).unwrap();
     let mut driver = Driver::with(vec![Wire::Memory(Box::new(memory()))]);
     run(&mut student, &mut driver, 150);
     assert!(!driver.submit_rest(&mut student, Duration::from_secs(60)));
@@ -483,9 +484,11 @@ impl Environment for Walk {
 fn evaluations_leave_training_as_it_is() {
     let built_in = oto_env::IDS.iter().map(|id| Some(*id));
     for id in built_in.chain([None]) {
-        let world = || match id {
-            Some(id) => World::built_in(id).unwrap(),
-            None => World::Inside { train: Box::new(Walk::new()), evaluate: Some(Box::new(Walk::new())) },
+        let environment = || match id {
+            Some(id) => Environments::built_in(id).unwrap(),
+            None => {
+                Environments::Inside { train: Box::new(Walk::new()), evaluate: Some(Box::new(Walk::new())) }
+            }
         };
         let learnt = |every: u64| {
             let usual = presets::student(id.unwrap_or("Walk"));
@@ -505,7 +508,7 @@ fn evaluations_leave_training_as_it_is() {
                 evaluation: EvaluationConfig { every, episodes: 2 },
                 ..usual
             };
-            let mut student = Student::new(&config, world(), &[], &Cpu, 0).unwrap();
+            let mut student = Student::new(&config, environment(), &[], &Cpu, 0).unwrap();
             let mut driver = Driver::with(Vec::new());
             let events = run(&mut student, &mut driver, 260);
             let evaluations = events.iter().filter(|e| matches!(e, Event::Evaluation { .. })).count();

@@ -3,7 +3,7 @@
 use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::link::memory::{Fault, Memory, MemoryTeacher};
 use oto_agent::presets;
-use oto_agent::student::{Event, Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Event, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
 
@@ -52,8 +52,8 @@ impl Taught {
             weight: *weight,
         };
         let configs = weights.iter().map(of).collect::<Vec<_>>();
-        let world = World::built_in("CartPole-v1").unwrap();
-        let student = Student::new(config, world, &configs, &Cpu, 0).unwrap();
+        let environment = Environments::built_in("CartPole-v1").unwrap();
+        let student = Student::new(config, environment, &configs, &Cpu, 0).unwrap();
         Self { student, teachers, now: 0 }
     }
 

@@ -105,7 +105,7 @@ fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
     let CollectOptions { policy, env, steps, seed, noise, epsilon, .. } = options;
     let mut player = Player::load(policy, env)?;
     let (spec, start) = environments::specification(env, false).map_err(DataError::from)?;
-    let mut world = environments::environment(env).map_err(DataError::from)?;
+    let mut environment = environments::environment(env).map_err(DataError::from)?;
     let name = policy.file_name().unwrap_or(policy.as_os_str()).to_string_lossy();
     let exploration = format!("noise {noise}, epsilon {epsilon}");
     let metadata = Metadata {
@@ -122,7 +122,7 @@ fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     let how = Collect { steps: *steps, seed: *seed, epsilon: *epsilon, noise: *noise };
     let dataset = collect(
-        &mut *world,
+        &mut *environment,
         &how,
         metadata,
         |observation, row| Ok::<_, DatasetError>(player.act(observation, row)?),
@@ -228,8 +228,8 @@ mod tests {
         let [played, drawn] = [&expert, &random].map(|options| {
             let dataset = read_file(&options.out).unwrap();
             std::fs::remove_dir_all(&options.out).unwrap();
-            let world = oto_env::make(&options.env).unwrap();
-            dataset.fits(world.observation_space(), world.action_space()).unwrap();
+            let environment = oto_env::make(&options.env).unwrap();
+            dataset.fits(environment.observation_space(), environment.action_space()).unwrap();
             dataset
         });
         assert_eq!(played.returns(), [500.0, 500.0]);

@@ -16,7 +16,7 @@ use oto_agent::environments;
 use oto_agent::link::LinkState;
 use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Job, Observer, RunError};
-use oto_agent::student::{Event, Metrics, Student, TeacherConfig, TeacherSpaces, World};
+use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
@@ -258,8 +258,8 @@ impl LearnCommand {
 fn fitted(read: Read, job: &Job, quiet: bool) -> Result<Dataset, LearnCommandError> {
     let failed = |error: EnvError| RunError::Train(error.into());
     let parts = environments::parts(&job.env).map_err(failed)?;
-    let world = environments::environment(&job.env).map_err(failed)?;
-    Ok(read.fitted([world.observation_space(), world.action_space()], parts, quiet)?)
+    let environment = environments::environment(&job.env).map_err(failed)?;
+    Ok(read.fitted([environment.observation_space(), environment.action_space()], parts, quiet)?)
 }
 
 /// A teacher's own spaces, which its server knows.
@@ -376,7 +376,7 @@ fn one(
     if command.require_teacher && job.teachers.is_empty() {
         return Err(LearnCommandError::NoTeacher);
     }
-    let (world, recorder) = place(job, command.record.is_some())?;
+    let (environment, recorder) = place(job, command.record.is_some())?;
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
     let mix = |student: &mut Student| match data {
         None => Ok(()),
@@ -386,7 +386,7 @@ fn one(
         }
     };
     let (mut student, mut driver) =
-        run::prepare_with(world, job, backend::choose, command.driver(&job.teachers)?, resume, mix)?;
+        run::prepare_with(environment, job, backend::choose, command.driver(&job.teachers)?, resume, mix)?;
     if let Start::From(origin) = start {
         let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
         if !command.quiet {
@@ -530,8 +530,8 @@ fn write_recorded(recorder: &Record, folder: &Path) -> Result<(), LearnCommandEr
 /// What records a run's steps.
 type Record = Arc<Mutex<Recorder>>;
 
-/// The run's world, and what records its steps, if they are to be recorded.
-fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnCommandError> {
+/// The run's environment, and what records its steps, if they are to be recorded.
+fn place(job: &Job, record: bool) -> Result<(Environments, Option<Record>), LearnCommandError> {
     if !record {
         return Ok((environments::of_student(&job.env, &job.student).map_err(RunError::Train)?, None));
     }
@@ -545,15 +545,15 @@ fn place(job: &Job, record: bool) -> Result<(World, Option<Record>), LearnComman
         description: Some(format!("{} steps of learning, seed {}", job.student.steps, job.student.seed)),
         ..Metadata::default()
     };
-    let World::Inside { train, evaluate } =
+    let Environments::Inside { train, evaluate } =
         environments::of_student(&job.env, &job.student).map_err(RunError::Train)?
     else {
-        unreachable!("a world with a name is made here")
+        unreachable!("an environment with a name is made here")
     };
     let spaces = (train.observation_space().clone(), train.action_space().clone());
     let recorder = Arc::new(Mutex::new(Recorder::new(spaces.0, spaces.1, metadata)));
     let train = Box::new(Recorded::new(train, recorder.clone()));
-    Ok((World::Inside { train, evaluate }, Some(recorder)))
+    Ok((Environments::Inside { train, evaluate }, Some(recorder)))
 }
 
 fn curve_subtitle(job: &Job) -> String {

@@ -577,7 +577,7 @@ mod tests {
     use oto_agent::offline::OfflineConfig;
     use oto_agent::run::Job;
     use oto_agent::stage::{Ending, GiveUp, StagesConfig};
-    use oto_agent::student::{Student, TeacherConfig, Tick, World};
+    use oto_agent::student::{Environments, Student, TeacherConfig, Tick};
     use oto_rl::algorithms::qrdqn::QrDqnConfig;
     use serde_json::{Value, json};
 
@@ -618,7 +618,7 @@ mod tests {
 
     /// A student whose teacher, in this process, pushes to the side the pole leans to.
     fn student(job: &Job) -> (Student, Driver) {
-        let spaces = World::built_in(&job.env).unwrap();
+        let spaces = Environments::built_in(&job.env).unwrap();
         let (oto_env::Space::Box { low, high }, _) = spaces.spaces() else { panic!("a box") };
         let (low, high) = (low.clone(), high.clone());
         let act = |states: &[f32], rows: usize, actions: &mut Vec<f32>| {

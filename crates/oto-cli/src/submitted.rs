@@ -123,7 +123,7 @@ pub fn submitted(options: &SubmittedOptions) -> Result<(), DatasetError> {
 /// Writes the accepted batches as a dataset in Minari's layout.
 pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
     check_target(&options.out, options.id.as_deref())?;
-    let world = environments::environment(&options.env).map_err(DataError::from)?;
+    let environment = environments::environment(&options.env).map_err(DataError::from)?;
     let store = open(&options.folder)?;
     let states: &[State] =
         if options.quarantine { &[State::Accepted, State::Quarantine] } else { &[State::Accepted] };
@@ -135,8 +135,8 @@ pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
         }
     }
     let dataset = Dataset {
-        observation: world.observation_space().clone(),
-        action: world.action_space().clone(),
+        observation: environment.observation_space().clone(),
+        action: environment.action_space().clone(),
         episodes: students.values().flat_map(|submissions| episodes(submissions)).collect(),
         metadata: Metadata {
             id: options.id.clone(),
@@ -146,7 +146,7 @@ pub fn seal(options: &SealOptions) -> Result<(), DatasetError> {
             ..Metadata::default()
         },
     };
-    dataset.fits(world.observation_space(), world.action_space())?;
+    dataset.fits(environment.observation_space(), environment.action_space())?;
     let write = if options.hdf5 { write_folder } else { write_parquet_folder };
     write(&dataset, &options.out)?;
     crate::out!("{}: {} episodes, {} steps", options.out.display(), dataset.episodes.len(), dataset.len());

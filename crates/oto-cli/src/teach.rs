@@ -185,8 +185,8 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
     let algorithm = &job.teach.algorithm;
     environments::check_pixels(&job.env, algorithm.convolution(), algorithm.name(), false)?;
     let parts = environments::parts(&job.env)?;
-    let mut world = environments::environment(&job.env)?;
-    let (observation, action) = (world.observation_space().clone(), world.action_space().clone());
+    let mut environment = environments::environment(&job.env)?;
+    let (observation, action) = (environment.observation_space().clone(), environment.action_space().clone());
     let data = read.fitted([&observation, &action], parts, options.quiet)?;
     let backend = backend::by_name(&job.teach.backend)?;
     let mut trainer = OfflineTrainer::new(&job.teach, &observation, &action, backend.as_ref())?;
@@ -217,7 +217,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             folder
         }
     };
-    Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *world, stop)
+    Run { job, trainer, folder, json: options.json, quiet: options.quiet }.go(&mut *environment, stop)
 }
 
 impl TeachOptions {
@@ -257,12 +257,12 @@ struct Run {
 }
 
 impl Run {
-    fn go(mut self, world: &mut dyn oto_env::Environment, stop: &AtomicBool) -> Result<(), TeachError> {
+    fn go(mut self, environment: &mut dyn oto_env::Environment, stop: &AtomicBool) -> Result<(), TeachError> {
         let bar = self.bar();
         let mut saved = Instant::now();
         let ended = loop {
             let slice = SLICE.min(METRICS - self.trainer.updates() % METRICS);
-            let advance = match self.trainer.advance(world, slice) {
+            let advance = match self.trainer.advance(environment, slice) {
                 Ok(advance) => advance,
                 Err(error) if self.trainer.best().is_some() => {
                     self.draw()?;
@@ -375,16 +375,16 @@ mod tests {
 
         /// Records somebody who pushes to where the pole leans.
         fn record(&self, name: &str, env: &str, seed: u64) -> String {
-            let mut world = oto_env::make(env).unwrap();
+            let mut environment = oto_env::make(env).unwrap();
             let options = Collect { steps: 600, seed, epsilon: 0.2, noise: 0.0 };
             let from = Metadata { environment: Some(env.into()), ..Metadata::default() };
-            let discrete = matches!(world.action_space(), oto_env::Space::Discrete { .. });
+            let discrete = matches!(environment.action_space(), oto_env::Space::Discrete { .. });
             let push = |seen: &[f32], row: &mut Vec<f32>| {
                 let lean = if discrete { seen[2] + 0.5 * seen[3] } else { seen[1] + 0.5 * seen[3] };
                 row.push(if discrete { f32::from(lean > 0.0) } else { lean.clamp(-3.0, 3.0) });
                 Ok::<_, DataError>(())
             };
-            let data = collect(&mut *world, &options, from, push, |_| {}).unwrap();
+            let data = collect(&mut *environment, &options, from, push, |_| {}).unwrap();
             let path = self.at(name);
             write_folder(&data, Path::new(&path)).unwrap();
             path

@@ -129,8 +129,8 @@ impl TrainJob {
         let data = oto_data::read_file(&self.dataset).map_err(wrong)?;
         let env = self.env.clone().or_else(|| data.metadata.environment.clone());
         let env = env.ok_or_else(|| TrainError::NoEnvironment(self.dataset.clone()))?;
-        let world = oto_env::make(&env)?;
-        let spaces = [world.observation_space().clone(), world.action_space().clone()];
+        let environment = oto_env::make(&env)?;
+        let spaces = [environment.observation_space().clone(), environment.action_space().clone()];
         data.fits(&spaces[0], &spaces[1]).map_err(wrong)?;
         let given = self.given()?;
         let kind = Seen::actions(&spaces[1]);
@@ -139,7 +139,7 @@ impl TrainJob {
         Ok(Parts {
             policy: name.into(),
             training: Box::new(training),
-            world,
+            environment,
             store,
             refused: self.refused.clone(),
             kept: self.kept.clone(),

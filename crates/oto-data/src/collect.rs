@@ -22,24 +22,24 @@ pub struct Collect {
 /// `[action width]` in the buffer, an index as a number if it is discrete; `progress` is told the number of steps so far.
 ///
 /// # Errors
-/// If exploration does not fit the actions, or the world or the policy refuses.
+/// If exploration does not fit the actions, or the environment or the policy refuses.
 pub fn collect<E: From<DataError>>(
-    world: &mut dyn Environment,
+    environment: &mut dyn Environment,
     options: &Collect,
     metadata: Metadata,
     mut policy: impl FnMut(&[f32], &mut Vec<f32>) -> Result<(), E>,
     mut progress: impl FnMut(usize),
 ) -> Result<Dataset, E> {
-    check_exploration(options, world.action_space())?;
-    let space = world.action_space().clone();
-    let limited = world.max_episode_steps().is_some();
-    let mut recorder = Recorder::new(world.observation_space().clone(), space.clone(), metadata);
+    check_exploration(options, environment.action_space())?;
+    let space = environment.action_space().clone();
+    let limited = environment.max_episode_steps().is_some();
+    let mut recorder = Recorder::new(environment.observation_space().clone(), space.clone(), metadata);
     let mut rng = Rng::new(options.seed);
-    let mut observation = vec![0.0; world.observation_space().width()];
+    let mut observation = vec![0.0; environment.observation_space().width()];
     let mut row = Vec::new();
     for episode in 0.. {
         let seed = options.seed.wrapping_add(episode);
-        world.reset(Some(seed), &mut observation).map_err(DataError::from)?;
+        environment.reset(Some(seed), &mut observation).map_err(DataError::from)?;
         recorder.reset(&observation, Some(seed));
         loop {
             row.clear();
@@ -49,7 +49,7 @@ pub fn collect<E: From<DataError>>(
                 Space::Discrete { .. } => Action::Discrete(row.first().map_or(0, |&index| index as u32)),
                 Space::Box { .. } => Action::Continuous(&row),
             };
-            let step = world.step(action, &mut observation).map_err(DataError::from)?;
+            let step = environment.step(action, &mut observation).map_err(DataError::from)?;
             recorder.step(action, &step, &observation)?;
             progress(recorder.len());
             if step.done() || !limited && recorder.len() >= options.steps {
@@ -114,10 +114,10 @@ mod tests {
     const PLAIN: Collect = Collect { steps: 300, seed: 5, epsilon: 0.0, noise: 0.0 };
 
     fn collected(env: &str, options: &Collect, action: f32) -> Result<Dataset, DataError> {
-        let mut world = oto_env::make(env).unwrap();
+        let mut environment = oto_env::make(env).unwrap();
         let mut last = 0;
         let dataset = collect(
-            &mut *world,
+            &mut *environment,
             options,
             Metadata::default(),
             |_, row| {
@@ -130,7 +130,7 @@ mod tests {
             },
         )?;
         assert_eq!(last, dataset.len());
-        dataset.fits(world.observation_space(), world.action_space())?;
+        dataset.fits(environment.observation_space(), environment.action_space())?;
         Ok(dataset)
     }
 
@@ -139,14 +139,14 @@ mod tests {
     fn recorded_episodes_can_be_played_again() {
         let dataset = collected("CartPole-v1", &Collect { epsilon: 0.5, ..PLAIN }, 1.0).unwrap();
         assert!((300..800).contains(&dataset.len()));
-        let mut world = oto_env::make("CartPole-v1").unwrap();
+        let mut environment = oto_env::make("CartPole-v1").unwrap();
         let mut seen = [0.0; 4];
         for (number, episode) in dataset.episodes.iter().enumerate() {
             assert_eq!(episode.seed, Some(5 + number as u64));
-            world.reset(episode.seed, &mut seen).unwrap();
+            environment.reset(episode.seed, &mut seen).unwrap();
             for transition in dataset.transitions_of(episode) {
                 assert_eq!(transition.observation[..], seen);
-                let step = world.step(transition.action, &mut seen).unwrap();
+                let step = environment.step(transition.action, &mut seen).unwrap();
                 assert_eq!(transition.next_observation[..], seen);
                 let expected = (transition.reward, transition.terminated, transition.truncated);
                 assert_eq!((step.reward, step.terminated, step.truncated), expected);

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Passes everything on to another environment, and tells a recorder. After [`Environment::restore`] nothing is recorded
 /// before the next episode begins.
 pub struct Recorded {
-    world: Box<dyn Environment>,
+    environment: Box<dyn Environment>,
     recorder: Arc<Mutex<Recorder>>,
 }
 
 impl Recorded {
-    /// Records what is played in `world`. Whoever keeps a copy of `recorder` has the dataset.
-    pub fn new(world: Box<dyn Environment>, recorder: Arc<Mutex<Recorder>>) -> Self {
-        Self { world, recorder }
+    /// Records what is played in `environment`. Whoever keeps a copy of `recorder` has the dataset.
+    pub fn new(environment: Box<dyn Environment>, recorder: Arc<Mutex<Recorder>>) -> Self {
+        Self { environment, recorder }
     }
 
     fn tell<T>(&self, tell: impl FnOnce(&mut Recorder) -> T) -> T {
@@ -25,29 +25,29 @@ impl Recorded {
 
 impl Environment for Recorded {
     fn id(&self) -> &str {
-        self.world.id()
+        self.environment.id()
     }
 
     fn observation_space(&self) -> &Space {
-        self.world.observation_space()
+        self.environment.observation_space()
     }
 
     fn action_space(&self) -> &Space {
-        self.world.action_space()
+        self.environment.action_space()
     }
 
     fn max_episode_steps(&self) -> Option<u32> {
-        self.world.max_episode_steps()
+        self.environment.max_episode_steps()
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
-        self.world.reset(seed, observation)?;
+        self.environment.reset(seed, observation)?;
         self.tell(|recorder| recorder.reset(observation, seed));
         Ok(())
     }
 
     fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError> {
-        let step = self.world.step(action, observation)?;
+        let step = self.environment.step(action, observation)?;
         self.tell(|recorder| match recorder.running() {
             true => recorder.step(action, &step, observation),
             false => Ok(()),
@@ -57,19 +57,19 @@ impl Environment for Recorded {
     }
 
     fn evaluate(&mut self, on: bool) {
-        self.world.evaluate(on);
+        self.environment.evaluate(on);
     }
 
     fn info(&self, name: &str) -> Option<f64> {
-        self.world.info(name)
+        self.environment.info(name)
     }
 
     fn save(&self) -> Result<Snapshot, EnvError> {
-        self.world.save()
+        self.environment.save()
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        self.world.restore(snapshot)?;
+        self.environment.restore(snapshot)?;
         self.tell(Recorder::cut);
         Ok(())
     }
@@ -82,21 +82,21 @@ mod tests {
 
     #[test]
     fn what_is_played_is_recorded() {
-        let world = oto_env::make("CartPole-v1").unwrap();
-        let spaces = (world.observation_space().clone(), world.action_space().clone());
+        let environment = oto_env::make("CartPole-v1").unwrap();
+        let spaces = (environment.observation_space().clone(), environment.action_space().clone());
         let recorder = Arc::new(Mutex::new(Recorder::new(spaces.0, spaces.1, Metadata::default())));
-        let mut world = Recorded::new(world, recorder.clone());
+        let mut environment = Recorded::new(environment, recorder.clone());
         let mut seen = [0.0; 4];
-        world.reset(Some(1), &mut seen).unwrap();
+        environment.reset(Some(1), &mut seen).unwrap();
         let begin = seen;
-        let saved = world.save().unwrap();
-        world.step(Action::Discrete(1), &mut seen).unwrap();
+        let saved = environment.save().unwrap();
+        environment.step(Action::Discrete(1), &mut seen).unwrap();
         // The episode is cut here; what follows has no beginning.
-        world.restore(&saved).unwrap();
-        world.step(Action::Discrete(0), &mut seen).unwrap();
-        while !world.step(Action::Discrete(0), &mut seen).unwrap().done() {}
-        world.reset(None, &mut seen).unwrap();
-        while !world.step(Action::Discrete(0), &mut seen).unwrap().done() {}
+        environment.restore(&saved).unwrap();
+        environment.step(Action::Discrete(0), &mut seen).unwrap();
+        while !environment.step(Action::Discrete(0), &mut seen).unwrap().done() {}
+        environment.reset(None, &mut seen).unwrap();
+        while !environment.step(Action::Discrete(0), &mut seen).unwrap().done() {}
         let dataset = recorder.lock().unwrap().clone().finish().unwrap();
         let [first, second] = &dataset.episodes[..] else { panic!("{} episodes", dataset.episodes.len()) };
         assert_eq!((first.len(), &first.observations.numbers()[..4], first.seed), (1, &begin[..], Some(1)));

@@ -17,13 +17,13 @@ fn fresh(name: &str) -> PathBuf {
 
 /// Plays an episode again from its seed: the recorded steps are what the environment does. Roundings grow with every step,
 /// and a pendulum pushed hard makes them grow faster than a cart: a hundred steps are compared.
-fn replay(world: &mut dyn Environment, dataset: &Dataset, episode: &Episode) {
-    let mut seen = vec![0.0; world.observation_space().width()];
+fn replay(environment: &mut dyn Environment, dataset: &Dataset, episode: &Episode) {
+    let mut seen = vec![0.0; environment.observation_space().width()];
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));
-    world.reset(episode.seed, &mut seen).unwrap();
+    environment.reset(episode.seed, &mut seen).unwrap();
     for (row, transition) in dataset.transitions_of(episode).enumerate().take(100) {
         assert!(close(&seen, &transition.observation), "row {row}: {seen:?} {transition:?}");
-        let step = world.step(transition.action, &mut seen).unwrap();
+        let step = environment.step(transition.action, &mut seen).unwrap();
         assert!(close(&seen, &transition.next_observation), "row {row}: {seen:?} {transition:?}");
         let expected = (transition.reward, transition.terminated, transition.truncated);
         assert_eq!((step.reward, step.terminated, step.truncated), expected, "row {row}");
@@ -41,11 +41,11 @@ fn minaris_episodes_are_those_of_the_environment() {
         let dataset = read_file(&fixture(name)).unwrap();
         assert_eq!((dataset.episodes.len(), dataset.len()), (episodes, steps), "{name}");
         assert_eq!(dataset.metadata.environment.as_deref(), Some(id));
-        let mut world = oto_env::make(id).unwrap();
-        dataset.fits(world.observation_space(), world.action_space()).unwrap();
+        let mut environment = oto_env::make(id).unwrap();
+        dataset.fits(environment.observation_space(), environment.action_space()).unwrap();
         for episode in &dataset.episodes {
             assert!(episode.seed.is_some(), "{name}");
-            replay(&mut *world, &dataset, episode);
+            replay(&mut *environment, &dataset, episode);
         }
     }
 }
@@ -114,8 +114,8 @@ fn d4rls_columns_give_the_transitions_of_qlearning_dataset() {
         assert!((transition.observation[0] - before).abs() < 1e-8, "{transition:?} {expected:?}");
         assert!((transition.next_observation[0] - after).abs() < 1e-8, "{transition:?} {expected:?}");
     }
-    let world = oto_env::make("InvertedPendulum-v5").unwrap();
-    dataset.fits(world.observation_space(), world.action_space()).unwrap();
+    let environment = oto_env::make("InvertedPendulum-v5").unwrap();
+    dataset.fits(environment.observation_space(), environment.action_space()).unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::rng::Rng;
 use crate::{Action, EnvError, Environment, Phase, Snapshot, Space, Step};
 use std::marker::PhantomData;
 
-/// An [`Environment`] whose whole world is a short vector of float64 that can be read and set: what a check against
+/// An [`Environment`] whose whole state is a short vector of float64 that can be read and set: what a check against
 /// recorded trajectories needs.
 pub trait ClassicEnvironment: Environment {
     /// The state; each environment's file gives the order.
@@ -25,7 +25,7 @@ pub trait ClassicEnvironment: Environment {
     fn observe(&self, observation: &mut [f32]) -> Result<(), EnvError>;
 }
 
-/// One step of an environment's world.
+/// One step of an environment.
 pub(crate) struct Transition<const N: usize> {
     pub state: [f64; N],
     pub reward: f64,

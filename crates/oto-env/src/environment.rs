@@ -102,7 +102,7 @@ pub(crate) fn check_state(id: &str, length: usize, state: &[f64]) -> Result<(), 
     }
 }
 
-/// A world to act in. Spaces, seeds, termination and truncation mean what they mean in Gymnasium.
+/// An environment to act in. Spaces, seeds, termination and truncation mean what they mean in Gymnasium.
 pub trait Environment: Send {
     /// The environment's name and version, such as `CartPole-v1`.
     fn id(&self) -> &str;

@@ -91,14 +91,14 @@ fn an_id_may_choose_the_screen_and_a_limit() {
     let Some(options) = python("gymnasium, ale_py, cv2") else { return };
     for training in [true, false] {
         let options = Options { training, ..options.clone() };
-        let mut world = Gymnasium::make("ALE/Pong-v5?screen=42&limit=20&fire=0", &options).unwrap();
-        assert_eq!((world.shape(), world.pixels()), (&[4, 42, 42][..], Some(Pixels::Byte)));
-        assert_eq!(world.max_episode_steps(), Some(20));
+        let mut environment = Gymnasium::make("ALE/Pong-v5?screen=42&limit=20&fire=0", &options).unwrap();
+        assert_eq!((environment.shape(), environment.pixels()), (&[4, 42, 42][..], Some(Pixels::Byte)));
+        assert_eq!(environment.max_episode_steps(), Some(20));
         let mut seen = vec![0.0; 4 * 42 * 42];
         for episode in 0..2 {
-            world.reset(Some(episode), &mut seen).unwrap();
+            environment.reset(Some(episode), &mut seen).unwrap();
             for step in 1..=20 {
-                let told = world.step(Action::Discrete(0), &mut seen).unwrap();
+                let told = environment.step(Action::Discrete(0), &mut seen).unwrap();
                 assert_eq!((told.terminated, told.truncated), (false, step == 20), "step {step}");
             }
         }
@@ -114,11 +114,11 @@ fn an_id_may_choose_the_screen_and_a_limit() {
 fn an_id_may_choose_to_see_what_moves() {
     let Some(options) = python("gymnasium, ale_py, cv2") else { return };
     let [whole, moving, again] = ["limit=60", "still=40&limit=60", "still=40&limit=60"].map(|choices| {
-        let mut world = Gymnasium::make(&format!("ALE/Pong-v5?fire=0&{choices}"), &options).unwrap();
+        let mut environment = Gymnasium::make(&format!("ALE/Pong-v5?fire=0&{choices}"), &options).unwrap();
         let mut seen = vec![0.0; 4 * 84 * 84];
-        world.reset(Some(1), &mut seen).unwrap();
+        environment.reset(Some(1), &mut seen).unwrap();
         for _ in 0..60 {
-            world.step(Action::Discrete(0), &mut seen).unwrap();
+            environment.step(Action::Discrete(0), &mut seen).unwrap();
         }
         seen
     });
@@ -133,18 +133,19 @@ fn an_id_may_choose_to_see_what_moves() {
 fn a_game_is_seen_as_four_images() {
     let Some(options) = python("gymnasium, ale_py, cv2") else { return };
     for training in [true, false] {
-        let mut world = Gymnasium::make("ALE/Breakout-v5", &Options { training, ..options.clone() }).unwrap();
-        assert_eq!((world.shape(), world.pixels()), (&[4, 84, 84][..], Some(Pixels::Byte)));
-        assert_eq!(world.action_space(), &Space::Discrete { n: 4 });
+        let mut environment =
+            Gymnasium::make("ALE/Breakout-v5", &Options { training, ..options.clone() }).unwrap();
+        assert_eq!((environment.shape(), environment.pixels()), (&[4, 84, 84][..], Some(Pixels::Byte)));
+        assert_eq!(environment.action_space(), &Space::Discrete { n: 4 });
         let mut seen = vec![0.0; 4 * 84 * 84];
-        world.reset(Some(3), &mut seen).unwrap();
+        environment.reset(Some(3), &mut seen).unwrap();
         let first = &seen[..84 * 84];
         assert_eq!(first, &seen[3 * 84 * 84..], "an episode begins with one image four times");
         assert!(first.iter().any(|x| *x > 100.0) && first.iter().all(|x| x.fract() == 0.0));
         let mut rng = Rng::new(1);
         let (mut length, mut rewards) = (0, Vec::new());
         loop {
-            let step = world.step(Action::Discrete(rng.below(4)), &mut seen).unwrap();
+            let step = environment.step(Action::Discrete(rng.below(4)), &mut seen).unwrap();
             length += 1;
             rewards.push(step.reward);
             if step.done() {
@@ -154,7 +155,7 @@ fn a_game_is_seen_as_four_images() {
         assert!(rewards.iter().all(|r| !training || (-1.0..=1.0).contains(r)));
         // Five lives to lose: an evaluation sees them all.
         assert_eq!(length < 100, training, "{length} steps");
-        world.reset(None, &mut seen).unwrap();
+        environment.reset(None, &mut seen).unwrap();
     }
 }
 

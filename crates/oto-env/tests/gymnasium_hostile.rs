@@ -44,9 +44,9 @@ fn about() -> Vec<u8> {
 
 /// The error of the first step after a good reset.
 fn step_error(answer: Vec<u8>, then: &str) -> String {
-    let mut world = patient(&[about(), frame(b'R', &seen([0.0, 0.0])), answer], then).unwrap();
-    world.reset(Some(1), &mut [0.0; 2]).unwrap();
-    world.step(Action::Discrete(0), &mut [0.0; 2]).unwrap_err().to_string()
+    let mut environment = patient(&[about(), frame(b'R', &seen([0.0, 0.0])), answer], then).unwrap();
+    environment.reset(Some(1), &mut [0.0; 2]).unwrap();
+    environment.step(Action::Discrete(0), &mut [0.0; 2]).unwrap_err().to_string()
 }
 
 #[test]
@@ -57,21 +57,24 @@ fn a_good_process_is_believed() {
         stepped(1.5, [0, 0], [0.25, 2.0]),
         stepped(-1.0, [1, 0], [0.0, 3.0]),
     ];
-    let mut world = patient(&answers, WAIT).unwrap();
-    assert_eq!((world.shape(), world.pixels(), world.max_episode_steps()), (&[2][..], None, Some(9)));
+    let mut environment = patient(&answers, WAIT).unwrap();
+    assert_eq!(
+        (environment.shape(), environment.pixels(), environment.max_episode_steps()),
+        (&[2][..], None, Some(9))
+    );
     let mut observation = [0.0; 2];
-    assert_eq!(world.step(Action::Discrete(0), &mut observation), Err(EnvError::NotReset));
-    world.reset(None, &mut observation).unwrap();
+    assert_eq!(environment.step(Action::Discrete(0), &mut observation), Err(EnvError::NotReset));
+    environment.reset(None, &mut observation).unwrap();
     assert_eq!(observation, [0.5, -1.0]);
-    let bad = world.step(Action::Discrete(3), &mut observation);
+    let bad = environment.step(Action::Discrete(3), &mut observation);
     assert_eq!(bad, Err(EnvError::ActionRange { n: 3, got: 3 }));
-    let room = world.step(Action::Discrete(0), &mut [0.0; 3]);
+    let room = environment.step(Action::Discrete(0), &mut [0.0; 3]);
     assert_eq!(room, Err(EnvError::ObservationLength { expected: 2, got: 3 }));
-    let step = world.step(Action::Discrete(2), &mut observation).unwrap();
+    let step = environment.step(Action::Discrete(2), &mut observation).unwrap();
     assert_eq!((step.reward, step.done(), observation), (1.5, false, [0.25, 2.0]));
-    assert!(world.step(Action::Discrete(1), &mut observation).unwrap().terminated);
-    assert_eq!(world.step(Action::Discrete(0), &mut observation), Err(EnvError::EpisodeOver));
-    assert_eq!(world.save(), Err(EnvError::NotSaved { id: "Fake-v0".into() }));
+    assert!(environment.step(Action::Discrete(1), &mut observation).unwrap().terminated);
+    assert_eq!(environment.step(Action::Discrete(0), &mut observation), Err(EnvError::EpisodeOver));
+    assert_eq!(environment.save(), Err(EnvError::NotSaved { id: "Fake-v0".into() }));
     let snapshot = oto_env::Snapshot {
         id: "Fake-v0".into(),
         state: vec![],
@@ -79,19 +82,19 @@ fn a_good_process_is_believed() {
         phase: Phase::New,
         rng: oto_env::rng::Rng::new(0),
     };
-    assert_eq!(world.restore(&snapshot), Err(EnvError::NotSaved { id: "Fake-v0".into() }));
+    assert_eq!(environment.restore(&snapshot), Err(EnvError::NotSaved { id: "Fake-v0".into() }));
 }
 
 #[test]
 fn a_refusal_is_told_in_its_own_words_and_a_reset_goes_on() {
     let sentence = frame(b'E', "ValueError: the motor is hot".as_bytes());
     let reset = frame(b'R', &seen([0.0, 0.0]));
-    let mut world = patient(&[about(), reset.clone(), sentence.clone(), reset], WAIT).unwrap();
-    world.reset(None, &mut [0.0; 2]).unwrap();
-    let error = world.step(Action::Discrete(0), &mut [0.0; 2]).unwrap_err();
+    let mut environment = patient(&[about(), reset.clone(), sentence.clone(), reset], WAIT).unwrap();
+    environment.reset(None, &mut [0.0; 2]).unwrap();
+    let error = environment.step(Action::Discrete(0), &mut [0.0; 2]).unwrap_err();
     assert_eq!(error, EnvError::External("gym:Fake-v0: ValueError: the motor is hot".into()));
-    assert_eq!(world.step(Action::Discrete(0), &mut [0.0; 2]), Err(EnvError::EpisodeOver));
-    world.reset(None, &mut [0.0; 2]).unwrap();
+    assert_eq!(environment.step(Action::Discrete(0), &mut [0.0; 2]), Err(EnvError::EpisodeOver));
+    environment.reset(None, &mut [0.0; 2]).unwrap();
     let made = patient(&[sentence], WAIT).err();
     assert_eq!(made, Some(BridgeError::Refused("ValueError: the motor is hot".into())));
 }
@@ -113,14 +116,14 @@ fn a_process_that_hangs_is_stopped_and_stays_so() {
         panic!("it says nothing")
     };
     assert_eq!(seconds, 0.2);
-    let mut world =
+    let mut environment =
         process(&[about(), frame(b'R', &[0; 3])[..6].to_vec()], "exec sleep 1000", limit * 5).unwrap();
-    let error = world.reset(None, &mut [0.0; 2]).unwrap_err();
+    let error = environment.reset(None, &mut [0.0; 2]).unwrap_err();
     assert!(
         error.to_string().contains("said nothing for 1 s and was stopped (--env-timeout sets the limit)"),
         "{error}"
     );
-    assert_eq!(world.reset(None, &mut [0.0; 2]), Err(error), "every later call says why");
+    assert_eq!(environment.reset(None, &mut [0.0; 2]), Err(error), "every later call says why");
 }
 
 #[test]

@@ -70,18 +70,18 @@ fn near(a: f64, b: f64) -> bool {
 fn same(id: &str, scale: &str) {
     let Some(files) = files() else { return };
     let Some(recorded) = record(id, scale) else { return };
-    let mut world = make(id, &files).unwrap();
-    let mut seen = vec![0.0; world.observation_space().width()];
-    world.reset(Some(5), &mut seen).unwrap();
+    let mut environment = make(id, &files).unwrap();
+    let mut seen = vec![0.0; environment.observation_space().width()];
+    environment.reset(Some(5), &mut seen).unwrap();
     if id != "HalfCheetah-v5" {
         assert!(seen.iter().zip(&recorded.first).all(|(a, b)| near((*a).into(), *b)), "{id} after reset");
     }
     // HalfCheetah begins where the recording begins: time, positions and velocities come first.
-    let mut start = world.save().unwrap();
+    let mut start = environment.save().unwrap();
     start.state[1..=recorded.state.len()].copy_from_slice(&recorded.state);
-    world.restore(&start).unwrap();
+    environment.restore(&start).unwrap();
     for (t, row) in recorded.rows.iter().enumerate() {
-        let step = world.step(Action::Continuous(&row.action), &mut seen).unwrap();
+        let step = environment.step(Action::Continuous(&row.action), &mut seen).unwrap();
         assert!(near(step.reward, row.reward), "{id}, step {t}: {} {}", step.reward, row.reward);
         let fits = seen.iter().zip(&row.seen).all(|(a, b)| near((*a).into(), *b));
         assert!(fits, "{id}, step {t}: {seen:?} {:?}", row.seen);
@@ -114,22 +114,22 @@ fn inverted_pendulum_is_gymnasiums() {
 fn a_restored_environment_goes_on_as_the_saved_one() {
     let Some(files) = files() else { return };
     for id in IDS {
-        let mut world = make(id, &files).unwrap();
-        let mut seen = vec![0.0; world.observation_space().width()];
-        let action = vec![0.25; world.action_space().width()];
-        let mut walk = |world: &mut dyn Environment, steps| {
+        let mut environment = make(id, &files).unwrap();
+        let mut seen = vec![0.0; environment.observation_space().width()];
+        let action = vec![0.25; environment.action_space().width()];
+        let mut walk = |environment: &mut dyn Environment, steps| {
             (0..steps)
-                .map(|_| world.step(Action::Continuous(&action), &mut seen).unwrap().reward)
+                .map(|_| environment.step(Action::Continuous(&action), &mut seen).unwrap().reward)
                 .sum::<f64>()
         };
-        world.reset(Some(1), &mut vec![0.0; world.observation_space().width()]).unwrap();
-        walk(&mut *world, 3);
-        let saved = world.save().unwrap();
-        let expected = walk(&mut *world, 4);
+        environment.reset(Some(1), &mut vec![0.0; environment.observation_space().width()]).unwrap();
+        walk(&mut *environment, 3);
+        let saved = environment.save().unwrap();
+        let expected = walk(&mut *environment, 4);
         let mut other = make(id, &files).unwrap();
         other.restore(&saved).unwrap();
         assert_eq!(walk(&mut *other, 4), expected, "{id}: the same to the bit");
-        assert_eq!(other.save(), world.save());
+        assert_eq!(other.save(), environment.save());
         let short = Snapshot { state: vec![0.0], ..saved.clone() };
         let unsound = Snapshot { state: vec![f64::NAN; saved.state.len()], ..saved.clone() };
         let late = Snapshot { elapsed_steps: 1000, phase: Phase::Running, ..saved };

@@ -15,22 +15,26 @@ fn teacher() -> oto_policy::Loaded {
 
 fn played_by(
     policy: &mut dyn Policy,
-    world: &mut (dyn ClassicEnvironment + 'static),
+    environment: &mut (dyn ClassicEnvironment + 'static),
     seeds: Range<u64>,
 ) -> Vec<f64> {
     let mut actions = Vec::new();
-    let scores = returns::<_, EnvError>(world, seeds, |world, observation| {
+    let scores = returns::<_, EnvError>(environment, seeds, |environment, observation| {
         policy.act(observation, 1, &mut actions).unwrap();
-        world.step(Action::Discrete(actions[0] as u32), observation)
+        environment.step(Action::Discrete(actions[0] as u32), observation)
     });
     scores.unwrap()
 }
 
-fn played_by_rule(rule: Rule, world: &mut (dyn ClassicEnvironment + 'static), seeds: Range<u64>) -> Vec<f64> {
+fn played_by_rule(
+    rule: Rule,
+    environment: &mut (dyn ClassicEnvironment + 'static),
+    seeds: Range<u64>,
+) -> Vec<f64> {
     let mut rng = Rng::new(0);
-    let scores = returns::<_, EnvError>(world, seeds, |world, observation| {
-        let action = rule.action(&Reception::of(world)?, &mut rng);
-        world.step(Action::Discrete(action), observation)
+    let scores = returns::<_, EnvError>(environment, seeds, |environment, observation| {
+        let action = rule.action(&Reception::of(environment)?, &mut rng);
+        environment.step(Action::Discrete(action), observation)
     });
     scores.unwrap()
 }
@@ -61,14 +65,14 @@ fn the_teacher_lies_between_the_rules_and_the_bound() {
     let rules = &loaded.metadata.other["evaluation"]["rules_on_the_same_100_episodes"];
     let recorded = rules["connect to every station in range, strongest first"].as_f64().unwrap();
     for radio in [LTE, NR] {
-        let mut world = make_classic(radio.id).unwrap();
-        let scores = played_by(&mut *loaded.policy, &mut *world, SEEDS);
-        let lte = played_by_rule(Rule::Lte, &mut *world, SEEDS);
-        let full = played_by_rule(Rule::Full, &mut *world, SEEDS);
+        let mut environment = make_classic(radio.id).unwrap();
+        let scores = played_by(&mut *loaded.policy, &mut *environment, SEEDS);
+        let lte = played_by_rule(Rule::Lte, &mut *environment, SEEDS);
+        let full = played_by_rule(Rule::Full, &mut *environment, SEEDS);
         let bound: Vec<f64> = SEEDS
             .map(|seed| {
-                world.reset(Some(seed), &mut [0.0; 15]).unwrap();
-                best_plan(&mut *world).unwrap().value
+                environment.reset(Some(seed), &mut [0.0; 15]).unwrap();
+                best_plan(&mut *environment).unwrap().value
             })
             .collect();
         let share = gap_closed(&scores, &lte, &bound, 0).unwrap();

@@ -2,7 +2,7 @@
 
 use oto_agent::config::StudentConfig;
 use oto_agent::presets;
-use oto_agent::student::{Student, World};
+use oto_agent::student::{Environments, Student};
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_policy::network::Network;
@@ -61,7 +61,7 @@ fn a_students_policy_answers_as_the_student_acts() {
         [("CartPole-v1", false), ("Pendulum-v1", false), ("CartPole-v1", true), ("Pendulum-v1", true)]
     {
         let config = if on_policy { presets::on_policy(env) } else { presets::student(env) };
-        let mut student = Student::new(&config, World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+        let mut student = Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
         let file = student.policy(env);
         let mut policy = load(&file, &Metadata::default()).unwrap();
         let mut rng = Rng::new(2);
@@ -92,8 +92,9 @@ fn seeing() -> (Student, Vec<u8>) {
         QrDqnConfig { convolution: Some(convolution), hidden: vec![16], ..QrDqnConfig::default() }.into();
     let config = StudentConfig { algorithm, ..StudentConfig::default() };
     let observation = oto_env::Space::uniform(84, 0.0, 255.0);
-    let world = World::Outside { observation, action: oto_env::Space::Discrete { n: 5 }, evaluates: false };
-    let student = Student::new(&config, world, &[], &Cpu, 0).unwrap();
+    let environment =
+        Environments::Outside { observation, action: oto_env::Space::Discrete { n: 5 }, evaluates: false };
+    let student = Student::new(&config, environment, &[], &Cpu, 0).unwrap();
     let file = student.policy("Images-v0");
     (student, file)
 }
@@ -205,7 +206,8 @@ fn damaged_policies_that_see_images_never_panic() {
 fn a_run_is_a_policy_of_its_folders_name() {
     let folder = Folder::new("run");
     let env = "CartPole-v1";
-    let student = Student::new(&presets::student(env), World::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+    let student =
+        Student::new(&presets::student(env), Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
     folder.write("first/policy.safetensors", student.policy(env));
     folder.write("first/config.json", "{}");
     folder.constant("push", env, 1.0);

@@ -11,7 +11,7 @@ use oto_agent::link::{Link, LinkState};
 use oto_agent::presets::{self, Seen};
 use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
-use oto_agent::student::{Need, Student, TeacherConfig, World};
+use oto_agent::student::{Environments, Need, Student, TeacherConfig};
 use oto_agent::trainer::TrainError;
 use oto_env::Step;
 use oto_json::{At, Failure, FromJson, Json, JsonError};
@@ -121,9 +121,9 @@ impl Edge {
             config.stages = StagesConfig::SOLO;
         }
         teachers.iter_mut().for_each(|t| t.url = presets::teacher_url(&t.url));
-        let world = World::Outside { observation, action, evaluates: false };
+        let own = Environments::Outside { observation, action, evaluates: false };
         let mut driver = Driver::new(&teachers)?;
-        let mut student = Student::new(&config, world, &teachers, &oto_cpu::Cpu, driver.now_ms())?;
+        let mut student = Student::new(&config, own, &teachers, &oto_cpu::Cpu, driver.now_ms())?;
         driver.connect(&mut student, CONNECT);
         let refusal =
             student.links().find(|link| link.state() == LinkState::Failed).map(|link| refusal(link));

@@ -5,7 +5,7 @@ use oto_agent::config::StudentConfig;
 use oto_agent::presets::{self, Seen};
 use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
-use oto_agent::student::{TeacherConfig, World};
+use oto_agent::student::{Environments, TeacherConfig};
 use oto_agent::trainer::TrainError;
 use oto_env::{SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
@@ -97,17 +97,17 @@ impl CoreConfig {
         Ok(Self { student, env, teachers, unused })
     }
 
-    /// The world that `env` describes.
-    pub fn world(&self) -> Result<World, CoreError> {
+    /// The environment that `env` describes.
+    pub fn environment(&self) -> Result<Environments, CoreError> {
         match &self.env {
-            EnvConfig::BuiltIn(id) => World::built_in(id)
+            EnvConfig::BuiltIn(id) => Environments::built_in(id)
                 .map_err(|error| CoreError::config("env", format!("cannot be made: {error}"))),
             EnvConfig::Page { observation, action, evaluates } => {
                 let refused =
                     |which: &str, e: SpaceError| CoreError::config(which, format!("cannot be used: {e}"));
                 observation.validate().map_err(|e| refused("env.observation_space", e))?;
                 let action = action.action().map_err(|e| refused("env.action_space", e))?;
-                Ok(World::Outside { observation: observation.flat(), action, evaluates: *evaluates })
+                Ok(Environments::Outside { observation: observation.flat(), action, evaluates: *evaluates })
             }
         }
     }
@@ -145,7 +145,7 @@ mod tests {
         let taught = given("CartPole-v1", teacher);
         assert_eq!(taught.student, StudentConfig { seed: 7, ..presets::student("CartPole-v1") });
         assert!(taught.teachers[0].adapter.is_some());
-        assert!(matches!(taught.world().unwrap(), World::Inside { .. }));
+        assert!(matches!(taught.environment().unwrap(), Environments::Inside { .. }));
         let rollouts = r#"{"student":{"algorithm":"ppo"},"env":"Pendulum-v1","teachers":[]}"#;
         assert_eq!(read(rollouts).unwrap().student.gamma, 0.9);
         assert!(given("Acrobot-v1", teacher).teachers[0].adapter.is_none());
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn an_unknown_environment_is_refused_with_the_known_ones() {
         let config = read(r#"{"student":{},"env":"Cartpole","teachers":[]}"#).unwrap();
-        let error = config.world().err().unwrap();
+        let error = config.environment().err().unwrap();
         assert_eq!(error.field.as_deref(), Some("env"));
         assert!(
             error.message.contains("Cartpole") && error.message.contains("CartPole-v1"),
@@ -227,29 +227,30 @@ mod tests {
     fn a_page_describes_its_environment_by_its_spaces() {
         let json = r#"{"student":{},"env":{"observation":{"kind":"box","low":[-1,null],"high":[1,null]},
             "action":{"kind":"multi_discrete","nvec":[3,2]}},"teachers":[]}"#;
-        let World::Outside { observation, action, .. } = read(json).unwrap().world().unwrap() else {
-            panic!("expected a world outside");
+        let Environments::Outside { observation, action, .. } = read(json).unwrap().environment().unwrap()
+        else {
+            panic!("expected an environment outside");
         };
         assert_eq!((observation.width(), action), (2, Space::Discrete { n: 6 }));
     }
 
     #[test]
     fn the_parts_of_an_observation_make_one_row_and_what_cannot_be_used_is_named() {
-        let world = |observation: &str, action: &str| {
+        let environment = |observation: &str, action: &str| {
             let json = format!(
                 r#"{{"student":{{}},"env":{{"observation":{observation},"action":{action}}},"teachers":[]}}"#
             );
-            read(&json).unwrap().world()
+            read(&json).unwrap().environment()
         };
         let parts = r#"{"kind":"dict","spaces":[["a",{"kind":"discrete","n":3}],["b",{"kind":"multi_binary","n":2}]]}"#;
         let choice = r#"{"kind":"discrete","n":2}"#;
-        let World::Outside { observation, .. } = world(parts, choice).unwrap() else {
-            panic!("expected a world outside");
+        let Environments::Outside { observation, .. } = environment(parts, choice).unwrap() else {
+            panic!("expected an environment outside");
         };
         assert_eq!(observation, Space::uniform(5, 0.0, 1.0));
-        let many = world(parts, r#"{"kind":"multi_binary","n":9}"#).err().unwrap();
+        let many = environment(parts, r#"{"kind":"multi_binary","n":9}"#).err().unwrap();
         assert_eq!(many.field.as_deref(), Some("env.action_space"));
-        let nothing = world(r#"{"kind":"tuple","spaces":[]}"#, choice).err().unwrap();
+        let nothing = environment(r#"{"kind":"tuple","spaces":[]}"#, choice).err().unwrap();
         assert_eq!(nothing.field.as_deref(), Some("env.observation_space"));
     }
 }

@@ -72,8 +72,8 @@ impl StudentCore {
         wake: Function,
     ) -> Result<StudentCore, CoreError> {
         let config = CoreConfig::read(config)?;
-        let world = config.world()?;
-        let (observation, action) = world.spaces();
+        let environment = config.environment()?;
+        let (observation, action) = environment.spaces();
         let spaces = object_tree(|out| {
             out.field("observation_space", observation);
             out.field("action_space", action);
@@ -82,8 +82,13 @@ impl StudentCore {
         check_memory(&program)?;
         let (observation, action) = (SpaceTree::from(observation.clone()), SpaceTree::from(action.clone()));
         let chosen = backend::choose(&config.student, program).await?;
-        let mut student =
-            Student::new(&config.student, world, &config.teachers, chosen.backend.as_ref(), host::now_ms())?;
+        let mut student = Student::new(
+            &config.student,
+            environment,
+            &config.teachers,
+            chosen.backend.as_ref(),
+            host::now_ms(),
+        )?;
         check_buffer(student.trainer().replay(), config.student.buffer)?;
         student.trainer().tried = chosen.tried;
         student.name_run(host::random);

@@ -407,7 +407,7 @@ pub struct Parts {
     /// Learns.
     pub training: Box<dyn TrainingAgent>,
     /// Where candidates are evaluated.
-    pub world: Box<dyn Environment>,
+    pub environment: Box<dyn Environment>,
     /// Students' batches, if they are collected.
     pub store: Option<Arc<dyn DatasetStore>>,
     /// A folder for candidates that were refused.
@@ -514,7 +514,7 @@ impl OfflineAgent {
                 (release(serving, standing.version)?, Some(standing))
             }
         };
-        let serving = evaluate(&mut *first.policy, &mut *parts.world, config)?;
+        let serving = evaluate(&mut *first.policy, &mut *parts.environment, config)?;
         Ok(Ready { parts, serving, model: first.model, standing })
     }
 
@@ -703,7 +703,7 @@ impl OfflineAgent {
     }
 
     fn evaluate(&mut self, policy: &mut dyn Policy) -> Result<Vec<f64>, AgentError> {
-        evaluate(policy, &mut *self.parts.world, &self.config)
+        evaluate(policy, &mut *self.parts.environment, &self.config)
     }
 
     /// Judges what students submitted, student by student, those who came first before others.
@@ -906,10 +906,10 @@ fn mean(returns: &[f64]) -> f64 {
 /// The returns of a policy in the episodes that all candidates play.
 fn evaluate(
     policy: &mut dyn Policy,
-    world: &mut dyn Environment,
+    environment: &mut dyn Environment,
     config: &AgentConfig,
 ) -> Result<Vec<f64>, AgentError> {
-    let (observes, acts) = (world.observation_space(), world.action_space());
+    let (observes, acts) = (environment.observation_space(), environment.action_space());
     let same = |ours: &Space, theirs: &Space| match (ours, theirs) {
         (Space::Discrete { n }, Space::Discrete { n: m }) => n == m,
         (Space::Box { low, .. }, Space::Box { low: other, .. }) => low.len() == other.len(),
@@ -924,14 +924,14 @@ fn evaluate(
     let mut row = Vec::new();
     let mut returns = Vec::new();
     for seed in (0..config.episodes).map(|episode| config.seed.wrapping_add(episode)) {
-        world.reset(Some(seed), &mut observation)?;
+        environment.reset(Some(seed), &mut observation)?;
         let mut score = 0.0;
         loop {
             policy.act(&observation, 1, &mut row)?;
             oto_policy::fit_actions(policy.action_space(), &mut row)?;
             // `fit_actions` left indices that exist only.
             let action = if discrete { Action::Discrete(row[0] as u32) } else { Action::Continuous(&row) };
-            let step = world.step(action, &mut observation)?;
+            let step = environment.step(action, &mut observation)?;
             score += step.reward;
             if step.done() {
                 break;

@@ -96,9 +96,9 @@ struct School {
 
 fn parts(training: Balancer, folder: &Folder, store: Option<Arc<LogStore>>) -> Parts {
     let store = store.map(|store| store as Arc<dyn DatasetStore>);
-    let world = oto_env::make("CartPole-v1").unwrap();
+    let environment = oto_env::make("CartPole-v1").unwrap();
     let refused = folder.0.join("refused");
-    Parts { policy: "balancer".into(), training: Box::new(training), world, store, refused, kept: None }
+    Parts { policy: "balancer".into(), training: Box::new(training), environment, store, refused, kept: None }
 }
 
 fn host(Release { policy, model, .. }: Release) -> Server {
@@ -347,11 +347,11 @@ fn settings_and_spaces_that_do_not_fit_are_named() {
     let config: AgentConfig = serde_json::from_str(r#"{"offline":{"updates":5},"loop":true}"#).unwrap();
     assert!(config.repeat && config.offline == updates(5) && config.episodes == 20);
 
-    let world = oto_env::make("Pendulum-v1").unwrap();
+    let environment = oto_env::make("Pendulum-v1").unwrap();
     let parts = Parts {
         policy: "balancer".into(),
         training: Box::new(Balancer::new(0.0, 0.0)),
-        world,
+        environment,
         store: None,
         refused: std::env::temp_dir(),
         kept: None,
@@ -364,7 +364,7 @@ fn settings_and_spaces_that_do_not_fit_are_named() {
 struct Worth([oto_env::Space; 2]);
 
 impl Worth {
-    fn world() -> Box<dyn Environment> {
+    fn environment() -> Box<dyn Environment> {
         Box::new(Worth([1.0, 1000.0].map(|end| oto_env::Space::Box { low: vec![-end], high: vec![end] })))
     }
 }
@@ -460,8 +460,14 @@ fn rated(
     };
     let store = store.map(|store| store as Arc<dyn DatasetStore>);
     let (refused, policy) = (folder.0.join("refused"), "rated".to_string());
-    let mut parts =
-        Parts { policy, training: Box::new(training), world: Worth::world(), store, refused, kept: None };
+    let mut parts = Parts {
+        policy,
+        training: Box::new(training),
+        environment: Worth::environment(),
+        store,
+        refused,
+        kept: None,
+    };
     let Release { policy, model, .. } = OfflineAgent::first(&mut parts).unwrap();
     let metadata = Metadata { kind: "policy".into(), ..Metadata::default() };
     let hosted = Loaded { name: "rated".into(), metadata, policy, model, warnings: vec![] };

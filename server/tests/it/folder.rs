@@ -3,7 +3,7 @@
 use crate::student::{Server, hello, serve};
 use crate::submissions::Folder;
 use oto_agent::config::StudentConfig;
-use oto_agent::student::{Student, World};
+use oto_agent::student::{Environments, Student};
 use oto_policy::load_folder;
 use oto_proto::Space;
 use oto_server::folder::{Event, watch};
@@ -102,7 +102,7 @@ fn a_run_whose_policy_vanishes_is_named() {
     let [best, newest] = ["policy.safetensors", "newest.safetensors"].map(|name| run.join(name));
     let env = "CartPole-v1";
     let student =
-        Student::new(&StudentConfig::default(), World::built_in(env).unwrap(), &[], &oto_cpu::Cpu, 0);
+        Student::new(&StudentConfig::default(), Environments::built_in(env).unwrap(), &[], &oto_cpu::Cpu, 0);
     let policy = student.unwrap().policy(env);
     std::fs::write(&best, &policy).unwrap();
     std::fs::write(&newest, &policy).unwrap();

@@ -4,7 +4,7 @@ use crate::policies::{boxed, function, loaded, sum};
 use crate::student::{Server, serve};
 use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::drive::Driver;
-use oto_agent::student::{Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Student, TeacherConfig, Tick};
 use oto_policy::Loaded;
 use oto_proto::{Dtype, Space};
 use std::time::Duration;
@@ -43,9 +43,9 @@ fn teachers_of_two_servers_and_one_server_stops() {
         evaluation: EvaluationConfig { every: 0, ..EvaluationConfig::default() },
         ..StudentConfig::default()
     };
-    let world = World::built_in("CartPole-v1").unwrap();
+    let environment = Environments::built_in("CartPole-v1").unwrap();
     let mut driver = Driver::new(&teachers).unwrap();
-    let mut student = Student::new(&config, world, &teachers, &oto_cpu::Cpu, 0).unwrap();
+    let mut student = Student::new(&config, environment, &teachers, &oto_cpu::Cpu, 0).unwrap();
     driver.connect(&mut student, Duration::from_secs(20));
     let before = train(&mut student, &mut driver, 300);
     assert!(before.iter().all(|labels| *labels > 270), "{before:?}");

@@ -1,11 +1,11 @@
-//! Whole students against a server: different algorithms, worlds and teachers at once, over real sockets.
+//! Whole students against a server: different algorithms, environments and teachers at once, over real sockets.
 
 use crate::student::serve;
 use crate::submissions::{Folder, collect};
 use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::drive::Driver;
 use oto_agent::presets;
-use oto_agent::student::{Metrics, Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Metrics, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_policy::load_folder;
 use oto_proto::Dtype;
@@ -53,7 +53,7 @@ fn learn(server: SocketAddr, env: &str, policy: &str, config: &StudentConfig, su
     };
     let teachers = [teacher];
     let mut driver = Driver::new(&teachers).unwrap();
-    let mut student = Student::new(config, World::built_in(env).unwrap(), &teachers, &Cpu, 0).unwrap();
+    let mut student = Student::new(config, Environments::built_in(env).unwrap(), &teachers, &Cpu, 0).unwrap();
     driver.connect(&mut student, PATIENCE);
     while driver.step(&mut student).unwrap() != Tick::Done {}
     assert!(driver.submit_rest(&mut student, PATIENCE), "{policy}");
@@ -72,7 +72,7 @@ fn several_kinds_of_students_are_taught_by_two_policies_at_once() {
         [
             (cartpole, "ppo_cartpole_v1", qrdqn(), true),
             (cartpole, "ppo_cartpole_v1", qrdqn(), true),
-            // Another world's teacher, by way of an adapter.
+            // Another environment's teacher, by way of an adapter.
             (cartpole, "sac_inverted_pendulum_v5", qrdqn(), false),
             (pendulum, "sac_inverted_pendulum_v5", sac(), false),
         ]

@@ -1,4 +1,4 @@
-//! The student's world as it has seen it, for trying policies without taking a step: a regression of the next observation and
+//! A model of the student's environment, made of its transitions, for trying policies without taking a step: a regression of the next observation and
 //! the reward, another of whether the episode goes on, both on products of the numbers: few transitions are enough for those,
 //! and little is made up between them. It is trusted where the student has been, and a little beyond.
 
@@ -14,7 +14,7 @@ const MAX_ROWS: u64 = 4096;
 /// Products are for at most so many numbers; there are half as many as their square.
 const MAX_FACTORS: usize = 24;
 
-/// The world in the student's head.
+/// A model of the student's environment.
 pub(super) struct Imagination {
     /// From observation, action and products to the change of the observation and the reward.
     dynamics: Mlp,
@@ -156,13 +156,13 @@ mod tests {
 
     /// So many random steps in CartPole.
     fn replay(steps: usize) -> (Replay, Space, Space) {
-        let mut world = oto_env::make("CartPole-v1").unwrap();
+        let mut environment = oto_env::make("CartPole-v1").unwrap();
         let (mut rng, mut now, mut next) = (Rng::new(2), [0.0; 4], [0.0; 4]);
         let mut replay = Replay::new(steps, [4, 1], 0, 1, 0.99);
-        world.reset(Some(1), &mut now).unwrap();
+        environment.reset(Some(1), &mut now).unwrap();
         for _ in 0..steps {
             let push = rng.below(2);
-            let step = world.step(Action::Discrete(push), &mut next).unwrap();
+            let step = environment.step(Action::Discrete(push), &mut next).unwrap();
             replay.push(
                 &now,
                 &[push as f32],
@@ -174,18 +174,18 @@ mod tests {
             );
             now = next;
             if step.done() {
-                world.reset(None, &mut now).unwrap();
+                environment.reset(None, &mut now).unwrap();
             }
         }
-        let spaces = (world.observation_space().clone(), world.action_space().clone());
+        let spaces = (environment.observation_space().clone(), environment.action_space().clone());
         (replay, spaces.0, spaces.1)
     }
 
     #[test]
-    fn policies_are_paid_as_they_are_in_the_world() {
+    fn policies_are_paid_as_they_are_in_the_environment() {
         let (replay, observation, action) = replay(400);
         let mut imagined = Imagination::learn(&replay, &observation, &action, &mut Rng::new(3)).unwrap();
-        let mut world = oto_env::make("CartPole-v1").unwrap();
+        let mut environment = oto_env::make("CartPole-v1").unwrap();
         let policies: [fn(&[f32]) -> f32; 4] = [
             |_| 0.0,
             |_| 1.0,
@@ -194,12 +194,12 @@ mod tests {
         ];
         for (i, policy) in policies.iter().enumerate() {
             let mut s = [0.0; 4];
-            world.reset(Some(7), &mut s).unwrap();
+            environment.reset(Some(7), &mut s).unwrap();
             let start = s;
             let mut real = 0.0;
             while real < 100.0 {
                 real += 1.0;
-                if world.step(Action::Discrete(policy(&s) as u32), &mut s).unwrap().done() {
+                if environment.step(Action::Discrete(policy(&s) as u32), &mut s).unwrap().done() {
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use oto_env::rng::Rng;
 use oto_proto::{Action, Space};
 use oto_rl::mlp::{Mlp, argmax};
 
-/// Drawn units: a teacher bends more than a world does.
+/// Drawn units: a teacher bends more than an environment does.
 const UNITS: usize = 256;
 /// How near the ends of its range an answer counts, as a share of half the range.
 const END: f32 = 1e-4;

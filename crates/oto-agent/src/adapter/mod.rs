@@ -2,7 +2,7 @@
 //!
 //! It declares the teacher's own spaces, maps its observations to them and the raw answers back. At first it asks about each
 //! state under several drawn adapters, which shows what the teacher does all over the space that states may be mapped to. It
-//! learns to imitate the teacher from these answers, and to imagine its world from its own transitions; there it
+//! learns to imitate the teacher from these answers, and to imagine its environment from its own transitions; there it
 //! tries adapters and takes the one that is paid best, if that is better than what the student does by itself. From
 //! then on states are asked about under this adapter, those of the past too, and answers are labels. With twice as many
 //! transitions it looks again, and changes its mind only for something clearly better.
@@ -211,7 +211,7 @@ impl Learner {
         replay.stored() >= self.state.look_at && self.answers() >= MIN_ANSWERS
     }
 
-    /// Looks for the adapter under which the imitated teacher is paid best in the imagined world; `own` is what the student does by
+    /// Looks for the adapter under which the imitated teacher is paid best in the imagined environment; `own` is what the student does by
     /// itself. True if the adapter in use has changed: then nothing that was asked before counts.
     pub fn look(&mut self, replay: &Replay, mut own: impl FnMut(&[f32], &mut [f32])) -> bool {
         self.state.look_at = self.state.look_at.max(replay.stored()) * 2;
@@ -220,10 +220,10 @@ impl Learner {
         let Spaces { teacher_observation, teacher_action, .. } = &self.spaces;
         let imagination = Imagination::learn(replay, &self.observation, &self.action, rng);
         let imitation = Imitation::learn(states, teacher_observation.width(), answers, teacher_action, rng);
-        let (Some(mut world), Some(teacher)) = (imagination, imitation) else { return false };
+        let (Some(mut environment), Some(teacher)) = (imagination, imitation) else { return false };
         let starts = starts(replay, rng);
-        let own: f64 = starts.iter().map(|start| world.play(start, HORIZON, &mut own)).sum();
-        let mut trial = Trial { world, teacher, starts };
+        let own: f64 = starts.iter().map(|start| environment.play(start, HORIZON, &mut own)).sum();
+        let mut trial = Trial { environment, teacher, starts };
 
         let before = self.state.used.then(|| self.state.best[0].clone());
         let held = before.as_ref().map(|candidate| self.paid(candidate, &mut trial, 0..STARTS));
@@ -277,7 +277,7 @@ impl Learner {
     /// What the imitated teacher is paid under an adapter from some of the starts, less what its turns cost.
     fn paid(&mut self, candidate: &Candidate, trial: &mut Trial, starts: Range<usize>) -> f64 {
         let Ok(plan) = self.spaces.plan(candidate) else { return f64::NEG_INFINITY };
-        let Trial { world, teacher, starts: all } = trial;
+        let Trial { environment, teacher, starts: all } = trial;
         let mut act = |state: &[f32], out: &mut [f32]| {
             let answer = plan.observation(state, &mut self.mapped).map(|()| teacher.act(&self.mapped));
             // What cannot be mapped is done as the step before.
@@ -288,7 +288,7 @@ impl Learner {
             }
         };
         let some = all.iter().take(starts.end).skip(starts.start);
-        let paid: f64 = some.map(|start| world.play(start, HORIZON, &mut act)).sum();
+        let paid: f64 = some.map(|start| environment.play(start, HORIZON, &mut act)).sum();
         paid - TURN_COST * candidate.turns() as f64 * paid.abs()
     }
 
@@ -319,7 +319,7 @@ impl Learner {
 
 /// What adapters are tried in.
 struct Trial {
-    world: Imagination,
+    environment: Imagination,
     teacher: Imitation,
     starts: Vec<Vec<f32>>,
 }

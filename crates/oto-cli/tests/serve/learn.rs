@@ -4,7 +4,7 @@ use crate::program::{POLICY, Place, Program, welcomed};
 use oto_agent::config::StudentConfig;
 use oto_agent::drive::Driver;
 use oto_agent::run::{Job, Observer, RunError, on_cpu, prepare_with, run};
-use oto_agent::student::{Event, Metrics, Student, World};
+use oto_agent::student::{Environments, Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
 use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_proto::Hello;
@@ -191,7 +191,7 @@ impl Observer for Keeper {
     }
 }
 
-/// A run in a world whose environments break after so many steps: how it ends, and what was saved last.
+/// A run in an environment whose environments break after so many steps: how it ends, and what was saved last.
 fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>, Option<Vec<u8>>) {
     let [train, evaluate] =
         steps.map(|n| Box::new(Breaking(oto_env::make("CartPole-v1").unwrap(), n)) as Box<dyn Environment>);
@@ -207,7 +207,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
         dataset: None,
     };
     let (mut student, mut driver) = prepare_with(
-        World::Inside { train, evaluate: Some(evaluate) },
+        Environments::Inside { train, evaluate: Some(evaluate) },
         &job,
         on_cpu(oto_cpu::Cpu),
         Driver::with(Vec::new()),

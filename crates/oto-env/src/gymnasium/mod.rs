@@ -1,4 +1,4 @@
-//! Worlds beyond the built-in ones: a Gymnasium environment in a Python process, behind [`crate::Environment`].
+//! Environments beyond the built-in ones: a Gymnasium environment in a Python process, behind [`crate::Environment`].
 //!
 //! The Python program is part of this crate, and what is said over its pipes is in PROTOCOL.md. Nothing that the process does
 //! crashes or hangs the caller.

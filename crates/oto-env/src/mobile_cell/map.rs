@@ -66,13 +66,13 @@ mod tests {
 
     #[test]
     fn a_map_shows_what_the_state_says() {
-        let mut world = make_classic(NR.id).unwrap();
+        let mut environment = make_classic(NR.id).unwrap();
         let mut state = [0.0; STATE];
         // 30 m from station 1, out of reach of station 0, and connected to both.
         state[..4].copy_from_slice(&[100.0, 110.0, 100.0, 90.0]);
         (state[4], state[5], state[STATE - 1]) = (1.0, 1.0, 0.25);
-        world.set_state(&state, 3).unwrap();
-        let map = CellMap::of(&*world).unwrap();
+        environment.set_state(&state, 3).unwrap();
+        let map = CellMap::of(&*environment).unwrap();
         assert_eq!((map.position, map.waypoint, map.utility), ([100.0, 110.0], [100.0, 90.0], 0.25));
         let in_range: Vec<_> = (0..STATIONS).filter(|&k| map.stations[k].margin > 0.0).collect();
         for station in &map.stations {
@@ -85,8 +85,8 @@ mod tests {
         let connected: Vec<_> = map.stations.iter().map(|station| station.connected).collect();
         assert_eq!(connected, [false, true, false, false, false, false, false], "0 is out of range");
 
-        world.step(Action::Discrete(0), &mut [0.0; 15]).unwrap();
-        assert_eq!(CellMap::of(&*world).unwrap().position, [100.0, 101.0]);
+        environment.step(Action::Discrete(0), &mut [0.0; 15]).unwrap();
+        assert_eq!(CellMap::of(&*environment).unwrap().position, [100.0, 101.0]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) struct Setting {
     pub seeds: u64,
     /// Somebody else's return, drawn in the figure.
     pub baseline: Option<(f64, &'static str)>,
-    /// What a reader has to know of the world, of its teacher and of PPO's settings there.
+    /// What a reader has to know of the environment, of its teacher and of PPO's settings there.
     pub about: &'static str,
     pub ppo: &'static str,
 }

@@ -230,26 +230,26 @@ pub(super) fn teacher(options: &Options, game: &Game, data: Data) -> Result<Made
 
 fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
     let start = Instant::now();
-    let mut world = environments::environment(game.env).map_err(DataError::from)?;
+    let mut environment = environments::environment(game.env).map_err(DataError::from)?;
     let epsilon = if data == Data::Expert { SLIPS } else { 1.0 };
     let how = Collect { steps: RECORDED, seed: 0, epsilon, noise: 0.0 };
     let play = |seen: &[f32], row: &mut Vec<f32>| {
         row.push((game.expert)(seen) as f32);
         Ok::<_, DataError>(())
     };
-    let played = collect(&mut *world, &how, Metadata::default(), play, |_| {})?;
+    let played = collect(&mut *environment, &how, Metadata::default(), play, |_| {})?;
     let recorded = mean(&played.returns());
     let mut trainer = OfflineTrainer::new(&config(), &played.observation, &played.action, &oto_cpu::Cpu)?;
     add_all(&played, |episode| trainer.add(episode))?;
     drop(played);
-    while trainer.advance(&mut *world, u64::MAX)?.ended.is_none() {}
+    while trainer.advance(&mut *environment, u64::MAX)?.ended.is_none() {}
     let best = trainer.best_policy().expect("the last update is followed by an evaluation");
     let file = trainer.policy_file(best, game.env);
     let mut policy = oto_policy::load(&file, &oto_policy::Metadata::default())?;
     let about = About {
         transitions: trainer.transitions(),
         recorded,
-        constant: constant(&mut *world)?,
+        constant: constant(&mut *environment)?,
         scores: play::play_model(&mut *policy, game.env, TEST)?,
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -257,10 +257,10 @@ fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
 }
 
 /// The best mean score of an action that never changes.
-fn constant(world: &mut dyn Environment) -> Result<f64, ReportError> {
-    let Space::Discrete { n } = *world.action_space() else { return Ok(f64::NEG_INFINITY) };
+fn constant(environment: &mut dyn Environment) -> Result<f64, ReportError> {
+    let Space::Discrete { n } = *environment.action_space() else { return Ok(f64::NEG_INFINITY) };
     let mut score = |action| {
-        returns(&mut *world, TEST, |world, seen| world.step(Action::Discrete(action), seen))
+        returns(&mut *environment, TEST, |environment, seen| environment.step(Action::Discrete(action), seen))
             .map(|scores| mean(&scores))
     };
     let scores = (0..n).map(&mut score).collect::<Result<Vec<_>, EnvError>>().map_err(DataError::from)?;

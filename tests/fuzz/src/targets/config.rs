@@ -21,12 +21,12 @@ pub fn toml(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| settings::fuzz(text, &serve))
 }
 
-/// A page's configuration: one that is accepted is the same when it is written again, and makes a world or says why not.
+/// A page's configuration: one that is accepted is the same when it is written again, and makes an environment or says why not.
 pub fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(given) = oto_json::parse(text) else { return false };
     let Ok(config) = CoreConfig::read(&given) else { return false };
     let written = oto_json::write(&config.student);
     assert_eq!(oto_json::read::<StudentConfig>(&written).as_ref(), Ok(&config.student), "{written}");
-    config.student.validate().is_ok() & config.world().is_ok()
+    config.student.validate().is_ok() & config.environment().is_ok()
 }

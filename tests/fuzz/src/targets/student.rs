@@ -2,7 +2,7 @@
 
 use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::presets;
-use oto_agent::student::{Student, TeacherConfig, Tick, World};
+use oto_agent::student::{Environments, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
 use oto_proto::Dtype;
 use oto_rl::algorithms::qrdqn::QrDqnConfig;
@@ -35,8 +35,8 @@ pub fn small_student() -> Student {
         weight: 1.0,
         submit: false,
     };
-    let world = World::built_in("CartPole-v1").expect("it is built in");
-    Student::new(&config, world, &[teacher], &Cpu, 0).expect("a sound configuration")
+    let environment = Environments::built_in("CartPole-v1").expect("it is built in");
+    Student::new(&config, environment, &[teacher], &Cpu, 0).expect("a sound configuration")
 }
 
 /// Lets a student go on for a few steps, its time standing still.
