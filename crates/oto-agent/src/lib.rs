@@ -29,4 +29,6 @@ pub mod stage;
 pub mod student;
 mod submission;
 pub mod trainer;
+#[cfg(not(target_family = "wasm"))]
+pub mod virtual_time;
 pub mod watch;

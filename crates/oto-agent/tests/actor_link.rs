@@ -1,15 +1,22 @@
 //! What an actor's link and a learner's session refuse, and that a refusal disturbs nothing.
 
+use crate::allocations::allocations;
+use oto_agent::actor::buffer::DoubleBuffer;
+use oto_agent::actor::decide::{Decider, Equipment, actions, network};
+use oto_agent::actor::explore::{Exploration, Explorer};
+use oto_agent::actor::real_time::{Loop, Waiter};
 use oto_agent::actor::ring::ring;
 use oto_agent::actor::{ActorConfig, ActorLink, Recorder};
 use oto_agent::learner::session::{Edge, LearnerSession, Offer, Refusal};
 use oto_agent::link::{Event, LinkState, Output};
+use oto_env::Environment;
 use oto_proto::message::{Applied, Dropped, Refused};
 use oto_proto::weights::{Activation, Output as Squash, write_complete, write_delta};
 use oto_proto::{
     ActorInfo, ClientMessage, Dtype, Encoding, ErrorCode, ErrorMessage, Flags, FrameError, Grant, Hello, Ids,
     LearnerInfo, Model, RowFormat, ServerMessage, Space, StreamId, TeacherInfo, WeightsReason, Welcome,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const POLICY: u32 = 3;
 const PARAMETERS: usize = 3;
@@ -319,4 +326,70 @@ fn refused_rows_are_sent_again_and_a_full_ring_says_what_is_lost() {
     assert_eq!(format().decode(&frame, 8).map(|rows| (rows.first(), rows.rows())), Ok((17, 8)));
     assert_eq!((link.stats().rows_dropped, link.backlog()), (14, 16));
     assert!(matches!(format().decode(&frame, 7), Err(FrameError::TooManyRows { .. })));
+}
+
+/// All that the control loop does in a step, while another thread writes weights as fast as they are put to use.
+#[test]
+fn a_step_of_the_control_loop_allocates_nothing() {
+    let mut env = oto_env::make("CartPoleSwingUpPlant-v0?wild=0.1").unwrap();
+    let (space, mut observation) = (env.action_space().clone(), vec![0.0; 10]);
+    let hello = Hello { observation: env.observation_space().clone(), action: space.clone(), ..hello() };
+    let (mut recorder, _reader) = ring(RowFormat::new(&hello.formats().unwrap(), &space), 100);
+    let model = Model::mlp(vec![10, 32, 1], Activation::Relu, Squash::Tanh);
+    let (acting, mut writing) = DoubleBuffer::new(network(&model)).split();
+    let mut weights = vec![0.1; model.parameters as usize];
+    writing.write(1, &weights).unwrap();
+    let mut decider = Decider::new(space.clone(), None).unwrap();
+    let exploration: Exploration = oto_json::read(r#"{"epsilon":0.1,"noise":0.3,"correlation":6}"#).unwrap();
+    let explorer = Explorer::new(exploration, actions(&space), 1);
+    decider.equip(Equipment { acting, output: model.output, explorer });
+    let stop = AtomicBool::new(false);
+    let (mut waiter, mut allocated, mut swaps, mut rounds) = (Waiter::default(), 0, 0, 0);
+    let mut beat = Loop::new(20_000, waiter.now());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut version = 2;
+            while !stop.load(Ordering::Relaxed) {
+                weights.fill(0.001 * (version % 7) as f32);
+                match writing.write(version, &weights) {
+                    Ok(()) => version += 1,
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        });
+        let mut episode = |env: &mut dyn Environment, steps: usize| {
+            env.reset(None, &mut observation).unwrap();
+            decider.begin();
+            let before = allocations();
+            let (mut flags, mut swaps) = (Flags::FIRST, 0);
+            for _ in 0..steps {
+                beat.begin(waiter.until(beat.deadline()));
+                swaps += usize::from(decider.swap().is_some());
+                decider.decide(&observation, true);
+                recorder.record(&observation, decider.action(), flags, decider.version()).unwrap();
+                let start = waiter.now();
+                let step = env.step(decider.environment_action(), &mut observation).unwrap();
+                beat.plant_took(waiter.now() - start);
+                flags = oto_agent::actor::drive::faulty(&*env);
+                if step.done() {
+                    break;
+                }
+            }
+            (allocations() - before, swaps)
+        };
+        // The process of correlated noise is made in the first step.
+        episode(&mut *env, 2);
+        for _ in 0..10_000 {
+            let (more, new) = episode(&mut *env, 200);
+            allocated += more;
+            swaps += new;
+            rounds += 1;
+            if swaps > 10 && rounds >= 20 {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(allocated, 0);
+    assert!(swaps > 10 && recorder.faulty() > 10, "{swaps} swaps, {} faulty rows", recorder.faulty());
 }

@@ -3,6 +3,7 @@
 mod actor_link;
 #[cfg(feature = "adapter")]
 mod adapter;
+mod allocations;
 mod checkpoints;
 mod continued;
 mod interleavings;

@@ -47,11 +47,12 @@ pub enum LearnFileError {
     Host(#[from] HostError),
 }
 
-/// A learner's file: its settings, and the folder in which it is kept.
+/// A learner's file: its settings, the folder in which it is kept, and the file with the parameters that it begins with.
 #[derive(Debug)]
 struct LearnFile {
     config: LearnerConfig,
     keep: Option<PathBuf>,
+    from: Option<PathBuf>,
 }
 
 /// Makes the learner that a flag names.
@@ -60,12 +61,20 @@ struct LearnFile {
 /// A file that cannot be read or describes no learner.
 pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
     let (name, file) = flag.split_once('=').ok_or_else(|| LearnFileError::Flag(flag.into()))?;
-    let LearnFile { config, keep } = read(Path::new(file))?;
+    let LearnFile { config, keep, from } = read(Path::new(file))?;
     let env = environments::environment(&config.env)?;
     let [observation, action] = [env.observation_space().clone(), env.action_space().clone()];
     prepare(name, keep, move || {
         let backend = backend::by_name(&config.backend)?;
-        Ok(Learner::new(&config, &observation, &action, backend.as_ref())?)
+        let mut learner = Learner::new(&config, &observation, &action, backend.as_ref())?;
+        if let Some(path) = from {
+            let wrong = |error: String| LearnFileError::File { path: path.clone(), error };
+            let weights = oto_json::file::read_regular(&path, crate::run_folder::MAX_CHECKPOINT_BYTES);
+            learner
+                .load_weights(&weights.map_err(|error| wrong(error.to_string()))?)
+                .map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(learner)
     })
 }
 
@@ -81,11 +90,13 @@ fn read(path: &Path) -> Result<LearnFile, LearnFileError> {
     };
     let object =
         settings.as_object_mut().ok_or_else(|| wrong("expected settings, got another value".into()))?;
-    let keep = match object.remove("keep") {
-        None => None,
-        Some(serde_json::Value::String(folder)) => Some(PathBuf::from(folder)),
-        Some(other) => return Err(wrong(format!("keep: expected a folder, got {other}"))),
+    let mut place = |name: &str, what: &str| match object.remove(name) {
+        None => Ok(None),
+        Some(serde_json::Value::String(path)) => Ok(Some(PathBuf::from(path))),
+        Some(other) => Err(wrong(format!("{name}: expected {what}, got {other}"))),
     };
+    let keep = place("keep", "a folder")?;
+    let from = place("from", "a file")?;
     let env = object.get("env").and_then(serde_json::Value::as_str).map(str::to_owned);
     let env = env.ok_or_else(|| wrong("expected env, the environment whose spaces the edges have".into()))?;
     let seen = environments::seen(&env)?;
@@ -94,7 +105,7 @@ fn read(path: &Path) -> Result<LearnFile, LearnFileError> {
     let named = given.algorithm(None).map_err(options)?;
     let algorithm = named.unwrap_or_else(|| usual(seen));
     let config = given.over(&LearnerConfig::new(algorithm.defaults(seen))).map_err(options)?;
-    Ok(LearnFile { config, keep })
+    Ok(LearnFile { config, keep, from })
 }
 
 /// The first algorithm that learns from replay in environments of this kind.
@@ -152,6 +163,8 @@ mod tests {
             (&format!("{pendulum}edges = 0"), "edges is 0"),
             (&format!("{pendulum}egdes = 1"), "egdes"),
             (&format!("{pendulum}keep = 3"), "expected a folder, got 3"),
+            (&format!("{pendulum}from = 3"), "expected a file, got 3"),
+            (&format!("{pendulum}from = \"/nowhere.safetensors\""), "/nowhere.safetensors"),
             (&format!("{pendulum}algorithm = \"ppo\""), "learns from replay"),
             (&format!("{pendulum}algorithm = \"dqn\""), "dqn"),
             ("env =", "TOML"),

@@ -1,10 +1,11 @@
-//! Trains DDPG (256-128-64, batch 128, an update a step) in CartPoleSwingUp-v0, and prints an evaluation every 20,000 steps: how the
-//! simulation's voltage, exploration noise and starts near upright were chosen.
+//! Trains DDPG in CartPoleSwingUp-v0, and prints an evaluation every 20,000 steps: how the simulation's voltage, exploration noise and
+//! starts near upright were chosen.
 //!
-//!     cargo run --release -p oto-rl --example swing_up -- ID SEED STEPS AMPLITUDE SECONDS [HALVES]
+//!     cargo run --release -p oto-rl --example swing_up -- ID SEED STEPS [SETTING=VALUE ...]
 //!
-//! AMPLITUDE: standard deviation of the Ornstein-Uhlenbeck noise. SECONDS: its correlation time. HALVES: steps after which the
-//! amplitude has halved (default 1,000,000).
+//! Settings, with their defaults: `noise=0.5` (standard deviation of the Ornstein-Uhlenbeck noise), `seconds=0.2` (its correlation time),
+//! `halves=1e6` (steps after which the deviation has halved), `hidden=256-128-64`, `batch=128`, `gamma=0.99`, `lr=3e-4`, `every=1` (steps
+//! between two updates), `evaluate=20000` (steps between two evaluations).
 
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
@@ -17,35 +18,68 @@ use oto_rl::engine::Schedule;
 use oto_rl::replay::{Batch, Replay};
 use std::time::Instant;
 
-const BATCH: usize = 128;
-const GAMMA: f64 = 0.99;
-const EVERY: u64 = 20_000;
 const EPISODES: u32 = 4;
 
 type Failed = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failed> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [id, numbers @ ..] = &args[..] else { return Err("ID SEED STEPS AMPLITUDE SECONDS [HALVES]".into()) };
-    let numbers = numbers.iter().map(|text| text.parse()).collect::<Result<Vec<f64>, _>>()?;
-    let &[seed, steps, amplitude, seconds, ref halves @ ..] = &numbers[..] else {
-        return Err("ID SEED STEPS AMPLITUDE SECONDS [HALVES]".into());
-    };
-    let halves = halves.first().copied().unwrap_or(1e6);
-    train(id, seed as u64, steps as u64, [amplitude, seconds, halves])
+struct Trial {
+    noise: f64,
+    seconds: f64,
+    halves: f64,
+    hidden: Vec<usize>,
+    batch: usize,
+    gamma: f64,
+    lr: f32,
+    every: u64,
+    evaluate: u64,
 }
 
-fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]) -> Result<(), Failed> {
+fn main() -> Result<(), Failed> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [id, seed, steps, settings @ ..] = &args[..] else {
+        return Err("ID SEED STEPS [SETTING=VALUE ...]".into());
+    };
+    let mut trial = Trial {
+        noise: 0.5,
+        seconds: 0.2,
+        halves: 1e6,
+        hidden: vec![256, 128, 64],
+        batch: 128,
+        gamma: 0.99,
+        lr: 3e-4,
+        every: 1,
+        evaluate: 20_000,
+    };
+    for setting in settings {
+        let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        match name {
+            "noise" => trial.noise = value.parse()?,
+            "seconds" => trial.seconds = value.parse()?,
+            "halves" => trial.halves = value.parse()?,
+            "hidden" => trial.hidden = value.split('-').map(str::parse).collect::<Result<_, _>>()?,
+            "batch" => trial.batch = value.parse()?,
+            "gamma" => trial.gamma = value.parse()?,
+            "lr" => trial.lr = value.parse()?,
+            "every" => trial.every = value.parse()?,
+            "evaluate" => trial.evaluate = value.parse()?,
+            _ => return Err(format!("there is no setting {name:?}").into()),
+        }
+    }
+    train(id, seed.parse()?, steps.parse()?, &trial)
+}
+
+fn train(id: &str, seed: u64, steps: u64, trial: &Trial) -> Result<(), Failed> {
     let mut env = SwingUp::new(id)?;
     let period = env.options().config.control_period;
     let mut evaluation = SwingUp::new(id)?;
     evaluation.evaluate(true);
-    let config = DdpgConfig { hidden: vec![256, 128, 64], batch_size: BATCH, ..DdpgConfig::default() };
+    let config =
+        DdpgConfig { hidden: trial.hidden.clone(), batch_size: trial.batch, ..DdpgConfig::default() };
     let sizes = Sizes { observation: 10, actions: Actions::Continuous(1), teachers: 0, weighted: false };
     let mut rng = Rng::new(seed);
     let mut agent = config.agent(sizes, &Cpu, &mut rng)?;
     let schedule = Schedule {
-        lr: 3e-4,
+        lr: trial.lr,
         target_mix: 0.005,
         alpha_aikd: 0.0,
         delta: 0.0,
@@ -53,17 +87,17 @@ fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]
         alpha_task: 1.0,
         share: &[],
     };
-    let mut replay = Replay::new(1_000_000, [10, 1], 0, 1, GAMMA);
+    let mut replay = Replay::new(1_000_000, [10, 1], 0, 1, trial.gamma);
     let (mut batch, mut now, mut then) = (Batch::default(), [0f32; 10], [0f32; 10]);
     env.reset(Some(seed), &mut now)?;
-    let mut noise = Noise::new(period, seconds, &mut rng);
+    let mut noise = Noise::new(period, trial.seconds, &mut rng);
     let (mut upright, began) = (0u64, Instant::now());
     println!("step\tseconds\tupright\treturn\ton_target\tsuccesses");
     for step in 1..=steps {
         let mut action = [0f32];
         agent.act(&now, &mut action);
-        let sigma = amplitude * 0.5f64.powf(step as f64 / halves);
-        action[0] = (f64::from(action[0]) + sigma * noise.next(&mut rng)).clamp(-1.0, 1.0) as f32;
+        let deviation = trial.noise * 0.5f64.powf(step as f64 / trial.halves);
+        action[0] = (f64::from(action[0]) + deviation * noise.next(&mut rng)).clamp(-1.0, 1.0) as f32;
         let taken = env.step(Action::Continuous(&action), &mut then)?;
         upright += u64::from(then[3] > 0.97);
         let reward = taken.reward as f32;
@@ -71,13 +105,13 @@ fn train(id: &str, seed: u64, steps: u64, [amplitude, seconds, halves]: [f64; 3]
         now = then;
         if taken.done() {
             env.reset(None, &mut now)?;
-            noise = Noise::new(period, seconds, &mut rng);
+            noise = Noise::new(period, trial.seconds, &mut rng);
         }
-        if step >= 1000 {
-            replay.sample(&mut rng, BATCH, &mut batch);
+        if step >= 1000 && step.is_multiple_of(trial.every) {
+            replay.sample(&mut rng, trial.batch, &mut batch);
             agent.update(&batch, &schedule, &mut rng)?;
         }
-        if step.is_multiple_of(EVERY) {
+        if step.is_multiple_of(trial.evaluate) {
             let [score, on_target, successes] = evaluate(&mut evaluation, &mut *agent)?;
             let seconds = began.elapsed().as_secs();
             println!("{step}\t{seconds}\t{upright}\t{score:.1}\t{on_target}\t{successes}");

@@ -249,11 +249,16 @@ impl Control<'_> {
             let kind = if evaluates { Flags::EVALUATION } else { Flags::NONE };
             let step = self.step(beat, flags | kind)?;
             score += step.reward;
-            flags = Flags::NONE;
+            flags = faulty(self.env);
             if step.done() || self.report.steps >= steps || over() {
                 let end = if step.terminated { Flags::TERMINATED } else { Flags::TRUNCATED };
                 let version = self.decider.version();
-                self.recorder.record(&self.observation, self.decider.action(), end | kind, version)?;
+                self.recorder.record(
+                    &self.observation,
+                    self.decider.action(),
+                    flags | end | kind,
+                    version,
+                )?;
             }
             if step.done() {
                 let last =
@@ -329,6 +334,11 @@ impl Control<'_> {
             if paced { beat.counts() } else { Counts { steps: report.steps, ..Counts::default() } };
         report.jitter = if paced { beat.jitter() } else { Jitter::default() };
     }
+}
+
+/// What an environment that knows its sensors' faults says about the newest observation.
+pub fn faulty(env: &dyn Environment) -> Flags {
+    if env.info("faulty") == Some(1.0) { Flags::FAULTY } else { Flags::NONE }
 }
 
 /// The link's side: sends rows, writes weights, asks for reports.

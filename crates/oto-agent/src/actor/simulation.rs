@@ -585,9 +585,13 @@ fn no_acknowledged_row_is_lost_or_doubled_and_versions_only_grow() {
         sum.timeouts += one.timeouts;
     }
     println!("{total:?}");
+    let Counts { rows, duplicates, missed, sessions, pushes, learner_kills, actor_kills, .. } = total;
+    println!(
+        "covered: rows {rows}, rows that came again {duplicates}, rows that a full ring lost {missed}, sessions {sessions}, \
+         pushes {pushes}, killed learners {learner_kills}, killed actors {actor_kills}"
+    );
     if seeds().count() >= MANY as usize {
-        let Counts { rows, duplicates, missed, dropped, sessions, replaced, pushes, deltas, .. } = total;
-        let Counts { rejected, refused, learner_kills, actor_kills, timeouts, .. } = total;
+        let Counts { dropped, replaced, deltas, rejected, refused, timeouts, .. } = total;
         for number in [rows, duplicates, missed, dropped, sessions, replaced, pushes, deltas] {
             assert!(number > 20, "{total:?}");
         }

@@ -67,12 +67,24 @@ impl Learner {
     /// # Errors
     /// Parameters that are not finite: no file could be loaded that has them.
     pub fn save(&self) -> Result<Vec<u8>, LearnerError> {
+        self.file(&self.edges)
+    }
+
+    /// The learner without its edges and their replay: what [`Self::load_weights`] reads.
+    ///
+    /// # Errors
+    /// Parameters that are not finite.
+    pub fn save_weights(&self) -> Result<Vec<u8>, LearnerError> {
+        self.file(&[])
+    }
+
+    fn file(&self, edges_of: &[EdgeReplay]) -> Result<Vec<u8>, LearnerError> {
         let mut tensors = self.agent.engine().state()?;
         if let Some(bad) = tensors.iter().find(|t| t.values.iter().any(|x| !x.is_finite())) {
             return Err(LearnError::NotFinite(bad.name.clone()).into());
         }
         let mut edges = Vec::new();
-        for (i, edge) in self.edges.iter().enumerate() {
+        for (i, edge) in edges_of.iter().enumerate() {
             let (replay, mut arrays) = edge.replay.save();
             arrays.extend(edge.sampler.save(&edge.replay));
             let before =
@@ -139,6 +151,16 @@ impl Learner {
         (self.edges, self.draw, self.counts) = (edges, saved.draw, saved.counts);
         self.backlog = saved.backlog;
         Ok(())
+    }
+
+    /// Takes parameters and the optimiser's state from a file: a learner's, or a student's of the same algorithm. Steps, updates and
+    /// replay begin anew: training in simulation, then on a plant with an empty replay.
+    ///
+    /// # Errors
+    /// A damaged file, and one of another network or algorithm. The learner is as it was then.
+    pub fn load_weights(&mut self, file: &[u8]) -> Result<(), LearnerError> {
+        let file = File::read(file).map_err(wrong)?;
+        Ok(self.agent.restore(0, &mut |name| file.floats(name))?)
     }
 
     fn edge(&self, i: usize, saved: &SavedEdge, file: &File<'_>) -> Result<EdgeReplay, LearnerError> {

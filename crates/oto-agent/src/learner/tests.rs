@@ -275,3 +275,34 @@ fn what_makes_no_learner_is_refused() {
     assert!(refused(json!({ "ring": 0 })).contains("ring is 0"));
     assert!(refused(json!({ "algorithm": { "name": "qrdqn" } })).contains("discrete"));
 }
+
+/// Training in simulation, then on a plant: parameters stay, steps and replay do not.
+#[test]
+fn weights_of_another_learner_begin_a_new_one() {
+    let mut old = learner();
+    old.join(("a", 1), STREAM, 0).unwrap();
+    Plant::new(1).send_rows(30, &mut old, ("a", 1));
+    while old.work().unwrap() {}
+    let (file, mut new) = (old.save_weights().unwrap(), make(json!({ "seed": 9 })).unwrap());
+    new.load_weights(&file).unwrap();
+    let (mut expected, mut got) = (Vec::new(), Vec::new());
+    old.weights(&mut expected);
+    new.weights(&mut got);
+    assert_eq!(got, expected);
+    assert_eq!(
+        (new.updates(), new.transitions(), new.edges().len(), new.counts()),
+        (0, 0, 0, Counts::default())
+    );
+    // The file without replay is a learner too.
+    new.load(&file).unwrap();
+
+    let wider = json!({ "algorithm": { "name": "ddpg", "hidden": [17], "batch_size": 8 } });
+    let mut other = make(wider).unwrap();
+    let mut before = Vec::new();
+    other.weights(&mut before);
+    for bad in [&file[..], &file[..40], b"", &[0xff; 64]] {
+        assert!(other.load_weights(bad).is_err());
+        other.weights(&mut got);
+        assert_eq!(got, before, "nothing has changed");
+    }
+}

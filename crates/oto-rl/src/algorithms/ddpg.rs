@@ -88,6 +88,8 @@ pub struct DdpgConfig {
     pub smoothing: f64,
     /// Largest noise on the target's action.
     pub smoothing_clip: f64,
+    /// Updates from one step of the actor and all target networks to the next, as in TD3. 1: every update.
+    pub policy_period: u64,
     /// Environment steps before the actor's first update (N_a of Cao et al. 2022, section III-B), at least the run's `learning_starts`
     /// (N_c), from which on the critic learns. Absent: the actor learns from the beginning, too.
     pub actor_starts: Option<u64>,
@@ -100,7 +102,7 @@ pub struct DdpgConfig {
 oto_json::json_object! {
     DdpgConfig: settings {
         hidden, batch_size, exploration, exploration_factor, correlation_time, smoothing, smoothing_clip,
-        actor_starts omit none, samples, adam
+        policy_period, actor_starts omit none, samples, adam
     }
 }
 
@@ -114,6 +116,7 @@ impl Default for DdpgConfig {
             correlation_time: 0.0,
             smoothing: 0.2,
             smoothing_clip: 0.5,
+            policy_period: 1,
             actor_starts: None,
             samples: 8,
             adam: Adam::default(),
@@ -136,6 +139,7 @@ impl Settings for DdpgConfig {
         check_exploration((self.exploration, self.exploration_factor, self.correlation_time), checks);
         checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
         checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
+        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
         checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
         checks.adam(self.adam);
     }
@@ -162,7 +166,7 @@ impl Settings for DdpgConfig {
             critics: 1,
             hidden: &self.hidden,
             exploration: ActionNoise::new(self.exploration, self.exploration_factor, self.correlation_time),
-            policy_period: 1,
+            policy_period: self.policy_period,
             actor_starts: self.actor_starts,
             normalised: false,
         };
@@ -201,13 +205,13 @@ pub fn program(config: &DdpgConfig, sizes: Sizes) -> Program {
     let task = critic_loss + actor_loss;
     let loss = losses::transfer(&aikd, task, weights);
 
-    let (lr, mix) = (scalar("lr"), scalar("target_mix"));
+    let (lr, mix, period) = (scalar("lr"), scalar("target_mix"), config.policy_period);
     let mut updates = Updates::new(t);
     updates.minimise(&Optimiser::new("critic", config.adam, lr), &critic.params, loss);
-    let of_actor = Optimiser::new("actor", config.adam, lr);
+    let of_actor = Optimiser::new("actor", config.adam, lr).every(period);
     updates.minimise(&starting(of_actor, t, config.actor_starts), &actor, loss);
-    updates.follow(&critic.targets, &critic.params, mix, 1);
-    updates.follow(&target_actor, &actor, mix, 1);
+    updates.follow(&critic.targets, &critic.params, mix, period);
+    updates.follow(&target_actor, &actor, mix, period);
 
     let own = [("actor_loss", actor_loss), ("critic_loss", critic_loss)].into_iter();
     let own = own.chain(importance.output(values, target)).collect::<Vec<_>>();
@@ -218,6 +222,8 @@ pub fn program(config: &DdpgConfig, sizes: Sizes) -> Program {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actions::Actions;
+    use oto_graph::Role;
 
     #[test]
     fn settings_out_of_their_range_are_named() {
@@ -226,5 +232,20 @@ mod tests {
         assert!(wrong(DdpgConfig { smoothing: -0.1, ..config() }).starts_with("algorithm.smoothing is -0.1"));
         assert!(wrong(DdpgConfig { exploration: 3.0, ..config() }).starts_with("algorithm.exploration is 3"));
         assert!(wrong(DdpgConfig { hidden: vec![], ..config() }).starts_with("algorithm.hidden"));
+        assert!(wrong(DdpgConfig { policy_period: 0, ..config() }).starts_with("algorithm.policy_period"));
+    }
+
+    /// The delay of TD3 adds no state: the parameters of an agent without it fit.
+    #[test]
+    fn a_delayed_actor_has_the_same_state() {
+        let small = |policy_period| DdpgConfig { hidden: vec![8], policy_period, ..DdpgConfig::default() };
+        let sizes = Sizes { observation: 3, actions: Actions::Continuous(1), teachers: 0, weighted: false };
+        let states = |config: DdpgConfig| {
+            let inputs = program(&config, sizes).inputs.into_iter();
+            inputs.filter(|input| input.role == Role::State).map(|input| input.name).collect::<Vec<_>>()
+        };
+        assert_eq!(states(small(1)), states(small(2)));
+        assert!(program(&small(2), sizes).input("every_2").is_some());
+        assert!(program(&small(1), sizes).input("every_1").is_none());
     }
 }

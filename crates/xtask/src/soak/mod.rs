@@ -21,7 +21,7 @@ pub struct Options {
     /// Fuzz only these decoders; all share the time.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     targets: Vec<String>,
-    /// The first seed of the simulation; the same seeds are the same runs.
+    /// The first seed of simulation and link; the same seeds are the same runs.
     #[arg(long, default_value_t = 0)]
     seed_from: u64,
 }
@@ -30,6 +30,8 @@ pub struct Options {
 enum Part {
     /// Students and a server on a simulated network, seed by seed.
     Simulation,
+    /// An actor and its learner on a simulated network, seed by seed; 1,000 seeds at least.
+    Link,
     /// A server that is killed while students submit, again and again.
     Kills,
     /// Hostile peers of each kind beside students.
@@ -61,6 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("\n== {name}");
         let outcome = match part {
             Part::Simulation => repeated::simulation(time, options.seed_from),
+            Part::Link => repeated::link(time, options.seed_from),
             Part::Kills => repeated::kills(time),
             Part::Hostile => repeated::hostile(time),
             Part::Fuzz => fuzz::run(time, &options.targets),

@@ -29,12 +29,28 @@ fn simulated(output: &str, passed: bool) -> Covered {
     Covered { lines: vec![told.unwrap_or_else(|| "the test did not come to its end".into())], sound }
 }
 
+/// Seeds of an actor and its learner on a simulated network, at least.
+const LINK_SEEDS: u64 = 1_000;
+
+/// Actors and learners on simulated networks: every seed is another history.
+pub fn link(time: Duration, from: u64) -> Result<Covered> {
+    const TEST: &str = "actor::simulation::no_acknowledged_row_is_lost_or_doubled_and_versions_only_grow";
+    let test = ["test", "--release", "--package", "oto-agent", "--lib"];
+    shell::run(shell::cargo(&test).arg("--no-run"))?;
+    portions(time, LINK_SEEDS, "seeds", |done, count| {
+        let first = from + done;
+        let mut test = shell::cargo(&test);
+        test.args(["--", "--exact", TEST, "--nocapture"]);
+        shell::tee(test.env("OTO_LINK_SEEDS", format!("{first}..{}", first + count)))
+    })
+}
+
 /// Kills of a server that is in the middle of writing.
 pub fn kills(time: Duration) -> Result<Covered> {
     const TEST: &str =
         "submissions::a_server_that_is_killed_loses_nothing_acknowledged_and_counts_nothing_twice";
     build("it")?;
-    portions(time, "kills", |_, count| {
+    portions(time, 0, "kills", |_, count| {
         let mut test = cargo_test("it", &["--exact", TEST]);
         shell::tee(test.env("OTO_KILLS", count.to_string()))
     })
@@ -76,10 +92,11 @@ fn cargo_test(test: &str, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// Calls a test with how many are done and how many to do, until the time is over or it fails. The first portion is small; later
-/// ones take about a minute.
+/// Calls a test with how many are done and how many to do, until the time is over and `least` are done, or it fails. The first portion
+/// is small; later ones take about a minute.
 fn portions(
     time: Duration,
+    least: u64,
     of: &str,
     mut call: impl FnMut(u64, u64) -> Result<(String, bool)>,
 ) -> Result<Covered> {
@@ -99,6 +116,9 @@ fn portions(
         eprintln!("   {done} {of} so far, {} left", shown(left));
         // Whole portions: what would begin a second before the end would take longer than that.
         count = (left.as_secs_f64().min(60.0) / each.max(1e-6)) as u64;
+        if count == 0 {
+            count = least.saturating_sub(done).min((60.0 / each.max(1e-6)) as u64 + 1);
+        }
         if count == 0 {
             break;
         }
@@ -134,7 +154,7 @@ mod tests {
     #[test]
     fn portions_grow_until_the_time_is_over_and_their_numbers_are_added_up() {
         let mut calls = Vec::new();
-        let covered = portions(Duration::from_millis(300), "seeds", |done, count| {
+        let covered = portions(Duration::from_millis(300), 0, "seeds", |done, count| {
             calls.push((done, count));
             std::thread::sleep(Duration::from_millis(20));
             Ok((format!("covered: states 2, lost connections {count}\n{PASSED}"), true))
@@ -147,6 +167,19 @@ mod tests {
             covered.lines[1..],
             [format!("lost connections: {done}"), format!("states: {}", 2 * calls.len())]
         );
+    }
+
+    #[test]
+    fn portions_do_not_end_before_the_least_number_is_done() {
+        let mut seeds = 0;
+        let covered = portions(Duration::from_millis(1), 500, "seeds", |done, count| {
+            assert_eq!(done, seeds);
+            seeds += count;
+            std::thread::sleep(Duration::from_millis(2));
+            Ok((PASSED.into(), true))
+        });
+        assert!(covered.unwrap().sound);
+        assert_eq!(seeds, 500);
     }
 
     #[test]
@@ -172,10 +205,11 @@ mod tests {
 
     #[test]
     fn a_test_that_fails_or_is_not_there_is_a_failure() {
-        let covered = portions(Duration::from_secs(9), "seeds", |_, _| Ok((PASSED.into(), false))).unwrap();
+        let covered =
+            portions(Duration::from_secs(9), 0, "seeds", |_, _| Ok((PASSED.into(), false))).unwrap();
         assert!(!covered.sound && covered.lines[0].contains("failed, after 0 seeds"));
         let none = PASSED.replace("1 passed", "0 passed");
-        let covered = portions(Duration::from_secs(9), "seeds", |_, _| Ok((none.clone(), true))).unwrap();
+        let covered = portions(Duration::from_secs(9), 0, "seeds", |_, _| Ok((none.clone(), true))).unwrap();
         assert!(!covered.sound && covered.lines[0].contains("no such test"));
     }
 }

@@ -1,0 +1,135 @@
+//! Runs with small networks: rows arrive, weights act, bandwidth and convergence are what they should be.
+
+use super::*;
+use crate::learner::LearnerConfig;
+use oto_env::{Action, Snapshot, Space, Step};
+
+/// Pendulum-v1 whose evaluations succeed, or not.
+struct Plant {
+    inner: Box<dyn Environment>,
+    succeeds: bool,
+}
+
+impl Environment for Plant {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    fn observation_space(&self) -> &Space {
+        self.inner.observation_space()
+    }
+
+    fn action_space(&self) -> &Space {
+        self.inner.action_space()
+    }
+
+    fn max_episode_steps(&self) -> Option<u32> {
+        self.inner.max_episode_steps()
+    }
+
+    fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
+        self.inner.reset(seed, observation)
+    }
+
+    fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError> {
+        self.inner.step(action, observation)
+    }
+
+    fn info(&self, name: &str) -> Option<f64> {
+        match name {
+            "success" => Some(f64::from(u8::from(self.succeeds))),
+            "reset_steps" => Some(7.0),
+            _ => None,
+        }
+    }
+
+    fn save(&self) -> Result<Snapshot, EnvError> {
+        self.inner.save()
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        self.inner.restore(snapshot)
+    }
+}
+
+fn setup(steps: u64) -> Setup {
+    Setup { steps, evaluate_every: 2, ..Setup::default() }
+}
+
+fn run(setup: Setup, succeeds: bool) -> (Outcome, Learner) {
+    let text = r#"{"reward":"pendulum","algorithm":{"name":"ddpg","hidden":[32,32],"batch_size":8},
+        "buffer":2000,"learning_starts":50,"learning_rate":1e-3,"exploration":{"noise":0.3,"correlation":6}}"#;
+    let config: LearnerConfig = oto_json::read(text).unwrap();
+    let plant = Plant { inner: oto_env::make("Pendulum-v1").unwrap(), succeeds };
+    let learner =
+        Learner::new(&config, plant.observation_space(), plant.action_space(), &oto_cpu::Cpu).unwrap();
+    VirtualRun::new(setup, learner, Box::new(plant), 5).unwrap().run(|_, _| Ok(true)).unwrap()
+}
+
+fn slow(megabits: f64, encoding: &str) -> Setup {
+    let down = LineConfig { delay_us: 1_000, bits_per_second: Some(megabits * 1e6) };
+    Setup { down, encoding: encoding.into(), ..setup(600) }
+}
+
+#[test]
+fn every_row_is_learned_from_once_and_weights_act_at_the_next_step() {
+    let (outcome, learner) = run(setup(600), false);
+    // Three episodes of 200 steps, an evaluation before them and one after two of them.
+    assert_eq!((outcome.steps, outcome.episodes, outcome.evaluations.len()), (600, 3, 2));
+    assert_eq!(outcome.evaluations[1].steps, 400);
+    let counts = learner.counts();
+    assert_eq!((counts.steps, counts.evaluation, counts.lost, counts.rows), (600, 400, 0, 5 * 201));
+    assert_eq!((outcome.updates, outcome.backlog, outcome.safe), (551, 0, 0));
+    assert_eq!(outcome.converged, None);
+    // Without a delay the weights of a step act in the next one.
+    assert_eq!(outcome.staleness[0], 0, "{outcome:?}");
+    assert!(outcome.pushes > 540, "{outcome:?}");
+    // 1,000 steps, the resets, and the beginning.
+    assert!((1_000 + 5 * 7..1_060).contains(&outcome.periods), "{outcome:?}");
+    assert_eq!(run(setup(600), false).0, outcome, "a run depends on its seed only");
+}
+
+#[test]
+fn a_small_bandwidth_makes_weights_older_and_differences_take_less_of_it() {
+    let fast = run(setup(600), false).0;
+    let complete = run(slow(0.02, "f32"), false).0;
+    let differences = run(slow(0.02, "delta"), false).0;
+    assert!(complete.pushes < fast.pushes / 10, "{complete:?}");
+    assert!(complete.staleness[0] > 10 + fast.staleness[0], "{complete:?}");
+    assert!(differences.pushes > complete.pushes, "{differences:?}");
+    let each = |outcome: &Outcome| outcome.push_bytes / outcome.pushes;
+    assert!(each(&differences) < each(&complete) / 2, "{differences:?}");
+    // The bucket lets no more through than its bandwidth.
+    let seconds = complete.periods as f64 / HZ as f64;
+    assert!((complete.bytes_down as f64) < seconds * 0.02e6 / 8.0 + 16_000.0, "{complete:?}");
+    assert_eq!(complete.steps, 600, "the loop waits for nothing");
+}
+
+#[test]
+fn a_slow_learner_owes_updates_and_makes_them_up_in_resets() {
+    let up = LineConfig { delay_us: 2_000_000, bits_per_second: None };
+    let (outcome, learner) = run(Setup { up, ..setup(600) }, false);
+    // Rows come two seconds late: 60 periods.
+    assert!(outcome.staleness[0] >= 60, "{outcome:?}");
+    assert!(learner.counts().steps >= 600 - 62);
+    let never = run(Setup { speed: 0, ..setup(300) }, false).0;
+    assert_eq!((never.updates, never.pushes), (0, 1), "only the first weights act");
+    assert_eq!(never.backlog, 251);
+}
+
+#[test]
+fn a_run_ends_after_five_successes_in_a_row() {
+    let (outcome, _) = run(setup(100_000), true);
+    assert_eq!((outcome.converged, outcome.evaluations.len()), (Some(1_600), 5));
+    assert_eq!(outcome.steps, 1_600);
+}
+
+#[test]
+fn an_unknown_encoding_is_refused() {
+    let text = r#"{"reward":"pendulum","algorithm":{"name":"ddpg","hidden":[8],"batch_size":8}}"#;
+    let env = oto_env::make("Pendulum-v1").unwrap();
+    let config: LearnerConfig = oto_json::read(text).unwrap();
+    let learner = Learner::new(&config, env.observation_space(), env.action_space(), &oto_cpu::Cpu).unwrap();
+    let error = VirtualRun::new(Setup { encoding: "f8".into(), ..setup(1) }, learner, env, 1).err().unwrap();
+    assert!(error.to_string().contains("one of f32, f16 and delta, got \"f8\""), "{error}");
+}
