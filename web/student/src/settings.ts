@@ -131,6 +131,8 @@ export interface DdpgOptions {
   explorationFactor?: Schedule;
   /** Widths of the hidden layers of actor and critic, ReLU after each. Default: [400, 300]. */
   hidden?: number[];
+  /** Updates from one step of the actor and all target networks to the next, as in TD3. 1: every update. Default: 1. */
+  policyPeriod?: number;
   /** Sampled actions for each state in the sum over actions of OTO eq. 10, from a uniform distribution. Default: 8. */
   samples?: number;
   /** Standard deviation of the noise on the target's action (Cao et al. 2022, eq. 6). 0: plain DDPG. Default: 0.2. */
@@ -309,7 +311,7 @@ export const ALGORITHMS: Record<AlgorithmName, string[]> = {
   sac: ['adam', 'batchSize', 'convolution', 'cql', 'hidden', 'initialAlpha', 'samples'],
   ppo: ['adam', 'auxiliary', 'batchSize', 'clip', 'convolution', 'entropyWeight', 'epochs', 'fusion', 'gaeLambda', 'hidden', 'initialLogStd', 'maxGradNorm', 'nSteps', 'samples', 'temperature', 'valueWeight'],
   td3: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
-  ddpg: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'samples', 'smoothing', 'smoothingClip'],
+  ddpg: ['actorStarts', 'adam', 'batchSize', 'correlationTime', 'exploration', 'explorationFactor', 'hidden', 'policyPeriod', 'samples', 'smoothing', 'smoothingClip'],
 };
 export const RUN: string[] = ['backend', 'buffer', 'clock', 'epsilon', 'gamma', 'labelLag', 'learningRate', 'learningStarts', 'nStep', 'plateauDecay', 'replay', 'requestBatch', 'seed', 'stages', 'steps', 'targetEvery', 'targetTau', 'trainEvery', 'transfer', 'updates'];
 export const REPLAY: string[] = ['alpha', 'beta', 'epsilon', 'recordedShare', 'sampler'];
