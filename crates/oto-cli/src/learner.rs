@@ -69,7 +69,7 @@ pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
         let mut learner = Learner::new(&config, &observation, &action, backend.as_ref())?;
         if let Some(path) = from {
             let wrong = |error: String| LearnFileError::File { path: path.clone(), error };
-            let weights = oto_json::file::read_regular(&path, crate::run_folder::MAX_CHECKPOINT_BYTES);
+            let weights = oto_json::file::read_regular(&path, oto_agent::checkpoint::MAX_BYTES);
             learner
                 .load_weights(&weights.map_err(|error| wrong(error.to_string()))?)
                 .map_err(|error| wrong(error.to_string()))?;

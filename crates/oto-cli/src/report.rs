@@ -2,6 +2,7 @@
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use oto_experiments::cloud_edge::{Part, Settings};
 use oto_experiments::{ALL, Options, ReportError};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ pub struct ReportOptions {
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
     pub jobs: Option<NonZeroUsize>,
-    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah and atari]
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari and cloud-edge]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -34,6 +35,21 @@ pub struct ReportOptions {
     /// cheetah: the teacher, a policy for HalfCheetah-v5
     #[arg(long, value_name = "FILE")]
     pub sac_teacher: Option<PathBuf>,
+    /// cloud-edge: steps in the simulation
+    #[arg(long, default_value_t = 1_000_000)]
+    pub pretraining: u64,
+    /// cloud-edge: training steps on the plant at most
+    #[arg(long, default_value_t = 108_000)]
+    pub plant_steps: u64,
+    /// cloud-edge: widths of the hidden layers
+    #[arg(long, value_delimiter = ',', default_value = "256,128,64")]
+    pub hidden: Vec<usize>,
+    /// cloud-edge: transitions in an update
+    #[arg(long, default_value_t = 128)]
+    pub batch: usize,
+    /// cloud-edge: only these parts [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = parts())]
+    pub parts: Vec<String>,
 }
 
 /// The experiments there are.
@@ -41,15 +57,23 @@ fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(ALL.iter().map(|one| PossibleValue::new(one.name).help(one.about)))
 }
 
+/// The parts of cloud-edge.
+fn parts() -> PossibleValuesParser {
+    PossibleValuesParser::new(Part::ALL.map(Part::name))
+}
+
 /// Makes the report.
 ///
 /// # Errors
 /// A run or a file that failed.
 pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
-    let ReportOptions { experiment, out, cache, jobs, seeds, steps, cql_teacher, sac_teacher } =
+    let ReportOptions { experiment, out, cache, jobs, seeds, steps, cql_teacher, sac_teacher, .. } =
         options.clone();
+    let ReportOptions { pretraining, plant_steps, hidden, batch, parts, .. } = options.clone();
+    let parts = parts.iter().filter_map(|name| Part::named(name)).collect();
+    let cloud_edge = Settings { pretraining, steps: plant_steps, hidden, batch, parts };
     let tell = |line: &str| crate::note!("{line}");
-    let options = Options { out, cache, jobs, seeds, steps, cql_teacher, sac_teacher, tell };
+    let options = Options { out, cache, jobs, seeds, steps, cql_teacher, sac_teacher, cloud_edge, tell };
     let found = ALL.iter().find(|one| one.name == experiment).expect("the parser knows the names");
     crate::out!("{}", (found.run)(&options)?);
     Ok(())

@@ -16,7 +16,7 @@ mod statistics;
 mod teachers;
 mod write;
 
-pub use experiments::ALL;
+pub use experiments::{ALL, cloud_edge};
 
 use oto_agent::run::RunError;
 use std::num::NonZeroUsize;
@@ -48,6 +48,8 @@ pub struct Options {
     pub cql_teacher: Option<PathBuf>,
     /// cheetah: the teacher.
     pub sac_teacher: Option<PathBuf>,
+    /// cloud-edge: how much of it runs.
+    pub cloud_edge: cloud_edge::Settings,
     /// Takes lines about long work.
     pub tell: fn(&str),
 }
@@ -65,6 +67,9 @@ pub enum ReportError {
         /// What happened.
         error: Box<RunError>,
     },
+    /// A run in virtual time failed.
+    #[error(transparent)]
+    Virtual(#[from] Box<oto_agent::virtual_time::VirtualError>),
     /// A policy could not be played.
     #[error(transparent)]
     Play(#[from] Box<crate::play::PlayError>),

@@ -30,8 +30,8 @@ use std::collections::VecDeque;
 
 /// Steps a second.
 const HZ: u64 = 30;
-/// Microseconds from the beginning of a step until its row leaves.
-const STEP_US: u64 = 2_000;
+/// When edge and learner look for messages, in microseconds after the beginning of a period. A step's row leaves at the first time.
+const LOOKS_US: [u64; 4] = [2_000, 10_000, 18_000, 26_000];
 /// The learner's name, and the edge's.
 const POLICY: &str = "pendulum";
 const EDGE: &str = "edge";
@@ -371,20 +371,20 @@ impl VirtualRun {
         self.pass()
     }
 
-    /// The end of a period: rows go up, the learner trains, weights go down.
+    /// The rest of a period: rows go up, the learner trains, weights go down.
     fn pass(&mut self) -> Result<(), VirtualError> {
-        self.since_period = STEP_US;
-        let now = self.now();
-        self.edge.link.handle(Event::Tick, now / 1_000);
-        self.send()?;
-        self.take()?;
-        for _ in 0..self.setup.speed {
-            if !self.cloud.learner.work()? {
-                break;
+        let mut updates = self.setup.speed;
+        for since in LOOKS_US {
+            self.since_period = since;
+            self.edge.link.handle(Event::Tick, self.now() / 1_000);
+            self.deliver()?;
+            self.take()?;
+            while updates > 0 && self.cloud.learner.work()? {
+                updates -= 1;
             }
+            self.push()?;
         }
         self.outcome.backlog = self.outcome.backlog.max(self.cloud.learner.backlog());
-        self.push()?;
         self.period += 1;
         self.since_period = 0;
         Ok(())

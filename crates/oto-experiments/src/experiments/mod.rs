@@ -5,6 +5,7 @@ mod atari;
 mod cartpole;
 mod cell;
 mod cheetah;
+pub mod cloud_edge;
 mod cost;
 mod fusion;
 mod games;
@@ -20,4 +21,5 @@ pub const ALL: &[Experiment] = &[
     atari::EXPERIMENT,
     pendulum::EXPERIMENT,
     cheetah::EXPERIMENT,
+    cloud_edge::EXPERIMENT,
 ];

@@ -1,0 +1,319 @@
+//! The cloud trains, the edge acts: the experiments of "Cloud-Edge Training Architecture for Sim-to-Real Deep Reinforcement Learning" (Cao
+//! et al. 2022, section V) in virtual time (`oto_agent::virtual_time`), and what they left open.
+//!
+//! An agent learns in the simulation for each friction factor, then on the plant, over a line with a delay and a bandwidth.
+//! `arms` has the configurations, `runs` makes their runs and keeps them.
+
+mod arms;
+mod runs;
+
+use crate::chart::{Chart, PALETTE, Series};
+use crate::write::{self, Table, whole};
+use crate::{Experiment, Options, ReportError};
+use arms::{Arm, BANDWIDTHS};
+pub use arms::{Part, Settings};
+use runs::{Finished, Pretrained};
+
+/// `oto report cloud-edge`.
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "cloud-edge",
+    about: "A pendulum that is trained in a simulation, then from the cloud: friction, delays, bandwidth, replay, faults",
+    run: report,
+};
+
+/// No tuning looked at these seeds.
+const FIRST_SEED: u64 = 9_700;
+const SEEDS: u64 = 5;
+
+fn report(options: &Options) -> Result<String, ReportError> {
+    let settings = &options.cloud_edge;
+    let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(SEEDS)).collect();
+    let arms = arms::arms(settings);
+    let mut k_fs: Vec<f64> = arms.iter().map(|arm| arm.k_f).collect();
+    k_fs.sort_by(f64::total_cmp);
+    k_fs.dedup();
+    let agents = runs::pretrained(options, settings, &k_fs)?;
+    let runs = runs::all(options, &arms, &agents, &seeds)?;
+    let agents: Vec<Pretrained> = agents.into_iter().map(|(agent, _)| agent).collect();
+    let results = Results { settings, arms: &arms, runs: &runs, limit: settings.steps };
+    results.charts(options)?;
+    results.files(options, &agents)?;
+    let text = results.text(&agents, &seeds);
+    write::section(&options.out, "cloud-edge", &text)?;
+    let all: Vec<_> = runs.iter().flatten().collect();
+    let converged = all.iter().filter(|run| run.outcome.converged.is_some()).count();
+    let file = options.out.join("results.md");
+    Ok(format!("{converged} of {} runs on the plant converged; {}", all.len(), file.display()))
+}
+
+/// The runs of all arms.
+struct Results<'a> {
+    settings: &'a Settings,
+    arms: &'a [Arm],
+    runs: &'a [Vec<Finished>],
+    /// Steps of a run that does not converge.
+    limit: u64,
+}
+
+/// Training steps until convergence of each seed, sorted; runs that did not converge count as the limit.
+fn times(runs: &[Finished], limit: u64) -> Vec<f64> {
+    let mut times: Vec<f64> = runs.iter().map(|run| run.outcome.converged.unwrap_or(limit) as f64).collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// The middle of sorted numbers; of an even number the lower one of the two in the middle.
+fn middle(sorted: &[f64]) -> f64 {
+    sorted[(sorted.len() - 1) / 2]
+}
+
+impl Results<'_> {
+    fn of(&self, part: Part) -> impl Iterator<Item = (&Arm, &Vec<Finished>)> {
+        self.arms.iter().zip(self.runs).filter(move |(arm, _)| arm.parts.contains(&part))
+    }
+
+    fn named(&self, name: &str) -> Option<&Vec<Finished>> {
+        self.arms.iter().position(|arm| arm.name == name).map(|at| &self.runs[at])
+    }
+
+    fn table(&self, part: Part) -> Table {
+        let mut table = Table::new(&[
+            "arm",
+            "first evaluations that succeed",
+            "converged",
+            "steps until then: each seed",
+            "staleness: median, maximum",
+            "bytes a step up",
+            "bytes a push",
+            "steps between pushes",
+        ]);
+        for (arm, runs) in self.of(part) {
+            let count = |of: fn(&Finished) -> bool| runs.iter().filter(|run| of(run)).count();
+            let sum = |of: fn(&Finished) -> u64| runs.iter().map(of).sum::<u64>() as f64;
+            let shown = |time: &f64| match *time >= self.limit as f64 {
+                true => format!("> {}", whole(self.limit as f64)),
+                false => whole(*time),
+            };
+            let periods = sum(|run| run.outcome.periods);
+            let pushes = sum(|run| run.outcome.pushes).max(1.0);
+            let stale = |at: usize| runs.iter().map(|run| run.outcome.staleness[at]).max().unwrap_or(0);
+            table.row(vec![
+                arm.title.clone(),
+                count(|run| run.outcome.evaluations.first().is_some_and(|one| one.success)).to_string(),
+                format!("{} of {}", count(|run| run.outcome.converged.is_some()), runs.len()),
+                times(runs, self.limit).iter().map(shown).collect::<Vec<_>>().join("; "),
+                format!("{}, {}", stale(0), stale(2)),
+                format!("{:.0}", sum(|run| run.outcome.bytes_up) / periods),
+                whole(sum(|run| run.outcome.push_bytes) / pushes),
+                format!("{:.1}", periods / pushes),
+            ]);
+        }
+        table
+    }
+
+    /// Medians with a band from the best to the worst seed.
+    fn series(&self, name: &str, colour: usize, points: &[(f64, &Vec<Finished>)]) -> Series {
+        let sorted: Vec<_> = points.iter().map(|(_, runs)| times(runs, self.limit)).collect();
+        Series {
+            name: name.into(),
+            colour: PALETTE[colour % PALETTE.len()],
+            x: points.iter().map(|(x, _)| *x).collect(),
+            mid: sorted.iter().map(|times| middle(times)).collect(),
+            band: Some((
+                sorted.iter().map(|times| times[0]).collect(),
+                sorted.iter().map(|times| times[times.len() - 1]).collect(),
+            )),
+        }
+    }
+
+    fn chart(&self, title: &str, x_label: &str, series: Vec<Series>, logarithmic: bool) -> Chart {
+        Chart {
+            title: title.into(),
+            subtitle: format!(
+                "Training steps on the plant until five successful evaluations in a row: median, best and worst of {} seeds; \
+                 {} steps where it did not converge",
+                self.runs.first().map_or(0, Vec::len),
+                whole(self.limit as f64)
+            ),
+            x_label: x_label.into(),
+            y_label: "training steps".into(),
+            series,
+            marks: Vec::new(),
+            y_range: None,
+            logarithmic,
+        }
+    }
+
+    fn charts(&self, options: &Options) -> Result<(), ReportError> {
+        let chosen = |part: Part| self.settings.parts.is_empty() || self.settings.parts.contains(&part);
+        if chosen(Part::Gap) {
+            let mut points: Vec<_> = self.of(Part::Gap).map(|(arm, runs)| (arm.k_f, runs)).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let series = vec![self.series("convergence", 0, &points)];
+            let chart = self.chart("Reality gap", "friction factor of the simulation", series, false);
+            write::chart(&options.out, "cloud-edge-gap", &chart)?;
+            write::chart(&options.out, "cloud-edge-series", &self.time_series())?;
+        }
+        if chosen(Part::Delays) {
+            let sorted = self.of(Part::Delays).enumerate().map(|(i, (arm, runs))| Series {
+                name: arm.title.clone(),
+                colour: PALETTE[i % PALETTE.len()],
+                x: (1..=runs.len()).map(|rank| rank as f64).collect(),
+                mid: times(runs, self.limit),
+                band: None,
+            });
+            let chart = self.chart("Delays of critic and actor", "seeds, sorted", sorted.collect(), false);
+            write::chart(&options.out, "cloud-edge-delays", &chart)?;
+        }
+        if chosen(Part::Bandwidth) {
+            let curve = |(i, (name, title)): (usize, (&str, &str))| {
+                let points: Vec<_> = BANDWIDTHS
+                    .iter()
+                    .filter_map(|megabits| Some((*megabits, self.named(&format!("{name}-{megabits}"))?)))
+                    .collect();
+                self.series(title, i, &points)
+            };
+            let kinds = [
+                ("combined", "f32, combined replay"),
+                ("uniform", "f32, uniform replay"),
+                ("delta", "differences"),
+            ];
+            let series = kinds.into_iter().enumerate().map(curve).collect();
+            let chart = self.chart("Bandwidth", "Mbit/s from learner to edge", series, true);
+            write::chart(&options.out, "cloud-edge-bandwidth", &chart)?;
+        }
+        Ok(())
+    }
+
+    /// The evaluations of the run with the median time, for each friction factor.
+    fn time_series(&self) -> Chart {
+        let median = |(i, (arm, runs)): (usize, (&Arm, &Vec<Finished>))| {
+            let time = |run: &&Finished| run.outcome.converged.unwrap_or(self.limit);
+            let mut sorted: Vec<&Finished> = runs.iter().collect();
+            sorted.sort_by_key(time);
+            let run = sorted[(sorted.len() - 1) / 2];
+            Series {
+                name: format!("k_f {}", arm.k_f),
+                colour: PALETTE[i % PALETTE.len()],
+                x: run.outcome.evaluations.iter().map(|one| one.steps as f64).collect(),
+                mid: run.outcome.evaluations.iter().map(|one| one.on_target).collect(),
+                band: None,
+            }
+        };
+        Chart {
+            title: "Evaluations on the plant".into(),
+            subtitle: "Consecutive steps on target at the end of each evaluation, of the seed with the median convergence time".into(),
+            x_label: "training steps on the plant".into(),
+            y_label: "steps on target".into(),
+            series: self.of(Part::Gap).enumerate().map(median).collect(),
+            marks: vec![(750.0, "success".into())],
+            y_range: Some((0.0, 1_000.0)),
+            logarithmic: false,
+        }
+    }
+
+    fn files(&self, options: &Options, agents: &[Pretrained]) -> Result<(), ReportError> {
+        let mut evaluations = String::from("arm,seed,steps,on_target,success,return\n");
+        let mut table = Table::new(&[
+            "arm",
+            "seed",
+            "converged",
+            "steps",
+            "periods",
+            "episodes",
+            "updates",
+            "pushes",
+            "push_bytes",
+            "bytes_up",
+            "bytes_down",
+            "staleness_median",
+            "staleness_99",
+            "staleness_most",
+            "backlog",
+            "safe",
+            "faulty",
+            "seconds",
+        ]);
+        for (arm, runs) in self.arms.iter().zip(self.runs) {
+            for Finished { seed, outcome, seconds } in runs {
+                for one in &outcome.evaluations {
+                    let (steps, on_target, success, score) =
+                        (one.steps, one.on_target, one.success, one.score);
+                    evaluations += &format!("{},{seed},{steps},{on_target},{success},{score}\n", arm.name);
+                }
+                let [median, most_99, most] = outcome.staleness;
+                let numbers = [
+                    outcome.steps,
+                    outcome.periods,
+                    outcome.episodes,
+                    outcome.updates,
+                    outcome.pushes,
+                    outcome.push_bytes,
+                    outcome.bytes_up,
+                    outcome.bytes_down,
+                    median,
+                    most_99,
+                    most,
+                    outcome.backlog,
+                    outcome.safe,
+                    outcome.faulty,
+                ];
+                let converged = outcome.converged.map_or(String::new(), |steps| steps.to_string());
+                let mut row = vec![arm.name.clone(), seed.to_string(), converged];
+                row.extend(numbers.map(|number| number.to_string()));
+                row.push(format!("{seconds:.1}"));
+                table.row(row);
+            }
+        }
+        write::each_run(&options.out, "cloud-edge", &table)?;
+        write::file(&options.out.join("results/cloud-edge.csv"), evaluations.as_bytes())?;
+        let arms = self.arms.iter().zip(self.runs).map(|(arm, runs)| {
+            let learner: serde_json::Value =
+                serde_json::from_str(&oto_json::write(&arm.learner)).unwrap_or_default();
+            serde_json::json!({
+                "name": arm.name, "title": arm.title, "k_f": arm.k_f, "plant": arm.plant, "setup": arm.setup,
+                "keeps_replay": arm.keeps_replay, "learner": learner, "runs": runs,
+            })
+        });
+        let json = serde_json::json!({
+            "experiment": "cloud-edge", "pretraining": agents, "arms": arms.collect::<Vec<_>>(),
+        });
+        write::file(&options.out.join("results/cloud-edge.json"), json.to_string().as_bytes())
+    }
+
+    fn text(&self, agents: &[Pretrained], seeds: &[u64]) -> String {
+        let mut simulation =
+            Table::new(&["friction factor", "steps", "best average at step", "its share of successes"]);
+        for Pretrained { k_f, best, outcome, .. } in agents {
+            let row = [*k_f, outcome.steps as f64, best.0 as f64].map(whole);
+            simulation.row(row.into_iter().chain([format!("{:.2}", best.1)]).collect());
+        }
+        let part = |part: Part, title: &str, picture: &str| {
+            let missing = self.of(part).next().is_none();
+            let pictures: String = picture
+                .split_whitespace()
+                .map(|name| format!("![{title}](results/cloud-edge-{name}.png)\n\n"))
+                .collect();
+            if missing { String::new() } else { format!("### {title}\n\n{pictures}{}\n", self.table(part)) }
+        };
+        let Settings { pretraining, steps, hidden, batch, .. } = self.settings;
+        format!(
+            include_str!("cloud_edge.md"),
+            count = seeds.len(),
+            seeds = format!("{} to {}", seeds[0], seeds[seeds.len() - 1]),
+            pretraining = whole(*pretraining as f64),
+            steps = whole(*steps as f64),
+            hidden = hidden.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
+            batch = batch,
+            simulation = simulation,
+            parts = [
+                part(Part::Gap, "Reality gap", "gap series"),
+                part(Part::Delays, "Delays", "delays"),
+                part(Part::Bandwidth, "Bandwidth", "bandwidth"),
+                part(Part::Replay, "Replay of the simulation", ""),
+                part(Part::Wild, "Wild readings", ""),
+            ]
+            .concat(),
+        )
+    }
+}

@@ -1,0 +1,176 @@
+//! Runs of the arms: pretraining in the simulation, then training on the plant. Each is kept when it is done.
+
+use super::arms::{Arm, Settings, pretraining};
+use crate::runs::{each, fnv};
+use crate::{Options, ReportError, write};
+use oto_agent::learner::{Learner, LearnerConfig};
+use oto_agent::virtual_time::{Evaluation, Outcome, Setup, VirtualError, VirtualRun};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Changes whenever old runs would no longer be made the same way.
+const FORMAT: u32 = 1;
+/// Seed of pretraining. No plant saw it.
+const SIMULATION_SEED: u64 = 7_100;
+/// Evaluations in the moving average that decides which agent is kept, and that all must succeed for pretraining to end early.
+const AVERAGE: usize = 20;
+/// Largest file of a pretrained agent with its replay.
+const MAX_AGENT: u64 = 1 << 30;
+
+/// An agent of the simulation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pretrained {
+    /// Friction factor.
+    pub k_f: f64,
+    /// Steps after which the moving average was best, and that average's share of successes.
+    pub best: (u64, f64),
+    /// The run.
+    pub outcome: Outcome,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// A run on the plant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// Seed of the plant, exploration and batches.
+    pub seed: u64,
+    /// What it gave.
+    pub outcome: Outcome,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+fn learner(config: &LearnerConfig) -> Result<Learner, VirtualError> {
+    let env = oto_env::make(&config.env)?;
+    Ok(Learner::new(config, env.observation_space(), env.action_space(), &oto_cpu::Cpu)?)
+}
+
+/// The agents of these friction factors, and their files.
+pub fn pretrained(
+    options: &Options,
+    settings: &Settings,
+    k_fs: &[f64],
+) -> Result<Vec<(Pretrained, PathBuf)>, ReportError> {
+    each(options, k_fs, |&k_f| {
+        let config = pretraining(settings, k_f, SIMULATION_SEED);
+        let text = format!("{FORMAT} {} {}", settings.pretraining, oto_json::write(&config));
+        let folder = options.cache.join(format!("cloud-edge-simulation-{k_f}-{:016x}", fnv(text.as_bytes())));
+        let agent = folder.join("agent.safetensors");
+        if let Some(known) = read(&folder.join("run.json")).filter(|_| agent.exists()) {
+            return Ok((known, agent));
+        }
+        (options.tell)(&format!("pretraining at k_f {k_f}"));
+        let failed = |error: VirtualError| ReportError::Virtual(Box::new(error));
+        let start = Instant::now();
+        let trained = pretrain(settings, config).map_err(failed)?;
+        write::file(&agent, &trained.agent)?;
+        write::file(&replay(&agent), &trained.last)?;
+        let Trained { best, outcome, .. } = trained;
+        let done = Pretrained { k_f, best, outcome, seconds: start.elapsed().as_secs_f64() };
+        keep(&folder.join("run.json"), &done)?;
+        Ok((done, agent))
+    })
+}
+
+/// The file of the simulation's replay beside an agent's.
+fn replay(agent: &Path) -> PathBuf {
+    agent.with_file_name("replay.safetensors")
+}
+
+/// What pretraining gives.
+struct Trained {
+    /// Steps after which the moving average of evaluations was best, and that average's share of successes.
+    best: (u64, f64),
+    outcome: Outcome,
+    /// The agent of then.
+    agent: Vec<u8>,
+    /// The last one with its replay.
+    last: Vec<u8>,
+}
+
+/// Trains in the simulation.
+fn pretrain(settings: &Settings, config: LearnerConfig) -> Result<Trained, VirtualError> {
+    let env = oto_env::make(&config.env)?;
+    let setup = Setup { successes: 0, steps: settings.pretraining, ..Setup::default() };
+    let (mut all, mut best, mut file) = (Vec::<Evaluation>::new(), (0, f64::NEG_INFINITY, 0.0), None);
+    let clock = VirtualRun::new(setup, learner(&config)?, env, config.seed)?;
+    let (outcome, last) = clock.run(|evaluation, learner| {
+        all.push(*evaluation);
+        let window = &all[all.len().saturating_sub(AVERAGE)..];
+        let mean = |of: fn(&Evaluation) -> f64| window.iter().map(of).sum::<f64>() / window.len() as f64;
+        let (score, successes) = (mean(|one| one.score), mean(|one| f64::from(u8::from(one.success))));
+        if window.len() == AVERAGE && score > best.1 {
+            best = (evaluation.steps, score, successes);
+            file = Some(learner.save_weights()?);
+        }
+        Ok(!(window.len() == AVERAGE && successes == 1.0))
+    })?;
+    let agent = match file {
+        Some(file) => file,
+        None => last.save_weights()?,
+    };
+    Ok(Trained { best: (best.0, best.2), outcome, agent, last: last.save()? })
+}
+
+/// Runs of all arms on all seeds, in their order; made where they are not kept.
+pub fn all(
+    options: &Options,
+    arms: &[Arm],
+    agents: &[(Pretrained, PathBuf)],
+    seeds: &[u64],
+) -> Result<Vec<Vec<Finished>>, ReportError> {
+    let tasks: Vec<_> = arms.iter().flat_map(|arm| seeds.iter().map(move |seed| (arm, *seed))).collect();
+    let made = each(options, &tasks, |&(arm, seed)| {
+        let (_, agent) = agents.iter().find(|(agent, _)| agent.k_f == arm.k_f).expect("one for each arm");
+        one(options, arm, agent, seed)
+    })?;
+    let mut made = made.into_iter();
+    Ok(arms.iter().map(|_| made.by_ref().take(seeds.len()).collect()).collect())
+}
+
+fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished, ReportError> {
+    // The agent's folder names its settings.
+    let text = format!("{FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
+    let folder = options.cache.join(format!("cloud-edge-{}-{:016x}", arm.name, fnv(text.as_bytes())));
+    let path = folder.join(format!("{seed}.json"));
+    if let Some(known) = read(&path) {
+        return Ok(known);
+    }
+    let start = Instant::now();
+    let file = |path: &Path| {
+        let read = oto_json::file::read_regular(path, MAX_AGENT);
+        read.map_err(|error| ReportError::File { path: path.to_path_buf(), error })
+    };
+    let run = || -> Result<Outcome, ReportError> {
+        let failed = |error: VirtualError| ReportError::Virtual(Box::new(error));
+        let mut learner = learner(&LearnerConfig { seed, ..arm.learner.clone() }).map_err(failed)?;
+        if arm.keeps_replay {
+            learner.load(&file(&replay(agent))?).map_err(|error| failed(error.into()))?;
+        }
+        learner.load_weights(&file(agent)?).map_err(|error| failed(error.into()))?;
+        let env = oto_env::make(&arm.plant).map_err(|error| failed(error.into()))?;
+        let clock = VirtualRun::new(arm.setup.clone(), learner, env, seed).map_err(failed)?;
+        Ok(clock.run(|_, _| Ok(true)).map_err(failed)?.0)
+    };
+    let outcome = run()?;
+    let done = Finished { seed, outcome, seconds: start.elapsed().as_secs_f64() };
+    let Outcome { converged, steps, .. } = &done.outcome;
+    let ended = converged.map_or("not converged".into(), |at| format!("converged at step {at}"));
+    (options.tell)(&format!("{}, seed {seed}: {steps} steps, {ended}, {:.0} s", arm.name, done.seconds));
+    keep(&path, &done)?;
+    Ok(done)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&oto_json::file::read_regular(path, oto_json::file::MAX_LIST).ok()?).ok()
+}
+
+/// Writes a file that is renamed when it is whole, so that an interrupted report finds whole files only.
+fn keep(path: &Path, value: &impl Serialize) -> Result<(), ReportError> {
+    let failed = |error| ReportError::File { path: path.to_path_buf(), error };
+    let part = path.with_extension("part");
+    write::file(&part, &serde_json::to_vec(value).map_err(|error| failed(error.into()))?)?;
+    std::fs::rename(&part, path).map_err(failed)
+}
