@@ -46,14 +46,17 @@ export async function launch({ webgpu = false } = {}) {
   return chromium.launch({ executablePath, args });
 }
 
-/** Starts `oto serve` and waits until it says where it listens. Port 0 means any; `more` are other arguments. */
+/** Starts `oto serve` and waits until it says where it listens. Port 0 means any; `more` are other arguments; with `--admin` among them `operators` is that address. */
 export async function startServer({ port = 0, origins = [], more = [] } = {}) {
   const oto = process.env.OTO ?? join(root, 'target/release/oto');
   const args = ['serve', '--port', String(port), ...origins.flatMap((origin) => ['--origin', origin]), ...more];
   const server = spawn(oto, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let address, operators;
   for await (const line of createInterface(server.stdout)) {
-    const address = /http:\/\/[\d.]+:(\d+)/.exec(line);
-    if (address !== null) return { origin: address[0], port: Number(address[1]), stop: () => stop(server), kill: () => stop(server, 'SIGKILL') };
+    operators ??= /operators: (http:\/\/[\d.]+:\d+)/.exec(line)?.[1];
+    address ??= /http:\/\/[\d.]+:(\d+)/.exec(line);
+    if (address === null || (operators === undefined && more.includes('--admin'))) continue;
+    return { origin: address[0], port: Number(address[1]), operators, stop: () => stop(server), kill: () => stop(server, 'SIGKILL') };
   }
   throw new Error(`${oto} ended without an address`);
 }
@@ -73,8 +76,8 @@ const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/cs
 export function startPlainSite(headers = {}, edits = {}) {
   const folders = { student: join(root, 'web/student'), checks: join(root, 'target/web-checks') };
   const page = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>plain</title>
-    <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js"}}</script>
-    <script type="module">import * as oto from 'oto-student'; window.oto = oto;</script>`;
+    <script type="importmap">{"imports": {"oto-student": "/student/dist/index.js", "oto-student/actor": "/student/dist/actor.js"}}</script>
+    <script type="module">import * as oto from 'oto-student'; import { Actor } from 'oto-student/actor'; window.oto = { ...oto, Actor };</script>`;
   return serve(async (path) => {
     if (path === '/') return page;
     const [, folder, ...rest] = path.split('/');

@@ -45,7 +45,8 @@ pub fn without_relaxed_simd() -> Config {
 /// The self-check's file name.
 pub const VERIFY: &str = "oto-verify.wasm";
 
-/// Path of a component by its file name: `oto-wasi.wasm`, the command, `oto_edge.wasm`, the world `oto:edge/student`, both of them
+/// Path of a component by its file name: `oto-wasi.wasm`, the command, `oto_edge.wasm`, the world `oto:edge/student`,
+/// `oto_actor.wasm`, the world `oto:edge/actor`, all of them
 /// with `_plain` before the dot, for hosts without relaxed SIMD, or [`VERIFY`].
 ///
 /// # Panics
@@ -59,8 +60,12 @@ pub fn path(artifact: &str) -> PathBuf {
             "target/self-check"
         }
         _ => {
-            SHIPPED.get_or_init(|| build(&["wasi", "edge"]));
-            if artifact.starts_with("oto-wasi") { "target/wasi" } else { "target/edge" }
+            SHIPPED.get_or_init(|| build(&["wasi", "edge", "edge-actor"]));
+            match artifact {
+                _ if artifact.starts_with("oto-wasi") => "target/wasi",
+                _ if artifact.starts_with("oto_actor") => "target/edge-actor",
+                _ => "target/edge",
+            }
         }
     };
     crate::root().join(folder).join(artifact)

@@ -77,7 +77,7 @@ impl Edge {
         writing.write(1, &weights).expect("the first weights");
         let mut decider = Decider::new(space.clone(), None).expect("a safe action");
         let explorer = Explorer::new(Exploration::default(), oto_agent::actor::decide::actions(&space), 1);
-        decider.equip(Equipment { acting, output: model.output, explorer });
+        decider.equip(Equipment { acting, output: model.output, explorer, period: None });
         let (recorder, _) = ring(format(&*env), 3_600);
         (Edge { env, decider, recorder, observation, flags: Flags::FIRST }, writing)
     }

@@ -15,7 +15,6 @@ pub mod learner;
 pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod offline;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod policy;
 pub mod presets;
 pub mod recorded;

@@ -342,7 +342,7 @@ fn a_step_of_the_control_loop_allocates_nothing() {
     let mut decider = Decider::new(space.clone(), None).unwrap();
     let exploration: Exploration = oto_json::read(r#"{"epsilon":0.1,"noise":0.3,"correlation":6}"#).unwrap();
     let explorer = Explorer::new(exploration, actions(&space), 1);
-    decider.equip(Equipment { acting, output: model.output, explorer });
+    decider.equip(Equipment { acting, output: model.output, explorer, period: None });
     let stop = AtomicBool::new(false);
     let (mut waiter, mut allocated, mut swaps, mut rounds) = (Waiter::default(), 0, 0, 0);
     let mut beat = Loop::new(20_000, waiter.now());
@@ -370,7 +370,7 @@ fn a_step_of_the_control_loop_allocates_nothing() {
                 let start = waiter.now();
                 let step = env.step(decider.environment_action(), &mut observation).unwrap();
                 beat.plant_took(waiter.now() - start);
-                flags = oto_agent::actor::drive::faulty(&*env);
+                flags = oto_agent::actor::control::faulty(&*env);
                 if step.done() {
                     break;
                 }

@@ -61,7 +61,22 @@ struct LearnFile {
 /// A file that cannot be read or describes no learner.
 pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
     let (name, file) = flag.split_once('=').ok_or_else(|| LearnFileError::Flag(flag.into()))?;
-    let LearnFile { config, keep, from } = read(Path::new(file))?;
+    make(name, read(Path::new(file))?)
+}
+
+/// The learner of the demo's swing-up, which comes with the program.
+const SWING_UP: (&str, &str) = ("swing_up", include_str!("../../../server/learners/swing_up.toml"));
+
+/// Makes the learners that come with the program, as its teachers do.
+///
+/// # Errors
+/// None but a missing thread: a test makes them.
+pub fn bundled() -> Result<Vec<Prepared>, LearnFileError> {
+    let (name, text) = SWING_UP;
+    Ok(vec![make(name, parse(Path::new("swing_up.toml"), text)?)?])
+}
+
+fn make(name: &str, LearnFile { config, keep, from }: LearnFile) -> Result<Prepared, LearnFileError> {
     let env = environments::environment(&config.env)?;
     let [observation, action] = [env.observation_space().clone(), env.action_space().clone()];
     prepare(name, keep, move || {
@@ -80,13 +95,17 @@ pub fn learner(flag: &str) -> Result<Prepared, LearnFileError> {
 
 /// Reads a learner's file: TOML, or JSON where its name ends so.
 fn read(path: &Path) -> Result<LearnFile, LearnFileError> {
-    let wrong = |error: String| LearnFileError::File { path: path.into(), error };
     let text = oto_json::file::read_text(path, oto_json::file::MAX_SETTINGS)
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|error| LearnFileError::File { path: path.into(), error: error.to_string() })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<LearnFile, LearnFileError> {
+    let wrong = |error: String| LearnFileError::File { path: path.into(), error };
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let mut settings: serde_json::Value = match is_json {
-        true => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
-        false => toml::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        true => serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?,
+        false => toml::from_str(text).map_err(|error| wrong(error.to_string()))?,
     };
     let object =
         settings.as_object_mut().ok_or_else(|| wrong("expected settings, got another value".into()))?;
@@ -117,6 +136,11 @@ fn usual(seen: Seen) -> &'static dyn Algorithm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bundled_learner_can_be_made() {
+        assert_eq!(bundled().unwrap().len(), 1);
+    }
 
     fn file(name: &str, text: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("oto-learner-{}-{name}", std::process::id()));

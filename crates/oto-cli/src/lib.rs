@@ -3,6 +3,7 @@
 // `output` writes every line.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod actor_options;
 pub mod algorithms;
 pub mod backend;
 pub mod options;
@@ -25,7 +26,7 @@ pub mod edge;
 pub mod eval;
 #[cfg(feature = "native")]
 pub mod learn_command;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod learner;
 #[cfg(all(feature = "native", target_os = "linux"))]
 pub mod load;

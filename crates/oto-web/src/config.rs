@@ -1,4 +1,4 @@
-//! The configuration a page's student is created from.
+//! The configuration a page's student is created from, and the environment of a student or an actor.
 
 use crate::error::CoreError;
 use oto_agent::config::StudentConfig;
@@ -7,7 +7,7 @@ use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Environments, TeacherConfig};
 use oto_agent::trainer::TrainError;
-use oto_env::{SpaceError, SpaceTree};
+use oto_env::{Space, SpaceError, SpaceTree};
 use oto_json::{At, Failure, FromJson, Json, JsonError};
 
 /// Everything a student is made of.
@@ -100,29 +100,48 @@ impl CoreConfig {
     /// The environment that `env` describes.
     pub fn environment(&self) -> Result<Environments, CoreError> {
         match &self.env {
-            EnvConfig::BuiltIn(id) => Environments::built_in(id)
-                .map_err(|error| CoreError::config("env", format!("cannot be made: {error}"))),
-            EnvConfig::Page { observation, action, evaluates } => {
-                let refused =
-                    |which: &str, e: SpaceError| CoreError::config(which, format!("cannot be used: {e}"));
-                observation.validate().map_err(|e| refused("env.observation_space", e))?;
-                let action = action.action().map_err(|e| refused("env.action_space", e))?;
-                Ok(Environments::Outside { observation: observation.flat(), action, evaluates: *evaluates })
+            EnvConfig::BuiltIn(id) => Environments::built_in(id).map_err(not_made),
+            EnvConfig::Page { evaluates, .. } => {
+                let (observation, action) = self.env.spaces()?;
+                Ok(Environments::Outside { observation, action, evaluates: *evaluates })
             }
         }
     }
 }
 
-/// The error of what cannot be read; the page has the settings of `student` beside `env`.
+impl EnvConfig {
+    /// Its observations in one row, and its actions as one choice or one vector.
+    pub fn spaces(&self) -> Result<(Space, Space), CoreError> {
+        match self {
+            EnvConfig::BuiltIn(id) => {
+                let env = oto_env::make_classic(id).map_err(not_made)?;
+                Ok((env.observation_space().clone(), env.action_space().clone()))
+            }
+            EnvConfig::Page { observation, action, .. } => {
+                let refused =
+                    |which: &str, e: SpaceError| CoreError::config(which, format!("cannot be used: {e}"));
+                observation.validate().map_err(|e| refused("env.observation_space", e))?;
+                let action = action.action().map_err(|e| refused("env.action_space", e))?;
+                Ok((observation.flat(), action))
+            }
+        }
+    }
+}
+
+fn not_made(error: impl std::fmt::Display) -> CoreError {
+    CoreError::config("env", format!("cannot be made: {error}"))
+}
+
+/// The error of what cannot be read; the page has the settings of `student` and `actor` beside `env`.
 pub fn unread(error: JsonError) -> CoreError {
-    let field = error.path.strip_prefix("student.").unwrap_or(&error.path);
+    let path = &error.path;
+    let field = path.strip_prefix("student.").or(path.strip_prefix("actor.")).unwrap_or(path);
     CoreError::config(field, format!("cannot be read: {}", error.message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oto_env::Space;
     use oto_rl::algorithms::qrdqn::QrDqnConfig;
     use oto_rl::algorithms::sac::{SacConfig, SoftActorCritic};
 

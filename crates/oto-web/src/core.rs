@@ -5,11 +5,12 @@ use crate::config::{CoreConfig, EnvConfig, unread};
 use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
-use crate::sockets::Sockets;
+use crate::sockets::{Linked, Sockets};
 use crate::values;
 use js_sys::{Array, Function};
 use oto_agent::baseline::Baselines;
 use oto_agent::config::unused_in_words;
+use oto_agent::link::Link;
 use oto_agent::student::{Need, Student, Tick};
 use oto_agent::trainer::{TrainError, program};
 use oto_agent::watch::Watch;
@@ -348,6 +349,19 @@ impl StudentCore {
         // The file's evaluations go on elsewhere in their row of episodes.
         self.reporter.baselines = None;
         Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
+    }
+}
+
+impl Linked for Student {
+    type Link<'a> = &'a mut Link;
+
+    fn links(&mut self) -> impl Iterator<Item = &mut Link> {
+        Student::links(self)
+    }
+
+    fn turn(&mut self, now_ms: u64) {
+        // Also after the run, when nothing else asks.
+        self.submit(now_ms);
     }
 }
 

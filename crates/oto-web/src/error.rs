@@ -4,6 +4,7 @@
 use crate::values::{camel, give_tree};
 use oto_agent::trainer::TrainError;
 use oto_env::ElementError;
+use oto_rl::checks::ConfigError;
 use wasm_bindgen::JsValue;
 
 /// Which class an error becomes on the page.
@@ -19,6 +20,8 @@ pub enum Kind {
     Checkpoint,
     /// A call that makes no sense now.
     Worker,
+    /// The learner's refusal.
+    Learner,
 }
 
 /// An error on its way to the page.
@@ -81,6 +84,12 @@ impl From<TrainError> for CoreError {
     }
 }
 
+impl From<ConfigError> for CoreError {
+    fn from(e: ConfigError) -> Self {
+        Self::config(&e.field, format!("is {}: {}", e.got, e.expected))
+    }
+}
+
 impl CoreError {
     /// The message and the field as the page's author spells settings.
     fn spelt(self) -> (String, Option<String>) {
@@ -126,6 +135,7 @@ impl From<CoreError> for JsValue {
             Kind::Training => "training",
             Kind::Checkpoint => "checkpoint",
             Kind::Worker => "worker",
+            Kind::Learner => "learner",
         };
         let (message, field) = error.spelt();
         give_tree(&oto_json::object_tree(|out| {

@@ -1,10 +1,9 @@
-//! The WebSockets of a student's links. A link decides what is said and when to connect again. This file carries out its commands,
+//! The WebSockets of links: of a student's to its teachers, of an actor's to its learner. A link decides what is said and when to connect again. This file carries out its commands,
 //! tells it what the browser reports, and gets the ticket that a server may want.
 
 use crate::{host, values};
 use js_sys::{ArrayBuffer, Error, Function, JsString, Uint8Array};
-use oto_agent::link::{Event, Link, Output};
-use oto_agent::student::Student;
+use oto_agent::link::{Conversation, Event, Output};
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::{Closure, wasm_bindgen};
@@ -41,6 +40,20 @@ pub fn close_sockets() {
             open.drain(..).for_each(|socket| _ = socket.close());
         }
     });
+}
+
+/// What has links, in the order of their sockets.
+pub trait Linked {
+    /// A link as its socket sees it.
+    type Link<'a>: Conversation
+    where
+        Self: 'a;
+
+    /// The links.
+    fn links(&mut self) -> impl Iterator<Item = Self::Link<'_>>;
+
+    /// Time has passed: before the sockets carry out what the links want.
+    fn turn(&mut self, now_ms: u64);
 }
 
 /// What the browser reports.
@@ -100,51 +113,52 @@ impl Sockets {
     }
 
     /// Tells the links what the browser reported and that time has passed, and carries out what they want.
-    pub fn serve(&mut self, student: &mut Student) {
+    pub fn serve(&mut self, linked: &mut impl Linked) {
         if self.teachers.is_empty() {
             return;
         }
         let now = host::now_ms();
         for report in self.inbox.reports.take() {
-            self.tell(student, report, now);
+            self.tell(linked, report, now);
         }
-        student.links().for_each(|link| link.handle(Event::Tick, now));
-        // Also after the run, when nothing else asks.
-        student.submit(now);
-        for (teacher, link) in self.teachers.iter_mut().zip(student.links()) {
-            teacher.carry_out(link, now);
+        linked.links().for_each(|mut link| link.handle(Event::Tick, now));
+        linked.turn(now);
+        for (teacher, mut link) in self.teachers.iter_mut().zip(linked.links()) {
+            teacher.carry_out(&mut link, now);
         }
-        self.set_timer(student.links().filter_map(|link| link.wake_at()).min(), now);
+        self.set_timer(linked.links().filter_map(|link| link.wake_at()).min(), now);
     }
 
     /// Cuts the wire to a teacher, or to all, or mends it. The links see lost connections, and go on trying.
-    pub fn cut(&mut self, student: &mut Student, teacher: Option<usize>, cut: bool) {
+    pub fn cut(&mut self, linked: &mut impl Linked, teacher: Option<usize>, cut: bool) {
         let now = host::now_ms();
-        let all = self.teachers.iter_mut().zip(student.links());
-        for (one, link) in all.filter(|(one, _)| teacher.is_none_or(|teacher| teacher == one.index)) {
+        let all = self.teachers.iter_mut().zip(linked.links());
+        for (one, mut link) in all.filter(|(one, _)| teacher.is_none_or(|teacher| teacher == one.index)) {
             one.cut = cut;
             if cut && one.socket.is_some() {
-                one.lose(link, "the page cut the connection", ABNORMAL, now);
+                one.lose(&mut link, "the page cut the connection", ABNORMAL, now);
             }
         }
     }
 
-    fn tell(&mut self, student: &mut Student, report: Report, now: u64) {
-        let mut all = self.teachers.iter_mut().zip(student.links());
+    fn tell(&mut self, linked: &mut impl Linked, report: Report, now: u64) {
+        let mut all = self.teachers.iter_mut().zip(linked.links());
         match report {
             Report::Socket { teacher, attempt, event } => {
-                if let Some((teacher, link)) = all.nth(teacher).filter(|(one, _)| one.attempt == attempt) {
-                    teacher.handle(link, &event, now);
+                if let Some((teacher, mut link)) = all.nth(teacher).filter(|(one, _)| one.attempt == attempt)
+                {
+                    teacher.handle(&mut link, &event, now);
                 }
             }
             Report::Ticket { teacher, attempt, ticket } => {
-                if let Some((teacher, link)) = all.nth(teacher).filter(|(one, _)| one.attempt == attempt) {
-                    teacher.use_ticket(link, ticket, now);
+                if let Some((teacher, mut link)) = all.nth(teacher).filter(|(one, _)| one.attempt == attempt)
+                {
+                    teacher.use_ticket(&mut link, ticket, now);
                 }
             }
             Report::Blocked(address) => {
-                for (teacher, link) in all {
-                    teacher.blocked(link, &address, now);
+                for (teacher, mut link) in all {
+                    teacher.blocked(&mut link, &address, now);
                 }
             }
         }
@@ -187,7 +201,7 @@ struct Teacher {
 }
 
 impl Teacher {
-    fn carry_out(&mut self, link: &mut Link, now: u64) {
+    fn carry_out(&mut self, link: &mut impl Conversation, now: u64) {
         while let Some(command) = link.poll_output() {
             match command {
                 Output::Connect => self.open(link, now),
@@ -203,7 +217,7 @@ impl Teacher {
         }
     }
 
-    fn open(&mut self, link: &mut Link, now: u64) {
+    fn open(&mut self, link: &mut impl Conversation, now: u64) {
         self.forget();
         let Some(address) = self.tickets.clone().filter(|_| !self.cut) else {
             return self.connect(link, now);
@@ -215,7 +229,7 @@ impl Teacher {
         });
     }
 
-    fn use_ticket(&mut self, link: &mut Link, ticket: Result<Option<String>, String>, now: u64) {
+    fn use_ticket(&mut self, link: &mut impl Conversation, ticket: Result<Option<String>, String>, now: u64) {
         match ticket {
             Ok(ticket) => {
                 if let Some(ticket) = ticket {
@@ -227,7 +241,7 @@ impl Teacher {
         }
     }
 
-    fn connect(&mut self, link: &mut Link, now: u64) {
+    fn connect(&mut self, link: &mut impl Conversation, now: u64) {
         if self.cut {
             return self.lose(link, "the page keeps the connection cut", ABNORMAL, now);
         }
@@ -240,7 +254,7 @@ impl Teacher {
     }
 
     /// Tells the link of an event. What a socket reports after its end is of no interest.
-    fn handle(&mut self, link: &mut Link, event: &web_sys::Event, now: u64) {
+    fn handle(&mut self, link: &mut impl Conversation, event: &web_sys::Event, now: u64) {
         let Some(socket) = &mut self.socket else { return };
         match event.type_().as_str() {
             "open" => {
@@ -258,7 +272,7 @@ impl Teacher {
         }
     }
 
-    fn receive(&mut self, link: &mut Link, data: &JsValue, now: u64) {
+    fn receive(&mut self, link: &mut impl Conversation, data: &JsValue, now: u64) {
         let text = data.dyn_ref::<JsString>();
         let length = match text {
             Some(text) => text.length(),
@@ -273,7 +287,7 @@ impl Teacher {
         }
     }
 
-    fn closed(&mut self, link: &mut Link, code: u16, reason: &str, now: u64) {
+    fn closed(&mut self, link: &mut impl Conversation, code: u16, reason: &str, now: u64) {
         let opened = self.socket.take().is_some_and(|socket| socket.opened);
         let unopened;
         let reason = if opened {
@@ -289,7 +303,7 @@ impl Teacher {
         link.handle(Event::Closed { code: Some(code), reason }, now);
     }
 
-    fn blocked(&mut self, link: &mut Link, address: &str, now: u64) {
+    fn blocked(&mut self, link: &mut impl Conversation, address: &str, now: u64) {
         let Some(url) = self.socket.as_ref().map(|socket| socket.socket.url()) else { return };
         if !address.is_empty() && url.starts_with(address) {
             let reason = format!("the page's Content-Security-Policy (connect-src) does not allow {url}");
@@ -307,7 +321,7 @@ impl Teacher {
     }
 
     /// Ends the connection from this side and tells the link that it is lost.
-    fn lose(&mut self, link: &mut Link, reason: &str, code: u16, now: u64) {
+    fn lose(&mut self, link: &mut impl Conversation, reason: &str, code: u16, now: u64) {
         self.forget();
         link.handle(Event::Closed { code: Some(code), reason }, now);
     }

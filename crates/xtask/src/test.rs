@@ -118,7 +118,7 @@ fn clippy_wasm() -> Result<(Totals, bool)> {
         "--package",
         "oto-web-checks",
         "--features",
-        "oto-web/webgpu,oto-web-checks/bench",
+        "oto-web/webgpu,oto-web/actor,oto-web-checks/bench",
     ];
     let wasi = ["--package", "oto-wasi", "--features", "oto-wasi/verify"];
     for (target, packages) in [(Target::Web, &web[..]), (Target::Wasip2, &wasi)] {

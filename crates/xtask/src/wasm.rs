@@ -96,9 +96,9 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
         fs::remove_dir_all(out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
     fs::create_dir_all(out)?;
+    let name = package.module.as_deref().unwrap_or(package.artifact.trim_end_matches(".wasm"));
     match package.target {
         Target::Web => {
-            let name = package.module.as_deref().unwrap_or(package.artifact.trim_end_matches(".wasm"));
             // A profiler wants the names in what is only measured.
             let names = package.only == Some(Only::BenchWeb);
             let wasm = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
@@ -123,7 +123,7 @@ fn write_package(package: &Package, module: &Path, out: &Path) -> Result<()> {
             Ok(())
         }
         Target::Wasip2 => {
-            let component = out.join(&package.artifact);
+            let component = out.join(format!("{name}.wasm"));
             fs::copy(module, &component)?;
             relaxed::split_component(&component)
         }

@@ -1,38 +1,21 @@
-// The page's end of the wire to the worker: numbers the calls, matches the answers, and plays the page's environments.
+// The page's end of the wire to a student's worker: its calls, and the page's environments, which it plays.
 
 import type { EnvironmentRequest, OwnEnvironments } from './environment.js';
-import { ConfigError, EnvironmentError, WorkerError, reasonOf, toError, type ErrorMessage, type OtoError } from './errors.js';
+import { WorkerCalls } from './calls.js';
+import { ConfigError, EnvironmentError, reasonOf, toError, type ErrorMessage, type OtoError } from './errors.js';
 import { GreedyEpisode, playEpisodes, type Act } from './greedy.js';
 import type { Evaluation } from './metrics.js';
-import type { Answer, Arguments, CallName, EnvironmentReply, ToPage, ToWorker } from './protocol.js';
+import type { Answer, Arguments, AskedOfPage, CallName, EnvironmentReply, ToWorker } from './protocol.js';
 import type { Scene } from './scene.js';
 
-/** What a browser does not say when a worker's script, or one that it imports, is not there. */
-const NOT_LOADED =
-  'its script could not be loaded. Is worker.js (worker-cpu.js) served where the package is, and does the Content-Security-Policy allow it? ' +
-  'Some bundlers leave it out: see "With a bundler, or without" in its README';
-
-interface Pending {
-  resolve(value: unknown): void;
-  reject(reason: unknown): void;
-}
-
-/** One worker and the calls that it has not answered yet. */
+/** A student's worker. */
 export class WorkerClient {
   /** Whether a training loop runs; there is one at a time. */
   training = false;
-  /** Whether `dispose` was called. */
-  disposed = false;
   /** There if the environment is the page's own. */
   readonly own: OwnEnvironments | undefined;
-  #worker: Worker;
+  #calls: WorkerCalls<AskedOfPage>;
   #maxSteps: number;
-  #calls = new Map<number, Pending>();
-  /** What ends the waits for the page's environment. */
-  #waits = new Set<(reason: WorkerError) => void>();
-  #lastId = 0;
-  /** Why nothing can be asked any more. */
-  #ended: WorkerError | undefined;
   /** What the environment threw last, with the cause that cannot cross to the worker and back. */
   #environmentError: EnvironmentError | undefined;
   /** The evaluation that is played now; the next one waits for it. */
@@ -45,35 +28,23 @@ export class WorkerClient {
   /** `maxSteps`: how long an episode of an evaluation may be that the page plays. */
   constructor(worker: Worker, own: OwnEnvironments | undefined, maxSteps: number) {
     this.own = own;
-    this.#worker = worker;
     this.#maxSteps = maxSteps;
-    this.#worker.onmessage = ({ data }: MessageEvent<ToPage>) => this.#receive(data);
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      const reason = event.message || NOT_LOADED;
-      this.#end(new WorkerError(`the student's worker failed, and the student is gone: ${reason}`));
-    };
+    this.#calls = new WorkerCalls('student', 'worker.js (worker-cpu.js)', worker, (error) => this.#asThrown(error), ({ request }) => void this.#answer(request), () => own?.release());
+  }
+
+  /** Whether `dispose` was called. */
+  get disposed(): boolean {
+    return this.#calls.disposed;
   }
 
   /** Whether nothing can be asked any more: `dispose` was called or the worker died. */
   get ended(): boolean {
-    return this.#ended !== undefined;
+    return this.#calls.ended !== undefined;
   }
 
   /** Asks the worker; the promise fails with one of this package's errors. */
   call<N extends CallName>(name: N, ...args: Arguments<N>): Promise<Answer<N>> {
-    return new Promise((resolve, reject) => {
-      if (this.#ended !== undefined) return reject(this.#ended);
-      const id = ++this.#lastId;
-      this.#calls.set(id, { resolve: resolve as Pending['resolve'], reject });
-      try {
-        this.#send({ type: 'call', id, name, args });
-      } catch (cause) {
-        // What cannot be copied to a worker.
-        this.#calls.delete(id);
-        reject(new ConfigError(`${name}() got what cannot be sent to the worker: ${reasonOf(cause)}`, undefined, { cause }));
-      }
-    });
+    return this.#calls.call(name, args) as Promise<Answer<N>>;
   }
 
   /** Plays greedy episodes; training rests meanwhile, so that all are of one policy. */
@@ -106,27 +77,14 @@ export class WorkerClient {
     return this.#unlessEnded(scene);
   }
 
-  /** What a promise brings, or why the worker ended if that comes first: the page's environment may never answer. */
+  /** The page's environment may never answer. */
   #unlessEnded<T>(promise: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#ended !== undefined) reject(this.#ended);
-      this.#waits.add(reject);
-      promise.then(resolve, reject).finally(() => this.#waits.delete(reject));
-    });
+    return this.#calls.unlessEnded(promise);
   }
 
   /** Ends the worker; calls that wait fail. */
   dispose(): void {
-    this.disposed = true;
-    this.#end(new WorkerError('this student was disposed of'));
-  }
-
-  #receive(message: ToPage): void {
-    if (message.type === 'environment') return void this.#answer(message.request);
-    const call = this.#calls.get(message.id);
-    this.#calls.delete(message.id);
-    if (message.type === 'answer') call?.resolve(message.value);
-    else call?.reject(this.#asThrown(message.error));
+    this.#calls.dispose();
   }
 
   /** The page's own error object where the environment's failure comes back, so that its `cause` is kept. */
@@ -169,17 +127,6 @@ export class WorkerClient {
   }
 
   #send(message: ToWorker): void {
-    if (this.#ended === undefined) this.#worker.postMessage(message);
-  }
-
-  #end(reason: WorkerError): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = reason;
-    this.#worker.terminate();
-    this.own?.release();
-    for (const call of this.#calls.values()) call.reject(reason);
-    this.#calls.clear();
-    for (const end of this.#waits) end(reason);
-    this.#waits.clear();
+    this.#calls.send(message);
   }
 }

@@ -196,7 +196,7 @@ export class OwnEnvironments {
 }
 
 /** What a page's function makes. */
-async function made(make: EnvironmentFactory): Promise<unknown> {
+export async function made(make: EnvironmentFactory): Promise<unknown> {
   try {
     return await make();
   } catch (cause) {

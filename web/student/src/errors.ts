@@ -43,9 +43,14 @@ export class CheckpointError extends OtoError {
   override name = 'CheckpointError';
 }
 
-/** The student was used after `dispose()`, or its worker did not start or died. */
+/** The student or actor was used after `dispose()`, or its worker did not start or died. */
 export class WorkerError extends OtoError {
   override name = 'WorkerError';
+}
+
+/** The learner refused an actor for good: another edge of the same name replaced it, or the server has no such learner, or another network. */
+export class LearnerError extends OtoError {
+  override name = 'LearnerError';
 }
 
 /** An error as it crosses from the worker to the page. */
@@ -56,7 +61,7 @@ export interface ErrorMessage {
 }
 
 /** Which class an `ErrorMessage` becomes. */
-export type ErrorKind = 'config' | 'environment' | 'training' | 'checkpoint' | 'worker';
+export type ErrorKind = 'config' | 'environment' | 'training' | 'checkpoint' | 'worker' | 'learner';
 
 /** The error a message stands for. */
 export function toError({ kind, message, field }: ErrorMessage): OtoError {
@@ -71,6 +76,8 @@ export function toError({ kind, message, field }: ErrorMessage): OtoError {
       return new CheckpointError(message);
     case 'worker':
       return new WorkerError(message);
+    case 'learner':
+      return new LearnerError(message);
   }
 }
 
@@ -88,7 +95,7 @@ export function toMessage(thrown: unknown): ErrorMessage {
   if (thrown instanceof ConfigError) return { kind: 'config', message: thrown.message, field: thrown.field };
   if (thrown instanceof WorkerError) return { kind: 'worker', message: thrown.message };
   if (isMessage(thrown)) return thrown;
-  return { kind: 'worker', message: `the student's engine failed: ${reasonOf(thrown)}` };
+  return { kind: 'worker', message: `the engine failed: ${reasonOf(thrown)}` };
 }
 
 /** Whether this was thrown on purpose, and nothing is broken. */

@@ -9,4 +9,4 @@ export type { Backend, Episode, Evaluation, LinkState, LinkStats, Loss, Metrics,
 export type { CellMap, MapStation, Scene } from './scene.js';
 export { defineEnvironment } from './environment.js';
 export { spaces } from './spaces.js';
-export { CheckpointError, ConfigError, EnvironmentError, OtoError, TrainingError, WorkerError } from './errors.js';
+export { CheckpointError, ConfigError, EnvironmentError, LearnerError, OtoError, TrainingError, WorkerError } from './errors.js';

@@ -99,13 +99,13 @@ export function readOptions(options: StudentOptions): StudentOptions {
 }
 
 /** The properties that are not undefined. */
-function given(keys: string[], read: (key: string) => unknown): Record<string, unknown> {
+export function given(keys: string[], read: (key: string) => unknown): Record<string, unknown> {
   const entries = keys.map((key) => [key, read(key)] as const);
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 
 /** A property of the page's object, whose getter may throw. */
-function property(of: object, key: string, place: string): unknown {
+export function property(of: object, key: string, place: string): unknown {
   try {
     return (of as Record<string, unknown>)[key];
   } catch (cause) {
@@ -116,7 +116,7 @@ function property(of: object, key: string, place: string): unknown {
 /** More levels than any option has; an object that holds itself has more. */
 const MAX_DEPTH = 16;
 
-function plain(value: unknown, place: string, depth = 0): unknown {
+export function plain(value: unknown, place: string, depth = 0): unknown {
   if (value === undefined || value === null || typeof value === 'boolean' || typeof value === 'string') return value;
   if (typeof value === 'number') {
     if (Number.isFinite(value)) return value;
@@ -165,7 +165,7 @@ function teachersOf({ teachers = [] }: StudentOptions): TeacherOptions[] {
   return teachers;
 }
 
-function builtIn(env: unknown): string {
+export function builtIn(env: unknown): string {
   if (typeof env === 'string') return env;
   throw new ConfigError(`env must be the name of an environment, an environment, or a function that makes one; it is ${show(env)}`, 'env');
 }
@@ -178,7 +178,7 @@ export function maxSteps({ evaluation }: StudentOptions): number {
 }
 
 /** A teacher's whole address: one of the page's own server may be a path, and one without a path is completed. */
-function wholeAddress(field: string, given: unknown): string {
+export function wholeAddress(field: string, given: unknown): string {
   const refused = (why: string) => new ConfigError(`${field} must be a ws:// or wss:// address, as in "wss://teachers.example/v1/teach"; it is ${show(given)}${why}`, field);
   if (typeof given !== 'string') throw refused('');
   let url: URL;
@@ -196,17 +196,19 @@ function wholeAddress(field: string, given: unknown): string {
 
 /** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
 export function ticketAddresses(options: StudentOptions): (string | null)[] {
-  return teachersOf(options).map(({ url, ticket = false }, i) => {
-    if (ticket === false) return null;
-    try {
-      if (typeof ticket !== 'string' && ticket !== true) throw new TypeError();
-      if (ticket === true) return new URL('/v1/ticket', url.replace(/^ws/, 'http')).href;
-      return new URL(ticket, globalThis.location?.href).href;
-    } catch {
-      const field = `teachers[${i}].ticket`;
-      throw new ConfigError(`${field} must be true or an address, it is ${show(ticket)} for ${show(url)}`, field);
-    }
-  });
+  return teachersOf(options).map(({ url, ticket = false }, i) => ticketAddress(`teachers[${i}].ticket`, url, ticket));
+}
+
+/** The address that gives tickets for the server at `url`, or `null`. */
+export function ticketAddress(field: string, url: string, ticket: unknown): string | null {
+  if (ticket === false) return null;
+  try {
+    if (typeof ticket !== 'string' && ticket !== true) throw new TypeError();
+    if (ticket === true) return new URL('/v1/ticket', url.replace(/^ws/, 'http')).href;
+    return new URL(ticket, globalThis.location?.href).href;
+  } catch {
+    throw new ConfigError(`${field} must be true or an address, it is ${show(ticket)} for ${show(url)}`, field);
+  }
 }
 
 /** Refuses an algorithm that there is not, and settings that it has not. */

@@ -1,7 +1,10 @@
 // What the page and its worker say to each other. Calls are numbered and answered once; the environment's questions go
 // the other way.
 
+import type { ActorConfig } from './actor-options.js';
+import type { ActorMetrics } from './actor-settings.js';
 import type { Action, EnvironmentAnswer, EnvironmentRequest } from './environment.js';
+import type { Answered } from './calls.js';
 import type { ErrorMessage } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
 import type { CoreConfig } from './options.js';
@@ -60,8 +63,35 @@ export type ToWorker =
   | { type: 'environment'; answer: EnvironmentReply }
   | { type: 'environment-error'; error: ErrorMessage };
 
+/** What a worker asks of the page. */
+export type AskedOfPage = { type: 'environment'; request: EnvironmentRequest };
+
 /** From the worker to the page. */
-export type ToPage =
-  | { type: 'answer'; id: number; value: unknown }
-  | { type: 'error'; id: number; error: ErrorMessage }
-  | { type: 'environment'; request: EnvironmentRequest };
+export type ToPage = Answered | AskedOfPage;
+
+/** Everything that an actor's worker can be asked to do, with its answer. */
+export interface ActorCalls {
+  /** `ticket`: the address that gives tickets, or `null`. */
+  create(config: ActorConfig, ticket: string | null): Spaces;
+  /** Act for so many steps (`null`: until it is stopped), with news at most every so many ms. */
+  start(steps: number | null, interval: number): void;
+  next(): ActorNews;
+  stop(): void;
+  pause(paused: boolean): void;
+  connect(on: boolean): void;
+  line(delay: number, bytesPerSecond: number): void;
+  metrics(): ActorMetrics;
+  scene(): Scene;
+  disturb(change: Float64Array): void;
+  replace(env: string): void;
+  /** The network as a policy's file, or `null`. */
+  policy(): Uint8Array<ArrayBuffer> | null;
+  /** Sends what is held, for so many ms at most, and says goodbye. */
+  close(patience: number): ActorMetrics;
+}
+
+/** News of an actor; `over` with the last. */
+export interface ActorNews {
+  metrics: ActorMetrics;
+  over: boolean;
+}

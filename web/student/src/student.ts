@@ -1,7 +1,8 @@
 // The page's side of a student: every method is a message to its worker.
 
 import { OwnEnvironments, type Action, type Environment } from './environment.js';
-import { CheckpointError, ConfigError, OtoError, WorkerError, reasonOf } from './errors.js';
+import { CheckpointError, ConfigError, OtoError, reasonOf } from './errors.js';
+import { checkInterval, checkSignal, checkSteps, orAborted, started } from './signal.js';
 import type { Evaluation, Metrics } from './metrics.js';
 import { checkKnown, maxSteps, readOptions, ticketAddresses, toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
@@ -51,7 +52,7 @@ export class WorkerStudent {
     try {
       const page = own && { ...own.training.spaces, evaluates: own.evaluation !== undefined };
       const config = toConfig(options, page);
-      worker = new WorkerClient(started(start), own, longest);
+      worker = new WorkerClient(started('student', start), own, longest);
       const spaces = await orAborted(signal, worker.call('create', config, tickets));
       return new this(worker, own === undefined ? spaces : spacesOf(own.training.env));
     } catch (error) {
@@ -85,12 +86,8 @@ export class WorkerStudent {
     checkKnown('train', options, ['steps', 'interval', 'signal']);
     const { steps, interval = 100 } = options;
     const signal = checkSignal('signal', options.signal);
-    if (steps !== undefined && !(Number.isSafeInteger(steps) && steps > 0)) {
-      throw new ConfigError(`steps must be a whole number above 0, it is ${show(steps)}`, 'steps');
-    }
-    if (!(typeof interval === 'number' && interval >= 0 && interval <= 60_000)) {
-      throw new ConfigError(`interval must be a time from 0 to 60000 milliseconds, it is ${show(interval)}`, 'interval');
-    }
+    checkSteps(steps);
+    checkInterval(interval);
     if (this.#worker.training) throw new OtoError('this student is training already');
     signal?.throwIfAborted();
     this.#worker.training = loop.runs = true;
@@ -240,32 +237,4 @@ export class WorkerStudent {
 /** The spaces as the page wrote them. */
 function spacesOf({ observationSpace, actionSpace }: Environment): Spaces {
   return { observationSpace, actionSpace };
-}
-
-function checkSignal(field: string, signal: unknown): AbortSignal | undefined {
-  if (signal === undefined || signal instanceof AbortSignal) return signal;
-  throw new ConfigError(`${field} must be an AbortSignal, it is ${show(signal)}`, field);
-}
-
-/** What a promise brings, or the signal's reason if that comes first; then `late` gets what nobody waits for any more. */
-function orAborted<T>(signal: AbortSignal | undefined, promise: Promise<T>, late: (value: T) => void = () => {}): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const abort = () => {
-      promise.then(late, () => {});
-      reject(signal.reason);
-    };
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
-}
-
-/** A worker; what the browser throws instead of one is told as an error of this package. */
-function started(start: () => Worker): Worker {
-  try {
-    return start();
-  } catch (thrown) {
-    throw new WorkerError(`the student's worker could not be started: ${reasonOf(thrown)} A worker comes from the page's own origin: serve this package there`);
-  }
 }

@@ -32,6 +32,7 @@ const CONFIG = {
     paths: {
       'oto-student': [join(root, 'web/student/dist/index.d.ts')],
       'oto-student/cpu': [join(root, 'web/student/dist/cpu.d.ts')],
+      'oto-student/actor': [join(root, 'web/student/dist/actor.d.ts')],
     },
   },
 };

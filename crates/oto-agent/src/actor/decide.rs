@@ -34,6 +34,8 @@ pub struct Equipment {
     pub output: Output,
     /// The noise.
     pub explorer: Explorer,
+    /// Nanoseconds from one step to the next, where the learner says.
+    pub period: Option<u64>,
 }
 
 /// Decides, step by step, without waiting and without allocating.
@@ -86,7 +88,7 @@ impl Decider {
     /// Chooses the action for an observation, see [`Self::action`]; it explores unless it is evaluated.
     pub fn decide(&mut self, observation: &[f32], explores: bool) -> Decision {
         let Self { equipment, own, .. } = self;
-        let Some(Equipment { acting, output, explorer }) = equipment else { return self.safely() };
+        let Some(Equipment { acting, output, explorer, .. }) = equipment else { return self.safely() };
         let version = acting.version();
         let Some(answer) = acting.forward(observation) else { return self.safely() };
         match output {
@@ -183,7 +185,7 @@ mod tests {
         let explorer = Explorer::new(Exploration::none(), actions(&space), 1);
         let mut decider = Decider::new(space, safe).unwrap();
         assert_eq!(decider.decide(&[1.0], true), Decision::Safe, "without a network");
-        decider.equip(Equipment { acting, output, explorer });
+        decider.equip(Equipment { acting, output, explorer, period: None });
         (decider, writing)
     }
 

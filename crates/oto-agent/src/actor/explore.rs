@@ -8,6 +8,7 @@ use oto_rl::schedule::Linear;
 
 /// How an actor explores. The learner's configuration has it, and the learner tells its actors.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Exploration {
     /// Share of random actions over steps.
     pub epsilon: Linear,

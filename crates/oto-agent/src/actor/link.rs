@@ -75,6 +75,7 @@ impl ActorConfig {
 
 /// What an actor's link counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ActorStats {
     /// Connections opened.
     pub connects: u64,
@@ -301,6 +302,11 @@ impl ActorLink {
     /// The network that acts, once a server has said so. It stays the same for the link's life.
     pub fn model(&self) -> Option<&Model> {
         self.model.as_ref()
+    }
+
+    /// The newest weights, whether they act yet or not: the parameters of [`ActorLink::model`], in its order.
+    pub fn weights(&self) -> Option<&[f32]> {
+        (self.version > 0).then_some(&self.weights[..])
     }
 
     /// The version of the newest weights; 0 for none.
@@ -757,6 +763,10 @@ impl Conversation for ActorLink {
 
     fn max_message_bytes(&self) -> usize {
         ActorLink::max_message_bytes(self)
+    }
+
+    fn set_ticket(&mut self, ticket: String) {
+        ActorLink::set_ticket(self, ticket);
     }
 }
 

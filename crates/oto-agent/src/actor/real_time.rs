@@ -2,7 +2,7 @@
 //!
 //! [`Loop`] is pure: its owner reads a monotonic clock (nanoseconds) and tells the time. Deadlines lie on a fixed grid, so that lateness
 //! never adds up: a step that begins late changes no later deadline, and a step that comes a whole period late leaves deadlines out, which
-//! count as missed. [`Waiter`] waits for a deadline natively.
+//! count as missed. [`Waiter`] waits for a deadline where there is a thread to block.
 
 use hdrhistogram::Histogram;
 
@@ -94,6 +94,15 @@ impl Loop {
         self.period
     }
 
+    /// Changes the period; the next deadline stays.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn set_period(&mut self, period: u64) {
+        assert!((PERIODS[0]..=PERIODS[1]).contains(&period), "a period from 10 us to 60 s");
+        self.period = period;
+    }
+
     /// When the next step is due.
     pub fn deadline(&self) -> u64 {
         self.deadline
@@ -149,8 +158,8 @@ impl Loop {
     }
 }
 
-/// Waits for deadlines natively: it sleeps until shortly before, then spins. How shortly is measured: the system's lateness after a sleep.
-#[cfg(not(target_family = "wasm"))]
+/// Waits for deadlines, natively and on WASI 0.2: it sleeps until shortly before, then spins. How shortly is measured: the system's lateness after a sleep.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 #[derive(Debug)]
 pub struct Waiter {
     start: std::time::Instant,
@@ -159,19 +168,19 @@ pub struct Waiter {
 }
 
 /// The spin before a deadline is this long at most: a machine that wakes later than that is late, and says so.
-#[cfg(not(target_family = "wasm"))]
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 const LONGEST_SPIN: u64 = 2_000_000;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 const SHORTEST_SPIN: u64 = 50_000;
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 impl Default for Waiter {
     fn default() -> Self {
         Waiter { start: std::time::Instant::now(), late: SHORTEST_SPIN }
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 impl Waiter {
     /// Nanoseconds since this was made.
     pub fn now(&self) -> u64 {
@@ -243,6 +252,15 @@ mod tests {
         beat.resume(5_000 * MS);
         assert_eq!(beat.begin(5_000 * MS), Beat { late: 0, missed: 0 });
         assert_eq!(beat.counts().missed, 4, "a pause that was meant is none");
+    }
+
+    /// Another period holds from the next deadline on.
+    #[test]
+    fn a_period_can_change() {
+        let mut beat = Loop::new(10 * MS, 0);
+        beat.begin(0);
+        beat.set_period(2 * MS);
+        assert_eq!((beat.begin(10 * MS), beat.deadline()), (Beat { late: 0, missed: 0 }, 12 * MS));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! of rows, a version that can be and actions inside the student's space. All else is counted, and the request is made
 //! again. The link keeps a bounded number of states and requests and drops the oldest first.
 
+pub mod line;
 pub mod memory;
 mod queue;
 #[cfg(test)]
@@ -958,6 +959,31 @@ pub trait Conversation {
 
     /// The longest message that a server may send.
     fn max_message_bytes(&self) -> usize;
+
+    /// The ticket that the next `hello` shows; it is good for one.
+    fn set_ticket(&mut self, ticket: String);
+}
+
+impl<C: Conversation> Conversation for &mut C {
+    fn handle(&mut self, event: Event<'_>, now_ms: u64) {
+        (**self).handle(event, now_ms);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        (**self).poll_output()
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        (**self).wake_at()
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        (**self).max_message_bytes()
+    }
+
+    fn set_ticket(&mut self, ticket: String) {
+        (**self).set_ticket(ticket);
+    }
 }
 
 impl Conversation for Link {
@@ -975,6 +1001,10 @@ impl Conversation for Link {
 
     fn max_message_bytes(&self) -> usize {
         Link::max_message_bytes(self)
+    }
+
+    fn set_ticket(&mut self, ticket: String) {
+        Link::set_ticket(self, ticket);
     }
 }
 

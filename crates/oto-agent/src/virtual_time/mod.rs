@@ -11,8 +11,8 @@ mod tests;
 pub use line::LineConfig;
 
 use crate::actor::buffer::{DoubleBuffer, Writing};
+use crate::actor::control::faulty;
 use crate::actor::decide::{Decider, Decision, Equipment, SafeActionError, actions, network};
-use crate::actor::drive::faulty;
 use crate::actor::explore::Explorer;
 use crate::actor::ring::{Recorder, ring};
 use crate::actor::{ActorConfig, ActorLink};
@@ -407,7 +407,7 @@ impl VirtualRun {
             && let Some(explorer) = explorer.take()
         {
             let (acting, writing) = DoubleBuffer::new(network(model)).split();
-            self.edge.decider.equip(Equipment { acting, output: model.output, explorer });
+            self.edge.decider.equip(Equipment { acting, output: model.output, explorer, period: None });
             self.edge.writing = Some(writing);
         }
         self.edge.exchange();

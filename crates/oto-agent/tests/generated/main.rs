@@ -7,6 +7,8 @@ mod presets;
 mod presets_page;
 mod typescript;
 
+use oto_agent::actor::ActorMetrics;
+use oto_agent::actor::run::ActorSettings;
 use oto_agent::offline::OfflineConfig;
 use oto_agent::run::Job;
 use schemars::JsonSchema;
@@ -29,6 +31,14 @@ struct TeachJob {
     teach: OfflineConfig,
     /// The run whose networks and optimiser it began with.
     from: Option<String>,
+}
+
+/// What a page gives an actor, and what it gets from it.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct Actor {
+    settings: ActorSettings,
+    metrics: ActorMetrics,
 }
 
 /// The schema of a run folder's configuration.
@@ -83,12 +93,14 @@ fn generated_files_are_what_the_code_has() {
     bound(&mut config);
     let description = "Everything that makes a teacher of a dataset.";
     let teach = schema::<TeachJob>("config.json of a run folder of oto teach", description);
+    let actor = schema::<Actor>("An actor", "The settings and the metrics of an actor.");
     let pretty = |schema: &Value| format!("{schema:#}\n");
     let files = [
         ("docs/schema/config.schema.json", pretty(&config)),
         ("docs/schema/teach.schema.json", pretty(&teach)),
         ("docs/algorithms.md", page::page(&config, &teach)),
         ("web/student/src/settings.ts", typescript::types(&config)),
+        ("web/student/src/actor-settings.ts", typescript::actor(&actor)),
         ("crates/oto-agent/src/presets/table.rs", presets::table()),
     ];
     let mut old = Vec::new();

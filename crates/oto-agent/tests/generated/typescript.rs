@@ -2,6 +2,8 @@
 //! preset.
 
 use crate::page::of;
+use oto_agent::actor::explore::Exploration;
+use oto_agent::actor::run::ActorSettings;
 use oto_agent::presets;
 use oto_rl::algorithms::{self, Algorithm, Seen};
 use serde_json::Value;
@@ -75,6 +77,41 @@ pub fn types(root: &Value) -> String {
     ] {
         writeln!(file, "export const {list}: string[] = [{}];", keys(schema, without)).unwrap();
     }
+    file
+}
+
+const ACTOR_HEAD: &str = "\
+// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`.
+
+import type { Schedule } from './settings.js';
+
+";
+
+/// The settings and the metrics of an actor, from the schema of both.
+pub fn actor(root: &Value) -> String {
+    let mut file = ACTOR_HEAD.to_string();
+    let usual = serde_json::to_value(ActorSettings::default()).expect("settings are JSON");
+    let none = serde_json::to_value(Exploration::default()).expect("settings are JSON");
+    for (name, defaults) in [("ActorSettings", Some(usual)), ("Exploration", Some(none))] {
+        let default = |key: &str| {
+            let value = defaults.as_ref()?.get(key).filter(|value| !value.is_null())?;
+            Some(shown(value))
+        };
+        let schema = &root["$defs"][name];
+        let about = schema["description"].as_str().unwrap_or_default();
+        interface(&mut file, name, about, "", schema, &[], default);
+    }
+    for name in ["ActorMetrics", "JitterTimes", "Staleness", "ActorStats"] {
+        // All of a report is there, or null.
+        let mut schema = root["$defs"][name].clone();
+        let all = schema["properties"].as_object().expect("metrics").keys().cloned().collect::<Vec<_>>();
+        schema["required"] = serde_json::json!(all);
+        let about = schema["description"].as_str().unwrap_or_default().to_string();
+        interface(&mut file, name, &about, "", &schema, &[], |_| None);
+    }
+    file.push_str("/** The settings that there are, for what is refused before a worker is started. */\n");
+    let keys = keys(&root["$defs"]["ActorSettings"], &[]);
+    writeln!(file, "export const ACTOR: string[] = [{keys}];").unwrap();
     file
 }
 
@@ -182,6 +219,7 @@ fn kind(schema: &Value) -> String {
                     (Some(Value::Number(n)), Some(m)) if m == &Value::Number(n.clone()) => {
                         format!("[{}]", vec![item; n.as_u64().unwrap_or(0) as usize].join(", "))
                     }
+                    _ if item.contains(" | ") => format!("({item})[]"),
                     _ => format!("{item}[]"),
                 }
             }

@@ -8,6 +8,7 @@ mod sources;
 
 #[cfg(feature = "native")]
 use crate::authorities::AuthorityError;
+use crate::learner;
 use crate::log::LogOptions;
 use crate::security_options::{DoorError, DoorOptions};
 use crate::signals;
@@ -20,6 +21,7 @@ use oto_policy::{Loaded, PolicyError};
 use oto_server::dataset::StoreError;
 #[cfg(feature = "native")]
 use oto_server::follow::FollowError;
+use oto_server::learner::Prepared;
 use oto_server::{
     Assets, Collecting, Policies, ServerConfig, ServerError, check_address, folder, raise_open_files, run,
 };
@@ -77,7 +79,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME=FILE")]
     pub train: Vec<String>,
     /// Host learner NAME, as configured in FILE (TOML or JSON): it trains from the rows of edges (`oto act`) and sends them weights;
-    /// repeatable; see docs/cloud-edge.md
+    /// repeatable; see docs/cloud-edge.md. Without it, and with the bundled policies, the learner of the demo
     #[arg(long, value_name = "NAME=FILE")]
     pub learn: Vec<String>,
     /// Follow another server (wss://host): download its published policies and serve them here
@@ -125,7 +127,6 @@ pub enum ServeError {
     #[error(transparent)]
     Train(#[from] TrainError),
     /// A learner that was to be hosted.
-    #[cfg(feature = "native")]
     #[error(transparent)]
     Learn(#[from] crate::learner::LearnFileError),
     /// The server to follow cannot be.
@@ -214,6 +215,15 @@ impl Assets for Site {
     fn get(&self, path: &str) -> Option<Cow<'static, [u8]>> {
         <Site as rust_embed::Embed>::get(path).map(|file| file.data)
     }
+}
+
+/// The learners that the options name; beside the bundled teachers alone the bundled learner.
+fn learners(options: &ServeOptions) -> Result<Vec<Prepared>, ServeError> {
+    let bundled = options.policies.is_none() && options.follow.is_none() && options.train.is_empty();
+    if options.learn.is_empty() && bundled {
+        return Ok(learner::bundled()?);
+    }
+    Ok(options.learn.iter().map(|flag| learner::learner(flag)).collect::<Result<_, _>>()?)
 }
 
 /// Serves until Ctrl-C or a termination signal.

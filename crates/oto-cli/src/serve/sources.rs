@@ -1,7 +1,7 @@
 //! Sources of a server's policies: a folder, the program itself, another server, or a policy that learns here.
 
-use super::{ServeError, ServeOptions, of_folder};
-use crate::{authorities, learner, submitted, train};
+use super::{ServeError, ServeOptions, learners, of_folder};
+use crate::{authorities, submitted, train};
 use oto_agent::run::token;
 use oto_policy::Loaded;
 use oto_policy::bundled;
@@ -97,7 +97,7 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
         loaded.push((loaded_first, version));
         trained.push(waiting);
     }
-    let learners = options.learn.iter().map(|flag| learner::learner(flag)).collect::<Result<_, _>>()?;
+    let learners = learners(options)?;
     Ok(Sources { loaded, to_come, names, stores, learners, later: Later { followed, trained } })
 }
 

@@ -1,6 +1,6 @@
-//! Where the policies of a server come from, in a build that neither follows nor learns: a folder, or the program itself.
+//! Where the policies of a server come from, in a build that neither follows nor trains policies: a folder, or the program itself.
 
-use super::{ServeError, ServeOptions, of_folder};
+use super::{ServeError, ServeOptions, learners, of_folder};
 use oto_policy::Loaded;
 use oto_policy::bundled;
 use oto_server::Policies;
@@ -19,7 +19,7 @@ pub(super) struct Sources {
     pub names: Vec<String>,
     /// No transitions are kept.
     pub stores: HashMap<String, Arc<dyn DatasetStore>>,
-    /// No learner is hosted.
+    /// Learners that are ready to work.
     pub learners: Vec<Prepared>,
     /// Nothing begins when the policies are hosted.
     pub later: Later,
@@ -40,7 +40,6 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
     let left_out = [
         ("--accept-replay", options.accept_replay.is_some()),
         ("--follow", options.follow.is_some()),
-        ("--learn", !options.learn.is_empty()),
         ("--train", !options.train.is_empty()),
     ];
     if let Some((flag, _)) = left_out.into_iter().find(|(_, given)| *given) {
@@ -60,7 +59,7 @@ pub(super) fn gather(options: &ServeOptions) -> Result<Sources, ServeError> {
         to_come: Vec::new(),
         names,
         stores: HashMap::new(),
-        learners: Vec::new(),
+        learners: learners(options)?,
         later: Later,
     })
 }

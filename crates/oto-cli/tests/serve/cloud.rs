@@ -286,3 +286,25 @@ fn an_edge_needs_its_grants_and_its_plant() {
     let said = other.refused();
     assert!(said.contains("expected an environment with 3 numbers"), "{said}");
 }
+
+/// Without `--hz` an edge steps as often as the learner's file says.
+#[test]
+fn an_edge_takes_the_learners_frequency() {
+    let folder = Folder::new("hz");
+    let cloud = Cloud::new(&folder, r#", "hz": 125"#, &[]);
+    let edge = Edge::act(&cloud.url(), &["--steps", "300"], &[]);
+    edge.until("the learner's frequency", |line| line["hz"] == 125.0);
+    assert_eq!(edge.end()["steps"], 300);
+    // What the edge leaves is a policy.
+    let file = folder.0.join("edge.safetensors");
+    let save = ["--steps", "100", "--hz", "50", "--save", file.to_str().unwrap()];
+    let mut own = Edge::act(&cloud.url(), &save, &[]);
+    let end = own.until("that it ended", |line| line["event"] == "end");
+    assert_eq!(end["hz"], 50.0, "{end}");
+    assert!(own.child.wait().unwrap().success());
+    let eval = Command::new(env!("CARGO_BIN_EXE_oto"))
+        .args(["eval", file.to_str().unwrap(), "--episodes", "2"])
+        .output()
+        .unwrap();
+    assert!(eval.status.success(), "{}", String::from_utf8_lossy(&eval.stderr));
+}

@@ -19,8 +19,7 @@ export const swingUp: View = {
     const { pen, width, height, colour } = picture;
     const last = episode.at(-1)!;
     const { position, angle } = read(last);
-    // The pole fits above and below the track.
-    const metre = Math.min(width / (2 * TRACK + 2 * POLE), height / (2 * POLE + 0.2));
+    const metre = scale(width, height);
     const middle = height / 2;
     const at = width / 2 + position * metre;
     drawTrack(picture, metre, middle);
@@ -57,6 +56,12 @@ export const swingUp: View = {
     ];
   },
 };
+
+/** Pixels of a metre: the pole fits above, below and beside the track. */
+const scale = (width: number, height: number): number => Math.min(width / (2 * TRACK + 2 * POLE), height / (2 * POLE + 0.2));
+
+/** The place on the track below a point of the picture, in metres from the middle. */
+export const placeAt = (x: number, { clientWidth, clientHeight }: HTMLCanvasElement): number => (x - clientWidth / 2) / scale(clientWidth, clientHeight);
 
 /** The state's numbers by their names. */
 function read({ state }: Scene): { position: number; angle: number; onTarget: number } {
