@@ -1,6 +1,6 @@
 //! What "fast" is measured with: one train step as numbers that every backend and every peer can run
-//! ([`workload`]), the same step written by hand as the limit ([`fused`]), the ruler ([`measure`], [`report`]) and contestants in other
-//! languages ([`peer`]). With the feature `load` also load tests of a server.
+//! ([`workload`]), the same step written by hand as the limit ([`fused`]), matrix products alone ([`products`]), the measurement
+//! ([`measure`], [`report`]) and contestants in other languages ([`peer`]). With the feature `load` also load tests of a server.
 
 pub mod fused;
 mod huber;
@@ -9,6 +9,7 @@ mod kernels;
 pub mod load;
 pub mod measure;
 pub mod peer;
+pub mod products;
 pub mod report;
 mod vector;
 pub mod workload;

@@ -27,38 +27,54 @@ pub struct Peer {
 
 impl Peer {
     /// Starts `command` on `workload`.
-    pub fn start(name: &str, mut command: Command, workload: &Workload) -> Result<Self, Failure> {
+    pub fn start(name: &str, command: Command, workload: &Workload) -> Result<Self, Failure> {
+        let mut peer = Self::spawn(name, command)?;
+        let answer = peer.ask(&json!({ "workload": workload.to_json() }))?;
+        peer.description = answer["ready"].as_str().unwrap_or_default().into();
+        Ok(peer)
+    }
+
+    /// Starts `command`, which says what it is without a question.
+    pub(crate) fn ready(name: &str, command: Command) -> Result<Self, Failure> {
+        let mut peer = Self::spawn(name, command)?;
+        let answer = peer.answer()?;
+        peer.description = answer["ready"].as_str().unwrap_or_default().into();
+        Ok(peer)
+    }
+
+    fn spawn(name: &str, mut command: Command) -> Result<Self, Failure> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let failed = |e: String| Failure::Peer(format!("{name}: {e}"));
         let mut process = command.spawn().map_err(|e| failed(e.to_string()))?;
         let (Some(questions), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(failed("no pipe".into()));
         };
-        let mut peer = Self {
+        Ok(Self {
             name: name.into(),
             description: String::new(),
             process,
             questions: Some(questions),
             answers: BufReader::new(answers),
-        };
-        let answer = peer.ask(&json!({ "workload": workload.to_json() }))?;
-        peer.description = answer["ready"].as_str().unwrap_or_default().into();
-        Ok(peer)
+        })
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> Failure {
         Failure::Peer(format!("{}: {what}", self.name))
     }
 
-    fn ask(&mut self, question: &Value) -> Result<Value, Failure> {
-        let mut line = String::new();
-        let mut exchange = || {
+    pub(crate) fn ask(&mut self, question: &Value) -> Result<Value, Failure> {
+        let mut send = || {
             let questions = self.questions.as_mut().expect("open until it is dropped");
             writeln!(questions, "{question}")?;
-            questions.flush()?;
-            self.answers.read_line(&mut line)
+            questions.flush()
         };
-        let read = exchange().map_err(|e| self.failed(e))?;
+        send().map_err(|e| self.failed(e))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Value, Failure> {
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line).map_err(|e| self.failed(e))?;
         if read == 0 {
             return Err(self.failed("it ended without an answer"));
         }

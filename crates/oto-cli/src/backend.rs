@@ -2,11 +2,25 @@
 
 use oto_agent::run::Chosen;
 use oto_graph::{Backend, BackendError, Program};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Threads of the CPU backend in this process. A number of the process and not of a run: it changes no result.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
+/// Sets the number of threads of every CPU backend that is made from now on; without a call it is one.
+pub fn use_threads(threads: NonZeroUsize) {
+    THREADS.store(threads.get(), Ordering::Relaxed);
+}
+
+fn cpu() -> oto_cpu::Threads {
+    oto_cpu::Threads(NonZeroUsize::new(THREADS.load(Ordering::Relaxed)).unwrap_or(NonZeroUsize::MIN))
+}
 
 /// The backend of this name: "cpu", "webgpu", or "candle" for the reference interpreter.
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
     match name {
-        "cpu" => Ok(Box::new(oto_cpu::Cpu)),
+        "cpu" => Ok(Box::new(cpu())),
         #[cfg(feature = "reference")]
         "candle" => Ok(Box::new(oto_candle::Candle)),
         "webgpu" => webgpu(),

@@ -4,6 +4,7 @@ use crate::backend::by_name;
 use crate::sweep::{SweepOptions, sweep};
 use clap::{Args, Subcommand, ValueEnum};
 use oto_bench::measure::{ByHand, Failure};
+use oto_bench::products;
 use oto_bench::report::{Entry, Report, measure};
 use oto_bench::workload::{Shape, Workload, distillation};
 use oto_experiments::chart::ChartError;
@@ -24,6 +25,8 @@ enum What {
     Update(UpdateOptions),
     /// Updates of many sizes, by width, quantiles and batch
     Sweep(SweepOptions),
+    /// Matrix products on one core, beside NumPy's and PyTorch's where Python has them
+    Products(ProductsOptions),
 }
 
 /// One size.
@@ -46,6 +49,20 @@ struct UpdateOptions {
     backend: Choice,
     /// Blocks of updates for each backend
     #[arg(long, default_value_t = 30)]
+    repeats: u32,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The table of products.
+#[derive(Args, Clone, Debug)]
+struct ProductsOptions {
+    /// Python with numpy and torch
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    python: String,
+    /// Turns of each library for each product
+    #[arg(long, default_value_t = 5)]
     repeats: u32,
     /// Print a JSON object
     #[arg(long)]
@@ -112,7 +129,18 @@ pub fn bench(options: &BenchOptions) -> Result<(), BenchError> {
     match &options.what {
         What::Update(options) => update(options),
         What::Sweep(options) => sweep(options),
+        What::Products(options) => products(options),
     }
+}
+
+fn products(options: &ProductsOptions) -> Result<(), BenchError> {
+    let peers = products::Peers::start(&options.python);
+    let table = products::measure(&products::all(), peers, options.repeats)?;
+    match options.json {
+        true => crate::out!("{:#}", table.to_json()),
+        false => crate::out!("{}", table.to_string().trim_end()),
+    }
+    Ok(())
 }
 
 fn update(options: &UpdateOptions) -> Result<(), BenchError> {

@@ -8,6 +8,7 @@ use crate::output;
 use crate::recorded::{DatasetError, Read};
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
+use crate::threads::ThreadOptions;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_agent::checkpoint;
@@ -70,6 +71,8 @@ pub struct LearnCommand {
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    threads: ThreadOptions,
     /// Run folder: configuration, metrics, checkpoint, curve
     #[arg(long, default_value = "runs/latest")]
     out: PathBuf,
@@ -184,6 +187,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         // Before a run folder is overwritten.
         check_target(folder, None)?;
     }
+    command.threads.apply(command.runs());
     let stop = signals::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
         let mut job: Job = RunFolder::config_of(folder, "learn")?;
@@ -241,6 +245,12 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
 }
 
 impl LearnCommand {
+    /// How many runs there are at the same time.
+    fn runs(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.jobs.map_or_else(cores, NonZeroUsize::get).clamp(1, self.seeds as usize)
+    }
+
     fn trusted(&self) -> Result<Option<Vec<CertificateDer<'static>>>, AuthorityError> {
         self.ca.as_deref().map(authorities::read).transpose()
     }
@@ -301,8 +311,7 @@ fn many(
             curves.push(one(command, &job, data, create, start, stop, &bars)?);
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, |c| c.get());
-    let jobs = command.jobs.map_or(cores, NonZeroUsize::get).clamp(1, n as usize);
+    let jobs = command.runs();
     let curves = std::thread::scope(|scope| {
         let threads = (0..jobs).map(|_| scope.spawn(work)).collect::<Vec<_>>();
         threads

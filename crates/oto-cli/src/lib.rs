@@ -58,4 +58,6 @@ pub mod sweep;
 #[cfg(feature = "native")]
 pub mod teach;
 #[cfg(feature = "native")]
+pub mod threads;
+#[cfg(feature = "native")]
 pub mod train;

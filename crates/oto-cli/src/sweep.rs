@@ -2,6 +2,7 @@
 //! than the CPU.
 
 use crate::bench::{Backends, BenchError, Choice, SEED};
+use crate::threads::ThreadOptions;
 use clap::Args;
 use oto_bench::measure::Spread;
 use oto_bench::report::{Report, Row};
@@ -21,6 +22,8 @@ pub struct SweepOptions {
     /// Blocks of updates for each backend and size, fewer where time runs out
     #[arg(long, default_value_t = 10)]
     repeats: u32,
+    #[command(flatten)]
+    threads: ThreadOptions,
     /// When to stop; the size under way is finished, later ones are left out
     #[arg(long, default_value_t = 10.0, value_name = "MINUTES", value_parser = minutes)]
     limit: f64,
@@ -75,6 +78,7 @@ struct Measured {
 pub fn sweep(options: &SweepOptions) -> Result<(), BenchError> {
     let file_error = |error| BenchError::File { path: options.out.clone(), error };
     std::fs::create_dir_all(&options.out).map_err(file_error)?;
+    options.threads.apply(1);
     let backends = Backends::open(options.backend)?;
     let start = Instant::now();
     let measured = measure_all(&backends, options, start)?;
@@ -236,7 +240,13 @@ mod tests {
     use super::*;
 
     fn options(limit: f64) -> SweepOptions {
-        SweepOptions { backend: Choice::Cpu, repeats: 1, limit, out: PathBuf::new() }
+        SweepOptions {
+            backend: Choice::Cpu,
+            repeats: 1,
+            threads: ThreadOptions::default(),
+            limit,
+            out: PathBuf::new(),
+        }
     }
 
     #[test]

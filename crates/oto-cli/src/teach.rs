@@ -7,6 +7,7 @@ use crate::output;
 use crate::recorded::{DatasetError, Read};
 use crate::run_folder::{FolderError, RunFolder, SaveError};
 use crate::signals;
+use crate::threads::ThreadOptions;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_agent::environments;
@@ -63,6 +64,8 @@ pub struct TeachOptions {
     /// Backend: cpu, or candle for the reference
     #[arg(long)]
     pub backend: Option<String>,
+    #[command(flatten)]
+    threads: ThreadOptions,
     /// JSON file of settings: config.json of a run folder, or a part of it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -159,6 +162,7 @@ pub struct TeachJob {
 /// # Errors
 /// Flags, data, environment or folder that do not fit; a training that fails.
 pub fn teach(options: &TeachOptions) -> Result<(), TeachError> {
+    options.threads.apply(1);
     let stop = signals::flag().map_err(TeachError::Stop)?;
     run(options, &stop)
 }

@@ -118,6 +118,7 @@ fn flags_out_of_range_or_without_a_teacher_are_refused() {
         (&["--online", "return=nan"], "return_at_least"),
         (&["--offline", "steps=100,steps=200"], "twice"),
         (&["--seeds", "2", "--jobs", "0"], "--jobs"),
+        (&["--threads", "0"], "a whole number from 1 to 512 is needed"),
         (&["--seeds", "0"], "--seeds"),
     ] {
         let refused = ended(&place.run(), "--out", &[flags, &["--steps", "100"]].concat());
