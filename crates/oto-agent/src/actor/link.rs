@@ -12,25 +12,20 @@
 //! weights that are not held, are refused and counted. The actor keeps its weights.
 
 use super::ring::Reader;
-use crate::link::{Conversation, Event, LinkState, Output, backoff, retry_at};
-use oto_env::rng::Rng;
+use crate::link::connection::{Connected, Connection, Counters, Limits};
+use crate::link::{Conversation, Event, LinkState, Output, retry_at};
 use oto_proto::message::{Applied, Dropped, MAX_CONTROL_BYTES, Overloaded, Received, Refused, Restarting};
 use oto_proto::{
     ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, MessageError,
     Model, RowFormat, ServerMessage, WEIGHTS_BYTES, Weights, WeightsError, WeightsReason, Welcome,
 };
-use std::collections::VecDeque;
 
-/// Close code of a connection that ends as agreed (RFC 6455).
-const CLOSE_NORMAL: u16 = 1000;
 /// Breaches of the protocol before the link closes the connection.
 const MAX_BREACHES: u32 = 8;
 /// Refused frames of rows, without an acknowledgement between, before the link closes the connection.
 const MAX_REFUSALS: u32 = 8;
 /// The pause before rows are sent again that the learner refused, in milliseconds.
 const RESEND_MS: u32 = 100;
-/// The longest problem that is kept for people, in characters.
-const MAX_PROBLEM: usize = 300;
 
 /// How an actor's link behaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,9 +112,7 @@ pub struct ActorLink {
     formats: Formats,
     rows: RowFormat,
     reader: Reader,
-    state: LinkState,
-    /// When the state ends by itself: a wait or a deadline.
-    state_ends: u64,
+    connection: Connection,
     welcome: Option<Box<Welcome>>,
     agreed: Option<Agreed>,
     /// The first row that is not acknowledged.
@@ -134,14 +127,8 @@ pub struct ActorLink {
     unanswered_since: Option<u64>,
     /// Rows were refused: they are sent again after this moment.
     resend_at: Option<u64>,
-    paused_until: u64,
-    breaches: u32,
     /// Frames of rows refused since the last acknowledgement.
     refusals: u32,
-    /// Connections in a row without a row acknowledged.
-    failures: u32,
-    failure: Option<ErrorMessage>,
-    rng: Rng,
     /// The network that acts, as the first `welcome` had it.
     model: Option<Model>,
     /// The newest weights, and their version; 0 for none.
@@ -151,11 +138,9 @@ pub struct ActorLink {
     arrived: bool,
     /// The version last reported as acting.
     applied: u32,
-    outputs: VecDeque<Output>,
     bytes: Vec<u8>,
     inflated: Vec<u8>,
     stats: ActorStats,
-    problem: Option<String>,
 }
 
 impl ActorLink {
@@ -177,8 +162,13 @@ impl ActorLink {
             formats,
             rows,
             reader,
-            state: LinkState::Off,
-            state_ends: 0,
+            connection: Connection::new(Limits {
+                seed: config.seed,
+                timeout_ms: config.connect_timeout_ms,
+                backoff_ms: (config.backoff_min_ms, config.backoff_max_ms),
+                breaches: MAX_BREACHES,
+                replaced: true,
+            }),
             welcome: None,
             agreed: None,
             acknowledged: 0,
@@ -187,42 +177,27 @@ impl ActorLink {
             flush_at: 0,
             unanswered_since: None,
             resend_at: None,
-            paused_until: 0,
-            breaches: 0,
             refusals: 0,
-            failures: 0,
-            failure: None,
-            rng: Rng::new(config.seed),
             model: None,
             weights: Vec::new(),
             version: 0,
             arrived: false,
             applied: 0,
-            outputs: VecDeque::new(),
             bytes: Vec::new(),
             inflated: Vec::new(),
             stats: ActorStats::default(),
-            problem: None,
             config,
         })
     }
 
     /// Switches the link on. Nothing happens if it is on already.
     pub fn connect(&mut self, now_ms: u64) {
-        if matches!(self.state, LinkState::Off | LinkState::Failed) {
-            self.failure = None;
-            self.failures = 0;
-            self.open(now_ms);
-        }
+        self.switch_on(now_ms);
     }
 
     /// Switches the link off. Rows and weights are kept.
     pub fn disconnect(&mut self) {
-        if self.state == LinkState::Ready {
-            self.say(&ClientMessage::Bye);
-        }
-        self.hang_up(CLOSE_NORMAL);
-        self.state = LinkState::Off;
+        self.switch_off();
     }
 
     /// The ticket that the next `hello` shows; it is good for one.
@@ -245,7 +220,7 @@ impl ActorLink {
 
     /// The next thing to do for the driver.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.connection.outputs.pop_front()
     }
 
     /// New weights and their version, if any have come since the last call: the parameters of [`ActorLink::model`], in its order.
@@ -257,7 +232,7 @@ impl ActorLink {
     pub fn applied(&mut self, version: u32) {
         if version > self.applied && version <= self.version {
             self.applied = version;
-            if self.state == LinkState::Ready {
+            if self.connection.is_ready() {
                 self.say(&ClientMessage::Applied(Applied { version }));
             }
         }
@@ -265,28 +240,27 @@ impl ActorLink {
 
     /// When to give an [`Event::Tick`], if nothing else happens before.
     pub fn wake_at(&self) -> Option<u64> {
-        match self.state {
-            LinkState::Off | LinkState::Failed => None,
-            LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => Some(self.state_ends),
-            LinkState::Ready => {
-                Some(self.flush_at.max(self.paused_until).min(self.deadline().unwrap_or(u64::MAX)))
+        match self.connection.is_ready() {
+            false => self.connection.wake_at(),
+            true => {
+                Some(self.flush_at.max(self.connection.paused_until).min(self.deadline().unwrap_or(u64::MAX)))
             }
         }
     }
 
     /// Where the link stands.
     pub fn state(&self) -> LinkState {
-        self.state
+        self.connection.state
     }
 
     /// The server's refusal, if the link has failed for good.
     pub fn failure(&self) -> Option<&ErrorMessage> {
-        self.failure.as_ref()
+        self.connection.failure.as_ref()
     }
 
     /// What went wrong last, for people; none while all is well.
     pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+        self.connection.problem.as_deref()
     }
 
     /// The introduction, without what the link fills in.
@@ -346,19 +320,10 @@ impl ActorLink {
 
     // Connecting, and losing the connection.
 
-    fn open(&mut self, now: u64) {
-        self.state = LinkState::Connecting;
-        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
-        self.stats.connects += 1;
-        self.outputs.push_back(Output::Connect);
-    }
-
     fn greet(&mut self, now: u64) {
-        if self.state != LinkState::Connecting {
+        if !self.opened(now) {
             return;
         }
-        self.state = LinkState::Greeting;
-        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
         let (first, version) = (self.reader.oldest(), self.version);
         let hello = Hello {
             actor: self.config.hello.actor.clone().map(|actor| ActorInfo { first, version, ..actor }),
@@ -369,122 +334,18 @@ impl ActorLink {
         self.say(&ClientMessage::Hello(Box::new(hello)));
     }
 
-    fn is_connected(&self) -> bool {
-        matches!(self.state, LinkState::Connecting | LinkState::Greeting | LinkState::Ready)
-    }
-
-    /// Ends the connection if there is one. Only a farewell is still sent.
-    fn hang_up(&mut self, code: u16) {
-        if !self.is_connected() {
-            return;
-        }
-        self.outputs.retain(|output| matches!(output, Output::Text(_)));
-        self.outputs.push_back(Output::Close(code));
-        self.forget_connection();
-    }
-
-    fn forget_connection(&mut self) {
-        self.breaches = 0;
-        self.refusals = 0;
-        self.agreed = None;
-        self.unanswered_since = None;
-        self.paused_until = 0;
-        self.resend_at = None;
-    }
-
-    /// Gives the connection up and tries again later.
-    fn give_up(&mut self, code: ErrorCode, problem: String, now: u64) {
-        self.outputs.clear();
-        self.hang_up(code.close_code());
-        self.lost(problem, None, now);
-    }
-
-    /// The connection is gone: wait, longer each time, at least until the moment the server asked for.
-    fn lost(&mut self, problem: String, hint: Option<u64>, now: u64) {
-        let ActorConfig { backoff_min_ms, backoff_max_ms, .. } = self.config;
-        let wait = backoff((backoff_min_ms, backoff_max_ms), self.failures, &mut self.rng);
-        self.failures = self.failures.saturating_add(1);
-        self.state = LinkState::Waiting;
-        self.state_ends = now.saturating_add(wait).max(hint.map_or(0, |hint| hint.saturating_add(wait)));
-        self.note(problem);
-    }
-
-    /// The server refused for good, if such a refusal is: connecting again is of no use.
-    fn fail(&mut self, error: ErrorMessage, now: u64) {
-        if !error.code.is_permanent() {
-            return self.give_up(error.code, error.message, now);
-        }
-        self.outputs.clear();
-        self.hang_up(CLOSE_NORMAL);
-        self.state = LinkState::Failed;
-        self.note(error.message.clone());
-        self.failure = Some(error);
-    }
-
-    fn closed(&mut self, code: Option<u16>, reason: &str, now: u64) {
-        if !self.is_connected() {
-            return;
-        }
-        let greeting = self.state == LinkState::Greeting;
-        let refused = code.and_then(ErrorCode::from_close_code).filter(|code| code.is_permanent());
-        let refused = refused.filter(|code| greeting || *code == ErrorCode::Replaced);
-        self.outputs.clear();
-        self.forget_connection();
-        let problem = match (reason, code) {
-            ("", Some(code)) => format!("the connection closed with code {code}"),
-            ("", None) => "the connection was lost".into(),
-            (reason, _) => reason.to_string(),
-        };
-        match refused {
-            None => self.lost(problem, None, now),
-            Some(code) => {
-                self.state = LinkState::Failed;
-                self.note(problem.clone());
-                self.failure = Some(ErrorMessage::new(code, problem));
-            }
-        }
-    }
-
-    fn note(&mut self, problem: String) {
-        self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
-    }
-
     /// The time at which the link closes the connection to a silent learner, while rows wait for an answer.
     fn deadline(&self) -> Option<u64> {
-        let since = self.unanswered_since.filter(|_| self.state == LinkState::Ready)?;
+        let since = self.unanswered_since.filter(|_| self.connection.is_ready())?;
         Some(since.saturating_add(self.config.answer_timeout_ms))
-    }
-
-    fn tick(&mut self, now: u64) {
-        match self.state {
-            LinkState::Waiting if now >= self.state_ends => self.open(now),
-            LinkState::Connecting if now >= self.state_ends => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the connection took too long to open".into(), now);
-            }
-            LinkState::Greeting if now >= self.state_ends => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the server took too long to welcome us".into(), now);
-            }
-            LinkState::Ready if self.deadline().is_some_and(|deadline| now >= deadline) => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the learner took too long to answer".into(), now);
-            }
-            _ => {}
-        }
     }
 
     // Sending.
 
-    fn say(&mut self, message: &ClientMessage) {
-        let text = message.encode();
-        self.stats.bytes_up += text.len() as u64;
-        self.outputs.push_back(Output::Text(text));
-    }
-
     /// Sends the rows that are due, as far as the learner's window goes.
     fn pump(&mut self, now: u64) {
-        if self.state != LinkState::Ready || now < self.flush_at.max(self.paused_until) {
+        if self.connection.state != LinkState::Ready || now < self.flush_at.max(self.connection.paused_until)
+        {
             return;
         }
         self.flush_at = now.saturating_add(self.config.flush_ms.max(1));
@@ -525,25 +386,25 @@ impl ActorLink {
         let Some(version) = self.reader.copy(self.next, rows, &mut self.bytes) else { return false };
         let mut frame = Vec::new();
         if let Err(error) = self.rows.write(Ids { version, ..ids }, self.next, &self.bytes, &mut frame) {
-            self.note(error.to_string());
+            self.connection.note(error.to_string());
             return false;
         }
         self.unanswered_since.get_or_insert(now);
         self.next += rows as u64;
         self.stats.rows_sent += rows as u64;
         self.stats.bytes_up += frame.len() as u64;
-        self.outputs.push_back(Output::Binary(frame));
+        self.connection.outputs.push_back(Output::Binary(frame));
         true
     }
 
     // Receiving.
 
     fn read_text(&mut self, text: &str, now: u64) {
-        if !matches!(self.state, LinkState::Greeting | LinkState::Ready) {
+        if !matches!(self.connection.state, LinkState::Greeting | LinkState::Ready) {
             return;
         }
         self.stats.bytes_down += text.len() as u64;
-        match (ServerMessage::decode(text), self.state) {
+        match (ServerMessage::decode(text), self.connection.state) {
             (Ok(ServerMessage::Welcome(welcome)), LinkState::Greeting) => self.welcomed(welcome, now),
             (Ok(ServerMessage::Error(error)), LinkState::Greeting) => self.fail(error, now),
             (Ok(ServerMessage::Received(received)), LinkState::Ready) => self.received(received, now),
@@ -582,9 +443,8 @@ impl ActorLink {
         self.acknowledged = self.acknowledged.min(self.next);
         self.agreed = Some(agreed);
         self.welcome = Some(welcome);
-        self.state = LinkState::Ready;
+        self.connection.welcomed();
         self.stats.sessions += 1;
-        self.problem = None;
         self.flush_at = now;
         self.heard(now);
     }
@@ -640,9 +500,9 @@ impl ActorLink {
         self.learner_backlog = received.backlog.unwrap_or(self.learner_backlog);
         if received.next > self.acknowledged {
             self.acknowledged = received.next;
-            self.failures = 0;
+            self.connection.failures = 0;
             self.refusals = 0;
-            self.problem = None;
+            self.connection.problem = None;
         }
         self.heard(now);
     }
@@ -655,13 +515,13 @@ impl ActorLink {
     fn overloaded(&mut self, overloaded: Overloaded, now: u64) {
         self.stats.overloaded += 1;
         let retry = retry_at(overloaded.retry_ms, now);
-        if self.state == LinkState::Greeting {
+        if self.connection.state == LinkState::Greeting {
             return self.leave("the server has too much to do", retry, now);
         }
-        self.paused_until = self.paused_until.max(retry);
-        self.heard(self.paused_until);
+        self.connection.pause(retry);
+        self.heard(self.connection.paused_until);
         if overloaded.request.is_some() {
-            self.resend_at = Some(self.paused_until);
+            self.resend_at = Some(self.connection.paused_until);
         }
     }
 
@@ -670,16 +530,10 @@ impl ActorLink {
         self.leave("the server restarts", retry, now);
     }
 
-    /// Ends the connection because the server asked to come back later.
-    fn leave(&mut self, problem: &str, retry: u64, now: u64) {
-        self.hang_up(CLOSE_NORMAL);
-        self.lost(problem.into(), Some(retry), now);
-    }
-
     /// An error after `welcome`: about rows, which are sent again, or about the connection, which the server closes.
     fn refused(&mut self, error: ErrorMessage, now: u64) {
         self.stats.refused += 1;
-        self.note(error.message.clone());
+        self.connection.note(error.message.clone());
         if error.code == ErrorCode::Replaced {
             return self.fail(error, now);
         }
@@ -694,18 +548,14 @@ impl ActorLink {
         self.resend_at = Some(retry_at(RESEND_MS, now));
     }
 
-    /// Something came that the protocol does not allow. A few are overlooked.
+    /// Something came that the protocol does not allow.
     fn breach(&mut self, problem: String, now: u64) {
         self.stats.rejected += 1;
-        self.breaches += 1;
-        if self.breaches >= MAX_BREACHES || self.state != LinkState::Ready {
-            return self.give_up(ErrorCode::BadMessage, problem, now);
-        }
-        self.note(problem);
+        self.breached(problem, now);
     }
 
     fn read_frame(&mut self, frame: &[u8], now: u64) {
-        match self.state {
+        match self.connection.state {
             LinkState::Ready => {}
             LinkState::Greeting => return self.breach("a binary frame came before welcome".into(), now),
             _ => return,
@@ -745,6 +595,29 @@ impl ActorLink {
         weights.apply(self.version, &mut self.weights, &mut self.inflated).map_err(refuse)?;
         (self.version, self.arrived) = (version, true);
         Ok(())
+    }
+}
+
+impl Connected for ActorLink {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    fn counters(&mut self) -> Counters<'_> {
+        let ActorStats { connects, timeouts, bytes_up, .. } = &mut self.stats;
+        Counters { connects, timeouts, bytes_up }
+    }
+
+    fn forget(&mut self) {
+        self.refusals = 0;
+        self.agreed = None;
+        self.unanswered_since = None;
+        self.resend_at = None;
+    }
+
+    fn overdue(&self, now: u64) -> Option<&'static str> {
+        let late = self.deadline().is_some_and(|deadline| now >= deadline);
+        late.then_some("the learner took too long to answer")
     }
 }
 

@@ -16,6 +16,7 @@
 //! of rows, a version that can be and actions inside the student's space. All else is counted, and the request is made
 //! again. The link keeps a bounded number of states and requests and drops the oldest first.
 
+pub(crate) mod connection;
 pub mod line;
 pub mod memory;
 mod queue;
@@ -32,6 +33,7 @@ pub mod tungstenite;
 pub use queue::Ticket;
 pub use stats::{LinkStats, LinkStatus, Rejected};
 
+use connection::{Connected, Connection, Counters, Limits};
 use oto_env::rng::Rng;
 use oto_proto::message::{Overloaded, Published, Restarting, StageEvent, Submitted};
 use oto_proto::{
@@ -40,7 +42,6 @@ use oto_proto::{
     SubmissionWriter, TransitionFormat, Welcome,
 };
 use queue::{Pending, Request, Requests, Status};
-use std::collections::VecDeque;
 
 /// Close code of a connection that ends as agreed (RFC 6455).
 const CLOSE_NORMAL: u16 = 1000;
@@ -54,8 +55,6 @@ const RETRY_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
 const SUBMIT_TIMEOUT_MS: u64 = 60_000;
 /// The pause after a server could not keep a submission, in milliseconds.
 const SUBMIT_PAUSE_MS: u32 = 1_000;
-/// The longest problem that is kept for people, in characters.
-const MAX_PROBLEM: usize = 300;
 
 /// How a link behaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,21 +195,10 @@ pub struct Link {
     config: LinkConfig,
     formats: Formats,
     transitions: TransitionFormat,
-    state: LinkState,
-    /// When the state ends by itself: a wait or a deadline.
-    state_ends: u64,
+    connection: Connection,
     welcome: Option<Box<Welcome>>,
     /// The newest version this connection told of.
     version: u32,
-    /// No request before this moment: the server asked for a pause.
-    paused_until: u64,
-    /// The server goes away and said when to come back.
-    leaving: Option<u64>,
-    breaches: u32,
-    /// Connections in a row that gave no label.
-    failures: u32,
-    failure: Option<ErrorMessage>,
-    rng: Rng,
     pending: Pending,
     /// When the oldest pending state was offered.
     pending_since: u64,
@@ -219,11 +207,9 @@ pub struct Link {
     submitting: Option<Submitting>,
     submitted: Option<(BatchId, Outcome)>,
     stage: Option<StageEvent>,
-    outputs: VecDeque<Output>,
     scratch: Vec<u8>,
     action: Vec<f32>,
     stats: LinkStats,
-    problem: Option<String>,
 }
 
 impl Link {
@@ -238,16 +224,15 @@ impl Link {
             return Err(ErrorMessage::new(ErrorCode::BadShape, message));
         }
         Ok(Link {
-            state: LinkState::Off,
-            state_ends: 0,
+            connection: Connection::new(Limits {
+                seed: config.seed,
+                timeout_ms: config.connect_timeout_ms,
+                backoff_ms: (config.backoff_min_ms, config.backoff_max_ms),
+                breaches: MAX_BREACHES,
+                replaced: false,
+            }),
             welcome: None,
             version: 0,
-            paused_until: 0,
-            leaving: None,
-            breaches: 0,
-            failures: 0,
-            failure: None,
-            rng: Rng::new(config.seed),
             pending: Pending::new(formats.states.width(), config.max_pending),
             pending_since: 0,
             requests: Requests::new(config.max_requests),
@@ -255,11 +240,9 @@ impl Link {
             submitting: None,
             submitted: None,
             stage: None,
-            outputs: VecDeque::new(),
             scratch: Vec::new(),
             action: vec![0.0; formats.actions.width()],
             stats: LinkStats::default(),
-            problem: None,
             transitions: TransitionFormat::new(&formats, &config.hello.action),
             formats,
             config,
@@ -268,20 +251,12 @@ impl Link {
 
     /// Switches the link on. Nothing happens if it is on already.
     pub fn connect(&mut self, now_ms: u64) {
-        if matches!(self.state, LinkState::Off | LinkState::Failed) {
-            self.failure = None;
-            self.failures = 0;
-            self.open(now_ms);
-        }
+        self.switch_on(now_ms);
     }
 
     /// Switches the link off. States and requests are kept for the next connection.
     pub fn disconnect(&mut self) {
-        if self.state == LinkState::Ready {
-            self.say(&ClientMessage::Bye);
-        }
-        self.hang_up(CLOSE_NORMAL);
-        self.state = LinkState::Off;
+        self.switch_off();
     }
 
     /// The ticket that the next `hello` shows; it is good for one.
@@ -352,14 +327,14 @@ impl Link {
     /// How many transitions may be submitted now, in one batch: none without the grant, without a connection, while a
     /// batch is on its way or while the outcome of one waits in [`Link::take_submitted`].
     pub fn may_submit(&self, now_ms: u64) -> Option<u16> {
-        let idle = self.submitting.is_none() && self.submitted.is_none() && self.leaving.is_none();
-        let ready = self.state == LinkState::Ready && now_ms >= self.paused_until;
+        let idle = self.submitting.is_none() && self.submitted.is_none() && self.connection.leaving.is_none();
+        let ready = self.connection.is_ready() && now_ms >= self.connection.paused_until;
         self.welcome.as_ref().filter(|_| idle && ready)?.submit_rows
     }
 
     /// Whether the server might still take submissions: it granted them, or was not asked yet.
     pub fn hopes_to_submit(&self) -> bool {
-        match self.state {
+        match self.connection.state {
             LinkState::Off | LinkState::Failed => false,
             LinkState::Ready => self.welcome.as_ref().is_some_and(|welcome| welcome.submit_rows.is_some()),
             LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => true,
@@ -369,7 +344,7 @@ impl Link {
     /// Whether the server takes no submissions on this connection, though the student asked for the grant.
     pub fn refuses_submissions(&self) -> bool {
         let asked = self.config.hello.grants.contains(&Grant::Submit);
-        asked && self.state == LinkState::Ready && !self.hopes_to_submit()
+        asked && self.connection.is_ready() && !self.hopes_to_submit()
     }
 
     /// How submissions are encoded, for how many transitions fit so many bytes.
@@ -403,7 +378,7 @@ impl Link {
         self.submitting = Some(Submitting { batch, wire, deadline });
         self.stats.transitions_sent += rows as u64;
         self.stats.bytes_up += frame.len() as u64;
-        self.outputs.push_back(Output::Binary(frame));
+        self.connection.outputs.push_back(Output::Binary(frame));
         Ok(())
     }
 
@@ -422,51 +397,53 @@ impl Link {
             Event::Tick => {}
         }
         self.tick(now_ms);
+        self.leave_when_answered(now_ms);
         self.pump(now_ms);
     }
 
     /// The next thing to do for the driver.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.state == LinkState::Ready
+        if self.connection.is_ready()
             && let Some(stage) = self.stage.take()
         {
             self.say(&ClientMessage::Stage(stage));
         }
-        self.outputs.pop_front()
+        self.connection.outputs.pop_front()
     }
 
     /// When to give an [`Event::Tick`], if nothing else happens before.
     pub fn wake_at(&self) -> Option<u64> {
-        let state = match self.state {
-            LinkState::Off | LinkState::Failed => return None,
-            LinkState::Ready => None,
-            LinkState::Waiting | LinkState::Connecting | LinkState::Greeting => Some(self.state_ends),
-        };
-        let ready = self.state == LinkState::Ready;
+        if matches!(self.connection.state, LinkState::Off | LinkState::Failed) {
+            return None;
+        }
+        let ready = self.connection.is_ready();
         let batch = self.config.delay_ms.filter(|_| ready && self.pending.len() > 0 && self.may_send());
         let batch = batch.map(|delay| self.pending_since.saturating_add(delay));
-        let pause =
-            (ready && self.requests.any_queued()).then_some(self.paused_until).filter(|_| self.may_send());
-        let due = batch.into_iter().chain(pause).map(|at| at.max(self.paused_until)).min();
+        let pause = (ready && self.requests.any_queued())
+            .then_some(self.connection.paused_until)
+            .filter(|_| self.may_send());
+        let due = batch.into_iter().chain(pause).map(|at| at.max(self.connection.paused_until)).min();
         let submission = self.submitting.map(|submitting| submitting.deadline);
-        [state, due, submission, self.requests.first_deadline()].into_iter().flatten().min()
+        [self.connection.wake_at(), due, submission, self.requests.first_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Where the link stands.
     pub fn state(&self) -> LinkState {
-        self.state
+        self.connection.state
     }
 
     /// Whether labels that were asked for are worth waiting for: there is a connection or one is being made, and not two
     /// in a row have ended without a label.
     pub fn promises_labels(&self) -> bool {
-        use LinkState::{Connecting, Greeting, Ready};
-        matches!(self.state, Connecting | Greeting | Ready) && self.failures < 2
+        self.connection.is_there() && self.connection.failures < 2
     }
 
     /// The server's refusal, if the link has failed for good.
     pub fn failure(&self) -> Option<&ErrorMessage> {
-        self.failure.as_ref()
+        self.connection.failure.as_ref()
     }
 
     /// What the server said about itself and the teacher, since it last did.
@@ -482,11 +459,12 @@ impl Link {
     /// Everything a page shows about the link.
     pub fn status(&self, now_ms: u64) -> LinkStatus {
         LinkStatus {
-            state: self.state,
+            state: self.connection.state,
             policy: self.config.hello.policy.clone(),
             version: self.version,
-            retry_in_ms: (self.state == LinkState::Waiting).then(|| self.state_ends.saturating_sub(now_ms)),
-            problem: self.problem.clone(),
+            retry_in_ms: (self.connection.state == LinkState::Waiting)
+                .then(|| self.connection.state_ends.saturating_sub(now_ms)),
+            problem: self.connection.problem.clone(),
             pending: self.pending.len(),
             waiting: self.requests.unanswered(),
             stats: self.stats,
@@ -500,151 +478,40 @@ impl Link {
 
     // Connecting, and losing the connection.
 
-    fn open(&mut self, now: u64) {
-        self.state = LinkState::Connecting;
-        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
-        self.stats.connects += 1;
-        self.outputs.push_back(Output::Connect);
-    }
-
     fn greet(&mut self, now: u64) {
-        if self.state != LinkState::Connecting {
+        if !self.opened(now) {
             return;
         }
-        self.state = LinkState::Greeting;
-        self.state_ends = now.saturating_add(self.config.connect_timeout_ms);
         self.stage = None;
         let hello = ClientMessage::Hello(Box::new(self.config.hello.clone()));
         self.say(&hello);
     }
 
-    fn is_connected(&self) -> bool {
-        matches!(self.state, LinkState::Connecting | LinkState::Greeting | LinkState::Ready)
-    }
-
-    /// Ends the connection if there is one; what was in flight is asked again on the next. Only a farewell is still sent.
-    fn hang_up(&mut self, code: u16) {
-        if !self.is_connected() {
-            return;
-        }
-        self.outputs.retain(|output| matches!(output, Output::Text(_)));
-        self.outputs.push_back(Output::Close(code));
-        self.forget_connection();
-    }
-
-    fn forget_connection(&mut self) {
-        self.stats.states_dropped += self.requests.land(MAX_ATTEMPTS);
-        self.submitting = None;
-        self.breaches = 0;
-        self.paused_until = 0;
-        self.leaving = None;
-    }
-
-    /// Gives the connection up and tries again later.
-    fn give_up(&mut self, code: ErrorCode, problem: String, now: u64) {
-        self.outputs.clear();
-        self.hang_up(code.close_code());
-        self.lost(problem, None, now);
-    }
-
-    /// The connection is gone: wait, longer each time, at least until the moment the server asked for.
-    fn lost(&mut self, problem: String, hint: Option<u64>, now: u64) {
-        let LinkConfig { backoff_min_ms, backoff_max_ms, .. } = self.config;
-        let wait = backoff((backoff_min_ms, backoff_max_ms), self.failures, &mut self.rng);
-        self.failures = self.failures.saturating_add(1);
-        self.state = LinkState::Waiting;
-        self.state_ends = now.saturating_add(wait).max(hint.map_or(0, |hint| hint.saturating_add(wait)));
-        self.note(problem);
-    }
-
-    fn fail(&mut self, error: ErrorMessage, now: u64) {
-        if !error.code.is_permanent() {
-            return self.give_up(error.code, error.message, now);
-        }
-        self.outputs.clear();
-        self.hang_up(CLOSE_NORMAL);
-        self.state = LinkState::Failed;
-        self.note(error.message.clone());
-        self.failure = Some(error);
-    }
-
-    fn closed(&mut self, code: Option<u16>, reason: &str, now: u64) {
-        if !self.is_connected() {
-            return;
-        }
-        let refused = code.and_then(ErrorCode::from_close_code).filter(|code| code.is_permanent());
-        let greeting = self.state == LinkState::Greeting;
-        let hint = self.leaving;
-        self.outputs.clear();
-        self.forget_connection();
-        let problem = match (reason, code) {
-            ("", Some(code)) => format!("the connection closed with code {code}"),
-            ("", None) => "the connection was lost".into(),
-            (reason, _) => reason.to_string(),
-        };
-        match refused.filter(|_| greeting) {
-            None => self.lost(problem, hint, now),
-            Some(code) => {
-                self.state = LinkState::Failed;
-                self.note(problem.clone());
-                self.failure = Some(ErrorMessage::new(code, problem));
-            }
-        }
-    }
-
-    fn note(&mut self, problem: String) {
-        self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
-    }
-
-    fn tick(&mut self, now: u64) {
-        match self.state {
-            LinkState::Waiting if now >= self.state_ends => self.open(now),
-            LinkState::Connecting if now >= self.state_ends => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the connection took too long to open".into(), now);
-            }
-            LinkState::Greeting if now >= self.state_ends => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the server took too long to welcome us".into(), now);
-            }
-            LinkState::Ready if self.requests.first_deadline().is_some_and(|deadline| now >= deadline) => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the teacher took too long to answer".into(), now);
-            }
-            LinkState::Ready if self.submitting.is_some_and(|submitting| now >= submitting.deadline) => {
-                self.stats.timeouts += 1;
-                self.give_up(ErrorCode::Timeout, "the server took too long to keep a submission".into(), now);
-            }
-            // All that was accepted is answered: no need to wait for the server to close.
-            LinkState::Ready if self.requests.flying() == 0 && self.submitting.is_none() => {
-                if let Some(retry) = self.leaving {
-                    self.leave("the server restarts", retry, now);
-                }
-            }
-            _ => {}
+    /// The server leaves, and all that was accepted is answered: the link does not wait for the server to close.
+    fn leave_when_answered(&mut self, now: u64) {
+        let idle = self.requests.flying() == 0 && self.submitting.is_none();
+        if let Some(retry) = self.connection.leaving
+            && self.connection.is_ready()
+            && idle
+        {
+            self.leave("the server restarts", retry, now);
         }
     }
 
     // Sending.
 
-    fn say(&mut self, message: &ClientMessage) {
-        let text = message.encode();
-        self.stats.bytes_up += text.len() as u64;
-        self.outputs.push_back(Output::Text(text));
-    }
-
     /// Whether the server would take another request, its pause aside.
     fn may_send(&self) -> bool {
         let credits = self.welcome.as_ref().map_or(0, |welcome| usize::from(welcome.credits));
         // At least one request is never in flight, so that there is always one to drop.
-        self.state == LinkState::Ready
-            && self.leaving.is_none()
+        self.connection.is_ready()
+            && self.connection.leaving.is_none()
             && self.requests.flying() < credits.min(self.config.max_requests - 1)
     }
 
     /// Sends what may be sent.
     fn pump(&mut self, now: u64) {
-        while self.may_send() && now >= self.paused_until {
+        while self.may_send() && now >= self.connection.paused_until {
             if !self.requests.any_queued() && (!self.is_batch_due(now) || self.make_request(now).is_none()) {
                 return;
             }
@@ -696,17 +563,17 @@ impl Link {
         self.stats.states_sent += request.slots.len() as u64;
         self.stats.bytes_up += frame.len() as u64;
         self.stats.payload_up += (frame.len() - HEADER_BYTES) as u64;
-        self.outputs.push_back(Output::Binary(frame));
+        self.connection.outputs.push_back(Output::Binary(frame));
     }
 
     // Receiving.
 
     fn read_text(&mut self, text: &str, now: u64) {
-        if !matches!(self.state, LinkState::Greeting | LinkState::Ready) {
+        if !matches!(self.connection.state, LinkState::Greeting | LinkState::Ready) {
             return;
         }
         self.stats.bytes_down += text.len() as u64;
-        match (ServerMessage::decode(text), self.state) {
+        match (ServerMessage::decode(text), self.connection.state) {
             (Ok(ServerMessage::Welcome(welcome)), LinkState::Greeting) => self.welcomed(welcome, now),
             (Ok(ServerMessage::Error(error)), LinkState::Greeting) => self.fail(error, now),
             (Ok(ServerMessage::Published(published)), LinkState::Ready) => self.published(published),
@@ -717,11 +584,11 @@ impl Link {
             (Err(MessageError::UnknownType(_)), _) => {}
             (Err(error), _) => {
                 self.stats.rejected.control += 1;
-                self.breach(error.to_string(), now);
+                self.breached(error.to_string(), now);
             }
             (Ok(_), _) => {
                 self.stats.rejected.control += 1;
-                self.breach("a control message came at the wrong moment".into(), now);
+                self.breached("a control message came at the wrong moment".into(), now);
             }
         }
     }
@@ -745,8 +612,7 @@ impl Link {
         self.version = welcome.version;
         let max_rows = usize::from(welcome.max_rows);
         self.welcome = Some(welcome);
-        self.state = LinkState::Ready;
-        self.problem = None;
+        self.connection.welcomed();
         self.stats.states_dropped += self.requests.unmake_longer_than(max_rows, &mut self.pending);
     }
 
@@ -758,10 +624,10 @@ impl Link {
     fn overloaded(&mut self, overloaded: Overloaded, now: u64) {
         self.stats.overloaded += 1;
         let retry = retry_at(overloaded.retry_ms, now);
-        if self.state == LinkState::Greeting {
+        if self.connection.state == LinkState::Greeting {
             return self.leave("the server has too much to do", retry, now);
         }
-        self.paused_until = self.paused_until.max(retry);
+        self.connection.pause(retry);
         if let Some(wire) = overloaded.request {
             if self.submitting.is_some_and(|submitting| submitting.wire == wire) {
                 self.submitting = None;
@@ -780,9 +646,9 @@ impl Link {
 
     fn restarting(&mut self, restarting: Restarting, now: u64) {
         let retry = retry_at(restarting.retry_ms, now);
-        match self.state {
+        match self.connection.state {
             LinkState::Ready => {
-                self.leaving = Some(retry);
+                self.connection.leaving = Some(retry);
                 // A server that stops has no more time for a submission than for a request.
                 let deadline = now.saturating_add(self.config.request_timeout_ms);
                 if let Some(submitting) = &mut self.submitting {
@@ -793,20 +659,14 @@ impl Link {
         }
     }
 
-    /// Ends the connection because the server asked to come back later.
-    fn leave(&mut self, problem: &str, retry: u64, now: u64) {
-        self.hang_up(CLOSE_NORMAL);
-        self.lost(problem.into(), Some(retry), now);
-    }
-
     /// An error after `welcome`: about one request, which is dropped, or about the connection, which the server closes.
     fn refused(&mut self, error: ErrorMessage, now: u64) {
         self.stats.refused += 1;
-        self.note(error.message.clone());
+        self.connection.note(error.message.clone());
         let Some(wire) = error.request else { return };
         let outcome = if error.code.is_permanent() { Outcome::Refused } else { Outcome::Failed };
         if self.end_submission(wire, outcome) {
-            self.paused_until = self.paused_until.max(retry_at(SUBMIT_PAUSE_MS, now));
+            self.connection.pause(retry_at(SUBMIT_PAUSE_MS, now));
             return;
         }
         let Some(ticket) = self.requests.by_wire(wire).map(|request| request.ticket) else {
@@ -820,7 +680,7 @@ impl Link {
         if !known || !self.end_submission(submitted.request, Outcome::Kept) {
             return self.unknown_request(submitted.request, now);
         }
-        self.failures = 0;
+        self.connection.failures = 0;
     }
 
     /// The submission in flight is over, if it has this number.
@@ -842,32 +702,23 @@ impl Link {
 
     fn unknown_request(&mut self, wire: u32, now: u64) {
         self.stats.rejected.unknown_request += 1;
-        self.breach(format!("request {wire} is not in flight"), now);
-    }
-
-    /// Something came that the protocol does not allow. A few are overlooked.
-    fn breach(&mut self, problem: String, now: u64) {
-        self.breaches += 1;
-        if self.breaches >= MAX_BREACHES || self.state != LinkState::Ready {
-            return self.give_up(ErrorCode::BadMessage, problem, now);
-        }
-        self.note(problem);
+        self.breached(format!("request {wire} is not in flight"), now);
     }
 
     fn read_frame(&mut self, frame: &[u8], now: u64) {
-        match self.state {
+        match self.connection.state {
             LinkState::Ready => {}
             LinkState::Greeting => {
                 self.stats.rejected.frame += 1;
-                return self.breach("a binary frame came before welcome".into(), now);
+                return self.breached("a binary frame came before welcome".into(), now);
             }
             _ => return,
         }
         self.stats.bytes_down += frame.len() as u64;
         match self.read_answer(frame, now) {
             Ok(()) => {
-                self.failures = 0;
-                self.problem = None;
+                self.connection.failures = 0;
+                self.connection.problem = None;
             }
             Err(Rejection::Unknown(wire)) => self.unknown_request(wire, now),
             Err(Rejection::Answer(problem)) => {
@@ -880,7 +731,7 @@ impl Link {
                         self.drop_request(ticket);
                     }
                 }
-                self.breach(problem, now);
+                self.breached(problem, now);
             }
         }
     }
@@ -943,6 +794,31 @@ impl Link {
         self.stats.labels_received += actions.rows() as u64;
         self.stats.payload_down += (frame.len() - HEADER_BYTES) as u64;
         Ok(())
+    }
+}
+
+impl Connected for Link {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    fn counters(&mut self) -> Counters<'_> {
+        let LinkStats { connects, timeouts, bytes_up, .. } = &mut self.stats;
+        Counters { connects, timeouts, bytes_up }
+    }
+
+    /// What was in flight is asked again on the next connection.
+    fn forget(&mut self) {
+        self.stats.states_dropped += self.requests.land(MAX_ATTEMPTS);
+        self.submitting = None;
+    }
+
+    fn overdue(&self, now: u64) -> Option<&'static str> {
+        if self.requests.first_deadline().is_some_and(|deadline| now >= deadline) {
+            return Some("the teacher took too long to answer");
+        }
+        let late = self.submitting.is_some_and(|submitting| now >= submitting.deadline);
+        late.then_some("the server took too long to keep a submission")
     }
 }
 

@@ -4,7 +4,7 @@
 use super::memory::{Fault, Memory, MemoryTeacher};
 use super::*;
 use oto_proto::{Adapter, Grant, ObservationMap};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 const SEEDS: u64 = 300;
 const CHAOS_STEPS: u64 = 2_000;

@@ -385,7 +385,7 @@ fn overloaded_pauses_and_asks_again() {
     offer(&mut link, 2..3, 400);
     link.request_now(400);
     assert_eq!(outputs(&mut link), []);
-    assert_eq!(link.paused_until, 60_400);
+    assert_eq!(link.connection.paused_until, 60_400);
 }
 
 #[test]
@@ -773,7 +773,7 @@ proptest! {
                 _ => { offer(&mut link, slot..slot + 2, now); slot += 2; }
             }
             let status = link.status(now);
-            prop_assert!(status.pending <= 10 && status.waiting <= 4 && link.outputs.len() <= 16);
+            prop_assert!(status.pending <= 10 && status.waiting <= 4 && link.connection.outputs.len() <= 16);
             last = outputs(&mut link);
             // A wake-up in the past would make a driver spin.
             if kind == 12 && !matches!(link.state(), LinkState::Off | LinkState::Failed) {
