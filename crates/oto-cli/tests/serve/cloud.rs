@@ -303,7 +303,7 @@ fn an_edge_takes_the_learners_frequency() {
     assert_eq!(end["hz"], 50.0, "{end}");
     assert!(own.child.wait().unwrap().success());
     let eval = Command::new(env!("CARGO_BIN_EXE_oto"))
-        .args(["eval", file.to_str().unwrap(), "--episodes", "2"])
+        .args(["eval", file.to_str().unwrap(), "--env", "Pendulum-v1", "--episodes", "2"])
         .output()
         .unwrap();
     assert!(eval.status.success(), "{}", String::from_utf8_lossy(&eval.stderr));
