@@ -1,9 +1,6 @@
 //! The few statistics that reports use.
 
-use oto_env::rng::Rng;
-
-/// Resamples of a bootstrap.
-const RESAMPLES: usize = 10_000;
+use oto_agent::evaluation::mean_return;
 
 /// The arithmetic mean; 0 of nothing.
 pub fn mean(x: &[f64]) -> f64 {
@@ -25,17 +22,9 @@ pub fn quantile(x: &[f64], q: f64) -> f64 {
     sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
 }
 
-/// The 95 % percentile bootstrap interval of the mean; the same every time.
+/// The 95 % percentile bootstrap interval of the mean ([`mean_return`]), the same every time; NaN of nothing.
 pub fn bootstrap_mean(x: &[f64]) -> (f64, f64) {
-    if x.is_empty() {
-        return (f64::NAN, f64::NAN);
-    }
-    let mut rng = Rng::new(0);
-    let draw = |rng: &mut Rng| {
-        (0..x.len()).map(|_| x[rng.below(x.len() as u32) as usize]).sum::<f64>() / x.len() as f64
-    };
-    let means = (0..RESAMPLES).map(|_| draw(&mut rng)).collect::<Vec<_>>();
-    (quantile(&means, 0.025), quantile(&means, 0.975))
+    mean_return(x, 0).map_or((f64::NAN, f64::NAN), |estimate| (estimate.low, estimate.high))
 }
 
 #[cfg(test)]
@@ -57,5 +46,6 @@ mod tests {
         let (a, b) = (bootstrap_mean(&few), bootstrap_mean(&many));
         assert!(a.0 < 2.5 && 2.5 < a.1 && b.0 > a.0 && b.1 < a.1);
         assert_eq!(a, bootstrap_mean(&few));
+        assert!(bootstrap_mean(&[]).0.is_nan());
     }
 }
