@@ -117,6 +117,8 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     tensors.push(flat("observation", trainer.observation.clone()));
     let noise = trainer.learner.noise().map(|noise| noise.state()).filter(|state| !state.is_empty());
     tensors.extend(noise.map(|state| flat("exploration.noise", state.to_vec())));
+    let memory = trainer.learner.memory();
+    tensors.extend((!memory.is_empty()).then(|| flat("agent.memory", memory)));
     if let Some(arrays) = arrays {
         tensors.extend(arrays.into_iter().map(|(name, values)| flat(name, values)));
         tensors.extend(trainer.rollout.as_ref().map(|r| flat("rollout.ended", r.save())));
@@ -404,6 +406,9 @@ impl Opened<'_> {
     /// What the backend says when it takes the parameters; the trainer's other state is as it was then.
     pub fn put(self, trainer: &mut Trainer) -> Result<(), TrainError> {
         let Self { file, progress, replay, rollout, observation, noise, remembered, best_policy } = self;
+        if !trainer.learner.recall(&file.floats("agent.memory").unwrap_or_default()) {
+            return Err(broken("its agent.memory does not fit this configuration, or holds no numbers"));
+        }
         trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;

@@ -4,6 +4,8 @@ pub mod actor;
 #[cfg_attr(not(feature = "adapter"), path = "no_adapter.rs")]
 mod adapter;
 pub mod baseline;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod behaviour;
 pub mod checkpoint;
 pub mod config;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
@@ -12,6 +14,8 @@ pub mod drive;
 pub mod environments;
 pub mod evaluation;
 pub mod learner;
+#[cfg(feature = "datasets")]
+pub mod levels;
 pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod offline;

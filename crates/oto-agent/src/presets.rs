@@ -11,6 +11,7 @@ use oto_json::Json;
 use oto_proto::{ActionMap, Adapter, ObservationMap};
 use oto_rl::algorithms::ppo::{PpoConfig, ProximalPolicy};
 use oto_rl::algorithms::{self, Algorithm, Defaults};
+use oto_rl::replay::ReplayConfig;
 
 pub use oto_rl::algorithms::Seen;
 
@@ -174,14 +175,18 @@ impl File {
 fn general(defaults: Defaults) -> Preset {
     let Defaults { algorithm, environments, source, stretches, .. } = defaults;
     let (every, episodes) = defaults.evaluation;
+    let usual = StudentConfig::default().replay;
+    let sampler = algorithm.sampler().unwrap_or(usual.sampler);
     let student = StudentConfig {
         algorithm,
+        replay: ReplayConfig { sampler, ..usual },
         steps: defaults.steps,
         gamma: defaults.gamma,
         n_step: defaults.n_step,
         buffer: defaults.buffer,
         learning_starts: defaults.learning_starts,
         train_every: defaults.train_every,
+        updates: defaults.updates,
         learning_rate: defaults.learning_rate,
         epsilon: defaults.epsilon,
         target_every: defaults.target_every,

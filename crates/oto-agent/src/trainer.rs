@@ -304,7 +304,7 @@ impl Trainer {
             return refused(
                 "replay.sampler",
                 "\"prioritised\"".into(),
-                "shares, uniform or combined for a run with a dataset",
+                "shares, uniform, combined, whole, balanced or forgetting for a run with a dataset",
             );
         }
         let width = self.observation.len();
@@ -483,6 +483,7 @@ impl Trainer {
         if ended {
             self.running = false;
             self.episodes += 1;
+            self.learner.end_episode(episode.score, episode.length);
         }
         if let Some(mut rollout) = self.rollout.take() {
             let mut learnt = Ok(());

@@ -18,7 +18,7 @@ use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::algorithms::td3::Td3Config;
 use oto_rl::algorithms::td3_bc::Td3BcConfig;
 use oto_rl::engine::NamedTensor;
-use oto_rl::replay::SamplerName;
+use oto_rl::replay::{ReplayConfig, SamplerName};
 
 /// An environment, an offline algorithm for it, and the online one that continues it.
 struct Pair {
@@ -90,8 +90,8 @@ fn record(add: Add<'_>, environment: &mut dyn Environment, seed: u64) {
     }
 }
 
-fn student(env: &str, algorithm: &AlgorithmConfig) -> Student {
-    let config = StudentConfig {
+fn student_config(algorithm: &AlgorithmConfig) -> StudentConfig {
+    StudentConfig {
         seed: 5,
         steps: 120,
         algorithm: algorithm.clone(),
@@ -101,7 +101,18 @@ fn student(env: &str, algorithm: &AlgorithmConfig) -> Student {
         stages: StagesConfig::SOLO,
         evaluation: EvaluationConfig { every: 40, episodes: 1 },
         ..StudentConfig::default()
-    };
+    }
+}
+
+fn student(env: &str, algorithm: &AlgorithmConfig) -> Student {
+    Student::new(&student_config(algorithm), Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap()
+}
+
+/// The same with the sampler that the algorithm needs.
+fn student_of(env: &str, algorithm: &AlgorithmConfig) -> Student {
+    let config = student_config(algorithm);
+    let sampler = algorithm.sampler().unwrap_or(config.replay.sampler);
+    let config = StudentConfig { replay: ReplayConfig { sampler, ..config.replay }, ..config };
     Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap()
 }
 
@@ -332,6 +343,114 @@ fn a_dataset_is_mixed_into_the_batches_of_an_environment_and_a_resume_needs_the_
         assert!(error.contains("learned from an environment and a dataset"), "{error}");
         let origin = checkpoint::origin(&file).unwrap();
         assert_eq!((origin.source, origin.clock), (Source::Mixed, 61));
+    }
+}
+
+/// Each method of the survey after the offline algorithm that it continues: with recorded data in its batches where it wants them. Both
+/// phases resume exactly, in the middle of an episode.
+#[test]
+fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
+    let settings = |text: &str| oto_json::read::<AlgorithmConfig>(text).unwrap();
+    let small = r#""hidden":[8],"batch_size":8"#;
+    let named = |name: &str, more: &str| settings(&format!(r#"{{"name":"{name}",{small}{more}}}"#));
+    let (own, mixed_in) = (SamplerName::Uniform, SamplerName::Shares);
+    let few = r#","critics":3,"policy_period":3"#;
+    let cql = || named("cql", r#","samples":2"#);
+    let adaptive = || named("adaptive-bc", r#","critics":3,"expert_return":100"#);
+    let gcql = || named("gcql", r#","critics":3,"conservative_samples":2"#);
+    let upq = || named("upq", r#","critics":3,"conservative_samples":2"#);
+    let mopo = || named("mopo", r#","models":2,"model_hidden":[8],"horizon":2"#);
+    let ensemble = named("cql-ensemble", r#","agents":2,"samples":2"#);
+    let relaxed = r#","relax_steps":50"#;
+    for (env, offline, online, sampler) in [
+        ("InvertedPendulum-v5", cql(), named("redq", few), own),
+        ("InvertedPendulum-v5", cql(), named("rlpd", &format!(r#"{few},"layer_norm":false"#)), mixed_in),
+        ("InvertedPendulum-v5", cql(), named("wsrl", few), own),
+        ("InvertedPendulum-v5", named("iql", ""), named("pex", ""), mixed_in),
+        ("CartPole-v1", named("iql", ""), named("pex", ""), own),
+        ("InvertedPendulum-v5", named("sac-ml", ""), named("aca", ""), own),
+        ("InvertedPendulum-v5", named("sac-ml", ""), named("aca", ""), mixed_in),
+        ("InvertedPendulum-v5", ensemble, named("balanced-replay", r#","agents":2"#), SamplerName::Balanced),
+        ("InvertedPendulum-v5", adaptive(), adaptive(), mixed_in),
+        ("InvertedPendulum-v5", named("td3-bc-refined", ""), named("td3-bc-refined", relaxed), own),
+        ("InvertedPendulum-v5", gcql(), gcql(), SamplerName::Whole),
+        ("InvertedPendulum-v5", upq(), upq(), mixed_in),
+        ("InvertedPendulum-v5", mopo(), mopo(), SamplerName::Forgetting),
+        ("InvertedPendulum-v5", named("gctd3bc", ""), named("gctd3bc", ""), SamplerName::Whole),
+    ] {
+        let what = format!("{} then {} in {env}", offline.name(), online.name());
+        let mut world = make(env).unwrap();
+        let mut whole = teacher(env, &offline, true);
+        whole.advance(&mut *world, 20).unwrap();
+        let mut first = teacher(env, &offline, true);
+        first.advance(&mut *world, 11).unwrap();
+        let mut second = teacher(env, &offline, true);
+        assert!(second.load(&first.save().unwrap()).unwrap());
+        second.advance(&mut *world, 9).unwrap();
+        let file = whole.save().unwrap();
+        assert!(second.save().unwrap() == file, "{what}: the offline phase");
+
+        let fresh = || {
+            let replay =
+                ReplayConfig { sampler, own_from: 30, online_reference: 30, ..ReplayConfig::default() };
+            let config = StudentConfig { replay, ..student_config(&online) };
+            let mut student =
+                Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+            if sampler != own {
+                student.trainer().mix().unwrap();
+                let mut world = make(env).unwrap();
+                let trainer = student.trainer();
+                (0..2).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *world, seed));
+            }
+            student
+        };
+        let begin = || {
+            let mut student = fresh();
+            let adopted = checkpoint::adopt(student.trainer(), &file).unwrap();
+            assert!(adopted.shares_network, "{what}: {adopted:?}");
+            student
+        };
+        let mut whole = begin();
+        let before = state(whole.trainer());
+        advance(&mut whole, 120);
+        assert_ne!(state(whole.trainer()), before, "{what}: it learns");
+        let mut first = begin();
+        advance(&mut first, 53);
+        let mut second = fresh();
+        second.load(&first.save(true).unwrap(), 0).unwrap();
+        advance(&mut second, 120);
+        assert!(second.save(true).unwrap() == whole.save(true).unwrap(), "{what}: the online phase");
+    }
+}
+
+#[test]
+fn a_run_of_another_algorithm_than_the_method_continues_is_refused() {
+    let named = |name: &str| {
+        let text = format!(r#"{{"name":"{name}","hidden":[8],"batch_size":8}}"#);
+        oto_json::read::<AlgorithmConfig>(&text).unwrap()
+    };
+    for (offline, online, said) in [
+        ("td3-bc", "pex", "algorithm.normalise"),
+        ("awac", "pex", "pex continues a run of iql: value.0.weight is missing"),
+        ("cql", "aca", "aca continues a run of sac-ml: residual.0.weight is missing"),
+        ("cql", "balanced-replay", "it is of cql, which has no network of balanced-replay"),
+        ("bc", "rlpd", "it is of bc, which has no network of rlpd"),
+        ("td3-bc", "gctd3bc", ""),
+        ("td3-bc", "adaptive-bc", "algorithm.normalise"),
+    ] {
+        let file = teacher("Pendulum-v1", &named(offline), false).save().unwrap();
+        let mut student = student_of("Pendulum-v1", &named(online));
+        let before = student.save(true).unwrap();
+        match checkpoint::adopt(student.trainer(), &file) {
+            Ok(_) => assert_eq!(said, "", "{offline} then {online}"),
+            Err(error) => {
+                assert!(
+                    !said.is_empty() && error.to_string().contains(said),
+                    "{offline} then {online}: {error}"
+                );
+                assert!(student.save(true).unwrap() == before, "nothing changed");
+            }
+        }
     }
 }
 

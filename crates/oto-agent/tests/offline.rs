@@ -10,14 +10,21 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_env::{Action, Environment, Space, make};
 use oto_rl::algorithms::Algorithm;
+use oto_rl::algorithms::adaptive_bc::{AdaptiveBcConfig, AdaptiveCloning};
 use oto_rl::algorithms::awac::{AdvantageWeighted, AwacConfig};
 use oto_rl::algorithms::bc::{BcConfig, BehaviourCloning};
 use oto_rl::algorithms::cal_ql::{CalQlConfig, CalibratedQLearning};
 use oto_rl::algorithms::cql::{ConservativeQLearning, CqlConfig};
 use oto_rl::algorithms::cql_ensemble::{ConservativeEnsemble, CqlEnsembleConfig};
 use oto_rl::algorithms::edac::{DiversifiedEnsemble, EdacConfig};
+use oto_rl::algorithms::gcql::{GcqlConfig, GreedyConservative};
+use oto_rl::algorithms::gctd3bc::{Gctd3bcConfig, GreedyConstraint};
 use oto_rl::algorithms::iql::{ImplicitQLearning, IqlConfig};
+use oto_rl::algorithms::mopo::MopoConfig;
+use oto_rl::algorithms::sac_ml::{MaximumLikelihood, SacMlConfig};
 use oto_rl::algorithms::td3_bc::{BehaviourConstraint, Td3BcConfig};
+use oto_rl::algorithms::td3_bc_refined::{RefinedConstraint, Td3BcRefinedConfig};
+use oto_rl::algorithms::upq::{UncertaintyPessimism, UpqConfig};
 use oto_rl::engine::LearnError;
 
 const CQL: &dyn Algorithm = &ConservativeQLearning;
@@ -28,6 +35,12 @@ const AWAC: &dyn Algorithm = &AdvantageWeighted;
 const EDAC: &dyn Algorithm = &DiversifiedEnsemble;
 const CAL_QL: &dyn Algorithm = &CalibratedQLearning;
 const ENSEMBLE: &dyn Algorithm = &ConservativeEnsemble;
+const SAC_ML: &dyn Algorithm = &MaximumLikelihood;
+const REFINED: &dyn Algorithm = &RefinedConstraint;
+const ADAPTIVE_BC: &dyn Algorithm = &AdaptiveCloning;
+const GCTD3BC: &dyn Algorithm = &GreedyConstraint;
+const GCQL: &dyn Algorithm = &GreedyConservative;
+const UPQ: &dyn Algorithm = &UncertaintyPessimism;
 
 /// What an episode was.
 #[derive(Default)]
@@ -96,6 +109,20 @@ fn small(algorithm: &dyn Algorithm, action: &Space) -> OfflineConfig {
             .with(|one: &mut AwacConfig| (one.hidden, one.batch_size) = (vec![32], 64))
             .with(|one: &mut EdacConfig| (one.hidden, one.batch_size, one.critics) = (vec![24], 32, 3))
             .with(|one: &mut CalQlConfig| (one.hidden, one.batch_size, one.samples) = (vec![24], 32, 2))
+            .with(|one: &mut MopoConfig| {
+                (one.hidden, one.batch_size, one.models, one.model_hidden) = (vec![16], 32, 2, vec![16]);
+                one.horizon = 2;
+            })
+            .with(|one: &mut SacMlConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut Gctd3bcConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut Td3BcRefinedConfig| (one.hidden, one.batch_size) = (vec![32], 64))
+            .with(|one: &mut AdaptiveBcConfig| (one.hidden, one.batch_size, one.critics) = (vec![32], 64, 3))
+            .with(|one: &mut GcqlConfig| {
+                (one.hidden, one.batch_size, one.critics, one.conservative_samples) = (vec![24], 32, 3, 2);
+            })
+            .with(|one: &mut UpqConfig| {
+                (one.hidden, one.batch_size, one.critics, one.conservative_samples) = (vec![24], 32, 3, 2);
+            })
             .with(|one: &mut CqlEnsembleConfig| {
                 (one.agents, one.hidden, one.batch_size, one.samples) = (2, vec![16], 32, 2);
             }),
@@ -141,7 +168,7 @@ fn methods_that_stay_near_the_data_are_as_good() {
     let rule = |seen: &[f32]| (4.0 * lean(&[seen[0], seen[2], seen[1], seen[3]])).clamp(-3.0, 3.0);
     let data = play("InvertedPendulum-v5", 20, 0.5, rule);
     let mean = data.iter().map(|e| e.rewards.len()).sum::<usize>() as f64 / data.len() as f64;
-    for algorithm in [TD3_BC, IQL, AWAC] {
+    for algorithm in [TD3_BC, IQL, AWAC, SAC_ML, REFINED, ADAPTIVE_BC, GCTD3BC, GCQL, UPQ] {
         let small = small(algorithm, environment.action_space());
         let rate = oto_agent::config::Linear::constant(1e-3);
         let config = OfflineConfig { updates: 2000, until_return: Some(mean), learning_rate: rate, ..small };
@@ -167,6 +194,9 @@ fn slices_and_interruptions_change_nothing() {
         ("InvertedPendulum-v5", CAL_QL),
         ("CartPole-v1", CAL_QL),
         ("InvertedPendulum-v5", ENSEMBLE),
+        ("InvertedPendulum-v5", SAC_ML),
+        ("InvertedPendulum-v5", ADAPTIVE_BC),
+        ("InvertedPendulum-v5", GCQL),
     ] {
         let mut environment = make(env).unwrap();
         let data = play(env, 4, 0.5, |seen| lean(&[seen[0], seen[2], seen[1], seen[3]]).clamp(-3.0, 3.0));
@@ -259,6 +289,34 @@ fn data_that_do_not_fit_are_refused() {
     assert!(spaces(line, Space::uniform(1, 0.0, f32::INFINITY)).contains("finite range"));
     let mut other = make("CartPole-v1").unwrap();
     assert!(matches!(trainer.evaluate(&mut *other), Err(TrainError::Space(_))));
+}
+
+/// One transition, and rewards that are all alike: little to learn, and no reason to fail.
+#[test]
+fn every_algorithm_learns_from_one_transition_and_from_constant_rewards() {
+    for algorithm in oto_rl::algorithms::offline() {
+        for (env, steps) in [("CartPole-v1", 1), ("InvertedPendulum-v5", 1), ("InvertedPendulum-v5", 40)] {
+            let world = make(env).unwrap();
+            if !algorithm.accepts(oto_rl::algorithms::Seen::actions(world.action_space())) {
+                continue;
+            }
+            let config = small(algorithm, world.action_space());
+            for terminated in [true, false] {
+                let observations = (0..4 * (steps + 1)).map(|i| (i % 7) as f32 / 7.0).collect();
+                let (actions, rewards) = (vec![1.0; steps], vec![2.0; steps]);
+                let data = [Episode { observations, actions, rewards, terminated }];
+                let mut trainer = trainer(&config, &*world, &data);
+                trainer.step(12).unwrap();
+                let state = trainer.policy();
+                assert!(
+                    state.parameters().all(|part| part.iter().all(|x| x.is_finite())),
+                    "{}",
+                    algorithm.name()
+                );
+                trainer.save().unwrap();
+            }
+        }
+    }
 }
 
 #[test]

@@ -41,10 +41,19 @@ struct Taught {
 
 impl Taught {
     fn new(config: &StudentConfig, teachers: Vec<Memory>, weights: &[f64]) -> Self {
+        Self::with(config, teachers, weights, presets::adapter("CartPole-v1", POLICY))
+    }
+
+    fn with(
+        config: &StudentConfig,
+        teachers: Vec<Memory>,
+        weights: &[f64],
+        adapter: Option<oto_proto::Adapter>,
+    ) -> Self {
         let of = |weight: &f64| TeacherConfig {
             url: "memory://".into(),
             policy: POLICY.into(),
-            adapter: presets::adapter("CartPole-v1", POLICY),
+            adapter: adapter.clone(),
             learn_adapter: None,
             dtype: oto_proto::Dtype::F32,
             quantization: None,
@@ -91,6 +100,71 @@ impl Taught {
     fn weights(&mut self) -> Vec<oto_rl::engine::NamedTensor> {
         self.student.trainer().learner().engine().state().unwrap()
     }
+}
+
+/// A policy cloned from recorded episodes, as its network answers.
+fn cloned() -> Memory {
+    use oto_agent::offline::{OfflineConfig, OfflineTrainer};
+    use oto_agent::recorded::{Recorded, Seen};
+    let mut world = oto_env::make("CartPole-v1").unwrap();
+    let spaces = [world.observation_space().clone(), world.action_space().clone()];
+    let bc = oto_rl::algorithms::bc::BcConfig { hidden: vec![32], batch_size: 64, ..Default::default() };
+    let config = OfflineConfig { algorithm: bc.into(), updates: 600, ..OfflineConfig::default() };
+    let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], &Cpu).unwrap();
+    let mut rng = oto_env::rng::Rng::new(1);
+    for seed in 0..6 {
+        let mut seen = vec![0.0; 4];
+        world.reset(Some(seed), &mut seen).unwrap();
+        let (mut observations, mut actions, mut rewards) = (seen.clone(), Vec::new(), Vec::new());
+        loop {
+            let lean = seen[2] + 0.5 * seen[3] + 0.05 * seen[0] + 0.1 * seen[1];
+            let right = if rng.f64() < 0.2 { rng.f64() < 0.5 } else { lean > 0.0 };
+            let step = world.step(oto_env::Action::Discrete(u32::from(right)), &mut seen).unwrap();
+            observations.extend(&seen);
+            actions.push(f32::from(right));
+            rewards.push(step.reward);
+            if step.done() {
+                let (observations, terminated) = (Seen::Numbers(&observations), step.terminated);
+                trainer
+                    .add(&Recorded { observations, actions: &actions, rewards: &rewards, terminated })
+                    .unwrap();
+                break;
+            }
+        }
+    }
+    trainer.step(600).unwrap();
+    let mut policy = trainer.policy();
+    let bounds = |b: f32| vec![b; 4];
+    let observation = oto_proto::Space::Box { low: bounds(f32::NEG_INFINITY), high: bounds(f32::INFINITY) };
+    let act = move |x: &[f32], _: usize, out: &mut Vec<f32>| {
+        out.extend(policy.forward(x).chunks_exact(2).map(|row| f32::from(row[1] > row[0])));
+        Ok(())
+    };
+    Memory::new(MemoryTeacher::new(POLICY, observation, oto_proto::Space::Discrete { n: 2 }, Box::new(act)))
+}
+
+/// A policy of recorded data teaches by its answers: the student has no dataset, sends no transition, and is better than one alone.
+#[test]
+fn a_served_offline_policy_teaches_a_student_without_a_dataset() {
+    let config = StudentConfig {
+        steps: 1500,
+        evaluation: EvaluationConfig { every: 250, episodes: 5 },
+        ..presets::student("CartPole-v1")
+    };
+    let best = |teachers: Vec<Memory>, weights: &[f64]| {
+        let mut taught = Taught::with(&config, teachers, weights, None);
+        let means = taught.until(1500).into_iter().filter_map(|event| match event {
+            Event::Evaluation { mean, .. } => Some(mean),
+            _ => None,
+        });
+        let best = means.fold(0.0, f64::max);
+        let metrics = taught.student.metrics(taught.now);
+        (best, metrics.labels, metrics.transitions_sent)
+    };
+    let (taught, labels, sent) = best(vec![cloned()], &[1.0]);
+    let (alone, ..) = best(Vec::new(), &[]);
+    assert!(labels > 1000 && sent == 0, "{labels} labels, {sent} transitions sent");
+    assert!(taught > 300.0 && taught > 1.5 * alone, "taught {taught}, alone {alone}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! `oto dataset`: what is in a dataset, and datasets of what a policy plays.
 
+use crate::dataset_make::{MakeError, MakeOptions, make};
 use crate::submitted::{SealOptions, SubmittedOptions, seal, submitted};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_agent::environments;
 use oto_data::{
-    Collect, DataError, Dataset, Metadata, Summary, check_target, collect, read_file, write_folder,
+    Collect, DataError, Dataset, Metadata, Reference, Summary, check_target, collect, read_file, write_folder,
 };
 use oto_env::Action;
 use oto_experiments::play::{PlayError, Player};
@@ -20,6 +21,8 @@ pub enum DatasetCommand {
     Info(InfoOptions),
     /// Play a policy and record its episodes in Minari's layout
     Collect(CollectOptions),
+    /// Train a policy and record a dataset of one of D4RL's levels in Minari's layout
+    Make(MakeOptions),
     /// List the submissions to a server, and delete those of a student
     Submitted(SubmittedOptions),
     /// Write the accepted submissions as a dataset in Minari's layout
@@ -74,6 +77,9 @@ pub enum DatasetError {
     /// The policy cannot be played.
     #[error(transparent)]
     Policy(#[from] PlayError),
+    /// A level could not be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// What was submitted cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,6 +98,12 @@ pub fn dataset(command: &DatasetCommand) -> Result<(), DatasetError> {
         DatasetCommand::Collect(options) => {
             check_target(&options.out, options.id.as_deref())?;
             let dataset = play(options)?;
+            write_folder(&dataset, &options.out)?;
+            print(&dataset);
+        }
+        DatasetCommand::Make(options) => {
+            check_target(&options.out, options.id.as_deref())?;
+            let dataset = make(options)?;
             write_folder(&dataset, &options.out)?;
             print(&dataset);
         }
@@ -146,6 +158,13 @@ fn print(dataset: &Dataset) {
     let Summary { transitions, episodes, mean_return, std_return, min_return, max_return, .. } = summary;
     crate::out!("{:>12}: {transitions} in {episodes} episodes", "transitions");
     crate::out!("{:>12}: {mean_return:.2} +- {std_return:.2} ({min_return} to {max_return})", "return");
+    let of_d4rl = environment.as_deref().and_then(Reference::of_d4rl);
+    for (name, reference) in [("score", dataset.metadata.reference), ("D4RL's score", of_d4rl)] {
+        if let Some(reference) = reference {
+            let (score, Reference { random, expert }) = (100.0 * reference.score(mean_return), reference);
+            crate::out!("{name:>12}: {score:.1} (0 is {random:.1}, 100 is {expert:.1})");
+        }
+    }
     crate::out!("{:>12}: {}", "observation", summary.observation);
     crate::out!("{:>12}: {}", "action", summary.action);
     if clipped.actions > 0 {
@@ -177,6 +196,7 @@ fn print_json(dataset: &Dataset) {
         "episodes": summary.episodes,
         "mean_return": summary.mean_return,
         "std_return": summary.std_return,
+        "score": dataset.metadata.reference.map(|reference| 100.0 * reference.score(summary.mean_return)),
         "min_return": summary.min_return,
         "max_return": summary.max_return,
         "observation_space": dataset.observation,

@@ -21,6 +21,8 @@ pub mod bench;
 #[cfg(feature = "native")]
 pub mod dataset;
 #[cfg(feature = "native")]
+pub mod dataset_make;
+#[cfg(feature = "native")]
 pub mod edge;
 #[cfg(feature = "native")]
 pub mod eval;

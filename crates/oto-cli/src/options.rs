@@ -237,7 +237,7 @@ impl LearnOptions {
             defaults = origin.student(&defaults);
         }
         if base.mixed {
-            defaults.replay.sampler = SamplerName::Shares;
+            defaults.replay.sampler = defaults.algorithm.sampler().unwrap_or(SamplerName::Shares);
         }
         Ok((given.over(&defaults)?, defaults, preset.line(env)))
     }

@@ -2,7 +2,7 @@
 
 use crate::gymnasium;
 use crate::hdf5::MAX_NUMBERS;
-use crate::{DataError, Rows};
+use crate::{DataError, Reference, Rows};
 use oto_env::{Action, Space, SpaceTree, within};
 use std::borrow::Cow;
 
@@ -37,6 +37,8 @@ pub struct Metadata {
     /// The numbers that the first discrete observation and the first discrete action have outside; in memory they are counted
     /// from 0.
     pub starts: [i64; 2],
+    /// The returns between which scores are normalised.
+    pub reference: Option<Reference>,
     /// Actions that were cut to their range when they were read.
     pub clipped: Clipped,
     /// The spaces of observations and actions of several parts, in whose order their rows and choices are.
@@ -121,6 +123,19 @@ impl Episode {
         self.rewards.is_empty()
     }
 
+    /// Leaves out all steps after the first `steps`, fewer than it has, of observations and actions of these widths.
+    fn cut_after(&mut self, steps: usize, [observation, action]: [usize; 2]) {
+        match &mut self.observations {
+            Rows::Numbers(rows) => rows.truncate((steps + 1) * observation),
+            Rows::Bytes(rows) => rows.truncate((steps + 1) * observation),
+        }
+        self.actions.truncate(steps * action);
+        self.rewards.truncate(steps);
+        self.terminated.truncate(steps);
+        self.truncated.truncate(steps);
+        self.truncated.iter_mut().last().into_iter().for_each(|last| *last = true);
+    }
+
     /// The sum of its rewards, not discounted.
     pub fn total_reward(&self) -> f64 {
         self.rewards.iter().sum()
@@ -141,6 +156,20 @@ impl Dataset {
     /// Every episode's return, not discounted, in the order of `episodes`.
     pub fn returns(&self) -> Vec<f64> {
         self.episodes.iter().map(Episode::total_reward).collect()
+    }
+
+    /// Leaves out all steps after the first `steps`; the episode of the last one ends there, truncated.
+    pub fn cut_after(&mut self, steps: usize) {
+        let widths = [self.observation.width(), self.action.width()];
+        let mut left = steps;
+        for episode in &mut self.episodes {
+            let keep = left.min(episode.len());
+            left -= keep;
+            if keep < episode.len() {
+                episode.cut_after(keep, widths);
+            }
+        }
+        self.episodes.retain(|episode| !episode.is_empty());
     }
 
     /// All steps, episode by episode.

@@ -35,6 +35,7 @@ mod footer;
 pub mod fuzz;
 mod gymnasium;
 mod hdf5;
+mod levels;
 mod minari;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -49,6 +50,7 @@ pub use error::DataError;
 #[cfg(feature = "parquet")]
 pub use files::write_parquet_folder;
 pub use files::{MAX_FILE, check_target, read_bytes, read_file, write_folder};
+pub use levels::{Level, Reference};
 pub use recorded::Recorded;
 pub use recorder::Recorder;
 pub use rows::Rows;

@@ -6,7 +6,7 @@
 use crate::dataset::flatten_observations;
 use crate::gymnasium;
 use crate::hdf5::{Array, Reader, failure};
-use crate::{DataError, Dataset, Episode, Metadata, Rows};
+use crate::{DataError, Dataset, Episode, Metadata, Reference, Rows};
 use hdf5_pure::{AttrValue, EnumTypeBuilder, FileBuilder, Group, GroupBuilder, make_i8_type};
 use oto_env::{Space, SpaceTree};
 use serde_json::{Value, json};
@@ -380,9 +380,16 @@ pub(crate) fn describe(text: &str) -> Result<Described, DataError> {
             algorithm: text("algorithm_name"),
             description: text("description"),
             spec,
+            reference: reference(&json),
             ..Metadata::default()
         },
     })
+}
+
+/// Minari's reference scores, unless they normalise nothing.
+fn reference(json: &Value) -> Option<Reference> {
+    let (random, expert) = (json["ref_min_score"].as_f64()?, json["ref_max_score"].as_f64()?);
+    Reference { random, expert }.checked()
 }
 
 /// The bytes of `main_data.hdf5`.
@@ -485,6 +492,10 @@ pub(crate) fn write_metadata(dataset: &Dataset, bytes: usize, format: &str) -> S
         if let Some(text) = text {
             json[name] = Value::String(text);
         }
+    }
+    if let Some(Reference { random, expert }) = dataset.metadata.reference {
+        (json["ref_min_score"], json["ref_max_score"]) = (random.into(), expert.into());
+        json["num_episodes_average_score"] = Reference::EPISODES.into();
     }
     json.to_string()
 }

@@ -2,7 +2,7 @@
 //! PPO's fusion policy have in common.
 
 use crate::algorithms::Sizes;
-use crate::engine::TD_ERROR;
+use crate::engine::{COPIES, TD_ERROR};
 use crate::losses::{self, Aikd, Labels};
 use crate::optimiser::{ensemble_parameters, initial_layer, mlp};
 use oto_env::rng::Rng;
@@ -44,6 +44,28 @@ impl<'t> Critics<'t> {
         action: usize,
     ) -> Self {
         Self::discrete(t, count, observation + action, hidden, 1)
+    }
+
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    /// The same with layer normalisation before each activation, if `normalised`: gains and shifts are parameters beside each layer's
+    /// weights, a gain as its difference from 1.
+    pub fn normalised(t: &'t Trace, count: usize, widths: &[usize], normalised: bool) -> Self {
+        let norm = |prefix: &str, i: usize, width: usize| {
+            ["gain", "shift"].map(|part| {
+                let name = format!("{prefix}{i}.norm.{part}");
+                (name.clone(), t.state(name, &[count, width]))
+            })
+        };
+        Self::named(|prefix| {
+            let layers = ensemble_parameters(t, prefix, count, widths);
+            let hidden = widths.len() - 2;
+            let each = layers.chunks_exact(2).enumerate();
+            each.flat_map(|(i, layer)| match normalised && i < hidden {
+                true => [layer, &norm(prefix, i, widths[i + 1])].concat(),
+                false => layer.to_vec(),
+            })
+            .collect()
+        })
     }
 
     fn named(make: impl Fn(&str) -> Params<'t>) -> Self {
@@ -117,8 +139,46 @@ pub(crate) fn q_value<'t>(
     observation: Tensor<'t>,
     action: Tensor<'t>,
 ) -> Tensor<'t> {
-    let q = mlp(params, observation.concat(action), Activation::Relu);
+    let x = observation.concat(action);
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    if params.iter().any(|(name, _)| name.ends_with(NORM_GAIN)) {
+        let q = normalised_network(params, x);
+        return q.reshape(&[q.size(0), q.size(1)]);
+    }
+    let q = mlp(params, x, Activation::Relu);
     q.reshape(&[q.size(0), q.size(1)])
+}
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+/// How the name of a layer normalisation's gain ends.
+const NORM_GAIN: &str = ".norm.gain";
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+/// The number under the root of layer normalisation, as in RLPD's code (flax).
+const NORM_EPSILON: f64 = 1e-6;
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+/// The networks of [`Critics::normalised`] for inputs `[B, W]`: `[N, B, 1]`.
+fn normalised_network<'t>(params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
+    let (hidden, last) = params.split_at(params.len() - 2);
+    let over_rows = |p: Tensor<'t>| p.reshape(&[p.size(0), 1, p.size(1)]);
+    let layer = |x: Tensor<'t>, p: &[(String, Tensor<'t>)]| {
+        let z = x.linear(p[0].1, p[1].1, Activation::Identity).layer_norm(NORM_EPSILON);
+        (z * (over_rows(p[2].1) + 1.0) + over_rows(p[3].1)).relu()
+    };
+    let x = hidden.chunks_exact(4).fold(x, layer);
+    x.linear(last[0].1, last[1].1, Activation::Identity)
+}
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+/// The networks at these places `[M]` of an ensemble, in its order.
+pub(crate) fn chosen<'t>(params: &[(String, Tensor<'t>)], places: Tensor<'t>) -> Params<'t> {
+    let rows = |p: Tensor<'t>| {
+        let (mut shape, count) = (p.shape(), p.size(0));
+        let flat = p.reshape(&[count, shape.iter().product::<usize>() / count]).rows(places);
+        shape[0] = places.size(0);
+        flat.reshape(&shape)
+    };
+    params.iter().map(|(name, p)| (name.clone(), rows(*p))).collect()
 }
 
 /// Q-values `[N, B, A]` of observations `[B, O]`.
@@ -294,6 +354,6 @@ fn side_by_side(networks: impl Iterator<Item = InitialParameters>) -> InitialPar
 
 /// The initial value that an input takes: a target's is its critic's. None where nothing was drawn for it.
 pub(crate) fn initial(initial_values: &InitialParameters, input: &str) -> Option<Vec<f32>> {
-    let name = input.strip_prefix("target.").unwrap_or(input);
+    let name = COPIES.iter().find_map(|prefix| input.strip_prefix(prefix)).unwrap_or(input);
     initial_values.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone())
 }

@@ -139,6 +139,16 @@ pub enum LearnError {
         /// The allowed values.
         expected: &'static str,
     },
+    /// A run that an algorithm does not continue.
+    #[error("{algorithm} continues a run of {of}: {missing} is missing there, or has another shape")]
+    Continues {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The algorithm whose runs it continues.
+        of: &'static str,
+        /// The tensor that the run lacks.
+        missing: &'static str,
+    },
     /// The network that acts answered with what is no action.
     #[error(
         "the network answers this observation with numbers that are not finite: training has diverged, or the observation is too large"
@@ -162,7 +172,7 @@ pub struct NamedTensor {
 pub struct Adopted {
     /// Tensors with the name and the shape of a tensor in the run.
     pub taken: Vec<String>,
-    /// Target networks that the run lacks: copies of the parameters that were taken.
+    /// Target networks and frozen copies that the run lacks: copies of the parameters that were taken.
     pub copied: Vec<String>,
     /// Tensors that the run lacks, or has in another shape: they keep their initial values.
     pub fresh: Vec<String>,
@@ -238,8 +248,14 @@ const SNAPSHOT_EVERY: u64 = 200;
 impl Engine {
     /// Compiles `program`, whose parameters with names that begin with `acting` act; its state is zeros.
     pub fn new(program: Program, acting: &str, backend: &dyn Backend) -> Result<Self, LearnError> {
+        Self::acting_with(program, &[acting], backend)
+    }
+
+    /// The same for names that begin with one of several.
+    pub fn acting_with(program: Program, acting: &[&str], backend: &dyn Backend) -> Result<Self, LearnError> {
         let mut executable = backend.compile(program)?;
-        let acts = |(id, input): (InputId, &Input)| input.name.starts_with(acting).then_some(id);
+        let one = |name: &str| acting.iter().any(|prefix| name.starts_with(prefix));
+        let acts = |(id, input): (InputId, &Input)| one(&input.name).then_some(id);
         let acting = states(executable.program()).filter_map(acts).collect::<Vec<_>>();
         if let Some(device) = executable.device() {
             device.watch(&acting);
@@ -570,6 +586,24 @@ impl Engine {
         self.put(found)
     }
 
+    /// Checks that `tensor` finds this tensor of the state.
+    ///
+    /// # Errors
+    /// [`LearnError::Continues`].
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub(crate) fn needs(
+        &self,
+        missing: &'static str,
+        [algorithm, of]: [&'static str; 2],
+        tensor: &mut FindTensor<'_>,
+    ) -> Result<(), LearnError> {
+        let shape = self.shapes().find(|(name, _)| *name == missing).map(|(_, shape)| shape);
+        match shape.and_then(|shape| tensor(missing, shape)) {
+            Some(_) => Ok(()),
+            None => Err(LearnError::Continues { algorithm, of, missing }),
+        }
+    }
+
     /// Name and shape of each tensor of the state, in the program's order.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         states(self.program()).map(|(_, input)| (input.name.as_str(), input.shape.as_slice()))
@@ -579,7 +613,7 @@ impl Engine {
     /// learner without updates. Nothing changes where no layer's weights match.
     ///
     /// An optimiser's count of steps is taken if the run has all moments, and restarts otherwise: bias correction is for the
-    /// youngest moments. A target network that the run lacks is a copy.
+    /// youngest moments. A target network or a frozen copy (`offline.`) that the run lacks is a copy.
     ///
     /// # Errors
     /// A tensor that is not finite, or is no state of an optimiser; the backend's failure.
@@ -611,7 +645,7 @@ impl Engine {
         };
         for (i, (name, shape)) in self.shapes().enumerate() {
             let copy = || {
-                let of = name.strip_prefix("target.")?;
+                let of = COPIES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
                 let values = found[names.iter().position(|other| other == of)?].as_ref()?;
                 (values.len() == state[i].len()).then_some(values)
             };
@@ -662,6 +696,9 @@ impl Engine {
         Ok(found)
     }
 }
+
+/// What stands before a parameter's name in the name of a copy: a slow one, and one that stays as the offline run had it.
+pub(crate) const COPIES: [&str; 2] = ["target.", "offline."];
 
 /// Whether a tensor of this name is an optimiser's count of steps.
 fn is_count(name: &str) -> bool {

@@ -267,7 +267,7 @@ export interface ReplayOptions {
   beta?: Schedule;
   /** `prioritised`: number added to each TD error, so that no priority is 0. Default: 1e-6. */
   epsilon?: number;
-  /** `shares`: share of a batch that comes from recorded transitions. Default: 0.5. */
+  /** `shares`: share of a batch that comes from recorded transitions. `whole`: probability of a recorded batch. Default: 0.5. */
   recordedShare?: number;
   /** How a batch is chosen from the replay buffer. Default: 'uniform'. */
   sampler?: SamplerName;

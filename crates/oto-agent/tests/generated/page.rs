@@ -29,6 +29,9 @@ This page is generated: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generat
 | `combined` | as `uniform`, and the newest transition is in every batch | | Zhang and Sutton 2017 |
 | `shares` | a fixed share from recorded transitions, the rest from the run's own; without recorded ones as `uniform` | `recorded_share` | Ball et al. 2023 |
 | `prioritised` | in proportion to the last TD error to the power of `alpha`; importance weights in the critics' loss undo the bias as `beta` approaches 1. Not for algorithms with rollouts | `alpha`, `beta`, `epsilon` | Schaul et al. 2016 |
+| `whole` | each batch from one buffer: recorded ones with the probability `recorded_share`, the run's own once there are `own_from` | `recorded_share`, `own_from` | Zheng et al. 2023 |
+| `balanced` | both buffers, in proportion to how much a transition looks like the run's own. For `balanced-replay` alone, which rates transitions | `online_share`, `online_reference` | Lee et al. 2021 |
+| `forgetting` | recorded transitions have the priority 1 / (`forgetting_rate` epoch), the run's own 1 | `forgetting_rate`, `forgetting_epoch` | Mao et al. 2022 |
 
 An algorithm asks for more columns of the buffer by the names of its program's inputs: `return_to_go` with `return_known`, and `source`
 (`oto_rl::replay::Columns`).

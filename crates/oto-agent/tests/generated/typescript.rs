@@ -19,6 +19,11 @@ const HEAD: &str = "\
 /// Settings of a student that a page has no use for, or has in another form.
 const NOT_OPTIONS: [&str; 4] = ["name", "algorithm", "evaluation", "evaluate_between_episodes"];
 
+/// Samplers that a page lacks, and their settings.
+const NOT_SAMPLERS: [&str; 3] = ["whole", "balanced", "forgetting"];
+const NOT_REPLAY: [&str; 5] =
+    ["own_from", "online_share", "online_reference", "forgetting_rate", "forgetting_epoch"];
+
 /// The file, from a configuration's schema.
 pub fn types(root: &Value) -> String {
     let mut file = HEAD.to_string();
@@ -54,11 +59,13 @@ pub fn types(root: &Value) -> String {
                 let about = schema["description"].as_str().unwrap_or_default();
                 let of_group =
                     |field: &str| group.as_deref().and_then(|group| default(&all, &[group, field]));
-                interface(&mut file, &named(name), about, "", schema, &[], of_group);
+                interface(&mut file, &named(name), about, "", schema, &NOT_REPLAY, of_group);
             }
             _ => {
                 comment(&mut file, "", schema["description"].as_str().unwrap_or_default(), None);
-                writeln!(file, "export type {} = {};\n", named(name), kind(schema)).unwrap();
+                let without = |all: String, name: &&str| all.replace(&format!(" | '{name}'"), "");
+                let kind = NOT_SAMPLERS.iter().fold(kind(schema), without);
+                writeln!(file, "export type {} = {};\n", named(name), kind).unwrap();
             }
         }
     }
@@ -71,7 +78,7 @@ pub fn types(root: &Value) -> String {
     file.push_str("};\n");
     for (list, schema, without) in [
         ("RUN", student, &NOT_OPTIONS[..]),
-        ("REPLAY", &definitions["ReplayConfig"], &[]),
+        ("REPLAY", &definitions["ReplayConfig"], &NOT_REPLAY[..]),
         ("TRANSFER", &definitions["TransferConfig"], &[]),
         ("EVALUATION", &definitions["EvaluationConfig"], &[]),
     ] {

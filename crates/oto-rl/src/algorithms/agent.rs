@@ -48,6 +48,21 @@ pub trait Agent: Learner {
         let _ = step;
     }
 
+    /// An episode of training ended with this return, after `length` steps.
+    fn end_episode(&mut self, score: f64, length: u64) {
+        let _ = (score, length);
+    }
+
+    /// What it keeps beside its program's state and the noise on actions, for a checkpoint.
+    fn memory(&self) -> Vec<f32> {
+        Vec::new()
+    }
+
+    /// Takes this back. False, and nothing changes, if it is not what [`Self::memory`] gives.
+    fn recall(&mut self, memory: &[f32]) -> bool {
+        memory.is_empty()
+    }
+
     /// The noise that [`Self::sample`] adds to the best action, if the algorithm explores so.
     fn noise(&self) -> Option<&ActionNoise> {
         None

@@ -5,6 +5,7 @@ use crate::actions::Actions;
 use crate::checks::{Checks, ConfigError};
 use crate::convolution::Convolution;
 use crate::engine::LearnError;
+use crate::replay::SamplerName;
 use oto_env::rng::Rng;
 use oto_graph::{Backend, Program};
 use oto_json::{At, Failure, FromJson, Json, Object, ToJson, Writer};
@@ -36,6 +37,11 @@ pub trait Settings: Plain {
     /// Whether its program can weigh the rows of a batch, so that replay can be prioritised; see [`Sizes::weighted`].
     fn can_be_prioritised(&self) -> bool {
         false
+    }
+
+    /// The sampler that its program needs, if it needs one.
+    fn sampler(&self) -> Option<SamplerName> {
+        None
     }
 
     /// The content of teachers' answers.

@@ -9,7 +9,8 @@ use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen,
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_ensemble, repeated,
+    Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_ensemble, initial_mlp,
+    repeated,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
@@ -147,7 +148,7 @@ impl Settings for CqlEnsembleConfig {
 const LOG_STD: [f64; 2] = [-20.0, 2.0];
 
 /// Each policy's mean and log standard deviation, `[N, R, D]`, for observations `[R, O]`.
-fn policies<'t>(actors: &Params<'t>, observation: Tensor<'t>) -> [Tensor<'t>; 2] {
+pub(super) fn policies<'t>(actors: &Params<'t>, observation: Tensor<'t>) -> [Tensor<'t>; 2] {
     let out = network(actors, observation, Activation::Relu);
     let width = out.size(2) / 2;
     let bound = |b| out.trace().constant(b, &[]);
@@ -156,7 +157,7 @@ fn policies<'t>(actors: &Params<'t>, observation: Tensor<'t>) -> [Tensor<'t>; 2]
 }
 
 /// What belongs to N members for their 2 N critics: `[N, ...]` twice.
-fn for_both(x: Tensor<'_>) -> Tensor<'_> {
+pub(super) fn for_both(x: Tensor<'_>) -> Tensor<'_> {
     let mut shape = x.shape();
     let all = shape.iter().product::<usize>();
     shape[0] *= 2;
@@ -164,7 +165,7 @@ fn for_both(x: Tensor<'_>) -> Tensor<'_> {
 }
 
 /// Q-values `[2 N, R]` of observations `[R, O]` and actions `[2 N, R, D]`.
-fn values<'t>(critics: &Params<'t>, observation: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
+pub(super) fn values<'t>(critics: &Params<'t>, observation: Tensor<'t>, action: Tensor<'t>) -> Tensor<'t> {
     let (critics_count, rows, width) = (action.size(0), observation.size(0), observation.size(1));
     let seen = observation.reshape(&[1, rows, width]).broadcast(&[critics_count, rows, width]);
     network(critics, seen.concat(action), Activation::Relu).reshape(&[critics_count, rows])
@@ -199,7 +200,7 @@ pub fn program(config: &CqlEnsembleConfig, sizes: Sizes) -> Program {
     let scalar = |name: &str| t.data(name, &[]);
     let noise = |name: &str, rows: usize| t.data(name, &[n, rows, width]);
 
-    let actors = ensemble_parameters(t, "actors.", n, &actor_widths(config, sizes));
+    let actors = ensemble_parameters(t, "actors.", n, &actor_widths(&config.hidden, sizes));
     let critics = Critics::continuous(t, 2 * n, sizes.observation, &config.hidden, width);
     let log_alpha = t.state("log_alpha", &[n]);
     let alpha = log_alpha.stop_gradient().exp().reshape(&[n, 1]);
@@ -256,13 +257,15 @@ pub fn program(config: &CqlEnsembleConfig, sizes: Sizes) -> Program {
 }
 
 /// An actor gives the mean of each component of an action, then their log standard deviations.
-fn actor_widths(config: &CqlEnsembleConfig, sizes: Sizes) -> Vec<usize> {
-    [&[sizes.observation], &config.hidden[..], &[2 * sizes.actions.width()]].concat()
+pub(super) fn actor_widths(hidden: &[usize], sizes: Sizes) -> Vec<usize> {
+    [&[sizes.observation], hidden, &[2 * sizes.actions.width()]].concat()
 }
 
 /// An ensemble of agents: owns its parameters, improves them, acts with them.
 pub struct CqlEnsemble {
-    config: CqlEnsembleConfig,
+    agents: usize,
+    hidden: Vec<usize>,
+    initial_alpha: f64,
     sizes: Sizes,
     engine: Engine,
     /// All actors side by side in one network, each with its part of every layer: `[N, 2 D]`.
@@ -280,10 +283,6 @@ impl CqlEnsemble {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let engine = Engine::new(program(config, sizes), "actors.", backend)?;
-        let mut widths = actor_widths(config, sizes);
-        widths[1..].iter_mut().for_each(|width| *width *= config.agents);
-        let actors = Mlp::zeros(&widths, mlp::Activation::Relu);
         let (rows, many) = (config.batch_size, config.batch_size * config.samples);
         let noise = Noise::new(
             [
@@ -295,7 +294,25 @@ impl CqlEnsemble {
             ],
             sizes.actions.width(),
         );
-        let mut ensemble = Self { config: config.clone(), sizes, engine, actors, part: Vec::new(), noise };
+        let members = (config.agents, &config.hidden[..], config.initial_alpha);
+        Self::of(program(config, sizes), members, noise, sizes, backend, rng)
+    }
+
+    /// The same with a program of another algorithm, which has so many agents of these layers and starts at this temperature.
+    pub(super) fn of(
+        program: Program,
+        (agents, hidden, initial_alpha): (usize, &[usize], f64),
+        noise: Noise,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program, "actors.", backend)?;
+        let mut widths = actor_widths(hidden, sizes);
+        widths[1..].iter_mut().for_each(|width| *width *= agents);
+        let actors = Mlp::zeros(&widths, mlp::Activation::Relu);
+        let (hidden, part) = (hidden.to_vec(), Vec::new());
+        let mut ensemble = Self { agents, hidden, initial_alpha, sizes, engine, actors, part, noise };
         ensemble.start_over(rng)?;
         Ok(ensemble)
     }
@@ -310,7 +327,7 @@ impl Agent for CqlEnsemble {
     fn act(&mut self, observation: &[f32], action: &mut [f32]) {
         let each = self.actors.forward(observation).chunks_exact(2 * action.len());
         action.fill(0.0);
-        let share = 1.0 / self.config.agents as f32;
+        let share = 1.0 / self.agents as f32;
         each.for_each(|one| action.iter_mut().zip(one).for_each(|(a, mean)| *a += mean * share));
         action.iter_mut().for_each(|a| *a = a.tanh());
     }
@@ -319,7 +336,7 @@ impl Agent for CqlEnsemble {
     fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
         let width = action.len();
         let out = self.actors.forward(observation);
-        let share = 1.0 / self.config.agents as f32;
+        let share = 1.0 / self.agents as f32;
         for (i, a) in action.iter_mut().enumerate() {
             let (mut mean, mut square) = (0.0, 0.0);
             for one in out.chunks_exact(2 * width) {
@@ -344,7 +361,7 @@ impl Agent for CqlEnsemble {
 
     /// One network that gives the mean of all means, before its tanh.
     fn policy(&self) -> Actor {
-        let (agents, width) = (self.config.agents, self.sizes.actions.width());
+        let (agents, width) = (self.agents, self.sizes.actions.width());
         let mut layers = self.actors.layers().to_vec();
         let last = layers.last_mut().expect("a network has a last layer");
         let inputs = last.weight.len() / last.bias.len();
@@ -373,7 +390,7 @@ impl Learner for CqlEnsemble {
     /// Copies the actors' parameters `[N, outputs, inputs]` into the common network: all see the observation; later layers see only
     /// their own actor's numbers.
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let agents = self.config.agents;
+        let agents = self.agents;
         for (i, layer) in self.actors.layers_mut().iter_mut().enumerate() {
             self.engine.acting(2 * i + 1, &mut layer.bias)?;
             if i == 0 {
@@ -393,15 +410,23 @@ impl Learner for CqlEnsemble {
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let (config, sizes) = (&self.config, self.sizes);
+        let (agents, sizes) = (self.agents, self.sizes);
         let mut initial_values = InitialParameters::new();
-        let widths = actor_widths(config, sizes);
-        initial_ensemble(rng, "actors.", config.agents, &widths, &mut initial_values);
-        let widths = [&[sizes.observation + sizes.actions.width()], &config.hidden[..], &[1]].concat();
-        initial_critics(rng, 2 * config.agents, &widths, &mut initial_values);
-        initial_values.push(("log_alpha".into(), vec![config.initial_alpha.ln() as f32; config.agents]));
-        self.engine
-            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        let widths = actor_widths(&self.hidden, sizes);
+        initial_ensemble(rng, "actors.", agents, &widths, &mut initial_values);
+        let widths = [&[sizes.observation + sizes.actions.width()], &self.hidden[..], &[1]].concat();
+        initial_critics(rng, 2 * agents, &widths, &mut initial_values);
+        if self.engine.program().input("density.0.weight").is_some() {
+            initial_mlp(rng, "density.", &widths, &mut initial_values);
+            // The first ratios are near 1, those of equal densities: at 0 a ReLU would learn nothing.
+            initial_values.last_mut().into_iter().for_each(|(_, bias)| bias.fill(1.0));
+        }
+        let log_alpha = self.initial_alpha.ln() as f32;
+        let value = |input: &oto_graph::Input| match input.name.as_str() {
+            "log_alpha" => vec![log_alpha; input.len()],
+            name => initial(&initial_values, name).unwrap_or_else(|| vec![0.0; input.len()]),
+        };
+        self.engine.start(value)?;
         self.hand_over()
     }
 }

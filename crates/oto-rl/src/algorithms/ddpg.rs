@@ -4,7 +4,9 @@
 //!
 //! Actions have components from -1 to 1 here; the trainer scales them to the environment's range.
 
-use super::td3::{Deterministic, Parts, act, check_actor_starts, check_exploration, noise, starting, taught};
+use super::td3::{
+    Constraint, Deterministic, Parts, act, check_actor_starts, check_exploration, noise, starting, taught,
+};
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Run, Seen, Settings, Sizes};
 use crate::checks::Checks;
 use crate::critics::{Critics, Importance, frozen, q_value};
@@ -169,6 +171,7 @@ impl Settings for DdpgConfig {
             policy_period: self.policy_period,
             actor_starts: self.actor_starts,
             normalised: false,
+            constraint: Constraint::Fixed(0.0),
         };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))

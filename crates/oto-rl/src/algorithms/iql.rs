@@ -241,7 +241,7 @@ pub(super) fn teach<'t>(
 }
 
 /// Where the logarithm of the policy's standard deviation is cut off, as in the authors' code.
-const LOG_STD: [f64; 2] = [-20.0, 2.0];
+pub(super) const LOG_STD: [f64; 2] = [-20.0, 2.0];
 
 /// A policy as recorded: logits, or a Gaussian with a tanh mean and one standard deviation for all states.
 pub(super) struct Policy<'t> {
@@ -291,7 +291,7 @@ impl<'t> Policy<'t> {
     }
 }
 
-fn widths(hidden: &[usize], sizes: Sizes) -> Vec<usize> {
+pub(super) fn widths(hidden: &[usize], sizes: Sizes) -> Vec<usize> {
     [&[sizes.observation], hidden, &[sizes.actions.outputs()]].concat()
 }
 

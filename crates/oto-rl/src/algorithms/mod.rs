@@ -8,11 +8,19 @@ mod config;
 mod spaces;
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod aca;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod adaptive_bc;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod awac;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod balanced_replay;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod bc;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod cal_ql;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+mod constrained;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod cql;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
@@ -21,15 +29,37 @@ pub mod ddpg;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod edac;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+mod ensemble_sac;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod gcql;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod gctd3bc;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod iql;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod mopo;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod pex;
 pub mod ppo;
 pub mod qrdqn;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod redq;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod rlpd;
 pub mod sac;
 pub mod sac_discrete;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod sac_ml;
 pub mod table;
 pub mod td3;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod td3_bc;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod td3_bc_refined;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod upq;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod wsrl;
 
 pub use agent::{Agent, OnPolicy, Rollouts};
 pub use config::{AlgorithmConfig, Run, Settings};
@@ -64,6 +94,32 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &cal_ql::CalibratedQLearning,
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     &cql_ensemble::ConservativeEnsemble,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &redq::RandomisedEnsemble,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &rlpd::OnlineWithPriorData,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &wsrl::WarmStart,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &pex::PolicyExpansion,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &sac_ml::MaximumLikelihood,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &aca::ActorCriticAlignment,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &balanced_replay::BalancedReplay,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &upq::UncertaintyPessimism,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &adaptive_bc::AdaptiveCloning,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &td3_bc_refined::RefinedConstraint,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &gcql::GreedyConservative,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &gctd3bc::GreedyConstraint,
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &mopo::ModelBased,
 ];
 
 /// An entry of the registry.
@@ -88,6 +144,11 @@ pub trait Algorithm: Sync {
     /// The data it can learn from.
     fn data(&self) -> &'static [Data];
 
+    /// Whether the npm package has it: a page has no datasets, and few methods to continue an offline run.
+    fn in_pages(&self) -> bool {
+        !self.data().contains(&Data::Dataset)
+    }
+
     /// Its settings, and a run's, for environments of this kind.
     fn defaults(&self, seen: Seen) -> Defaults;
 
@@ -111,11 +172,6 @@ impl dyn Algorithm + '_ {
     /// Whether it can learn from a recorded dataset alone.
     pub fn offline(&self) -> bool {
         self.data().contains(&Data::Dataset)
-    }
-
-    /// Whether the npm package has it: a page has no datasets.
-    pub fn in_pages(&self) -> bool {
-        !self.offline()
     }
 
     /// Whether it can learn in environments of this kind.
@@ -212,6 +268,8 @@ pub struct Defaults {
     pub learning_starts: u64,
     /// Environment steps between rounds of updates.
     pub train_every: u64,
+    /// Updates in each round.
+    pub updates: u64,
     /// Learning rate over steps.
     pub learning_rate: Linear,
     /// Share of random actions over environment steps.
@@ -240,6 +298,7 @@ impl Defaults {
             buffer: 100_000,
             learning_starts: 128,
             train_every: 1,
+            updates: 1,
             learning_rate: Linear::constant(3e-4),
             epsilon: Linear::constant(0.0),
             target_every: 0,

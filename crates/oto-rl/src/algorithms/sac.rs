@@ -13,7 +13,7 @@ use crate::critics::{
     self, Base, Critics, Importance, InitialParameters, Params, SampledActions, each, frozen, initial,
     initial_critics, initial_mlp, least, q_value, repeated, sum, uniform,
 };
-use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::engine::{Adopted, Engine, FindTensor, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses;
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::offline::cql_continuous;
@@ -341,6 +341,8 @@ pub struct Sac {
     actor: Actor,
     /// Random numbers of an update, by the program's data inputs.
     noise: Noise,
+    /// The beginnings of the names of parameters that another run's never replace.
+    own: &'static [&'static str],
 }
 
 impl Sac {
@@ -376,9 +378,19 @@ impl Sac {
         let engine = Engine::new(program, "actor.", backend)?;
         let actor = Shape::new(convolution, sizes.observation, hidden, 2 * sizes.actions.width()).actor();
         let (convolution, hidden) = (convolution.cloned(), hidden.to_vec());
-        let mut student = Self { convolution, hidden, critics, initial_alpha, sizes, engine, actor, noise };
+        let own: &[&str] = &[];
+        let mut student =
+            Self { convolution, hidden, critics, initial_alpha, sizes, engine, actor, noise, own };
         student.start_over(rng)?;
         Ok(student)
+    }
+}
+
+impl Sac {
+    /// The same for actor-critic alignment, which keeps parameters with such names when it begins with another run's.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub(super) fn with_own(self, own: &'static [&'static str]) -> Self {
+        Self { own, ..self }
     }
 }
 
@@ -448,6 +460,22 @@ impl Learner for Sac {
         Ok(())
     }
 
+    fn adopt(&mut self, tensor: &mut FindTensor<'_>) -> Result<Adopted, LearnError> {
+        let own = self.own;
+        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        if !own.is_empty() {
+            self.engine.needs("residual.0.weight", ["aca", "sac-ml"], tensor)?;
+        }
+        let mut find = |name: &str, shape: &[usize]| {
+            let parameter = name.strip_prefix("adam.m.").or(name.strip_prefix("adam.v.")).unwrap_or(name);
+            let kept = own.iter().any(|prefix| parameter.starts_with(prefix));
+            if kept { None } else { tensor(name, shape) }
+        };
+        let adopted = self.engine.adopt(&mut find)?;
+        self.hand_over()?;
+        Ok(adopted)
+    }
+
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut initial_values = InitialParameters::new();
         let (hidden, sizes) = (&self.hidden, self.sizes);
@@ -462,6 +490,11 @@ impl Learner for Sac {
         }
         let widths = [&[inputs + sizes.actions.width()], &hidden[..], &[1]].concat();
         initial_critics(rng, self.critics, &widths, &mut initial_values);
+        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        {
+            super::aca::initial_residuals(rng, &self.engine, &widths, sizes.observation, &mut initial_values);
+            super::mopo::initial_models(rng, &self.engine, &mut initial_values);
+        }
         initial_values.push(("log_alpha".into(), vec![self.initial_alpha.ln() as f32]));
         self.engine
             .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;

@@ -176,6 +176,7 @@ impl Settings for Td3Config {
             policy_period: self.policy_period,
             actor_starts: self.actor_starts,
             normalised: false,
+            constraint: Constraint::Fixed(0.0),
         };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))
@@ -299,6 +300,40 @@ pub(super) struct Parts<'a> {
     pub actor_starts: Option<u64>,
     /// Whether the program normalises observations.
     pub normalised: bool,
+    /// The weight of a constraint, which the program reads as [`CONSTRAINT`]; 0 where it has none.
+    pub constraint: Constraint,
+}
+
+/// The data input that holds the weight of an actor's constraint.
+pub(super) const CONSTRAINT: &str = "constraint";
+
+/// The weight of an actor's constraint over a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Constraint {
+    /// Always the same.
+    Fixed(f64),
+    /// From `start` to `end` over so many steps, by a factor a step (Beeson and Montana 2022).
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Relaxed { start: f64, end: f64, steps: u64 },
+    /// By the returns of episodes (Zhao et al. 2022).
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Adaptive(super::adaptive_bc::Adaptive),
+}
+
+impl Constraint {
+    /// The weight at an environment's step.
+    fn at(&self, step: u64) -> f64 {
+        let _ = step;
+        match self {
+            Self::Fixed(weight) => *weight,
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            Self::Relaxed { start, end, steps } => {
+                crate::losses::constraint::relaxed_alpha(*start, *end, *steps, step.min(*steps))
+            }
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            Self::Adaptive(adaptive) => adaptive.weight(),
+        }
+    }
 }
 
 /// An agent with a deterministic actor: owns its parameters, improves them, acts with them.
@@ -319,6 +354,9 @@ pub(super) struct Deterministic {
     /// Random numbers of an update, by the program's data inputs.
     noise: Noise,
     normaliser: Option<Normaliser>,
+    constraint: Constraint,
+    /// The constraint's weight in the update being made.
+    weight: f32,
 }
 
 impl Deterministic {
@@ -331,7 +369,8 @@ impl Deterministic {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let Parts { critics, hidden, exploration, policy_period, actor_starts, normalised } = parts;
+        let Parts { critics, hidden, exploration, policy_period, actor_starts, normalised, constraint } =
+            parts;
         let normaliser = normalised.then(|| Normaliser::none(sizes.observation));
         let engine = Engine::new(program, "actor.", backend)?;
         let widths = [&[sizes.observation], hidden, &[sizes.actions.width()]].concat();
@@ -349,6 +388,8 @@ impl Deterministic {
             actor,
             noise,
             normaliser,
+            constraint,
+            weight: 0.0,
         };
         agent.start_over(rng)?;
         Ok(agent)
@@ -388,12 +429,40 @@ impl Agent for Deterministic {
         self.noise.draw(rng);
         let turn = (self.engine.updates() + 1).is_multiple_of(self.policy_period);
         self.actor_due = f32::from(turn && self.step >= self.actor_starts);
-        let due = std::slice::from_ref(&self.actor_due);
-        let noise = |name: &str| if name == ACTOR_DUE { Some(due) } else { self.noise.input(name) };
+        self.weight = self.constraint.at(self.step) as f32;
+        let [due, weight] = [&self.actor_due, &self.weight].map(std::slice::from_ref);
+        let noise = |name: &str| match name {
+            ACTOR_DUE => Some(due),
+            CONSTRAINT => Some(weight),
+            name => self.noise.input(name),
+        };
         let find = |name: &str| batch.input(name).or_else(|| schedule.input(name)).or_else(|| noise(name));
         match self.engine.update(find)? {
             true => self.hand_over(),
             false => Ok(()),
+        }
+    }
+
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn end_episode(&mut self, score: f64, length: u64) {
+        if let Constraint::Adaptive(adaptive) = &mut self.constraint {
+            adaptive.end_episode(score, length);
+        }
+    }
+
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn memory(&self) -> Vec<f32> {
+        match &self.constraint {
+            Constraint::Adaptive(adaptive) => adaptive.memory(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn recall(&mut self, memory: &[f32]) -> bool {
+        match &mut self.constraint {
+            Constraint::Adaptive(adaptive) => adaptive.recall(memory),
+            _ => memory.is_empty(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Online, the actions of the replay buffer are its data. Actions have components from -1 to 1 here; the trainer scales
 //! them to the environment's range.
 
-use super::td3::{Deterministic, Parts, act, noise, taught};
+use super::td3::{Constraint, Deterministic, Parts, act, noise, taught};
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
 use crate::checks::Checks;
 use crate::critics::{Critics, frozen, least, q_value};
@@ -155,6 +155,7 @@ impl Settings for Td3BcConfig {
             policy_period: self.policy_period,
             actor_starts: None,
             normalised: self.normalise,
+            constraint: Constraint::Fixed(0.0),
         };
         let noise = noise(self.batch_size, self.samples, sizes);
         Ok(Box::new(Deterministic::new(program(self, sizes), parts, noise, sizes, backend, rng)?))

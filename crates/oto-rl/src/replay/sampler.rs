@@ -1,6 +1,8 @@
 //! What samplers share: the settings that name one, and what each does.
 
 use super::buffer::{Replay, ReplayArrays};
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+use super::{Balanced, Forgetting, Whole};
 use super::{Batch, Combined, Prioritised, Shares, Uniform};
 use crate::checks::Checks;
 use crate::schedule::Linear;
@@ -20,8 +22,30 @@ pub enum SamplerName {
     Shares,
     /// Prioritised by the last TD error (Schaul et al. 2016).
     Prioritised,
+    /// Each batch from one buffer alone: recorded transitions with the probability `recorded_share` (Zheng et al. 2023).
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Whole,
+    /// Both buffers, prioritised by how much a transition looks like the run's own, as `balanced-replay` rates it (Lee et al. 2021).
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Balanced,
+    /// Recorded transitions less and less, by MOORe's priorities (Mao et al. 2022).
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Forgetting,
 }
 
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+oto_json::json_names! {
+    SamplerName {
+        Uniform = "uniform",
+        Combined = "combined",
+        Shares = "shares",
+        Prioritised = "prioritised",
+        Whole = "whole",
+        Balanced = "balanced",
+        Forgetting = "forgetting",
+    }
+}
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
 oto_json::json_names! {
     SamplerName { Uniform = "uniform", Combined = "combined", Shares = "shares", Prioritised = "prioritised" }
 }
@@ -32,8 +56,18 @@ oto_json::json_names! {
 pub struct ReplayConfig {
     /// How a batch is chosen from the replay buffer.
     pub sampler: SamplerName,
-    /// `shares`: share of a batch that comes from recorded transitions.
+    /// `shares`: share of a batch that comes from recorded transitions. `whole`: probability of a recorded batch.
     pub recorded_share: f64,
+    /// `whole`: transitions of the run's own before the first batch of them.
+    pub own_from: u64,
+    /// `balanced`: share of the run's own transitions in batches at first.
+    pub online_share: f64,
+    /// `balanced`: the number of the run's own transitions at which they have this share.
+    pub online_reference: u64,
+    /// `forgetting`: rate of the fall of recorded transitions' priorities: in epoch i they are 1 / (rate i), the run's own 1.
+    pub forgetting_rate: f64,
+    /// `forgetting`: environment steps in an epoch.
+    pub forgetting_epoch: u64,
     /// `prioritised`: exponent of priorities. 0: all transitions have the same probability.
     pub alpha: f64,
     /// `prioritised`: exponent of importance weights over environment steps. 1: full correction.
@@ -42,15 +76,20 @@ pub struct ReplayConfig {
     pub epsilon: f64,
 }
 
-oto_json::json_object! { ReplayConfig: settings { sampler, recorded_share, alpha, beta, epsilon } }
+oto_json::json_object! { ReplayConfig: settings { sampler, recorded_share, own_from, online_share, online_reference, forgetting_rate, forgetting_epoch, alpha, beta, epsilon } }
 
-/// Half of each batch is recorded, as in RLPD (Ball et al. 2023); `alpha` and `beta` are those of proportional prioritisation in
+/// `own_from` is Zheng et al.'s, `online_share` and `online_reference` are Lee et al.'s. Half of each batch is recorded, as in RLPD (Ball et al. 2023); `alpha` and `beta` are those of proportional prioritisation in
 /// Schaul et al. 2016 (table 3, where `beta` reaches 1 at the end of learning), `epsilon` is that of OpenAI Baselines.
 impl Default for ReplayConfig {
     fn default() -> Self {
         Self {
             sampler: SamplerName::Uniform,
             recorded_share: 0.5,
+            own_from: 10_000,
+            online_share: 0.5,
+            online_reference: 1_000,
+            forgetting_rate: 1.0,
+            forgetting_epoch: 1_000,
             alpha: 0.6,
             beta: Linear { start: 0.4, end: 1.0, steps: 100_000 },
             epsilon: 1e-6,
@@ -62,6 +101,11 @@ impl ReplayConfig {
     /// Checks every setting.
     pub fn check(&self, checks: &mut Checks) {
         checks.real("recorded_share", self.recorded_share, 0.0..=1.0, "a share from 0 to 1");
+        checks.whole("own_from", self.own_from, 0..=1 << 40, "0 to 2^40 transitions");
+        checks.real("online_share", self.online_share, 0.001..=0.999, "a share from 0.001 to 0.999");
+        checks.whole("online_reference", self.online_reference, 1..=1 << 40, "1 to 2^40 transitions");
+        checks.real("forgetting_rate", self.forgetting_rate, 1e-6..=1e6, "1e-6 to 1e6");
+        checks.whole("forgetting_epoch", self.forgetting_epoch, 1..=1 << 40, "1 to 2^40 steps");
         checks.real("alpha", self.alpha, 0.0..=1.0, "0 to 1");
         self.beta.check("beta", 1.0, "0 to 1", checks);
         checks.real("epsilon", self.epsilon, 1e-12..=1.0, "1e-12 to 1");
@@ -72,6 +116,18 @@ impl ReplayConfig {
         self.sampler == SamplerName::Prioritised
     }
 
+    /// Whether the program has to rate transitions for the sampler.
+    pub fn rated(&self) -> bool {
+        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        {
+            self.sampler == SamplerName::Balanced
+        }
+        #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+        {
+            false
+        }
+    }
+
     /// The sampler.
     pub fn make(&self) -> Box<dyn Sampler> {
         match self.sampler {
@@ -79,6 +135,12 @@ impl ReplayConfig {
             SamplerName::Combined => Box::new(Combined),
             SamplerName::Shares => Box::new(Shares::new(self.recorded_share)),
             SamplerName::Prioritised => Box::new(Prioritised::new(self.alpha, self.beta, self.epsilon)),
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            SamplerName::Whole => Box::new(Whole::new(self.recorded_share, self.own_from)),
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            SamplerName::Balanced => Box::new(Balanced::new(self.online_share, self.online_reference)),
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            SamplerName::Forgetting => Box::new(Forgetting::new(self.forgetting_rate, self.forgetting_epoch)),
         }
     }
 }
