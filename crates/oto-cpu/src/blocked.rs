@@ -20,9 +20,11 @@ const STRIDE: usize = DEPTH + LINE;
 const LINE: usize = 16;
 
 /// Whether a product `[m, n]` with sums of length `k` is faster in blocks. A transposed right side must be packed in any case. All
-/// numbers were measured, on a processor with AVX-512.
+/// numbers were measured, on a processor with AVX-512. In WebAssembly small products pack both sides, too, and are as fast as multiply-adds
+/// on registers at 256 wide.
 pub fn pays(m: usize, n: usize, k: usize, transposed: bool) -> bool {
     match transposed {
+        _ if cfg!(target_arch = "wasm32") => false,
         true => m >= 32 && n >= 32 && k >= 32 && m * n * k >= 1 << 18,
         false => m >= 32 && n >= 32 && k >= 64 && m * n * k >= if m >= 100 { 1 << 21 } else { 1 << 23 },
     }
