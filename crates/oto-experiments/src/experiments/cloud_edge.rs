@@ -68,6 +68,10 @@ fn middle(sorted: &[f64]) -> f64 {
 }
 
 impl Results<'_> {
+    fn chosen(&self, part: Part) -> bool {
+        self.settings.parts.is_empty() || self.settings.parts.contains(&part)
+    }
+
     fn of(&self, part: Part) -> impl Iterator<Item = (&Arm, &Vec<Finished>)> {
         self.arms.iter().zip(self.runs).filter(move |(arm, _)| arm.parts.contains(&part))
     }
@@ -145,8 +149,7 @@ impl Results<'_> {
     }
 
     fn charts(&self, options: &Options) -> Result<(), ReportError> {
-        let chosen = |part: Part| self.settings.parts.is_empty() || self.settings.parts.contains(&part);
-        if chosen(Part::Gap) {
+        if self.chosen(Part::Gap) {
             let mut points: Vec<_> = self.of(Part::Gap).map(|(arm, runs)| (arm.k_f, runs)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let series = vec![self.series("convergence", 0, &points)];
@@ -154,7 +157,7 @@ impl Results<'_> {
             write::chart(&options.out, "cloud-edge-gap", &chart)?;
             write::chart(&options.out, "cloud-edge-series", &self.time_series())?;
         }
-        if chosen(Part::Delays) {
+        if self.chosen(Part::Delays) {
             let sorted = self.of(Part::Delays).enumerate().map(|(i, (arm, runs))| Series {
                 name: arm.title.clone(),
                 colour: PALETTE[i % PALETTE.len()],
@@ -165,7 +168,7 @@ impl Results<'_> {
             let chart = self.chart("Delays of critic and actor", "seeds, sorted", sorted.collect(), false);
             write::chart(&options.out, "cloud-edge-delays", &chart)?;
         }
-        if chosen(Part::Bandwidth) {
+        if self.chosen(Part::Bandwidth) {
             let curve = |(i, (name, title)): (usize, (&str, &str))| {
                 let points: Vec<_> = BANDWIDTHS
                     .iter()
@@ -289,7 +292,7 @@ impl Results<'_> {
             simulation.row(row.into_iter().chain([format!("{:.2}", best.1)]).collect());
         }
         let part = |part: Part, title: &str, picture: &str| {
-            let missing = self.of(part).next().is_none();
+            let missing = !self.chosen(part);
             let pictures: String = picture
                 .split_whitespace()
                 .map(|name| format!("![{title}](results/cloud-edge-{name}.png)\n\n"))
@@ -315,5 +318,44 @@ impl Results<'_> {
             ]
             .concat(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tiny networks and runs: the report has its tables, pictures and files, and a second one makes no run.
+    #[test]
+    fn a_short_report_is_written_and_its_runs_are_kept() {
+        let folder = std::env::temp_dir().join(format!("oto-cloud-edge-{}", std::process::id()));
+        let parts = vec![Part::Gap, Part::Replay];
+        let cloud_edge = Settings { pretraining: 1_300, steps: 150, hidden: vec![8], batch: 4, parts };
+        let options = Options {
+            out: folder.join("docs"),
+            cache: folder.join("cache"),
+            jobs: std::num::NonZeroUsize::new(1),
+            seeds: Some(2),
+            steps: 0,
+            cql_teacher: None,
+            sac_teacher: None,
+            cloud_edge,
+            tell: |_| (),
+        };
+        let line = report(&options).unwrap();
+        assert!(line.starts_with("0 of 12 runs on the plant converged"), "{line}");
+        let read = |name: &str| std::fs::read_to_string(options.out.join(name)).unwrap();
+        let (text, runs) = (read("results.md"), read("results/cloud-edge-runs.csv"));
+        assert!(text.contains("### Reality gap") && text.contains("| k_f 16 | "), "{text}");
+        assert!(text.contains("### Replay of the simulation") && !text.contains("### Bandwidth"), "{text}");
+        assert_eq!(runs.lines().count(), 13);
+        assert!(read("results/cloud-edge-gap.svg").contains("friction factor"));
+        let json: serde_json::Value = serde_json::from_str(&read("results/cloud-edge.json")).unwrap();
+        assert_eq!(json["arms"].as_array().map(Vec::len), Some(6));
+        assert_eq!(json["pretraining"].as_array().map(Vec::len), Some(5));
+        // With the times that the kept runs took, to the digit.
+        assert_eq!(report(&options).unwrap(), line);
+        assert_eq!(read("results/cloud-edge-runs.csv"), runs);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
