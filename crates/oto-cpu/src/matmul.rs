@@ -17,6 +17,7 @@ pub struct Side<'a> {
     pub turned: bool,
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl Side<'_> {
     /// The left side without its first rows.
     pub(crate) fn skip_rows(self, row: usize) -> Self {
@@ -36,6 +37,7 @@ pub struct Finish<'a> {
     pub derivative: Option<(Activation, &'a [f32])>,
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl Finish<'_> {
     /// The same for a result without its first numbers, which are whole rows.
     pub(crate) fn skip(self, first: usize) -> Self {
