@@ -229,3 +229,26 @@ test('an environment of the page\'s own, a worse line, and another edge of the s
   assert.deepEqual(result.fields, ['hz', 'ring', 'policy', 'cloud', 'sped', 'safeAction', 'exploration.noise', 'env']);
   assert.ok(result.resets > 3);
 });
+
+test('a learner that diverges says so and takes no more rows; its actor continues', async () => {
+  const server = await learner({ settings: { learning_starts: 1 } });
+  await page.evaluate(async (cloud) => {
+    const { Actor, spaces } = oto;
+    // Finite numbers that no network can compute with.
+    const env = { observationSpace: spaces.box(null, null, 3), actionSpace: spaces.box(-2, 2, 1), reset: () => [3e38, 0, 0], step: () => ({ observation: [3e38, 3e38, 0], reward: 0, terminated: false }) };
+    const actor = await Actor.create({ cloud, policy: 'learner', env, hz: 50 });
+    window.seen = {};
+    window.ended = (async () => {
+      for await (const m of actor.run({ interval: 20 })) window.seen = m;
+      actor.dispose();
+    })();
+    window.actor = actor;
+  }, cloud(server));
+  await page.waitForFunction(() => /does not learn any more/.test(seen.problem));
+  const { steps, held } = await page.evaluate(() => seen);
+  await page.waitForFunction((steps) => seen.steps > steps + 20, steps);
+  assert.ok((await page.evaluate(() => seen.held)) > held, 'rows stay at the edge');
+  const metrics = await (await fetch(`${server.operators}/metrics`, { headers: { authorization: `Bearer ${TOKEN}` } })).text();
+  assert.match(metrics, /oto_learner_backlog{policy="learner"} 0\n/);
+  await page.evaluate(async () => (await actor.stop(), ended));
+});

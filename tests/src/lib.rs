@@ -2,6 +2,7 @@
 //! them, and a WASI host for the command among them.
 #![forbid(unsafe_code)]
 
+pub mod actor;
 pub mod command;
 pub mod component;
 pub mod edge;

@@ -2,6 +2,7 @@
 
 use oto_server::{Policies, ServerConfig};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -29,17 +30,37 @@ impl Server {
     /// # Panics
     /// If the port is taken or a teacher cannot be read.
     pub fn start(port: u16) -> Self {
+        Self::with(port, None)
+    }
+
+    /// Starts with the learner `learner`, as `--learn learner=FILE` hosts it.
+    ///
+    /// # Panics
+    /// As [`Self::start`]; if the file describes no learner.
+    pub fn learning(port: u16, file: &Path) -> Self {
+        Self::with(port, Some(format!("learner={}", file.display())))
+    }
+
+    fn with(port: u16, learn: Option<String>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
         let listener = listener.expect("the port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let teachers = oto_policy::bundled::all().expect("the bundled teachers are sound");
         let mut config = ServerConfig::new(Policies::new(teachers).expect("their names differ"));
+        let learners = learn.map(|flag| oto_cli::learner::learner(&flag).expect("a learner"));
+        let learners = learners.into_iter().collect();
+        let (learners, learning) =
+            oto_server::learner::start(learners, &config.policies).expect("their names differ");
+        config.learners = learners;
         // Nobody else comes back with these students.
         config.limits.restart_spread = Duration::from_millis(100);
         let (stop, stopped) = oneshot::channel();
         let serve = async { oto_server::run(listener, config, async { drop(stopped.await) }).await };
-        let thread = std::thread::spawn(move || runtime.block_on(serve).expect("the server stops in peace"));
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(serve).expect("the server stops in peace");
+            drop(learning);
+        });
         Self { port, stop: Some(stop), thread: Some(thread) }
     }
 

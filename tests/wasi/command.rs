@@ -144,6 +144,34 @@ fn a_resumed_run_is_the_uninterrupted_one() {
 }
 
 #[test]
+fn it_acts_with_the_weights_of_a_learner() {
+    let place = folder("acts");
+    let file = place.join("learner.json");
+    let text = r#"{"env": "Pendulum-v1", "reward": "pendulum", "hz": 250, "learning_starts": 50,
+        "algorithm": {"name": "ddpg", "hidden": [16, 16], "batch_size": 16}}"#;
+    std::fs::write(&file, text).unwrap();
+    let server = Server::learning(0, &file);
+    let url = server.url();
+    let act = |env: &str| {
+        let more =
+            ["act", &url, "--policy", "learner", "--env", env, "--steps", "500", "--json", "--every", "0.1"];
+        Run::new(&more).network().end()
+    };
+    let ended = act("Pendulum-v1");
+    succeeded(&ended);
+    let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["steps"], &last["held"]), (&"end".into(), &500.into(), &0.into()));
+    assert_eq!((&last["acknowledged"], &last["hz"]), (&last["recorded"], &250.0.into()), "{last}");
+    assert!(last["version"].as_u64().unwrap() > 1 && ended.out.lines().count() > 2, "{last}");
+    let refused = act("CartPole-v1");
+    assert!(
+        !refused.success && refused.err.contains("expected an environment with 3 numbers"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let server = Server::start(0);
     let url = server.url();

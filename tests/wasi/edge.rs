@@ -1,5 +1,5 @@
 //! The component `oto_edge.wasm` in wasmtime: it learns in environments that only its host knows, is taught there, and
-//! answers whatever a host gives it with a typed error.
+//! answers whatever a host gives it with a typed error. The component `oto_actor.wasm`: it acts for a host with plant and clock.
 
 use oto_tests::component;
 use oto_tests::edge::bindings::exports::oto::edge::learner::{Action, Component as Number, Error, Lengths};
@@ -174,4 +174,139 @@ fn a_host_with_continuous_actions_is_answered_in_its_units() {
     assert!(instance.train(200).unwrap().updates > 0, "soft actor-critic, since actions are continuous");
     let Action::Box(values) = instance.act(&[0.0; 4]).unwrap() else { panic!("a vector") };
     assert!(values[0].abs() <= 2.0 && (0.0..=0.5).contains(&values[1]), "{values:?}");
+}
+
+/// A learner's file for a plant of three numbers and a torque, in a folder of its own.
+fn learner(name: &str) -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let keep = folder.join("kept");
+    let text = format!(
+        r#"{{"env": "Pendulum-v1", "reward": "pendulum", "keep": {keep:?}, "checkpoint_seconds": 0.5, "learning_starts": 100,
+            "algorithm": {{"name": "ddpg", "hidden": [16, 16], "batch_size": 16}}}}"#
+    );
+    let file = folder.join("learner.json");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+mod acting {
+    use super::learner;
+    use oto_tests::actor::Instance;
+    use oto_tests::actor::bindings::exports::oto::edge::acting::{Action, Error, Lengths, Space};
+    use oto_tests::actor::bindings::oto::edge::types::Bounds;
+    use oto_tests::server::{Server, free_port};
+    use std::time::{Duration, Instant};
+    use wasmtime::component::ResourceAny;
+
+    fn of(width: usize, bound: f32) -> Space {
+        Space::Box(Bounds { low: vec![-bound; width], high: vec![bound; width] })
+    }
+
+    fn config(port: u16, more: &str) -> String {
+        format!(r#"{{"cloud": "127.0.0.1:{port}", "policy": "learner", "actor": {{"hz": 500{more}}}}}"#)
+    }
+
+    /// Steps at the deadlines of the component until this holds; an episode has 40 steps.
+    fn until(host: &mut Instance, one: ResourceAny, mut holds: impl FnMut(&mut Instance) -> bool) {
+        let (start, mut steps) = (Instant::now(), 0);
+        while !holds(host) {
+            assert!(start.elapsed() < Duration::from_secs(120), "{:?}", host.status(one));
+            host.serve(one).unwrap();
+            match host.due(one) {
+                None => host.begin(one, &[1.0, 0.0, 0.0]).unwrap(),
+                Some(due) if due > 0 => std::thread::sleep(Duration::from_nanos(due.min(1_000_000))),
+                Some(_) => {
+                    let Action::Box(torque) = host.act(one).unwrap() else { panic!("a torque") };
+                    assert!(torque.len() == 1 && torque[0].abs() <= 2.0, "{torque:?}");
+                    steps += 1;
+                    let angle = steps as f32 * 0.1;
+                    let over = host.observe(one, &[angle.cos(), angle.sin(), torque[0]], steps % 40 == 0);
+                    assert_eq!(over.unwrap(), steps % 40 == 0);
+                }
+            }
+        }
+    }
+
+    /// A host's plant is driven with the learner's weights; the learner is gone for a while, and no row is lost or counted twice.
+    #[test]
+    fn a_hosts_plant_is_driven_by_a_learner_that_comes_and_goes() {
+        let file = learner("actor");
+        let server = Server::learning(0, &file);
+        let port = server.port;
+        let mut host = Instance::new();
+        let one = host.create(&config(port, ""), &of(3, 8.0), &of(1, 2.0)).unwrap();
+        until(&mut host, one, |host| host.status(one).version > 1 && host.status(one).acknowledged > 200);
+        drop(server);
+        let steps = host.status(one).steps;
+        until(&mut host, one, |host| host.status(one).steps > steps + 60 && !host.status(one).connected);
+        assert!(host.status(one).problem.is_some() && host.status(one).held > 0);
+        let server = Server::learning(port, &file);
+        until(&mut host, one, |host| host.status(one).sessions >= 2);
+        let last = host.close(one, 60_000).unwrap();
+        assert_eq!((last.held, last.dropped, last.acknowledged), (0, 0, last.recorded), "{last:?}");
+        assert!(last.pushes > 1 && last.episodes > 2 && last.staleness.max > 0, "{last:?}");
+        assert!(last.jitter.max >= last.jitter.p50, "{last:?}");
+        drop(server);
+    }
+
+    /// What a host does wrongly is a typed error, and the actor continues.
+    #[test]
+    fn a_host_is_answered_with_typed_errors() {
+        let mut host = Instance::new();
+        let (seen, torque) = (of(3, 8.0), of(1, 2.0));
+        let port = free_port();
+        for (config, words) in [
+            ("{".to_owned(), ""),
+            (config(port, r#", "speed": 1"#), "actor.speed"),
+            (config(port, r#", "ring": 1"#), "ring"),
+            (config(port, r#", "safe_action": [3]"#), "safe action"),
+            (r#"{"cloud": "127.0.0.1:1"}"#.to_owned(), "policy"),
+        ] {
+            match host.create(&config, &seen, &torque) {
+                Err(Error::Configuration(text)) => assert!(text.contains(words), "{words}: {text}"),
+                other => panic!("{config}: {other:?}"),
+            }
+        }
+        let all = config(port, "");
+        assert!(matches!(host.create(&all, &seen, &of(1, f32::INFINITY)), Err(Error::Space(_))));
+        assert!(matches!(
+            host.create(&all, &Space::Discrete(4), &torque),
+            Err(Error::Space(_) | Error::Configuration(_))
+        ));
+        let elsewhere = r#"{"cloud": "http://127.0.0.1:1", "policy": "p"}"#;
+        assert!(matches!(host.create(elsewhere, &seen, &torque), Err(Error::Address(_))));
+
+        let one = host.create(&config(port, r#", "safe_action": [0.5]"#), &seen, &torque).unwrap();
+        assert!(matches!(host.act(one), Err(Error::Order(_))));
+        let lengths = Lengths { expected: 3, got: 2 };
+        assert!(
+            matches!(host.begin(one, &[0.0; 2]), Err(Error::ObservationLength(l)) if l.expected == lengths.expected)
+        );
+        assert!(matches!(host.observe(one, &[0.0; 3], false), Err(Error::Order(_))));
+        host.begin(one, &[f32::NAN, 0.0, 0.0]).unwrap();
+        assert!(matches!(host.act(one).unwrap(), Action::Box(torque) if torque == [0.5]), "the safe action");
+        assert!(matches!(host.act(one), Err(Error::Order(_))));
+        assert!(matches!(host.observe(one, &[0.0; 4], false), Err(Error::ObservationLength(_))));
+        assert!(!host.observe(one, &[f32::INFINITY, 0.0, 0.0], false).unwrap());
+        host.serve(one).unwrap();
+        let last = host.close(one, 100).unwrap();
+        assert_eq!((last.steps, last.safe, last.version, last.acknowledged), (1, 1, 0, 0), "{last:?}");
+
+        // The server has no such learner.
+        let server = Server::start(0);
+        let other = host.create(&config(server.port, ""), &seen, &torque).unwrap();
+        let start = Instant::now();
+        let refused = loop {
+            match host.serve(other) {
+                Ok(()) => assert!(start.elapsed() < Duration::from_secs(60)),
+                Err(error) => break error,
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert!(matches!(&refused, Error::Refused(text) if text.contains("learner")), "{refused:?}");
+        host.begin(other, &[0.0; 3]).unwrap();
+        assert!(host.act(other).is_ok(), "it still acts");
+    }
 }

@@ -1,9 +1,11 @@
 //! Learners that are hosted here: each trains in a thread of its own from the rows of its edges, and publishes weights.
 //!
 //! The thread takes what has come, stores it, acknowledges it, makes an update, and begins again: rows wait for one update at most. With a
-//! folder (`row_log`) an acknowledged row outlives the process; without one it lives as long as the process.
+//! folder (`row_log`) an acknowledged row outlives the process; without one it lives as long as the process. Another thread writes checkpoints.
+//!
+//! A learner whose update failed has failed for good: it owes nothing, ends its sessions and takes no more rows, which stay at the edges.
 
-use crate::learn::row_log::{Keep, KeepError, Record};
+use crate::learn::row_log::{Keep, KeepError, Place, Record};
 use crate::serve::error::ServerError;
 use crate::serve::learners::{
     Command, Description, HostedLearner, Learners, Published, Rows, Standing, WAITING, progress,
@@ -99,6 +101,7 @@ pub fn prepare<E: From<HostError> + Send + 'static>(
             records: Vec::new(),
             saved: Instant::now(),
             shown: Instant::now(),
+            saving: None,
             failed: None,
             stop: stopped,
         };
@@ -241,6 +244,8 @@ struct Worker {
     /// When the learner was saved last, and when the metrics were told last.
     saved: Instant,
     shown: Instant,
+    /// The checkpoint that is being written.
+    saving: Option<JoinHandle<Result<Place, KeepError>>>,
     /// Why it does not learn any more.
     failed: Option<String>,
     stop: Arc<AtomicBool>,
@@ -273,14 +278,29 @@ impl Worker {
             self.save_if_due();
         }
         // Rows that wait in the queue were not acknowledged: they come again.
+        self.wait_for_save();
         if self.keep.as_ref().is_some_and(|keep| keep.bytes() > 0) {
             self.save();
+            self.wait_for_save();
         }
     }
 
     /// Stores what waits, does it, and tells the sessions.
     fn take_all(&mut self) {
-        let commands = std::mem::take(&mut self.waiting);
+        let mut commands = std::mem::take(&mut self.waiting);
+        if let Some(why) = self.failed.clone() {
+            let questions = |command: &Command| matches!(command, Command::Drop { .. } | Command::List(_));
+            let (asked, others): (Vec<_>, Vec<_>) = commands.into_iter().partition(questions);
+            if others.iter().any(|command| matches!(command, Command::Join { .. } | Command::Rows { .. })) {
+                self.hosted.forget_sessions(progress(&self.learner), &why);
+            }
+            for command in others {
+                if let Command::Pause { done, .. } = command {
+                    let _ = done.send(Err(why.clone()));
+                }
+            }
+            commands = asked;
+        }
         if let Err(error) = self.store(&commands) {
             let why = "rows cannot be stored".to_owned();
             error!(
@@ -419,7 +439,7 @@ impl Worker {
                 error = error.to_string(),
                 "a learner does not learn any more; its edges keep their weights"
             );
-            self.failed = Some(error.to_string());
+            self.fail(&error.to_string());
             false
         });
         if self.told > LITTLE && self.learner.backlog() <= self.told / 2 {
@@ -446,22 +466,56 @@ impl Worker {
         );
     }
 
+    /// The update failed, and so would every other one: there is nothing to owe, and nothing to take rows for.
+    fn fail(&mut self, why: &str) {
+        let why = format!("the learner does not learn any more: {why}; its server must be started anew");
+        self.learner.forgive();
+        self.standings.clear();
+        self.hosted.forget_sessions(progress(&self.learner), &why);
+        self.failed = Some(why);
+    }
+
     fn save_if_due(&mut self) {
+        if self.saving.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait_for_save();
+        }
         let every = Duration::from_secs_f64(self.learner.config().checkpoint_seconds);
         let full = self.keep.as_ref().is_some_and(|keep| keep.bytes() > MAX_LOG);
         let changed = self.keep.as_ref().is_some_and(|keep| keep.bytes() > 0);
-        if changed && (full || self.saved.elapsed() >= every) {
+        if self.saving.is_none() && changed && (full || self.saved.elapsed() >= every) {
             self.save();
         }
     }
 
+    /// Begins a checkpoint: the learner is copied here, and written by another thread.
     fn save(&mut self) {
-        let Some(keep) = &mut self.keep else { return };
+        let Some(keep) = self.keep.as_mut().filter(|_| self.failed.is_none()) else { return };
         self.saved = Instant::now();
-        let saved = self.learner.save().map_err(HostError::from);
-        if let Err(error) = saved.and_then(|file| Ok(keep.checkpoint(&file)?)) {
+        let began = self.learner.save().map_err(HostError::from).and_then(|file| {
+            let place = keep.turn()?;
+            let name = format!("save {}", self.hosted.name);
+            let write = move || place.write(&file).map(|()| place);
+            let thread = std::thread::Builder::new().name(name).spawn(write);
+            Ok(thread.map_err(|_| ServerError::Thread(self.hosted.name.clone()))?)
+        });
+        match began {
+            Ok(thread) => self.saving = Some(thread),
             // The log has everything still.
-            warn!(learner = self.hosted.name, error = error.to_string(), "a learner is not saved");
+            Err(error) => {
+                warn!(learner = self.hosted.name, error = error.to_string(), "a learner is not saved");
+            }
         }
+    }
+
+    /// Waits for the checkpoint that is being written.
+    fn wait_for_save(&mut self) {
+        let (Some(thread), Some(keep)) = (self.saving.take(), &mut self.keep) else { return };
+        let unsaved = match thread.join() {
+            Ok(Ok(place)) => return keep.finish(&place),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its thread failed".to_owned(),
+        };
+        // The logs have everything still.
+        warn!(learner = self.hosted.name, error = unsaved, "a learner is not saved");
     }
 }

@@ -3,9 +3,9 @@
 //! A row is acknowledged once it is in the log and the log is on the disk, so that a server that is killed loses no acknowledged row. After a
 //! restart the learner loads the checkpoint and takes the log's records as new rows: each counts once.
 //!
-//! `checkpoint-N` and `rows-N.log` belong together: the log has what came after that checkpoint. A new checkpoint begins a new log before it
-//! is in its place, and the files before it are deleted after that. A torn final record was not acknowledged. It is truncated at
-//! startup.
+//! `checkpoint-N` and `rows-N.log` belong together: the log has what came after that checkpoint. A new checkpoint begins a new log
+//! ([`Keep::turn`]), another thread may write it ([`Place::write`]) while rows go into the new log, and the files before it are deleted once it
+//! is on the disk ([`Keep::finish`]). A torn final record was not acknowledged. It is truncated at startup.
 
 use crate::learn::saved_state::{SavedState, SavedStateError};
 use crate::serve::learners::Rows;
@@ -69,6 +69,8 @@ pub(crate) struct Keep {
     log: File,
     /// The length of the log's whole records.
     length: u64,
+    /// Bytes of older logs that no checkpoint has replaced.
+    older: u64,
     /// Kept for as long as the folder is in use.
     _lock: File,
 }
@@ -98,8 +100,9 @@ impl Keep {
         logs.retain(|number| *number >= first);
         logs.sort_unstable();
         let last = logs.last().copied().unwrap_or(first);
-        let mut length = 0;
+        let (mut length, mut older) = (0, 0);
         for number in logs {
+            older += length;
             length = read(&log(folder, number), widths, number == last, |record| take(None, Some(record)))?;
         }
         let path = log(folder, last);
@@ -107,7 +110,7 @@ impl Keep {
         file.set_len(length).and_then(|()| file.sync_all()).map_err(at(&path))?;
         sync(folder);
         // A crash may have left what a later checkpoint replaced.
-        let keep = Keep { folder: folder.into(), generation: last, log: file, length, _lock: held };
+        let keep = Keep { folder: folder.into(), generation: last, log: file, length, older, _lock: held };
         keep.delete_before(first);
         Ok(keep)
     }
@@ -124,22 +127,27 @@ impl Keep {
         Ok(())
     }
 
-    /// Puts a checkpoint in the place of the one before it and of the log.
-    pub fn checkpoint(&mut self, learner: &[u8]) -> Result<(), KeepError> {
+    /// Begins a new log for what comes from now on. Gives the place of the checkpoint of all that came before.
+    pub fn turn(&mut self) -> Result<Place, KeepError> {
         let next = self.generation + 1;
         let path = log(&self.folder, next);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
         file.set_len(0).and_then(|()| file.sync_all()).map_err(at(&path))?;
-        SavedState::at(checkpoint(&self.folder, next)).write(&json!({ "learner": next }), &[learner])?;
         sync(&self.folder);
+        self.older += self.length;
         (self.generation, self.log, self.length) = (next, file, 0);
-        self.delete_before(next);
-        Ok(())
+        Ok(Place { folder: self.folder.clone(), generation: next })
     }
 
-    /// Bytes of the log.
+    /// A checkpoint is in its place: it replaces the one before it and the logs before it.
+    pub fn finish(&mut self, place: &Place) {
+        self.older = 0;
+        self.delete_before(place.generation);
+    }
+
+    /// Bytes of rows since the last checkpoint that is in its place.
     pub fn bytes(&self) -> u64 {
-        self.length
+        self.older + self.length
     }
 
     fn delete_before(&self, generation: u64) {
@@ -154,6 +162,22 @@ impl Keep {
                 let _ = std::fs::remove_file(log(&self.folder, number));
             }
         }
+    }
+}
+
+/// The place of a checkpoint.
+pub(crate) struct Place {
+    folder: PathBuf,
+    generation: u64,
+}
+
+impl Place {
+    /// Writes the checkpoint; it counts once this has returned.
+    pub fn write(&self, learner: &[u8]) -> Result<(), KeepError> {
+        let said = json!({ "learner": self.generation });
+        SavedState::at(checkpoint(&self.folder, self.generation)).write(&said, &[learner])?;
+        sync(&self.folder);
+        Ok(())
     }
 }
 
@@ -351,6 +375,12 @@ mod tests {
         Ok((keep, checkpoint, found))
     }
 
+    fn checkpoint_now(keep: &mut Keep, learner: &[u8]) {
+        let place = keep.turn().unwrap();
+        place.write(learner).unwrap();
+        keep.finish(&place);
+    }
+
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("oto-row-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -368,12 +398,12 @@ mod tests {
         let (mut keep, _, found) = open(&folder).unwrap();
         assert_eq!(found, all[..2]);
         keep.append(&encoded(&all[2..])).unwrap();
-        keep.checkpoint(b"learner").unwrap();
+        checkpoint_now(&mut keep, b"learner");
         keep.append(&encoded(&all[3..])).unwrap();
         drop(keep);
         let (mut keep, checkpoint, found) = open(&folder).unwrap();
         assert_eq!((checkpoint.as_deref(), &found[..]), (Some(&b"learner"[..]), &all[3..]));
-        keep.checkpoint(b"again").unwrap();
+        checkpoint_now(&mut keep, b"again");
         let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.count(), 3, "a checkpoint, its log, and the lock");
         drop(keep);
@@ -392,8 +422,20 @@ mod tests {
         let (mut keep, checkpoint, found) = open(&folder).unwrap();
         assert_eq!((checkpoint, &found), (None, &all));
         keep.append(&encoded(&all[..1])).unwrap();
+        // Rows come while a checkpoint is written, and it never is.
+        let before = keep.bytes();
+        let place = keep.turn().unwrap();
+        keep.append(&encoded(&all[1..2])).unwrap();
+        assert!(keep.bytes() > before, "what no checkpoint has counts");
         drop(keep);
-        assert_eq!(open(&folder).unwrap().2.len(), 6);
+        let (mut keep, checkpoint, found) = open(&folder).unwrap();
+        assert_eq!((checkpoint, found.len()), (None, 7));
+        // It is: what came before is in it, what came after is in the log.
+        place.write(b"learner").unwrap();
+        keep.finish(&place);
+        drop(keep);
+        let (_, checkpoint, found) = open(&folder).unwrap();
+        assert_eq!((checkpoint.as_deref(), &found[..]), (Some(&b"learner"[..]), &all[1..2]));
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -365,6 +365,11 @@ impl Learner {
         self.agent.engine().updates()
     }
 
+    /// No update is owed any more.
+    pub fn forgive(&mut self) {
+        self.backlog = 0;
+    }
+
     /// Updates that are owed.
     pub fn backlog(&self) -> u64 {
         self.backlog
