@@ -252,6 +252,10 @@ fn punctuality(hz: f64, load: Load, seconds: u64) {
 }
 
 fn main() {
+    // Test runners start every target; only `cargo bench` says so.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
     let seconds = std::env::args().skip(1).find_map(|text| text.parse::<u64>().ok()).unwrap_or(60);
     let mut learner = filled();
     decisions(&learner);
