@@ -94,7 +94,10 @@ fn samplers_and_algorithms_that_do_not_fit_are_named() {
         config.map_err(|e| e.to_string()).and_then(|c| c.validate().map_err(|e| e.to_string())).unwrap_err()
     };
     for (json, said) in [
-        (r#"{"replay":{"sampler":"newest"}}"#, "`uniform`, `combined`, `shares` or `prioritised`"),
+        (
+            r#"{"replay":{"sampler":"newest"}}"#,
+            "`uniform`, `combined`, `shares`, `prioritised`, `whole`, `balanced` or `forgetting`",
+        ),
         (r#"{"replay":{"sampler":"uniform","power":1}}"#, "power"),
         (r#"{"replay":{"recorded_share":1.5}}"#, "replay.recorded_share is 1.5"),
         (r#"{"replay":{"alpha":-1}}"#, "replay.alpha is -1"),

@@ -285,7 +285,11 @@ mod tests {
             (r#""dqn""#, "", "`qrdqn`, `sac`, `ppo`"),
             (r#"{"hidden":[3]}"#, "", "missing field `name`"),
             ("3", "", "expected a text, got 3"),
-            (r#"{"name":"sac","quantiles":3}"#, "quantiles", "unknown field, expected `hidden`"),
+            (
+                r#"{"name":"sac","quantiles":3}"#,
+                "quantiles",
+                "unknown field, expected `convolution`, `hidden`",
+            ),
             (r#"{"name":"qrdqn","hidden":[64,-1]}"#, "hidden[1]", "a whole number"),
             (r#"{"name":"qrdqn","adam":{"beta3":0}}"#, "adam.beta3", "unknown field"),
         ] {

@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn every_algorithm_has_a_row() {
         let sac = row(find("sac").unwrap());
-        assert_eq!(sac[..4], [vec!["sac"], vec!["continuous", "discrete"], vec!["numbers"], vec!["online"]]);
+        let (actions, observations) = (vec!["continuous", "discrete"], vec!["numbers", "images"]);
+        assert_eq!(sac[..4], [vec!["sac"], actions, observations, vec!["online"]]);
         assert!(ALGORITHMS.iter().all(|one| row(*one).iter().all(|cell| !cell.is_empty())));
     }
 }
