@@ -54,6 +54,15 @@ impl Acting {
         observation.validate().map_err(|error| Error::Space(error.to_string()))?;
         // Actions have bounds: the safe action is in their middle.
         let action = SpaceTree::from(action).action().map_err(|error| Error::Space(error.to_string()))?;
+        if let oto_env::Space::Box { low, high } = &action
+            && let Some(i) = low.iter().chain(high).position(|bound| !bound.is_finite())
+        {
+            let i = i % low.len();
+            return Err(Error::Space(format!(
+                "an actor's actions have bounds, component {i} has {} to {}",
+                low[i], high[i]
+            )));
+        }
         let run = actor.run(&policy, &observation, &action).map_err(|error| wrong(error.to_string()))?;
         let socket =
             Socket::new(&presets::teacher_url(&cloud)).map_err(|error| Error::Address(error.to_string()))?;
