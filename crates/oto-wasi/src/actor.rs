@@ -52,6 +52,9 @@ impl Acting {
             oto_json::read(config).map_err(|error| wrong(error.to_string()))?;
         let [observation, action] = [observation, action].map(space);
         observation.validate().map_err(|error| Error::Space(error.to_string()))?;
+        if !matches!(observation, oto_env::Space::Box { .. }) {
+            return Err(Error::Space("an actor observes a box, the host flattens other spaces".into()));
+        }
         // Actions have bounds: the safe action is in their middle.
         let action = SpaceTree::from(action).action().map_err(|error| Error::Space(error.to_string()))?;
         if let oto_env::Space::Box { low, high } = &action
