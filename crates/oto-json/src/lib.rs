@@ -6,7 +6,7 @@
 //! - [`write()`], [`to_tree`]: a value of ours becomes a text or a tree, [`ToJson`].
 //! - [`json_object`], [`json_names`], [`json_tagged`]: one line for a type makes both, and serde's two traits by way of
 //!   them, for programs that keep our values among theirs.
-//! - [`file`]: bounded reading of the files that hold such texts.
+//! - [`mod@file`]: bounded reading of the files that hold such texts.
 #![forbid(unsafe_code)]
 
 mod decimal;
