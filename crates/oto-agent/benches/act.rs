@@ -6,7 +6,7 @@
 //! row, a step of the plant. An empty loop, which waits for its deadlines and does nothing, takes turns with it, a second each, so that
 //! both meet the same load. The network is that of Cao et al. 2022: 10-256-128-64-1.
 
-#[path = "../tests/allocations.rs"]
+#[path = "../../oto-rl/tests/allocations.rs"]
 mod allocations;
 
 use allocations::allocations;

@@ -52,23 +52,24 @@ pub struct Kept {
 /// A setting out of its range, spaces that do not fit, an environment that fails, a training that diverges, what `played` says.
 pub fn train<E: From<TrainError>>(
     config: &StudentConfig,
-    [world, evaluation]: [&mut dyn Environment; 2],
+    [environment, evaluation]: [&mut dyn Environment; 2],
     backend: &dyn Backend,
     mut played: impl FnMut(Played<'_>) -> Result<(), E>,
     enough: impl Fn(f64) -> bool,
 ) -> Result<Vec<Kept>, E> {
-    let mut trainer = Trainer::new(config, world.observation_space(), world.action_space(), 0, backend)?;
-    let mut observation = vec![0.0; world.observation_space().width()];
+    let mut trainer =
+        Trainer::new(config, environment.observation_space(), environment.action_space(), 0, backend)?;
+    let mut observation = vec![0.0; environment.observation_space().width()];
     let mut kept = Vec::new();
     while trainer.steps() < config.steps {
         if !trainer.running() {
             let seed = config.seed.wrapping_add(trainer.episodes());
-            world.reset(Some(seed), &mut observation).map_err(TrainError::from)?;
+            environment.reset(Some(seed), &mut observation).map_err(TrainError::from)?;
             trainer.begin(&observation)?;
             played(Played::Reset { observation: &observation, seed })?;
         }
         trainer.act()?;
-        let step = world.step(trainer.action(), &mut observation).map_err(TrainError::from)?;
+        let step = environment.step(trainer.action(), &mut observation).map_err(TrainError::from)?;
         played(Played::Step { action: trainer.action(), step: &step, next_observation: &observation })?;
         trainer.observe(step, &observation, |_, _| {})?;
         let every = config.evaluation.every.max(1);
@@ -161,17 +162,20 @@ impl Behaviour {
     /// An environment that fails, or has other spaces.
     pub fn random_return(
         &mut self,
-        world: &mut dyn Environment,
+        environment: &mut dyn Environment,
         seed: u64,
         episodes: u32,
     ) -> Result<f64, TrainError> {
         let Self { trainer, rng, action, units, .. } = self;
         let actions = trainer.learner.actions();
-        let returns =
-            crate::evaluation::returns(world, seed..seed + u64::from(episodes), |world, observation| {
+        let returns = crate::evaluation::returns(
+            environment,
+            seed..seed + u64::from(episodes),
+            |environment, observation| {
                 actions.random(rng, action);
-                Ok::<_, TrainError>(world.step(in_units(&trainer.space, action, units), observation)?)
-            })?;
+                Ok::<_, TrainError>(environment.step(in_units(&trainer.space, action, units), observation)?)
+            },
+        )?;
         Ok(returns.iter().sum::<f64>() / returns.len() as f64)
     }
 
@@ -181,11 +185,11 @@ impl Behaviour {
     /// As [`Self::random_return`], and a network whose answer is no action.
     pub fn greedy_return(
         &mut self,
-        world: &mut dyn Environment,
+        environment: &mut dyn Environment,
         seed: u64,
         episodes: u32,
     ) -> Result<f64, TrainError> {
-        let returns = self.trainer.play(world, (seed..seed + u64::from(episodes)).map(Some))?;
+        let returns = self.trainer.play(environment, (seed..seed + u64::from(episodes)).map(Some))?;
         Ok(returns.iter().sum::<f64>() / returns.len() as f64)
     }
 }
@@ -213,7 +217,7 @@ mod tests {
     }
 
     fn run(enough: f64) -> (Vec<Kept>, Vec<u64>, usize) {
-        let (mut world, mut evaluation) = (make("Pendulum-v1").unwrap(), make("Pendulum-v1").unwrap());
+        let (mut environment, mut evaluation) = (make("Pendulum-v1").unwrap(), make("Pendulum-v1").unwrap());
         let (mut seeds, mut steps) = (Vec::new(), 0);
         let played = |played: Played<'_>| {
             match played {
@@ -222,7 +226,8 @@ mod tests {
             }
             Ok::<_, TrainError>(())
         };
-        let kept = train(&config(450), [&mut *world, &mut *evaluation], &Cpu, played, |mean| mean >= enough);
+        let kept =
+            train(&config(450), [&mut *environment, &mut *evaluation], &Cpu, played, |mean| mean >= enough);
         (kept.unwrap(), seeds, steps)
     }
 
@@ -237,8 +242,8 @@ mod tests {
         assert_eq!((first.len(), steps), (1, 100), "it ends at the first evaluation that is enough");
 
         // Its actions are those of a stochastic policy, and of its seed.
-        let world = make("Pendulum-v1").unwrap();
-        let spaces = [world.observation_space(), world.action_space()];
+        let environment = make("Pendulum-v1").unwrap();
+        let spaces = [environment.observation_space(), environment.action_space()];
         let actions = |seed| {
             let mut behaviour = Behaviour::kept(&kept[0], spaces, seed, &Cpu).unwrap();
             let mut row = Vec::new();

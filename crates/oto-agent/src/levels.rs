@@ -103,12 +103,12 @@ pub fn student(id: &str, seen: Seen, of_a_library: bool, seed: u64) -> StudentCo
 /// # Errors
 /// [`LevelError`]; no dataset is made then.
 pub fn make(plan: &Plan<'_>, progress: impl FnMut(&'static str, u64)) -> Result<Dataset, LevelError> {
-    Run { plan, world: (plan.make)()?, progress }.level()
+    Run { plan, environment: (plan.make)()?, progress }.level()
 }
 
 struct Run<'p, 'a, P> {
     plan: &'p Plan<'a>,
-    world: Box<dyn Environment>,
+    environment: Box<dyn Environment>,
     progress: P,
 }
 
@@ -116,7 +116,7 @@ impl<P: FnMut(&'static str, u64)> Run<'_, '_, P> {
     fn level(&mut self) -> Result<Dataset, LevelError> {
         let (level, given) = (self.plan.level, self.plan.reference);
         if level == Level::Random {
-            let spaces = [self.world.observation_space(), self.world.action_space()];
+            let spaces = [self.environment.observation_space(), self.environment.action_space()];
             let policy = Behaviour::untrained(&self.plan.student, spaces, self.plan.backend)?;
             return self.played(policy, given, "parameters before the first update");
         }
@@ -156,7 +156,7 @@ impl<P: FnMut(&'static str, u64)> Run<'_, '_, P> {
     fn train(&mut self, stop: Option<Reference>) -> Result<(Vec<Kept>, Dataset), LevelError> {
         let mut evaluation = (self.plan.make)()?;
         let (observation, action) =
-            (self.world.observation_space().clone(), self.world.action_space().clone());
+            (self.environment.observation_space().clone(), self.environment.action_space().clone());
         let mut recorder = Recorder::new(observation, action, Metadata::default());
         let progress = &mut self.progress;
         let played = |played: Played<'_>| -> Result<(), LevelError> {
@@ -170,13 +170,13 @@ impl<P: FnMut(&'static str, u64)> Run<'_, '_, P> {
             Ok(())
         };
         let enough = |mean| stop.is_some_and(|reference| reference.score(mean) >= Level::MEDIUM);
-        let worlds: [&mut dyn Environment; 2] = [&mut *self.world, &mut *evaluation];
-        let kept = train(&self.plan.student, worlds, self.plan.backend, played, enough)?;
+        let environments: [&mut dyn Environment; 2] = [&mut *self.environment, &mut *evaluation];
+        let kept = train(&self.plan.student, environments, self.plan.backend, played, enough)?;
         Ok((kept, recorder.finish()?))
     }
 
     fn kept(&self, kept: &Kept) -> Result<Behaviour, TrainError> {
-        let spaces = [self.world.observation_space(), self.world.action_space()];
+        let spaces = [self.environment.observation_space(), self.environment.action_space()];
         Behaviour::kept(kept, spaces, self.plan.student.seed, self.plan.backend)
     }
 
@@ -198,14 +198,14 @@ impl<P: FnMut(&'static str, u64)> Run<'_, '_, P> {
         let act =
             |observation: &[f32], row: &mut Vec<f32>| Ok::<_, LevelError>(policy.act(observation, row)?);
         let progress = &mut self.progress;
-        collect(&mut *self.world, &how, metadata, act, |done| progress("play", done as u64))
+        collect(&mut *self.environment, &how, metadata, act, |done| progress("play", done as u64))
     }
 
     /// The references where none are known: 100 episodes of uniformly random actions, and of the best policy.
     fn measured(&mut self, best: &Kept) -> Result<Reference, LevelError> {
         let mut policy = self.kept(best)?;
-        let random = policy.random_return(&mut *self.world, REFERENCE_SEED, Reference::EPISODES)?;
-        let expert = policy.greedy_return(&mut *self.world, REFERENCE_SEED, Reference::EPISODES)?;
+        let random = policy.random_return(&mut *self.environment, REFERENCE_SEED, Reference::EPISODES)?;
+        let expert = policy.greedy_return(&mut *self.environment, REFERENCE_SEED, Reference::EPISODES)?;
         Reference { random, expert }.checked().ok_or(LevelError::NoExpert { random, expert })
     }
 

@@ -43,7 +43,7 @@ pub struct Chosen {
     pub tried: Vec<Tried>,
 }
 
-/// The CPU, whatever the name: for runs without a choice of backends.
+/// The CPU for every name: for runs without a choice of backends.
 ///
 /// # Errors
 /// None.

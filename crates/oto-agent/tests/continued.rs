@@ -379,14 +379,14 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
         ("InvertedPendulum-v5", named("gctd3bc", ""), named("gctd3bc", ""), SamplerName::Whole),
     ] {
         let what = format!("{} then {} in {env}", offline.name(), online.name());
-        let mut world = make(env).unwrap();
+        let mut environment = make(env).unwrap();
         let mut whole = teacher(env, &offline, true);
-        whole.advance(&mut *world, 20).unwrap();
+        whole.advance(&mut *environment, 20).unwrap();
         let mut first = teacher(env, &offline, true);
-        first.advance(&mut *world, 11).unwrap();
+        first.advance(&mut *environment, 11).unwrap();
         let mut second = teacher(env, &offline, true);
         assert!(second.load(&first.save().unwrap()).unwrap());
-        second.advance(&mut *world, 9).unwrap();
+        second.advance(&mut *environment, 9).unwrap();
         let file = whole.save().unwrap();
         assert!(second.save().unwrap() == file, "{what}: the offline phase");
 
@@ -398,9 +398,9 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
                 Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
             if sampler != own {
                 student.trainer().mix().unwrap();
-                let mut world = make(env).unwrap();
+                let mut environment = make(env).unwrap();
                 let trainer = student.trainer();
-                (0..2).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *world, seed));
+                (0..2).for_each(|seed| record(&mut |episode| trainer.add(episode), &mut *environment, seed));
             }
             student
         };

@@ -3,6 +3,7 @@
 mod actor_link;
 #[cfg(feature = "adapter")]
 mod adapter;
+#[path = "../../oto-rl/tests/allocations.rs"]
 mod allocations;
 mod checkpoints;
 mod continued;

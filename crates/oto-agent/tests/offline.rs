@@ -296,16 +296,16 @@ fn data_that_do_not_fit_are_refused() {
 fn every_algorithm_learns_from_one_transition_and_from_constant_rewards() {
     for algorithm in oto_rl::algorithms::offline() {
         for (env, steps) in [("CartPole-v1", 1), ("InvertedPendulum-v5", 1), ("InvertedPendulum-v5", 40)] {
-            let world = make(env).unwrap();
-            if !algorithm.accepts(oto_rl::algorithms::Seen::actions(world.action_space())) {
+            let environment = make(env).unwrap();
+            if !algorithm.accepts(oto_rl::algorithms::Seen::actions(environment.action_space())) {
                 continue;
             }
-            let config = small(algorithm, world.action_space());
+            let config = small(algorithm, environment.action_space());
             for terminated in [true, false] {
                 let observations = (0..4 * (steps + 1)).map(|i| (i % 7) as f32 / 7.0).collect();
                 let (actions, rewards) = (vec![1.0; steps], vec![2.0; steps]);
                 let data = [Episode { observations, actions, rewards, terminated }];
-                let mut trainer = trainer(&config, &*world, &data);
+                let mut trainer = trainer(&config, &*environment, &data);
                 trainer.step(12).unwrap();
                 let state = trainer.policy();
                 assert!(

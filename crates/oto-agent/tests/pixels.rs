@@ -324,7 +324,7 @@ fn recorded_images_make_a_teacher() {
     }
 }
 
-/// Actor and critics of soft actor-critic share convolutions, whatever the actions are.
+/// Actor and critics of soft actor-critic share convolutions, for discrete and continuous actions.
 #[test]
 fn soft_actor_critic_learns_from_images() {
     let algorithm = SacConfig {

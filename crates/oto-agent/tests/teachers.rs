@@ -106,20 +106,20 @@ impl Taught {
 fn cloned() -> Memory {
     use oto_agent::offline::{OfflineConfig, OfflineTrainer};
     use oto_agent::recorded::{Recorded, Seen};
-    let mut world = oto_env::make("CartPole-v1").unwrap();
-    let spaces = [world.observation_space().clone(), world.action_space().clone()];
+    let mut environment = oto_env::make("CartPole-v1").unwrap();
+    let spaces = [environment.observation_space().clone(), environment.action_space().clone()];
     let bc = oto_rl::algorithms::bc::BcConfig { hidden: vec![32], batch_size: 64, ..Default::default() };
     let config = OfflineConfig { algorithm: bc.into(), updates: 600, ..OfflineConfig::default() };
     let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], &Cpu).unwrap();
     let mut rng = oto_env::rng::Rng::new(1);
     for seed in 0..6 {
         let mut seen = vec![0.0; 4];
-        world.reset(Some(seed), &mut seen).unwrap();
+        environment.reset(Some(seed), &mut seen).unwrap();
         let (mut observations, mut actions, mut rewards) = (seen.clone(), Vec::new(), Vec::new());
         loop {
             let lean = seen[2] + 0.5 * seen[3] + 0.05 * seen[0] + 0.1 * seen[1];
             let right = if rng.f64() < 0.2 { rng.f64() < 0.5 } else { lean > 0.0 };
-            let step = world.step(oto_env::Action::Discrete(u32::from(right)), &mut seen).unwrap();
+            let step = environment.step(oto_env::Action::Discrete(u32::from(right)), &mut seen).unwrap();
             observations.extend(&seen);
             actions.push(f32::from(right));
             rewards.push(step.reward);

@@ -359,14 +359,15 @@ mod tests {
                 compare([product::<Plain>, small::<Plain>], shape, turned);
                 #[cfg(target_arch = "x86_64")]
                 if crate::simd::level() != crate::simd::Level::Plain {
-                    compare([avx2_blocks, avx2_once], shape, turned);
+                    compare([avx2::<true>, avx2::<false>], shape, turned);
                 }
             }
         }
     }
 
+    /// The kernels of AVX2: in blocks or at once.
     #[cfg(target_arch = "x86_64")]
-    fn avx2_blocks(
+    fn avx2<const BLOCKS: bool>(
         a: Side<'_>,
         b: Side<'_>,
         finish: Finish<'_>,
@@ -376,46 +377,22 @@ mod tests {
         scratch: &mut Scratch,
     ) {
         #[target_feature(enable = "avx2,fma")]
-        fn run(
+        fn run<const BLOCKS: bool>(
             (a, b): (Side<'_>, Side<'_>),
             finish: Finish<'_>,
             (n, k): (usize, usize),
             out: &mut [f32],
             scratch: &mut Scratch,
         ) {
-            product::<crate::simd::Avx2>(a, b, finish, n, k, out, scratch);
+            match BLOCKS {
+                true => product::<crate::simd::Avx2>(a, b, finish, n, k, out, scratch),
+                false => small::<crate::simd::Avx2>(a, b, finish, n, k, out, scratch),
+            }
         }
         // SAFETY: the test asked the processor.
         #[allow(unsafe_code)]
         unsafe {
-            run((a, b), finish, (n, k), out, scratch)
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn avx2_once(
-        a: Side<'_>,
-        b: Side<'_>,
-        finish: Finish<'_>,
-        n: usize,
-        k: usize,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        #[target_feature(enable = "avx2,fma")]
-        fn run(
-            (a, b): (Side<'_>, Side<'_>),
-            finish: Finish<'_>,
-            (n, k): (usize, usize),
-            out: &mut [f32],
-            scratch: &mut Scratch,
-        ) {
-            small::<crate::simd::Avx2>(a, b, finish, n, k, out, scratch);
-        }
-        // SAFETY: the test asked the processor.
-        #[allow(unsafe_code)]
-        unsafe {
-            run((a, b), finish, (n, k), out, scratch)
+            run::<BLOCKS>((a, b), finish, (n, k), out, scratch)
         }
     }
 

@@ -64,7 +64,7 @@ impl Scratch {
         (self.rows.len(), self.columns.len())
     }
 
-    /// So many numbers of rows and of columns, at the start of a line of the cache.
+    /// Memory for packed rows and packed columns, which begins at a line of the cache.
     pub(crate) fn packed(&mut self, rows: usize, columns: usize) -> (&mut [f32], &mut [f32]) {
         (aligned(&mut self.rows, rows), aligned(&mut self.columns, columns))
     }
@@ -73,10 +73,10 @@ impl Scratch {
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
-fn aligned(room: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    grown(room, len + LINE / size_of::<f32>());
-    let skipped = room.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-    &mut room[skipped..skipped + len]
+fn aligned(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    grown(memory, len + LINE / size_of::<f32>());
+    let skipped = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+    &mut memory[skipped..skipped + len]
 }
 
 simd! {
@@ -216,7 +216,7 @@ fn panel<I: Isa, const V: usize>(
     finish: Finish<'_>,
     at: Panel,
     out: &mut [f32],
-    room: &mut Vec<f32>,
+    memory: &mut Vec<f32>,
 ) -> usize {
     let wide = V * I::LANES;
     let b = b.from(at.j);
@@ -226,9 +226,9 @@ fn panel<I: Isa, const V: usize>(
     let columns = if near && b.down == 1 && at.width == wide {
         b
     } else {
-        let room = grown(room, at.k * wide);
-        pack(b, at.width, wide, room);
-        Lines { values: room, down: 1, along: wide }
+        let memory = grown(memory, at.k * wide);
+        pack(b, at.width, wide, memory);
+        Lines { values: memory, down: 1, along: wide }
     };
     let m = out.len() / at.n;
     let mut i = 0;
@@ -245,20 +245,20 @@ fn panel<I: Isa, const V: usize>(
     at.width
 }
 
-fn grown(room: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if room.len() < len {
-        room.resize(len, 0.0);
+fn grown(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if memory.len() < len {
+        memory.resize(len, 0.0);
     }
-    &mut room[..len]
+    &mut memory[..len]
 }
 
 /// All rows in the blocks that tiles take.
 #[inline(always)]
-fn pack_rows<I: Isa>(a: Lines<'_>, m: usize, k: usize, room: &mut [f32]) {
+fn pack_rows<I: Isa>(a: Lines<'_>, m: usize, k: usize, memory: &mut [f32]) {
     let mut i = 0;
     while i < m {
         let count = height::<I>(m - i);
-        pack(a.from(i), count, count, &mut room[i * k..(i + count) * k]);
+        pack(a.from(i), count, count, &mut memory[i * k..(i + count) * k]);
         i += count;
     }
 }
@@ -266,36 +266,36 @@ fn pack_rows<I: Isa>(a: Lines<'_>, m: usize, k: usize, room: &mut [f32]) {
 /// The first `count` lines side by side: one number of each, then the next of each, `wide` apart and filled up with zeros.
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-fn pack(lines: Lines<'_>, count: usize, wide: usize, room: &mut [f32]) {
+fn pack(lines: Lines<'_>, count: usize, wide: usize, memory: &mut [f32]) {
     let Lines { values, down, along } = lines;
     if count < wide {
-        room.fill(0.0);
+        memory.fill(0.0);
     }
     if down == 1 {
-        for (p, to) in room.chunks_exact_mut(wide).enumerate() {
+        for (p, to) in memory.chunks_exact_mut(wide).enumerate() {
             simd::copy(&values[p * along..][..count], &mut to[..count]);
         }
         return;
     }
-    let k = room.len() / wide;
+    let k = memory.len() / wide;
     let line = |c: usize| &values[c * down..][..k];
     let mut c = 0;
     while c + 4 <= count {
-        transpose(std::array::from_fn(|i| line(c + i)), &mut room[c..], wide);
+        transpose(std::array::from_fn(|i| line(c + i)), &mut memory[c..], wide);
         c += 4;
     }
     for c in c..count {
-        room[c..].iter_mut().step_by(wide).zip(line(c)).for_each(|(to, x)| *to = *x);
+        memory[c..].iter_mut().step_by(wide).zip(line(c)).for_each(|(to, x)| *to = *x);
     }
 }
 
 /// Four lines side by side, `wide` apart.
 #[inline(always)]
-fn transpose(lines: [&[f32]; 4], room: &mut [f32], wide: usize) {
+fn transpose(lines: [&[f32]; 4], memory: &mut [f32], wide: usize) {
     let k = lines[0].len();
-    assert!(lines.iter().all(|line| line.len() == k) && room.len() >= (k - 1) * wide + 4);
+    assert!(lines.iter().all(|line| line.len() == k) && memory.len() >= (k - 1) * wide + 4);
     let squares = k / 4;
-    let (mut from, mut to) = (lines.map(<[f32]>::as_ptr), room.as_mut_ptr());
+    let (mut from, mut to) = (lines.map(<[f32]>::as_ptr), memory.as_mut_ptr());
     for _ in 0..squares {
         // SAFETY: whole squares fit into both, as was just checked.
         #[allow(unsafe_code)]
@@ -306,7 +306,7 @@ fn transpose(lines: [&[f32]; 4], room: &mut [f32], wide: usize) {
         to = to.wrapping_add(4 * wide);
     }
     for p in 4 * squares..k {
-        room[p * wide..][..4].copy_from_slice(&lines.map(|line| line[p]));
+        memory[p * wide..][..4].copy_from_slice(&lines.map(|line| line[p]));
     }
 }
 
@@ -407,17 +407,17 @@ const WIDEST: usize = 32;
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn registers_of_few<I: Isa, const V: usize>(x: &[f32]) -> [I::Vector; V] {
-    let mut room = [0.0f32; WIDEST];
-    room[..x.len()].copy_from_slice(x);
-    registers::<I, V>(&room)
+    let mut memory = [0.0f32; WIDEST];
+    memory[..x.len()].copy_from_slice(x);
+    registers::<I, V>(&memory)
 }
 
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn put_few<I: Isa, const V: usize>(row: [I::Vector; V], out: &mut [f32]) {
-    let mut room = [0.0f32; WIDEST];
-    put::<I, V>(row, &mut room);
-    out.copy_from_slice(&room[..out.len()]);
+    let mut memory = [0.0f32; WIDEST];
+    put::<I, V>(row, &mut memory);
+    out.copy_from_slice(&memory[..out.len()]);
 }
 
 /// Adds the products of a row of `columns` with one number for each row of sums.

@@ -12,7 +12,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Records what is played in `environment`. Whoever keeps a copy of `recorder` has the dataset.
+    /// Records all steps in `environment`. `recorder` holds the dataset.
     pub fn new(environment: Box<dyn Environment>, recorder: Arc<Mutex<Recorder>>) -> Self {
         Self { environment, recorder }
     }

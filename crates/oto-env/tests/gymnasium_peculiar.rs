@@ -297,7 +297,7 @@ fn close_is_called_at_the_end_and_of_a_process_that_hangs() {
     }
 }
 
-/// A policy may stand still for ever: an evaluation ends, training goes on.
+/// An environment without an end: an evaluation is cut, training continues.
 #[test]
 fn an_evaluation_ends_in_an_environment_without_an_end() {
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -296,7 +296,7 @@ fn as_objects(json: &mut Json) {
     }
 }
 
-/// A dictionary's names say which number is which, whatever order they have.
+/// A dictionary's names identify its numbers, in any order.
 #[test]
 fn parts_of_another_order_are_found_by_their_names() {
     let own = tree(

@@ -259,7 +259,7 @@ pub fn load_each_with(folder: &Path, run: &str) -> Result<Vec<Result<Loaded, Pol
     let (mut files, mut found) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        // A pipe is no metadata: refused where a model of its name stands beside it, else nobody's.
+        // A pipe is no metadata: refused beside a model of its name, else ignored.
         let is_pipe = || path.exists() && !path.is_dir() && has_model(&path);
         if path.extension().is_some_and(|e| e == "json") && (path.is_file() || is_pipe()) {
             match is_policy(&path) {

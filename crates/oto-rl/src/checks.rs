@@ -109,6 +109,12 @@ impl Checks {
         self.whole("batch_size", got as u64, 1..=65_536, "1 to 65536 transitions");
     }
 
+    /// Critics of an ensemble whose smallest value is the target.
+    pub fn subset(&mut self, got: usize, critics: usize) {
+        let expected = format!("1 to critics, {critics}");
+        self.that((1..=critics).contains(&got), "subset", || got.to_string(), &expected);
+    }
+
     /// A convolution, if there is one.
     pub fn convolution(&mut self, convolution: Option<&Convolution>) {
         if let Some((convolution, expected)) = convolution.and_then(|c| Some((c, c.check().err()?))) {

@@ -119,7 +119,7 @@ impl<'t, 'c> SharedEncoder<'t, 'c> {
     }
 }
 
-/// How many numbers the networks behind shared convolutions see, whose observations have so many.
+/// Inputs of the networks behind shared convolutions, for observations of this width.
 pub(crate) fn seen(convolution: Option<&Convolution>, observation: usize) -> usize {
     convolution.map_or(observation, Convolution::outputs)
 }

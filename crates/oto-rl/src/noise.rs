@@ -23,7 +23,7 @@ impl Noise {
         Self { inputs, order: Vec::new(), subset: Vec::new() }
     }
 
-    /// With one more input, of so many numbers.
+    /// With one more input, of this width.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn and(mut self, name: &'static str, numbers: usize) -> Self {
         self.inputs.push((name, vec![0.0; numbers]));

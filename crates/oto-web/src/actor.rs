@@ -276,7 +276,7 @@ impl ActorCore {
         self.sockets.cut(&mut self.wire, None, !on);
     }
 
-    /// Delays messages by so many milliseconds, and lets so many bytes pass in a second, both ways.
+    /// Sets the delay of messages in milliseconds and the bytes a second, both ways.
     pub fn set_line(&mut self, delay_ms: f64, bytes_per_second: f64) -> Result<(), JsValue> {
         Ok(self.wire.line.set(LineConfig { delay_ms, bytes_per_second }).map_err(CoreError::from)?)
     }

@@ -55,7 +55,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -193,6 +193,8 @@ impl Admin {
             let sender = Sender { address: address.ip(), known: known.clone() };
             let task = connections.spawn(timeout(CONNECTION_TIME, admin.clone().serve(stream, sender)));
             visits.push_back(Visit { task, known });
+            // It may read its request before the next connection displaces it.
+            yield_now().await;
         }
     }
 

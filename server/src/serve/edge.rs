@@ -8,10 +8,10 @@ use crate::auth::budget::{Account, Bucket, Rate, lock};
 use crate::net::peer::{End, Peer, milliseconds, refused};
 use crate::net::stopping::Stopping;
 use crate::serve::admission::{Caller, Server};
-use crate::serve::learners::{Begun, Command, Ended, HostedLearner, Published, Rows, Standing};
+use crate::serve::learners::{Begun, Command, HostedLearner, Published, Rows, Standing};
 use crate::serve::random;
 use crate::serve::silence::Silence;
-use oto_agent::learner::session::{LearnerSession, Refusal};
+use oto_agent::learner::session::LearnerSession;
 use oto_proto::message::{Overloaded, Received, Restarting};
 use oto_proto::{
     ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Grant, Header, Hello, LearnerInfo, RowFormat,
@@ -192,14 +192,8 @@ impl EdgeSession {
     /// Tells what is stored, and ends a session that is over.
     async fn acknowledge(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
         let Standing { next, backlog, ended } = self.standing.borrow_and_update().clone();
-        match ended {
-            None => {}
-            Some(Ended::Replaced) => return Err(Refusal::Replaced(self.number).error().into()),
-            // Not to come back, as a replaced one is not.
-            Some(Ended::Dropped) => {
-                return Err(refused(ErrorCode::Replaced, "the operator dropped this edge"));
-            }
-            Some(Ended::Failed(why)) => return Err(refused(ErrorCode::Internal, why)),
+        if let Some(ended) = ended {
+            return Err(ended.error(self.number).into());
         }
         let next = {
             let mut session = lock(&self.session);
@@ -252,7 +246,9 @@ impl EdgeSession {
         };
         let Some(error) = refusal else { return Ok(None) };
         if error.code == ErrorCode::Replaced {
-            return Err(error.into());
+            // The session was ended meanwhile; its state says why.
+            let ended = self.standing.borrow().ended.clone();
+            return Err(ended.map_or(error, |ended| ended.error(self.number)).into());
         }
         self.refusals += 1;
         peer.metrics.dropped("malformed");

@@ -7,8 +7,8 @@ use crate::auth::budget::{Held, lock};
 use crate::observe::metrics::LearnerMetrics;
 use crate::serve::error::ServerError;
 use oto_agent::learner::Learner;
-use oto_agent::learner::session::{Edge, LearnerSession, Offer, Progress};
-use oto_proto::{ActorInfo, Flags, LearnerInfo, Model, RowFormat, Space, StreamId};
+use oto_agent::learner::session::{Edge, LearnerSession, Offer, Progress, Refusal};
+use oto_proto::{ActorInfo, ErrorCode, ErrorMessage, Flags, LearnerInfo, Model, RowFormat, Space, StreamId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,6 +106,17 @@ pub(crate) enum Ended {
     Dropped,
     /// Its rows cannot be stored, or not be learned from.
     Failed(String),
+}
+
+impl Ended {
+    /// The message to the edge of session `number`. A replaced or dropped edge does not connect again.
+    pub fn error(self, number: u32) -> ErrorMessage {
+        match self {
+            Ended::Replaced => Refusal::Replaced(number).error(),
+            Ended::Dropped => ErrorMessage::new(ErrorCode::Replaced, "the operator dropped this edge"),
+            Ended::Failed(why) => ErrorMessage::new(ErrorCode::Internal, why),
+        }
+    }
 }
 
 /// Weights for the edges.
@@ -260,8 +271,9 @@ impl HostedLearner {
         let mut edges = lock(&self.edges);
         for (_, slot) in edges.drain() {
             if let Slot::Open { session, standing } = slot {
-                lock(&session).replace();
+                // First the reason: a conversation that finds its session replaced looks for it.
                 standing.send_modify(|standing| standing.ended = Some(Ended::Failed(why.into())));
+                lock(&session).replace();
             }
         }
         edges.extend(stored.into_iter().map(|(edge, progress)| (edge, Slot::Known(progress))));
@@ -311,8 +323,8 @@ impl HostedLearner {
     /// Ends an edge's session and forgets the edge.
     pub async fn drop_edge(&self, edge: &str) -> Option<Result<(), String>> {
         if let Some(Slot::Open { session, standing }) = lock(&self.edges).remove(edge) {
-            lock(&session).replace();
             standing.send_modify(|standing| standing.ended = Some(Ended::Dropped));
+            lock(&session).replace();
         }
         self.ask(|done| Command::Drop { edge: edge.into(), done }).await
     }

@@ -321,14 +321,18 @@ pub fn request(server: &Server, line: &str, headers: &str) -> (String, Vec<u8>) 
 
 /// The same, to any address and with a body.
 pub fn request_to(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
+    try_request(address, line, headers, body).expect("a head")
+}
+
+/// The same; none if the connection ends without an answer.
+pub fn try_request(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> Option<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    // Whoever refuses may do so before it has read all.
-    drop(stream.write_all(body));
+    // A server that refuses may do so before it has read all.
+    drop((stream.write_all(request.as_bytes()), stream.write_all(body)));
     let mut answer = Vec::new();
     drop(stream.read_to_end(&mut answer));
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
-    (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    Some((String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec()))
 }

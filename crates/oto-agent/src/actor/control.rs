@@ -22,7 +22,7 @@ pub const USUAL_HZ: f64 = 30.0;
 /// How fast an actor steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// So many steps a second.
+    /// Steps a second.
     Hz(f64),
     /// As the learner says, and [`USUAL_HZ`] until then.
     Learner,

@@ -37,7 +37,7 @@ pub struct Exchange {
     exploration: Option<Exploration>,
     pace: Pace,
     seed: u64,
-    /// Weights that the loop has not made room for.
+    /// Weights that found the buffer of the loop full.
     pending: Option<(u32, Vec<f32>)>,
 }
 

@@ -533,7 +533,7 @@ impl ActorLink {
     /// An error after `welcome`: about rows, which are sent again, or about the connection, which the server closes.
     fn refused(&mut self, error: ErrorMessage, now: u64) {
         self.stats.refused += 1;
-        self.connection.note(error.message.clone());
+        self.connection.refused(&error);
         if error.code == ErrorCode::Replaced {
             return self.fail(error, now);
         }

@@ -68,7 +68,7 @@ pub fn act(
     Ok(Acted { report, policy: edge.policy(env.id()) })
 }
 
-/// An actor for a run; its stream of rows gets a name that nobody else draws.
+/// An actor for a run; its stream of rows gets a random name.
 ///
 /// # Errors
 /// A run that cannot begin.

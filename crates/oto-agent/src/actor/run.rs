@@ -168,7 +168,7 @@ impl ActorRun {
         }
     }
 
-    /// Sets how fast the actor steps: so many steps a second, 0 for as fast as the learner keeps up, none for the learner's frequency.
+    /// Sets the frequency in steps a second: 0 is as fast as the learner keeps up, none is the learner's frequency.
     pub fn set_hz(&mut self, hz: Option<f64>) {
         self.pace = match hz {
             None => Pace::Learner,
@@ -181,7 +181,7 @@ impl ActorRun {
         }
     }
 
-    /// Makes the two halves of the actor. `random` names its stream of rows: 128 bits that nobody else draws. Deadlines begin at `now`, in
+    /// Makes the two halves of the actor. `random` names its stream of rows: 128 random bits. Deadlines begin at `now`, in
     /// nanoseconds.
     ///
     /// # Errors

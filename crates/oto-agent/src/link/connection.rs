@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub failures: u32,
     pub failure: Option<ErrorMessage>,
     pub problem: Option<String>,
+    /// The server's last error about the connection itself. A close with its code follows, whose reason is one word.
+    refusal: Option<ErrorMessage>,
     pub outputs: VecDeque<Output>,
     breaches: u32,
     rng: Rng,
@@ -56,6 +58,7 @@ impl Connection {
             failures: 0,
             failure: None,
             problem: None,
+            refusal: None,
             outputs: VecDeque::new(),
             breaches: 0,
             rng: Rng::new(limits.seed),
@@ -93,6 +96,14 @@ impl Connection {
     /// Keeps a problem for people.
     pub fn note(&mut self, problem: String) {
         self.problem = Some(problem.chars().take(MAX_PROBLEM).collect());
+    }
+
+    /// Keeps an error that came after `welcome`.
+    pub fn refused(&mut self, error: &ErrorMessage) {
+        self.note(error.message.clone());
+        if error.request.is_none() {
+            self.refusal = Some(error.clone());
+        }
     }
 
     fn failed(&mut self, error: ErrorMessage) {
@@ -183,6 +194,7 @@ pub(crate) trait Connected {
         connection.breaches = 0;
         connection.paused_until = 0;
         connection.leaving = None;
+        connection.refusal = None;
     }
 
     /// Gives the connection up and tries again later.
@@ -229,12 +241,14 @@ pub(crate) trait Connected {
         let refused = code.and_then(ErrorCode::from_close_code).filter(|code| code.is_permanent());
         let refused = refused.filter(|code| greeting || replaced && *code == ErrorCode::Replaced);
         let hint = connection.leaving;
+        let explained = connection.refusal.take().filter(|error| code == Some(error.code.close_code()));
         connection.outputs.clear();
         self.let_go();
-        let problem = match (reason, code) {
-            ("", Some(code)) => format!("the connection closed with code {code}"),
-            ("", None) => "the connection was lost".into(),
-            (reason, _) => reason.to_string(),
+        let problem = match (explained, reason, code) {
+            (Some(error), ..) => error.message,
+            (None, "", Some(code)) => format!("the connection closed with code {code}"),
+            (None, "", None) => "the connection was lost".into(),
+            (None, reason, _) => reason.to_string(),
         };
         match refused {
             None => self.lost(problem, hint, now),

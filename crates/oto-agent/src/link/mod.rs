@@ -662,7 +662,7 @@ impl Link {
     /// An error after `welcome`: about one request, which is dropped, or about the connection, which the server closes.
     fn refused(&mut self, error: ErrorMessage, now: u64) {
         self.stats.refused += 1;
-        self.connection.note(error.message.clone());
+        self.connection.refused(&error);
         let Some(wire) = error.request else { return };
         let outcome = if error.code.is_permanent() { Outcome::Refused } else { Outcome::Failed };
         if self.end_submission(wire, outcome) {

@@ -299,6 +299,24 @@ fn a_refusal_that_may_pass_is_tried_again() {
 }
 
 #[test]
+fn the_error_before_a_close_explains_it() {
+    // An error about a request, and one with another code than the close, explain nothing.
+    let cases = [
+        (ErrorMessage::new(ErrorCode::Internal, "out of memory"), "out of memory"),
+        (ErrorMessage::new(ErrorCode::Timeout, "too slow"), "refused"),
+        (ErrorMessage::new(ErrorCode::Internal, "no").about(Some(77)), "refused"),
+    ];
+    for (error, expected) in cases {
+        let mut link = ready(config());
+        text(&mut link, ServerMessage::Error(error), 1);
+        let code = Some(ErrorCode::Internal.close_code());
+        link.handle(Event::Closed { code, reason: "refused" }, 1);
+        assert_eq!(link.state(), LinkState::Waiting);
+        assert_eq!(link.status(1).problem.as_deref(), Some(expected));
+    }
+}
+
+#[test]
 fn a_welcome_that_contradicts_is_refused() {
     let spoil: [fn(&mut Welcome); 7] = [
         |w| w.policy = "acrobot".into(),

@@ -1,7 +1,7 @@
 //! An edge, its plant, a line and a learner in virtual time: one clock, no thread, no socket. The codecs, the actor's ring and double
 //! buffer, its link, the learner's session and the learner itself are those of a real edge and a real server.
 //!
-//! [`VirtualRun`] is for experiments: a run of an hour takes as long as its updates. In each period of 1/30 s the edge takes a step and the learner makes at most so many updates. While the plant resets, the edge takes
+//! [`VirtualRun`] is for experiments: a run of an hour takes as long as its updates. In each period of 1/30 s the edge takes a step and the learner makes at most a given number of updates. While the plant resets, the edge takes
 //! no steps and the learner works off its backlog.
 
 mod line;
@@ -126,7 +126,7 @@ pub struct Evaluation {
 /// What a run gave.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
-    /// Training steps until so many successful evaluations in a row as ended the run; none: it did not converge.
+    /// Training steps until the consecutive successful evaluations that end a run; none: it did not converge.
     pub converged: Option<u64>,
     /// Training steps.
     pub steps: u64,

@@ -192,7 +192,7 @@ impl Observer for Keeper {
     }
 }
 
-/// A run in an environment whose environments break after so many steps: how it ends, and what was saved last.
+/// A run whose environments break after a number of steps: how it ends, and what was saved last.
 fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>, Option<Vec<u8>>) {
     let [train, evaluate] =
         steps.map(|n| Box::new(Breaking(oto_env::make("CartPole-v1").unwrap(), n)) as Box<dyn Environment>);

@@ -230,7 +230,7 @@ impl Gymnasium {
         }
     }
 
-    /// Cuts an evaluation's episode where neither the environment nor a limit ends it: a policy may stand still for ever.
+    /// Cuts an evaluation's episode that neither the environment nor a limit ends.
     fn limited(&mut self, step: Step) -> Step {
         self.steps = self.steps.saturating_add(1);
         let limited = !self.evaluating || self.about.max_episode_steps.is_some();
@@ -241,7 +241,7 @@ impl Gymnasium {
             self.cut = true;
             (self.tell)(&format!(
                 "gym:{}: an evaluation's episode had no end after {} steps and was cut; register the environment with \
-                 max_episode_steps; this is told once",
+                 max_episode_steps; this message appears once",
                 self.id, self.longest
             ));
         }

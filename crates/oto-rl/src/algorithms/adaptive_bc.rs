@@ -173,12 +173,9 @@ impl Settings for AdaptiveBcConfig {
     }
 
     fn check(&self, checks: &mut Checks) {
-        checks.hidden(&self.hidden);
-        checks.batch_size(self.batch_size);
+        self.recipe().check(checks);
         checks.whole("critics", self.critics as u64, 2..=512, "2 to 512 critics");
-        let (subset, critics) = (self.subset, self.critics);
-        let expected = format!("1 to critics, {critics}");
-        checks.that((1..=critics).contains(&subset), "subset", || subset.to_string(), &expected);
+        checks.subset(self.subset, self.critics);
         checks.weight("alpha", self.alpha);
         checks.real("k_p", self.k_p, 0.0..=1e3, "a gain from 0 to 1000");
         checks.real("k_d", self.k_d, 0.0..=1e3, "a gain from 0 to 1000");
@@ -187,12 +184,6 @@ impl Settings for AdaptiveBcConfig {
         let best = self.expert_return;
         let good = best > self.random_return && best <= 1e12;
         checks.that(good, "expert_return", || oto_json::shown(&best), "a return above random_return");
-        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
-        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
-        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
-        checks.adam(self.adam);
     }
 
     fn program(&self, sizes: Sizes) -> Program {

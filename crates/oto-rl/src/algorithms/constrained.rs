@@ -3,6 +3,7 @@
 
 use super::td3::{CONSTRAINT, Constraint, Deterministic, Parts, act, noise, taught};
 use super::{Agent, Sizes};
+use crate::checks::Checks;
 use crate::critics::{Critics, chosen, frozen, least, q_value};
 use crate::engine::{LearnError, LossParts, aikd_weights};
 use crate::exploration::ActionNoise;
@@ -50,6 +51,21 @@ pub(super) struct Recipe<'a> {
     /// Actions for each state in OTO eq. 10.
     pub samples: usize,
     pub adam: Adam,
+}
+
+impl Recipe<'_> {
+    /// Checks the settings that all of them have.
+    pub fn check(&self, checks: &mut Checks) {
+        checks.hidden(self.hidden);
+        checks.batch_size(self.batch_size);
+        let [smoothing, clip] = self.smoothing;
+        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
+        checks.real("smoothing", smoothing, 0.0..=2.0, "0 to 2");
+        checks.real("smoothing_clip", clip, 0.0..=2.0, "0 to 2");
+        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
+        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
+        checks.adam(self.adam);
+    }
 }
 
 /// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.

@@ -298,7 +298,7 @@ impl CqlEnsemble {
         Self::of(program(config, sizes), members, noise, sizes, backend, rng)
     }
 
-    /// The same with a program of another algorithm, which has so many agents of these layers and starts at this temperature.
+    /// The same with a program of another algorithm: its number of agents of these layers, and its initial temperature.
     pub(super) fn of(
         program: Program,
         (agents, hidden, initial_alpha): (usize, &[usize], f64),

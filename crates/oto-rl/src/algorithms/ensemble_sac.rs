@@ -4,6 +4,7 @@
 use super::sac::{Sac, actor_parameters, drawn, policy};
 use super::td3::taught;
 use super::{Agent, Sizes};
+use crate::checks::Checks;
 use crate::critics::{self, Base, Critics, Importance, chosen, each, frozen, least, q_value, sum, uniform};
 use crate::engine::{LearnError, LossParts, aikd_weights};
 use crate::losses;
@@ -20,9 +21,9 @@ use oto_graph::{Backend, Program, Trace};
 /// The critics' value of the next state.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
-    /// The smallest of so many critics, drawn for each update (Chen et al. 2021, algorithm 1).
+    /// The smallest of this many critics, drawn for each update (Chen et al. 2021, algorithm 1).
     Subset(usize),
-    /// The mean of all less so many of their standard deviations (UPQ).
+    /// The mean of all, less this multiple of their standard deviation (UPQ).
     LowerConfidence(f64),
 }
 
@@ -54,6 +55,33 @@ pub(super) struct Recipe<'a> {
     /// Actions for each state in OTO eq. 10.
     pub samples: usize,
     pub adam: Adam,
+}
+
+impl Recipe<'_> {
+    /// Checks the settings that all of them have, and those of the target and of the conservative term.
+    pub fn check(&self, checks: &mut Checks) {
+        checks.hidden(self.hidden);
+        checks.batch_size(self.batch_size);
+        let critics = self.critics as u64;
+        match self.target {
+            Target::Subset(subset) => {
+                checks.whole("critics", critics, 1..=512, "1 to 512 critics");
+                checks.subset(subset, self.critics);
+            }
+            Target::LowerConfidence(beta) => {
+                let expected = "2 to 512 critics: one alone has no standard deviation";
+                checks.whole("critics", critics, 2..=512, expected);
+                checks.real("beta", beta, 0.0..=1e3, "0 to 1000 standard deviations");
+            }
+        }
+        if let Some(Conservative { weight, samples }) = self.conservative {
+            checks.weight("weight", weight);
+            checks.whole("conservative_samples", samples as u64, 1..=256, "1 to 256 actions a state");
+        }
+        checks.real("initial_alpha", self.initial_alpha, 1e-6..=1e3, "1e-6 to 1000");
+        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
+        checks.adam(self.adam);
+    }
 }
 
 /// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.

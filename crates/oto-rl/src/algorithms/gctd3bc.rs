@@ -139,15 +139,8 @@ impl Settings for Gctd3bcConfig {
     }
 
     fn check(&self, checks: &mut Checks) {
-        checks.hidden(&self.hidden);
-        checks.batch_size(self.batch_size);
+        self.recipe().check(checks);
         checks.weight("alpha", self.alpha);
-        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
-        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
-        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
-        checks.adam(self.adam);
     }
 
     fn program(&self, sizes: Sizes) -> Program {

@@ -333,7 +333,7 @@ fn critic_widths(config: &PexConfig, sizes: Sizes) -> Vec<usize> {
     [&[inputs], &config.hidden[..], &[outputs]].concat()
 }
 
-/// Two numbers from \[0, 1) that depend on the observation alone: an evaluation repeats its choices, whatever was before.
+/// Two numbers from \[0, 1) that depend on the observation alone: an evaluation repeats its choices after any other.
 fn draws(observation: &[f32]) -> [f64; 2] {
     let hash = |hash: u64, x: &f32| (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3);
     let mut rng = Rng::new(observation.iter().fold(0xcbf2_9ce4_8422_2325, hash));

@@ -324,7 +324,7 @@ impl<'t, 'c> Policy<'t, 'c> {
     }
 }
 
-/// The network between observations and so many numbers of the policy or the value function.
+/// The network between observations and the outputs of the policy or the value function.
 fn shape(config: &PpoConfig, sizes: Sizes, outputs: usize) -> Shape<'_> {
     let shape = Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, outputs);
     if config.convolution.is_some() { shape } else { shape.tanh() }

@@ -138,16 +138,8 @@ impl Settings for RedqConfig {
     }
 
     fn check(&self, checks: &mut Checks) {
-        checks.hidden(&self.hidden);
-        checks.batch_size(self.batch_size);
-        checks.whole("critics", self.critics as u64, 1..=512, "1 to 512 critics");
-        let (subset, critics) = (self.subset, self.critics);
-        let expected = format!("1 to critics, {critics}");
-        checks.that((1..=critics).contains(&subset), "subset", || subset.to_string(), &expected);
+        self.recipe().check(checks);
         checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
-        checks.real("initial_alpha", self.initial_alpha, 1e-6..=1e3, "1e-6 to 1000");
-        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
-        checks.adam(self.adam);
     }
 
     fn can_be_prioritised(&self) -> bool {

@@ -312,7 +312,7 @@ pub(super) const CONSTRAINT: &str = "constraint";
 pub(super) enum Constraint {
     /// Always the same.
     Fixed(f64),
-    /// From `start` to `end` over so many steps, by a factor a step (Beeson and Montana 2022).
+    /// From `start` to `end` over a number of steps, by a factor a step (Beeson and Montana 2022).
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     Relaxed { start: f64, end: f64, steps: u64 },
     /// By the returns of episodes (Zhao et al. 2022).

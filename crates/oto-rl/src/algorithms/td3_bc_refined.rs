@@ -160,18 +160,11 @@ impl Settings for Td3BcRefinedConfig {
     }
 
     fn check(&self, checks: &mut Checks) {
-        checks.hidden(&self.hidden);
-        checks.batch_size(self.batch_size);
+        self.recipe().check(checks);
         checks.real("alpha", self.alpha, 1e-9..=1e6, "a weight above 0, from 1e-9 to 1e6");
         checks.real("refine", self.refine, 1.0..=1e6, "1 to 1e6");
         checks.real("relaxed_alpha", self.relaxed_alpha, 1e-9..=1e6, "a weight above 0, from 1e-9 to 1e6");
         checks.whole("relax_steps", self.relax_steps, 0..=1 << 40, "0 to 2^40 steps");
-        checks.real("exploration", self.exploration, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing", self.smoothing, 0.0..=2.0, "0 to 2");
-        checks.real("smoothing_clip", self.smoothing_clip, 0.0..=2.0, "0 to 2");
-        checks.whole("policy_period", self.policy_period, 1..=1024, "1 to 1024 updates");
-        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
-        checks.adam(self.adam);
     }
 
     fn program(&self, sizes: Sizes) -> Program {

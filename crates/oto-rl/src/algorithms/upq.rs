@@ -133,21 +133,7 @@ impl Settings for UpqConfig {
     }
 
     fn check(&self, checks: &mut Checks) {
-        checks.hidden(&self.hidden);
-        checks.batch_size(self.batch_size);
-        checks.whole(
-            "critics",
-            self.critics as u64,
-            2..=512,
-            "2 to 512 critics: one alone has no standard deviation",
-        );
-        checks.real("beta", self.beta, 0.0..=1e3, "0 to 1000 standard deviations");
-        checks.weight("weight", self.weight);
-        let many = self.conservative_samples as u64;
-        checks.whole("conservative_samples", many, 1..=256, "1 to 256 actions a state");
-        checks.real("initial_alpha", self.initial_alpha, 1e-6..=1e3, "1e-6 to 1000");
-        checks.whole("samples", self.samples as u64, 1..=256, "1 to 256 actions a state");
-        checks.adam(self.adam);
+        self.recipe().check(checks);
     }
 
     fn can_be_prioritised(&self) -> bool {
