@@ -1,19 +1,26 @@
 //! `cargo bench -p oto-bench --bench update`: oto's backends, the step fused by hand and the peers, in one run.
 //!
+//! The large updates (SAC, TD3, ensembles of critics) run with one thread and with two, oto's and PyTorch's.
+//!
 //! Options come after `--`: `--json FILE`, `--repeats N`, `--python PROGRAM` (one that has torch), `--compile` (torch.compile
 //! as well), `--burn PROGRAM`, `--only NAME` (workloads whose name contains it).
 
 use oto_bench::measure::{ByHand, Contestant, Failure};
 use oto_bench::peer::Peer;
 use oto_bench::report::{Entry, Report, measure};
-use oto_bench::workload::{Shape, Workload, distillation};
+use oto_bench::workload::{Continuous, Shape, Task, Workload, distillation};
 use oto_wgpu::{Gpu, GpuError, Wgpu};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 const SHAPES: [(usize, usize); 3] = [(64, 32), (128, 51), (128, 200)];
 const BATCH: usize = 64;
+const LARGE: [Task; 4] = {
+    let shape = Continuous { hidden: 256, batch: 256 };
+    [Task::Sac(shape), Task::Td3(shape), Task::Critics(1, shape), Task::Critics(10, shape)]
+};
 const SEED: u64 = 1;
 
 struct Options {
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 /// How many threads rayon starts, in candle and in burn.
 const THREADS: &str = "RAYON_NUM_THREADS";
@@ -88,7 +97,8 @@ fn options(arguments: &[String]) -> Result<Options, Box<dyn std::error::Error>> 
 
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let of = |(hidden, quantiles)| Workload::new(Shape { hidden, quantiles, batch: BATCH }, SEED);
-    let workloads = SHAPES.into_iter().map(of).chain([distillation(SEED)]);
+    let large = LARGE.map(|task| Workload::draw(task, SEED));
+    let workloads = SHAPES.into_iter().map(of).chain([distillation(SEED)]).chain(large);
     let webgpu = webgpu();
     let mut reports = Vec::new();
     for workload in workloads.filter(|w| w.name().contains(&options.only)) {
@@ -110,16 +120,17 @@ fn webgpu() -> Result<Wgpu, GpuError> {
 
 fn one(workload: &Workload, webgpu: Result<&Wgpu, &GpuError>, options: &Options) -> Result<Report, Failure> {
     let mut absent = Vec::new();
-    let mut entries = vec![
-        Entry::of("candle", &oto_candle::Candle, workload)?,
-        Entry::of("cpu", &oto_cpu::Cpu, workload)?,
-        Entry::whole(ByHand::new(workload)),
-    ];
+    let mut entries =
+        vec![Entry::of("candle", &oto_candle::Candle, workload)?, Entry::of("cpu", &oto_cpu::Cpu, workload)?];
+    match workload.is_small() {
+        true => entries.push(Entry::whole(ByHand::new(workload))),
+        false => entries.push(Entry::of("cpu, 2 threads", &oto_cpu::Threads(TWO), workload)?),
+    }
     match webgpu {
         Ok(backend) => entries.push(Entry::of("webgpu", backend, workload)?),
         Err(error) => absent.push(("webgpu".into(), format!("left out ({error})"))),
     }
-    for (name, command, install) in peers(options) {
+    for (name, command, install) in peers(options, workload.is_small()) {
         match Peer::start(name, command, workload) {
             Ok(peer) => {
                 eprintln!("{}: {}", peer.name(), peer.description);
@@ -132,7 +143,7 @@ fn one(workload: &Workload, webgpu: Result<&Wgpu, &GpuError>, options: &Options)
 }
 
 /// Name, program and how to get it.
-fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
+fn peers(options: &Options, small: bool) -> Vec<(&'static str, Command, &'static str)> {
     const TORCH: &str =
         "python3 -m venv DIR && DIR/bin/pip install torch numpy, then --python DIR/bin/python";
     const BURN: &str = "cargo build --release --manifest-path crates/oto-bench/peers/burn/Cargo.toml";
@@ -152,6 +163,10 @@ fn peers(options: &Options) -> Vec<(&'static str, Command, &'static str)> {
     let mut peers = vec![("pytorch", torch(&[]), TORCH)];
     if options.compile {
         peers.push(("pytorch-compile", torch(&["--compile"]), TORCH));
+    }
+    if !small {
+        peers.push(("pytorch, 2", torch(&["--threads", "2"]), TORCH));
+        return peers;
     }
     peers.push(("burn-flex", burn("flex"), BURN));
     peers.push(("burn-ndarray", burn("ndarray"), BURN));

@@ -99,7 +99,8 @@ impl Fused {
     /// The step of `workload` at its start.
     ///
     /// # Panics
-    /// If the workload lacks one of its own inputs, which [`Workload::new`] never does.
+    /// If the workload lacks one of its own inputs, which [`Workload::new`] never does, or if it is a large one
+    /// ([`Workload::is_small`]).
     pub fn new(workload: &Workload) -> Self {
         Self::at(Level::best(), workload)
     }
@@ -127,6 +128,7 @@ impl Fused {
                 let observation = padded_rows(get("observation"), widths[0], padded);
                 (Head::Soft(Soft { observation, soft }), Vec::new(), 0.0)
             }
+            Task::Sac(_) | Task::Td3(_) | Task::Critics(..) => unreachable!("no large step by hand"),
         };
         Self {
             level,

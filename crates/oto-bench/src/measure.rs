@@ -109,7 +109,7 @@ impl Compiled {
         let mut executable = backend.compile(workload.program())?;
         let outputs = vec![Vec::new(); executable.program().outputs.len()];
         let inputs = executable.program().inputs.iter().enumerate();
-        let acting = inputs.filter(|(_, i)| i.role == Role::State && i.name.starts_with("q."));
+        let acting = inputs.filter(|(_, i)| i.role == Role::State && is_acting(&i.name));
         let acting = acting.map(|(i, _)| InputId(i)).collect::<Vec<_>>();
         if let Some(device) = executable.device() {
             device.watch(&acting);
@@ -141,6 +141,11 @@ impl Contestant for Compiled {
         let data = self.workload.slices();
         steps(self.executable.as_mut(), &data, &mut self.outputs, updates)
     }
+}
+
+/// Whether a student acts with this tensor, or, if it has no actor, learns to.
+fn is_acting(name: &str) -> bool {
+    ["q.", "actor.", "critics."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// How long this thread lets a device work before it asks again.
@@ -267,20 +272,18 @@ fn block(contestant: &mut dyn Contestant) -> Result<u32, Failure> {
     }
 }
 
-/// Rows, inner length and columns of each matrix product in a program.
-fn products(program: &Program) -> Vec<[usize; 3]> {
+/// Floating-point operations in the matrix products of one run: `2 k` for each number of a result, of sums of length `k`.
+pub fn matrix_operations(program: &Program) -> f64 {
     let shape = |id: oto_graph::NodeId| &program.nodes[id.0].shape;
+    let from_last = |id: oto_graph::NodeId, i: usize| shape(id)[shape(id).len() - i];
     let size = |node: &oto_graph::Node| match node.op {
-        Op::MatMul { a, ta, .. } => Some([node.shape[0], shape(a)[if ta { 0 } else { 1 }], node.shape[1]]),
-        Op::Linear { x, .. } => Some([node.shape[0], shape(x)[1], node.shape[1]]),
+        Op::MatMul { a, ta, .. } => {
+            Some(from_last(a, if ta { 2 } else { 1 }) * node.shape.iter().product::<usize>())
+        }
+        Op::Linear { x, .. } => Some(from_last(x, 1) * node.shape.iter().product::<usize>()),
         _ => None,
     };
-    program.nodes.iter().filter_map(size).collect()
-}
-
-/// Floating-point operations in the matrix products of one run: `2 m k n` each.
-pub fn matrix_operations(program: &Program) -> f64 {
-    products(program).iter().map(|size| 2.0 * size.iter().product::<usize>() as f64).sum()
+    program.nodes.iter().filter_map(size).map(|products| 2.0 * products as f64).sum()
 }
 
 /// The matrix products of `program` alone, as many, of the same shapes and turned the same way, each on operands of its own.
@@ -380,7 +383,7 @@ pub fn processor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::{Shape, distillation};
+    use crate::workload::{Continuous, Shape, Task, distillation};
     use oto_candle::Candle;
     use oto_cpu::Cpu;
 
@@ -406,6 +409,33 @@ mod tests {
             }
             assert_eq!(interleave(&mut contestants, 9, Duration::ZERO).unwrap()[0].blocks, 1);
         }
+    }
+
+    #[test]
+    fn large_updates_agree_with_any_number_of_threads() {
+        let large = Continuous { hidden: 200, batch: 128 };
+        for task in [Task::Sac(large), Task::Td3(large), Task::Critics(3, large)] {
+            let workload = Workload::draw(task, 1);
+            let check =
+                |backend: &dyn Backend| Compiled::new("it", backend, &workload).unwrap().check().unwrap();
+            let threads = oto_cpu::Threads(std::num::NonZeroUsize::new(3).unwrap());
+            let one = check(&Cpu);
+            one.agrees("cpu", &check(&Candle)).unwrap();
+            assert_eq!(check(&threads), one);
+            let products = Products::new("it", &Cpu, &workload).unwrap().run(1).unwrap();
+            assert!(products > Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn operations_of_an_ensemble() {
+        let shape = Continuous { hidden: 64, batch: 32 };
+        let one = matrix_operations(&Workload::draw(Task::Critics(1, shape), 1).program());
+        let ten = matrix_operations(&Workload::draw(Task::Critics(10, shape), 1).program());
+        // Forward and the weights' gradients are whole; nothing flows on to the observations.
+        let layers = 23 * 64 + 64 * 64 + 64;
+        assert_eq!(one, (2 * 32 * (2 * layers + 64 * 64 + 64)) as f64);
+        assert_eq!(ten, 10.0 * one);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use oto_graph::{Activation, BackendError, Executable, Input, Program, Role, Trac
 use oto_rl::actions::Actions;
 use oto_rl::algorithms::Sizes;
 use oto_rl::algorithms::qrdqn::{self, QrDqnConfig};
-use oto_rl::optimiser::{Adam, initial_layer, mlp, mlp_parameters};
+use oto_rl::algorithms::sac::{self, SacConfig};
+use oto_rl::algorithms::td3::{self, Td3Config};
+use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, initial_layer, mlp, mlp_parameters};
 use serde_json::{Value, json};
 
 /// Width of an observation, as CartPole's.
@@ -28,6 +30,18 @@ pub struct Shape {
     pub batch: usize,
 }
 
+/// Widths of an observation and of an action of continuous workloads, as HalfCheetah's.
+pub const CONTINUOUS: (usize, usize) = (17, 6);
+
+/// What varies between continuous workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continuous {
+    /// Width of both hidden layers of actor and critics.
+    pub hidden: usize,
+    /// Transitions in an update.
+    pub batch: usize,
+}
+
 /// Which train step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -35,6 +49,12 @@ pub enum Task {
     QrDqn(Shape),
     /// A small network learns a larger one's soft answers: cross-entropy and Adam, nothing else.
     Distillation,
+    /// Soft actor-critic, as [`oto_rl::algorithms::sac::program`] records it without a teacher.
+    Sac(Continuous),
+    /// TD3, an update in which the actor learns, as [`oto_rl::algorithms::td3::program`] records it without a teacher.
+    Td3(Continuous),
+    /// So many critics of a state and an action learn given targets; slow copies follow.
+    Critics(usize, Continuous),
 }
 
 /// A train step, the state it starts from and the batch it is given, again and again.
@@ -59,11 +79,16 @@ impl Workload {
         Self::draw(Task::QrDqn(shape), seed)
     }
 
-    fn draw(task: Task, seed: u64) -> Self {
+    /// An update of `task` with numbers drawn from `seed`.
+    pub fn draw(task: Task, seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
         let program = program(task);
-        let mut drawn = Vec::<(String, Vec<f32>)>::new();
-        for prefix in ["q", "target"] {
+        let mut drawn = match task {
+            Task::QrDqn(_) | Task::Distillation => Vec::new(),
+            _ => initial_networks(&program, rng),
+        };
+        let small = drawn.is_empty();
+        for prefix in ["q", "target"].into_iter().filter(|_| small) {
             for (i, pair) in widths(task).windows(2).enumerate() {
                 let (weight, bias) = initial_layer(rng, pair[0], pair[1]);
                 drawn.push((format!("{prefix}.{i}.weight"), weight));
@@ -76,7 +101,7 @@ impl Workload {
             (input.name.clone(), values)
         };
         let state = program.inputs.iter().filter(|i| i.role == Role::State).map(initial).collect();
-        let data = program.data().map(|(_, i)| (i.name.clone(), batch_values(i, rng))).collect();
+        let data = program.data().map(|(_, i)| (i.name.clone(), batch_values(task, i, rng))).collect();
         Self { task, state, data }
     }
 
@@ -95,6 +120,7 @@ impl Workload {
         match self.task {
             Task::QrDqn(shape) => shape.batch,
             Task::Distillation => DISTILLATION_BATCH,
+            Task::Sac(shape) | Task::Td3(shape) | Task::Critics(_, shape) => shape.batch,
         }
     }
 
@@ -105,7 +131,15 @@ impl Workload {
                 format!("qr-dqn hidden {} quantiles {} batch {}", s.hidden, s.quantiles, s.batch)
             }
             Task::Distillation => "distillation".into(),
+            Task::Sac(s) => format!("sac hidden {} batch {}", s.hidden, s.batch),
+            Task::Td3(s) => format!("td3 hidden {} batch {}", s.hidden, s.batch),
+            Task::Critics(count, s) => format!("{count} critics hidden {} batch {}", s.hidden, s.batch),
         }
+    }
+
+    /// Whether the step by hand and burn have it, too.
+    pub fn is_small(&self) -> bool {
+        matches!(self.task, Task::QrDqn(_) | Task::Distillation)
     }
 
     /// Puts an executable of [`Self::program`] at the start.
@@ -138,6 +172,9 @@ impl Workload {
         let (task, quantiles) = match self.task {
             Task::QrDqn(shape) => ("qr-dqn", shape.quantiles),
             Task::Distillation => ("distillation", 0),
+            Task::Sac(_) => ("sac", 0),
+            Task::Td3(_) => ("td3", 0),
+            Task::Critics(..) => ("critics", 0),
         };
         json!({
             "task": task,
@@ -159,11 +196,47 @@ fn widths(task: Task) -> Vec<usize> {
     match task {
         Task::QrDqn(s) => vec![OBSERVATION, s.hidden, s.hidden, ACTIONS * s.quantiles],
         Task::Distillation => DISTILLATION.to_vec(),
+        Task::Sac(s) | Task::Td3(s) => vec![CONTINUOUS.0, s.hidden, s.hidden, CONTINUOUS.1],
+        Task::Critics(_, s) => vec![CONTINUOUS.0 + CONTINUOUS.1, s.hidden, s.hidden, 1],
     }
 }
 
+/// Initial values of all networks by name: layers as PyTorch's begin, slow copies equal to what they follow.
+fn initial_networks(program: &Program, rng: &mut Rng) -> Vec<(String, Vec<f32>)> {
+    let mut drawn = Vec::<(String, Vec<f32>)>::new();
+    let networks = program.inputs.iter().filter(|i| i.role == Role::State && !i.name.starts_with("adam."));
+    for input in networks.clone().filter(|i| !i.name.starts_with("target.") && !i.shape.is_empty()) {
+        let layer = input.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        let weight = networks.clone().find(|i| i.name == format!("{layer}.weight"));
+        let inputs = weight.and_then(|i| i.shape.last()).copied().unwrap_or(1);
+        drawn.push((input.name.clone(), initial_layer(rng, inputs, input.len().div_ceil(inputs)).0));
+        drawn.last_mut().expect("just added").1.truncate(input.len());
+    }
+    let copies = networks.filter_map(|i| i.name.strip_prefix("target."));
+    let copies = copies.filter_map(|of| drawn.iter().find(|(name, _)| name == of));
+    let copies = copies.map(|(name, values)| (format!("target.{name}"), values.clone())).collect::<Vec<_>>();
+    drawn.extend(copies);
+    drawn
+}
+
 fn program(task: Task) -> Program {
-    let Task::QrDqn(shape) = task else { return distillation_program() };
+    let continuous = || {
+        let (observation, width) = CONTINUOUS;
+        Sizes { observation, actions: Actions::Continuous(width), teachers: 0, weighted: false }
+    };
+    let shape = match task {
+        Task::QrDqn(shape) => shape,
+        Task::Distillation => return distillation_program(),
+        Task::Sac(s) => {
+            let config = SacConfig { hidden: vec![s.hidden; 2], batch_size: s.batch, ..SacConfig::default() };
+            return sac::program(&config, continuous());
+        }
+        Task::Td3(s) => {
+            let config = Td3Config { hidden: vec![s.hidden; 2], batch_size: s.batch, ..Td3Config::default() };
+            return td3::program(&config, continuous());
+        }
+        Task::Critics(count, s) => return critics_program(count, s),
+    };
     let config = QrDqnConfig {
         hidden: vec![shape.hidden; 2],
         quantiles: shape.quantiles,
@@ -172,6 +245,22 @@ fn program(task: Task) -> Program {
     };
     let actions = Actions::Discrete(ACTIONS);
     qrdqn::program(&config, Sizes { observation: OBSERVATION, actions, teachers: 1, weighted: false })
+}
+
+/// The sum of all critics' mean squared errors, Adam, and the slow copies.
+fn critics_program(count: usize, Continuous { hidden, batch }: Continuous) -> Program {
+    let t = &Trace::new();
+    let (observation, action) = CONTINUOUS;
+    let widths = [observation + action, hidden, hidden, 1];
+    let [critics, targets] =
+        ["critics.", "target.critics."].map(|name| ensemble_parameters(t, name, count, &widths));
+    let x = t.data("observation", &[batch, observation]).concat(t.data("action", &[batch, action]));
+    let q = mlp(&critics, x, Activation::Relu).reshape(&[count, batch]);
+    let loss = (q - t.data("target", &[batch])).square().mean_last().sum();
+    let mut updates = Updates::new(t);
+    updates.minimise(&Optimiser::new("", Adam::default(), t.data("lr", &[])), &critics, loss);
+    updates.follow(&targets, &critics, t.data("target_mix", &[]), 1);
+    t.finish(&updates.pairs(), &[("loss", loss)])
 }
 
 /// Mean over the batch of the cross-entropy between given probabilities and the network's softmax.
@@ -187,9 +276,12 @@ fn distillation_program() -> Program {
 }
 
 /// Values for one data input: what replay and schedules would give.
-fn batch_values(input: &Input, rng: &mut Rng) -> Vec<f32> {
+fn batch_values(task: Task, input: &Input, rng: &mut Rng) -> Vec<f32> {
     let n = input.len();
+    let discrete = matches!(task, Task::QrDqn(_) | Task::Distillation);
     match input.name.as_str() {
+        "action" if !discrete => (0..n).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
+        "every_2" => vec![1.0],
         "action" | "teacher_action" => (0..n).map(|_| rng.below(ACTIONS as u32) as f32).collect(),
         // Three labels in four; an episode ends in one row of eight.
         "mask" => (0..n).map(|i| if i % 4 == 3 { 0.0 } else { 1.0 }).collect(),
@@ -226,7 +318,10 @@ mod tests {
     #[test]
     fn a_seed_gives_the_program_all_it_reads() {
         let shape = Shape { hidden: 16, quantiles: 5, batch: 12 };
-        for workload in [Workload::new(shape, 3), distillation(3)] {
+        let large = Continuous { hidden: 16, batch: 12 };
+        let tasks = [Task::Sac(large), Task::Td3(large), Task::Critics(3, large)];
+        let large = tasks.map(|task| Workload::draw(task, 3));
+        for workload in [Workload::new(shape, 3), distillation(3)].into_iter().chain(large) {
             let program = workload.program();
             let names = |role| {
                 let inputs = program.inputs.iter().filter(move |i| i.role == role);

@@ -67,6 +67,9 @@ impl Autograd {
             Task::Distillation => {
                 Step::Distillation { observation: data("observation")?, soft: data("soft")? }
             }
+            other => {
+                return Err(candle_core::Error::Msg(format!("expected a small train step, got {other:?}")));
+            }
         };
         let adam = Adam::default();
         let optimiser = AdamW::new(
