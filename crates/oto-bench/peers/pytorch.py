@@ -112,7 +112,7 @@ class ActorCritic:
         for name, values in state.items():
             if name.startswith("adam."):
                 continue
-            grad = not name.startswith("target.")
+            grad = not name.startswith(("target.", "held."))
             if "critics." in name and values.shape[0] <= 2:
                 self.stacked[name] = [v.clone().requires_grad_(grad) for v in values]
             else:
@@ -221,7 +221,9 @@ class Td3(ActorCritic):
             target = data["reward"] + data["discount"] * q
         action = network(self.actor, data["observation"]).tanh()
         first = self.frozen(lambda: self.judge(self.critics, data["observation"], action))[0]
-        return self.critic_loss(target) - first.mean()
+        actor = -first.mean()
+        self.leaves["held.actor_loss"] = actor.detach().reshape(1)
+        return self.critic_loss(target) + actor
 
 
 class Student:
