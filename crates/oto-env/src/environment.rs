@@ -71,17 +71,25 @@ oto_json::json_object! { Snapshot: open { id, state, elapsed_steps, phase, rng }
 impl Snapshot {
     /// Refuses a snapshot of another environment, or one that this environment cannot have saved.
     pub(crate) fn check(&self, id: &str, length: usize, max_episode_steps: u32) -> Result<(), EnvError> {
+        self.check_episode(id, Some(max_episode_steps))?;
+        let refuse = |error: EnvError| EnvError::Snapshot { id: id.into(), reason: error.to_string() };
+        check_state(id, length, &self.state).map_err(refuse)
+    }
+
+    /// Refuses a snapshot of another environment, or of an episode beyond its time limit.
+    pub(crate) fn check_episode(&self, id: &str, limit: Option<u32>) -> Result<(), EnvError> {
         let refuse = |reason| EnvError::Snapshot { id: id.into(), reason };
         if self.id != id {
             let other: String = self.id.chars().take(64).collect();
             return Err(refuse(format!("the snapshot is of {other:?}")));
         }
-        check_state(id, length, &self.state).map_err(|error| refuse(error.to_string()))?;
-        if self.phase == Phase::Running && self.elapsed_steps >= max_episode_steps {
-            let got = self.elapsed_steps;
-            return Err(refuse(format!("an episode of {max_episode_steps} steps cannot go on after {got}")));
+        match limit {
+            Some(limit) if self.phase == Phase::Running && self.elapsed_steps >= limit => {
+                let got = self.elapsed_steps;
+                Err(refuse(format!("an episode of {limit} steps cannot go on after {got}")))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ mod error;
 #[cfg(feature = "gymnasium")]
 pub mod gymnasium;
 mod inverted_pendulum;
+#[cfg(feature = "minatar")]
+pub mod minatar;
 pub mod mobile_cell;
 mod mountain_car;
 mod mountain_car_continuous;
@@ -29,7 +31,7 @@ mod vector;
 pub use classic::ClassicEnvironment;
 pub use environment::{Action, Environment, Phase, Snapshot, Step, small_seed};
 pub use error::EnvError;
-pub use registry::{IDS, base_id, make, make_classic};
+pub use registry::{IDS, base_id, images, make, make_classic};
 pub use space::{MAX_ACTIONS, MAX_WIDTH, Space, SpaceError, within};
 pub use tree::{ElementError, MAX_COMBINATIONS, MAX_DEPTH, MAX_PARTS, SpaceTree};
 pub use vector::{Actions, VectorEnv};

@@ -4,6 +4,8 @@ use crate::acrobot::Acrobot;
 use crate::cartpole::CartPole;
 use crate::classic::{Classic, ClassicEnvironment};
 use crate::inverted_pendulum::InvertedPendulum;
+#[cfg(feature = "minatar")]
+use crate::minatar::{self, MinAtar};
 use crate::mobile_cell::{self, FifthGeneration, Lte};
 use crate::mountain_car::MountainCar;
 use crate::mountain_car_continuous::MountainCarContinuous;
@@ -11,7 +13,7 @@ use crate::pendulum::Pendulum;
 use crate::swing_up::{self, SwingUp};
 use crate::{EnvError, Environment};
 
-/// The ids that [`make`] knows.
+/// The ids that [`make_classic`] knows. [`make`] knows these and, with the feature `minatar`, MinAtar's games.
 pub const IDS: &[&str] = &[
     "CartPole-v0",
     "CartPole-v1",
@@ -36,7 +38,23 @@ pub fn base_id(id: &str) -> &str {
 /// # Errors
 /// [`EnvError::UnknownId`], which lists the known ids; [`EnvError::Option`] for a wrong option behind the ID.
 pub fn make(id: &str) -> Result<Box<dyn Environment>, EnvError> {
+    #[cfg(feature = "minatar")]
+    if minatar::IDS.contains(&base_id(id)) {
+        return Ok(Box::new(MinAtar::new(id)?));
+    }
     Ok(make_classic(id)?)
+}
+
+/// The shape `[channels, height, width]` of what a built-in environment shows, where that is images for a convolution.
+#[cfg(feature = "minatar")]
+pub fn images(id: &str) -> Option<[usize; 3]> {
+    MinAtar::new(id).ok()?.images()
+}
+
+/// No other built-in environment shows images.
+#[cfg(not(feature = "minatar"))]
+pub fn images(_: &str) -> Option<[usize; 3]> {
+    None
 }
 
 /// A built-in environment whose state can be read and set, not yet reset.
@@ -65,7 +83,10 @@ pub fn make_classic(id: &str) -> Result<Box<dyn ClassicEnvironment>, EnvError> {
 
 /// The refusal of an ID.
 pub(crate) fn unknown(id: &str) -> EnvError {
-    EnvError::UnknownId { id: id.chars().take(64).collect(), known: IDS.join(", ") }
+    let known = IDS.join(", ");
+    #[cfg(feature = "minatar")]
+    let known = [known.as_str(), &minatar::IDS.join(", ")].join(", ");
+    EnvError::UnknownId { id: id.chars().take(64).collect(), known }
 }
 
 #[cfg(test)]
@@ -74,7 +95,11 @@ mod tests {
 
     #[test]
     fn every_id_makes_an_environment_of_that_id_with_valid_spaces() {
-        for &id in IDS {
+        #[cfg(feature = "minatar")]
+        let games = minatar::IDS;
+        #[cfg(not(feature = "minatar"))]
+        let games: &[&str] = &[];
+        for &id in IDS.iter().chain(games) {
             let environment = make(id).unwrap();
             assert_eq!(environment.id(), id);
             environment.observation_space().validate().unwrap();

@@ -7,6 +7,8 @@ mod gymnasium;
 mod gymnasium_hostile;
 #[cfg(feature = "gymnasium")]
 mod gymnasium_peculiar;
+#[cfg(feature = "minatar")]
+mod minatar;
 mod mobile_cell;
 #[cfg(feature = "mujoco")]
 mod mujoco;

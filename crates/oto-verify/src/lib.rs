@@ -4,6 +4,7 @@
 //!
 //! - `env_trajectories`, `env_reset_seeds` (Gymnasium), `mobile_env_trajectories` (mobile-env): one step from every
 //!   recorded state; initial states of seeds. CartPoleSwingUp's files have constants for each episode, and single steps;
+//! - `minatar_trajectories` (minatar): every step of games from a seed;
 //! - `losses` (torch): values, parts and gradients of the terms that this build trains with;
 //! - `policy`: the model beside a teacher's metadata has the checksum they give, and loads;
 //! - `policy_golden`: the outputs of the model that the file names, and of the same policy in other formats beside it.
@@ -16,6 +17,7 @@ mod array;
 mod compare;
 mod environments;
 mod losses;
+mod minatar;
 mod mobile_cell;
 mod offline_online;
 mod policies;

@@ -1,7 +1,7 @@
 //! From files to cases: gunzip, JSON, and what a file says it is.
 
 use crate::compare::{Outcome, row};
-use crate::{Report, Row, environments, losses, mobile_cell, policies};
+use crate::{Report, Row, environments, losses, minatar, mobile_cell, policies};
 use flate2::read::MultiGzDecoder;
 use oto_json::file;
 use oto_policy::tensors::MAX_MODEL_BYTES;
@@ -53,6 +53,7 @@ fn cases(name: &str, kind: &str, text: &[u8], sibling: Sibling<'_>) -> Result<Ca
         "policy" => policies::policy(name, text, sibling),
         "policy_golden" => policies::golden(text, sibling),
         "mobile_env_trajectories" => mobile_cell::trajectories(text),
+        "minatar_trajectories" => minatar::trajectories(text),
         other => Err(format!("no known kind: {:?}", other.chars().take(64).collect::<String>())),
     }
 }

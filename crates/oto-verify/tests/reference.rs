@@ -50,6 +50,7 @@ fn environments_agree() {
         ("env_invertedpendulum_v5.json.gz", 10),
         ("env_cartpole_swingup.json.gz", 2 + 6 + 13),
         ("env_reset_seeds.json", 55),
+        ("env_minatar.json.gz", 20),
         ("mobile_env_lte.json.gz", 5),
         ("mobile_env_5g.json.gz", 5),
     ] {
@@ -214,6 +215,36 @@ fn swing_ups_with_wrong_constants_or_shapes_fail() {
         let detail = wrong(&|file| *file.pointer_mut(path).unwrap() = value.clone());
         assert!(detail.contains(part), "{path}: {detail}");
     }
+}
+
+#[test]
+fn changed_games_are_found() {
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut file: Value = serde_json::from_slice(&text("env_minatar.json.gz")).unwrap();
+        change(&mut file["cases"][3]);
+        let rows = check_json(&file);
+        assert!(rows.iter().enumerate().all(|(i, row)| (row.status == Status::Ok) == (i != 3)));
+        (rows[3].status, rows[3].detail.clone())
+    };
+    let out = |detail: &str| (Status::OutOfTolerance, detail.to_string());
+    let reward = changed(&|case| case["rewards"][0][1] = json!(7));
+    assert!(reward.0 == Status::OutOfTolerance && reward.1.starts_with("the reward of step"), "{reward:?}");
+    let observation = changed(&|case| case["observations"][9] = json!([0, 1, 2]));
+    assert_eq!(observation, out("observations[9]"));
+    let seed = changed(&|case| case["seed"] = json!(12345));
+    assert_eq!(seed.0, Status::OutOfTolerance);
+    for (path, value, reason) in [
+        ("/rewards", json!([[9, 1.0], [9, 1.0]]), "expected rewards at steps from 10"),
+        ("/ends", json!([1_000_000]), "expected observations of length"),
+        ("/actions/0", json!(6), "step 0: expected an action from 0"),
+        ("/observations", json!([]), "expected observations of length"),
+    ] {
+        let failed = changed(&|case| *case.pointer_mut(path).unwrap() = value.clone());
+        assert!(failed.0 == Status::Failed && failed.1.contains(reason), "{failed:?}");
+    }
+    let unknown = json!({"kind": "minatar_trajectories", "cases": [{"id": "MinAtar/Pong-v1", "seed": 0, "actions": [],
+        "rewards": [], "ends": [], "observations": [[]]}]});
+    assert_eq!(check_json(&unknown)[0].status, Status::Unsupported);
 }
 
 #[test]
