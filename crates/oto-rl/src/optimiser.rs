@@ -226,11 +226,22 @@ const DUE: &str = "every_";
 /// Gradients made shorter, all by one factor, where their common length is above `most` (Pascanu et al. 2013); as PyTorch's
 /// `clip_grad_norm_`, a millionth added to the length included.
 pub fn clipped<'t>(gradients: &[Tensor<'t>], most: f64) -> Vec<Tensor<'t>> {
-    let squares = gradients.iter().map(|g| g.square().sum()).reduce(|a, b| a + b);
-    let Some(squares) = squares else { return Vec::new() };
-    let one = squares.trace().constant(1.0, &[]);
-    let factor = ((squares.sqrt() + 1e-6).recip() * most).minimum(one);
+    let Some(norm) = global_norm(gradients) else { return Vec::new() };
+    let one = norm.trace().constant(1.0, &[]);
+    let factor = ((norm + 1e-6).recip() * most).minimum(one);
     gradients.iter().map(|g| *g * factor).collect()
+}
+
+/// The same as TensorFlow's `clip_by_global_norm`, without the millionth: all gradients times `most / max(norm, most)`.
+pub fn clipped_by_global_norm<'t>(gradients: &[Tensor<'t>], most: f64) -> Vec<Tensor<'t>> {
+    let Some(norm) = global_norm(gradients) else { return Vec::new() };
+    let factor = norm.maximum(norm.trace().constant(most, &[])).recip() * most;
+    gradients.iter().map(|g| *g * factor).collect()
+}
+
+/// The length `[]` of all gradients together.
+pub fn global_norm<'t>(gradients: &[Tensor<'t>]) -> Option<Tensor<'t>> {
+    gradients.iter().map(|g| g.square().sum()).reduce(|a, b| a + b).map(Tensor::sqrt)
 }
 
 /// The parameters of a multi-layer perceptron as state inputs named `{prefix}{layer}.weight` and `.bias`.

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod array;
+mod collaborative;
 mod compare;
 mod environments;
 mod losses;

@@ -4,6 +4,7 @@
 //! Where a file stores several variants of a term, the one that oto trains with is checked: quantile Huber sums over targets
 //! (`loss`, not `loss_sb3_reduction`), and a pair of states counts if both are labelled (not `subset_variant`).
 
+use crate::collaborative;
 use crate::compare::{Outcome, Worst};
 use crate::offline_online;
 use crate::read::Cases;
@@ -64,7 +65,7 @@ fn term(name: &str) -> Option<Record> {
         "ddpg_actor" => record_deterministic_actor,
         "edac_diversity" => record_edac_diversity,
         "layer_norm_critic" => record_layer_norm_critic,
-        name => return offline_online::term(name),
+        name => return collaborative::term(name).or_else(|| offline_online::term(name)),
     })
 }
 

@@ -96,7 +96,7 @@ fn expect_each<'t>(term: &mut Term<'t, '_>, path: &str, each: &[Tensor<'t>]) -> 
 }
 
 /// The loss of a variant and its gradients, each named as the input it belongs to.
-fn expect_loss<'t>(
+pub(crate) fn expect_loss<'t>(
     term: &mut Term<'t, '_>,
     variant: &str,
     loss: Tensor<'t>,

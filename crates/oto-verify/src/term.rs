@@ -76,6 +76,12 @@ impl<'t, 'j> Term<'t, 'j> {
         Ok(self.data(key, &array.shape, array.values))
     }
 
+    /// An input of any shape.
+    pub fn any_input(&mut self, key: &str) -> Result<Tensor<'t>, TermError> {
+        let Array { shape, values } = self.array(key)?;
+        Ok(self.data(key, &shape, values))
+    }
+
     /// Numbers that are not part of the program.
     pub fn numbers(&mut self, key: &str, axes: &str) -> Result<Vec<f64>, TermError> {
         Ok(self.shaped(key, axes)?.values)

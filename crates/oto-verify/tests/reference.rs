@@ -87,7 +87,14 @@ fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
         (20 * 3 * 2 + 5 * 3, offline_online.rows.len()),
         "{offline_online}"
     );
-    let files = [&report, &ensembles, &deterministic, &offline_online];
+    // 7 terms of agents that teach each other with three cases each; advantages are plain numbers.
+    let collaborative = verify_files(&[fixture("losses_collaborative.json.gz")]);
+    assert_eq!(
+        (collaborative.rows.len(), collaborative.count(Status::Ok)),
+        (6 * 3 * 2 + 3, 39),
+        "{collaborative}"
+    );
+    let files = [&report, &ensembles, &deterministic, &offline_online, &collaborative];
     for row in files.into_iter().flat_map(|file| &file.rows) {
         let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
         assert_eq!(row.tolerance, Some(tolerance), "{row}");
@@ -158,6 +165,13 @@ fn a_changed_number_is_found() {
         1e-6,
         "adaptive_bc[0] float64",
         "controller.steps.2.alpha_after",
+    );
+    change(
+        "losses_collaborative.json.gz",
+        "/cases/alignment_network_kl/0/official_code/loss",
+        1e-7,
+        "alignment_network_kl[0] float64",
+        "official_code.loss",
     );
     change(
         "losses.json.gz",

@@ -48,6 +48,37 @@ pub fn policy_and_value<'t>(
     Aikd { base, rkd_d, rkd_a: q.trace().constant(0.0, &[]), total: delta * base + eta * rkd_d }
 }
 
+/// The form of the divergence in eq. 2 and 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Divergence {
+    /// As printed: the temperature divides the teacher's logits alone.
+    #[default]
+    Printed,
+    /// The temperature divides the student's logits too, as in Hinton et al. 2015.
+    BothTempered,
+    /// As in the authors' code: no temperature, and a summand of 1e-12 in the logarithm.
+    OfficialCode,
+}
+
+/// For each state, `[B]`, the divergence of eq. 2 (eq. 3, where the teacher's logits come from an alignment network) in one of its
+/// forms; teacher's and student's logits `[B, A]`.
+pub fn distillation_kl<'t>(
+    teacher: Tensor<'t>,
+    student: Tensor<'t>,
+    tau: f64,
+    divergence: Divergence,
+) -> Tensor<'t> {
+    match divergence {
+        Divergence::Printed => temperature_kl(teacher, student, tau),
+        Divergence::BothTempered => temperature_kl(teacher, student * (1.0 / tau), tau),
+        Divergence::OfficialCode => {
+            let teacher = teacher.log_softmax();
+            let ratio = (teacher - student.log_softmax()).exp();
+            (teacher.exp() * (ratio + 1e-12).log()).sum_last()
+        }
+    }
+}
+
 /// For each state, `[B]`, the divergence of the student's softmax from the teacher's at temperature tau (eq. 2; eq. 3 has the
 /// teacher's logits go through an alignment layer first): both `[B, A]`. The student's softmax has no temperature, as printed.
 pub fn temperature_kl<'t>(teacher: Tensor<'t>, student: Tensor<'t>, tau: f64) -> Tensor<'t> {

@@ -11,6 +11,7 @@ pub mod adaptive_policy;
 pub mod alignment;
 pub mod balanced_replay;
 pub mod calibrated;
+pub mod collaborative;
 pub mod constraint;
 pub mod deterministic;
 pub mod distillation;
