@@ -75,11 +75,11 @@ for (const { name, launch, relaxed, skip } of ENGINES) {
     });
 
     test('Back and reload keep what was chosen in the demo', async () => {
-      const chosen = () => page.evaluate(() => [document.querySelector('#seed').value, document.querySelector('#worlds :checked').value, document.querySelector('#start').textContent]);
+      const chosen = () => page.evaluate(() => [document.querySelector('#seed').value, document.querySelector('#environments :checked').value, document.querySelector('#start').textContent]);
       await page.goto(`${server.origin}/?seed=7`);
       await listed(page);
       assert.deepEqual(await chosen(), ['7', 'cartpole', 'Start']);
-      await page.click('#worlds [value=pendulum]');
+      await page.click('#environments [value=pendulum]');
       await says(page, 'h1', 'one pendulum');
       await page.reload();
       await listed(page);

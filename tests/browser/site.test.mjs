@@ -28,14 +28,14 @@ afterEach(async () => {
   await page.close();
 });
 
-/** Opens the page in a world; without one the page chooses. */
-async function open(options, world) {
+/** Opens the page in an environment; without one the page chooses. */
+async function open(options, environment) {
   const opened = await browser.newPage(options);
   opened.setDefaultTimeout(PATIENCE);
   opened.faults = [];
   opened.on('pageerror', (error) => opened.faults.push(String(error)));
   opened.on('console', (message) => message.type() === 'error' && opened.faults.push(message.text()));
-  await opened.goto(world === undefined ? server.origin : `${server.origin}/?world=${world}`);
+  await opened.goto(environment === undefined ? server.origin : `${server.origin}/?environment=${environment}`);
   await opened.waitForFunction(() => document.querySelector('#teacher').options.length > 1);
   return opened;
 }
@@ -92,8 +92,8 @@ test('both students learn, and only one is taught', async () => {
 /** The steps of training that a policy has behind it. */
 const POLICY = /^at [\d,]+$/;
 
-/** What a world shows, and a return that nobody has who has not learnt. */
-const WORLDS = {
+/** What an environment shows, and a return that nobody has who has not learnt. */
+const ENVIRONMENTS = {
   cartpole: { env: 'CartPole', learnt: 100, moment: { Step: /^\d+ of 500$/, Policy: POLICY, Pole: /^−?\d+\.\d°$/, Cart: /^−?\d\.\d\d m$/, Push: /^(left|right)$/ } },
   pendulum: { env: 'Pendulum', learnt: -800, moment: { Step: /^\d+ of 200$/, Policy: POLICY, 'From upright': /^−?\d+\.\d°$/, Turning: /^−?\d+ °\/s$/, Torque: /^−?\d\.\d\d N m$/ } },
   cell: {
@@ -112,11 +112,11 @@ const colours = (lane) => page.locator(`[data-lane=${lane}] canvas`).evaluate((c
   return new Set(new Uint32Array(data.buffer)).size;
 });
 
-for (const [world, { env, learnt, moment: expected }] of Object.entries(WORLDS)) {
-  test(`${world}: the picture is there before the start, and the taught student learns`, async () => {
+for (const [environment, { env, learnt, moment: expected }] of Object.entries(ENVIRONMENTS)) {
+  test(`${environment}: the picture is there before the start, and the taught student learns`, async () => {
     await page.close();
-    page = await open({}, world);
-    assert.ok(await page.getByRole('radio', { checked: true }).evaluate((choice, name) => choice.value === name, world));
+    page = await open({}, environment);
+    assert.ok(await page.getByRole('radio', { checked: true }).evaluate((choice, name) => choice.value === name, environment));
     assert.match(await page.locator('#teacher option').first().textContent(), new RegExp(env === 'CartPole' ? 'InvertedPendulum' : env));
     await says('[data-lane=taught] .moment', '^Step0 of');
     for (const lane of ['alone', 'taught']) assert.ok((await colours(lane)) > 8, `the picture of ${lane} is blank`);
@@ -147,11 +147,11 @@ test('nobody is above the best plan, which is of the same episodes', async () =>
   assert.match(await shown('taught', 'compared'), /^strongest station −?[\d.]+ · best plan [\d.]+$/);
 });
 
-test('another world ends the experiment, and begins it anew there', async () => {
+test('another environment ends the experiment, and begins it anew there', async () => {
   await page.click('#start');
   await exceeds('alone', 'step', 600);
   await page.getByRole('radio', { name: 'Cell selection' }).check();
-  assert.equal(new URL(page.url()).search, '?world=cell');
+  assert.equal(new URL(page.url()).search, '?environment=cell');
   assert.match(await page.locator('h1').textContent(), /seven stations/);
   assert.equal(await page.locator('#start').textContent(), 'Pause');
   assert.equal(await page.locator('#teacher').inputValue(), 'ppo_mobile_lte');
@@ -159,15 +159,15 @@ test('another world ends the experiment, and begins it anew there', async () => 
   assert.match(await shown('taught', 'score'), /^(–|−?\d+(\.\d)?)$/);
   assert.equal(page.workers().length, 2, 'the old students are gone');
 
-  // By keyboard, and while nothing runs: the new world waits for Start.
+  // By keyboard, and while nothing runs: the new environment waits for Start.
   await page.click('#start');
   await page.getByRole('radio', { checked: true }).press('ArrowLeft');
-  assert.equal(new URL(page.url()).search, '?world=pendulum');
+  assert.equal(new URL(page.url()).search, '?environment=pendulum');
   assert.equal(await page.locator('#start').textContent(), 'Start');
   assert.equal(await number('taught', 'step'), 0);
   await says('[data-lane=alone] .moment', '^Step0 of 200');
 
-  await page.goto(`${server.origin}/?world=chess`);
+  await page.goto(`${server.origin}/?environment=chess`);
   assert.match(await page.locator('h1').textContent(), /one pole/);
 });
 
@@ -220,7 +220,7 @@ test('an episode that is shown is played by the policy that began it', async () 
 
 test('Back and reload keep what was chosen', async () => {
   const query = () => new URL(page.url()).search;
-  const chosen = () => page.evaluate(() => ['seed', 'teacher', 'backend'].map((id) => document.getElementById(id).value).concat(document.querySelector('#worlds :checked').value, document.querySelector('#animate').checked));
+  const chosen = () => page.evaluate(() => ['seed', 'teacher', 'backend'].map((id) => document.getElementById(id).value).concat(document.querySelector('#environments :checked').value, document.querySelector('#animate').checked));
   assert.equal(query(), '');
   await page.fill('#seed', '7');
   await page.locator('#seed').blur();
@@ -334,17 +334,17 @@ test('without its list of teachers the page says so, and both learn alone', asyn
   page.faults = page.faults.filter((fault) => !fault.includes('Failed to load resource'));
 });
 
-test('the page fits a phone in both themes and all worlds, and is accessible', async () => {
+test('the page fits a phone in both themes and all environments, and is accessible', async () => {
   await page.close();
   page = await open({ viewport: { width: 390, height: 844 }, colorScheme: 'dark', reducedMotion: 'reduce' });
   assert.ok(!(await page.locator('#animate').isChecked()), 'reduced motion starts without animation');
   for (const theme of ['dark', 'light']) {
     assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), theme);
-    for (const world of ['Pendulum', 'Cell selection', 'CartPole']) {
-      await page.getByRole('radio', { name: world }).check();
+    for (const environment of ['Pendulum', 'Cell selection', 'CartPole']) {
+      await page.getByRole('radio', { name: environment }).check();
       await says('[data-lane=alone] .moment', '^Step0 of');
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, world);
-      assert.deepEqual(await violations(), [], `${world}, ${theme}`);
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, environment);
+      assert.deepEqual(await violations(), [], `${environment}, ${theme}`);
     }
     await page.click('#theme');
   }

@@ -1,4 +1,4 @@
-// The page's address keeps what an experiment is: its world, seed, teacher, backend, and whether the picture moves. Pure: an
+// The page's address keeps what an experiment is: its environment, seed, teacher, backend, and whether the picture moves. Pure: an
 // address's query goes in, settings come out, and back.
 
 export const BACKENDS = ['cpu', 'webgpu', 'auto'] as const;
@@ -6,9 +6,9 @@ export type BackendChoice = (typeof BACKENDS)[number];
 
 /** What a visitor has chosen. */
 export interface Settings {
-  world: string;
+  environment: string;
   seed: number;
-  /** The name of a policy; the world's first one where there is none. */
+  /** The name of a policy; the environment's first one where there is none. */
   teacher: string | undefined;
   backend: BackendChoice;
   /** Whether the picture moves; as the system prefers where there is nothing. */
@@ -21,13 +21,14 @@ export const MAX_SEED = 4_294_967_295;
 const DEFAULT_SEED = 1;
 const ANIMATE: Record<string, boolean> = { on: true, off: false };
 
-/** What the query of an address asks for; what it asks for wrongly, or not at all, is as on a first visit. The first world is the default. */
-export function fromQuery(query: string, worlds: string[]): Settings {
+/** What the query of an address asks for; what it asks for wrongly, or not at all, is as on a first visit. The first environment is the default. */
+export function fromQuery(query: string, environments: string[]): Settings {
   const asked = new URLSearchParams(query);
-  const world = asked.get('world') ?? '';
+  // `world` is the name in older addresses.
+  const environment = asked.get('environment') ?? asked.get('world') ?? '';
   const backend = BACKENDS.find((name) => name === asked.get('backend'));
   return {
-    world: worlds.includes(world) ? world : worlds[0]!,
+    environment: environments.includes(environment) ? environment : environments[0]!,
     seed: seedOf(asked.get('seed') ?? '') ?? DEFAULT_SEED,
     teacher: asked.get('teacher') || undefined,
     backend: backend ?? BACKENDS[0],
@@ -42,11 +43,12 @@ export function seedOf(text: string): number | undefined {
 }
 
 /** The query for these settings: what is as on a first visit is left out, and what `query` has besides stays. */
-export function toQuery(settings: Settings, query: string, worlds: string[]): string {
-  const { world, seed, teacher, backend, animate } = settings;
+export function toQuery(settings: Settings, query: string, environments: string[]): string {
+  const { environment, seed, teacher, backend, animate } = settings;
   const asked = new URLSearchParams(query);
   const set = (name: string, value: string, usual: string) => (value === usual ? asked.delete(name) : asked.set(name, value));
-  set('world', world, worlds[0]!);
+  set('environment', environment, environments[0]!);
+  asked.delete('world');
   set('seed', String(seed), String(DEFAULT_SEED));
   set('teacher', teacher ?? '', '');
   set('backend', backend, BACKENDS[0]);

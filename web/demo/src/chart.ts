@@ -7,7 +7,7 @@ import 'uplot/dist/uPlot.min.css';
 import type { Metrics } from 'oto-student';
 import { signed } from './format';
 import { attempt } from './notices';
-import type { World } from './worlds';
+import type { DemoEnvironment } from './environments';
 
 export type LaneName = 'alone' | 'taught';
 
@@ -30,17 +30,17 @@ interface Curve {
 /** Both students' curves in one chart. */
 export class Chart {
   #host: HTMLElement;
-  #world: World;
+  #environment: DemoEnvironment;
   #plot: uPlot;
   #curves = { alone: emptyCurve(), taught: emptyCurve() };
   #baselines = new Map<string, Points>();
   #drawing = 0;
 
-  constructor(host: HTMLElement, world: World) {
+  constructor(host: HTMLElement, environment: DemoEnvironment) {
     // uPlot draws later, where nobody could catch that there is no canvas.
     if (document.createElement('canvas').getContext('2d') === null) throw new Error('this browser gives no canvas');
     this.#host = host;
-    this.#world = world;
+    this.#environment = environment;
     this.#plot = this.#build();
     new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(host);
   }
@@ -71,9 +71,9 @@ export class Chart {
     if (step > (points[0].at(-1) ?? -1)) addPoint(points, step, mean);
   }
 
-  /** Forgets everything, and shows this world from now on. */
-  clear(world: World): void {
-    this.#world = world;
+  /** Forgets everything, and shows this environment from now on. */
+  clear(environment: DemoEnvironment): void {
+    this.#environment = environment;
     this.#curves = { alone: emptyCurve(), taught: emptyCurve() };
     this.#baselines.clear();
     this.restyle();
@@ -107,7 +107,7 @@ export class Chart {
     const colour = (name: string) => style.getPropertyValue(name);
     const font = `12px ${colour('--mono')}`;
     const axis = { stroke: colour('--muted'), font, ticks: { show: false }, grid: { stroke: colour('--line'), width: 1 } };
-    const { low, high, steps } = this.#world.axis;
+    const { low, high, steps } = this.#environment.axis;
     const curve = (label: string, stroke: string, thick: boolean): uPlot.Series => ({
       label,
       stroke: colour(stroke) + (thick ? '' : '80'),
@@ -123,7 +123,7 @@ export class Chart {
       spanGaps: true,
       points: { show: false },
     }));
-    const mark = (plot: uPlot) => drawMark(plot, this.#world.mark, colour('--muted'), font);
+    const mark = (plot: uPlot) => drawMark(plot, this.#environment.mark, colour('--muted'), font);
     return new uPlot(
       {
         ...this.#size(),
@@ -159,7 +159,7 @@ function addPoint([steps, means]: Points, step: number, mean: number): void {
   means.push(mean);
 }
 
-function drawMark(plot: uPlot, mark: World['mark'], colour: string, font: string): void {
+function drawMark(plot: uPlot, mark: DemoEnvironment['mark'], colour: string, font: string): void {
   if (mark === undefined) return;
   const { ctx, bbox } = plot;
   const y = plot.valToPos(mark.at, 'y', true);

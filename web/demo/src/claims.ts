@@ -53,7 +53,7 @@ export function solved({ since, inARow }: Standing): number | undefined {
   return inARow >= ENOUGH ? since : undefined;
 }
 
-/** The words of a world. */
+/** The words of an environment. */
 export interface Words {
   /** "The student ...": what one does that has solved the task. */
   does: string;

@@ -5,7 +5,7 @@ import type { LaneName } from './chart';
 import { BEGINNING, after, laneText, solved } from './claims';
 import { backend, backendTitle, bytes, count, rate, score } from './format';
 import { Showcase } from './showcase';
-import type { World } from './worlds';
+import type { DemoEnvironment } from './environments';
 
 /** Ends of episodes that are kept. */
 const ENDINGS = 4;
@@ -24,16 +24,16 @@ export class Lane {
   readonly #root: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
   readonly #switch: HTMLInputElement;
-  #world: World;
+  #environment: DemoEnvironment;
   #labels = 0;
   /** When labels came last, by the page's clock. */
   #labelledAt = -Infinity;
 
   /** Fills `root` from the page's template; `onSwitch` is told when the visitor cuts or mends the cable. */
-  constructor(root: HTMLElement, world: World, onSwitch: (connected: boolean) => void) {
+  constructor(root: HTMLElement, environment: DemoEnvironment, onSwitch: (connected: boolean) => void) {
     this.name = root.dataset['lane'] as LaneName;
     this.#root = root;
-    this.#world = world;
+    this.#environment = environment;
     const template = document.querySelector<HTMLTemplateElement>('#lane')!;
     root.append(template.content.cloneNode(true));
     const title = root.querySelector('h2')!;
@@ -43,11 +43,11 @@ export class Lane {
     const moment = root.querySelector('.moment')!;
     moment.id = `${this.name}-moment`;
     this.#canvas.setAttribute('aria-describedby', moment.id);
-    this.showcase = new Showcase(this.#canvas, world.view, (episode) => this.#showMoment(episode), (last) => this.#showEnding(last));
+    this.showcase = new Showcase(this.#canvas, environment.view, (episode) => this.#showMoment(episode), (last) => this.#showEnding(last));
     this.#switch = root.querySelector<HTMLInputElement>('.cable input')!;
     this.#switch.addEventListener('change', () => onSwitch(this.#switch.checked));
     if (this.name === 'alone') this.#switch.closest('label')!.remove();
-    this.setUp(world);
+    this.setUp(environment);
   }
 
   /** Puts a student on the stage. */
@@ -61,11 +61,11 @@ export class Lane {
     await this.showcase.rehearse((seed) => student.watch(seed));
   }
 
-  /** Sets the stage up for a world. */
-  setUp(world: World): void {
-    this.#world = world;
-    this.#canvas.setAttribute('aria-label', `The ${world.view.name} of the student ${this.name === 'taught' ? 'with a teacher' : 'alone'}`);
-    this.showcase.setUp(world.view);
+  /** Sets the stage up for an environment. */
+  setUp(environment: DemoEnvironment): void {
+    this.#environment = environment;
+    this.#canvas.setAttribute('aria-label', `The ${environment.view.name} of the student ${this.name === 'taught' ? 'with a teacher' : 'alone'}`);
+    this.showcase.setUp(environment.view);
     this.clear();
   }
 
@@ -78,7 +78,7 @@ export class Lane {
     this.#switch.checked = true;
     this.#switch.disabled = true;
     this.showcase.show(undefined);
-    const empty = { score: '–', compared: '', done: this.#world.before, stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', learningRate: '–', backend: '–' };
+    const empty = { score: '–', compared: '', done: this.#environment.before, stage: 'waiting', step: '0', stepsPerSecond: '0', updatesPerSecond: '0', learningRate: '–', backend: '–' };
     const wire = { labels: '0', bytesUp: '0 B', bytesDown: '0 B', version: '–', reconnects: '–' };
     for (const [key, text] of Object.entries({ ...empty, ...wire })) this.#set(key, text);
     this.#showLink('off', this.name === 'alone' ? 'No teacher' : 'Teacher not asked yet');
@@ -104,9 +104,9 @@ export class Lane {
       this.#set('compared', latest.baselines.map(({ name, mean }) => `${name} ${score(mean)}`).join(' · '));
       this.showcase.evaluated();
     }
-    const judged = metrics.newEvaluations.map((evaluation) => ({ step: evaluation.step, reached: this.#world.reached(evaluation) }));
+    const judged = metrics.newEvaluations.map((evaluation) => ({ step: evaluation.step, reached: this.#environment.reached(evaluation) }));
     this.standing = after(this.standing, judged, metrics.labels);
-    this.#set('done', laneText(this.standing, this.#world));
+    this.#set('done', laneText(this.standing, this.#environment));
     this.#root.toggleAttribute('data-done', solved(this.standing) !== undefined);
   }
 
@@ -123,7 +123,7 @@ export class Lane {
   #showMoment(episode: Scene[]): void {
     const list = this.#root.querySelector('.moment')!;
     const last = episode.at(-1);
-    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained ?? 0)}`], ...this.#world.view.figures(episode)];
+    const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained ?? 0)}`], ...this.#environment.view.figures(episode)];
     while (list.children.length > figures.length) list.lastElementChild!.remove();
     figures.forEach(([label, value], index) => {
       if (list.children[index] === undefined) list.append(pair());
@@ -135,7 +135,7 @@ export class Lane {
 
   /** The end of an episode that was shown stays readable, beside the ends before it. */
   #showEnding(last: Scene): void {
-    const { text, failed } = this.#world.view.ending(last);
+    const { text, failed } = this.#environment.view.ending(last);
     const entry = document.createElement('li');
     entry.textContent = `policy at ${count(last.trained ?? 0)}: ${text}`;
     entry.toggleAttribute('data-failed', failed);

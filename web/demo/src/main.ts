@@ -12,7 +12,7 @@ import { attempt, failed, reason, tell, withdraw } from './notices';
 import { EvaluationTable } from './table';
 import { aboutTeacher, fetchPolicies, teacherOptions, teachersOf, type Policy, type ServedPolicy } from './teachers';
 import { setUpTheme } from './theme';
-import { WORLDS, world, type World, type WorldName } from './worlds';
+import { ENVIRONMENTS, environment, type DemoEnvironment, type EnvironmentName } from './environments';
 
 type Phase = 'idle' | 'running' | 'paused' | 'ended';
 
@@ -25,12 +25,12 @@ const backendSelect = byId<HTMLSelectElement>('backend');
 const teacherSelect = byId<HTMLSelectElement>('teacher');
 const animateSwitch = byId<HTMLInputElement>('animate');
 const verdictLine = byId('verdict');
-const worldChoices = [...document.querySelectorAll<HTMLInputElement>('#worlds input')];
-const worldNames = Object.keys(WORLDS);
+const environmentChoices = [...document.querySelectorAll<HTMLInputElement>('#environments input')];
+const environmentNames = Object.keys(ENVIRONMENTS);
 
 /** What the visitor has chosen; the page's address says the same. */
-let settings: Settings = fromQuery(location.search, worldNames);
-let chosen: World = world(settings.world as WorldName);
+let settings: Settings = fromQuery(location.search, environmentNames);
+let chosen: DemoEnvironment = environment(settings.environment as EnvironmentName);
 const table = new EvaluationTable(byId<HTMLTableElement>('table'));
 const students = new Map<LaneName, Student>();
 const lanes = [...document.querySelectorAll<HTMLElement>('.lane')].map(
@@ -110,12 +110,12 @@ function reset(): void {
   enter('idle');
 }
 
-/** Shows a world; an experiment in the old one ends, and one that was running starts again in the new one. */
-function enterWorld(name: WorldName): void {
+/** Shows an environment; an experiment in the old one ends, and one that was running starts again in the new one. */
+function enterEnvironment(name: EnvironmentName): void {
   const running = phase === 'running';
-  chosen = world(name);
-  document.documentElement.dataset['world'] = name;
-  for (const choice of worldChoices) choice.checked = choice.value === name;
+  chosen = environment(name);
+  document.documentElement.dataset['environment'] = name;
+  for (const choice of environmentChoices) choice.checked = choice.value === name;
   byId('title').textContent = chosen.title;
   showPitch();
   byId('notes').textContent = chosen.notes;
@@ -201,7 +201,7 @@ async function loadChart(): Promise<void> {
   }
 }
 
-/** Lists who can teach in this world; before the server has answered there is nobody to list. */
+/** Lists who can teach in this environment; before the server has answered there is nobody to list. */
 function offerTeachers(): void {
   if (served === undefined) return;
   policies = teachersOf(chosen, served);
@@ -230,24 +230,24 @@ async function loadTeachers(): Promise<void> {
 /** Takes over a choice, and puts it into the address: a step that Back takes back. */
 function choose(choice: Partial<Settings>): void {
   settings = { ...settings, ...choice };
-  const query = toQuery(settings, location.search, worldNames);
+  const query = toQuery(settings, location.search, environmentNames);
   if (query !== location.search) history.pushState(null, '', location.pathname + query + location.hash);
 }
 
 /** Shows the settings of the address; an experiment that runs starts again with them. */
 function followAddress(): void {
   const before = settings;
-  settings = fromQuery(location.search, worldNames);
+  settings = fromQuery(location.search, environmentNames);
   correctAddress();
   showSettings();
   // Whether the picture moves is no part of the experiment.
-  const same = (['world', 'seed', 'teacher', 'backend'] as const).every((key) => settings[key] === before[key]);
-  if (!same) enterWorld(settings.world as WorldName);
+  const same = (['environment', 'seed', 'teacher', 'backend'] as const).every((key) => settings[key] === before[key]);
+  if (!same) enterEnvironment(settings.environment as EnvironmentName);
 }
 
 /** Makes the address say what the page does: what it asks for wrongly is left out. */
 function correctAddress(): void {
-  const query = toQuery(settings, location.search, worldNames);
+  const query = toQuery(settings, location.search, environmentNames);
   const asked = (text: string) => new URLSearchParams(text).toString();
   if (asked(query) !== asked(location.search)) history.replaceState(null, '', location.pathname + query + location.hash);
 }
@@ -292,15 +292,15 @@ attempt('The theme', () =>
     lanes.forEach((lane) => lane.showcase.draw());
   }),
 );
-for (const choice of worldChoices) {
+for (const choice of environmentChoices) {
   choice.addEventListener('change', () => {
-    // Another world has other teachers.
-    choose({ world: choice.value, teacher: undefined });
-    enterWorld(choice.value as WorldName);
+    // Another environment has other teachers.
+    choose({ environment: choice.value, teacher: undefined });
+    enterEnvironment(choice.value as EnvironmentName);
   });
 }
 attempt('The settings', showSettings);
 correctAddress();
-enterWorld(settings.world as WorldName);
+enterEnvironment(settings.environment as EnvironmentName);
 void loadChart();
 void loadTeachers();

@@ -1,4 +1,4 @@
-// The stage of one lane: plays the student's greedy policy, episode after episode, and has the world's view draw it. An episode
+// The stage of one lane: plays the student's greedy policy, episode after episode, and has the environment's view draw it. An episode
 // is played to its end by the policy that began it, so that one sees a student fail before it has learnt.
 
 import type { Scene } from 'oto-student';
@@ -50,7 +50,7 @@ export class Showcase {
     attempt('The picture', () => new ResizeObserver(() => this.draw()).observe(canvas));
   }
 
-  /** Clears the stage for a world. */
+  /** Clears the stage for an environment. */
   setUp(view: View): void {
     this.#view = view;
     this.show(undefined);

@@ -1,7 +1,7 @@
-// Who can teach: the policies of the server that this page came from, as far as they fit the world.
+// Who can teach: the policies of the server that this page came from, as far as they fit the environment.
 
 import type { TeacherOptions } from 'oto-student';
-import type { World } from './worlds';
+import type { DemoEnvironment } from './environments';
 
 /** What `GET /policies` tells about one policy, as far as this page needs it. */
 export interface ServedPolicy {
@@ -11,7 +11,7 @@ export interface ServedPolicy {
   evaluation: { mean_return: number } | undefined;
 }
 
-/** A policy that can teach in a world. */
+/** A policy that can teach in an environment. */
 export interface Policy {
   name: string;
   /** What the visitor chooses by. */
@@ -43,17 +43,17 @@ export function readPolicies(answer: unknown): ServedPolicy[] {
   });
 }
 
-/** Those that fit a world, in the world's order. The engine knows how their observations and actions relate to its own. */
-export function teachersOf(world: World, served: ServedPolicy[]): Policy[] {
-  const fitting = world.teachers.flatMap((beginning) => served.filter(({ env = '' }) => env.startsWith(beginning)));
+/** Those that fit an environment, in the environment's order. The engine knows how their observations and actions relate to its own. */
+export function teachersOf(environment: DemoEnvironment, served: ServedPolicy[]): Policy[] {
+  const fitting = environment.teachers.flatMap((beginning) => served.filter(({ env = '' }) => env.startsWith(beginning)));
   return [...fitting.map(toPolicy), RANDOM];
 }
 
-/** What there is to say of a teacher in a world, in a sentence. */
-export function aboutTeacher(world: World, policy: Policy | undefined): string {
+/** What there is to say of a teacher in an environment, in a sentence. */
+export function aboutTeacher(environment: DemoEnvironment, policy: Policy | undefined): string {
   if (policy === undefined) return 'There is no teacher here: both learn alone.';
   if (policy.name === RANDOM.name) return 'The teacher sits on the server, knows nothing, and answers at random.';
-  const foreign = world.foreign.find(({ env }) => policy.env?.startsWith(env));
+  const foreign = environment.foreign.find(({ env }) => policy.env?.startsWith(env));
   const origin = foreign === undefined ? '' : `, ${foreign.text},`;
   return `The teacher sits on the server${origin} and sees nothing but the states it is asked about.`;
 }

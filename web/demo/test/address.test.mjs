@@ -6,15 +6,15 @@ import { load } from './load.mjs';
 
 const { BACKENDS, MAX_SEED, fromQuery, seedOf, toQuery } = await load('address.ts');
 
-const WORLDS = ['cartpole', 'pendulum', 'cell'];
-const FIRST_VISIT = { world: 'cartpole', seed: 1, teacher: undefined, backend: 'cpu', animate: undefined };
+const ENVIRONMENTS = ['cartpole', 'pendulum', 'cell'];
+const FIRST_VISIT = { environment: 'cartpole', seed: 1, teacher: undefined, backend: 'cpu', animate: undefined };
 
 test('an address is read, and what it asks for wrongly is as on a first visit', () => {
   for (const [query, expected] of [
     ['', {}],
-    ['?world=cell', { world: 'cell' }],
-    ['?world=chess', {}],
-    ['?world=__proto__', {}],
+    ['?environment=cell', { environment: 'cell' }],
+    ['?environment=chess', {}],
+    ['?environment=__proto__', {}],
     ['?seed=42', { seed: 42 }],
     ['?seed=0', { seed: 0 }],
     [`?seed=${MAX_SEED}`, { seed: MAX_SEED }],
@@ -26,25 +26,28 @@ test('an address is read, and what it asks for wrongly is as on a first visit', 
     ['?animate=off', { animate: false }],
     ['?animate=on', { animate: true }],
     ['?animate=toString', {}],
-    ['?world=cell&world=pendulum', { world: 'cell' }],
+    ['?environment=cell&environment=pendulum', { environment: 'cell' }],
+    ['?world=cell', { environment: 'cell' }],
+    ['?environment=pendulum&world=cell', { environment: 'pendulum' }],
     ['?%', {}],
     ['?seed=%ff', {}],
   ]) {
-    assert.deepEqual(fromQuery(query, WORLDS), { ...FIRST_VISIT, ...expected }, query);
+    assert.deepEqual(fromQuery(query, ENVIRONMENTS), { ...FIRST_VISIT, ...expected }, query);
   }
 });
 
 test('what is written is read again, and a first visit is not written', () => {
-  assert.equal(toQuery(FIRST_VISIT, '', WORLDS), '');
-  assert.equal(toQuery({ ...FIRST_VISIT, world: 'cell' }, '?world=pendulum', WORLDS), '?world=cell');
-  assert.equal(toQuery(FIRST_VISIT, '?world=cell&from=here&seed=9', WORLDS), '?from=here', 'what is not ours stays');
-  for (const world of WORLDS) {
+  assert.equal(toQuery(FIRST_VISIT, '', ENVIRONMENTS), '');
+  assert.equal(toQuery({ ...FIRST_VISIT, environment: 'cell' }, '?environment=pendulum', ENVIRONMENTS), '?environment=cell');
+  assert.equal(toQuery({ ...FIRST_VISIT, environment: 'cell' }, '?world=pendulum', ENVIRONMENTS), '?environment=cell', 'an older address');
+  assert.equal(toQuery(FIRST_VISIT, '?environment=cell&from=here&seed=9', ENVIRONMENTS), '?from=here', 'what is not ours stays');
+  for (const environment of ENVIRONMENTS) {
     for (const seed of [0, 1, 2, 77, MAX_SEED]) {
       for (const teacher of [undefined, 'ppo_cartpole_v1', 'a b&c=d#e?ü%', '?', '&seed=3']) {
         for (const backend of BACKENDS) {
           for (const animate of [undefined, true, false]) {
-            const settings = { world, seed, teacher, backend, animate };
-            assert.deepEqual(fromQuery(toQuery(settings, '?seed=5&teacher=x', WORLDS), WORLDS), settings);
+            const settings = { environment, seed, teacher, backend, animate };
+            assert.deepEqual(fromQuery(toQuery(settings, '?seed=5&teacher=x', ENVIRONMENTS), ENVIRONMENTS), settings);
           }
         }
       }

@@ -25,7 +25,7 @@ test('what is no policy is passed over, and the rest is listed', () => {
   for (const answer of [null, undefined, {}, 'x', 3, true]) assert.throws(() => readPolicies(answer), /did not answer with a list/);
 });
 
-test('the teachers that fit a world come in its order, random answers last', () => {
+test('the teachers that fit an environment come in its order, random answers last', () => {
   const sac = { name: 'sac', env: 'InvertedPendulum-v5' };
   const other = { name: 'lte', env: 'MobileCell-LTE-v0' };
   const policies = teachersOf({ teachers: ['InvertedPendulum', 'CartPole'] }, readPolicies([other, PPO, sac, { name: 'x' }]));
@@ -34,10 +34,10 @@ test('the teachers that fit a world come in its order, random answers last', () 
 });
 
 test('what is said of a teacher is true of it', () => {
-  const world = { teachers: ['InvertedPendulum', 'CartPole'], foreign: [{ env: 'InvertedPendulum', text: 'was trained elsewhere' }] };
-  const [sac, ppo, random] = teachersOf(world, readPolicies([PPO, { name: 'sac', env: 'InvertedPendulum-v5' }])).map((policy) => aboutTeacher(world, policy));
+  const environment = { teachers: ['InvertedPendulum', 'CartPole'], foreign: [{ env: 'InvertedPendulum', text: 'was trained elsewhere' }] };
+  const [sac, ppo, random] = teachersOf(environment, readPolicies([PPO, { name: 'sac', env: 'InvertedPendulum-v5' }])).map((policy) => aboutTeacher(environment, policy));
   assert.equal(sac, 'The teacher sits on the server, was trained elsewhere, and sees nothing but the states it is asked about.');
   assert.equal(ppo, 'The teacher sits on the server and sees nothing but the states it is asked about.');
   assert.match(random, /answers at random/);
-  assert.match(aboutTeacher(world, undefined), /no teacher here/);
+  assert.match(aboutTeacher(environment, undefined), /no teacher here/);
 });

@@ -1,4 +1,4 @@
-// What every world's view can do.
+// What every environment's view can do.
 
 import type { Scene } from 'oto-student';
 import type { Picture } from './pen';

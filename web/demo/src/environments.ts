@@ -1,4 +1,4 @@
-// The worlds that can be chosen: what is learnt there, what counts as done, and how the page speaks of it.
+// The environments that can be chosen: what is learnt there, what counts as done, and how the page speaks of it.
 
 import type { Evaluation, StudentOptions } from 'oto-student';
 import { ENOUGH, type Words } from './claims';
@@ -8,10 +8,10 @@ import { cell } from './views/cell';
 import { pendulum } from './views/pendulum';
 import type { View } from './views/view';
 
-export type WorldName = keyof typeof WORLDS;
+export type EnvironmentName = keyof typeof ENVIRONMENTS;
 
-/** A world, and everything about the page that depends on it. */
-export interface World extends Words {
+/** An environment, and everything about the page that depends on it. */
+export interface DemoEnvironment extends Words {
   view: View;
   /** What the students are, besides seed, teachers and backend. */
   student: StudentOptions;
@@ -45,7 +45,7 @@ const UPRIGHT = -200;
 /** The part of the way from the strongest station to the best plan that counts as done in cell selection. */
 const SHARE = 0.9;
 
-export const WORLDS = {
+export const ENVIRONMENTS = {
   cartpole: {
     view: cartpole,
     student: { env: 'CartPole-v1', learningRate: ALONE_RATE, transfer: { learningRate: TRANSFER_RATE } },
@@ -116,11 +116,11 @@ export const WORLDS = {
     notes:
       'The scenario is mobile-env’s “medium” with one device. Utility is the logarithm of the data rate, from −1 (no connection) to 1; a return is its sum over 100 steps. An action connects or disconnects one station. Signals are given in dB above the weakest that can be used; the darker half of a reach has 10 dB and more. “Strongest station” is how cell selection is done in LTE; “best plan” knows the whole way in advance, so nobody can be above it; “90 % closed” is so much of the way from the one to the other, in two evaluations in a row. Both are computed in this tab for the very episodes of each evaluation.',
   },
-} satisfies Record<string, World>;
+} satisfies Record<string, DemoEnvironment>;
 
-/** The world with this name. */
-export function world(name: WorldName): World {
-  return WORLDS[name];
+/** The environment with this name. */
+export function environment(name: EnvironmentName): DemoEnvironment {
+  return ENVIRONMENTS[name];
 }
 
 /** How a learning rate goes, in words. */
