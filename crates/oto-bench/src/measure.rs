@@ -227,7 +227,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(mut seconds: Vec<f64>) -> Self {
+    /// Of these times, at least one.
+    pub(crate) fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_unstable_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (seconds.len() - 1) as f64;
@@ -314,7 +315,12 @@ pub struct Products {
 impl Products {
     /// The products of `workload` on `backend`, called `name`.
     pub fn new(name: &str, backend: &dyn Backend, workload: &Workload) -> Result<Self, Failure> {
-        let mut executable = backend.compile(products_only(&workload.program()))?;
+        Self::of(name, backend, products_only(&workload.program()))
+    }
+
+    /// A program without data and outputs on `backend`, called `name`; its state is small numbers.
+    pub fn of(name: &str, backend: &dyn Backend, program: Program) -> Result<Self, Failure> {
+        let mut executable = backend.compile(program)?;
         let inputs = executable.program().inputs.clone();
         for (i, input) in inputs.iter().enumerate().filter(|(_, i)| i.role == Role::State) {
             let values = (0..input.len()).map(|j| (j % 7) as f32 * 0.1 - 0.3).collect::<Vec<_>>();

@@ -9,6 +9,7 @@ use oto_rl::algorithms::sac::{self, SacConfig};
 use oto_rl::algorithms::td3::{self, Td3Config};
 use oto_rl::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, initial_layer, mlp, mlp_parameters};
 use serde_json::{Value, json};
+use std::fmt;
 
 /// Width of an observation, as CartPole's.
 pub const OBSERVATION: usize = 4;
@@ -55,6 +56,22 @@ pub enum Task {
     Td3(Continuous),
     /// So many critics of a state and an action learn given targets; slow copies follow.
     Critics(usize, Continuous),
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Task::QrDqn(Shape { hidden, quantiles, batch }) => {
+                write!(f, "qr-dqn hidden {hidden} quantiles {quantiles} batch {batch}")
+            }
+            Task::Distillation => f.write_str("distillation"),
+            Task::Sac(Continuous { hidden, batch }) => write!(f, "sac hidden {hidden} batch {batch}"),
+            Task::Td3(Continuous { hidden, batch }) => write!(f, "td3 hidden {hidden} batch {batch}"),
+            Task::Critics(count, Continuous { hidden, batch }) => {
+                write!(f, "{count} critics hidden {hidden} batch {batch}")
+            }
+        }
+    }
 }
 
 /// A train step, the state it starts from and the batch it is given, again and again.
@@ -126,15 +143,7 @@ impl Workload {
 
     /// What tables call it.
     pub fn name(&self) -> String {
-        match self.task {
-            Task::QrDqn(s) => {
-                format!("qr-dqn hidden {} quantiles {} batch {}", s.hidden, s.quantiles, s.batch)
-            }
-            Task::Distillation => "distillation".into(),
-            Task::Sac(s) => format!("sac hidden {} batch {}", s.hidden, s.batch),
-            Task::Td3(s) => format!("td3 hidden {} batch {}", s.hidden, s.batch),
-            Task::Critics(count, s) => format!("{count} critics hidden {} batch {}", s.hidden, s.batch),
-        }
+        self.task.to_string()
     }
 
     /// Whether the step by hand and burn have it, too.

@@ -4,9 +4,9 @@ use crate::backend::by_name;
 use crate::sweep::{SweepOptions, sweep};
 use clap::{Args, Subcommand, ValueEnum};
 use oto_bench::measure::{ByHand, Failure};
-use oto_bench::products;
 use oto_bench::report::{Entry, Report, measure};
 use oto_bench::workload::{Shape, Workload, distillation};
+use oto_bench::{gpu, products};
 use oto_experiments::chart::ChartError;
 use oto_graph::{Backend, BackendError};
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ enum What {
     Sweep(SweepOptions),
     /// Matrix products on one core, beside NumPy's and PyTorch's where Python has them
     Products(ProductsOptions),
+    /// A graphics device beside this processor: dispatches, best rates, updates of many sizes
+    Gpu(GpuOptions),
 }
 
 /// One size.
@@ -64,6 +66,20 @@ struct ProductsOptions {
     /// Turns of each library for each product
     #[arg(long, default_value_t = 5)]
     repeats: u32,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A graphics device.
+#[derive(Args, Clone, Debug)]
+struct GpuOptions {
+    /// Seconds for each of the seven sizes; a slow device takes longer
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Only updates whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -130,7 +146,21 @@ pub fn bench(options: &BenchOptions) -> Result<(), BenchError> {
         What::Update(options) => update(options),
         What::Sweep(options) => sweep(options),
         What::Products(options) => products(options),
+        What::Gpu(options) => gpu(options),
     }
+}
+
+fn gpu(options: &GpuOptions) -> Result<(), BenchError> {
+    let (cpu, device) = (by_name("cpu")?, by_name("webgpu")?);
+    let workloads: Vec<_> =
+        gpu::all().into_iter().filter(|workload| workload.name().contains(&options.only)).collect();
+    let (backends, limit) = ((cpu.as_ref(), device.as_ref()), Duration::from_secs(options.seconds));
+    let report = gpu::run(backends, &workloads, limit, |name| eprintln!("{name}"))?;
+    match options.json {
+        true => crate::out!("{:#}", report.to_json()),
+        false => crate::out!("{report}"),
+    }
+    Ok(())
 }
 
 fn products(options: &ProductsOptions) -> Result<(), BenchError> {
@@ -200,6 +230,18 @@ impl Backends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_measured_beside_the_cpu() {
+        let Ok(device) = by_name("webgpu") else { return };
+        let small = [Workload::new(Shape { hidden: 8, quantiles: 4, batch: 8 }, SEED)];
+        let cpu = by_name("cpu").unwrap();
+        let report = gpu::run((cpu.as_ref(), device.as_ref()), &small, Duration::ZERO, |_| ()).unwrap();
+        assert!(report.rates.shortest > report.rates.dispatch, "{report}");
+        assert!(report.rates.products.0 > 0.0 && report.rates.memory > 0.0, "{report}");
+        assert_eq!(report.updates[0].rows.len(), 2);
+        assert_eq!(report.crossover(), None, "no size of the table was measured");
+    }
 
     #[test]
     fn everyone_is_in_the_report_or_absent() {

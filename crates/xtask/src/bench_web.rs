@@ -28,6 +28,15 @@ pub struct Options {
     build: bool,
 }
 
+impl Options {
+    /// oto's WebGPU beside the reference, and the results in `json`.
+    pub fn webgpu(json: PathBuf) -> Self {
+        let shapes = ["64x32", "128x200", "512x32", "1024x32"].map(String::from).into();
+        let peers = vec!["oto-webgpu".into()];
+        Self { json: Some(json), shapes, peers, repeats: 9, only: Some(Part::Updates), build: false }
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, ValueEnum)]
 enum Part {

@@ -49,12 +49,14 @@ pub fn tested() -> Vec<&'static Program> {
 }
 
 impl Program {
-    /// Its path: what the variable says, one on PATH, or Debian's package installed now (root only).
+    /// Its path, if it is here: what the variable says, or one on PATH.
+    pub fn find(&self) -> Option<PathBuf> {
+        std::env::var_os(self.variable).map(PathBuf::from).or_else(|| self.on_path())
+    }
+
+    /// The same, or Debian's package installed now (root only).
     pub fn find_or_install(&self) -> Result<PathBuf> {
-        if let Some(path) = std::env::var_os(self.variable) {
-            return Ok(path.into());
-        }
-        if let Some(path) = self.on_path() {
+        if let Some(path) = self.find() {
             return Ok(path);
         }
         debian::install(self.package)?;

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench_gpu;
 mod bench_web;
 mod browsers;
 mod debian;
@@ -46,6 +47,8 @@ enum Command {
     Deny,
     /// Measure oto and other libraries in Chromium.
     BenchWeb(bench_web::Options),
+    /// Measure this machine's GPU: its driver, and WebGPU in Chromium.
+    BenchGpu(bench_gpu::Options),
     /// Build the packages of wasm-pack.toml, or only those named.
     Wasm {
         /// Names from wasm-pack.toml.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => soak::run(&options),
         Command::Deny => deny::run(),
         Command::BenchWeb(options) => bench_web::run(&options),
+        Command::BenchGpu(options) => bench_gpu::run(&options),
         Command::Wasm { names } => wasm::build(&names),
         Command::Site => site::build(),
         Command::Open { port } => demo::open_when_ready(port),
