@@ -3,23 +3,21 @@
 use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_rl::actions::Actions;
-use oto_rl::algorithms::{ALGORITHMS, ActionKind, Seen, Sizes};
+use oto_rl::algorithms::{ALGORITHMS, ActionKind, AlgorithmConfig, Sizes};
 use oto_rl::engine::{Schedule, TD_ERROR};
 use oto_rl::replay::{Batch, Replay};
 
-/// Algorithms that learn online, for each kind of their actions.
-fn cases() -> Vec<(oto_rl::algorithms::AlgorithmConfig, Sizes)> {
+/// All algorithms with small networks and batches, for each kind of their actions.
+fn cases() -> Vec<(AlgorithmConfig, Sizes)> {
     let of = |algorithm: &&dyn oto_rl::algorithms::Algorithm| {
-        algorithm
-            .actions()
-            .iter()
-            .map(|kind| {
-                let continuous = *kind == ActionKind::Continuous;
-                let actions = if continuous { Actions::Continuous(2) } else { Actions::Discrete(3) };
-                let config = algorithm.defaults(Seen { continuous, images: None }).algorithm;
-                (config, Sizes { observation: 3, actions, teachers: 0, weighted: false })
-            })
-            .collect::<Vec<_>>()
+        let small = format!(r#"{{"name":"{}","hidden":[16],"batch_size":40}}"#, algorithm.name());
+        let config: AlgorithmConfig = oto_json::read(&small).unwrap();
+        let sizes = |kind: &ActionKind| {
+            let continuous = *kind == ActionKind::Continuous;
+            let actions = if continuous { Actions::Continuous(2) } else { Actions::Discrete(3) };
+            Sizes { observation: 3, actions, teachers: 0, weighted: false }
+        };
+        algorithm.actions().iter().map(|kind| (config.clone(), sizes(kind))).collect::<Vec<_>>()
     };
     ALGORITHMS.iter().flat_map(of).collect()
 }
@@ -48,7 +46,7 @@ const SCHEDULE: Schedule<'static> =
     Schedule { lr: 0.0, target_mix: 0.0, alpha_aikd: 0.0, delta: 0.0, eta: 0.0, alpha_task: 1.0, share: &[] };
 
 /// The first critic's loss (quantile loss) of one update with these weights, and each row's error.
-fn losses(config: &oto_rl::algorithms::AlgorithmConfig, sizes: Sizes, weights: &[f32]) -> (f32, Vec<f32>) {
+fn losses(config: &AlgorithmConfig, sizes: Sizes, weights: &[f32]) -> (f32, Vec<f32>) {
     let rng = &mut Rng::new(4);
     let mut agent = config.agent(sizes, &Cpu, rng).unwrap();
     let mut replay = Replay::new(64, [3, sizes.actions.width()], 0, 1, 0.9);
