@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_experiments::cloud_edge::{Part, Settings};
-use oto_experiments::{ALL, Options, ReportError};
+use oto_experiments::{ALL, Options, ReportError, offline_online};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct ReportOptions {
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
     pub jobs: Option<NonZeroUsize>,
-    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari and cloud-edge]
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari, cloud-edge and offline-to-online]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -50,6 +50,18 @@ pub struct ReportOptions {
     /// cloud-edge: only these parts [default: all]
     #[arg(long, value_delimiter = ',', value_parser = parts())]
     pub parts: Vec<String>,
+    /// offline-to-online: updates of the offline part
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub updates: u64,
+    /// offline-to-online: environment steps of the online part
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(50..))]
+    pub online_steps: u64,
+    /// offline-to-online: only these methods [default: all]
+    #[arg(long = "method", value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(offline_online::names()))]
+    pub methods: Vec<String>,
+    /// offline-to-online: report the kept runs alone, make none
+    #[arg(long)]
+    pub finished: bool,
 }
 
 /// The experiments there are.
@@ -72,8 +84,22 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let ReportOptions { pretraining, plant_steps, hidden, batch, parts, .. } = options.clone();
     let parts = parts.iter().filter_map(|name| Part::named(name)).collect();
     let cloud_edge = Settings { pretraining, steps: plant_steps, hidden, batch, parts };
+    let ReportOptions { updates, online_steps, methods, finished, .. } = options.clone();
+    let offline_online =
+        offline_online::Settings { updates, steps: online_steps, methods, finished, ..Default::default() };
     let tell = |line: &str| crate::note!("{line}");
-    let options = Options { out, cache, jobs, seeds, steps, cql_teacher, sac_teacher, cloud_edge, tell };
+    let options = Options {
+        out,
+        cache,
+        jobs,
+        seeds,
+        steps,
+        cql_teacher,
+        sac_teacher,
+        cloud_edge,
+        offline_online,
+        tell,
+    };
     let found = ALL.iter().find(|one| one.name == experiment).expect("the parser knows the names");
     crate::out!("{}", (found.run)(&options)?);
     Ok(())

@@ -16,7 +16,7 @@ mod statistics;
 mod teachers;
 mod write;
 
-pub use experiments::{ALL, cloud_edge};
+pub use experiments::{ALL, cloud_edge, offline_online};
 
 use oto_agent::run::RunError;
 use std::num::NonZeroUsize;
@@ -50,6 +50,8 @@ pub struct Options {
     pub sac_teacher: Option<PathBuf>,
     /// cloud-edge: how much of it runs.
     pub cloud_edge: cloud_edge::Settings,
+    /// offline-to-online: how much of it runs.
+    pub offline_online: offline_online::Settings,
     /// Takes lines about long work.
     pub tell: fn(&str),
 }
@@ -85,6 +87,9 @@ pub enum ReportError {
          and give --sac-teacher teacher/newest.safetensors"
     )]
     NoTeacher,
+    /// A dataset of a level could not be made.
+    #[error(transparent)]
+    Level(#[from] oto_agent::levels::LevelError),
     /// Episodes could not be recorded.
     #[error(transparent)]
     Data(#[from] oto_data::DataError),

@@ -1,7 +1,7 @@
 //! Runs of an experiment: arms times seeds, in parallel, each kept when it is done.
 
 use crate::teachers::Teachers;
-use crate::{Options, ReportError};
+use crate::{Options, ReportError, write};
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::environments;
@@ -11,6 +11,7 @@ use oto_agent::run::Job;
 use oto_agent::run::{self, Observer, RunError, on_cpu};
 use oto_agent::student::{Event, Metrics, Student};
 use oto_agent::trainer::TrainError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::Path;
@@ -143,7 +144,7 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
         job
     };
     let path = cache.join(format!("{}-{:016x}", arm.name, fingerprint(arm))).join(format!("{seed}.json"));
-    if let Some(finished) = read(&path) {
+    if let Some(finished) = kept(&path) {
         return Ok(finished);
     }
     let failed = |error: RunError| ReportError::Run { arm: arm.name.into(), seed, error: Box::new(error) };
@@ -161,7 +162,7 @@ fn one(cache: &Path, arm: &Arm, seed: u64) -> Result<Finished, ReportError> {
     let tested = arm.test.clone().map(|(env, seeds)| test(&mut student, env, seeds));
     let tested = tested.transpose().map_err(|e| failed(e.into()))?.unwrap_or_default();
     let finished = Finished { tested, ..curve.finish(seed, &metrics, seconds) };
-    write(&path, &finished)?;
+    keep(&path, &finished)?;
     Ok(finished)
 }
 
@@ -180,17 +181,17 @@ fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>,
     })
 }
 
-fn read(path: &Path) -> Option<Finished> {
+/// What a file of finished work holds; nothing where there is none, or it cannot be read.
+pub fn kept<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&oto_json::file::read_regular(path, oto_json::file::MAX_LIST).ok()?).ok()
 }
 
-fn write(path: &Path, finished: &Finished) -> Result<(), ReportError> {
-    let file = |error| ReportError::File { path: path.to_path_buf(), error };
-    let json = serde_json::to_vec(finished).map_err(|e| file(e.into()))?;
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(file)?;
-    // Renamed when whole, so that an interrupted report finds whole files only.
+/// Writes a file that is renamed when it is whole, so that an interrupted report finds whole files only.
+pub fn keep(path: &Path, value: &impl Serialize) -> Result<(), ReportError> {
+    let failed = |error| ReportError::File { path: path.to_path_buf(), error };
     let part = path.with_extension("part");
-    std::fs::write(&part, json).and_then(|()| std::fs::rename(&part, path)).map_err(file)
+    write::file(&part, &serde_json::to_vec(value).map_err(|error| failed(error.into()))?)?;
+    std::fs::rename(&part, path).map_err(failed)
 }
 
 /// FNV-1a of what the runs of an arm are made of, seeds left out: the same on every machine.
@@ -215,15 +216,17 @@ pub fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// The evaluations of a run while it runs.
 #[derive(Default)]
-struct Curve {
+pub struct Curve {
     steps: Vec<u64>,
     returns: Vec<f64>,
     transfer_ended: Option<u64>,
 }
 
 impl Curve {
-    fn finish(self, seed: u64, m: &Metrics, seconds: f64) -> Finished {
+    /// What is kept of the run.
+    pub fn finish(self, seed: u64, m: &Metrics, seconds: f64) -> Finished {
         let sum = |f: fn(&oto_agent::link::LinkStats) -> u64| m.teachers.iter().map(|t| f(&t.stats)).sum();
         Finished {
             seed,

@@ -340,6 +340,7 @@ mod tests {
             cql_teacher: None,
             sac_teacher: None,
             cloud_edge,
+            offline_online: crate::offline_online::Settings::default(),
             tell: |_| (),
         };
         let line = report(&options).unwrap();

@@ -9,6 +9,7 @@ pub mod cloud_edge;
 mod cost;
 mod fusion;
 mod games;
+pub mod offline_online;
 mod pendulum;
 
 use crate::Experiment;
@@ -22,4 +23,5 @@ pub const ALL: &[Experiment] = &[
     pendulum::EXPERIMENT,
     cheetah::EXPERIMENT,
     cloud_edge::EXPERIMENT,
+    offline_online::EXPERIMENT,
 ];
