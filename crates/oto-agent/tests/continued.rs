@@ -309,6 +309,38 @@ fn every_offline_algorithm_continues_itself() {
     }
 }
 
+/// PPO's network differs from every other one: a clone of the same form becomes its policy.
+#[test]
+fn ppo_continues_a_clone_in_its_own_network() {
+    let named = |text: &str| oto_json::read::<AlgorithmConfig>(text).unwrap();
+    let ppo = named(r#"{"name":"ppo","hidden":[12],"n_steps":32,"batch_size":16}"#);
+    let clone = |for_ppo: bool| {
+        named(&format!(r#"{{"name":"bc","hidden":[12],"batch_size":16,"for_ppo":{for_ppo}}}"#))
+    };
+    for env in ["CartPole-v1", "Pendulum-v1"] {
+        let mut cloned = teacher(env, &clone(true), true);
+        cloned.step(60).unwrap();
+        let file = cloned.save().unwrap();
+        let mut student = student(env, &ppo);
+        let adopted = checkpoint::adopt(student.trainer(), &file).unwrap();
+        assert!(adopted.taken.contains(&"agent.policy.0.weight".into()), "{env}: {adopted:?}");
+        assert!(adopted.fresh.contains(&"agent.value.0.weight".into()), "{env}: {adopted:?}");
+        let environment = make(env).unwrap();
+        let [observation, action] = [environment.observation_space(), environment.action_space()];
+        let mut player = checkpoint::player(&file, observation, action, &Cpu).unwrap();
+        let row = &[0.5, -0.5, 2.0, 0.1][..observation.width()];
+        let acts = |trainer: &mut Trainer| format!("{:?}", trainer.greedy(row).unwrap());
+        assert_eq!(acts(student.trainer()), acts(&mut player), "{env}");
+        let before = state(student.trainer());
+        advance(&mut student, 64);
+        assert_ne!(state(student.trainer()), before, "{env}: it learns");
+
+        let plain = teacher(env, &clone(false), true).save().unwrap();
+        let error = checkpoint::adopt(student_of(env, &ppo).trainer(), &plain).unwrap_err().to_string();
+        assert!(error.contains("it is of bc, which has no network of ppo"), "{env}: {error}");
+    }
+}
+
 /// A student with recorded episodes in half of each batch.
 fn mixed(env: &str, algorithm: &AlgorithmConfig, episodes: u64) -> Student {
     let mut student = student(env, algorithm);

@@ -1,6 +1,9 @@
 //! Behaviour cloning (Pomerleau 1991): a network that does what a dataset's actions were. Settings, the program of one update,
 //! and the agent. Discrete actions are classes, continuous ones (from -1 to 1) are a tanh, fitted by least squares.
+//!
+//! With `for_ppo` the network has the form and the names of PPO's policy, so that PPO continues the clone online.
 
+use super::ppo::POLICY;
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
 use crate::actions::Actions;
 use crate::checks::Checks;
@@ -76,7 +79,13 @@ fn rows() -> Defaults {
 fn images(shape: [usize; 3]) -> Defaults {
     let (convolution, units) = Convolution::usual(shape).unwrap_or((Convolution::atari(shape), 512));
     let adam = Adam { epsilon: 1e-2 / 32.0, ..Adam::default() };
-    let config = BcConfig { convolution: Some(convolution), hidden: vec![units], batch_size: 32, adam };
+    let config = BcConfig {
+        convolution: Some(convolution),
+        hidden: vec![units],
+        batch_size: 32,
+        for_ppo: false,
+        adam,
+    };
     Defaults {
         algorithm: config.into(),
         environments: "images of bytes and discrete actions",
@@ -97,15 +106,31 @@ pub struct BcConfig {
     pub hidden: Vec<usize>,
     /// Transitions in an update.
     pub batch_size: usize,
+    /// Clone into the policy network of `ppo`, which continues it in an environment: tanh after each hidden layer, ReLU with a
+    /// convolution, and continuous actions that are cut off at -1 and 1 instead of a tanh.
+    pub for_ppo: bool,
     /// The optimiser's constants.
     pub adam: Adam,
 }
 
-oto_json::json_object! { BcConfig: settings { convolution omit none, hidden, batch_size, adam } }
+oto_json::json_object! { BcConfig: settings { convolution omit none, hidden, batch_size, for_ppo, adam } }
 
 impl Default for BcConfig {
     fn default() -> Self {
-        Self { convolution: None, hidden: vec![256, 256], batch_size: 100, adam: Adam::default() }
+        Self {
+            convolution: None,
+            hidden: vec![256, 256],
+            batch_size: 100,
+            for_ppo: false,
+            adam: Adam::default(),
+        }
+    }
+}
+
+impl BcConfig {
+    /// The beginning of the parameters' names.
+    fn prefix(&self) -> &'static str {
+        if self.for_ppo { POLICY } else { "bc." }
     }
 }
 
@@ -147,11 +172,14 @@ impl Settings for BcConfig {
 pub fn program(config: &BcConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let batch = config.batch_size;
-    let params = shape(config, sizes).parameters(t, "bc.");
+    let params = shape(config, sizes).parameters(t, config.prefix());
     let answer = shape(config, sizes).forward(&params, t.data("observation", &[batch, sizes.observation]));
     let loss = match sizes.actions {
         Actions::Discrete(_) => behaviour_cloning_discrete(answer, t.data("action", &[batch])),
-        Actions::Continuous(n) => behaviour_cloning_continuous(answer.tanh(), t.data("action", &[batch, n])),
+        Actions::Continuous(n) => {
+            let answer = if config.for_ppo { answer } else { answer.tanh() };
+            behaviour_cloning_continuous(answer, t.data("action", &[batch, n]))
+        }
     };
     let updates = config.adam.step(t, &params, loss, t.data("lr", &[]));
     let none = t.constant(0.0, &[]);
@@ -159,7 +187,9 @@ pub fn program(config: &BcConfig, sizes: Sizes) -> Program {
 }
 
 fn shape(config: &BcConfig, sizes: Sizes) -> Shape<'_> {
-    Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, sizes.actions.outputs())
+    let shape =
+        Shape::new(config.convolution.as_ref(), sizes.observation, &config.hidden, sizes.actions.outputs());
+    if config.for_ppo && config.convolution.is_none() { shape.tanh() } else { shape }
 }
 
 /// A clone: owns its parameters, improves them, acts with them.
@@ -167,7 +197,7 @@ pub struct Bc {
     config: BcConfig,
     sizes: Sizes,
     engine: Engine,
-    /// Gives a preference for each action, or the action before its tanh.
+    /// Gives a preference for each action, or the action before its tanh or its bounds.
     actor: Actor,
 }
 
@@ -179,7 +209,7 @@ impl Bc {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let engine = Engine::new(program(config, sizes), "bc.", backend)?;
+        let engine = Engine::new(program(config, sizes), config.prefix(), backend)?;
         let actor = shape(config, sizes).actor();
         let mut clone = Self { config: config.clone(), sizes, engine, actor };
         clone.start_over(rng)?;
@@ -197,6 +227,9 @@ impl Agent for Bc {
         let out = self.actor.forward(observation);
         match self.sizes.actions {
             Actions::Discrete(_) => action[0] = mlp::choice(out),
+            Actions::Continuous(_) if self.config.for_ppo => {
+                action.iter_mut().zip(out).for_each(|(a, x)| *a = x.clamp(-1.0, 1.0))
+            }
             Actions::Continuous(_) => action.iter_mut().zip(out).for_each(|(a, x)| *a = x.tanh()),
         }
     }
@@ -211,6 +244,10 @@ impl Agent for Bc {
 
     fn policy(&self) -> Actor {
         self.actor.clone()
+    }
+
+    fn squashes(&self) -> bool {
+        !self.config.for_ppo
     }
 }
 
@@ -230,7 +267,7 @@ impl Learner for Bc {
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let mut initial_values = InitialParameters::new();
-        shape(&self.config, self.sizes).initial(rng, "bc.", &mut initial_values);
+        shape(&self.config, self.sizes).initial(rng, self.config.prefix(), &mut initial_values);
         self.engine
             .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
         self.hand_over()

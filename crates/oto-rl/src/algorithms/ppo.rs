@@ -298,11 +298,13 @@ struct Policy<'t, 'c> {
 }
 
 const ACTING: &str = "agent.";
+/// The beginning of the policy's names.
+pub(super) const POLICY: &str = "agent.policy.";
 
 impl<'t, 'c> Policy<'t, 'c> {
     fn new(t: &'t Trace, config: &'c PpoConfig, sizes: Sizes) -> Self {
         let shape = shape(config, sizes, sizes.actions.outputs());
-        let layers = shape.parameters(t, "agent.policy.");
+        let layers = shape.parameters(t, POLICY);
         let log_std = match sizes.actions {
             Actions::Discrete(_) => None,
             Actions::Continuous(width) => Some(t.state("agent.log_std", &[width])),
@@ -668,9 +670,7 @@ impl Learner for Ppo {
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
         let (config, sizes) = (&self.config, self.sizes);
         let mut initial_values = InitialParameters::new();
-        for (name, outputs, gain) in
-            [("agent.policy.", sizes.actions.outputs(), 0.01), ("agent.value.", 1, 1.0)]
-        {
+        for (name, outputs, gain) in [(POLICY, sizes.actions.outputs(), 0.01), ("agent.value.", 1, 1.0)] {
             shape(config, sizes, outputs).orthogonal(rng, name, gain, &mut initial_values);
         }
         if config.fusion {

@@ -91,6 +91,8 @@ const MOPO: Learner = with("mopo", r#","models":3,"model_hidden":[64,64],"horizo
 const ADAPTIVE: Learner = with("adaptive-bc", r#","random_return":-1166.4,"expert_return":-145.3"#);
 const REFINED: Learner = plain("td3-bc-refined");
 const RELAXED: Learner = with("td3-bc-refined", r#","relax_steps":STEPS"#);
+/// Short rollouts, and less noise than a policy without experience needs.
+const PPO: Learner = with("ppo", r#","n_steps":512,"initial_log_std":-1"#);
 /// Critics that the offline agent has, too.
 const WSRL: Learner = with("wsrl", r#","critics":2,"layer_norm":false,"policy_period":1"#);
 const BALANCED: (Recorded, SamplerName) = (Recorded::All, SamplerName::Balanced);
@@ -116,6 +118,7 @@ pub const METHODS: &[Method] = &[
         plain("td3"),
         ALONE,
     ),
+    method("bc then ppo", &[with("bc", r#","for_ppo":true"#)], Begins::Weights, PPO, ALONE),
     method("td3-bc", &[plain("td3-bc")], Begins::Weights, plain("td3-bc"), HALF),
     method("iql", &[plain("iql")], Begins::Weights, plain("iql"), HALF),
     method("awac", &[plain("awac")], Begins::Weights, plain("awac"), HALF),
