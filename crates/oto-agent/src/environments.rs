@@ -49,7 +49,8 @@ pub fn of_student(env: &str, student: &StudentConfig) -> Result<Environments, Tr
 pub fn images(env: &str) -> Result<Option<[usize; 3]>, EnvError> {
     match place(env) {
         Place::Gymnasium(id) => gymnasium_images(id),
-        Place::BuiltIn(_) | Place::Mujoco(_) => Ok(None),
+        Place::BuiltIn(id) => Ok(oto_env::images(id)),
+        Place::Mujoco(_) => Ok(None),
     }
 }
 
@@ -79,17 +80,41 @@ pub fn check_pixels(
 ) -> Result<(), EnvError> {
     match place(env) {
         Place::Gymnasium(id) => gymnasium_pixels(id, convolution, algorithm, training),
-        Place::BuiltIn(_) | Place::Mujoco(_) => Ok(()),
+        Place::BuiltIn(id) => built_in_pixels(id, convolution, algorithm),
+        Place::Mujoco(_) => Ok(()),
     }
 }
 
 /// What default settings depend on. One of Gymnasium's environments is asked.
 pub fn seen(env: &str) -> Result<Seen, EnvError> {
     match place(env) {
-        Place::BuiltIn(id) => Ok(Seen::actions(oto_env::make(id)?.action_space())),
+        Place::BuiltIn(id) => {
+            Ok(Seen { images: oto_env::images(id), ..Seen::actions(oto_env::make(id)?.action_space()) })
+        }
         Place::Gymnasium(id) => gymnasium_seen(id),
         Place::Mujoco(_) => Ok(Seen { continuous: true, images: None }),
     }
+}
+
+/// Refuses a network that cannot see the images of a built-in environment, or sees images where there are none.
+fn built_in_pixels(id: &str, convolution: Option<&Convolution>, algorithm: &str) -> Result<(), EnvError> {
+    let said = match (oto_env::images(id), convolution) {
+        (Some(shape), Some(convolution)) if convolution.shape != shape => format!(
+            "its images are {shape:?} (channels, height, width), the convolution sees {:?}",
+            convolution.shape
+        ),
+        (Some(_), None) => {
+            format!(
+                "its observations are images; without a convolution {algorithm} takes rows of numbers: leave out images=true"
+            )
+        }
+        (None, Some(_)) if id.starts_with("MinAtar/") => {
+            "its observations are no images; the option images=true makes them images for a convolution"
+                .into()
+        }
+        _ => return Ok(()),
+    };
+    Err(EnvError::External(format!("{id}: {said}")))
 }
 
 fn make(env: &str, training: bool) -> Result<Box<dyn Environment>, EnvError> {

@@ -216,7 +216,9 @@ fn settling(environment: &str, preset: Preset) -> Preset {
 
 /// The properties of a built-in environment; an unknown one has discrete actions.
 pub fn built_in(environment: &str) -> Seen {
-    oto_env::make(environment).map_or(Seen::default(), |made| Seen::actions(made.action_space()))
+    let images = oto_env::images(environment);
+    oto_env::make(environment)
+        .map_or(Seen::default(), |made| Seen { images, ..Seen::actions(made.action_space()) })
 }
 
 /// The default student for a built-in environment.
