@@ -346,7 +346,8 @@ mod tests {
         assert!(other.contains("[3, 84, 84]") && other.contains("[84, 84, 3]"), "{other}");
         let rows = said(Byte, None).unwrap_err();
         assert!(rows.contains("ppo takes rows of numbers of about 1"), "{rows}");
-        assert!(rows.contains("--algorithm qrdqn (discrete actions) or sac or ppo;"), "{rows}");
+        let algorithms = "--algorithm qrdqn (discrete actions) or sac or ppo or a3c (discrete actions);";
+        assert!(rows.contains(algorithms), "{rows}");
         assert!(said(Float, None).unwrap_err().contains("declare the space as uint8"));
         assert!(said(Float, Some(&first)).is_err() && said(Unit, Some(&first)).is_err());
         let image = oto_env::SpaceTree::Box { low: vec![0.0; 9], high: vec![1.0; 9] };

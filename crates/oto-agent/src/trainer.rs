@@ -613,12 +613,12 @@ impl Trainer {
     fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
         let Some(student) = self.learner.on_policy() else { return Ok(()) };
         let how = student.rollouts();
-        let (epochs, size, batches) = (how.epochs, how.batch_size, how.length / how.batch_size);
-        rollout.judge(&self.replay, student, [self.config.gamma, how.gae_lambda], &mut self.draw);
-        for _ in 0..epochs {
+        let (size, batches) = (how.batch_size, how.length / how.batch_size);
+        rollout.judge(&self.replay, student, self.config.gamma, &mut self.draw);
+        for _ in 0..how.epochs {
             rollout.shuffle(&mut self.draw);
             for i in 0..batches {
-                rollout.minibatch(&self.replay, i, size, &mut self.draw, &mut self.batch);
+                rollout.minibatch(&self.replay, i, how, &mut self.draw, &mut self.batch);
                 if how.replay {
                     let (update, step) = (self.learner.engine().updates() + 1, self.steps - self.started);
                     let request = Request { buffers: &[&self.replay], size, update, step };

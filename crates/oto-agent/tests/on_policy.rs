@@ -8,6 +8,7 @@ use oto_agent::presets;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Environments, Event, Student, TeacherConfig, Tick};
 use oto_cpu::Cpu;
+use oto_rl::algorithms::a3c::{A3cConfig, AdvantageActorCritic};
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::sac::SoftActorCritic;
 
@@ -127,6 +128,31 @@ fn a_run_resumed_within_a_rollout_is_the_uninterrupted_one() {
 }
 
 #[test]
+fn an_actor_critic_resumed_within_a_rollout_is_the_uninterrupted_one() {
+    let environment = "CartPole-v1";
+    let config = StudentConfig {
+        seed: 5,
+        evaluation: EvaluationConfig { every: 250, episodes: 2 },
+        algorithm: A3cConfig { hidden: vec![16], ..A3cConfig::default() }.into(),
+        ..presets::learner(environment, &AdvantageActorCritic)
+    };
+    let (mut a, mut driver) = taught(&config, environment);
+    let whole = run(&mut a, &mut driver, 1000);
+    assert_eq!(a.trainer().updates(), 1000 / 20, "an update for each rollout");
+    assert!(a.trainer().last_loss().unwrap().get("rkd_d").unwrap() > 0.0, "the last rollout had labels");
+
+    let (mut b, mut driver) = taught(&config, environment);
+    let mut parts = run(&mut b, &mut driver, 437);
+    let file = b.save(true).unwrap();
+    let (mut c, mut driver) = taught(&config, environment);
+    c.load(&file, 0).unwrap();
+    parts.extend(run(&mut c, &mut driver, 1000));
+    assert_eq!(parts, whole);
+    let state = |student: &mut Student| student.trainer().learner().engine().state().unwrap();
+    assert_eq!(state(&mut a), state(&mut c));
+}
+
+#[test]
 fn a_rollout_that_does_not_fit_is_refused() {
     let environment = "CartPole-v1";
     let (mut student, mut driver) = alone(&config(environment), environment);
@@ -176,6 +202,21 @@ fn alone_it_learns_to_balance() {
         let (mut student, mut driver) = alone(&config, "CartPole-v1");
         let score = last_evaluation(&run(&mut student, &mut driver, 12_001));
         assert!(score > 150.0, "seed {seed}: {score}");
+    }
+}
+
+/// The default run is of 200,000 steps, and ends at 500 with every seed of ten.
+#[test]
+fn an_actor_critic_learns_to_balance_from_short_rollouts() {
+    let config = StudentConfig {
+        evaluation: EvaluationConfig { every: 14_000, episodes: 10 },
+        ..presets::learner("CartPole-v1", &AdvantageActorCritic)
+    };
+    for seed in [1, 2] {
+        let config = StudentConfig { seed, ..config.clone() };
+        let (mut student, mut driver) = alone(&config, "CartPole-v1");
+        let score = last_evaluation(&run(&mut student, &mut driver, 14_001));
+        assert!(score > 100.0, "seed {seed}: {score}");
     }
 }
 

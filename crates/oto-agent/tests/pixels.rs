@@ -451,3 +451,48 @@ fn data_that_are_no_images_make_no_teacher() {
     let wrong = made(&misfit, Space::uniform(WIDTH, 0.0, 255.0), choices());
     assert!(wrong.starts_with("algorithm.convolution") && wrong.contains("fit into"), "{wrong}");
 }
+
+#[test]
+#[cfg(feature = "minatar")]
+fn games_are_seen_as_images_where_they_show_them() {
+    use oto_agent::environments::{check_pixels, images, seen};
+    let (rows, shown) = ("MinAtar/Breakout-v1", "MinAtar/Breakout-v1?images=true");
+    assert_eq!(images(shown), Ok(Some([4, 10, 10])));
+    assert_eq!(seen(shown), Ok(Kind { continuous: false, images: Some([4, 10, 10]) }));
+    assert_eq!(seen(rows), Ok(Kind { continuous: false, images: None }));
+    let (own, _) = Convolution::usual([4, 10, 10]).unwrap();
+    let (other, _) = Convolution::usual([7, 10, 10]).unwrap();
+    let said = |env, convolution| check_pixels(env, convolution, "a3c", true).map_err(|e| e.to_string());
+    assert_eq!([said(shown, Some(&own)), said(rows, None)], [Ok(()), Ok(())]);
+    assert!(said(shown, Some(&other)).unwrap_err().contains("the convolution sees [7, 10, 10]"));
+    assert!(said(shown, None).unwrap_err().contains("leave out images=true"));
+    assert!(said(rows, Some(&own)).unwrap_err().contains("images=true makes them images"));
+}
+
+/// Both networks of an actor-critic play a game.
+#[test]
+#[cfg(feature = "minatar")]
+fn an_actor_critic_plays_a_game_from_images_and_from_rows() {
+    for (env, sees) in [("MinAtar/Breakout-v1?images=true", true), ("MinAtar/Freeway-v1", false)] {
+        let usual = oto_agent::presets::learner(env, find("a3c").unwrap());
+        assert_eq!(usual.algorithm.convolution().is_some(), sees);
+        let config = StudentConfig {
+            evaluation: EvaluationConfig { every: 0, episodes: 1 },
+            stages: StagesConfig::SOLO,
+            ..usual
+        };
+        let mut student = Student::new(&config, Environments::built_in(env).unwrap(), &[], &Cpu, 0).unwrap();
+        let before = student.trainer().learner().engine().state().unwrap();
+        while student.trainer().steps() < 205 && student.tick(0).unwrap() != Tick::Done {}
+        assert_eq!(student.trainer().updates(), 10);
+        let after = student.trainer().learner().engine().state().unwrap();
+        let moved = |name: &str| {
+            let of = |state: &[oto_rl::engine::NamedTensor]| {
+                state.iter().find(|tensor| tensor.name == name).unwrap().values.clone()
+            };
+            of(&before) != of(&after)
+        };
+        let first = if sees { "agent.trunk.encoder.0.weight" } else { "agent.trunk.0.weight" };
+        assert!(["agent.policy.0.weight", "agent.value.0.weight", first].into_iter().all(moved), "{env}");
+    }
+}

@@ -5,6 +5,7 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Conv, Executable, InputId, Plan, Program, Role, Tensor, Trace, grad};
 use oto_rl::actions::Actions;
+use oto_rl::algorithms::a3c::{self, A3cConfig};
 use oto_rl::algorithms::awac::AwacConfig;
 use oto_rl::algorithms::cal_ql::CalQlConfig;
 use oto_rl::algorithms::cql_ensemble::CqlEnsembleConfig;
@@ -126,6 +127,16 @@ fn steps_of_ppo_agree() {
     }
 }
 
+#[test]
+fn steps_of_a3c_agree() {
+    for (seed, actions, teachers, max_grad_norm) in [(5, 3, 0, 40.0), (7, 2, 2, 0.5)] {
+        let config = A3cConfig { hidden: vec![9, 8], t_max: 12, max_grad_norm, ..A3cConfig::default() };
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false };
+        let program = a3c::program(&config, sizes);
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
+    }
+}
+
 /// Algorithms that learn from datasets and go on online, with teachers and without.
 #[test]
 fn steps_of_learners_from_data_agree() {
@@ -197,6 +208,12 @@ fn train_steps_that_see_images_agree() {
         batch_size: 8,
         ..SacConfig::default()
     };
+    let a3c = A3cConfig {
+        convolution: Some(convolution.clone()),
+        hidden: vec![12],
+        t_max: 8,
+        ..A3cConfig::default()
+    };
     let config = PpoConfig {
         convolution: Some(convolution),
         hidden: vec![12],
@@ -211,6 +228,7 @@ fn train_steps_that_see_images_agree() {
         same_steps(backend.as_ref(), &oto_rl::algorithms::sac::program(&sac, sizes), None, 8, 4);
         let sizes = Sizes { actions: Actions::Discrete(3), ..sizes };
         same_steps(backend.as_ref(), &sac_discrete::program(&sac, sizes), Some(3), 9, 4);
+        same_steps(backend.as_ref(), &a3c::program(&a3c, sizes), Some(3), 10, 6);
     }
 }
 

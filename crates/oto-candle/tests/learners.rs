@@ -5,6 +5,7 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_graph::Backend;
 use oto_rl::actions::Actions;
+use oto_rl::algorithms::a3c::A3cConfig;
 use oto_rl::algorithms::bc::BcConfig;
 use oto_rl::algorithms::cal_ql::CalQlConfig;
 use oto_rl::algorithms::cql_ensemble::CqlEnsembleConfig;
@@ -286,6 +287,15 @@ fn an_actor_critic_of_discrete_actions_gives_the_same_curve() {
 fn ppo_gives_the_same_curve() {
     agree(|b, rng| on_policy(b, rng, Actions::Discrete(2), false), 300, discrete_rollout);
     agree(|b, rng| on_policy(b, rng, Actions::Continuous(2), false), 300, continuous_rollout);
+}
+
+#[test]
+fn an_actor_critic_of_short_rollouts_gives_the_same_curve() {
+    let student = |backend: &dyn Backend, rng: &mut Rng| {
+        let config = A3cConfig { hidden: vec![16, 16], t_max: 32, ..A3cConfig::default() };
+        config.agent(Sizes { actions: Actions::Discrete(2), ..SIZES }, backend, rng).unwrap()
+    };
+    agree(student, 300, discrete_rollout);
 }
 
 #[test]

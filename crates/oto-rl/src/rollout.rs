@@ -1,7 +1,7 @@
 //! A rollout: the newest steps of a replay buffer, in their order, from which an on-policy student learns once all are there,
 //! and then no more. Transitions and labels stay where they are; only where episodes ended is kept here.
 
-use crate::algorithms::OnPolicy;
+use crate::algorithms::{OnPolicy, Rollouts};
 use crate::losses::actor_critic::{GaeStep, gae};
 use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
@@ -17,6 +17,8 @@ pub struct Rollout {
     ended: Vec<bool>,
     steps: Vec<GaeStep>,
     advantage: Vec<f64>,
+    /// What the value function learns.
+    target: Vec<f64>,
     log_prob: Vec<f32>,
     /// The order in which minibatches take the steps.
     order: Vec<usize>,
@@ -32,6 +34,7 @@ impl Rollout {
             ended: Vec::with_capacity(length),
             steps: Vec::new(),
             advantage: Vec::new(),
+            target: Vec::new(),
             log_prob: Vec::new(),
             order: Vec::new(),
             whole: Batch::default(),
@@ -58,13 +61,7 @@ impl Rollout {
 
     /// How the student that took these steps judges them: log probabilities, advantages (generalised advantage estimation),
     /// returns. Its parameters have not changed since, so that nothing has to be kept while it acts.
-    pub fn judge(
-        &mut self,
-        replay: &Replay,
-        student: &mut dyn OnPolicy,
-        [gamma, lambda]: [f64; 2],
-        rng: &mut Rng,
-    ) {
+    pub fn judge(&mut self, replay: &Replay, student: &mut dyn OnPolicy, gamma: f64, rng: &mut Rng) {
         let first = replay.stored() - self.ended.len() as u64;
         self.order.clear();
         self.order.extend(0..self.ended.len());
@@ -91,7 +88,10 @@ impl Rollout {
         }
         self.advantage.clear();
         self.advantage.resize(self.steps.len(), 0.0);
-        gae(&self.steps, gamma, lambda, &mut self.advantage);
+        gae(&self.steps, gamma, student.rollouts().gae_lambda, &mut self.advantage);
+        self.target.clear();
+        self.target.resize(self.steps.len(), 0.0);
+        student.targets(&self.steps, &self.advantage, gamma, &mut self.target);
     }
 
     /// Puts the steps in another order, for one more pass over them.
@@ -99,19 +99,21 @@ impl Rollout {
         rng.shuffle(&mut self.order);
     }
 
-    /// Minibatch `i` of `size` steps in the order there is now; advantages are normalised within it, as in
-    /// Stable-Baselines3 (mean 0, the sample's standard deviation 1).
-    pub fn minibatch(&self, replay: &Replay, i: usize, size: usize, rng: &mut Rng, batch: &mut Batch) {
+    /// Minibatch `i` in the order there is now. Advantages that are normalised within it are so as in Stable-Baselines3 (mean 0, the
+    /// sample's standard deviation 1).
+    pub fn minibatch(&self, replay: &Replay, i: usize, how: Rollouts, rng: &mut Rng, batch: &mut Batch) {
+        let size = how.batch_size;
         let order = &self.order[i * size..(i + 1) * size];
         replay.take(replay.stored() - self.ended.len() as u64, order, rng, batch);
         let mean = order.iter().map(|i| self.advantage[*i]).sum::<f64>() / size as f64;
         let squares = order.iter().map(|i| (self.advantage[*i] - mean).powi(2)).sum::<f64>();
-        let scale = if size > 1 { (squares / (size - 1) as f64).sqrt() + 1e-8 } else { 1.0 };
-        let centre = if size > 1 { mean } else { 0.0 };
+        let normalise = how.normalise && size > 1;
+        let scale = if normalise { (squares / (size - 1) as f64).sqrt() + 1e-8 } else { 1.0 };
+        let centre = if normalise { mean } else { 0.0 };
         batch.advantage.clear();
         batch.advantage.extend(order.iter().map(|i| ((self.advantage[*i] - centre) / scale) as f32));
         batch.target.clear();
-        batch.target.extend(order.iter().map(|i| (self.advantage[*i] + self.steps[*i].value) as f32));
+        batch.target.extend(order.iter().map(|i| self.target[*i] as f32));
         batch.old_log_prob.clear();
         batch.old_log_prob.extend(order.iter().map(|i| self.log_prob[*i]));
     }

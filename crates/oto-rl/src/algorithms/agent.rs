@@ -4,6 +4,7 @@
 use crate::actions::Actions;
 use crate::engine::{LearnError, Learner, Schedule};
 use crate::exploration::ActionNoise;
+use crate::losses::actor_critic::GaeStep;
 use crate::network::Actor;
 use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
@@ -115,6 +116,13 @@ pub trait OnPolicy {
 
     /// The value of each state, `[rows]`.
     fn value(&mut self, observations: &[f32]) -> &[f32];
+
+    /// What the value function learns from the steps of a rollout, into `targets`: each advantage plus its state's value.
+    fn targets(&self, steps: &[GaeStep], advantages: &[f64], gamma: f64, targets: &mut [f64]) {
+        let _ = gamma;
+        let each = steps.iter().zip(advantages).zip(targets);
+        each.for_each(|((step, advantage), target)| *target = advantage + step.value);
+    }
 }
 
 /// How an agent learns from rollouts.
@@ -128,6 +136,8 @@ pub struct Rollouts {
     pub epochs: usize,
     /// Lambda of generalised advantage estimation.
     pub gae_lambda: f64,
+    /// Whether advantages are normalised within an update.
+    pub normalise: bool,
     /// Whether an update takes a batch of the replay buffer besides.
     pub replay: bool,
 }

@@ -8,6 +8,8 @@ mod config;
 mod spaces;
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod a3c;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod aca;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod adaptive_bc;
@@ -77,6 +79,9 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &ppo::ProximalPolicy,
     &td3::TwinDelayed,
     &ddpg::DeterministicGradient,
+    // A page would load it with every student.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    &a3c::AdvantageActorCritic,
     // A page has no datasets.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     &cql::ConservativeQLearning,

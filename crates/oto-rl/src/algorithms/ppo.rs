@@ -597,7 +597,7 @@ impl Agent for Ppo {
 impl OnPolicy for Ppo {
     fn rollouts(&self) -> Rollouts {
         let PpoConfig { n_steps, batch_size, epochs, gae_lambda, fusion, .. } = self.config;
-        Rollouts { length: n_steps, batch_size, epochs, gae_lambda, replay: fusion }
+        Rollouts { length: n_steps, batch_size, epochs, gae_lambda, normalise: true, replay: fusion }
     }
 
     fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
@@ -626,7 +626,7 @@ impl OnPolicy for Ppo {
     }
 }
 
-fn log_sum_exp(logits: &[f32]) -> f32 {
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     most + logits.iter().map(|l| (l - most).exp()).sum::<f32>().ln()
 }

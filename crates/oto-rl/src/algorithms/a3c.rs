@@ -1,0 +1,395 @@
+//! Advantage actor-critic from short rollouts: the learner of the asynchronous advantage actor-critic (Mnih et al. 2016), in the form of
+//! "Collaborative Deep Reinforcement Learning" (Lin et al. 2017, Algorithm 1), with the teachers' term of OTO eq. 14.
+//!
+//! Policy and value function share all layers but the last. An update takes one rollout of `t_max` steps in their order: generalised
+//! advantages that are not normalised, discounted returns as the value's target, sums over the steps, and gradients that are clipped by
+//! their common norm. A rollout does not end with its episode: no advantage and no return crosses the end, so that the sums are the same.
+
+use super::{
+    ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, OnPolicy, Rollouts, Run, Seen, Settings,
+    Sizes,
+};
+use crate::actions::Actions;
+use crate::algorithms::ppo::{categorical, log_sum_exp};
+use crate::checks::Checks;
+use crate::convolution::Convolution;
+use crate::critics::{self, InitialParameters, Params, initial};
+use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
+use crate::losses::actor_critic::{GaeStep, categorical_entropy};
+use crate::losses::collaborative::{a3c_policy, a3c_value, rollout_returns};
+use crate::losses::{self, Aikd};
+use crate::mlp;
+use crate::network::{Actor, Shape};
+use crate::optimiser::{
+    Adam, clipped_by_global_norm, global_norm, mlp as connected, mlp_parameters, orthogonal_layer,
+};
+use crate::replay::Batch;
+use crate::schedule::Linear;
+use oto_env::rng::Rng;
+use oto_graph::{Activation, Backend, Program, Tensor, Trace, grad};
+use oto_json::{At, Failure};
+
+/// The registry's entry.
+pub struct AdvantageActorCritic;
+
+impl Algorithm for AdvantageActorCritic {
+    fn name(&self) -> &'static str {
+        "a3c"
+    }
+
+    fn title(&self) -> &'static str {
+        "Advantage actor-critic: one step of policy and value function after each short rollout"
+    }
+
+    fn paper(&self) -> &'static str {
+        "Mnih et al. 2016; Lin et al. 2017"
+    }
+
+    fn actions(&self) -> &'static [ActionKind] {
+        &[ActionKind::Discrete]
+    }
+
+    fn images(&self) -> bool {
+        true
+    }
+
+    fn data(&self) -> &'static [Data] {
+        &[Data::Rollouts]
+    }
+
+    /// A page would load it with every student.
+    fn in_pages(&self) -> bool {
+        false
+    }
+
+    /// The settings of the authors' code, but for the learning rate: CartPole's, by measurement.
+    fn defaults(&self, seen: Seen) -> Defaults {
+        let source =
+            "illidanlab/cdrl, with a learning rate measured in CartPole (ten seeds of ten end at 500)";
+        let usual = Defaults {
+            steps: 200_000,
+            buffer: 10_000,
+            stretches: true,
+            learning_rate: Linear { start: 1.5e-3, end: 0.0, steps: 200_000 },
+            eta: 5.0,
+            evaluation: (5_000, 10),
+            ..Defaults::new(A3cConfig::default(), "discrete actions", source)
+        };
+        let Some((shape, (convolution, units))) = seen.images.and_then(|s| Some((s, Convolution::usual(s)?)))
+        else {
+            return usual;
+        };
+        let config =
+            A3cConfig { convolution: Some(convolution), hidden: vec![units], ..A3cConfig::default() };
+        // The authors' rate is for Atari's frames.
+        let rate = if shape[1] < 36 { 3e-4 } else { 1e-4 };
+        Defaults {
+            algorithm: config.into(),
+            environments: "images of bytes",
+            source: "illidanlab/cdrl; the learning rate of small images is ours",
+            learning_rate: Linear::constant(rate),
+            evaluation: (20_000, 3),
+            ..usual
+        }
+    }
+
+    fn read(&self, at: At<'_>) -> Result<AlgorithmConfig, Failure> {
+        super::config::read::<A3cConfig>(at)
+    }
+
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        super::config::schema::<A3cConfig>(self, generator)
+    }
+}
+
+/// The settings of an advantage actor-critic.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
+pub struct A3cConfig {
+    /// Convolutional layers for image observations, before the hidden layers.
+    pub convolution: Option<Convolution>,
+    /// Widths of the hidden layers, which policy and value function share (tanh after each, ReLU after convolutions).
+    pub hidden: Vec<usize>,
+    /// Environment steps in a rollout, which is one update.
+    pub t_max: usize,
+    /// Lambda of generalised advantage estimation.
+    pub gae_lambda: f64,
+    /// Weight of the value function's squared error; 1 as printed, 0.25 in the authors' code.
+    pub value_weight: f64,
+    /// Weight of the policy's entropy.
+    pub entropy_weight: f64,
+    /// Limit of the gradients' norm, over all parameters together.
+    pub max_grad_norm: f64,
+    /// The optimiser's constants.
+    pub adam: Adam,
+}
+
+oto_json::json_object! {
+    A3cConfig: settings { convolution omit none, hidden, t_max, gae_lambda, value_weight, entropy_weight, max_grad_norm, adam }
+}
+
+impl Default for A3cConfig {
+    fn default() -> Self {
+        Self {
+            convolution: None,
+            hidden: vec![128],
+            t_max: 20,
+            gae_lambda: 1.0,
+            value_weight: 0.25,
+            entropy_weight: 0.01,
+            max_grad_norm: 40.0,
+            adam: Adam::default(),
+        }
+    }
+}
+
+impl Settings for A3cConfig {
+    fn algorithm(&self) -> &'static dyn Algorithm {
+        &AdvantageActorCritic
+    }
+
+    fn batch_size(&self) -> usize {
+        self.t_max
+    }
+
+    fn check(&self, checks: &mut Checks) {
+        checks.hidden(&self.hidden);
+        checks.convolution(self.convolution.as_ref());
+        checks.whole("t_max", self.t_max as u64, 1..=65_536, "1 to 65536 steps");
+        checks.real("gae_lambda", self.gae_lambda, 0.0..=1.0, "0 to 1");
+        checks.weight("value_weight", self.value_weight);
+        checks.weight("entropy_weight", self.entropy_weight);
+        checks.real("max_grad_norm", self.max_grad_norm, 1e-6..=1e12, "a length above 0");
+        checks.adam(self.adam);
+    }
+
+    fn check_run(&self, run: Run, checks: &mut Checks) {
+        let (n_step, held) = (run.n_step, run.buffer);
+        let expected = "1 for a3c, which learns from rollouts";
+        checks.that(n_step == 1, "n_step", || n_step.to_string(), expected);
+        let expected = "at least algorithm.t_max transitions";
+        checks.that(held >= self.t_max, "buffer", || held.to_string(), expected);
+    }
+
+    fn convolution(&self) -> Option<&Convolution> {
+        self.convolution.as_ref()
+    }
+
+    fn program(&self, sizes: Sizes) -> Program {
+        program(self, sizes)
+    }
+
+    fn agent(
+        &self,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        Ok(Box::new(ActorCritic::new(self, sizes, backend, rng)?))
+    }
+}
+
+/// All parameters act; their names begin so, the shared layers' with [`TRUNK`].
+const ACTING: &str = "agent.";
+const TRUNK: &str = "agent.trunk.";
+const HEADS: [&str; 2] = ["agent.policy.", "agent.value."];
+
+impl A3cConfig {
+    /// The shared layers. `split` is the last of them, whose numbers both heads read.
+    fn trunk(&self, sizes: Sizes) -> (Shape<'_>, usize) {
+        let (last, before) = self.hidden.split_last().expect("a checked configuration has a hidden layer");
+        (self.shaped(Shape::new(self.convolution.as_ref(), sizes.observation, before, *last)), *last)
+    }
+
+    /// The whole network to one head's outputs.
+    fn whole(&self, sizes: Sizes, outputs: usize) -> Actor {
+        self.shaped(Shape::new(self.convolution.as_ref(), sizes.observation, &self.hidden, outputs)).actor()
+    }
+
+    fn shaped<'c>(&self, shape: Shape<'c>) -> Shape<'c> {
+        if self.convolution.is_some() { shape } else { shape.tanh() }
+    }
+}
+
+/// Policy and value function on a trace.
+struct Network<'t, 'c> {
+    trunk: Shape<'c>,
+    tanh: bool,
+    layers: Params<'t>,
+    heads: [Params<'t>; 2],
+}
+
+impl<'t, 'c> Network<'t, 'c> {
+    fn new(t: &'t Trace, config: &'c A3cConfig, sizes: Sizes) -> Self {
+        let (trunk, split) = config.trunk(sizes);
+        let layers = trunk.parameters(t, TRUNK);
+        let outputs = [sizes.actions.outputs(), 1];
+        let head = |i: usize| mlp_parameters(t, HEADS[i], &[split, outputs[i]]);
+        Self { trunk, tanh: config.convolution.is_none(), layers, heads: [head(0), head(1)] }
+    }
+
+    /// Logits `[T, A]` and values `[T]` of observations `[T, O]`.
+    fn forward(&self, observation: Tensor<'t>) -> (Tensor<'t>, Tensor<'t>) {
+        let seen = self.trunk.forward(&self.layers, observation);
+        let seen = if self.tanh { seen.tanh() } else { seen.relu() };
+        let [logits, value] = self.heads.each_ref().map(|head| connected(head, seen, Activation::Identity));
+        (logits, value.reshape(&[observation.size(0)]))
+    }
+
+    fn parameters(&self) -> Params<'t> {
+        [&self.layers[..], &self.heads[0], &self.heads[1]].concat()
+    }
+}
+
+/// One update from a rollout.
+pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
+    let t = &Trace::new();
+    let network = Network::new(t, config, sizes);
+    let row = |name: &str| t.data(name, &[config.t_max]);
+    let (logits, value) = network.forward(t.data("observation", &[config.t_max, sizes.observation]));
+    let acted = a3c_policy(logits, row("action"), row("advantage"), config.entropy_weight).sum();
+    let valued = a3c_value(value, row("target")).sum();
+    let task = acted + valued * config.value_weight;
+
+    let weights = aikd_weights(t, sizes.teachers);
+    let none = t.constant(0.0, &[]);
+    let aikd =
+        critics::labelled(t, "", sizes.teachers, &sizes.actions.shape(config.t_max), |labels, perm| {
+            // RKD on what acts; there are no Q-values for BASE.
+            Aikd { base: none, ..losses::aikd(logits, labels, perm, none, weights.eta) }
+        });
+    let loss = losses::transfer(&aikd, task, weights);
+
+    let params = network.parameters();
+    let gradients = grad(loss, &params.iter().map(|(_, p)| *p).collect::<Vec<_>>());
+    let norm = global_norm(&gradients).unwrap_or(none);
+    let clipped = clipped_by_global_norm(&gradients, config.max_grad_norm);
+    let updates = config.adam.descend(t, &params, &clipped, t.data("lr", &[]));
+    let reported = [
+        ("policy_loss", acted),
+        ("value_loss", valued),
+        ("entropy", categorical_entropy(logits).mean()),
+        ("gradient_norm", norm),
+    ];
+    let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, value.mean());
+    t.finish(&updates, &[&outputs[..], &reported].concat())
+}
+
+/// A student: owns its parameters, improves them, acts with them.
+pub struct ActorCritic {
+    config: A3cConfig,
+    sizes: Sizes,
+    engine: Engine,
+    /// Gives logits; has a copy of the shared layers, as the value function has.
+    policy: Actor,
+    value: Actor,
+}
+
+impl ActorCritic {
+    /// A student with parameters drawn from `rng`: orthogonal layers of gain sqrt 2, the policy's head of 0.01, the value's of 1.
+    pub fn new(
+        config: &A3cConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program(config, sizes), ACTING, backend)?;
+        let [policy, value] = [sizes.actions.outputs(), 1].map(|outputs| config.whole(sizes, outputs));
+        let mut student = Self { config: config.clone(), sizes, engine, policy, value };
+        student.start_over(rng)?;
+        Ok(student)
+    }
+}
+
+impl Agent for ActorCritic {
+    fn actions(&self) -> Actions {
+        self.sizes.actions
+    }
+
+    /// The likeliest action.
+    fn act(&mut self, observation: &[f32], action: &mut [f32]) {
+        action[0] = mlp::choice(self.policy.forward(observation));
+    }
+
+    /// An action drawn from the policy.
+    fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
+        action[0] = categorical(self.policy.forward(observation), rng);
+    }
+
+    /// Only its own actions say how good its policy is: `epsilon` does not count, but its draw is made.
+    fn explore(&mut self, observation: &[f32], _: f64, rng: &mut Rng, action: &mut [f32]) {
+        rng.f64();
+        self.sample(observation, rng, action);
+    }
+
+    fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {
+        match self.engine.update(|name| batch.input(name).or_else(|| schedule.input(name)))? {
+            true => self.hand_over(),
+            false => Ok(()),
+        }
+    }
+
+    fn policy(&self) -> Actor {
+        self.policy.clone()
+    }
+
+    fn on_policy(&mut self) -> Option<&mut dyn OnPolicy> {
+        Some(self)
+    }
+}
+
+impl OnPolicy for ActorCritic {
+    fn rollouts(&self) -> Rollouts {
+        let A3cConfig { t_max, gae_lambda, .. } = self.config;
+        Rollouts { length: t_max, batch_size: t_max, epochs: 1, gae_lambda, normalise: false, replay: false }
+    }
+
+    fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
+        let logits = self.policy.forward(observations).chunks_exact(self.sizes.actions.outputs());
+        out.extend(logits.zip(actions).map(|(logits, a)| logits[*a as usize] - log_sum_exp(logits)));
+    }
+
+    fn value(&mut self, observations: &[f32]) -> &[f32] {
+        self.value.forward(observations)
+    }
+
+    fn targets(&self, steps: &[GaeStep], _: &[f64], gamma: f64, targets: &mut [f64]) {
+        rollout_returns(steps, gamma, targets);
+    }
+}
+
+impl Learner for ActorCritic {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// The program has the shared layers, the policy's head and the value's head, in this order.
+    fn hand_over(&mut self) -> Result<(), LearnError> {
+        let Self { engine, policy, value, .. } = self;
+        let shared = policy.parameters().count() - 2;
+        for (network, head) in [(policy, 0), (value, 2)] {
+            for (i, part) in network.parameters_mut().enumerate() {
+                engine.acting(if i < shared { i } else { i + head }, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
+        let (trunk, split) = self.config.trunk(self.sizes);
+        let mut initial_values = InitialParameters::new();
+        trunk.orthogonal(rng, TRUNK, std::f64::consts::SQRT_2, &mut initial_values);
+        for (name, outputs, gain) in [(HEADS[0], self.sizes.actions.outputs(), 0.01), (HEADS[1], 1, 1.0)] {
+            let (weight, bias) = orthogonal_layer(rng, split, outputs, gain);
+            initial_values.extend([(format!("{name}0.weight"), weight), (format!("{name}0.bias"), bias)]);
+        }
+        self.engine
+            .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;
+        self.hand_over()
+    }
+}
