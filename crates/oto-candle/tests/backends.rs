@@ -63,7 +63,7 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
             Some(n) => (0..len).map(|_| rng.below(n as u32) as f32).collect(),
             None => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
         },
-        "mask" | "return_known" => (0..len).map(|_| rng.below(2) as f32).collect(),
+        "mask" | "return_known" | "source" | "subset" => (0..len).map(|_| rng.below(2) as f32).collect(),
         "perm" => {
             let mut order = (0..len).collect::<Vec<_>>();
             rng.shuffle(&mut order);
@@ -73,7 +73,8 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
         "lr" => vec![1e-3],
         "every_2" | "every_3" => vec![rng.below(2) as f32],
         "target_mix" => vec![rng.below(3) as f32 * 0.5],
-        "alpha_aikd" | "delta" | "eta" | "alpha_task" => vec![rng.f64() as f32],
+        "alpha_aikd" | "delta" | "eta" | "alpha_task" | "constraint" => vec![rng.f64() as f32],
+        name if name.starts_with("uniform.") => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
         _ => (0..len).map(|_| rng.normal() as f32).collect(),
     }
 }
@@ -173,6 +174,42 @@ fn steps_of_learners_from_data_agree() {
         let program = config.program(Sizes { observation: 4, actions, teachers, weighted: false });
         let discrete = (actions == choice).then_some(3);
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, discrete, 20 + seed as u64, 20));
+    }
+}
+
+/// Algorithms that continue offline agents in an environment, and those that make such agents: the CPU and candle.
+#[test]
+fn steps_of_learners_that_continue_online_agree() {
+    let (line, choice) = (Actions::Continuous(2), Actions::Discrete(3));
+    let few = r#","critics":3,"samples":3,"policy_period":3"#;
+    let conservative = r#","critics":3,"samples":3,"conservative_samples":2"#;
+    let models = r#","models":3,"model_hidden":[7],"horizon":2,"samples":3"#;
+    for (seed, (name, settings, actions, teachers)) in [
+        ("redq", few, line, 1),
+        ("rlpd", few, line, 0),
+        ("wsrl", few, line, 0),
+        ("pex", r#","samples":3"#, line, 1),
+        ("pex", "", choice, 0),
+        ("sac-ml", r#","samples":3"#, line, 0),
+        ("aca", "", line, 0),
+        ("balanced-replay", r#","agents":2"#, line, 0),
+        ("upq", conservative, line, 0),
+        ("gcql", conservative, line, 0),
+        ("adaptive-bc", r#","critics":3,"samples":3"#, line, 1),
+        ("td3-bc-refined", r#","refine":5,"samples":3"#, line, 0),
+        ("gctd3bc", r#","samples":3"#, line, 0),
+        ("mopo", models, line, 0),
+        ("bc", r#","for_ppo":true"#, line, 0),
+        ("bc", r#","for_ppo":true"#, choice, 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!(r#"{{"name":"{name}","hidden":[9,8],"batch_size":12{settings}}}"#);
+        let config: AlgorithmConfig = oto_json::read(&text).unwrap();
+        let program = config.program(Sizes { observation: 4, actions, teachers, weighted: false });
+        let discrete = (actions == choice).then_some(3);
+        same_steps(&Cpu, &program, discrete, 50 + seed as u64, 9);
     }
 }
 
