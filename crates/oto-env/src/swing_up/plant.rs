@@ -14,7 +14,7 @@ pub struct Plant {
     pub k_f: f64,
     /// The share of the motor's force that the cart gets.
     pub motor: f64,
-    /// Coulomb friction on the rail, N: about a volt that moves nothing.
+    /// Coulomb friction on the rail, N: about 3.5 V that move nothing.
     pub coulomb: f64,
     /// A count of the cart's encoder, m (Quanser IP02: 4,096 counts a turn of a 14.8 mm wheel).
     pub cart_count: f64,
@@ -48,7 +48,7 @@ pub struct Faults {
 pub const PLANT: Plant = Plant {
     k_f: 8.0,
     motor: 0.95,
-    coulomb: 1.0,
+    coulomb: 3.5,
     cart_count: 2.275e-5,
     pole_count: 2.0 * PI / 4096.0,
     cart_noise: 1e-4,
@@ -59,16 +59,16 @@ pub const PLANT: Plant = Plant {
 };
 
 /// Speed at which Coulomb friction is three quarters of its full size, m/s.
-const COULOMB_SPEED: f64 = 0.005;
+const COULOMB_SPEED: f64 = 0.01;
 /// Most steps that a frozen sensor stays frozen.
 const LONGEST_FREEZE: u32 = 30;
 /// Largest wild readings: position in half tracks, velocity, angle, angular velocity.
 const WILD: Motion = [10.0, 10.0, PI, 200.0];
 
 /// The P-controller that brings the cart to its place: action for a metre of distance, and the largest action.
-const GAIN: f64 = 5.0;
+const GAIN: f64 = 25.0;
 const LARGEST_ACTION: f64 = 0.6;
-/// The cart has arrived within this distance (m) and speed (m/s). Coulomb friction holds it 1.6 cm off at worst.
+/// The cart has arrived within this distance (m) and speed (m/s). Coulomb friction holds it 1.7 cm off at worst.
 const ARRIVED: [f64; 2] = [0.02, 0.05];
 /// Most steps of the controller: ten seconds.
 const LONGEST_WAY: u32 = 300;

@@ -7,14 +7,17 @@ use oto_agent::learner::{Learner, LearnerConfig};
 use oto_agent::virtual_time::{Evaluation, Outcome, Setup, VirtualError, VirtualRun};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Changes whenever old runs would no longer be made the same way.
-const FORMAT: u32 = 1;
+/// Change whenever old runs would no longer be made the same way: those in the simulation, and those on the plant.
+const SIMULATION_FORMAT: u32 = 1;
+const PLANT_FORMAT: u32 = 2;
 /// Seed of pretraining. No plant saw it.
 const SIMULATION_SEED: u64 = 7_100;
 /// Evaluations in the moving average that decides which agent is kept, and that all must succeed for pretraining to end early.
 const AVERAGE: usize = 20;
+/// Time between two lines about a run.
+const PROGRESS: Duration = Duration::from_secs(30);
 /// Largest file of a pretrained agent with its replay.
 const MAX_AGENT: u64 = 1 << 30;
 
@@ -55,16 +58,17 @@ pub fn pretrained(
 ) -> Result<Vec<(Pretrained, PathBuf)>, ReportError> {
     each(options, k_fs, |&k_f| {
         let config = pretraining(settings, k_f, SIMULATION_SEED);
-        let text = format!("{FORMAT} {} {}", settings.pretraining, oto_json::write(&config));
+        let text = format!("{SIMULATION_FORMAT} {} {}", settings.pretraining, oto_json::write(&config));
         let folder = options.cache.join(format!("cloud-edge-simulation-{k_f}-{:016x}", fnv(text.as_bytes())));
         let agent = folder.join("agent.safetensors");
         if let Some(known) = read(&folder.join("run.json")).filter(|_| agent.exists()) {
             return Ok((known, agent));
         }
-        (options.tell)(&format!("pretraining at k_f {k_f}"));
+        let name = format!("pretraining at k_f {k_f}");
+        (options.tell)(&name);
         let failed = |error: VirtualError| ReportError::Virtual(Box::new(error));
         let start = Instant::now();
-        let trained = pretrain(settings, config).map_err(failed)?;
+        let trained = pretrain(settings, config, progress(options, name)).map_err(failed)?;
         write::file(&agent, &trained.agent)?;
         write::file(&replay(&agent), &trained.last)?;
         let Trained { best, outcome, .. } = trained;
@@ -90,14 +94,31 @@ struct Trained {
     last: Vec<u8>,
 }
 
+/// Tells how a run stands after an evaluation, from time to time.
+fn progress(options: &Options, name: String) -> impl FnMut(&Evaluation) {
+    let mut last = Instant::now();
+    move |evaluation| {
+        if last.elapsed() >= PROGRESS {
+            last = Instant::now();
+            let Evaluation { steps, score, .. } = evaluation;
+            (options.tell)(&format!("{name}: {steps} steps, last evaluation {score:.0}"));
+        }
+    }
+}
+
 /// Trains in the simulation.
-fn pretrain(settings: &Settings, config: LearnerConfig) -> Result<Trained, VirtualError> {
+fn pretrain(
+    settings: &Settings,
+    config: LearnerConfig,
+    mut progress: impl FnMut(&Evaluation),
+) -> Result<Trained, VirtualError> {
     let env = oto_env::make(&config.env)?;
     let setup = Setup { successes: 0, steps: settings.pretraining, ..Setup::default() };
     let (mut all, mut best, mut file) = (Vec::<Evaluation>::new(), (0, f64::NEG_INFINITY, 0.0), None);
     let clock = VirtualRun::new(setup, learner(&config)?, env, config.seed)?;
     let (outcome, last) = clock.run(|evaluation, learner| {
         all.push(*evaluation);
+        progress(evaluation);
         let window = &all[all.len().saturating_sub(AVERAGE)..];
         let mean = |of: fn(&Evaluation) -> f64| window.iter().map(of).sum::<f64>() / window.len() as f64;
         let (score, successes) = (mean(|one| one.score), mean(|one| f64::from(u8::from(one.success))));
@@ -132,7 +153,7 @@ pub fn all(
 
 fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished, ReportError> {
     // The agent's folder names its settings.
-    let text = format!("{FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
+    let text = format!("{PLANT_FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
     let folder = options.cache.join(format!("cloud-edge-{}-{:016x}", arm.name, fnv(text.as_bytes())));
     let path = folder.join(format!("{seed}.json"));
     if let Some(known) = read(&path) {
@@ -152,7 +173,12 @@ fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished
         learner.load_weights(&file(agent)?).map_err(|error| failed(error.into()))?;
         let env = oto_env::make(&arm.plant).map_err(|error| failed(error.into()))?;
         let clock = VirtualRun::new(arm.setup.clone(), learner, env, seed).map_err(failed)?;
-        Ok(clock.run(|_, _| Ok(true)).map_err(failed)?.0)
+        let mut progress = progress(options, format!("{}, seed {seed}", arm.name));
+        let run = clock.run(|evaluation, _| {
+            progress(evaluation);
+            Ok(true)
+        });
+        Ok(run.map_err(failed)?.0)
     };
     let outcome = run()?;
     let done = Finished { seed, outcome, seconds: start.elapsed().as_secs_f64() };
