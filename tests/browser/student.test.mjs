@@ -1,13 +1,16 @@
 // The npm package in a real browser: learning, being taught, acting, saving, and everything a page can do wrong.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { promisify } from 'node:util';
 import { startGarbage } from './garbage.mjs';
 import { ADAPTED, SMALL, launch, openPlainPage, root, startPlainSite, startServer, teachUrl } from './harness.mjs';
 
+const run = promisify(execFile);
 let browser, site, server, page;
 
 before(async () => {
@@ -384,6 +387,79 @@ test('acting, saving and loading', async () => {
   assert.equal(result.nothing.kind, 'EnvironmentError');
   assert.match(result.blob.message, /arrayBuffer\(\).*Blob/);
   assert.equal(result.notANumber.field, 'observation[2]');
+});
+
+test('a student begins with the networks and settings of another run', async () => {
+  const result = await page.evaluate(async (small) => {
+    const { Student } = oto;
+    const first = await Student.create({ env: 'CartPole-v1', ...small, seed: 4 });
+    await trainAll(first, { steps: 300 });
+    const file = await first.save();
+    const address = URL.createObjectURL(new Blob([file]));
+    const observations = Array.from({ length: 40 }, (_, i) => [Math.sin(i), Math.cos(2 * i), Math.sin(3 * i) / 5, Math.cos(5 * i)]);
+    const other = await Student.create({ env: 'CartPole-v1', ...small, seed: 99 });
+    const outcome = { actions: [], steps: [], other: await Promise.all(observations.map((observation) => other.act(observation))) };
+    other.dispose();
+    const sources = [file, file.buffer.slice(file.byteOffset, file.byteOffset + file.length), new File([file], 'checkpoint.safetensors'), address, new URL(address)];
+    const students = [first];
+    for (const from of sources) students.push(await Student.create({ env: 'CartPole-v1', seed: 99, from }));
+    for (const student of students) {
+      outcome.actions.push(await Promise.all(observations.map((observation) => student.act(observation))));
+      outcome.steps.push((await student.metrics()).step);
+    }
+    outcome.trained = (await trainAll(students[1], { steps: 50 })).step;
+    for (const student of students) student.dispose();
+    const refused = (options) => failure(Student.create({ env: 'CartPole-v1', ...options }));
+    Object.assign(outcome, {
+      number: await refused({ from: 7 }),
+      address: await refused({ from: 'http://[' }),
+      absent: await refused({ from: '/no-checkpoint-here' }),
+      page: await refused({ from: location.href }),
+      unreachable: await refused({ from: 'http://127.0.0.1:1/checkpoint' }),
+      foreign: await refused({ from: new TextEncoder().encode('PK not a checkpoint') }),
+      truncated: await refused({ from: file.subarray(0, file.length - 7) }),
+      algorithm: await refused({ from: file, algorithm: 'ppo', nStep: 1 }),
+      spaces: await refused({ from: file, env: 'Acrobot-v1' }),
+      aborted: await refused({ from: address, signal: AbortSignal.abort() }),
+    });
+    return outcome;
+  }, SMALL);
+  for (const actions of result.actions) assert.deepEqual(actions, result.actions[0]);
+  assert.notDeepEqual(result.other, result.actions[0], 'the test needs two students that differ');
+  assert.deepEqual(result.steps, [300, 0, 0, 0, 0, 0]);
+  assert.equal(result.trained, 50);
+  for (const { kind, field } of [result.number, result.address]) assert.deepEqual([kind, field], ['ConfigError', 'from']);
+  for (const { kind, field, message } of [result.absent, result.page, result.unreachable, result.foreign, result.truncated, result.algorithm, result.spaces]) {
+    assert.deepEqual([kind, field], ['CheckpointError', 'from']);
+    assert.match(message, /^from: /);
+  }
+  assert.match(result.page.message, /text\/html/);
+  assert.match(result.absent.message, /404/);
+  assert.match(result.algorithm.message, /no network of ppo/);
+  assert.equal(result.aborted.name, 'AbortError');
+});
+
+test('a student begins with an offline run of an algorithm that a page lacks', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'oto-from-'));
+  try {
+    const dataset = join(root, 'crates/oto-data/tests/fixtures/cartpole_random');
+    const settings = ['--set', 'algorithm={"name":"cql","hidden":[12],"batch_size":8}', '--updates', '20', '--eval-every', '20'];
+    await run(process.env.OTO ?? join(root, 'target/release/oto'), ['teach', '--dataset', dataset, '--env', 'CartPole-v1', ...settings, '--quiet', '--out', join(folder, 'run')]);
+    const file = [...(await readFile(join(folder, 'run/checkpoint.safetensors')))];
+    const result = await page.evaluate(async (file) => {
+      const from = Uint8Array.from(file);
+      const student = await oto.Student.create({ env: 'CartPole-v1', from, steps: 200 });
+      const { step, updates } = await trainAll(student);
+      const saved = new TextDecoder().decode(await student.save());
+      student.dispose();
+      return { step, updates, hidden: /hidden[^\]]*\]/.exec(saved)[0], other: await failure(oto.Student.create({ env: 'CartPole-v1', from, algorithm: 'cql' })) };
+    }, file);
+    assert.deepEqual([result.step, result.hidden], [200, 'hidden\\":[12]']);
+    assert.ok(result.updates > 0);
+    assert.deepEqual([result.other.kind, result.other.field], ['ConfigError', 'algorithm']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test('evaluating plays a second copy of the environment', async () => {

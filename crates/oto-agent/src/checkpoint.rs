@@ -4,6 +4,7 @@
 
 use crate::config::StudentConfig;
 use crate::evaluation::Evaluations;
+use crate::origin::Origin;
 use crate::recorded::DataMark;
 use crate::safetensors::{self, File};
 use crate::stage::Stages;
@@ -238,11 +239,11 @@ fn network(prefix: &str, network: &Actor) -> Vec<NamedTensor> {
 /// A foreign or damaged file, other spaces, a number that no run has, a run without a network of the trainer's. Nothing changes then.
 pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> {
     let file = File::read(file).map_err(broken)?;
-    let progress = metadata(&file)?.progress;
+    let origin = begun(&file)?;
     let width = file.floats("observation").map_or(0, |observation| observation.len());
     let (expected, got) = (trainer.observation.len(), width);
-    if expected != got || progress.action_space != trainer.space {
-        let (theirs, ours) = (&progress.action_space, &trainer.space);
+    if expected != got || origin.action_space != trainer.space {
+        let (theirs, ours) = (&origin.action_space, &trainer.space);
         return Err(broken(format!(
             "its run has observations of {got} numbers and the actions {theirs:?}; this one has {expected} and {ours:?}"
         )));
@@ -257,7 +258,7 @@ pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> 
             "its networks see {} ({}, algorithm.normalise), those of {} {}: continue with the same algorithm, or begin from a run with \
              algorithm.normalise {ours}",
             sees(theirs),
-            progress.config.algorithm.name(),
+            origin.name(),
             trainer.config.algorithm.name(),
             sees(ours),
         )));
@@ -272,7 +273,7 @@ pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> 
         .map(|(name, shape)| format!("{name} {shape:?}"));
     Err(broken(format!(
         "it is of {}, which has no network of {}: expected at least one of {}",
-        progress.config.algorithm.name(),
+        origin.name(),
         trainer.config.algorithm.name(),
         listed.collect::<Vec<_>>().join(", ")
     )))
@@ -284,30 +285,19 @@ pub fn is_checkpoint(file: &[u8]) -> bool {
     File::read(file).is_ok_and(|file| formats().any(|format| file.text(format).is_some()))
 }
 
-/// Where a run stood that another one may begin with.
-pub struct Origin {
-    /// The source it learned from.
-    pub source: Source,
-    /// Its configuration. `steps` is the run's end.
-    pub config: StudentConfig,
-    /// The count of its schedules: steps since its parameters were last drawn, or updates where the source is a dataset.
-    pub clock: u64,
-    /// Updates made.
-    pub updates: u64,
-}
-
-/// Reads where a checkpoint's run stood.
+/// Reads what another run begins with of a checkpoint.
 ///
 /// # Errors
 /// A foreign or damaged file.
 pub fn origin(file: &[u8]) -> Result<Origin, TrainError> {
-    let Progress { source, config, updates, steps, started, .. } =
-        metadata(&File::read(file).map_err(broken)?)?.progress;
-    let clock = match source {
-        Source::Environment | Source::Mixed => steps.saturating_sub(started),
-        Source::Dataset => updates,
-    };
-    Ok(Origin { source, config, clock, updates })
+    begun(&File::read(file).map_err(broken)?)
+}
+
+fn begun(file: &File<'_>) -> Result<Origin, TrainError> {
+    let metadata =
+        oto_json::parse(safetensors::entry(file, FORMAT, &BEFORE).map_err(broken)?).map_err(broken)?;
+    let progress = metadata.get("progress").ok_or_else(|| broken("missing field `progress`"))?;
+    oto_json::from_tree(progress).map_err(broken)
 }
 
 /// A trainer that acts with a checkpoint's network, whatever its source, in an environment with these spaces.

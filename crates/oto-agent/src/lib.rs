@@ -19,6 +19,7 @@ pub mod levels;
 pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod offline;
+pub mod origin;
 pub mod policy;
 pub mod presets;
 pub mod recorded;

@@ -99,7 +99,9 @@ impl<'a> File<'a> {
         let (length, rest) = file.split_first_chunk::<8>().ok_or("it ends within its first 8 bytes")?;
         let length = u64::from_le_bytes(*length);
         if length > MAX_HEADER {
-            return Err(format!("its header has {length} bytes, at most {MAX_HEADER} are expected"));
+            return Err(format!(
+                "it is no safetensors file: its header would have {length} bytes, at most {MAX_HEADER} are expected"
+            ));
         }
         let split = rest.split_at_checked(length as usize);
         let (header, data) =

@@ -220,10 +220,8 @@ fn slices_and_interruptions_change_nothing() {
             (origin.source, origin.clock, origin.updates),
             (Source::Dataset, first.updates(), first.updates())
         );
-        assert_eq!(
-            (origin.config.algorithm, origin.config.steps),
-            (config.algorithm.clone(), config.updates)
-        );
+        let saved = checkpoint::config(&file).unwrap();
+        assert_eq!((saved.algorithm, saved.steps), (config.algorithm.clone(), config.updates));
         let mut second = trainer(&config, &*environment, &data);
         assert!(second.load(&file).unwrap());
         got.extend(run(&mut second, &mut *environment, 3, 400));

@@ -227,14 +227,14 @@ impl LearnOptions {
         let (id, seen) = (environments::id(env), environments::seen(env)?);
         let given = Given::settings(self.config.as_deref(), "student", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
-        let continued = || base.origin.and_then(|origin| origin.algorithm(|one| one.online(), seen));
+        let continued = || base.origin.and_then(|origin| origin.run.algorithm(|one| one.online(), seen));
         let preset = presets::preset(id, seen, named.or_else(continued));
         // Files and assignments may name a number of steps, on which defaults depend.
         let usual = given.over(&preset.student)?;
         let preset = preset.for_steps(self.steps.unwrap_or(usual.steps));
         let mut defaults = preset.student.clone();
         if let Some(origin) = base.origin {
-            defaults = origin.student(&defaults);
+            defaults = origin.run.student(&defaults);
         }
         if base.mixed {
             defaults.replay.sampler = defaults.algorithm.sampler().unwrap_or(SamplerName::Shares);

@@ -2,10 +2,7 @@
 
 use crate::run_folder::{FolderError, RunFolder};
 use oto_agent::checkpoint;
-use oto_agent::config::{Linear, StudentConfig};
-use oto_agent::offline::OfflineConfig;
-use oto_agent::trainer::{Source, TrainError};
-use oto_rl::algorithms::{Algorithm, AlgorithmConfig, Seen};
+use oto_agent::trainer::TrainError;
 use oto_rl::engine::Adopted;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +32,8 @@ pub struct Origin {
     pub env: String,
     /// Its checkpoint.
     pub file: Vec<u8>,
-    run: checkpoint::Origin,
+    /// Its state and settings.
+    pub run: oto_agent::origin::Origin,
 }
 
 impl Origin {
@@ -55,61 +53,6 @@ impl Origin {
         Ok(Self { path: path.to_owned(), env, file, run })
     }
 
-    /// Its algorithm, if it is one of these and accepts this environment.
-    pub fn algorithm(&self, of: fn(&dyn Algorithm) -> bool, seen: Seen) -> Option<&'static dyn Algorithm> {
-        let algorithm = self.run.config.algorithm.algorithm();
-        (of(algorithm) && algorithm.accepts(seen)).then_some(algorithm)
-    }
-
-    /// A student's defaults with the run's settings: those of the algorithm that both have, the discount, and the rest of
-    /// the schedules. A run of a dataset has no exploration: it continues with the least of the defaults.
-    pub fn student(&self, defaults: &StudentConfig) -> StudentConfig {
-        let (run, clock) = (&self.run.config, self.run.clock);
-        StudentConfig {
-            algorithm: self.settings(&defaults.algorithm),
-            gamma: run.gamma,
-            n_step: run.n_step,
-            learning_rate: run.learning_rate.after(clock),
-            epsilon: match self.run.source {
-                Source::Dataset => Linear::constant(defaults.epsilon.end),
-                Source::Environment | Source::Mixed => run.epsilon.after(clock),
-            },
-            target_every: run.target_every,
-            target_tau: run.target_tau,
-            ..defaults.clone()
-        }
-    }
-
-    /// The same for a teacher.
-    pub fn teach(&self, defaults: &OfflineConfig) -> OfflineConfig {
-        let (run, clock) = (&self.run.config, self.run.clock);
-        OfflineConfig {
-            algorithm: self.settings(&defaults.algorithm),
-            gamma: run.gamma,
-            n_step: run.n_step,
-            learning_rate: run.learning_rate.after(clock),
-            target_every: run.target_every,
-            target_tau: run.target_tau,
-            ..defaults.clone()
-        }
-    }
-
-    /// An algorithm's settings with those of the run's algorithm that have the same name and are valid here.
-    fn settings(&self, defaults: &AlgorithmConfig) -> AlgorithmConfig {
-        let [mut settings, run] = [defaults, &self.run.config.algorithm]
-            .map(|algorithm| serde_json::to_value(algorithm).unwrap_or_default());
-        let mut merged = defaults.clone();
-        for (key, value) in run.as_object().into_iter().flatten().filter(|(key, _)| *key != "name") {
-            let before = settings.clone();
-            settings[key] = value.clone();
-            match serde_json::from_value::<AlgorithmConfig>(settings.clone()) {
-                Ok(valid) if valid.validate().is_ok() => merged = valid,
-                _ => settings = before,
-            }
-        }
-        merged
-    }
-
     /// What came of [`checkpoint::adopt`], or whose failure it was.
     ///
     /// # Errors
@@ -120,7 +63,7 @@ impl Origin {
 
     /// Prints what of the run was taken, and the tensors that it lacks.
     pub fn tell(&self, adopted: &Adopted) {
-        let (path, name) = (self.path.display(), self.run.config.algorithm.name());
+        let (path, name) = (self.path.display(), self.run.name());
         let (source, updates) = (self.run.source, self.run.updates);
         let taken = adopted.taken.len();
         let listed = |what: &str, names: &[String]| match names {

@@ -232,11 +232,11 @@ impl TeachOptions {
         let kind = Kind { images: environments::images(&env)?, ..Kind::actions(&read.data.action) };
         let given = Given::settings(self.config.as_deref(), "teach", &self.set)?;
         let named = given.algorithm(self.algorithm.as_deref())?;
-        let continued = || origin.and_then(|origin| origin.algorithm(|one| one.offline(), kind));
+        let continued = || origin.and_then(|origin| origin.run.algorithm(|one| one.offline(), kind));
         let algorithm = named.or_else(continued);
         let algorithm = algorithm.unwrap_or_else(|| algorithms::usual(algorithms::offline(), kind));
         let defaults = OfflineConfig::new(algorithm.defaults(kind));
-        let usual = origin.map_or(defaults.clone(), |origin| origin.teach(&defaults));
+        let usual = origin.map_or(defaults.clone(), |origin| origin.run.teach(&defaults));
         let mut teach = given.over(&usual)?;
         teach.seed = self.seed.unwrap_or(teach.seed);
         teach.updates = self.updates.unwrap_or(teach.updates);

@@ -107,13 +107,13 @@ impl Edge {
         let observation = convert::space(environment::observation_space());
         let action = convert::space(environment::action_space());
         let seen = Seen::actions(&action);
-        let mut config = settings::student("", seen, student).map_err(within_student)?;
+        let mut config = settings::student("", seen, student, None).map_err(within_student)?;
         if config.backend == "webgpu" {
             let text = "backend is \"webgpu\", which is not available here: use \"cpu\" or \"auto\"";
             return Err(Error::Configuration(text.into()));
         }
         config.validate().map_err(TrainError::from)?;
-        let unused = settings::unused("", seen, &config, !teachers.is_empty());
+        let unused = settings::unused("", seen, &config, None, !teachers.is_empty());
         if let Some(line) = unused_in_words(config.algorithm.name(), &unused) {
             eprintln!("oto: {line}");
         }

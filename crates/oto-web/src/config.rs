@@ -2,6 +2,7 @@
 
 use crate::error::CoreError;
 use oto_agent::config::StudentConfig;
+use oto_agent::origin::Origin;
 use oto_agent::presets::{self, Seen};
 use oto_agent::settings;
 use oto_agent::stage::StagesConfig;
@@ -73,9 +74,10 @@ impl FromJson for EnvConfig {
 }
 
 impl CoreConfig {
-    /// Reads what the page gives and names the place of a value that does not fit. What is left out is as the preset of environment
-    /// and algorithm says; without teachers the student learns alone, and a known pair of environments has its adapter.
-    pub fn read(given: &Json) -> Result<Self, CoreError> {
+    /// Reads what the page gives and names the place of a value that does not fit. A setting that is left out is the run's that the
+    /// student begins with, or else that of the preset of environment and algorithm; without teachers the student learns alone, and a
+    /// known pair of environments has its adapter.
+    pub fn read(given: &Json, origin: Option<&Origin>) -> Result<Self, CoreError> {
         let Given { student, env, mut teachers } = oto_json::from_tree(given).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let seen = match &env {
@@ -85,9 +87,9 @@ impl CoreConfig {
             EnvConfig::BuiltIn(id) => presets::built_in(id),
         };
         let stages = student.iter().any(|(key, _)| key == "stages");
-        let mut student = settings::student(id, seen, student).map_err(unread)?;
+        let mut student = settings::student(id, seen, student, origin).map_err(unread)?;
         student.validate().map_err(TrainError::from)?;
-        let unused = settings::unused(id, seen, &student, !teachers.is_empty());
+        let unused = settings::unused(id, seen, &student, origin, !teachers.is_empty());
         if teachers.is_empty() && !stages {
             student.stages = StagesConfig::SOLO;
         }
@@ -146,7 +148,7 @@ mod tests {
     use oto_rl::algorithms::sac::{SacConfig, SoftActorCritic};
 
     fn read(json: &str) -> Result<CoreConfig, CoreError> {
-        CoreConfig::read(&oto_json::parse(json).unwrap())
+        CoreConfig::read(&oto_json::parse(json).unwrap(), None)
     }
 
     fn fails(json: &str) -> (String, String) {

@@ -9,6 +9,7 @@ use crate::sockets::{Linked, Sockets};
 use crate::values;
 use js_sys::{Array, Function};
 use oto_agent::baseline::Baselines;
+use oto_agent::checkpoint;
 use oto_agent::config::unused_in_words;
 use oto_agent::link::Link;
 use oto_agent::student::{Need, Student, Tick};
@@ -55,24 +56,27 @@ pub struct StudentCore {
 impl StudentCore {
     /// Creates a student from its configuration (see [`CoreConfig`]). A device is asked for here, and backends are
     /// timed here where the configuration leaves the choice. `tickets` has the address of each teacher's tickets, or `null`.
-    /// `wake` is called when [`Self::serve_links`] is due.
+    /// `wake` is called when [`Self::serve_links`] is due. `from` is the checkpoint of a run that the student begins with.
     pub async fn create(
         #[wasm_bindgen(unchecked_param_type = "CoreConfig")] config: JsValue,
         #[wasm_bindgen(unchecked_param_type = "(string | null)[]")] tickets: Array,
         #[wasm_bindgen(unchecked_param_type = "() => void")] wake: Function,
+        from: Option<Vec<u8>>,
     ) -> Result<StudentCore, JsValue> {
         host::report_panics();
         let tickets = tickets.iter().map(|ticket| ticket.as_string()).collect();
         let config = values::take(config).map_err(unread)?;
-        Ok(Self::read(&config, tickets, wake).await?)
+        Ok(Self::read(&config, tickets, wake, from.as_deref()).await?)
     }
 
     async fn read(
         config: &Json,
         tickets: Vec<Option<String>>,
         wake: Function,
+        from: Option<&[u8]>,
     ) -> Result<StudentCore, CoreError> {
-        let config = CoreConfig::read(config)?;
+        let origin = from.map(checkpoint::origin).transpose().map_err(CoreError::while_beginning)?;
+        let config = CoreConfig::read(config, origin.as_ref())?;
         let environment = config.environment()?;
         let (observation, action) = environment.spaces();
         let spaces = object_tree(|out| {
@@ -92,6 +96,9 @@ impl StudentCore {
         )?;
         check_buffer(student.trainer().replay(), config.student.buffer)?;
         student.trainer().tried = chosen.tried;
+        if let Some(file) = from {
+            checkpoint::adopt(student.trainer(), file).map_err(CoreError::while_beginning)?;
+        }
         student.name_run(host::random);
         let row = vec![0.0; student.trainer().observation().len()];
         let (built_in, observation, action) = match config.env {

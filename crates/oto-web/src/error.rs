@@ -50,6 +50,11 @@ impl CoreError {
     pub fn while_loading(error: TrainError) -> Self {
         Self { kind: Kind::Checkpoint, message: error.to_string(), field: None }
     }
+
+    /// The same error, met in the run that a student begins with.
+    pub fn while_beginning(error: TrainError) -> Self {
+        Self { kind: Kind::Checkpoint, message: format!("from: {error}"), field: Some("from".into()) }
+    }
 }
 
 impl From<ElementError> for CoreError {

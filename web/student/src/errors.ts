@@ -38,9 +38,18 @@ export class TrainingError extends OtoError {
   override name = 'TrainingError';
 }
 
-/** The bytes for `load` are no checkpoint of this student. */
+/**
+ * The bytes for `load` are no checkpoint of this student, or `from` names no run that it can begin with: then `field` is `from`.
+ * `cause` is the browser's own exception.
+ */
 export class CheckpointError extends OtoError {
   override name = 'CheckpointError';
+  readonly field: string | undefined;
+
+  constructor(message: string, field?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.field = field;
+  }
 }
 
 /** The student or actor was used after `dispose()`, or its worker did not start or died. */
@@ -73,7 +82,7 @@ export function toError({ kind, message, field }: ErrorMessage): OtoError {
     case 'training':
       return new TrainingError(message);
     case 'checkpoint':
-      return new CheckpointError(message);
+      return new CheckpointError(message, field);
     case 'worker':
       return new WorkerError(message);
     case 'learner':

@@ -2,6 +2,7 @@
 // is generated from the engine.
 
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
+import type { CheckpointSource } from './checkpoint.js';
 import { ConfigError, reasonOf } from './errors.js';
 import { ALGORITHMS, EVALUATION, REPLAY, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
 import { kindOf, show } from './spaces.js';
@@ -68,11 +69,17 @@ export interface StudentOptions extends RunOptions {
    * `maxSteps` steps. Default: 1,000.
    */
   evaluation?: EvaluationOptions & { maxSteps?: number };
+  /**
+   * The checkpoint of another run, of `save()`, `oto learn` or `oto teach`: its address, a file, or its bytes. The student begins with the
+   * run's settings, and with every tensor of its networks, target networks and optimiser that both have. Other options override the run's
+   * settings; `algorithm` may name another algorithm. Counts, evaluations and the replay buffer begin anew.
+   */
+  from?: CheckpointSource;
   /** Aborts `create` immediately; it fails with the signal's reason. After `create` the signal has no effect. */
   signal?: AbortSignal;
 }
 
-const OPTIONS = ['env', 'algorithm', 'teachers', 'evaluation', 'signal', ...RUN];
+const OPTIONS = ['env', 'algorithm', 'teachers', 'evaluation', 'from', 'signal', ...RUN];
 const TEACHER = ['url', 'policy', 'adapter', 'dtype', 'ticket', 'weight', 'submit'];
 
 /** What the engine needs to know of an environment of the page's own. */
@@ -83,7 +90,7 @@ export interface EnginePage extends EngineSpaces {
 
 /** What the engine makes a student of (`crates/oto-web/src/config.rs`). */
 export interface CoreConfig {
-  student: Omit<StudentOptions, 'env' | 'teachers' | 'signal'>;
+  student: Omit<StudentOptions, 'env' | 'teachers' | 'from' | 'signal'>;
   env: string | EnginePage;
   teachers: Omit<TeacherOptions, 'ticket'>[];
 }
@@ -94,7 +101,7 @@ export interface CoreConfig {
  */
 export function readOptions(options: StudentOptions): StudentOptions {
   checkKnown('', options, OPTIONS);
-  const kept = ['env', 'signal'];
+  const kept = ['env', 'from', 'signal'];
   return given(Object.keys(options), (key) => (kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key))) as unknown as StudentOptions;
 }
 
@@ -142,7 +149,7 @@ function keysOf(place: string, value: object): string[] {
  * out stays out: the engine has the defaults, checks every value, and refuses what it does not know.
  */
 export function toConfig(options: StudentOptions, page?: EnginePage): CoreConfig {
-  const { env, teachers: _teachers, signal: _signal, ...student } = options;
+  const { env, teachers: _teachers, from: _from, signal: _signal, ...student } = options;
   const { algorithm, replay, transfer, evaluation } = student;
   if (algorithm !== undefined) checkAlgorithm(algorithm);
   if (replay !== undefined) checkGroup('replay', replay, REPLAY);

@@ -13,8 +13,8 @@ import type { ActionSpace, Space } from './spaces.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
-  /** `tickets`: for each teacher the address that gives tickets, or `null`. */
-  create(config: CoreConfig, tickets: (string | null)[]): Spaces;
+  /** `tickets`: for each teacher the address that gives tickets, or `null`. `from`: the checkpoint that the student begins with. */
+  create(config: CoreConfig, tickets: (string | null)[], from: Uint8Array | undefined): Spaces;
   /** Train for so many environment steps (`null`: to the end of the run), with news at most every so many ms. */
   start(steps: number | null, interval: number): void;
   /** The next news of the training under way. */

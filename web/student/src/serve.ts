@@ -62,8 +62,8 @@ let loads = 0;
 let wake = (): void => {};
 
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
-  async create(config, tickets) {
-    core = await (await module).create(config, tickets, serveLinks);
+  async create(config, tickets, from) {
+    core = await (await module).create(config, tickets, serveLinks, from);
     serveLinks();
     const unused = core.unused();
     if (unused !== undefined) console.warn(`oto-student: ${unused}`);

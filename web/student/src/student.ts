@@ -1,7 +1,8 @@
 // The page's side of a student: every method is a message to its worker.
 
 import { OwnEnvironments, type Action, type Environment } from './environment.js';
-import { CheckpointError, ConfigError, OtoError, reasonOf } from './errors.js';
+import { checkpointOf, copied } from './checkpoint.js';
+import { CheckpointError, ConfigError, OtoError } from './errors.js';
 import { checkInterval, checkSignal, checkSteps, orAborted, started } from './signal.js';
 import type { Evaluation, Metrics } from './metrics.js';
 import { checkKnown, maxSteps, readOptions, ticketAddresses, toConfig, type StudentOptions } from './options.js';
@@ -46,6 +47,7 @@ export class WorkerStudent {
     // What can be refused without an environment is refused before one is made.
     const [tickets, longest] = [ticketAddresses(options), maxSteps(options)];
     toConfig({ ...options, env: 'CartPole-v1' });
+    const checkpoint = await orAborted(signal, checkpointOf(options.from, signal));
     const isOwn = typeof env === 'function' || (typeof env === 'object' && env !== null);
     const own = isOwn ? await orAborted(signal, OwnEnvironments.of(env), (late) => late.release()) : undefined;
     let worker: WorkerClient | undefined;
@@ -53,7 +55,7 @@ export class WorkerStudent {
       const page = own && { ...own.training.spaces, evaluates: own.evaluation !== undefined };
       const config = toConfig(options, page);
       worker = new WorkerClient(started('student', start), own, longest);
-      const spaces = await orAborted(signal, worker.call('create', config, tickets));
+      const spaces = await orAborted(signal, worker.call('create', config, tickets, checkpoint));
       return new this(worker, own === undefined ? spaces : spacesOf(own.training.env));
     } catch (error) {
       worker?.dispose();
@@ -219,13 +221,7 @@ export class WorkerStudent {
     if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
       throw new CheckpointError(`load() takes a Uint8Array or an ArrayBuffer, as of a file's arrayBuffer(); it got ${Object.prototype.toString.call(bytes)}`);
     }
-    let copy: Uint8Array;
-    try {
-      copy = new Uint8Array(bytes);
-    } catch (cause) {
-      throw new CheckpointError(`load() got bytes that cannot be read: ${reasonOf(cause)}`, { cause });
-    }
-    await this.#worker.call('load', copy);
+    await this.#worker.call('load', copied(bytes, 'load()'));
   }
 
   /** Ends the worker and all connections. A training loop ends; every other pending call fails. */

@@ -25,7 +25,7 @@ pub fn toml(bytes: &[u8]) -> bool {
 pub fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(given) = oto_json::parse(text) else { return false };
-    let Ok(config) = CoreConfig::read(&given) else { return false };
+    let Ok(config) = CoreConfig::read(&given, None) else { return false };
     let written = oto_json::write(&config.student);
     assert_eq!(oto_json::read::<StudentConfig>(&written).as_ref(), Ok(&config.student), "{written}");
     config.student.validate().is_ok() & config.environment().is_ok()
