@@ -159,6 +159,12 @@ impl Instance {
         self.call(|student, store| student.call_create(store, config))
     }
 
+    /// The world's `create-from`.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn create_from(&mut self, config: &str, file: &[u8]) -> Result<(), Error> {
+        self.call(|student, store| student.call_create_from(store, config, file))
+    }
+
     /// The world's `train`.
     #[allow(clippy::missing_errors_doc)]
     pub fn train(&mut self, steps: u64) -> Result<Progress, Error> {

@@ -144,6 +144,46 @@ fn a_resumed_run_is_the_uninterrupted_one() {
 }
 
 #[test]
+fn a_run_begins_with_the_networks_and_settings_of_another_one() {
+    let runs = folder("begun");
+    let run = |more: &[&str]| Run::new(more).write(&runs).end();
+    let small = r#"algorithm={"name":"qrdqn","hidden":[9],"batch_size":8}"#;
+    succeeded(&run(&[
+        "--env",
+        "CartPole-v1",
+        "--steps",
+        "300",
+        "--set",
+        small,
+        "--quiet",
+        "--out",
+        "begun/first",
+    ]));
+    let begun =
+        run(&["--from", "begun/first", "--steps", "200", "--eval-every", "0", "--out", "begun/second"]);
+    succeeded(&begun);
+    assert!(begun.err.contains("continues begun/first (qrdqn, "), "{}", begun.err);
+    let config = |run: &str| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(runs.join(run).join("config.json")).unwrap()).unwrap()
+    };
+    let second = config("second");
+    assert_eq!((&second["from"], &second["env"]), (&"begun/first".into(), &"CartPole-v1".into()));
+    assert_eq!(second["student"]["algorithm"], config("first")["student"]["algorithm"]);
+    for (more, reason) in [
+        (&["--from", "begun/nowhere"][..], "begun/nowhere"),
+        (
+            &["--from", "begun/first", "--env", "Pendulum-v1"],
+            "begun/first: checkpoint: its run has observations of 4",
+        ),
+        (&["--from", "begun/first", "--algorithm", "ppo", "--set", "n_step=1"], "no network of ppo"),
+        (&["--from", "begun/first", "--resume", "begun/second"], "cannot be used with"),
+    ] {
+        let ended = run(more);
+        assert!(!ended.success && ended.err.contains(reason), "{more:?}: {}", ended.err);
+    }
+}
+
+#[test]
 fn it_acts_with_the_weights_of_a_learner() {
     let place = folder("acts");
     let file = place.join("learner.json");

@@ -107,6 +107,34 @@ fn what_a_broken_environment_gives_is_a_typed_error_and_training_goes_on() {
 }
 
 #[test]
+fn a_student_begins_with_the_networks_and_settings_of_another_run() {
+    let mut first = Instance::created(SMALL);
+    first.train(300).unwrap();
+    let file = first.save(false).unwrap();
+    let mut second = Instance::new();
+    second.create_from("{}", &file).unwrap();
+    assert_eq!(second.status().unwrap().step, 0, "counts are the new run's");
+    for x in [-1.0, -0.3, 0.0, 0.2, 2.0] {
+        let observation = [x, 0.5, -x, 0.1];
+        let [a, b] = [&mut first, &mut second].map(|i| i.act(&observation).unwrap());
+        assert!(matches!((a, b), (Action::Discrete(a), Action::Discrete(b)) if a == b));
+    }
+    second.train(100).unwrap();
+    let refused = |mut instance: Instance, config: &str, file: &[u8]| match instance.create_from(config, file)
+    {
+        Err(Error::Checkpoint(text)) => text,
+        other => panic!("{config}: {other:?}"),
+    };
+    refused(Instance::new(), "{}", b"no checkpoint");
+    refused(Instance::new(), "{}", &file[..file.len() - 7]);
+    let ppo = r#"{"student": {"algorithm": "ppo", "n_step": 1}}"#;
+    assert!(refused(Instance::new(), ppo, &file).contains("no network of ppo"));
+    let mut other = Instance::new();
+    other.store.data_mut().action_space = Space::Discrete(3);
+    assert!(refused(other, "{}", &file).contains("actions"));
+}
+
+#[test]
 fn a_saved_student_goes_on_elsewhere() {
     let mut here = Instance::created(SMALL);
     here.train(300).unwrap();

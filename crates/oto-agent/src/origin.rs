@@ -1,4 +1,4 @@
-//! The run that another run begins with: `--from RUN`, `Student.create({ from })`. It gives the settings of the new
+//! The run that another run begins with: `--from RUN`, `Student.create({ from })`, `create-from`. It gives the settings of the new
 //! run; [`checkpoint::adopt`](crate::checkpoint::adopt) gives its networks and its optimiser.
 
 use crate::config::{Linear, StudentConfig};

@@ -5,6 +5,7 @@ use crate::bindings::exports::oto::edge::learner::{Error, Guest, Progress};
 use crate::bindings::oto::edge::environment;
 use crate::bindings::oto::edge::types::Action;
 use crate::convert;
+use oto_agent::checkpoint;
 use oto_agent::config::unused_in_words;
 use oto_agent::drive::Driver;
 use oto_agent::link::{Link, LinkState};
@@ -58,7 +59,13 @@ fn with<T>(act: impl FnOnce(&mut Edge) -> Result<T, Error>) -> Result<T, Error> 
 
 impl Guest for Component {
     fn create(config: String) -> Result<(), Error> {
-        let edge = Edge::new(&config)?;
+        let edge = Edge::new(&config, None)?;
+        EDGE.set(Some(edge));
+        Ok(())
+    }
+
+    fn create_from(config: String, checkpoint: Vec<u8>) -> Result<(), Error> {
+        let edge = Edge::new(&config, Some(&checkpoint))?;
         EDGE.set(Some(edge));
         Ok(())
     }
@@ -102,18 +109,19 @@ fn refusal(link: &Link) -> Error {
 }
 
 impl Edge {
-    fn new(config: &str) -> Result<Self, Error> {
+    fn new(config: &str, from: Option<&[u8]>) -> Result<Self, Error> {
+        let origin = from.map(checkpoint::origin).transpose()?;
         let Configuration { student, mut teachers } = read(config)?;
         let observation = convert::space(environment::observation_space());
         let action = convert::space(environment::action_space());
         let seen = Seen::actions(&action);
-        let mut config = settings::student("", seen, student, None).map_err(within_student)?;
+        let mut config = settings::student("", seen, student, origin.as_ref()).map_err(within_student)?;
         if config.backend == "webgpu" {
             let text = "backend is \"webgpu\", which is not available here: use \"cpu\" or \"auto\"";
             return Err(Error::Configuration(text.into()));
         }
         config.validate().map_err(TrainError::from)?;
-        let unused = settings::unused("", seen, &config, None, !teachers.is_empty());
+        let unused = settings::unused("", seen, &config, origin.as_ref(), !teachers.is_empty());
         if let Some(line) = unused_in_words(config.algorithm.name(), &unused) {
             eprintln!("oto: {line}");
         }
@@ -124,6 +132,9 @@ impl Edge {
         let own = Environments::Outside { observation, action, evaluates: false };
         let mut driver = Driver::new(&teachers)?;
         let mut student = Student::new(&config, own, &teachers, &oto_cpu::Cpu, driver.now_ms())?;
+        if let Some(file) = from {
+            checkpoint::adopt(student.trainer(), file)?;
+        }
         driver.connect(&mut student, CONNECT);
         let refusal =
             student.links().find(|link| link.state() == LinkState::Failed).map(|link| refusal(link));

@@ -7,7 +7,8 @@ use oto_agent::drive::Driver;
 use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student};
 use oto_cli::backend;
-use oto_cli::options::{LearnOptions, OptionsError, tell_defaults};
+use oto_cli::options::{Base, LearnOptions, OptionsError, tell_defaults};
+use oto_cli::origin::{Origin, OriginError};
 use oto_cli::run_folder::{FolderError, RunFolder};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,8 +28,12 @@ pub struct LearnCommand {
     #[arg(long, requires = "out")]
     force: bool,
     /// Continue the run in this folder, up to --steps if given
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set", "from"])]
     resume: Option<PathBuf>,
+    /// Begin with the networks, targets and optimiser of the run in this folder, of oto learn or oto teach, and with its settings
+    /// and the rest of its schedules [default algorithm: the run's, if it can learn here]
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
     /// Print each event as a line of JSON on standard output
     #[arg(long)]
     json: bool,
@@ -49,6 +54,9 @@ pub enum LearnError {
     /// Its folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The run that it was to begin with.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
 }
 
 /// Trains as the flags say.
@@ -59,7 +67,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
     if let Some(path) = &command.resume {
         return resume(command, path.clone());
     }
-    let job = command.learn.job()?;
+    let origin = command.from.as_deref().map(Origin::read).transpose()?;
+    let base = Base { origin: origin.as_ref(), ..Base::default() };
+    let job = Job { from: command.from.clone(), ..command.learn.job_from(&base)? };
     if command.learn.learns_adapter().next().is_some() {
         let reason =
             "--adapter learn asks the server for its teacher's spaces over HTTP, which is not built in here";
@@ -80,7 +90,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
         };
         let create = |path| RunFolder::create(path, &job, command.force);
         let folder = command.out.as_ref().map(place).map(create).transpose()?;
-        run(command, &job, folder, None)?;
+        run(command, &job, folder, None, origin.as_ref())?;
     }
     Ok(())
 }
@@ -97,7 +107,7 @@ fn resume(command: &LearnCommand, path: PathBuf) -> Result<(), LearnError> {
     let step = file.as_deref().map_or(Ok(0), checkpoint::steps).map_err(RunError::Train)?;
     let folder = RunFolder::open_existing(path, step)?;
     folder.write_config(&job)?;
-    run(command, &job, Some(folder), file.as_deref())
+    run(command, &job, Some(folder), file.as_deref(), None)
 }
 
 fn run(
@@ -105,9 +115,16 @@ fn run(
     job: &Job,
     folder: Option<RunFolder>,
     resume: Option<&[u8]>,
+    origin: Option<&Origin>,
 ) -> Result<(), LearnError> {
     let (mut student, mut driver) =
         run::prepare(job, backend::choose, Driver::new(&job.teachers).map_err(RunError::from)?, resume)?;
+    if let Some(origin) = origin {
+        let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
+        if !command.quiet {
+            origin.tell(&adopted);
+        }
+    }
     let mut console = Console {
         name: format!("{} seed {}", job.env, job.student.seed),
         env: job.env.clone(),
@@ -117,6 +134,10 @@ fn run(
         start: (Instant::now(), student.trainer().steps()),
         line: None,
     };
+    if origin.is_some() {
+        // A resume needs the other run no more.
+        run::checkpoint(&mut student, &mut console)?;
+    }
     let metrics = run::run(&mut student, &mut driver, &mut console)?;
     if !command.json {
         let last =
