@@ -155,7 +155,7 @@ fn gpu(options: &GpuOptions) -> Result<(), BenchError> {
     let workloads: Vec<_> =
         gpu::all().into_iter().filter(|workload| workload.name().contains(&options.only)).collect();
     let (backends, limit) = ((cpu.as_ref(), device.as_ref()), Duration::from_secs(options.seconds));
-    let report = gpu::run(backends, &workloads, limit, |name| eprintln!("{name}"))?;
+    let report = gpu::run(backends, &workloads, limit, |name| crate::note!("{name}"))?;
     match options.json {
         true => crate::out!("{:#}", report.to_json()),
         false => crate::out!("{report}"),
