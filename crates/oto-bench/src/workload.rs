@@ -54,7 +54,7 @@ pub enum Task {
     Sac(Continuous),
     /// TD3, an update in which the actor learns, as [`oto_rl::algorithms::td3::program`] records it without a teacher.
     Td3(Continuous),
-    /// So many critics of a state and an action learn given targets; slow copies follow.
+    /// This number of critics of a state and an action learn given targets; target networks follow.
     Critics(usize, Continuous),
 }
 

@@ -1,4 +1,4 @@
-//! MinAtar's games against steps that the package recorded, and what holds for them whatever is done.
+//! MinAtar's games beside recorded steps of the package, and properties under any actions.
 
 use flate2::read::GzDecoder;
 use oto_env::minatar::{IDS, MinAtar};

@@ -134,8 +134,7 @@ impl Results<'_> {
         Chart {
             title: title.into(),
             subtitle: format!(
-                "Training steps on the plant until five successful evaluations in a row: median, best and worst of {} seeds; \
-                 {} steps where it did not converge",
+                "Steps on the plant until five successes in a row: median, best and worst of {} seeds; {}: not converged",
                 self.runs.first().map_or(0, Vec::len),
                 whole(self.limit as f64)
             ),

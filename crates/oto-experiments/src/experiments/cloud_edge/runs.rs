@@ -1,7 +1,7 @@
 //! Runs of the arms: pretraining in the simulation, then training on the plant. Each is kept when it is done.
 
 use super::arms::{Arm, Settings, pretraining};
-use crate::runs::{each, fnv};
+use crate::runs::{each, fnv, keep, kept};
 use crate::{Options, ReportError, write};
 use oto_agent::learner::{Learner, LearnerConfig};
 use oto_agent::virtual_time::{Evaluation, Outcome, Setup, VirtualError, VirtualRun};
@@ -61,7 +61,7 @@ pub fn pretrained(
         let text = format!("{SIMULATION_FORMAT} {} {}", settings.pretraining, oto_json::write(&config));
         let folder = options.cache.join(format!("cloud-edge-simulation-{k_f}-{:016x}", fnv(text.as_bytes())));
         let agent = folder.join("agent.safetensors");
-        if let Some(known) = read(&folder.join("run.json")).filter(|_| agent.exists()) {
+        if let Some(known) = kept(&folder.join("run.json")).filter(|_| agent.exists()) {
             return Ok((known, agent));
         }
         let name = format!("pretraining at k_f {k_f}");
@@ -156,7 +156,7 @@ fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished
     let text = format!("{PLANT_FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
     let folder = options.cache.join(format!("cloud-edge-{}-{:016x}", arm.name, fnv(text.as_bytes())));
     let path = folder.join(format!("{seed}.json"));
-    if let Some(known) = read(&path) {
+    if let Some(known) = kept(&path) {
         return Ok(known);
     }
     let start = Instant::now();
@@ -187,16 +187,4 @@ fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished
     (options.tell)(&format!("{}, seed {seed}: {steps} steps, {ended}, {:.0} s", arm.name, done.seconds));
     keep(&path, &done)?;
     Ok(done)
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&oto_json::file::read_regular(path, oto_json::file::MAX_LIST).ok()?).ok()
-}
-
-/// Writes a file that is renamed when it is whole, so that an interrupted report finds whole files only.
-fn keep(path: &Path, value: &impl Serialize) -> Result<(), ReportError> {
-    let failed = |error| ReportError::File { path: path.to_path_buf(), error };
-    let part = path.with_extension("part");
-    write::file(&part, &serde_json::to_vec(value).map_err(|error| failed(error.into()))?)?;
-    std::fs::rename(&part, path).map_err(failed)
 }

@@ -150,8 +150,8 @@ impl Maker<'_> {
     }
 
     fn configs(&self) -> Result<Vec<OfflineConfig>, ReportError> {
-        let world = make(ENVIRONMENT).map_err(TrainError::from)?;
-        Ok(self.method.offline(self.settings(), world.action_space()))
+        let environment = make(ENVIRONMENT).map_err(TrainError::from)?;
+        Ok(self.method.offline(self.settings(), environment.action_space()))
     }
 
     /// The folder of something at this level; `text` is all that it depends on beside the dataset and the seed.
@@ -196,8 +196,8 @@ impl Maker<'_> {
 
     /// Learns from the dataset alone.
     fn learn_offline(&self) -> Result<Learnt, ReportError> {
-        let mut world = make(ENVIRONMENT).map_err(TrainError::from)?;
-        let spaces = [world.observation_space().clone(), world.action_space().clone()];
+        let mut environment = make(ENVIRONMENT).map_err(TrainError::from)?;
+        let spaces = [environment.observation_space().clone(), environment.action_space().clone()];
         let mut learnt = Learnt::default();
         for config in self.configs()? {
             let config = OfflineConfig { seed: self.seed, ..config };
@@ -208,7 +208,7 @@ impl Maker<'_> {
             }
             let before = learnt.curve.last().map_or(0, |(updates, _)| *updates);
             while trainer.ended().is_none() {
-                let evaluation = trainer.advance(&mut *world, u64::MAX)?.evaluation;
+                let evaluation = trainer.advance(&mut *environment, u64::MAX)?.evaluation;
                 learnt.curve.extend(evaluation.map(|one| (before + one.step, one.mean)));
             }
             learnt.agent = trainer.save()?;
@@ -290,8 +290,8 @@ impl Maker<'_> {
             }
             agent.iter().try_for_each(|file| checkpoint::adopt(trainer, file).map(drop))
         };
-        let world = Environments::built_in(ENVIRONMENT)?;
-        let prepared = run::prepare_with(world, &job, on_cpu(Cpu), driver, None, begin);
+        let environments = Environments::built_in(ENVIRONMENT)?;
+        let prepared = run::prepare_with(environments, &job, on_cpu(Cpu), driver, None, begin);
         let (mut student, mut driver) = prepared.map_err(failed)?;
         student.evaluate(self.settings().episodes)?;
         let mut curve = Curve::default();
