@@ -35,8 +35,8 @@ pub struct OfflineConfig {
     pub seed: u64,
     /// Updates in all.
     pub updates: u64,
-    /// "cpu" or "candle".
-    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["cpu", "candle"])))]
+    /// "cpu", "candle" for the reference, or a graphics card: "cuda" or "metal".
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["cpu", "candle", "cuda", "metal"])))]
     pub backend: String,
     /// Discount factor.
     pub gamma: f64,
@@ -145,8 +145,13 @@ impl OfflineConfig {
         check_learning(c, self.gamma, self.n_step, self.target_tau, &self.learning_rate);
         check_evaluation(c, self.evaluation);
         c.whole("updates", self.updates, 1..=u64::MAX, "at least one update");
-        let known = matches!(self.backend.as_str(), "cpu" | "candle");
-        c.that(known, "backend", || format!("{:?}", self.backend), "\"cpu\" or \"candle\"");
+        let known = matches!(self.backend.as_str(), "cpu" | "candle" | "cuda" | "metal");
+        c.that(
+            known,
+            "backend",
+            || format!("{:?}", self.backend),
+            "\"cpu\", \"candle\", \"cuda\" or \"metal\"",
+        );
         let until = self.until_return.unwrap_or(0.0);
         c.real("until_return", until, f64::MIN..=f64::MAX, "a finite return");
         checks.done()

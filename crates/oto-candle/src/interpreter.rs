@@ -1,5 +1,6 @@
 //! Walks a program's nodes in order, one candle call (or one kernel) each.
 
+use crate::composed::composed;
 use crate::kernels::Kernel;
 use candle_core::{DType, Device, Result, Tensor};
 use oto_graph::{
@@ -25,7 +26,7 @@ impl Precision {
     }
 }
 
-/// The backend named "cpu" in this build.
+/// The backend on the processor: the reference.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Candle;
 
@@ -35,15 +36,67 @@ impl Backend for Candle {
     }
 
     fn compile(&self, program: Program) -> std::result::Result<Box<dyn Executable>, BackendError> {
-        program.check()?;
-        let plan = Plan::new(&program, Precision::Single).map_err(device)?;
-        let zeros = |i: &oto_graph::Input| match i.role {
-            Role::State => Tensor::zeros(i.shape.as_slice(), DType::F32, &Device::Cpu).map(Some),
-            Role::Data => Ok(None),
-        };
-        let state = program.inputs.iter().map(zeros).collect::<Result<_>>().map_err(device)?;
-        Ok(Box::new(Interpreter { program, plan, state }))
+        compile(program, &Device::Cpu)
     }
+}
+
+/// The backend on a graphics card.
+#[derive(Clone, Debug)]
+pub struct Card {
+    name: &'static str,
+    device: Device,
+}
+
+impl Card {
+    /// The first NVIDIA card; cargo feature `cuda`.
+    ///
+    /// # Errors
+    /// A build without the feature, a machine without such a card.
+    pub fn cuda() -> std::result::Result<Self, BackendError> {
+        Self::opened("cuda", cfg!(feature = "cuda"), || Device::new_cuda(0))
+    }
+
+    /// The first Apple card; cargo feature `metal`.
+    ///
+    /// # Errors
+    /// A build without the feature, a machine without such a card.
+    pub fn metal() -> std::result::Result<Self, BackendError> {
+        Self::opened("metal", cfg!(feature = "metal"), || Device::new_metal(0))
+    }
+
+    fn opened(
+        name: &'static str,
+        built: bool,
+        open: impl FnOnce() -> Result<Device>,
+    ) -> std::result::Result<Self, BackendError> {
+        if !built {
+            let missing = format!("this build lacks {name}: build with the cargo feature `{name}`");
+            return Err(BackendError::Device(missing));
+        }
+        let unavailable = |error| BackendError::Device(format!("{name} is not available: {error}"));
+        Ok(Self { name, device: open().map_err(unavailable)? })
+    }
+}
+
+impl Backend for Card {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn compile(&self, program: Program) -> std::result::Result<Box<dyn Executable>, BackendError> {
+        compile(program, &self.device)
+    }
+}
+
+fn compile(program: Program, on: &Device) -> std::result::Result<Box<dyn Executable>, BackendError> {
+    program.check()?;
+    let plan = Plan::new(&program, Precision::Single, on).map_err(device)?;
+    let zeros = |i: &oto_graph::Input| match i.role {
+        Role::State => Tensor::zeros(i.shape.as_slice(), DType::F32, on).map(Some),
+        Role::Data => Ok(None),
+    };
+    let state = program.inputs.iter().map(zeros).collect::<Result<_>>().map_err(device)?;
+    Ok(Box::new(Interpreter { program, plan, state, device: on.clone() }))
 }
 
 fn device(e: candle_core::Error) -> BackendError {
@@ -71,7 +124,7 @@ pub fn evaluate(
             Tensor::from_slice(v, i.shape.as_slice(), &Device::Cpu)?.to_dtype(precision.dtype())
         };
         let inputs = program.inputs.iter().zip(inputs).map(tensor).collect::<Result<Vec<_>>>()?;
-        let values = Plan::new(program, precision)?.run(program, |i| &inputs[i])?;
+        let values = Plan::new(program, precision, &Device::Cpu)?.run(program, |i| &inputs[i])?;
         let read =
             |(_, n): &(String, NodeId)| value(&values, *n).to_dtype(DType::F64)?.flatten_all()?.to_vec1();
         program.outputs.iter().map(read).collect::<Result<Vec<_>>>()
@@ -84,6 +137,7 @@ struct Interpreter {
     plan: Plan,
     /// One for each input; data inputs have none between runs.
     state: Vec<Option<Tensor>>,
+    device: Device,
 }
 
 impl Executable for Interpreter {
@@ -95,7 +149,7 @@ impl Executable for Interpreter {
         self.program.check_size(input, values.len())?;
         let spec = &self.program.inputs[input.0];
         self.state[input.0] =
-            Some(Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?);
+            Some(Tensor::from_slice(values, spec.shape.as_slice(), &self.device).map_err(device)?);
         Ok(())
     }
 
@@ -110,7 +164,7 @@ impl Executable for Interpreter {
         self.program.check_counts(data.len(), outputs.len())?;
         for ((id, spec), values) in self.program.data().zip(data) {
             self.program.check_size(id, values.len())?;
-            let tensor = Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu).map_err(device)?;
+            let tensor = Tensor::from_slice(values, spec.shape.as_slice(), &self.device).map_err(device)?;
             self.state[id.0] = Some(tensor);
         }
         let given = |i: usize| self.state[i].as_ref().expect("every input is state or was just given");
@@ -127,11 +181,14 @@ impl Executable for Interpreter {
     }
 }
 
-/// Copies an f32 tensor's elements without an allocation of its own.
+/// Copies an f32 tensor's elements, those of the processor without an allocation of its own.
 fn copy(tensor: &Tensor, out: &mut [f32]) -> Result<()> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else { candle_core::bail!("not on the CPU") };
+    let candle_core::Storage::Cpu(storage) = &*storage else {
+        out.copy_from_slice(&tensor.flatten_all()?.to_vec1()?);
+        return Ok(());
+    };
     let from = layout.start_offset();
     out.copy_from_slice(&storage.as_slice::<f32>()?[from..from + out.len()]);
     Ok(())
@@ -149,10 +206,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(program: &Program, precision: Precision) -> Result<Self> {
+    fn new(program: &Program, precision: Precision, device: &Device) -> Result<Self> {
         let constant = |n: &oto_graph::Node| match n.op {
             Op::Constant(v) => {
-                let one = Tensor::full(v, (), &Device::Cpu)?.to_dtype(precision.dtype())?;
+                let one =
+                    Tensor::full(v, (), &Device::Cpu)?.to_dtype(precision.dtype())?.to_device(device)?;
                 one.broadcast_as(n.shape.as_slice())?.contiguous().map(Some)
             }
             _ => Ok(None),
@@ -213,15 +271,11 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
         Op::ArgMaxLast(x) => at(x).argmax_keepdim(candle_core::D::Minus1)?.to_dtype(at(x).dtype()),
         Op::StopGradient(x) => Ok(at(x).clone()),
         Op::LogSumExp(x) | Op::LogSoftmax(x) | Op::LayerNorm { x, .. } => {
-            at(x).contiguous()?.apply_op1_no_bwd(&Kernel { op, shape, scalars: [0.0; 2] })
+            kernel(op, shape, &[&at(x).contiguous()?], [0.0; 2])
         }
-        Op::Polyak { target, p, tau } => {
-            let scalars = [scalar(at(tau))?, 0.0];
-            at(target).apply_op2_no_bwd(at(p), &Kernel { op, shape, scalars })
-        }
+        Op::Polyak { target, p, tau } => kernel(op, shape, &[at(target), at(p)], [scalar(at(tau))?, 0.0]),
         Op::AdamStep { p, m, v, t, lr, .. } => {
-            let scalars = [scalar(at(t))?, scalar(at(lr))?];
-            at(p).apply_op3_no_bwd(at(m), at(v), &Kernel { op, shape, scalars })
+            kernel(op, shape, &[at(p), at(m), at(v)], [scalar(at(t))?, scalar(at(lr))?])
         }
         Op::ActivationGrad { y: a, g: b, .. }
         | Op::LogSoftmaxGrad { y: a, g: b }
@@ -233,8 +287,7 @@ fn compute<'v>(op: &Op, shape: &[usize], at: impl Fn(NodeId) -> &'v Tensor) -> R
         | Op::QuantileHuber { theta: a, target: b, .. }
         | Op::QuantileHuberGrad { theta: a, target: b, .. }
         | Op::Moment { m: a, g: b, .. } => {
-            let (a, b) = (at(a).contiguous()?, at(b).contiguous()?);
-            a.apply_op2_no_bwd(&b, &Kernel { op, shape, scalars: [0.0; 2] })
+            kernel(op, shape, &[&at(a).contiguous()?, &at(b).contiguous()?], [0.0; 2])
         }
     }
 }
@@ -248,8 +301,24 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// One of the operations that candle has no single one for.
+fn kernel(op: &Op, shape: &[usize], operands: &[&Tensor], scalars: [f64; 2]) -> Result<Tensor> {
+    let kernel = Kernel { op, shape, scalars };
+    match *operands {
+        [a, ..] if !a.device().is_cpu() => composed(op, shape, operands, scalars),
+        [a] => a.apply_op1_no_bwd(&kernel),
+        [a, b] => a.apply_op2_no_bwd(b, &kernel),
+        [a, b, c] => a.apply_op3_no_bwd(b, c, &kernel),
+        _ => candle_core::bail!("no kernel of {} operands", operands.len()),
+    }
+}
+
 fn scalar(x: &Tensor) -> Result<f64> {
-    x.to_dtype(DType::F64)?.to_scalar()
+    // Not every card has 64 bits.
+    match x.dtype() {
+        DType::F32 => x.to_scalar::<f32>().map(f64::from),
+        _ => x.to_scalar(),
+    }
 }
 
 fn unary(op: Unary, x: &Tensor) -> Result<Tensor> {

@@ -13,7 +13,10 @@ pub struct Kernel<'a> {
 }
 
 /// f32 or f64.
-trait Real: WithDType + Float + std::ops::Neg<Output = Self> + std::ops::AddAssign + std::ops::SubAssign {}
+pub trait Real:
+    WithDType + Float + std::ops::Neg<Output = Self> + std::ops::AddAssign + std::ops::SubAssign
+{
+}
 impl Real for f32 {}
 impl Real for f64 {}
 
@@ -30,7 +33,7 @@ fn rows<'s, T: Real>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [T]
 }
 
 /// A row number given as a float.
-fn index<T: Real>(value: T, below: usize) -> Result<usize> {
+pub fn index<T: Real>(value: T, below: usize) -> Result<usize> {
     let v = WithDType::to_f64(value);
     if v >= 0.0 && v < below as f64 && v.fract() == 0.0 {
         return Ok(v as usize);

@@ -17,12 +17,16 @@ fn cpu() -> oto_cpu::Threads {
     oto_cpu::Threads(NonZeroUsize::new(THREADS.load(Ordering::Relaxed)).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// The backend of this name: "cpu", "webgpu", or "candle" for the reference interpreter.
+/// The backend of this name: "cpu", "webgpu", "candle" for the reference interpreter, or candle on a graphics card: "cuda", "metal".
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, BackendError> {
     match name {
         "cpu" => Ok(Box::new(cpu())),
         #[cfg(feature = "reference")]
         "candle" => Ok(Box::new(oto_candle::Candle)),
+        #[cfg(feature = "reference")]
+        "cuda" => Ok(Box::new(oto_candle::Card::cuda()?)),
+        #[cfg(feature = "reference")]
+        "metal" => Ok(Box::new(oto_candle::Card::metal()?)),
         "webgpu" => webgpu(),
         other => Err(BackendError::NotAvailable(other.to_string())),
     }

@@ -64,6 +64,9 @@ pub struct TeachOptions {
     /// Backend: cpu, or candle for the reference
     #[arg(long)]
     pub backend: Option<String>,
+    /// Device of the updates: cpu; or cuda or metal, a graphics card, in a build with the cargo feature of that name
+    #[arg(long, value_parser = ["cpu", "cuda", "metal"], conflicts_with = "backend")]
+    pub device: Option<String>,
     #[command(flatten)]
     threads: ThreadOptions,
     /// JSON file of settings: config.json of a run folder, or a part of it
@@ -179,6 +182,7 @@ fn run(options: &TeachOptions, stop: &AtomicBool) -> Result<(), TeachError> {
             let mut job: TeachJob = RunFolder::config_of(folder, "teach")?;
             job.dataset = options.dataset.clone().unwrap_or(job.dataset);
             job.teach.updates = options.updates.unwrap_or(job.teach.updates);
+            job.teach.backend = options.device.clone().unwrap_or(job.teach.backend);
             job.teach.until_return = options.until_return.or(job.teach.until_return);
             job.teach.patience = options.patience.unwrap_or(job.teach.patience);
             let read = Read::open(&job.dataset)?;
@@ -240,7 +244,7 @@ impl TeachOptions {
         let mut teach = given.over(&usual)?;
         teach.seed = self.seed.unwrap_or(teach.seed);
         teach.updates = self.updates.unwrap_or(teach.updates);
-        teach.backend = self.backend.clone().unwrap_or(teach.backend);
+        teach.backend = self.device.clone().or(self.backend.clone()).unwrap_or(teach.backend);
         teach.evaluation.every = self.eval_every.unwrap_or(teach.evaluation.every);
         teach.evaluation.episodes = self.eval_episodes.unwrap_or(teach.evaluation.episodes);
         teach.until_return = self.until_return.or(teach.until_return);
@@ -479,7 +483,12 @@ mod tests {
         assert!(error.contains("Nowhere-v0"), "{error}");
         assert!(refused(&["--dataset", &place.at("none")]).contains("none"));
         assert!(refused(&["--dataset", &data, "--set", "gama=1"]).contains("gama"));
-        assert!(refused(&["--dataset", &data, "--backend", "tpu"]).contains("\"cpu\" or \"candle\""));
+        assert!(
+            refused(&["--dataset", &data, "--backend", "tpu"])
+                .contains("\"cpu\", \"candle\", \"cuda\" or \"metal\"")
+        );
+        #[cfg(not(feature = "cuda"))]
+        assert!(refused(&["--dataset", &data, "--device", "cuda"]).contains("cargo feature `cuda`"));
         assert!(!Path::new(&out).exists(), "no run was begun");
     }
 

@@ -40,6 +40,16 @@ impl Linear {
         self.bias.len()
     }
 
+    /// `[inputs, outputs]`.
+    pub fn weight(&self) -> &[f32] {
+        &self.weight
+    }
+
+    /// `[outputs]`.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
     /// How numbers grow: no sum, nor a part of it, exceeds the first times the largest input, plus the second.
     pub fn growth(&self) -> (f64, f64) {
         let mut sums = vec![0.0f64; self.outputs()];

@@ -5,7 +5,7 @@
 
 use crate::load::{RUN_POLICY, load_member};
 use crate::scripted::only_action;
-use crate::{Metadata, Output, Policy, PolicyError};
+use crate::{Metadata, OWN, Output, Policy, PolicyError};
 use oto_proto::Space;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +83,11 @@ impl Policy for Ensemble {
             }
         }
         Ok(())
+    }
+
+    /// The first member's that is not oto's.
+    fn engine(&self) -> &str {
+        self.members.iter().map(|member| member.engine()).find(|engine| *engine != OWN).unwrap_or(OWN)
     }
 
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {

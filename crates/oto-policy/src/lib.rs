@@ -8,11 +8,18 @@
 //! - [`scripted()`]: baselines that need no file;
 //! - [`ensemble`]: several policies that answer as one;
 //! - [`bundled`]: the policies that come with the program;
+//! - [`mod@device`]: the device that computes them;
 //! - [`metadata`]: the JSON beside a model, which says what it observes and does;
 //! - [`load()`]: bytes or files to a [`Policy`], and a folder to the policies in it.
 #![forbid(unsafe_code)]
 
 pub mod bundled;
+#[cfg(feature = "candle")]
+mod candle;
+#[cfg(not(feature = "candle"))]
+#[path = "no_candle.rs"]
+mod candle;
+pub mod device;
 pub mod ensemble;
 mod facts;
 pub mod load;
@@ -60,11 +67,19 @@ pub trait Policy: Send {
     /// If the observations are not `rows` rows, or the model fails.
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError>;
 
+    /// What computes its answers, for a log: `oto`'s own layers, `tract`, `candle`, or a [`device::Device`], and the times that decided it.
+    fn engine(&self) -> &str {
+        OWN
+    }
+
     /// What is odd about it, in sentences for a log.
     fn warnings(&self) -> &[String] {
         &[]
     }
 }
+
+/// The engine of oto's own layers.
+const OWN: &str = "oto";
 
 /// How many observations [`trial`] makes.
 pub const TRIAL_ROWS: usize = 16;

@@ -17,7 +17,7 @@ use crate::facts::Hints;
 use crate::spaces::{self, ActionShape, Input};
 use crate::steps::Steps;
 use crate::tensors::{StateDict, Tensor};
-use crate::{Metadata, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, fit_actions};
+use crate::{Metadata, OWN, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, candle, fit_actions};
 use oto_proto::{MAX_WIDTH, Space};
 use oto_rl::convolution::{ConvEncoder, Convolution};
 use oto_rl::mlp::{Activation, Layer, Mlp};
@@ -36,7 +36,15 @@ pub struct Network {
 }
 
 /// What computes the numbers.
-enum Body {
+struct Body {
+    own: Own,
+    /// The same on candle's layers, for the rows that they are faster with.
+    candle: Option<candle::Network>,
+    engine: String,
+}
+
+/// oto's own layers.
+enum Own {
     /// Convolutions and what follows them, image by image as a student computes them.
     Seeing(Actor),
     /// Layers, for many rows at once.
@@ -44,17 +52,39 @@ enum Body {
 }
 
 impl Body {
-    fn new(network: Actor) -> Self {
-        match Steps::of(network.layers()) {
-            Some(layers) if network.encoder().is_none() => Body::Layers(layers),
-            _ => Body::Seeing(network),
-        }
+    fn new(network: Actor) -> Result<Self, PolicyError> {
+        let width = network.inputs();
+        let (mut own, opened) = match (Steps::of(network.layers()), network.encoder()) {
+            (None, _) => (Own::Seeing(network), None),
+            (Some(layers), Some(encoder)) => {
+                let opened = candle::Network::open(Some(encoder), &layers, width)?;
+                (Own::Seeing(network), opened)
+            }
+            (Some(layers), None) => {
+                let opened = candle::Network::open(None, &layers, width)?;
+                (Own::Layers(layers), opened)
+            }
+        };
+        let (candle, engine) = match opened {
+            Some(opened) => opened.chosen(|rows| own.forward(rows).to_vec())?,
+            None => (None, OWN.into()),
+        };
+        Ok(Body { own, candle, engine })
     }
 
+    fn forward(&mut self, rows: &[f32]) -> Result<&[f32], PolicyError> {
+        match &mut self.candle {
+            Some(candle) if candle.takes(rows) => candle.forward(rows),
+            _ => Ok(self.own.forward(rows)),
+        }
+    }
+}
+
+impl Own {
     fn forward(&mut self, rows: &[f32]) -> &[f32] {
         match self {
-            Body::Seeing(network) => network.forward(rows),
-            Body::Layers(layers) => layers.forward(rows),
+            Own::Seeing(network) => network.forward(rows),
+            Own::Layers(layers) => layers.forward(rows),
         }
     }
 }
@@ -136,7 +166,7 @@ impl Network {
             input: Input::new(metadata, network.inputs())?,
             action,
             width: network.outputs(),
-            body: Body::new(network),
+            body: Body::new(network)?,
             head,
             values: Vec::new(),
             warnings: Vec::new(),
@@ -152,7 +182,7 @@ impl Network {
     ) -> Result<(), PolicyError> {
         let width = self.input.width;
         for rows in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
-            each(self.head, &self.action, self.body.forward(rows), &mut self.values)?;
+            each(self.head, &self.action, self.body.forward(rows)?, &mut self.values)?;
         }
         Ok(())
     }
@@ -171,6 +201,10 @@ impl Policy for Network {
         actions.clear();
         self.run(observations, rows, |head, space, raw, values| head.answer(space, raw, values, actions))?;
         fit_actions(&self.action, actions)
+    }
+
+    fn engine(&self) -> &str {
+        &self.body.engine
     }
 
     fn warnings(&self) -> &[String] {

@@ -46,6 +46,19 @@ impl Steps {
         layers.iter().map(linear).collect::<Option<_>>().map(Steps::new)
     }
 
+    /// All of them, first to last.
+    #[cfg_attr(not(feature = "candle"), allow(dead_code))]
+    pub fn all(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Multiplications of a row.
+    #[cfg_attr(not(feature = "candle"), allow(dead_code))]
+    pub fn work(&self) -> usize {
+        let of = |step: &Step| if let Step::Linear(layer) = step { layer.weight().len() } else { 0 };
+        self.steps.iter().map(of).sum()
+    }
+
     /// What comes of row-major `observations`, which are whole rows of as many numbers as the first step takes.
     pub fn forward(&mut self, observations: &[f32]) -> &[f32] {
         let Steps { steps, scratch, rows: [from, to] } = self;

@@ -64,7 +64,8 @@ impl PolicyWorker {
     /// A policy with its first version. With `helped`, a connection's thread answers a little work by itself.
     pub fn new(name: String, stable: Version, metrics: Arc<Metrics>, helped: bool) -> Arc<Self> {
         let (newest, model) = (stable.number, stable.model.clone());
-        let status = Status { version: newest, model, canary: None, shadow: None, ended: None };
+        let engine = stable.rows.policy().engine().to_owned();
+        let status = Status { version: newest, model, engine, canary: None, shadow: None, ended: None };
         let status = Arc::new(StatusWatch::new(status));
         let batcher = Batcher {
             name,
@@ -264,8 +265,9 @@ impl Batcher {
             }
         };
         let policy = &self.name;
+        let engine = self.stable.rows.policy().engine();
         match &ended {
-            None => info!(policy, what, version, "what answers changes"),
+            None => info!(policy, what, version, engine, "what answers changes"),
             Some(error) => warn!(policy, version, error, "the canary fails and ends"),
         }
         self.show(ended, queue);
@@ -296,6 +298,7 @@ impl Batcher {
         self.status.show(Status {
             version: self.stable.number,
             model: self.stable.model.clone(),
+            engine: self.stable.rows.policy().engine().to_owned(),
             canary,
             shadow: self.shadow.as_ref().map(Shadow::comparison),
             ended,

@@ -232,11 +232,13 @@ impl Policies {
     /// A list for operators: what answers, what is tried, and how much waits.
     pub(crate) fn operators_list(&self) -> serde_json::Value {
         let entry = |hosted: &Arc<Hosted>| {
-            let Status { version, model, canary, shadow, ended } = hosted.worker.status.read(Status::clone);
+            let Status { version, model, engine, canary, shadow, ended } =
+                hosted.worker.status.read(Status::clone);
             let shadow = shadow.map(|shadow| shadow.lock().unwrap_or_else(PoisonError::into_inner).clone());
             serde_json::json!({
                 "name": hosted.name,
                 "version": version,
+                "engine": engine,
                 "sha256": model.map(|model| model.sha256.clone()),
                 "canary": canary.map(|c| serde_json::json!({ "version": c.version, "percent": c.percent })),
                 "canary_failed": ended,
@@ -389,6 +391,8 @@ impl Hosted {
     ) -> Result<Self, ServerError> {
         // 0 is no version on the wire.
         let first = Release { policy, model, version: version.max(1) };
+        let engine = first.policy.engine();
+        tracing::info!(policy = name, engine, "the engine of a policy");
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
         let worker =
             PolicyWorker::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));

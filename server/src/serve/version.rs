@@ -64,6 +64,8 @@ pub(crate) struct Status {
     pub version: u32,
     /// Its bytes, if it was loaded from any.
     pub model: Option<Arc<Model>>,
+    /// What computes its answers.
+    pub engine: String,
     /// The version on trial for a part of the students.
     pub canary: Option<Canary>,
     /// The version whose answers are compared.

@@ -15,6 +15,7 @@ use crate::signals;
 #[cfg(feature = "native")]
 use crate::train::TrainError;
 use clap::Args;
+use oto_policy::device::{Device, DeviceError, use_device};
 use oto_policy::load::{RUN_NEWEST, RUN_POLICY, load_each_with};
 use oto_policy::{Loaded, PolicyError};
 #[cfg(feature = "native")]
@@ -57,6 +58,10 @@ pub struct ServeOptions {
     /// Serve the newest policies of run folders instead of the best ones
     #[arg(long, requires = "policies", conflicts_with = "watch")]
     pub newest: bool,
+    /// Device of the policies' networks: cpu; or cuda or metal, a graphics card, in a build with the cargo feature of that name. On the
+    /// cpu a large network is timed when it is loaded, on oto's layers and on candle's; see docs/serving.md
+    #[arg(long, value_parser = Device::NAMES, default_value = "cpu")]
+    pub device: String,
     /// Skip policies of the folder that cannot be loaded, with a warning, instead of refusing to start
     #[arg(long, requires = "policies")]
     pub skip_bad: bool,
@@ -108,6 +113,9 @@ pub enum ServeError {
     /// A policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The device cannot be used.
+    #[error("--device: {0}")]
+    Device(#[from] DeviceError),
     /// Policies of the folder cannot be used.
     #[error("{}", listed(.0))]
     Policies(Vec<PolicyError>),
@@ -229,6 +237,7 @@ fn learners(options: &ServeOptions) -> Result<Vec<Prepared>, ServeError> {
 /// Serves until Ctrl-C or a termination signal.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let _log = options.log.start()?;
+    use_device(options.device.parse()?)?;
     let Sources { loaded, to_come, names, stores, learners, later } = sources::gather(options)?;
     let mut config = ServerConfig::new(Policies::numbered(loaded, &to_come)?);
     config.assets = Some(Arc::new(Site));

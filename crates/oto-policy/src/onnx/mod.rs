@@ -133,7 +133,10 @@ impl Onnx {
         if apart && !graph.answers_each(&input.space) {
             graph.most = 1;
         }
-        let plain = plain_graph.and_then(|proto| graph.plain(proto, &action));
+        let mut plain = plain_graph.and_then(|proto| graph.plain(proto, &action));
+        if let Some(plain) = &mut plain {
+            plain.place(input.width)?;
+        }
         let mut warnings = Vec::new();
         let (Answer::As(at) | Answer::Largest(at)) = answer;
         let unit = unit(plain_graph, &graph.outputs[at], &action, metadata, &mut warnings)?;
@@ -324,6 +327,10 @@ impl Policy for Onnx {
             }
         }
         fit_actions(action, actions)
+    }
+
+    fn engine(&self) -> &str {
+        self.plain.as_ref().map_or("tract", |plain| &plain.engine)
     }
 
     fn warnings(&self) -> &[String] {

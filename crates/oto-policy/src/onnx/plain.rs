@@ -6,7 +6,7 @@
 //! numbers. Anything else, and any attribute or value of one that is not named here, leaves the graph to tract.
 
 use crate::steps::{Operation, Step, Steps};
-use crate::{PolicyError, argmax};
+use crate::{OWN, PolicyError, argmax, candle};
 use oto_cpu::Linear;
 use oto_graph::Activation;
 use std::collections::HashMap;
@@ -23,6 +23,10 @@ pub(super) struct Plain {
     pub width: usize,
     /// No sum overflows for observations up to this.
     reach: f32,
+    /// The same on candle's layers, for the rows that they are faster with.
+    candle: Option<candle::Network>,
+    /// What computes it.
+    pub engine: String,
 }
 
 /// A network that may overflow for observations as small as this is left to tract.
@@ -39,7 +43,15 @@ impl Plain {
         let Reader { steps, chooses, width, .. } = reader;
         let steps = Steps::new(steps);
         let reach = steps.reach().filter(|reach| *reach >= LEAST_REACH)?;
-        Some(Plain { steps, chooses, width, reach })
+        Some(Plain { steps, chooses, width, reach, candle: None, engine: OWN.into() })
+    }
+
+    /// Moves it to the device of this process, where that is faster. `inputs`: numbers of a row.
+    pub fn place(&mut self, inputs: usize) -> Result<(), PolicyError> {
+        if let Some(opened) = candle::Network::open(None, &self.steps, inputs)? {
+            (self.candle, self.engine) = opened.chosen(|rows| self.steps.forward(rows).to_vec())?;
+        }
+        Ok(())
     }
 
     /// Whether it may answer these. Larger ones are tract's: they may or may not come to an infinity on the way.
@@ -55,7 +67,10 @@ impl Plain {
     /// Adds the actions for these rows to `actions`.
     pub fn act(&mut self, observations: &[f32], actions: &mut Vec<f32>) -> Result<(), PolicyError> {
         let (chooses, width) = (self.chooses, self.width);
-        let numbers = self.forward(observations);
+        let numbers = match &mut self.candle {
+            Some(candle) if candle.takes(observations) => candle.forward(observations)?,
+            _ => self.steps.forward(observations),
+        };
         if chooses {
             return argmax(numbers, width, actions);
         }
