@@ -153,7 +153,7 @@ pub struct Opened<'f> {
 pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opened<'f>, E), TrainError> {
     let file = File::read(file).map_err(broken)?;
     let Metadata { progress, extra } = metadata(&file)?;
-    let values = |name: &str| file.floats(name);
+    let mut values = |name: &str| file.floats(name);
     if progress.source != trainer.source {
         return Err(broken(format!(
             "its run learned from {}, this one learns from {}: a run continues another one's networks with --from",
@@ -187,11 +187,11 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
         return Err(broken("its noise on actions does not fit this configuration, or holds no numbers"));
     }
     let engine = trainer.learner.engine();
-    engine.found(values).map_err(broken)?;
+    engine.found(&mut values).map_err(broken)?;
     let remembered = match file.any(&good("")) {
-        true => {
-            Some(engine.found(|name| file.floats(&good(name))).map_err(|e| broken(format!("good.: {e}")))?)
-        }
+        true => Some(
+            engine.found(&mut |name| file.floats(&good(name))).map_err(|e| broken(format!("good.: {e}")))?,
+        ),
         false => None,
     };
     let replay =
@@ -245,7 +245,7 @@ pub fn adopt(trainer: &mut Trainer, file: &[u8]) -> Result<Adopted, TrainError> 
     if expected != got || origin.action_space != trainer.space {
         let (theirs, ours) = (&origin.action_space, &trainer.space);
         return Err(broken(format!(
-            "its run has observations of {got} numbers and the actions {theirs:?}; this one has {expected} and {ours:?}"
+            "its run has observations of {got} numbers and the actions {theirs}; this one has {expected} and {ours}"
         )));
     }
     // Networks that saw normalised observations are of no use for others, and the other way round.

@@ -291,19 +291,13 @@ impl StudentConfig {
                 "\"uniform\", \"combined\" or \"shares\": {name} does not weigh the transitions of a batch"
             );
             c.that(fits, "sampler", || "\"prioritised\"".into(), &expected);
-            let got = || format!("{:?}", self.replay.sampler).to_lowercase();
+            let got = || oto_json::write(&self.replay.sampler);
             if let Some(only) = self.algorithm.sampler() {
-                let expected =
-                    format!("{:?}: {name} rates transitions for it", format!("{only:?}").to_lowercase());
-                c.that(self.replay.sampler == only, "sampler", || format!("{:?}", got()), &expected);
+                let expected = format!("{}: {name} rates transitions for it", oto_json::write(&only));
+                c.that(self.replay.sampler == only, "sampler", got, &expected);
             } else {
                 let fits = !self.replay.rated();
-                c.that(
-                    fits,
-                    "sampler",
-                    || format!("{:?}", got()),
-                    "another one: balanced-replay alone rates transitions",
-                );
+                c.that(fits, "sampler", got, "another one: balanced-replay alone rates transitions");
             }
         });
         c.whole("train_every", self.train_every, 1..=u64::MAX, "at least 1");

@@ -242,7 +242,7 @@ fn runs_that_share_nothing_and_other_spaces_are_refused() {
     let Pair { env: other, offline: q, .. } = discrete();
     let error = refused(&teacher(other, &q, false).save().unwrap());
     assert!(
-        error.contains("observations of 4 numbers and the actions Discrete { n: 2 }; this one has 3"),
+        error.contains("observations of 4 numbers and the actions discrete with 2 choices; this one has 3"),
         "{error}"
     );
 

@@ -579,7 +579,7 @@ impl Engine {
     pub fn restore(
         &mut self,
         updates: u64,
-        tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+        tensor: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<(), LearnError> {
         let found = self.found(tensor)?;
         self.updates = updates;
@@ -617,10 +617,7 @@ impl Engine {
     ///
     /// # Errors
     /// A tensor that is not finite, or is no state of an optimiser; the backend's failure.
-    pub fn adopt(
-        &mut self,
-        mut tensor: impl FnMut(&str, &[usize]) -> Option<Vec<f32>>,
-    ) -> Result<Adopted, LearnError> {
+    pub fn adopt(&mut self, tensor: &mut FindTensor<'_>) -> Result<Adopted, LearnError> {
         let mut found = Vec::new();
         for (name, shape) in self.shapes() {
             let values = tensor(name, shape);
@@ -672,7 +669,7 @@ impl Engine {
     /// A tensor that is missing, does not fit, is not finite, or is no state of an optimiser.
     pub fn found(
         &self,
-        mut tensor: impl FnMut(&str) -> Option<Vec<f32>>,
+        tensor: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<Vec<Vec<f32>>, LearnError> {
         let mut found = Vec::new();
         for (_, input) in states(self.program()) {

@@ -75,8 +75,8 @@ fn a_period_is_counted_over_all_of_a_students_updates() {
     // Restored after five updates, the next one is the sixth.
     let state = first.state().unwrap();
     let mut second = engine(1);
-    let find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
-    second.restore(first.updates(), find).unwrap();
+    let mut find = |name: &str| state.iter().find(|t| t.name == name).map(|t| t.values.clone());
+    second.restore(first.updates(), &mut find).unwrap();
     update(&mut first).unwrap();
     update(&mut second).unwrap();
     assert!(values(&mut second, 1) != find("acting.seldom").unwrap()[..]);

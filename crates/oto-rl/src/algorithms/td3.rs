@@ -471,8 +471,8 @@ impl Agent for Deterministic {
         normaliser.measure(data);
         let state = self.engine.state()?;
         let old = |name: &str| Some(state.iter().find(|tensor| tensor.name == name)?.values.clone());
-        let new = |name: &str| normaliser.state(name).map(<[f32]>::to_vec).or_else(|| old(name));
-        self.engine.restore(self.engine.updates(), new)?;
+        let mut new = |name: &str| normaliser.state(name).map(<[f32]>::to_vec).or_else(|| old(name));
+        self.engine.restore(self.engine.updates(), &mut new)?;
         self.hand_over()
     }
 
