@@ -36,3 +36,5 @@ pub mod trainer;
 #[cfg(not(target_family = "wasm"))]
 pub mod virtual_time;
 pub mod watch;
+#[cfg(not(target_family = "wasm"))]
+pub mod workers;

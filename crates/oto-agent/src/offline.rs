@@ -342,6 +342,7 @@ impl OfflineTrainer {
             transitions_sent: 0,
             transitions_kept: 0,
             teachers: Vec::new(),
+            workers: None,
         }
     }
 

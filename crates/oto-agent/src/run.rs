@@ -9,6 +9,7 @@ use crate::link::tungstenite::AddressError;
 use crate::student::{Environments, Event, Metrics, Student, TeacherConfig, Tick};
 use crate::trainer::{TrainError, Tried, program};
 use oto_graph::{Backend, BackendError, Program};
+use oto_rl::shared::Part;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,18 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub dataset: Option<PathBuf>,
+    /// Asynchronous workers, each a thread with an environment of its own; see docs/workers.md.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
+    pub workers: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(workers: &usize) -> bool {
+    *workers == 1
 }
 
 /// A backend, and the candidates that were timed for it.
@@ -71,6 +84,10 @@ pub enum RunError {
         /// Its words.
         reason: String,
     },
+    /// Asynchronous workers that the job cannot have.
+    #[cfg(not(target_family = "wasm"))]
+    #[error(transparent)]
+    Workers(#[from] crate::workers::WorkersError),
     /// The observer could not keep what it was shown.
     #[error("{0}")]
     Observer(String),
@@ -107,9 +124,9 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// Environment steps from one line of metrics to the next.
 pub const METRICS: u64 = 500;
 /// From one report of progress to the next.
-const PROGRESS: Duration = Duration::from_millis(250);
+pub(crate) const PROGRESS: Duration = Duration::from_millis(250);
 /// From one checkpoint to the next.
-const CHECKPOINT: Duration = Duration::from_secs(30);
+pub(crate) const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// The bearer token for teachers' servers, if there is one.
 pub fn token() -> Option<String> {
@@ -128,7 +145,7 @@ pub fn prepare(
     prepare_with(environment, job, choose, driver, resume, |_| Ok(()))
 }
 
-/// [`prepare`] in an environment of the caller's; `begin` has the student before a checkpoint is loaded.
+/// [`prepare`] in an environment of the caller's. A job of several workers has their shared side ([`crate::workers::run`]); `begin` has the student before a checkpoint is loaded.
 pub fn prepare_with(
     environment: Environments,
     job: &Job,
@@ -137,14 +154,23 @@ pub fn prepare_with(
     resume: Option<&[u8]>,
     begin: impl FnOnce(&mut Student) -> Result<(), TrainError>,
 ) -> Result<(Student, Driver), RunError> {
+    #[cfg(not(target_family = "wasm"))]
+    crate::workers::check(job)?;
+    let part = if job.workers > 1 { Part::Shared } else { Part::Whole };
     let (observation, action) = environment.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;
     let chosen = choose(&job.student.backend, &program)?;
     if let Some(token) = token() {
         driver.authorize(&token)?;
     }
-    let mut student =
-        Student::new(&job.student, environment, &job.teachers, chosen.backend.as_ref(), driver.now_ms())?;
+    let mut student = Student::of(
+        part,
+        &job.student,
+        environment,
+        &job.teachers,
+        chosen.backend.as_ref(),
+        driver.now_ms(),
+    )?;
     student.trainer().tried = chosen.tried;
     begin(&mut student)?;
     if let Some(file) = resume {

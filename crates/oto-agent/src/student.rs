@@ -18,6 +18,7 @@ use oto_json::shown;
 use oto_proto::{Adapter, Dtype, Hello, PROTOCOL, Quantization};
 use oto_rl::engine::LossParts;
 use oto_rl::replay::SlotId;
+use oto_rl::shared::{Counts, Part};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -220,12 +221,14 @@ pub struct Metrics {
     pub transitions_kept: u64,
     /// Each teacher's link.
     pub teachers: Vec<LinkStatus>,
+    /// What each asynchronous worker sent; none where the run has one worker.
+    pub workers: Option<Vec<Counts>>,
 }
 
 oto_json::json_object! {
     Metrics: written {
         step, steps, updates, episodes, stage, rounds, done, epsilon, last_episode, last_evaluation, loss, backend, labels,
-        transitions_sent, transitions_kept, teachers
+        transitions_sent, transitions_kept, teachers, workers omit none
     }
 }
 
@@ -333,8 +336,23 @@ impl Student {
         backend: &dyn Backend,
         now_ms: u64,
     ) -> Result<Self, TrainError> {
+        Self::of(Part::Whole, config, environment, teachers, backend, now_ms)
+    }
+
+    /// The same with a part of the algorithm's update: a worker, or the shared side of several workers.
+    ///
+    /// # Errors
+    /// The same, and an algorithm that is not asynchronous.
+    pub fn of(
+        part: Part,
+        config: &StudentConfig,
+        environment: Environments,
+        teachers: &[TeacherConfig],
+        backend: &dyn Backend,
+        now_ms: u64,
+    ) -> Result<Self, TrainError> {
         let (observation, action) = environment.spaces();
-        let mut trainer = Trainer::new(config, observation, action, teachers.len(), backend)?;
+        let mut trainer = Trainer::of(part, config, [observation, action], teachers.len(), backend)?;
         for (i, t) in teachers.iter().enumerate() {
             trainer.set_teacher_weight(i, t.weight)?;
         }
@@ -462,6 +480,33 @@ impl Student {
                 return Ok(());
             }
             (None, _) => None,
+        };
+        self.finish_step(evaluation, now_ms)
+    }
+
+    /// Counts steps that a worker took, and the episodes that ended in them. Evaluates where that is due.
+    ///
+    /// # Errors
+    /// What an evaluation brings.
+    pub fn count(&mut self, steps: u64, episodes: &[Episode], now_ms: u64) -> Result<(), TrainError> {
+        let before = self.trainer.steps();
+        self.trainer.count(steps, episodes.len() as u64);
+        let step = self.trainer.steps();
+        for episode in episodes {
+            self.last_episode = Some(*episode);
+            self.event(Event::Episode { step, episode: *episode });
+        }
+        let every = self.trainer.config().evaluation.every;
+        self.evaluation_due |= every > 0 && before / every < step / every;
+        for _ in 1..steps {
+            self.trainer.advance_stage(0.0, None)?;
+        }
+        let evaluation = match self.due_episodes() {
+            None => None,
+            Some(episodes) => {
+                self.trainer.learner().hand_over()?;
+                Some(self.evaluate(episodes)?)
+            }
         };
         self.finish_step(evaluation, now_ms)
     }
@@ -730,6 +775,7 @@ impl Student {
             transitions_sent: self.teachers.iter().map(|t| t.link.stats().transitions_sent).sum(),
             transitions_kept: self.teachers.iter().filter_map(|t| t.outbox.as_ref()).map(Outbox::kept).sum(),
             teachers: self.teachers.iter().map(|t| t.link.status(now_ms)).collect(),
+            workers: None,
         }
     }
 

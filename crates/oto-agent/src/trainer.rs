@@ -20,6 +20,7 @@ use oto_rl::losses;
 use oto_rl::network::Actor;
 use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SamplerName, SlotId};
 use oto_rl::rollout::Rollout;
+use oto_rl::shared::Part;
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -224,12 +225,42 @@ impl Trainer {
         teachers: usize,
         backend: &dyn Backend,
     ) -> Result<Self, TrainError> {
+        Self::of(Part::Whole, config, [observation, action], teachers, backend)
+    }
+
+    /// The same with a part of the algorithm's update.
+    ///
+    /// # Errors
+    /// The same, and an algorithm without such parts.
+    pub(crate) fn of(
+        part: Part,
+        config: &StudentConfig,
+        spaces: [&Space; 2],
+        teachers: usize,
+        backend: &dyn Backend,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
-        Self::with(config, Source::Environment, [observation, action], teachers, backend)
+        if part != Part::Whole && !config.algorithm.is_asynchronous() {
+            let (got, expected) =
+                (format!("{:?}", config.algorithm.name()), "an asynchronous algorithm: \"a3c\"");
+            return Err(ConfigError::new("algorithm.name", got, expected).into());
+        }
+        Self::made(part, config, Source::Environment, spaces, teachers, backend)
     }
 
     /// The same from a configuration that was checked.
     pub(crate) fn with(
+        config: &StudentConfig,
+        source: Source,
+        spaces: [&Space; 2],
+        teachers: usize,
+        backend: &dyn Backend,
+    ) -> Result<Self, TrainError> {
+        Self::made(Part::Whole, config, source, spaces, teachers, backend)
+    }
+
+    fn made(
+        part: Part,
         config: &StudentConfig,
         source: Source,
         [observation, action]: [&Space; 2],
@@ -239,7 +270,7 @@ impl Trainer {
         let sizes = config.algorithm.sizes(observation, action, teachers)?;
         let sizes = Sizes { weighted: config.replay.weighted(), ..sizes };
         let mut rng = Rng::new(config.seed);
-        let mut learner = config.algorithm.agent(sizes, backend, &mut rng)?;
+        let mut learner = config.algorithm.part(part, sizes, backend, &mut rng)?;
         let rollout = learner.on_policy().map(|student| Rollout::new(student.rollouts().length));
         let (width, numbers) = (observation.width(), learner.action_width());
         let mut replay = buffer(config, &mut *learner, width, [config.buffer, teachers]);
@@ -506,6 +537,13 @@ impl Trainer {
         Ok(ended.then_some(episode))
     }
 
+    /// Counts steps that were taken elsewhere, with the episodes that ended in them.
+    pub(crate) fn count(&mut self, steps: u64, episodes: u64) {
+        self.steps += steps;
+        self.episodes += episodes;
+        self.learner.at_step(self.steps - self.started);
+    }
+
     /// The stages' clock: `seconds` passed in the last step, after which an evaluation may have been made. A stage that
     /// was given up leaves the student with fresh parameters.
     pub fn advance_stage(&mut self, seconds: f64, evaluation: Option<f64>) -> Result<Change, TrainError> {
@@ -639,10 +677,15 @@ impl Trainer {
 
     /// The learning rate of the next update. The Transfer stage may have one of its own.
     pub fn learning_rate(&self) -> f64 {
+        self.learning_rate_after(0)
+    }
+
+    /// The learning rate of an update after so many steps more.
+    pub fn learning_rate_after(&self, steps: u64) -> f64 {
         let taught = self.stages.stage() == Stage::Transfer;
         let rate = match self.config.transfer.learning_rate.filter(|_| taught) {
             Some(rate) => rate.at(self.stages.steps()),
-            None => self.config.learning_rate.at(self.clock() - self.started),
+            None => self.config.learning_rate.at(self.clock() + steps - self.started),
         };
         rate * self.decayed
     }

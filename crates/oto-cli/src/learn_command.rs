@@ -18,10 +18,12 @@ use oto_agent::link::LinkState;
 use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
+use oto_agent::workers;
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_proto::Adapter;
+use oto_rl::shared::Counts;
 use oto_server::follow::{FollowConfig, metadata};
 use rustls::pki_types::CertificateDer;
 use std::num::NonZeroUsize;
@@ -161,6 +163,9 @@ pub enum LearnCommandError {
     /// Nothing that would tell it to stop.
     #[error("cannot wait for signals: {0}")]
     Stop(std::io::Error),
+    /// Several workers have several environments.
+    #[error("--record records one environment, several workers have one each: record with one worker")]
+    Record,
     /// Other teachers than the run has.
     #[error("the run in {} has {expected} teachers, got {got} --teacher", folder.display())]
     Teachers {
@@ -187,7 +192,6 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         // Before a run folder is overwritten.
         check_target(folder, None)?;
     }
-    command.threads.apply(command.runs());
     let stop = signals::flag().map_err(LearnCommandError::Stop)?;
     if let Some(folder) = &command.resume {
         let mut job: Job = RunFolder::config_of(folder, "learn")?;
@@ -198,6 +202,8 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         let read = job.dataset.as_deref().map(Read::open).transpose()?;
         let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
+        job.workers = command.learn.workers.unwrap_or(job.workers);
+        command.prepare(&job)?;
         let teachers = command.learn.job()?.teachers;
         let (expected, got) = (job.teachers.len(), teachers.len());
         if got > 0 && got != expected {
@@ -225,6 +231,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     let base = Base { origin: origin.as_ref(), env, mixed: read.is_some() };
     let (from, dataset) = (command.from.clone(), command.dataset.clone());
     let mut job = Job { from, dataset, ..command.learn.job_from(&base)? };
+    command.prepare(&job)?;
     let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
     let start = origin.as_ref().map_or(Start::Anew, Start::From);
     for i in command.learn.learns_adapter() {
@@ -249,6 +256,16 @@ impl LearnCommand {
     fn runs(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.jobs.map_or_else(cores, NonZeroUsize::get).clamp(1, self.seeds as usize)
+    }
+
+    /// Checks the workers of a job, and divides the threads of the CPU backend among them.
+    fn prepare(&self, job: &Job) -> Result<(), LearnCommandError> {
+        workers::check(job).map_err(RunError::from)?;
+        if job.workers > 1 && self.record.is_some() {
+            return Err(LearnCommandError::Record);
+        }
+        self.threads.apply(self.runs() * job.workers);
+        Ok(())
     }
 
     fn trusted(&self) -> Result<Option<Vec<CertificateDer<'static>>>, AuthorityError> {
@@ -433,7 +450,12 @@ fn one(
         // A resume needs the other run no more.
         run::checkpoint(&mut student, &mut console)?;
     }
-    let ended = run::run(&mut student, &mut driver, &mut console);
+    let ended = match job.workers {
+        1 => run::run(&mut student, &mut driver, &mut console),
+        _ => backend::by_name(&job.student.backend)
+            .map_err(RunError::from)
+            .and_then(|backend| workers::run(job, &mut student, &*backend, &mut console)),
+    };
     console.bar.finish_and_clear();
     let recorded = match (&command.record, recorder) {
         (Some(folder), Some(recorder)) => write_recorded(&recorder, folder),
@@ -448,6 +470,7 @@ fn one(
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
         let saved = console.folder.path().display();
         crate::out!("{}: {} steps, {last}, {} labels; {saved}", console.name, metrics.step, metrics.labels);
+        tell_workers(&metrics);
     }
     for teacher in metrics.teachers.iter().filter(|teacher| teacher.stats.labels_received == 0) {
         if let Some(problem) = &teacher.problem {
@@ -465,6 +488,20 @@ fn one(
         check_labels(job, &metrics)?;
     }
     Ok(console.evaluations)
+}
+
+/// Prints what the workers' gradients came to, if there are several.
+fn tell_workers(metrics: &Metrics) {
+    let Some(workers) = &metrics.workers else { return };
+    let sum = |of: fn(&Counts) -> u64| workers.iter().map(of).sum::<u64>();
+    let (applied, stale, refused) = (sum(|w| w.applied), sum(|w| w.stale), sum(|w| w.refused));
+    let staleness = workers.iter().map(|w| w.mean_staleness * w.applied as f64).sum::<f64>();
+    let mean = staleness / applied.max(1) as f64;
+    let most = workers.iter().map(|w| w.max_staleness).max().unwrap_or(0);
+    crate::out!(
+        "{} workers: {applied} gradients applied, {stale} stale, {refused} refused; staleness {mean:.2} on average, {most} at most",
+        workers.len()
+    );
 }
 
 fn required(teacher: &TeacherConfig, what: String) -> LearnCommandError {

@@ -85,6 +85,11 @@ pub struct LearnOptions {
     /// Environment steps; without a preset, exploration is a share of them
     #[arg(long)]
     pub steps: Option<u64>,
+    /// Asynchronous workers of an algorithm that has them (a3c): threads that share one agent, each with its own environment. --steps
+    /// counts the steps of all. With several workers the order of updates depends on the clock: a run does not repeat
+    /// [default: 1]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
     /// Backend: cpu, webgpu, or auto for the faster of the two
     #[arg(long)]
     pub backend: Option<String>,
@@ -162,6 +167,7 @@ pub fn tell_unused(algorithm: &str, unused: &[&str]) {
 #[derive(Default, serde::Deserialize)]
 struct File {
     env: Option<String>,
+    workers: Option<usize>,
     #[serde(default)]
     teachers: Vec<TeacherConfig>,
 }
@@ -199,7 +205,8 @@ impl LearnOptions {
             student.stages = StagesConfig::SOLO;
         }
         environments::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
-        Ok(Job { env, student, teachers, defaults: Some(preset), from: None, dataset: None })
+        let workers = self.workers.or(given.workers).unwrap_or(1);
+        Ok(Job { env, student, teachers, defaults: Some(preset), from: None, dataset: None, workers })
     }
 
     /// Refuses flags that mean nothing to a student without a teacher.

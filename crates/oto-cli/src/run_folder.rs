@@ -613,6 +613,7 @@ mod tests {
             defaults: None,
             from: None,
             dataset: None,
+            workers: 1,
         }
     }
 

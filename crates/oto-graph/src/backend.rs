@@ -81,7 +81,7 @@ pub trait Backend {
     }
 
     /// What goes on in its place if its device is lost.
-    fn fallback(&self) -> Option<Box<dyn Backend>> {
+    fn fallback(&self) -> Option<Box<dyn Backend + Send>> {
         None
     }
 

@@ -4,6 +4,7 @@
 use crate::losses::{self, Aikd, AikdWeights};
 use crate::mlp::Mlp;
 use crate::optimiser::due_period;
+use crate::shared::GRADIENT;
 use oto_env::rng::Rng;
 use oto_graph::{Backend, BackendError, Executable, Input, InputId, NodeId, Program, Role, Tensor, Trace};
 
@@ -149,6 +150,9 @@ pub enum LearnError {
         /// The tensor that the run lacks.
         missing: &'static str,
     },
+    /// Workers of an asynchronous algorithm wait for their gradients: a device beside the thread has them later.
+    #[error("asynchronous workers compute on the CPU, got the backend {0:?}")]
+    Device(String),
     /// The network that acts answered with what is no action.
     #[error(
         "the network answers this observation with numbers that are not finite: training has diverged, or the observation is too large"
@@ -211,7 +215,7 @@ impl LossParts {
 pub struct Engine {
     backend: String,
     executable: Box<dyn Executable>,
-    fallback: Option<Box<dyn Backend>>,
+    fallback: Option<Box<dyn Backend + Send>>,
     outputs: Vec<Vec<f32>>,
     updates: u64,
     /// Updates that this executable was given, and how many of them were there when its state was last put: reports of those
@@ -223,6 +227,11 @@ pub struct Engine {
     /// Which output is [`TD_ERROR`], its newest values, and their update.
     error_output: Option<usize>,
     errors: (u64, Vec<f32>),
+    /// The outputs that are numbers of the report.
+    parts: Vec<usize>,
+    /// The parameters whose gradients leave or enter the program, and the outputs with those that leave; see [`crate::shared`].
+    exchanged: Vec<InputId>,
+    gradients: Vec<usize>,
     /// The newest numbers of an update, and whether there are any.
     reported: LossParts,
     known: bool,
@@ -263,8 +272,14 @@ impl Engine {
         let outputs = executable.program().outputs.iter();
         let error_output = outputs.clone().position(|(name, _)| name == TD_ERROR);
         let count = outputs.len();
-        let parts = outputs.filter(|(name, _)| name != TD_ERROR);
-        let names = parts.map(|(name, _)| (name.clone(), 0.0)).collect::<Vec<_>>();
+        let numbers = outputs.clone().enumerate().filter(|(_, (name, _))| is_number(name));
+        let (parts, names) = numbers.map(|(i, (name, _))| (i, (name.clone(), 0.0))).unzip();
+        let leaves = |(i, (name, _)): (usize, &(String, NodeId))| name.starts_with(GRADIENT).then_some(i);
+        let gradients = outputs.enumerate().filter_map(leaves).collect();
+        let exchanged = exchanged(executable.program());
+        if !exchanged.is_empty() && executable.device().is_some() {
+            return Err(LearnError::Device(backend.name().into()));
+        }
         let periods = executable.program().data().filter_map(|(_, input)| due_period(&input.name));
         let periods = periods.map(|period| (period, 0.0)).collect();
         Ok(Self {
@@ -276,6 +291,9 @@ impl Engine {
             outputs: vec![Vec::new(); count],
             error_output,
             errors: (0, Vec::new()),
+            parts,
+            exchanged,
+            gradients,
             reported: LossParts(names),
             known: false,
             updates: 0,
@@ -486,22 +504,67 @@ impl Engine {
 
     /// Keeps what the last update reports. Its losses must be numbers.
     fn learned(&mut self, update: u64, outputs: &[Vec<f32>]) -> Result<(), LearnError> {
-        let errors = self.error_output;
-        let parts =
-            || outputs.iter().enumerate().filter(move |(i, _)| Some(*i) != errors).map(|(_, values)| values);
-        for ((name, _), values) in self.reported.0.iter().zip(parts()) {
-            let (loss, is_loss) = (values[0], name == "loss" || name.ends_with("_loss"));
+        for ((name, _), part) in self.reported.0.iter().zip(&self.parts) {
+            let (loss, is_loss) = (outputs[*part][0], name == "loss" || name.ends_with("_loss"));
             if is_loss && !loss.is_finite() {
                 return Err(LearnError::Diverged { update: self.updates, name: name.clone(), loss });
             }
         }
-        self.reported.0.iter_mut().zip(parts()).for_each(|((_, to), values)| *to = values[0]);
-        if let Some(errors) = errors {
+        self.reported.0.iter_mut().zip(&self.parts).for_each(|((_, to), part)| *to = outputs[*part][0]);
+        if let Some(errors) = self.error_output {
             self.errors.0 = update;
             self.errors.1.clone_from(&outputs[errors]);
         }
         self.known = true;
         Ok(())
+    }
+
+    /// The parameters that workers exchange: name and count of numbers of each. None where the update is not in two halves.
+    pub fn exchanged(&self) -> impl Iterator<Item = (&str, usize)> {
+        let inputs = &self.program().inputs;
+        self.exchanged.iter().map(|id| (inputs[id.0].name.as_str(), inputs[id.0].len()))
+    }
+
+    /// Their values, one parameter after another, into `out`, which is emptied first.
+    pub fn read_exchanged(&self, out: &mut Vec<f32>) -> Result<(), LearnError> {
+        out.clear();
+        for id in &self.exchanged {
+            let begin = out.len();
+            out.resize(begin + self.program().inputs[id.0].len(), 0.0);
+            self.executable.read(*id, &mut out[begin..])?;
+        }
+        Ok(())
+    }
+
+    /// Replaces them by `values`, as [`Self::read_exchanged`] gives them.
+    ///
+    /// # Errors
+    /// [`LearnError::Parameter`] if their count is another one; nothing changes then.
+    pub fn write_exchanged(&mut self, values: &[f32]) -> Result<(), LearnError> {
+        let expected = self.exchanged().map(|(_, len)| len).sum();
+        if values.len() != expected {
+            let (name, got) = ("of a worker".into(), Some(values.len()));
+            return Err(LearnError::Parameter { name, expected, got });
+        }
+        let mut begin = 0;
+        for id in &self.exchanged {
+            let end = begin + self.executable.program().inputs[id.0].len();
+            self.executable.write(*id, &values[begin..end])?;
+            begin = end;
+        }
+        Ok(())
+    }
+
+    /// The gradients of the last update in the same order into `out`, which is emptied first.
+    pub fn gradients(&self, out: &mut Vec<f32>) {
+        out.clear();
+        self.gradients.iter().for_each(|i| out.extend_from_slice(&self.outputs[*i]));
+    }
+
+    /// Takes over the report of an update whose loss was computed elsewhere.
+    pub fn report(&mut self, report: &LossParts) {
+        self.reported.clone_from(report);
+        self.known = true;
     }
 
     /// How many numbers acting parameter `i` has.
@@ -775,6 +838,21 @@ pub trait Learner {
         self.engine_mut().restore(updates, tensor)?;
         self.hand_over()
     }
+}
+
+/// Whether an output of this name is a number of the report.
+fn is_number(name: &str) -> bool {
+    name != TD_ERROR && !name.starts_with(GRADIENT)
+}
+
+/// The parameters whose gradients are outputs or data of a program, in its order.
+fn exchanged(program: &Program) -> Vec<InputId> {
+    let travels = |name: &str| {
+        let gradient = |other: &str| other.strip_prefix(GRADIENT) == Some(name);
+        program.outputs.iter().any(|(output, _)| gradient(output))
+            || program.data().any(|(_, input)| gradient(&input.name))
+    };
+    states(program).filter(|(_, input)| travels(&input.name)).map(|(id, _)| id).collect()
 }
 
 /// A program's state inputs, in its order.

@@ -17,3 +17,4 @@ pub mod optimiser;
 pub mod replay;
 pub mod rollout;
 pub mod schedule;
+pub mod shared;

@@ -16,7 +16,7 @@ pub struct Wgpu {
     /// Where programs run.
     pub gpu: Arc<Gpu>,
     /// Makes the backend that goes on if the device is lost.
-    pub fallback: fn() -> Box<dyn Backend>,
+    pub fallback: fn() -> Box<dyn Backend + Send>,
     /// Milliseconds since whenever.
     pub now: fn() -> f64,
 }
@@ -30,7 +30,7 @@ impl Backend for Wgpu {
         Some(self.gpu.adapter())
     }
 
-    fn fallback(&self) -> Option<Box<dyn Backend>> {
+    fn fallback(&self) -> Option<Box<dyn Backend + Send>> {
         Some((self.fallback)())
     }
 

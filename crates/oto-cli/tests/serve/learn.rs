@@ -206,6 +206,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
         defaults: None,
         from: None,
         dataset: None,
+        workers: 1,
     };
     let (mut student, mut driver) = prepare_with(
         Environments::Inside { train, evaluate: Some(evaluate) },

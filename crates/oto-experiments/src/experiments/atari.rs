@@ -64,7 +64,15 @@ fn student() -> StudentConfig {
 
 fn alone(game: &Game) -> Job {
     let student = StudentConfig { stages: StagesConfig::SOLO, ..student() };
-    Job { env: game.env.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
+    Job {
+        env: game.env.into(),
+        student,
+        teachers: Vec::new(),
+        defaults: None,
+        from: None,
+        dataset: None,
+        workers: 1,
+    }
 }
 
 /// Pixels travel as the bytes that they are.

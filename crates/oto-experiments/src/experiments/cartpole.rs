@@ -106,11 +106,20 @@ pub(super) fn taught(policy: &str) -> Job {
         defaults: None,
         from: None,
         dataset: None,
+        workers: 1,
     }
 }
 
 fn solo(student: StudentConfig) -> Job {
-    Job { env: ENVIRONMENT.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
+    Job {
+        env: ENVIRONMENT.into(),
+        student,
+        teachers: Vec::new(),
+        defaults: None,
+        from: None,
+        dataset: None,
+        workers: 1,
+    }
 }
 
 /// Taught and alone, good and bad teachers; then the parts, see [`ablations`].

@@ -36,7 +36,15 @@ const MARGIN: f64 = 0.5;
 
 fn alone(env: &str) -> Job {
     let student = StudentConfig { stages: StagesConfig::SOLO, ..presets::student(NR) };
-    Job { env: env.into(), student, teachers: Vec::new(), defaults: None, from: None, dataset: None }
+    Job {
+        env: env.into(),
+        student,
+        teachers: Vec::new(),
+        defaults: None,
+        from: None,
+        dataset: None,
+        workers: 1,
+    }
 }
 
 fn taught() -> Job {

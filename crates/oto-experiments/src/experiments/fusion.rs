@@ -56,7 +56,15 @@ impl Setting {
     fn job(&self, student: StudentConfig, teachers: Vec<TeacherConfig>) -> Job {
         let stages = if teachers.is_empty() { StagesConfig::SOLO } else { student.stages };
         let student = StudentConfig { steps: self.steps, stages, evaluation: self.evaluation, ..student };
-        Job { env: self.environment.into(), student, teachers, defaults: None, from: None, dataset: None }
+        Job {
+            env: self.environment.into(),
+            student,
+            teachers,
+            defaults: None,
+            from: None,
+            dataset: None,
+            workers: 1,
+        }
     }
 
     fn arms(&self) -> Result<Vec<Arm>, ReportError> {

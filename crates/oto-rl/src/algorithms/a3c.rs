@@ -25,6 +25,7 @@ use crate::optimiser::{
 };
 use crate::replay::Batch;
 use crate::schedule::Linear;
+use crate::shared::{self, Part};
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace, grad};
 use oto_json::{At, Failure};
@@ -188,6 +189,20 @@ impl Settings for A3cConfig {
     ) -> Result<Box<dyn Agent>, LearnError> {
         Ok(Box::new(ActorCritic::new(self, sizes, backend, rng)?))
     }
+
+    fn is_asynchronous(&self) -> bool {
+        true
+    }
+
+    fn part(
+        &self,
+        part: Part,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        Ok(Box::new(ActorCritic::of(part, self, sizes, backend, rng)?))
+    }
 }
 
 /// All parameters act; their names begin so, the shared layers' with [`TRUNK`].
@@ -244,8 +259,19 @@ impl<'t, 'c> Network<'t, 'c> {
 
 /// One update from a rollout.
 pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
+    program_of(Part::Whole, config, sizes)
+}
+
+/// A part of an update from a rollout.
+pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let network = Network::new(t, config, sizes);
+    let params = network.parameters();
+    if part == Part::Shared {
+        let (gradients, norm) = shared::received(t, &params, config.max_grad_norm);
+        let updates = config.adam.descend(t, &params, &gradients, t.data("lr", &[]));
+        return t.finish(&updates, &[("gradient_norm", norm)]);
+    }
     let row = |name: &str| t.data(name, &[config.t_max]);
     let (logits, value) = network.forward(t.data("observation", &[config.t_max, sizes.observation]));
     let acted = a3c_policy(logits, row("action"), row("advantage"), config.entropy_weight).sum();
@@ -261,11 +287,15 @@ pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
         });
     let loss = losses::transfer(&aikd, task, weights);
 
-    let params = network.parameters();
     let gradients = grad(loss, &params.iter().map(|(_, p)| *p).collect::<Vec<_>>());
     let norm = global_norm(&gradients).unwrap_or(none);
-    let clipped = clipped_by_global_norm(&gradients, config.max_grad_norm);
-    let updates = config.adam.descend(t, &params, &clipped, t.data("lr", &[]));
+    let updates = match part {
+        Part::Worker => Vec::new(),
+        _ => {
+            let clipped = clipped_by_global_norm(&gradients, config.max_grad_norm);
+            config.adam.descend(t, &params, &clipped, t.data("lr", &[]))
+        }
+    };
     let reported = [
         ("policy_loss", acted),
         ("value_loss", valued),
@@ -273,13 +303,17 @@ pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
         ("gradient_norm", norm),
     ];
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, value.mean());
-    t.finish(&updates, &[&outputs[..], &reported].concat())
+    let mut outputs = [&outputs[..], &reported].concat();
+    let sent = if part == Part::Worker { shared::sent(&params, gradients) } else { Vec::new() };
+    outputs.extend(sent.iter().map(|(name, gradient)| (name.as_str(), *gradient)));
+    t.finish(&updates, &outputs)
 }
 
 /// A student: owns its parameters, improves them, acts with them.
 pub struct ActorCritic {
     config: A3cConfig,
     sizes: Sizes,
+    part: Part,
     engine: Engine,
     /// Gives logits; has a copy of the shared layers, as the value function has.
     policy: Actor,
@@ -294,9 +328,20 @@ impl ActorCritic {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
-        let engine = Engine::new(program(config, sizes), ACTING, backend)?;
+        Self::of(Part::Whole, config, sizes, backend, rng)
+    }
+
+    /// The same with a part of the update.
+    fn of(
+        part: Part,
+        config: &A3cConfig,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Self, LearnError> {
+        let engine = Engine::new(program_of(part, config, sizes), ACTING, backend)?;
         let [policy, value] = [sizes.actions.outputs(), 1].map(|outputs| config.whole(sizes, outputs));
-        let mut student = Self { config: config.clone(), sizes, engine, policy, value };
+        let mut student = Self { config: config.clone(), sizes, part, engine, policy, value };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -325,8 +370,9 @@ impl Agent for ActorCritic {
 
     fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {
         match self.engine.update(|name| batch.input(name).or_else(|| schedule.input(name)))? {
-            true => self.hand_over(),
-            false => Ok(()),
+            // A worker's parameters change with the next ones that it fetches.
+            true if self.part != Part::Worker => self.hand_over(),
+            _ => Ok(()),
         }
     }
 

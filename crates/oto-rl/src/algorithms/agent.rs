@@ -10,7 +10,7 @@ use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
 
 /// Acts, improves, keeps its state.
-pub trait Agent: Learner {
+pub trait Agent: Learner + Send {
     /// Its actions.
     fn actions(&self) -> Actions;
 

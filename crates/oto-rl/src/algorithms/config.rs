@@ -6,6 +6,7 @@ use crate::checks::{Checks, ConfigError};
 use crate::convolution::Convolution;
 use crate::engine::LearnError;
 use crate::replay::SamplerName;
+use crate::shared::Part;
 use oto_env::rng::Rng;
 use oto_graph::{Backend, Program};
 use oto_json::{At, Failure, FromJson, Json, Object, ToJson, Writer};
@@ -67,6 +68,26 @@ pub trait Settings: Plain {
     /// The backend's failure.
     fn agent(&self, sizes: Sizes, backend: &dyn Backend, rng: &mut Rng)
     -> Result<Box<dyn Agent>, LearnError>;
+
+    /// Whether asynchronous workers can share an agent of this algorithm: its update has two halves ([`Self::part`]).
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
+    /// The agent of a part of the update; see [`crate::shared`]. The whole update, unless the algorithm is asynchronous.
+    ///
+    /// # Errors
+    /// The backend's failure, or a backend that is a device.
+    fn part(
+        &self,
+        part: Part,
+        sizes: Sizes,
+        backend: &dyn Backend,
+        rng: &mut Rng,
+    ) -> Result<Box<dyn Agent>, LearnError> {
+        let _ = part;
+        self.agent(sizes, backend, rng)
+    }
 }
 
 /// Plain data. Every type of settings is, by what it derives.

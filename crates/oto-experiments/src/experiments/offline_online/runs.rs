@@ -275,6 +275,7 @@ impl Maker<'_> {
             defaults: None,
             from: None,
             dataset: None,
+            workers: 1,
         };
         let wire = |files: &Files| {
             let policy = oto_policy::load_file(&files.policy)?.policy;
