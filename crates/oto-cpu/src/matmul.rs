@@ -24,6 +24,15 @@ impl Side<'_> {
         let first = if self.turned { row } else { row * self.columns };
         Side { values: &self.values[first..], ..self }
     }
+
+    /// The right side without its first columns.
+    pub(crate) fn skip_columns(self, column: usize) -> Self {
+        self.turn().skip_rows(column).turn()
+    }
+
+    fn turn(self) -> Self {
+        Side { turned: !self.turned, ..self }
+    }
 }
 
 /// What happens to a sum: with ReLU before it is written, with tanh when all are.
@@ -42,6 +51,11 @@ impl Finish<'_> {
     /// The same for a result without its first numbers, which are whole rows.
     pub(crate) fn skip(self, first: usize) -> Self {
         Finish { derivative: self.derivative.map(|(activation, y)| (activation, &y[first..])), ..self }
+    }
+
+    /// The same for `width` columns of a result without a derivative.
+    pub(crate) fn skip_columns(self, column: usize, width: usize) -> Self {
+        Finish { bias: self.bias.map(|bias| &bias[column..column + width]), ..self }
     }
 }
 

@@ -103,6 +103,11 @@ impl Pool {
         }
     }
 
+    /// The length of each part but the last of `len` numbers, a multiple of `unit`: one part for each thread.
+    pub fn share(&self, len: usize, unit: usize) -> usize {
+        len.div_ceil(unit).div_ceil(self.threads()).max(1) * unit
+    }
+
     /// Divides `outs` after every `unit` numbers into as many parts as there are threads, and lets `work` write each part. It gets
     /// the thread's number, the index of the part's first number, and the part of each of `outs`.
     ///
@@ -111,7 +116,7 @@ impl Pool {
     pub fn divide<const N: usize>(&mut self, outs: [&mut [f32]; N], unit: usize, work: Division<'_, N>) {
         let len = outs.iter().map(|out| out.len()).max().unwrap_or(0);
         assert!(outs.iter().all(|out| out.is_empty() || out.len() == len), "outputs of one length");
-        let each = len.div_ceil(unit).div_ceil(self.threads()).max(1) * unit;
+        let each = self.share(len, unit);
         let starts = Starts(outs.map(|out| (out.as_mut_ptr(), out.len())));
         self.run(len.div_ceil(each), &|thread, part| {
             let first = part * each;
