@@ -3,6 +3,7 @@
 //! [`adopt`] begins another run, of another source or algorithm, with its networks and optimiser.
 
 use crate::config::StudentConfig;
+use crate::distillation;
 use crate::evaluation::Evaluations;
 use crate::origin::Origin;
 use crate::recorded::DataMark;
@@ -58,12 +59,13 @@ struct Progress {
     episode_return: f64,
     episode_length: u64,
     replay: Option<ReplayCounters>,
+    distillation: Vec<distillation::Saved>,
 }
 
 oto_json::json_object! {
     Progress: open {
         source, config, action_space, evaluations, data, stages, explore, draw, running, action, steps, started, decayed, setbacks, updates, episodes,
-        episode_return, episode_length, replay
+        episode_return, episode_length, replay, distillation = Vec::new()
     }
 }
 
@@ -87,7 +89,13 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         false => None,
     };
     let (counters, arrays) = replay.unzip();
+    let distilled = trainer.distillation.as_ref().map(|d| d.save()).transpose()?;
+    let (distillation, aligners) = distilled.unwrap_or_default();
+    if let Some(bad) = aligners.iter().find(|t| t.values.iter().any(|x| !x.is_finite())) {
+        return Err(LearnError::NotFinite(bad.name.clone()).into());
+    }
     let progress = Progress {
+        distillation,
         source: trainer.source,
         action_space: trainer.space.clone(),
         evaluations: trainer.evaluations,
@@ -110,6 +118,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
         replay: counters,
     };
     tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
+    tensors.extend(aligners);
     if let Some(policy) = &trainer.best_policy {
         tensors.extend(network("best.", policy));
     }
@@ -194,6 +203,9 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
         ),
         false => None,
     };
+    if let Some(distillation) = &trainer.distillation {
+        distillation.check(&progress.distillation, values)?;
+    }
     let replay =
         progress.replay.as_ref().map(|counters| read_replay(trainer, counters, &file)).transpose()?;
     let mut rollout = trainer.rollout.clone();
@@ -400,6 +412,9 @@ impl Opened<'_> {
             return Err(broken("its agent.memory does not fit this configuration, or holds no numbers"));
         }
         trainer.learner.restore(progress.updates, &mut |name| file.floats(name))?;
+        if let Some(distillation) = &mut trainer.distillation {
+            distillation.restore(&progress.distillation, |name| file.floats(name))?;
+        }
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;
         if let Some((replay, sampler)) = replay {

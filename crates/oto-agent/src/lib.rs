@@ -8,6 +8,9 @@ pub mod baseline;
 pub mod behaviour;
 pub mod checkpoint;
 pub mod config;
+// A page's algorithms learn from no logits.
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "no_distillation.rs")]
+pub mod distillation;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod drive;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]

@@ -1,7 +1,7 @@
 //! One training run in a native process or on a WASI host, from its description to its end: `oto learn`, the WASI command
 //! and experiments share it.
 
-use crate::config::StudentConfig;
+use crate::config::{ConfigError, StudentConfig};
 use crate::drive::Driver;
 use crate::environments;
 use crate::link::LinkState;
@@ -38,6 +38,24 @@ pub struct Job {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     pub workers: usize,
+    /// The policies whose logits the student learns from; settings are in `student.algorithm.distillation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Distill>"))]
+    pub distill: Option<Distill>,
+}
+
+/// The teachers of a distillation: files of policies or run folders.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Distill {
+    /// The teachers.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub teachers: Vec<PathBuf>,
+    /// Offline protocol: a trained policy of the student's own task, which acts first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub expert: Option<PathBuf>,
 }
 
 fn one() -> usize {
@@ -173,6 +191,10 @@ pub fn prepare_with(
     )?;
     student.trainer().tried = chosen.tried;
     begin(&mut student)?;
+    if student.trainer().lacks_teachers() {
+        let expected = "the policies that algorithm.distillation.teachers needs (oto learn --distill)";
+        return Err(TrainError::from(ConfigError::new("distill", "none", expected)).into());
+    }
     if let Some(file) = resume {
         student.load(file, driver.now_ms())?;
         student.set_steps(job.student.steps);
@@ -241,7 +263,7 @@ fn train(student: &mut Student, driver: &mut Driver, observer: &mut dyn Observer
 
 /// Shows the observer the student, once a device has brought home what it holds.
 pub fn checkpoint(student: &mut Student, observer: &mut dyn Observer) -> Result<(), RunError> {
-    while !student.trainer().learner().sync().map_err(TrainError::from)? {
+    while !student.trainer().sync().map_err(TrainError::from)? {
         std::thread::sleep(Duration::from_micros(100));
     }
     observer.checkpoint(student).map_err(RunError::Observer)

@@ -412,8 +412,8 @@ impl Student {
             return Ok(Need::Nothing);
         }
         self.submit(now_ms);
-        self.trainer.learner().collect()?;
-        let behind = self.trainer.waits_for_updates() && self.trainer.learner().engine_mut().behind() > 0;
+        self.trainer.collect()?;
+        let behind = self.trainer.waits_for_updates() && self.trainer.behind() > 0;
         if behind || !self.take_labels(now_ms) {
             return Ok(Need::Wait);
         }
@@ -769,7 +769,7 @@ impl Student {
             epsilon: t.epsilon(),
             last_episode: self.last_episode,
             last_evaluation: t.evaluations.last,
-            loss: t.last_loss().cloned(),
+            loss: t.report(),
             backend: t.backend_status(),
             labels: self.labels,
             transitions_sent: self.teachers.iter().map(|t| t.link.stats().transitions_sent).sum(),

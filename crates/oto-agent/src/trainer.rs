@@ -4,6 +4,7 @@
 //! schedules and the checkpoint are the same for all sources.
 
 use crate::config::{Clock, ConfigError, PlateauDecay, StudentConfig};
+use crate::distillation::Distillation;
 use crate::evaluation::{Best, Evaluation, Evaluations, play};
 use crate::recorded::{DataMark, MAX_TRANSITIONS, Recorded, RecordedError};
 use crate::stage::{Change, Stage, Stages};
@@ -14,6 +15,7 @@ use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
 use oto_rl::algorithms::{Agent, Data, Misfit, Sizes};
+use oto_rl::distillation::LogitTeacher;
 use oto_rl::engine::{LearnError, LossParts, Schedule};
 use oto_rl::exploration::ActionNoise;
 use oto_rl::losses;
@@ -147,6 +149,8 @@ pub struct Trainer {
     pub(crate) sampler: Box<dyn Sampler>,
     /// The newest steps in the buffer, for an algorithm that learns from what its policy does now.
     pub(crate) rollout: Option<Rollout>,
+    /// The teachers whose logits it learns from.
+    pub(crate) distillation: Option<Box<Distillation>>,
     pub(crate) stages: Stages,
     /// Draws exploration.
     pub(crate) explore: Rng,
@@ -271,6 +275,7 @@ impl Trainer {
         let sizes = Sizes { weighted: config.replay.weighted(), ..sizes };
         let mut rng = Rng::new(config.seed);
         let mut learner = config.algorithm.part(part, sizes, backend, &mut rng)?;
+        let distillation = Distillation::new(&config.algorithm, sizes, config.seed, backend)?;
         let rollout = learner.on_policy().map(|student| Rollout::new(student.rollouts().length));
         let (width, numbers) = (observation.width(), learner.action_width());
         let mut replay = buffer(config, &mut *learner, width, [config.buffer, teachers]);
@@ -294,6 +299,7 @@ impl Trainer {
             pixels: config.algorithm.convolution().is_some(),
             stages: Stages::new(config.stages),
             rollout,
+            distillation,
             learner,
             explore,
             draw,
@@ -316,6 +322,61 @@ impl Trainer {
             tried: Vec::new(),
             config: config.clone(),
         })
+    }
+
+    /// Gives it the teachers whose logits it learns from, in the order of `algorithm.distillation.teachers`, and the expert of the
+    /// offline protocol: before the first step, and before a checkpoint is loaded.
+    ///
+    /// # Errors
+    /// An algorithm without a distillation; teachers with other actions or observations than its settings say.
+    pub fn distill(
+        &mut self,
+        teachers: Vec<Box<dyn LogitTeacher>>,
+        expert: Option<Box<dyn LogitTeacher>>,
+    ) -> Result<(), ConfigError> {
+        match &mut self.distillation {
+            Some(distillation) => distillation.attach(teachers, expert),
+            None => {
+                let expected = "settings, for a run with teachers' logits";
+                Err(ConfigError::new("algorithm.distillation", "none", expected))
+            }
+        }
+    }
+
+    /// The teachers whose logits it learns from.
+    pub fn distillation(&self) -> Option<&Distillation> {
+        self.distillation.as_deref()
+    }
+
+    /// Whether its settings have teachers of logits that it was not given.
+    pub(crate) fn lacks_teachers(&self) -> bool {
+        self.distillation.as_ref().is_some_and(|distillation| distillation.lacks())
+    }
+
+    /// Whether the expert of the offline protocol acts now.
+    fn expert_leads(&self) -> bool {
+        self.started == 0 && self.distillation.as_ref().is_some_and(|d| self.steps < d.expert_steps())
+    }
+
+    /// Takes over what a device has finished since the last call.
+    pub(crate) fn collect(&mut self) -> Result<(), LearnError> {
+        self.learner.collect()?;
+        self.distillation.as_mut().map_or(Ok(()), |d| d.collect())
+    }
+
+    /// Updates that were started and whose weights are not here yet.
+    pub(crate) fn behind(&mut self) -> u64 {
+        let aligning = self.distillation.as_mut().map_or(0, |d| d.behind());
+        self.learner.engine_mut().behind() + aligning
+    }
+
+    /// Brings everything home that a checkpoint needs; false while a device is still at it.
+    ///
+    /// # Errors
+    /// The backend's failure.
+    pub fn sync(&mut self) -> Result<bool, LearnError> {
+        let learnt = self.learner.sync()?;
+        Ok(self.distillation.as_mut().map_or(Ok(true), |d| d.sync())? && learnt)
     }
 
     /// Mixes recorded episodes into every batch of a run in an environment, as the sampler says. [`Self::add`] adds them, before
@@ -463,6 +524,12 @@ impl Trainer {
         }
         let epsilon = self.epsilon();
         self.learner.at_step(self.steps - self.started);
+        if self.expert_leads()
+            && let Some(distillation) = &mut self.distillation
+            && distillation.expert_action(&self.observation, &mut self.explore, &mut self.action)
+        {
+            return Ok(());
+        }
         self.learner.explore(&self.observation, epsilon, &mut self.explore, &mut self.action);
         if !self.learner.takes(&self.action) {
             self.action.fill(0.0);
@@ -533,6 +600,11 @@ impl Trainer {
                     self.update()?;
                 }
             }
+        }
+        if self.started == 0 && self.distillation.as_ref().is_some_and(|d| d.expert_steps() == self.steps) {
+            // The expert has acted: the student and its schedules begin.
+            self.started = self.steps;
+            self.rollout.iter_mut().for_each(Rollout::clear);
         }
         Ok(ended.then_some(episode))
     }
@@ -649,6 +721,7 @@ impl Trainer {
 
     /// All passes over a whole rollout. A device is given them all: acting waits for it.
     fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
+        let leads = self.expert_leads();
         let Some(student) = self.learner.on_policy() else { return Ok(()) };
         let how = student.rollouts();
         let (size, batches) = (how.batch_size, how.length / how.batch_size);
@@ -662,11 +735,24 @@ impl Trainer {
                     let request = Request { buffers: &[&self.replay], size, update, step };
                     self.sampler.sample(&request, &mut self.draw, self.batch.replay.get_or_insert_default());
                 }
+                if !self.fill_distilled(leads)? {
+                    continue;
+                }
                 let schedule = Schedule { share: &self.shares, ..self.schedule() };
                 self.learner.update(&self.batch, &schedule, &mut self.draw)?;
             }
         }
         Ok(())
+    }
+
+    /// The teachers' logits for a batch of a rollout; false where the student does not learn from it.
+    fn fill_distilled(&mut self, leads: bool) -> Result<bool, LearnError> {
+        let step = self.steps - self.started;
+        if let (Some(distillation), Some(student)) = (&mut self.distillation, self.learner.on_policy()) {
+            let logits = student.logits(&self.batch.observation);
+            distillation.fill(&mut self.batch, logits, step, leads)?;
+        }
+        Ok(!leads)
     }
 
     /// Whether acting has to wait for updates that are under way: always in lockstep, and wherever it is the newest policy
@@ -765,6 +851,14 @@ impl Trainer {
     /// Where the student stands in its round.
     pub fn stages(&self) -> &Stages {
         &self.stages
+    }
+
+    /// The last update's report: the parts of its loss, and the numbers of a distillation.
+    pub fn report(&self) -> Option<LossParts> {
+        let learnt = self.last_loss().cloned();
+        let Some(distillation) = self.distillation.as_ref().filter(|d| d.began()) else { return learnt };
+        let parts = learnt.unwrap_or_default();
+        Some(distillation.numbers().fold(parts, |parts, (name, value)| parts.with(name, value)))
     }
 
     /// The parts of the last update's loss.

@@ -11,6 +11,9 @@ use oto_cpu::Cpu;
 use oto_rl::algorithms::a3c::{A3cConfig, AdvantageActorCritic};
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::sac::SoftActorCritic;
+use oto_rl::distillation::{
+    AlignmentConfig, DistillationConfig, DistillationHead, DistillationTeacher, LogitTeacher,
+};
 
 fn config(environment: &str) -> StudentConfig {
     StudentConfig {
@@ -234,4 +237,310 @@ fn taught_it_follows_within_few_rollouts() {
         let score = last_evaluation(&run(&mut student, &mut driver, 3_001));
         assert!(score > 120.0, "{score}, fusion: {fusion}");
     }
+}
+
+/// Answers CartPole's states with logits by a rule.
+struct Rule {
+    actions: usize,
+    observation: usize,
+    /// Says what is wrong with the answer to a state.
+    spoil: fn(usize, &mut Vec<f32>) -> Result<(), String>,
+    asked: usize,
+}
+
+impl Rule {
+    fn new(actions: usize) -> Box<Self> {
+        Box::new(Self { actions, observation: 4, spoil: |_, _| Ok(()), asked: 0 })
+    }
+}
+
+impl LogitTeacher for Rule {
+    fn observation(&self) -> usize {
+        self.observation
+    }
+
+    fn actions(&self) -> usize {
+        self.actions
+    }
+
+    /// The first action pushes to the left, the others to the right.
+    fn logits(&mut self, observations: &[f32], _: usize, out: &mut Vec<f32>) -> Result<(), String> {
+        out.clear();
+        for s in observations.chunks_exact(self.observation) {
+            let right = 12.0 * (s[2] + 0.5 * s[3]);
+            out.extend((0..self.actions).map(|a| if a == 0 { -right } else { right }));
+        }
+        self.asked += 1;
+        (self.spoil)(self.asked, out)
+    }
+}
+
+fn distilling(distillation: DistillationConfig) -> StudentConfig {
+    let usual = presets::learner("CartPole-v1", &AdvantageActorCritic);
+    let algorithm =
+        A3cConfig { hidden: vec![16], distillation: Some(distillation), ..A3cConfig::default() }.into();
+    let evaluation = EvaluationConfig { every: 250, episodes: 2 };
+    StudentConfig { seed: 5, evaluation, algorithm, ..usual }
+}
+
+fn teachers(actions: &[usize]) -> Vec<DistillationTeacher> {
+    actions.iter().map(|actions| DistillationTeacher { actions: *actions, weight: 1.0 }).collect()
+}
+
+fn aligning(expert_steps: u64) -> DistillationConfig {
+    let alignment = AlignmentConfig {
+        hidden: vec![8, 8],
+        learning_rate: 1e-3,
+        expert_steps,
+        ..AlignmentConfig::default()
+    };
+    let (t1, t2, end) = if expert_steps == 0 { (100, 300, Some(700)) } else { (0, 0, None) };
+    DistillationConfig {
+        teachers: teachers(&[3, 2]),
+        to: DistillationHead::Head,
+        alignment: Some(alignment),
+        t1,
+        t2,
+        end,
+        ..DistillationConfig::default()
+    }
+}
+
+/// A student of the rule's logits, one teacher for each that its settings have.
+fn distilled(distillation: &DistillationConfig) -> (Student, Driver) {
+    let (mut student, driver) = alone(&distilling(distillation.clone()), "CartPole-v1");
+    let rules = distillation.teachers.iter().map(|t| Rule::new(t.actions) as Box<dyn LogitTeacher>).collect();
+    let expert = distillation.alignment.as_ref().filter(|alignment| alignment.expert_steps > 0);
+    student.trainer().distill(rules, expert.map(|_| Rule::new(2) as Box<dyn LogitTeacher>)).unwrap();
+    (student, driver)
+}
+
+/// All tensors of a checkpoint, alignment networks and replay included, by name.
+fn tensors(student: &mut Student) -> Vec<(String, Vec<u8>)> {
+    let file = student.save(true).unwrap();
+    let read = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let mut all = read.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect::<Vec<_>>();
+    all.sort();
+    all
+}
+
+/// Before the alignment networks, while they learn, while the student learns from them, and after the end; or while the expert acts, in
+/// the middle of a rollout at whose end it stops, and after.
+#[test]
+fn a_distillation_resumed_in_any_phase_is_the_uninterrupted_one() {
+    let direct = DistillationConfig {
+        teachers: teachers(&[2, 3]),
+        match_by_index: true,
+        t2: 200,
+        ..DistillationConfig::default()
+    };
+    for (config, stops) in
+        [(aligning(0), &[50, 217, 437, 810][..]), (aligning(210), &[110, 205, 437]), (direct, &[437])]
+    {
+        let (mut a, mut driver) = distilled(&config);
+        let whole = run(&mut a, &mut driver, 1000);
+        let expected = tensors(&mut a);
+        let count = (1000 - config.alignment.as_ref().map_or(0, |alignment| alignment.expert_steps)) / 20;
+        assert_eq!(a.trainer().updates(), count);
+        let report = a.trainer().report().unwrap();
+        assert_eq!(report.get("distillation_refused"), Some(0.0));
+        assert_eq!(report.get("agreement").is_some(), config.end.is_none(), "{report:?}");
+        assert_eq!(report.get("alignment_loss"), None, "the networks stay as they are by then");
+        assert_eq!(report.get("distillation_loss").unwrap() > 0.0, config.end.is_none(), "{report:?}");
+        for stop in stops {
+            let (mut b, mut driver) = distilled(&config);
+            let mut parts = run(&mut b, &mut driver, *stop);
+            let expert = config.alignment.as_ref().map_or(0, |alignment| alignment.expert_steps);
+            let aligns = *stop < expert || (config.end.is_some() && (120..700).contains(stop));
+            let report = b.trainer().report();
+            assert_eq!(report.and_then(|report| report.get("alignment_loss")).is_some(), aligns);
+            let file = b.save(true).unwrap();
+            let (mut c, mut driver) = distilled(&config);
+            c.load(&file, 0).unwrap();
+            parts.extend(run(&mut c, &mut driver, 1000));
+            assert_eq!(parts, whole, "stopped at {stop}");
+            assert!(tensors(&mut c) == expected, "stopped at {stop}");
+        }
+    }
+}
+
+/// Without the environment's terms, from the teacher alone; by an alignment network that an expert trained, too.
+#[test]
+fn a_student_learns_to_balance_from_logits_alone() {
+    let alone =
+        DistillationConfig { teachers: teachers(&[2]), task_weight: 0.0, ..DistillationConfig::default() };
+    let alignment = AlignmentConfig {
+        hidden: vec![32, 32],
+        learning_rate: 3e-3,
+        expert_steps: 2_000,
+        ..AlignmentConfig::default()
+    };
+    let aligned =
+        DistillationConfig { teachers: teachers(&[3]), alignment: Some(alignment), ..alone.clone() };
+    for (config, steps) in [(alone, 4_000), (aligned, 6_000)] {
+        let usual = distilling(config.clone());
+        let config = StudentConfig { learning_rate: Linear::constant(4e-3), ..usual };
+        let (mut student, mut driver) = self::alone(&config, "CartPole-v1");
+        let config = config.algorithm.distillation().unwrap();
+        let rule = Rule::new(config.teachers[0].actions);
+        let expert = config.alignment.as_ref().map(|_| Rule::new(2) as Box<dyn LogitTeacher>);
+        student.trainer().distill(vec![rule], expert).unwrap();
+        let score = last_evaluation(&run(&mut student, &mut driver, steps + 1));
+        assert!(score > 120.0, "{score}, {:?}", student.trainer().report());
+        let agreement = student.trainer().report().unwrap().get("agreement").unwrap();
+        assert!(agreement > 0.7, "{agreement}");
+    }
+}
+
+#[test]
+fn answers_that_are_no_logits_are_refused_and_counted() {
+    let (config, state) = (aligning(0), |s: &mut Student| s.trainer().learner().engine().state().unwrap());
+    for (spoil, rows, problem) in [
+        (
+            (|_, out| {
+                out.pop();
+                Ok(())
+            }) as fn(usize, &mut Vec<f32>) -> _,
+            20,
+            "59 logits came for 20 states",
+        ),
+        (
+            |_, out| {
+                out.extend([0.0; 20]);
+                Ok(())
+            },
+            20,
+            "80 logits came for 20 states, expected 3 for each",
+        ),
+        (
+            |_, out| {
+                out[4] = f32::NAN;
+                Ok(())
+            },
+            1,
+            "a logit is NaN",
+        ),
+        (
+            |_, out| {
+                out[0] = f32::INFINITY;
+                out[7] = -3e38;
+                Ok(())
+            },
+            2,
+            "expected a number from -1e6 to 1e6",
+        ),
+        (|_, _| Err("it is away".into()), 20, "it is away"),
+    ] {
+        let (mut student, mut driver) = alone(&distilling(config.clone()), "CartPole-v1");
+        let wrong = Box::new(Rule { spoil, ..*Rule::new(3) });
+        student.trainer().distill(vec![wrong, Rule::new(2)], None).unwrap();
+        run(&mut student, &mut driver, 600);
+        let asked = (600 - 100) / 20 + 1;
+        let told = student
+            .trainer()
+            .distillation()
+            .unwrap()
+            .teachers()
+            .map(|(good, bad, why)| (good, bad, why.map(str::to_owned)));
+        let told = told.collect::<Vec<_>>();
+        assert_eq!((told[0].0, told[0].1), (asked * (20 - rows), asked * rows), "{told:?}");
+        assert!(told[0].2.as_ref().unwrap().contains(problem), "{told:?}");
+        assert_eq!((told[1].0, told[1].1, &told[1].2), (asked * 20, 0, &None));
+        let report = student.trainer().report().unwrap();
+        assert_eq!(report.get("distillation_refused"), Some((asked * rows) as f32));
+        assert!(state(&mut student).iter().all(|tensor| tensor.values.iter().all(|x| x.is_finite())));
+    }
+}
+
+#[test]
+fn teachers_that_do_not_fit_are_named() {
+    let environment = "CartPole-v1";
+    let attach = |config: &DistillationConfig, rules: Vec<Box<Rule>>, expert: Option<Box<Rule>>| {
+        let (mut student, _) = alone(&distilling(config.clone()), environment);
+        let boxed = |rule: Box<Rule>| rule as Box<dyn LogitTeacher>;
+        student
+            .trainer()
+            .distill(rules.into_iter().map(boxed).collect(), expert.map(boxed))
+            .unwrap_err()
+            .to_string()
+    };
+    let (online, offline) = (aligning(0), aligning(200));
+    let both = || vec![Rule::new(3), Rule::new(2)];
+    for (said, part) in [
+        (attach(&online, vec![Rule::new(3)], None), "distill.teachers is 1: 2 teachers"),
+        (
+            attach(&online, vec![Rule::new(4), Rule::new(2)], None),
+            "distill.teachers[0] is a policy of 4 actions",
+        ),
+        (
+            attach(&online, vec![Rule::new(3), Box::new(Rule { observation: 5, ..*Rule::new(2) })], None),
+            "distill.teachers[1] is a policy that sees 5 numbers",
+        ),
+        (attach(&online, both(), Some(Rule::new(2))), "distill.expert is given"),
+        (attach(&offline, both(), None), "distill.expert is none"),
+        (attach(&offline, both(), Some(Rule::new(3))), "distill.expert is a policy of 3 actions"),
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let refused = |config: DistillationConfig| {
+        let inside = Environments::built_in(environment).unwrap();
+        Student::new(&distilling(config), inside, &[], &Cpu, 0).err().unwrap().to_string()
+    };
+    let direct = |to| DistillationConfig { teachers: teachers(&[3]), to, ..DistillationConfig::default() };
+    let said = refused(direct(DistillationHead::Policy));
+    assert!(said.contains("has 3 actions, the student has 2") && said.contains("to=head"), "{said}");
+    distilled(&direct(DistillationHead::Head));
+    assert!(
+        refused(DistillationConfig { t1: 5, t2: 4, ..online.clone() })
+            .contains("algorithm.distillation.t2 is 4")
+    );
+    assert!(refused(DistillationConfig { temperature: 0.0, ..online.clone() }).contains("temperature is 0"));
+
+    // An alignment network for other actions is one of other settings.
+    let (mut student, mut driver) = distilled(&online);
+    run(&mut student, &mut driver, 400);
+    let file = student.save(true).unwrap();
+    let other = DistillationConfig { teachers: teachers(&[4, 2]), ..online.clone() };
+    let said = distilled(&other).0.load(&file, 0).unwrap_err().to_string();
+    assert!(said.contains("\"actions\":3") && said.contains("\"actions\":4"), "{said}");
+    // So is a damaged one.
+    let mut damaged = file.clone();
+    let name = b"alignment.0.align.1.weight";
+    let at = damaged.windows(name.len()).position(|part| part == name).unwrap();
+    damaged[at + 10] = b'7';
+    let said = distilled(&online).0.load(&damaged, 0).unwrap_err().to_string();
+    assert!(said.contains("the alignment network of teacher 0") && said.contains("align.1.weight"), "{said}");
+}
+
+/// A teacher with more channels than the student's images sees zeros there; one with fewer is refused.
+#[cfg(feature = "minatar")]
+#[test]
+fn a_teacher_of_another_game_sees_a_padded_state() {
+    use oto_rl::convolution::{Convolution, ConvolutionLayer};
+    let layers = vec![ConvolutionLayer { channels: 2, kernel: 3, stride: 1 }];
+    let student = |channels: usize| {
+        let id = format!("MinAtar/Breakout-v1?images=true&channels={channels}");
+        let convolution = Some(Convolution { shape: [channels, 10, 10], layers: layers.clone() });
+        let distillation =
+            Some(DistillationConfig { teachers: teachers(&[3]), ..DistillationConfig::default() });
+        let algorithm =
+            A3cConfig { convolution, hidden: vec![8], distillation, ..A3cConfig::default() }.into();
+        let config = StudentConfig { algorithm, stages: StagesConfig::SOLO, ..distilling(aligning(0)) };
+        let inside = Environments::built_in(&id).unwrap();
+        (Student::new(&config, inside, &[], &Cpu, 0).unwrap(), Driver::with(Vec::new()))
+    };
+    let rule = |observation: usize| -> Box<dyn LogitTeacher> {
+        let spoil: fn(usize, &mut Vec<f32>) -> _ = |_, _| Ok(());
+        Box::new(Rule { observation, spoil, ..*Rule::new(3) })
+    };
+    let (mut seen, mut driver) = student(4);
+    seen.trainer().distill(vec![rule(1000)], None).unwrap();
+    run(&mut seen, &mut driver, 60);
+    assert_eq!(seen.trainer().distillation().unwrap().teachers().next().unwrap().0, 60);
+    for width in [300, 450] {
+        let said = student(4).0.trainer().distill(vec![rule(width)], None).unwrap_err().to_string();
+        assert!(said.contains("the student's 400 numbers") && said.contains("channels=10"), "{said}");
+    }
+    let (mut ten, _) = student(10);
+    ten.trainer().distill(vec![rule(1000)], None).unwrap();
 }

@@ -17,7 +17,11 @@ use oto_rl::algorithms::sac::SacConfig;
 use oto_rl::algorithms::sac_discrete;
 use oto_rl::algorithms::td3_bc::Td3BcConfig;
 use oto_rl::algorithms::{AlgorithmConfig, Sizes};
+use oto_rl::aligner;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
+use oto_rl::distillation::{AlignmentConfig, DistillationConfig, DistillationHead, DistillationTeacher};
+use oto_rl::losses::collaborative::AlignmentActivation;
+use oto_rl::losses::distillation::Divergence;
 use oto_rl::losses::ensemble::edac_diversity;
 use oto_rl::optimiser::{Adam, Optimiser, Updates, clipped, ensemble_parameters, mlp, mlp_parameters};
 use oto_wgpu::{Gpu, Wgpu};
@@ -74,6 +78,7 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
         "every_2" | "every_3" => vec![rng.below(2) as f32],
         "target_mix" => vec![rng.below(3) as f32 * 0.5],
         "alpha_aikd" | "delta" | "eta" | "alpha_task" | "constraint" => vec![rng.f64() as f32],
+        name if name.ends_with(".mask") => (0..len).map(|_| rng.below(2) as f32).collect(),
         name if name.starts_with("uniform.") => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
         _ => (0..len).map(|_| rng.normal() as f32).collect(),
     }
@@ -135,6 +140,47 @@ fn steps_of_a3c_agree() {
         let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false };
         let program = a3c::program(&config, sizes);
         backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
+    }
+}
+
+/// A distillation onto the policy and onto heads, with alignment networks and without, and the alignment network's own steps.
+#[test]
+fn steps_of_distillation_agree() {
+    let teachers = [3, 4].map(|actions| DistillationTeacher { actions, weight: 0.5 }).to_vec();
+    for (seed, to, align, divergence) in [
+        (5, DistillationHead::Policy, None, Divergence::Printed),
+        (6, DistillationHead::Head, None, Divergence::BothTempered),
+        (7, DistillationHead::Head, Some(AlignmentActivation::Relu), Divergence::Printed),
+        (8, DistillationHead::Policy, Some(AlignmentActivation::Elu), Divergence::OfficialCode),
+    ] {
+        let alignment = align.map(|activation| AlignmentConfig {
+            hidden: vec![9, 8],
+            activation,
+            ..AlignmentConfig::default()
+        });
+        let config = DistillationConfig {
+            teachers: teachers.clone(),
+            to,
+            match_by_index: true,
+            temperature: 2.0,
+            divergence,
+            task_weight: 0.5,
+            alignment: alignment.clone(),
+            ..DistillationConfig::default()
+        };
+        let sizes = Sizes { observation: 4, actions: Actions::Discrete(3), teachers: 1, weighted: false };
+        let student = A3cConfig {
+            hidden: vec![9, 8],
+            t_max: 12,
+            distillation: Some(config.clone()),
+            ..A3cConfig::default()
+        };
+        for backend in backends() {
+            same_steps(backend.as_ref(), &a3c::program(&student, sizes), Some(3), seed, 60);
+            if alignment.is_some() {
+                same_steps(backend.as_ref(), &aligner::program(&config, [4, 3], 12), None, seed, 60);
+            }
+        }
     }
 }
 

@@ -12,16 +12,19 @@ use crate::threads::ThreadOptions;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oto_agent::checkpoint;
+use oto_agent::distillation;
 use oto_agent::drive::Driver;
 use oto_agent::environments;
 use oto_agent::link::LinkState;
 use oto_agent::recorded::add_all;
-use oto_agent::run::{self, Job, Observer, RunError};
+use oto_agent::run::{self, Distill, Job, Observer, RunError};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
 use oto_agent::workers;
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
+use oto_experiments::distilled;
+use oto_policy::PolicyError;
 use oto_proto::Adapter;
 use oto_rl::shared::Counts;
 use oto_server::follow::{FollowConfig, metadata};
@@ -32,7 +35,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
-const SETTLED: [&str; 27] = [
+const SETTLED: [&str; 30] = [
+    "distill",
+    "distill_weight",
+    "expert",
     "from",
     "env",
     "student",
@@ -92,6 +98,17 @@ pub struct LearnCommand {
     /// [default environment: the dataset's own]
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
+    /// Policy whose logits the student learns from (a model file or a run folder), for an algorithm with `algorithm.distillation`;
+    /// repeatable; see docs/distillation.md
+    #[arg(long, value_name = "PATH")]
+    distill: Vec<PathBuf>,
+    /// Weight of each --distill in the loss [default: 1]
+    #[arg(long, value_name = "NUMBER", requires = "distill")]
+    distill_weight: Vec<f64>,
+    /// Offline protocol of --distill: a trained policy of this environment, which acts for the first
+    /// `algorithm.distillation.alignment.expert_steps` steps
+    #[arg(long, value_name = "PATH", requires = "distill")]
+    expert: Option<PathBuf>,
     /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
@@ -127,6 +144,9 @@ pub enum LearnCommandError {
     /// The run it begins with.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// A policy whose logits the student is to learn from.
+    #[error("--distill: {0}")]
+    Distill(#[from] PolicyError),
     /// Whom it is to trust.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -231,6 +251,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     let base = Base { origin: origin.as_ref(), env, mixed: read.is_some() };
     let (from, dataset) = (command.from.clone(), command.dataset.clone());
     let mut job = Job { from, dataset, ..command.learn.job_from(&base)? };
+    distil(command, &mut job)?;
     command.prepare(&job)?;
     let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
     let start = origin.as_ref().map_or(Start::Anew, Start::From);
@@ -279,6 +300,24 @@ impl LearnCommand {
         }
         Ok(driver)
     }
+}
+
+/// Gives the run the teachers of --distill, and its settings their numbers of actions.
+fn distil(command: &LearnCommand, job: &mut Job) -> Result<(), LearnCommandError> {
+    if command.distill.is_empty() {
+        return Ok(());
+    }
+    let (given, weights) = (command.distill.len(), &command.distill_weight);
+    if weights.len() > given {
+        let flags = format!("{} --distill-weight for {given} --distill", weights.len());
+        return Err(OptionsError::Flag(flags).into());
+    }
+    let distill = Distill { teachers: command.distill.clone(), expert: command.expert.clone() };
+    let (teachers, _) = distilled::load(Some(&distill))?;
+    let settled = distillation::settle(&mut job.student.algorithm, &teachers, weights);
+    settled.and_then(|()| job.student.validate()).map_err(OptionsError::from)?;
+    job.distill = Some(distill);
+    Ok(())
 }
 
 /// A dataset's episodes for the run's environment.
@@ -404,15 +443,21 @@ fn one(
     }
     let (environment, recorder) = place(job, command.record.is_some())?;
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
-    let mix = |student: &mut Student| match data {
-        None => Ok(()),
-        Some(data) => {
-            student.trainer().mix()?;
-            add_all(data, |episode| student.trainer().add(episode))
+    let (teachers, expert) = distilled::load(job.distill.as_ref())?;
+    let begin = |student: &mut Student| {
+        if job.distill.is_some() {
+            student.trainer().distill(teachers, expert)?;
+        }
+        match data {
+            None => Ok(()),
+            Some(data) => {
+                student.trainer().mix()?;
+                add_all(data, |episode| student.trainer().add(episode))
+            }
         }
     };
     let (mut student, mut driver) =
-        run::prepare_with(environment, job, backend::choose, command.driver(&job.teachers)?, resume, mix)?;
+        run::prepare_with(environment, job, backend::choose, command.driver(&job.teachers)?, resume, begin)?;
     if let Start::From(origin) = start {
         let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
         if !command.quiet {
@@ -477,6 +522,7 @@ fn one(
             crate::note!("{}: no label came from teacher {}: {problem}", console.name, teacher.policy);
         }
     }
+    tell_distilled(&mut student, job, &console.name);
     if !student.all_submitted() && submits > refused {
         let folder = console.folder.path().display();
         crate::note!(
@@ -529,6 +575,18 @@ fn check_labels(job: &Job, metrics: &Metrics) -> Result<(), LearnCommandError> {
     match silent {
         Some((teacher, _)) => Err(required(teacher, "no label came from it".into())),
         None => Ok(()),
+    }
+}
+
+/// Names the teachers some of whose logits were refused.
+fn tell_distilled(student: &mut Student, job: &Job, name: &str) {
+    let paths = job.distill.iter().flat_map(|distill| &distill.teachers);
+    let teachers = student.trainer().distillation().into_iter().flat_map(|d| d.teachers());
+    for (path, (answered, refused, problem)) in
+        paths.zip(teachers).filter(|(_, (_, refused, _))| *refused > 0)
+    {
+        let (path, problem, asked) = (path.display(), problem.unwrap_or("unknown"), answered + refused);
+        crate::note!("{name}: {refused} of {asked} answers of {path} were refused; the last one: {problem}");
     }
 }
 

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_agent::config::{Clock, Linear, StudentConfig, unused_in_words};
 use oto_agent::environments;
 use oto_agent::presets;
-use oto_agent::run::Job;
+use oto_agent::run::{Distill, Job};
 use oto_agent::stage::{Ending, GiveUp, StagesConfig};
 use oto_agent::student::TeacherConfig;
 use oto_json::file;
@@ -170,6 +170,7 @@ struct File {
     workers: Option<usize>,
     #[serde(default)]
     teachers: Vec<TeacherConfig>,
+    distill: Option<Distill>,
 }
 
 impl File {
@@ -206,7 +207,8 @@ impl LearnOptions {
         }
         environments::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
         let workers = self.workers.or(given.workers).unwrap_or(1);
-        Ok(Job { env, student, teachers, defaults: Some(preset), from: None, dataset: None, workers })
+        let (from, dataset, distill) = (None, None, given.distill);
+        Ok(Job { env, student, teachers, defaults: Some(preset), from, dataset, workers, distill })
     }
 
     /// Refuses flags that mean nothing to a student without a teacher.

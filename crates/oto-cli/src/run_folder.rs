@@ -614,6 +614,7 @@ mod tests {
             from: None,
             dataset: None,
             workers: 1,
+            distill: None,
         }
     }
 

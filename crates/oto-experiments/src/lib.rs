@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chart;
+pub mod distilled;
 mod experiments;
 pub mod play;
 mod runs;

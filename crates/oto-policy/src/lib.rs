@@ -10,6 +10,7 @@
 //! - [`bundled`]: the policies that come with the program;
 //! - [`mod@device`]: the device that computes them;
 //! - [`metadata`]: the JSON beside a model, which says what it observes and does;
+//! - [`logits`]: a policy as a teacher of logits;
 //! - [`load()`]: bytes or files to a [`Policy`], and a folder to the policies in it.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod device;
 pub mod ensemble;
 mod facts;
 pub mod load;
+pub mod logits;
 pub mod metadata;
 pub mod network;
 #[cfg(feature = "onnx")]

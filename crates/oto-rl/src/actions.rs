@@ -13,7 +13,7 @@ pub enum Actions {
 
 impl Actions {
     /// Outputs of the network.
-    pub(crate) fn outputs(self) -> usize {
+    pub fn outputs(self) -> usize {
         let (Actions::Discrete(n) | Actions::Continuous(n)) = self;
         n
     }

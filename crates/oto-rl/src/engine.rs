@@ -69,6 +69,12 @@ impl LossParts {
         self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
+    /// The same with one number more.
+    pub fn with(mut self, name: &str, value: f32) -> Self {
+        self.0.push((name.into(), value));
+        self
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f32)> {
         self.0.iter().map(|(name, value)| (name.as_str(), *value))

@@ -2,9 +2,11 @@
 
 pub mod actions;
 pub mod algorithms;
+pub mod aligner;
 pub mod checks;
 pub mod convolution;
 mod critics;
+pub mod distillation;
 pub mod engine;
 pub mod exploration;
 pub mod losses;

@@ -107,6 +107,57 @@ fn flags_that_would_not_be_heeded_are_refused() {
     assert!(said(&two).contains("2 --policy for 1 --teacher"), "{}", said(&two));
 }
 
+/// A student of a3c with a teacher and an expert that are runs: the same after a resume, and what does not fit is named.
+#[test]
+fn a_run_learns_from_the_logits_of_others() {
+    let place = Place::new("distilled");
+    let [teacher, run] = ["teacher", "student"].map(|name| place.run().join(name));
+    let common = ["--algorithm", "a3c", "--quiet", "--eval-every", "200", "--eval-episodes", "1"];
+    let small = ["--set", "algorithm.hidden=[8]"];
+    let made = ended(&teacher, "--out", &[&common[..], &small, &["--steps", "200"]].concat());
+    assert!(made.status.success(), "{}", said(&made));
+    let path = teacher.to_str().unwrap();
+    let with =
+        |more: &[&str]| ended(&run, "--out", &[&common[..], &small, &["--distill", path], more].concat());
+    let aligned = "algorithm.distillation.alignment={\"hidden\":[8],\"expert_steps\":100}";
+    let set = ["--set", aligned, "--set", "algorithm.distillation.to=head", "--expert", path];
+    let began = with(&[&set[..], &["--distill-weight", "0.5", "--steps", "500"]].concat());
+    assert!(began.status.success(), "{}", said(&began));
+    let resumed = ended(&run, "--resume", &["--steps", "1000", "--quiet"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
+    let config: Value = serde_json::from_slice(&std::fs::read(run.join("config.json")).unwrap()).unwrap();
+    let distillation = &config["student"]["algorithm"]["distillation"];
+    assert_eq!(distillation["teachers"], serde_json::json!([{ "actions": 2, "weight": 0.5 }]));
+    assert_eq!(config["distill"]["expert"], path);
+    let last = lines(&run, "metrics").pop().unwrap();
+    let loss = &last["loss"];
+    assert!(loss["distillation_loss"].as_f64().unwrap() > 0.0 && loss["agreement"].is_number(), "{last}");
+    assert_eq!((&last["updates"], &loss["distillation_refused"]), (&45.into(), &0.0.into()), "{last}");
+
+    let refused = |more: &[&str]| {
+        let output = with(&[&["--force", "--steps", "100"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        said(&output)
+    };
+    for (flags, part) in [
+        (&["--distill-weight", "1", "--distill-weight", "2"][..], "2 --distill-weight for 1 --distill"),
+        (&["--distill", "/nowhere"], "/nowhere"),
+        (&["--distill-weight", "-1"], "algorithm.distillation.teachers[0].weight is -1"),
+        (&["--env", "Acrobot-v1"], "has 2 actions, the student has 3"),
+        (&["--env", "Acrobot-v1", "--set", "algorithm.distillation.to=head"], "a policy that sees 4 numbers"),
+        (&["--expert", path], "distill.expert is given"),
+        (&["--set", "algorithm.distillation.to=both"], "algorithm.distillation.to"),
+    ] {
+        assert!(refused(flags).contains(part), "{flags:?}: {}", refused(flags));
+    }
+    let other = ended(&run, "--out", &["--algorithm", "ppo", "--force", "--distill", path]);
+    assert!(said(&other).contains("learns from teachers' logits"), "{}", said(&other));
+    let alone =
+        [&common[..], &["--force", "--set", "algorithm.distillation.teachers=[{\"actions\":2}]"]].concat();
+    let missing = ended(&run, "--out", &alone);
+    assert!(said(&missing).contains("distill is none"), "{}", said(&missing));
+}
+
 #[test]
 fn flags_out_of_range_or_without_a_teacher_are_refused() {
     let place = Place::new("range");
@@ -207,6 +258,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
         from: None,
         dataset: None,
         workers: 1,
+        distill: None,
     };
     let (mut student, mut driver) = prepare_with(
         Environments::Inside { train, evaluate: Some(evaluate) },

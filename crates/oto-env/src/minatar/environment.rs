@@ -35,6 +35,7 @@ impl MinAtar {
         let (kind, minimal, options) = parse(id).ok_or_else(|| crate::registry::unknown(id))??;
         let Kind { channels, moves, make, .. } = *kind;
         let moves = if minimal { moves } else { &Move::ALL };
+        let channels = channels.max(options.channels);
         let largest = if options.images { 255.0 } else { 1.0 };
         Ok(Self {
             id: id.into(),

@@ -14,13 +14,24 @@ pub struct Options {
     pub max_steps: u32,
     /// Observations are images for a convolution, `[channels, 10, 10]` of 0 and 255, instead of `[10, 10, channels]` of 0 and 1.
     pub images: bool,
+    /// Channels of an observation, of which those beyond the game's own are 0; 0: the game's own alone.
+    pub channels: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sticky_action_prob: 0.1, difficulty_ramping: true, max_steps: 100_000, images: false }
+        Self {
+            sticky_action_prob: 0.1,
+            difficulty_ramping: true,
+            max_steps: 100_000,
+            images: false,
+            channels: 0,
+        }
     }
 }
+
+/// The channels of the game that has most.
+const MOST_CHANNELS: usize = 10;
 
 /// Options behind an ID, each with its values.
 pub const OPTIONS: &[(&str, &str)] = &[
@@ -31,6 +42,10 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("difficulty_ramping", "true (default) or false: the game becomes harder with time"),
     ("max_steps", "a whole number (default 100000): the steps of an episode; 0: no limit"),
     ("images", "true or false (default): images of 0 and 255 for a convolution, channels first"),
+    (
+        "channels",
+        "a whole number up to 10, at least the game's own: observations have so many channels, the surplus ones are 0",
+    ),
 ];
 
 /// A game, its version's actions and its options. `None` for an ID of another environment.
@@ -45,6 +60,13 @@ pub(super) fn parse(id: &str) -> Option<Result<(&'static Kind, bool, Options), E
     let text = id[base.len()..].trim_start_matches('?');
     let read = text.split('&').filter(|part| !part.is_empty()).try_fold(Options::default(), Options::with);
     Some(match read {
+        Ok(options) if options.channels != 0 && options.channels < kind.channels => Err(EnvError::Option {
+            id: base.into(),
+            reason: format!(
+                "channels: expected {} to {MOST_CHANNELS}; got {}",
+                kind.channels, options.channels
+            ),
+        }),
         Ok(options) => Ok((kind, minimal, options)),
         Err(reason) => Err(EnvError::Option { id: base.into(), reason }),
     })
@@ -71,6 +93,11 @@ impl Options {
             "difficulty_ramping" => self.difficulty_ramping = flag()?,
             "max_steps" => self.max_steps = value.parse().map_err(|_| wrong())?,
             "images" => self.images = flag()?,
+            "channels" => {
+                let number =
+                    value.parse::<usize>().ok().filter(|number| (1..=MOST_CHANNELS).contains(number));
+                self.channels = number.ok_or_else(wrong)?;
+            }
             _ => return Err(wrong()),
         }
         Ok(self)

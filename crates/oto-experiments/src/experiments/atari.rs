@@ -72,6 +72,7 @@ fn alone(game: &Game) -> Job {
         from: None,
         dataset: None,
         workers: 1,
+        distill: None,
     }
 }
 

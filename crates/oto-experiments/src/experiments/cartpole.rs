@@ -107,6 +107,7 @@ pub(super) fn taught(policy: &str) -> Job {
         from: None,
         dataset: None,
         workers: 1,
+        distill: None,
     }
 }
 
@@ -119,6 +120,7 @@ fn solo(student: StudentConfig) -> Job {
         from: None,
         dataset: None,
         workers: 1,
+        distill: None,
     }
 }
 

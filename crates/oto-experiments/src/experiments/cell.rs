@@ -44,6 +44,7 @@ fn alone(env: &str) -> Job {
         from: None,
         dataset: None,
         workers: 1,
+        distill: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl Setting {
             from: None,
             dataset: None,
             workers: 1,
+            distill: None,
         }
     }
 

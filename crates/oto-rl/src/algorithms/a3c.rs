@@ -1,5 +1,6 @@
 //! Advantage actor-critic from short rollouts: the learner of the asynchronous advantage actor-critic (Mnih et al. 2016), in the form of
-//! "Collaborative Deep Reinforcement Learning" (Lin et al. 2017, Algorithm 1), with the teachers' term of OTO eq. 14.
+//! "Collaborative Deep Reinforcement Learning" (Lin et al. 2017, Algorithm 1), with the teachers' term of OTO eq. 14, and with the
+//! distillation of teachers' logits ([`crate::distillation`]).
 //!
 //! Policy and value function share all layers but the last. An update takes one rollout of `t_max` steps in their order: generalised
 //! advantages that are not normalised, discounted returns as the value's target, sums over the steps, and gradients that are clipped by
@@ -14,6 +15,7 @@ use crate::algorithms::ppo::{categorical, log_sum_exp};
 use crate::checks::Checks;
 use crate::convolution::Convolution;
 use crate::critics::{self, InitialParameters, Params, initial};
+use crate::distillation::DistillationConfig;
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weights};
 use crate::losses::actor_critic::{GaeStep, categorical_entropy};
 use crate::losses::collaborative::{a3c_policy, a3c_value, rollout_returns};
@@ -124,10 +126,12 @@ pub struct A3cConfig {
     pub max_grad_norm: f64,
     /// The optimiser's constants.
     pub adam: Adam,
+    /// Distillation of teachers' logits (section 4 of Lin et al. 2017).
+    pub distillation: Option<DistillationConfig>,
 }
 
 oto_json::json_object! {
-    A3cConfig: settings { convolution omit none, hidden, t_max, gae_lambda, value_weight, entropy_weight, max_grad_norm, adam }
+    A3cConfig: settings { convolution omit none, hidden, t_max, gae_lambda, value_weight, entropy_weight, max_grad_norm, adam, distillation omit none }
 }
 
 impl Default for A3cConfig {
@@ -141,6 +145,7 @@ impl Default for A3cConfig {
             entropy_weight: 0.01,
             max_grad_norm: 40.0,
             adam: Adam::default(),
+            distillation: None,
         }
     }
 }
@@ -163,6 +168,9 @@ impl Settings for A3cConfig {
         checks.weight("entropy_weight", self.entropy_weight);
         checks.real("max_grad_norm", self.max_grad_norm, 1e-6..=1e12, "a length above 0");
         checks.adam(self.adam);
+        if let Some(distillation) = &self.distillation {
+            checks.within("distillation", |checks| distillation.check(checks));
+        }
     }
 
     fn check_run(&self, run: Run, checks: &mut Checks) {
@@ -175,6 +183,19 @@ impl Settings for A3cConfig {
 
     fn convolution(&self) -> Option<&Convolution> {
         self.convolution.as_ref()
+    }
+
+    fn distillation(&self) -> Option<&DistillationConfig> {
+        self.distillation.as_ref()
+    }
+
+    fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
+        self.distillation = distillation;
+        true
+    }
+
+    fn fits(&self, sizes: Sizes) -> Result<(), String> {
+        self.distillation.as_ref().map_or(Ok(()), |d| d.fits(sizes.actions.outputs()))
     }
 
     fn program(&self, sizes: Sizes) -> Program {
@@ -244,12 +265,12 @@ impl<'t, 'c> Network<'t, 'c> {
         Self { trunk, tanh: config.convolution.is_none(), layers, heads: [head(0), head(1)] }
     }
 
-    /// Logits `[T, A]` and values `[T]` of observations `[T, O]`.
-    fn forward(&self, observation: Tensor<'t>) -> (Tensor<'t>, Tensor<'t>) {
+    /// What both heads read `[T, H]`, logits `[T, A]` and values `[T]` of observations `[T, O]`.
+    fn forward(&self, observation: Tensor<'t>) -> [Tensor<'t>; 3] {
         let seen = self.trunk.forward(&self.layers, observation);
         let seen = if self.tanh { seen.tanh() } else { seen.relu() };
         let [logits, value] = self.heads.each_ref().map(|head| connected(head, seen, Activation::Identity));
-        (logits, value.reshape(&[observation.size(0)]))
+        [seen, logits, value.reshape(&[observation.size(0)])]
     }
 
     fn parameters(&self) -> Params<'t> {
@@ -266,17 +287,22 @@ pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
 pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let network = Network::new(t, config, sizes);
-    let params = network.parameters();
+    let (_, split) = config.trunk(sizes);
+    let distillation = config.distillation.as_ref();
+    let heads = distillation.map_or(Params::new(), |d| d.heads(t, [split, sizes.actions.outputs()]));
+    let params = [network.parameters(), heads.clone()].concat();
     if part == Part::Shared {
         let (gradients, norm) = shared::received(t, &params, config.max_grad_norm);
         let updates = config.adam.descend(t, &params, &gradients, t.data("lr", &[]));
         return t.finish(&updates, &[("gradient_norm", norm)]);
     }
     let row = |name: &str| t.data(name, &[config.t_max]);
-    let (logits, value) = network.forward(t.data("observation", &[config.t_max, sizes.observation]));
+    let [seen, logits, value] = network.forward(t.data("observation", &[config.t_max, sizes.observation]));
     let acted = a3c_policy(logits, row("action"), row("advantage"), config.entropy_weight).sum();
     let valued = a3c_value(value, row("target")).sum();
     let task = acted + valued * config.value_weight;
+    let distilled = distillation.map(|d| d.record(t, &heads, seen, logits));
+    let own = distilled.as_ref().map_or(task, |d| d.beside(task));
 
     let weights = aikd_weights(t, sizes.teachers);
     let none = t.constant(0.0, &[]);
@@ -285,7 +311,8 @@ pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
             // RKD on what acts; there are no Q-values for BASE.
             Aikd { base: none, ..losses::aikd(logits, labels, perm, none, weights.eta) }
         });
-    let loss = losses::transfer(&aikd, task, weights);
+    let loss = losses::transfer(&aikd, own, weights);
+    let loss = distilled.as_ref().map_or(loss, |d| loss + d.weighted());
 
     let gradients = grad(loss, &params.iter().map(|(_, p)| *p).collect::<Vec<_>>());
     let norm = global_norm(&gradients).unwrap_or(none);
@@ -296,12 +323,13 @@ pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
             config.adam.descend(t, &params, &clipped, t.data("lr", &[]))
         }
     };
-    let reported = [
+    let mut reported = vec![
         ("policy_loss", acted),
         ("value_loss", valued),
         ("entropy", categorical_entropy(logits).mean()),
         ("gradient_norm", norm),
     ];
+    reported.extend(distilled.iter().map(|d| ("distillation_loss", d.loss)));
     let outputs = LossParts::outputs(t, loss, task, &aikd, weights.share, value.mean());
     let mut outputs = [&outputs[..], &reported].concat();
     let sent = if part == Part::Worker { shared::sent(&params, gradients) } else { Vec::new() };
@@ -400,6 +428,10 @@ impl OnPolicy for ActorCritic {
         self.value.forward(observations)
     }
 
+    fn logits(&mut self, observations: &[f32]) -> &[f32] {
+        self.policy.forward(observations)
+    }
+
     fn targets(&self, steps: &[GaeStep], _: &[f64], gamma: f64, targets: &mut [f64]) {
         rollout_returns(steps, gamma, targets);
     }
@@ -433,6 +465,9 @@ impl Learner for ActorCritic {
         for (name, outputs, gain) in [(HEADS[0], self.sizes.actions.outputs(), 0.01), (HEADS[1], 1, 1.0)] {
             let (weight, bias) = orthogonal_layer(rng, split, outputs, gain);
             initial_values.extend([(format!("{name}0.weight"), weight), (format!("{name}0.bias"), bias)]);
+        }
+        if let Some(distillation) = &self.config.distillation {
+            distillation.initial([split, self.sizes.actions.outputs()], rng, &mut initial_values);
         }
         self.engine
             .start(|input| initial(&initial_values, &input.name).unwrap_or_else(|| vec![0.0; input.len()]))?;

@@ -117,6 +117,12 @@ pub trait OnPolicy {
     /// The value of each state, `[rows]`.
     fn value(&mut self, observations: &[f32]) -> &[f32];
 
+    /// The policy's logits for each state, `[rows, A]`; empty where it has none.
+    fn logits(&mut self, observations: &[f32]) -> &[f32] {
+        let _ = observations;
+        &[]
+    }
+
     /// What the value function learns from the steps of a rollout, into `targets`: each advantage plus its state's value.
     fn targets(&self, steps: &[GaeStep], advantages: &[f64], gamma: f64, targets: &mut [f64]) {
         let _ = gamma;

@@ -4,6 +4,7 @@ use super::{ALGORITHMS, ActionKind, Agent, Algorithm, Sizes, Teaching};
 use crate::actions::Actions;
 use crate::checks::{Checks, ConfigError};
 use crate::convolution::Convolution;
+use crate::distillation::DistillationConfig;
 use crate::engine::LearnError;
 use crate::replay::SamplerName;
 use crate::shared::Part;
@@ -48,6 +49,17 @@ pub trait Settings: Plain {
     /// The content of teachers' answers.
     fn teaching(&self) -> Teaching {
         Teaching::Actions
+    }
+
+    /// The distillation of teachers' logits, if the algorithm learns so and is to.
+    fn distillation(&self) -> Option<&DistillationConfig> {
+        None
+    }
+
+    /// Changes the distillation; false where the algorithm has none.
+    fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
+        let _ = distillation;
+        false
     }
 
     /// Whether these settings fit spaces that the algorithm accepts; why not.
@@ -154,6 +166,11 @@ impl AlgorithmConfig {
             change(settings);
         }
         self
+    }
+
+    /// Changes the distillation, see [`Settings::set_distillation`].
+    pub fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
+        self.0.set_distillation(distillation)
     }
 
     /// Whether an update reads this input, such as `target_mix`: its program says so.

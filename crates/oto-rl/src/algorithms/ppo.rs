@@ -632,7 +632,7 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f32 {
 }
 
 /// An index drawn from a softmax; no number where the logits have no finite sum.
-pub(crate) fn categorical(logits: &[f32], rng: &mut Rng) -> f32 {
+pub fn categorical(logits: &[f32], rng: &mut Rng) -> f32 {
     let all = log_sum_exp(logits);
     if !all.is_finite() {
         return f32::NAN;

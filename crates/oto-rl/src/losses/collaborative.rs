@@ -44,12 +44,26 @@ pub fn a3c_value<'t>(value: Tensor<'t>, returns: Tensor<'t>) -> Tensor<'t> {
 }
 
 /// What is after the hidden layers of an alignment network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum AlignmentActivation {
     /// `max(x, 0)`, as in the paper.
+    #[default]
     Relu,
     /// `x` above 0, else `e^x - 1`, as in the authors' code.
     Elu,
+}
+
+oto_json::json_names! { AlignmentActivation { Relu = "relu", Elu = "elu" } }
+
+impl AlignmentActivation {
+    /// The same on plain numbers.
+    pub fn apply(self, x: &mut [f32]) {
+        match self {
+            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Elu => x.iter_mut().filter(|x| **x < 0.0).for_each(|x| *x = x.exp_m1()),
+        }
+    }
 }
 
 /// The deep alignment network (section 4.2) of a teacher's logits `[T, A_teacher]`, `[T, A]`: hidden layers and a linear one, each of a

@@ -50,6 +50,7 @@ pub fn policy_and_value<'t>(
 
 /// The form of the divergence in eq. 2 and 3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum Divergence {
     /// As printed: the temperature divides the teacher's logits alone.
     #[default]
@@ -58,6 +59,10 @@ pub enum Divergence {
     BothTempered,
     /// As in the authors' code: no temperature, and a summand of 1e-12 in the logarithm.
     OfficialCode,
+}
+
+oto_json::json_names! {
+    Divergence { Printed = "printed", BothTempered = "both_tempered", OfficialCode = "official_code" }
 }
 
 /// For each state, `[B]`, the divergence of eq. 2 (eq. 3, where the teacher's logits come from an alignment network) in one of its

@@ -4,6 +4,15 @@ use super::buffer::Replay;
 use oto_env::rng::Rng;
 use std::ops::Range;
 
+/// The logits of one teacher for the rows of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Distilled {
+    /// `[B, A]`; 0 where there are none.
+    pub logits: Vec<f32>,
+    /// `[B]`: 1 where the teacher answered, else 0.
+    pub mask: Vec<f32>,
+}
+
 /// A batch in the layout programs read. Buffers are reused.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -44,6 +53,8 @@ pub struct Batch {
     pub target: Vec<f32>,
     /// Beside a rollout: a draw from the whole buffer, for the critics of a fusion policy.
     pub replay: Option<Box<Batch>>,
+    /// What each teacher of a distillation thinks of the rows.
+    pub distilled: Vec<Distilled>,
     /// Scratch for `perm`.
     order: Vec<usize>,
 }
@@ -53,6 +64,15 @@ impl Batch {
     pub(crate) fn input(&self, name: &str) -> Option<&[f32]> {
         if let Some(name) = name.strip_prefix("replay.") {
             return self.replay.as_ref()?.input(name);
+        }
+        if let Some(name) = name.strip_prefix("distilled.") {
+            let (teacher, part) = name.split_once('.')?;
+            let one = self.distilled.get(teacher.parse::<usize>().ok()?)?;
+            return match part {
+                "logits" => Some(&one.logits),
+                "mask" => Some(&one.mask),
+                _ => None,
+            };
         }
         Some(match name {
             "observation" => &self.observation,

@@ -21,7 +21,7 @@ mod whole;
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub use balanced::Balanced;
-pub use batch::Batch;
+pub use batch::{Batch, Distilled};
 pub use buffer::{Replay, ReplayArrays, ReplayCounters, SlotId, Stored};
 pub use columns::Columns;
 pub use combined::Combined;

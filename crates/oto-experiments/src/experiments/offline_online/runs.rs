@@ -276,6 +276,7 @@ impl Maker<'_> {
             from: None,
             dataset: None,
             workers: 1,
+            distill: None,
         };
         let wire = |files: &Files| {
             let policy = oto_policy::load_file(&files.policy)?.policy;
