@@ -721,7 +721,9 @@ impl Trainer {
 
     /// All passes over a whole rollout. A device is given them all: acting waits for it.
     fn learn_from(&mut self, rollout: &mut Rollout) -> Result<(), TrainError> {
-        let leads = self.expert_leads();
+        // The rollout's last step is behind, also where it was the expert's last.
+        let leads =
+            self.started == 0 && self.distillation.as_ref().is_some_and(|d| self.steps <= d.expert_steps());
         let Some(student) = self.learner.on_policy() else { return Ok(()) };
         let how = student.rollouts();
         let (size, batches) = (how.batch_size, how.length / how.batch_size);

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_experiments::cloud_edge::{Part, Settings};
-use oto_experiments::{ALL, Options, ReportError, offline_online};
+use oto_experiments::{ALL, Options, ReportError, collaborative, offline_online};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct ReportOptions {
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
     pub jobs: Option<NonZeroUsize>,
-    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari, cloud-edge and offline-to-online]
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari, cloud-edge, offline-to-online and collaborative]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -59,7 +59,13 @@ pub struct ReportOptions {
     /// offline-to-online: only these methods [default: all]
     #[arg(long = "method", value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(offline_online::names()))]
     pub methods: Vec<String>,
-    /// offline-to-online: report the kept runs alone, make none
+    /// collaborative: environment steps of a run
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(400..))]
+    pub run_steps: u64,
+    /// collaborative: only these arms [default: all]
+    #[arg(long = "arm", value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(collaborative::names()))]
+    pub arms: Vec<String>,
+    /// offline-to-online, collaborative: report the kept runs alone, make none
     #[arg(long)]
     pub finished: bool,
 }
@@ -87,6 +93,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let ReportOptions { updates, online_steps, methods, finished, .. } = options.clone();
     let offline_online =
         offline_online::Settings { updates, steps: online_steps, methods, finished, ..Default::default() };
+    let ReportOptions { run_steps, arms, .. } = options.clone();
+    let collaborative = collaborative::Settings { steps: run_steps, arms, finished };
     let tell = |line: &str| crate::note!("{line}");
     let options = Options {
         out,
@@ -98,6 +106,7 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         sac_teacher,
         cloud_edge,
         offline_online,
+        collaborative,
         tell,
     };
     let found = ALL.iter().find(|one| one.name == experiment).expect("the parser knows the names");

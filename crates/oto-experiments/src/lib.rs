@@ -17,7 +17,7 @@ mod statistics;
 mod teachers;
 mod write;
 
-pub use experiments::{ALL, cloud_edge, offline_online};
+pub use experiments::{ALL, cloud_edge, collaborative, offline_online};
 
 use oto_agent::run::RunError;
 use std::num::NonZeroUsize;
@@ -53,6 +53,8 @@ pub struct Options {
     pub cloud_edge: cloud_edge::Settings,
     /// offline-to-online: how much of it runs.
     pub offline_online: offline_online::Settings,
+    /// collaborative: how much of it runs.
+    pub collaborative: collaborative::Settings,
     /// Takes lines about long work.
     pub tell: fn(&str),
 }

@@ -55,6 +55,14 @@ pub fn types(root: &Value) -> String {
         match name.as_str() {
             "StudentConfig" | "TeacherConfig" | "Job" | "Adapter" | "TeacherSpaces" | "Quantization"
             | "Dtype" => {}
+            // A page's algorithms have no distillation.
+            "Distill"
+            | "DistillationConfig"
+            | "DistillationTeacher"
+            | "DistillationHead"
+            | "AlignmentConfig"
+            | "AlignmentActivation"
+            | "Divergence" => {}
             _ if schema.get("properties").is_some() => {
                 let about = schema["description"].as_str().unwrap_or_default();
                 let of_group =

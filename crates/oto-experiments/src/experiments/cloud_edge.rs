@@ -340,6 +340,7 @@ mod tests {
             sac_teacher: None,
             cloud_edge,
             offline_online: crate::offline_online::Settings::default(),
+            collaborative: Default::default(),
             tell: |_| (),
         };
         let line = report(&options).unwrap();

@@ -6,6 +6,7 @@ mod cartpole;
 mod cell;
 mod cheetah;
 pub mod cloud_edge;
+pub mod collaborative;
 mod cost;
 mod fusion;
 mod games;
@@ -24,4 +25,5 @@ pub const ALL: &[Experiment] = &[
     cheetah::EXPERIMENT,
     cloud_edge::EXPERIMENT,
     offline_online::EXPERIMENT,
+    collaborative::EXPERIMENT,
 ];

@@ -547,6 +547,7 @@ mod tests {
             sac_teacher: None,
             cloud_edge: crate::cloud_edge::Settings::default(),
             offline_online: settings,
+            collaborative: Default::default(),
             tell: |_| (),
         };
         let line = report(&options).unwrap();
