@@ -412,7 +412,7 @@ impl Distillation {
         }
         for (i, taught) in self.taught.iter().enumerate() {
             let Some(aligner) = &taught.aligner else { continue };
-            if let Err(error) = aligner.engine().found(|tensor| floats(&name(i, tensor))) {
+            if let Err(error) = aligner.engine().found(&mut |tensor| floats(&name(i, tensor))) {
                 return wrong(format!("the alignment network of teacher {i}: {error}"));
             }
         }
