@@ -68,10 +68,8 @@ impl Distillation {
         match *self {}
     }
 
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&'static str, f32)> {
+    pub(crate) fn numbers(&self) -> std::iter::Empty<(&'static str, f32)> {
         match *self {}
-        #[allow(unreachable_code)]
-        std::iter::empty()
     }
 
     pub(crate) fn save(&self) -> Result<(Vec<Saved>, Vec<NamedTensor>), LearnError> {

@@ -349,7 +349,7 @@ impl Trainer {
     }
 
     /// Whether its settings have teachers of logits that it was not given.
-    pub(crate) fn lacks_teachers(&self) -> bool {
+    pub fn lacks_teachers(&self) -> bool {
         self.distillation.as_ref().is_some_and(|distillation| distillation.lacks())
     }
 

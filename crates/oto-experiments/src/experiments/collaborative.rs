@@ -197,7 +197,16 @@ fn alone(game: Game, steps: u64) -> Result<Job, ReportError> {
     let preset = presets::preset(environments::id(&env), seen, Some(&AdvantageActorCritic)).for_steps(steps);
     let evaluation = EvaluationConfig { every: (steps / EVALUATIONS).max(1), episodes: EPISODES };
     let student = StudentConfig { evaluation, stages: StagesConfig::SOLO, ..preset.student };
-    Ok(Job { env, student, teachers: Vec::new(), defaults: None, from: None, dataset: None, distill: None })
+    Ok(Job {
+        env,
+        student,
+        teachers: Vec::new(),
+        defaults: None,
+        from: None,
+        dataset: None,
+        workers: 1,
+        distill: None,
+    })
 }
 
 /// What is kept of a teacher beside its policy.

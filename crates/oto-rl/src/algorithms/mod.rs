@@ -29,6 +29,8 @@ pub mod cql;
 pub mod cql_ensemble;
 pub mod ddpg;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+mod distilled;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod edac;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod ensemble_sac;
