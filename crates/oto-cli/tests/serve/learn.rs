@@ -142,10 +142,11 @@ fn a_run_learns_from_the_logits_of_others() {
     for (flags, part) in [
         (&["--distill-weight", "1", "--distill-weight", "2"][..], "2 --distill-weight for 1 --distill"),
         (&["--distill", "/nowhere"], "/nowhere"),
-        (&["--distill-weight", "-1"], "algorithm.distillation.teachers[0].weight is -1"),
+        (&["--distill-weight=-1"], "algorithm.distillation.teachers[0].weight is -1"),
         (&["--env", "Acrobot-v1"], "has 2 actions, the student has 3"),
         (&["--env", "Acrobot-v1", "--set", "algorithm.distillation.to=head"], "a policy that sees 4 numbers"),
         (&["--expert", path], "distill.expert is given"),
+        (&["--workers", "2"], "several workers cannot have a distillation"),
         (&["--set", "algorithm.distillation.to=both"], "algorithm.distillation.to"),
     ] {
         assert!(refused(flags).contains(part), "{flags:?}: {}", refused(flags));
