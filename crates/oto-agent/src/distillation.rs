@@ -11,9 +11,7 @@ use oto_graph::Backend;
 use oto_rl::algorithms::ppo::categorical;
 use oto_rl::algorithms::{AlgorithmConfig, Sizes};
 use oto_rl::aligner::Aligner;
-use oto_rl::distillation::{
-    DistillationConfig, DistillationHead, DistillationTeacher, LogitTeacher, NEVER, Phase,
-};
+use oto_rl::distillation::{DistillationConfig, DistillationTeacher, LogitTeacher, NEVER, Phase};
 use oto_rl::engine::{LearnError, Learner, NamedTensor};
 use oto_rl::mlp::argmax;
 use oto_rl::replay::{Batch, Distilled};
@@ -377,11 +375,6 @@ impl Distillation {
     /// For each teacher: states that it answered, states whose answer was refused, and why the last one was.
     pub fn teachers(&self) -> impl Iterator<Item = (u64, u64, Option<&str>)> {
         self.taught.iter().map(|taught| (taught.answered, taught.refused, taught.problem.as_deref()))
-    }
-
-    /// The head that is trained.
-    pub fn head(&self) -> DistillationHead {
-        self.config.to
     }
 
     /// What a checkpoint keeps, and the alignment networks' tensors.

@@ -364,6 +364,18 @@ fn a_distillation_resumed_in_any_phase_is_the_uninterrupted_one() {
     }
 }
 
+/// Labels of a served teacher and logits of another one in the same updates.
+#[test]
+fn aikd_and_distillation_are_had_in_one_run() {
+    let distillation = DistillationConfig { teachers: teachers(&[2]), ..DistillationConfig::default() };
+    let (mut student, mut driver) = taught(&distilling(distillation), "CartPole-v1");
+    student.trainer().distill(vec![Rule::new(2)], None).unwrap();
+    run(&mut student, &mut driver, 200);
+    let report = student.trainer().report().unwrap();
+    let [rkd, distilled] = ["rkd_d", "distillation_loss"].map(|name| report.get(name).unwrap());
+    assert!(rkd > 0.0 && distilled > 0.0, "{report:?}");
+}
+
 /// Without the environment's terms, from the teacher alone; by an alignment network that an expert trained, too.
 #[test]
 fn a_student_learns_to_balance_from_logits_alone() {

@@ -199,6 +199,33 @@ fn an_episode_is_truncated_at_its_limit() {
     assert_eq!(MinAtar::new("MinAtar/Freeway-v1?max_steps=0").unwrap().max_episode_steps(), None);
 }
 
+/// The same game with surplus channels, which are 0: last in an image, last at each place otherwise.
+#[test]
+fn surplus_channels_are_empty() {
+    let rng = &mut Rng::new(4);
+    for images in [false, true] {
+        let id = format!("MinAtar/Breakout-v1?images={images}");
+        let (mut own, mut seen) = fresh(&id, 7);
+        let (mut ten, mut more) = fresh(&format!("{id}&channels=10"), 7);
+        assert_eq!((seen.len(), more.len()), (400, 1000));
+        assert_eq!(ten.images(), images.then_some([10, 10, 10]));
+        for _ in 0..50 {
+            let padded = match images {
+                true => [&seen[..], &[0.0; 600]].concat(),
+                false => seen.chunks_exact(4).flat_map(|place| [place, &[0.0; 6]].concat()).collect(),
+            };
+            assert!(padded == more);
+            let action = Action::Discrete(drawn(&own, rng));
+            let ended = own.step(action, &mut seen).unwrap();
+            assert_eq!(ended, ten.step(action, &mut more).unwrap());
+            if ended.done() {
+                own.reset(None, &mut seen).unwrap();
+                ten.reset(None, &mut more).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_ids_options_and_actions_are_refused() {
     for (id, part) in [
@@ -209,6 +236,9 @@ fn wrong_ids_options_and_actions_are_refused() {
         ("MinAtar/Breakout-v1?difficulty_ramping=1", "true (default) or false"),
         ("MinAtar/Breakout-v1?max_steps=-1", "a whole number"),
         ("MinAtar/Breakout-v1?images", "images of 0 and 255"),
+        ("MinAtar/Breakout-v1?channels=11", "a whole number up to 10"),
+        ("MinAtar/Breakout-v1?channels=0", "a whole number up to 10"),
+        ("MinAtar/Freeway-v1?channels=6", "expected 7 to 10; got 6"),
         (
             "MinAtar/Breakout-v1?colour=red",
             "one of sticky_action_prob, difficulty_ramping, max_steps, images",
