@@ -98,7 +98,7 @@ impl Asked {
         }
         let mut refused = 0;
         for (row, mask) in self.logits.chunks_exact_mut(actions).zip(&mut self.mask) {
-            match row.iter().find(|z| !(z.abs() <= LARGEST)) {
+            match row.iter().find(|z| !(-LARGEST..=LARGEST).contains(*z)) {
                 None => *mask = 1.0,
                 Some(wrong) => {
                     let shown = oto_json::shown(wrong);
@@ -135,12 +135,10 @@ pub fn settle(
     weights: &[f64],
 ) -> Result<(), ConfigError> {
     let mut config = algorithm.distillation().cloned().unwrap_or_default();
-    let weight = |i: usize| weights.get(i).copied().unwrap_or(1.0);
-    let one = |(i, teacher): (usize, &Box<dyn LogitTeacher>)| DistillationTeacher {
-        actions: teacher.actions(),
-        weight: weight(i),
-    };
-    config.teachers = teachers.iter().enumerate().map(one).collect();
+    let weights = weights.iter().copied().chain(std::iter::repeat(1.0));
+    let actions = teachers.iter().map(|teacher| teacher.actions());
+    config.teachers =
+        actions.zip(weights).map(|(actions, weight)| DistillationTeacher { actions, weight }).collect();
     match algorithm.set_distillation(Some(config)) {
         true => Ok(()),
         false => {

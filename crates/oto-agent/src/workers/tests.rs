@@ -21,7 +21,7 @@ fn job(workers: usize, steps: u64) -> Job {
         ..presets::learner(ENVIRONMENT, &AdvantageActorCritic)
     };
     let (env, teachers) = (ENVIRONMENT.into(), Vec::new());
-    Job { env, student, teachers, defaults: None, from: None, dataset: None, workers }
+    Job { env, student, teachers, defaults: None, from: None, dataset: None, workers, distill: None }
 }
 
 /// What an observer saw.
