@@ -112,6 +112,9 @@ mod tests {
     use candle_core::Device;
     use oto_graph::NodeId;
 
+    /// An operation, the shape of its result, its operands and scalars.
+    type Case<'a> = (Op, &'a [usize], Vec<&'a Tensor>, [f64; 2]);
+
     fn some(shape: &[usize], seed: f64) -> Tensor {
         let count = shape.iter().product::<usize>();
         let values: Vec<f64> = (0..count).map(|i| (seed + 1.7 * i as f64).sin()).collect();
@@ -133,7 +136,7 @@ mod tests {
         let polyak = || Op::Polyak { target: id, p: id, tau: id };
         let adam =
             Op::AdamStep { p: id, m: id, v: id, t: id, lr: id, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        let cases: Vec<(Op, &[usize], Vec<&Tensor>, [f64; 2])> = vec![
+        let cases: Vec<Case<'_>> = vec![
             (Op::LogSumExp(id), &[4, 1], vec![&x], none),
             (Op::LogSoftmax(id), &[4, 6], vec![&x], none),
             (Op::LogSoftmaxGrad { y: id, g: id }, &[4, 6], vec![&x, &y], none),

@@ -5,8 +5,9 @@ use crate::totals::Totals;
 use crate::{browsers, debian, program, shell, site, vulkan, wasm};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 /// Options of `cargo xtask test`.
@@ -17,7 +18,17 @@ pub struct Options {
     only: Vec<Stage>,
 }
 
-/// The stages, in the order they run: what is quick to fail first, and what later stages need before them.
+/// The order of the stages: what is quick to fail first, and what later stages need before them. Two may run at the same time.
+const ORDER: [&[Stage]; 6] = [
+    &[Stage::Fmt],
+    &[Stage::Build, Stage::Clippy],
+    &[Stage::Rust],
+    &[Stage::Doc],
+    &[Stage::Node],
+    &[Stage::Browser],
+];
+
+/// The stages.
 #[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
 enum Stage {
     /// cargo fmt --check
@@ -41,12 +52,17 @@ pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let mut totals = Totals::default();
     let mut failed = Vec::new();
-    for &stage in Stage::value_variants() {
-        if options.only.is_empty() || options.only.contains(&stage) {
-            let (tests, passed) = run_stage(stage);
+    for together in ORDER {
+        let selected = |stage: &Stage| options.only.is_empty() || options.only.contains(stage);
+        let stages = together.iter().copied().filter(selected).collect::<Vec<_>>();
+        let outcomes = match stages[..] {
+            [first, second] => run_beside(first, second),
+            _ => stages.iter().map(|stage| run_stage(*stage)).collect(),
+        };
+        for (stage, (tests, passed)) in stages.iter().zip(outcomes) {
             totals.add(tests);
             if !passed {
-                failed.push(format!("{stage:?}").to_lowercase());
+                failed.push(stage.name());
             }
         }
     }
@@ -60,10 +76,42 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Runs one stage and says how long it took. A stage that fails without a failed test counts as one.
 fn run_stage(stage: Stage) -> (Totals, bool) {
-    let name = format!("{stage:?}").to_lowercase();
-    eprintln!("\n== {name}");
+    eprintln!("\n== {}", stage.name());
     let start = Instant::now();
-    let outcome = stage.run();
+    ended(stage, start, stage.run())
+}
+
+/// Runs `first` in a process of its own while `second` runs here, and prints its output afterwards. The packages for WebAssembly are
+/// linked on one core, so that lints have the other.
+fn run_beside(first: Stage, second: Stage) -> Vec<(Totals, bool)> {
+    let start = Instant::now();
+    let child = begin_beside(first);
+    let second = run_stage(second);
+    eprintln!("\n== {}, which ran at the same time", first.name());
+    let first = ended(first, start, child.and_then(end_beside));
+    vec![first, second]
+}
+
+/// Starts a stage that has no tests; its output goes to a file.
+fn begin_beside(stage: Stage) -> Result<(Child, PathBuf)> {
+    // Both stages add targets, and rustup adds one at a time.
+    [Target::Web, Target::Wasip2].into_iter().try_for_each(wasm::add_target)?;
+    let path = shell::target_dir().join("xtask").join(format!("test-{}.log", stage.name()));
+    fs::create_dir_all(shell::target_dir().join("xtask"))?;
+    let log = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["test", "--only", &stage.name()]).current_dir(shell::root());
+    Ok((command.stdout(log.try_clone()?).stderr(log).spawn()?, path))
+}
+
+fn end_beside((mut child, path): (Child, PathBuf)) -> Result<(Totals, bool)> {
+    let status = child.wait()?;
+    eprint!("{}", String::from_utf8_lossy(&fs::read(&path)?));
+    Ok((Totals::default(), status.success()))
+}
+
+/// Says how a stage ended.
+fn ended(stage: Stage, start: Instant, outcome: Result<(Totals, bool)>) -> (Totals, bool) {
     let (mut tests, passed) = outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         (Totals::default(), false)
@@ -72,7 +120,7 @@ fn run_stage(stage: Stage) -> (Totals, bool) {
         tests.failed = 1;
     }
     let verdict = if passed { "ok" } else { "FAILED" };
-    eprintln!("== {name}: {verdict} after {}", shown(start));
+    eprintln!("== {}: {verdict} after {}", stage.name(), shown(start));
     (tests, passed)
 }
 
@@ -82,6 +130,10 @@ fn shown(start: Instant) -> String {
 }
 
 impl Stage {
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
     fn run(self) -> Result<(Totals, bool)> {
         match self {
             Self::Fmt => plain(&["fmt", "--all", "--check"]),
@@ -192,7 +244,7 @@ fn node(files: &[PathBuf]) -> Command {
 /// The `*.test.mjs` files of a folder, sorted, as paths from the root.
 fn test_files(folder: &str) -> Result<Vec<PathBuf>> {
     let entries =
-        std::fs::read_dir(shell::root().join(folder)).with_context(|| format!("cannot read {folder}"))?;
+        fs::read_dir(shell::root().join(folder)).with_context(|| format!("cannot read {folder}"))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -209,8 +261,7 @@ fn test_files(folder: &str) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::shell;
-    use std::fs;
+    use super::{fs, shell};
 
     /// A file that `it.rs` does not name would be compiled by nothing.
     #[test]
