@@ -57,6 +57,31 @@ pub struct Saved {
 
 oto_json::json_object! { Saved: open { updates, answered, refused } }
 
+/// Mean probabilities of actions over some states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probabilities {
+    /// Of the student's policy.
+    pub student: Vec<f64>,
+    /// Of a teacher's policy, which has actions of its own.
+    pub teacher: Vec<f64>,
+    /// Of what its alignment network makes of it.
+    pub aligned: Option<Vec<f64>>,
+}
+
+/// The mean over states of the softmax of logits `[rows, actions]`.
+fn mean_probabilities(logits: &[f32], actions: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; actions];
+    for row in logits.chunks_exact(actions) {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let each = row.iter().map(|z| f64::from(z - most).exp());
+        let total = each.clone().sum::<f64>();
+        sums.iter_mut().zip(each).for_each(|(sum, p)| *sum += p / total);
+    }
+    let rows = (logits.len() / actions).max(1) as f64;
+    sums.iter_mut().for_each(|sum| *sum /= rows);
+    sums
+}
+
 /// A teacher's newest answers.
 #[derive(Default)]
 struct Asked {
@@ -336,6 +361,21 @@ impl Distillation {
         let (sum, count) = losses.fold((0.0, 0), |(sum, count), loss| (sum + loss, count + 1));
         self.alignment_loss = (phase.aligns && count > 0).then(|| sum / count as f32);
         Ok(())
+    }
+
+    /// How each teacher that answers all these states, and its alignment network, choose there; `student` is the student's logits.
+    pub(crate) fn probabilities(&mut self, observations: &[f32], student: &[f32]) -> Vec<Probabilities> {
+        let (width, actions) = (self.observation, self.actions);
+        let of = |taught: &mut Taught| {
+            let answered = taught.asked.teacher.is_some() && taught.asked.ask(observations, width) == 0;
+            let Asked { logits, actions: own, .. } = &taught.asked;
+            answered.then(|| Probabilities {
+                student: mean_probabilities(student, actions),
+                teacher: mean_probabilities(logits, *own),
+                aligned: taught.aligner.as_mut().map(|a| mean_probabilities(a.align(logits), actions)),
+            })
+        };
+        self.taught.iter_mut().filter_map(of).collect()
     }
 
     /// Takes over what devices have finished of the alignment networks' updates.

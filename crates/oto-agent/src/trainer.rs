@@ -5,6 +5,8 @@
 
 use crate::config::{Clock, ConfigError, PlateauDecay, StudentConfig};
 use crate::distillation::Distillation;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+use crate::distillation::Probabilities;
 use crate::evaluation::{Best, Evaluation, Evaluations, play};
 use crate::recorded::{DataMark, MAX_TRANSITIONS, Recorded, RecordedError};
 use crate::stage::{Change, Stage, Stages};
@@ -346,6 +348,15 @@ impl Trainer {
     /// The teachers whose logits it learns from.
     pub fn distillation(&self) -> Option<&Distillation> {
         self.distillation.as_deref()
+    }
+
+    /// How the student and its teachers of logits choose in these states `[rows, O]`, one for each teacher.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn probabilities(&mut self, observations: &[f32]) -> Vec<Probabilities> {
+        let (Some(distillation), Some(student)) = (&mut self.distillation, self.learner.on_policy()) else {
+            return Vec::new();
+        };
+        distillation.probabilities(observations, student.logits(observations))
     }
 
     /// Whether its settings have teachers of logits that it was not given.

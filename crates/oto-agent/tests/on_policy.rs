@@ -401,6 +401,14 @@ fn a_student_learns_to_balance_from_logits_alone() {
         assert!(score > 120.0, "{score}, {:?}", student.trainer().report());
         let agreement = student.trainer().report().unwrap().get("agreement").unwrap();
         assert!(agreement > 0.7, "{agreement}");
+        // Two states that lean to the left, one that leans to the right.
+        let states = [[0.0, 0.0, -0.1, 0.0], [0.0, 0.0, -0.2, 0.0], [0.0, 0.0, 0.1, 0.0]].concat();
+        let chosen = student.trainer().probabilities(&states);
+        assert_eq!((chosen.len(), chosen[0].student.len()), (1, 2));
+        let aligns = config.alignment.is_some();
+        assert_eq!((chosen[0].teacher.len(), chosen[0].aligned.is_some()), (2 + usize::from(aligns), aligns));
+        let left = |p: &[f64]| p[0] > 0.5 && p.iter().sum::<f64>() < 1.000_001;
+        assert!(left(&chosen[0].teacher) && chosen[0].aligned.as_ref().is_none_or(|p| left(p)), "{chosen:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! of another game, onto the policy, onto a head, and through an alignment network. Teachers come first; each run is kept when it is done.
 
 use super::cartpole::curve;
-use crate::chart::{Chart, PALETTE};
+use crate::chart::{Chart, PALETTE, Series};
 use crate::runs::{Curve, Finished, each, fnv, keep, kept};
 use crate::statistics::{bootstrap_mean, mean, median};
 use crate::write::{self, Table, whole};
@@ -11,10 +11,12 @@ use oto_agent::config::{EvaluationConfig, StudentConfig};
 use oto_agent::distillation::settle;
 use oto_agent::drive::Driver;
 use oto_agent::environments;
+use oto_agent::evaluation::returns;
 use oto_agent::presets;
 use oto_agent::run::{self, Distill, Job, RunError, on_cpu};
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::Student;
+use oto_agent::trainer::TrainError;
 use oto_rl::algorithms::a3c::AdvantageActorCritic;
 use oto_rl::distillation::{AlignmentConfig, DistillationConfig, DistillationHead};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,10 @@ const EVALUATIONS: u64 = 40;
 const EPISODES: u32 = 10;
 /// Episodes that a teacher is judged by; nothing else has seen them.
 const TEST: Range<u64> = 71_000..71_050;
+
+/// Episodes, and the most of their states, in which action probabilities are averaged.
+const PICTURED: Range<u64> = 72_000..72_010;
+const MOST_STATES: usize = 2_000;
 
 /// How much of the experiment runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +199,7 @@ fn distillation(how: How, steps: u64) -> Option<DistillationConfig> {
 /// A run in a game without a teacher.
 fn alone(game: Game, steps: u64) -> Result<Job, ReportError> {
     let env = game.env();
-    let seen = environments::seen(&env).map_err(oto_agent::trainer::TrainError::from)?;
+    let seen = environments::seen(&env).map_err(TrainError::from)?;
     let preset = presets::preset(environments::id(&env), seen, Some(&AdvantageActorCritic)).for_steps(steps);
     let evaluation = EvaluationConfig { every: (steps / EVALUATIONS).max(1), episodes: EPISODES };
     let student = StudentConfig { evaluation, stages: StagesConfig::SOLO, ..preset.student };
@@ -216,6 +222,31 @@ struct About {
     returns: Vec<f64>,
     /// How long its run took.
     seconds: f64,
+}
+
+/// Mean probabilities of actions over the student's states: figure 5 of the paper.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Actions {
+    student: Vec<f64>,
+    teacher: Vec<f64>,
+    aligned: Vec<f64>,
+}
+
+/// The states of greedy episodes of a trained student, and how it and its aligned teacher choose there.
+fn actions(student: &mut Student, env: &str) -> Result<Option<Actions>, ReportError> {
+    let mut environment = environments::environment(env).map_err(TrainError::from)?;
+    let (mut states, width) = (Vec::new(), environment.observation_space().width());
+    returns(&mut *environment, PICTURED, |environment, observation| {
+        if states.len() < MOST_STATES * width {
+            states.extend_from_slice(observation);
+        }
+        let action = student.trainer().greedy(observation)?;
+        Ok::<_, TrainError>(environment.step(action, observation)?)
+    })?;
+    let chosen = student.trainer().probabilities(&states).into_iter().next();
+    let all =
+        chosen.and_then(|p| Some(Actions { student: p.student, teacher: p.teacher, aligned: p.aligned? }));
+    Ok(all)
 }
 
 /// A teacher that was made.
@@ -303,7 +334,7 @@ impl Arm {
         let distill = Distill { teachers: vec![teacher], expert };
         job.student.algorithm.set_distillation(Some(config));
         let (teachers, _) = distilled::load(Some(&distill))?;
-        settle(&mut job.student.algorithm, &teachers, &[]).map_err(oto_agent::trainer::TrainError::from)?;
+        settle(&mut job.student.algorithm, &teachers, &[]).map_err(TrainError::from)?;
         job.distill = Some(distill);
         Ok(Some(job))
     }
@@ -325,8 +356,11 @@ impl Arm {
         let mut job = job.clone();
         job.student.seed = seed;
         let start = Instant::now();
-        let (student, curve) = trained(&job, self.name)?;
+        let (mut student, curve) = trained(&job, self.name)?;
         let seconds = start.elapsed().as_secs_f64();
+        if let Some(actions) = actions(&mut student, &job.env)? {
+            keep(&path.with_extension(ACTIONS), &actions)?;
+        }
         let mut run = curve.finish(seed, &student.metrics(0), seconds);
         let before = job.student.algorithm.distillation().map_or(0, DistillationConfig::expert_steps);
         let own = run.steps.iter().zip(&run.returns).filter(|(step, _)| **step > before);
@@ -347,6 +381,9 @@ impl Arm {
         Job { distill, ..job.clone() }
     }
 }
+
+/// The ending of a file of action probabilities, beside a run's.
+const ACTIONS: &str = "actions.json";
 
 /// The arms that are chosen, each once.
 fn chosen(settings: &Settings) -> Vec<&'static Arm> {
@@ -391,7 +428,13 @@ fn report(options: &Options) -> Result<String, ReportError> {
     for ((arm, _), run) in tasks.iter().zip(made) {
         runs[*arm].extend(run);
     }
-    let results = Results { options, arms, jobs, runs, teachers };
+    let pictured = |(arm, job): (&&Arm, &Option<Job>)| {
+        let place = folder(options, arm.name, &arm.marked(job.as_ref()?, &mark));
+        let known = |seed: &u64| kept::<Actions>(&place.join(format!("{seed}.{ACTIONS}")));
+        seeds.iter().find_map(known).map(|actions| (arm.name, actions))
+    };
+    let actions = arms.iter().zip(&jobs).filter_map(pictured).collect();
+    let results = Results { options, arms, jobs, runs, teachers, actions };
     results.write(&seeds)
 }
 
@@ -402,6 +445,8 @@ struct Results<'a> {
     jobs: Vec<Option<Job>>,
     runs: Vec<Vec<Finished>>,
     teachers: Vec<(Game, Teacher)>,
+    /// Of the first seed of an arm that has them.
+    actions: Vec<(&'static str, Actions)>,
 }
 
 /// The mean return of a run's evaluations: the area under its curve over its length.
@@ -488,6 +533,7 @@ impl Results<'_> {
             groups += &format!(
                 "### {title}\n\n![{title}](results/{file}.svg)\n\nThe bar is a return of {bar}.\n\n{table}\n"
             );
+            groups += &self.actions(group)?;
         }
         let teachers = self.teachers.iter().map(|(game, teacher)| {
             let score = cell(&teacher.about.returns);
@@ -515,6 +561,46 @@ impl Results<'_> {
         write::section(&options.out, name, &text)?;
         self.files()?;
         Ok(format!("{count} runs of {} arms; {}", self.arms.len(), options.out.join("results.md").display()))
+    }
+
+    /// Probabilities of actions of the arms with an alignment network: a table, and a picture for each.
+    fn actions(&self, group: &Group) -> Result<String, ReportError> {
+        let known = |arm: &&Arm| self.actions.iter().any(|(name, _)| *name == arm.name);
+        let mut table = Table::new(&["arm", "student", "teacher", "teacher, aligned"]);
+        let mut pictures = String::new();
+        for arm in group.arms.iter().filter(known) {
+            let found = self.actions.iter().find(|(name, _)| *name == arm.name);
+            let Some((_, Actions { student, teacher, aligned })) = found else { continue };
+            let shown = |p: &[f64]| p.iter().map(|p| format!("{p:.2}")).collect::<Vec<_>>().join(" ");
+            table.row(vec![arm.title.into(), shown(student), shown(teacher), shown(aligned)]);
+            let file = format!("{}-actions-{}", EXPERIMENT.name, arm.name);
+            let one = |(name, p, colour): (&str, &Vec<f64>, _)| Series {
+                name: name.into(),
+                colour,
+                x: (0..p.len()).map(|a| a as f64).collect(),
+                mid: p.clone(),
+                band: None,
+            };
+            let [a, b, c, ..] = PALETTE;
+            let series = [("student", student, a), ("teacher", teacher, b), ("teacher, aligned", aligned, c)];
+            let chart = Chart {
+                title: format!("{}: probabilities of actions", group.title),
+                subtitle: format!("{}: means over the student's states", arm.title),
+                x_label: "action".into(),
+                y_label: "probability".into(),
+                series: series.into_iter().map(one).collect(),
+                y_range: Some((0.0, 1.0)),
+                ..Chart::default()
+            };
+            write::chart(&self.options.out, &file, &chart)?;
+            pictures += &format!("![{}](results/{file}.svg)\n\n", arm.title);
+        }
+        match pictures.is_empty() {
+            true => Ok(String::new()),
+            false => Ok(format!(
+                "Mean probabilities of actions over the student's states, of the first seed; the teacher has actions of its own:\n\n{table}\n{pictures}"
+            )),
+        }
     }
 
     fn chart(&self, group: &Group) -> Chart {
@@ -607,7 +693,7 @@ mod tests {
             },
             tell: |_| {},
         };
-        let arms = ["breakout-alone", "breakout-both", "asterix-policy", "asterix-head"];
+        let arms = ["breakout-alone", "breakout-both", "asterix-early", "asterix-head"];
         let none = report(&options(true, &arms)).unwrap();
         assert!(none.starts_with("0 runs of 4 arms"), "{none}");
         let some = report(&options(false, &arms[..3])).unwrap();
@@ -618,10 +704,14 @@ mod tests {
         assert!(again.starts_with("3 runs of 4 arms"), "{again}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), first, "times included: nothing was made anew");
         let text = std::fs::read_to_string(place.join("docs/results.md")).unwrap();
-        assert!(
-            text.contains("Breakout, a teacher of Breakout") && text.contains("onto the policy"),
-            "{text}"
-        );
+        let parts = [
+            "Breakout, a teacher of Breakout",
+            "aligned online, early",
+            "teacher, aligned |",
+            "(results/collaborative-actions-asterix-early.svg)",
+        ];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        assert!(place.join("docs/results/collaborative-actions-asterix-early.png").is_file());
         std::fs::remove_dir_all(place).unwrap();
     }
 }
