@@ -40,6 +40,7 @@ pub use serve::kserve;
 pub use serve::learners::Learners;
 pub use serve::policies::Policies;
 pub use serve::queue::BATCH_ROWS;
+pub use serve::shares::Shares;
 pub use serve::version::Release;
 pub use serve::{admin, candidate, shadow, simulation};
 

@@ -6,6 +6,7 @@ mod targets;
 
 use oto_data::Dataset;
 use oto_env::Space;
+use oto_proto::gradients::write_gradients;
 use oto_proto::weights::{write_complete, write_delta};
 use oto_proto::{
     Action, ActionFormat, BatchId, Dtype, Encoding, Flags, Formats, Ids, RowFormat, StateFormat, Transition,
@@ -140,7 +141,9 @@ fn actors() -> Written {
     let (mut held, ids) = ([0.5, -1.0, 2.0, 0.0, 1e-3, -3e38], Ids { version: 4, ..ids });
     let target = held.map(|weight: f32| if weight.abs() < 10.0 { weight + 0.1 } else { weight });
     write_delta(ids, 3, &mut held, &target, &mut frame)?;
-    put("weights", "delta", &frame)
+    put("weights", "delta", &frame)?;
+    write_gradients(Ids { version: 3, ..ids }, &[0.5, -1.0, 2.0, 0.0, 1e-3, -3e38], &mut frame)?;
+    put("gradients", "plain", &frame)
 }
 
 const HELLO: &str = r#"{"type":"hello","protocol":"oto.v1","policy":"sac","student":"tab-1",

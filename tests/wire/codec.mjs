@@ -4,9 +4,9 @@
 import { inflateRawSync } from 'node:zlib';
 
 export const HEADER_BYTES = 16;
-export const KINDS = { states: 1, actions: 2, submit: 4, weights: 5, transitions: 6 };
-/** Kinds that only actors and learners exchange. */
-const OF_ACTORS = [KINDS.weights, KINDS.transitions];
+export const KINDS = { states: 1, actions: 2, submit: 4, weights: 5, transitions: 6, gradients: 8 };
+/** Kinds that only actors and learners, or workers and shared agents, exchange. */
+const OF_ACTORS = [KINDS.weights, KINDS.transitions, KINDS.gradients];
 const MAX_SEQUENCE = 2 ** 53;
 export const DTYPES = { f32: 1, f16: 2, u8: 3, u16: 4 };
 const BYTES = { f32: 4, f16: 2, u8: 1, u16: 2 };
@@ -36,7 +36,7 @@ function readHeader(expected, bytes) {
   if (bytes.length < HEADER_BYTES) throw new Refused('too_short');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [kind, dtype, rows] = [view.getUint8(0), view.getUint8(1), view.getUint16(2, true)];
-  if (kind < 1 || kind > 7) throw new Refused('unknown_kind');
+  if (kind < 1 || kind > 8) throw new Refused('unknown_kind');
   if (!Object.values(KINDS).includes(kind)) throw new Refused('not_supported');
   if (OF_ACTORS.includes(kind) && !OF_ACTORS.includes(expected)) throw new Refused('not_supported');
   if (dtype < 1 || dtype > 4) throw new Refused('unknown_dtype');
@@ -203,6 +203,23 @@ export function decodeWeights(parameters, held, bytes) {
     return Math.fround(Math.fround(weight) + Math.fround(steps * step));
   });
   return { ...ids, base, weights: finite(weights) };
+}
+
+/** Checks a frame of gradients for an agent of so many parameters and returns its header and the gradients. */
+export function decodeGradients(parameters, bytes) {
+  const size = 4 * parameters;
+  const { view, ids } = open({ kind: KINDS.gradients, dtype: 'f32' }, bytes, HEADER_BYTES, size, 1);
+  const read = (_, i) => view.getFloat32(HEADER_BYTES + 4 * i, true);
+  return { ...ids, gradients: finite(Array.from({ length: parameters }, read)) };
+}
+
+/** Writes what `decodeGradients` reads. */
+export function encodeGradients({ request, policy, version, gradients }) {
+  const bytes = new Uint8Array(HEADER_BYTES + 4 * gradients.length);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, KINDS.gradients, 'f32', { request, policy, version, rows: [gradients] });
+  gradients.forEach((number, i) => view.setFloat32(HEADER_BYTES + 4 * i, number, true));
+  return bytes;
 }
 
 function finite(numbers) {

@@ -18,6 +18,7 @@ const frames = read('vectors/frames.json').cases;
 const submissions = read('vectors/submissions.json').cases;
 const transitions = read('vectors/transitions.json').cases;
 const weights = read('vectors/weights.json').cases;
+const gradients = read('vectors/gradients.json').cases;
 const messages = read('vectors/messages.json').cases;
 const adapterCases = read('vectors/adapters.json').cases;
 const schema = read('schema/oto.v1.json');
@@ -67,6 +68,17 @@ for (const { name, parameters, held, hex, valid, reject } of weights) {
     assert.deepEqual(codec.decodeWeights(parameters, held, fromHex(hex)), { ...valid, weights: valid.weights.map(Math.fround) });
     // Compressors differ, so that only complete weights have one encoding.
     if (valid.base === 0) assert.equal(toHex(codec.encodeWeights(hex[3] === '2' ? 'f16' : 'f32', valid)), hex);
+  });
+}
+
+for (const { name, parameters, hex, valid, reject } of gradients) {
+  test(`gradients: ${name}`, () => {
+    if (reject) {
+      assert.throws(() => codec.decodeGradients(parameters, fromHex(hex)), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decodeGradients(parameters, fromHex(hex)), { ...valid, gradients: valid.gradients.map(Math.fround) });
+    assert.equal(toHex(codec.encodeGradients(valid)), hex);
   });
 }
 

@@ -51,6 +51,7 @@ fn format(env: &dyn Environment) -> RowFormat {
         stage: None,
         ticket: None,
         actor: None,
+        worker: None,
     };
     RowFormat::new(&hello.formats().expect("sound spaces"), env.action_space())
 }

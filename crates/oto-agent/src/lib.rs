@@ -16,6 +16,8 @@ pub mod drive;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod environments;
 pub mod evaluation;
+#[cfg(not(target_family = "wasm"))]
+pub mod hub;
 pub mod learner;
 #[cfg(feature = "datasets")]
 pub mod levels;
@@ -39,5 +41,7 @@ pub mod trainer;
 #[cfg(not(target_family = "wasm"))]
 pub mod virtual_time;
 pub mod watch;
+#[cfg(not(target_family = "wasm"))]
+pub mod worker;
 #[cfg(not(target_family = "wasm"))]
 pub mod workers;

@@ -402,6 +402,12 @@ impl Student {
         self.name = Some(name);
     }
 
+    /// Its environment's spaces, as the protocol has them.
+    pub fn spaces(&self) -> (oto_proto::Space, oto_proto::Space) {
+        let (observation, action) = self.environment.spaces();
+        (observation.clone(), action.clone())
+    }
+
     /// What has to happen next. A question to the environment is the same until it is answered.
     pub fn need(&mut self, now_ms: u64) -> Result<Need, TrainError> {
         if let Some(asked) = self.asked {
@@ -1045,6 +1051,7 @@ fn teacher(
         stage: Some(trainer.stages().stage()),
         ticket: None,
         actor: None,
+        worker: None,
     };
     let lockstep = config.clock == Clock::Lockstep;
     let link = LinkConfig {

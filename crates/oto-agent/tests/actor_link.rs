@@ -41,6 +41,7 @@ fn hello() -> Hello {
         stage: None,
         ticket: None,
         actor: Some(actor(0)),
+        worker: None,
     }
 }
 
@@ -205,6 +206,7 @@ fn welcome() -> Welcome {
             action: hello().action,
             description: "".into(),
         },
+        shared: None,
         learner: Some(LearnerInfo {
             session: 1,
             next: 0,

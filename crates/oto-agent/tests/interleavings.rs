@@ -404,6 +404,7 @@ impl Peer {
             grants: vec![oto_proto::Grant::Actions],
             submit_rows: None,
             learner: None,
+            shared: None,
             teacher: TeacherInfo {
                 observation: oto_proto::Space::Box { low: vec![-1.0; WIDTH], high: vec![1.0; WIDTH] },
                 action: oto_proto::Space::Discrete { n: 3 },

@@ -16,17 +16,18 @@ use oto_agent::distillation;
 use oto_agent::drive::Driver;
 use oto_agent::environments;
 use oto_agent::link::LinkState;
+use oto_agent::link::tungstenite::Socket;
 use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Distill, Job, Observer, RunError};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
-use oto_agent::workers;
+use oto_agent::{presets, worker, workers};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_experiments::distilled;
 use oto_policy::PolicyError;
 use oto_proto::Adapter;
-use oto_rl::shared::Counts;
+use oto_rl::shared::{Counts, Part};
 use oto_server::follow::{FollowConfig, metadata};
 use rustls::pki_types::CertificateDer;
 use std::num::NonZeroUsize;
@@ -112,6 +113,15 @@ pub struct LearnCommand {
     /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
+    /// Address of a server that shares an agent (ws://host:port): this run is one of its asynchronous workers; --steps counts its own steps
+    #[arg(long, value_name = "URL", requires = "agent", conflicts_with_all = ["teacher", "workers", "resume", "from", "dataset", "seeds", "record"])]
+    share: Option<String>,
+    /// Name of the shared agent
+    #[arg(long, value_name = "NAME", requires = "share")]
+    agent: Option<String>,
+    /// Name of this worker; a later worker of the same name takes over [default: a random name]
+    #[arg(long, value_name = "NAME", requires = "share")]
+    worker: Option<String>,
     /// File of trusted certificates (PEM) for wss://, in place of Mozilla's authorities
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -262,6 +272,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     }
     if !command.quiet {
         tell_defaults(&job);
+    }
+    if let Some((url, agent)) = command.share.as_deref().zip(command.agent.as_deref()) {
+        return work(command, &job, url, agent, &stop);
     }
     match command.seeds {
         1 => {
@@ -473,24 +486,9 @@ fn one(
     }
     let refused = tell_refused(&mut student, job, command.quiet);
     let submits = job.teachers.iter().filter(|teacher| teacher.submit).count();
-    let bar = bars.add(ProgressBar::new(job.student.steps));
-    if command.json || command.quiet {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let template = "{bar:24} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_position(student.trainer().steps());
-    bar.reset_eta();
-    let name = format!("{} seed {}", job.env, job.student.seed);
-    let mut console = Console {
-        folder,
-        bar,
-        json: command.json,
-        stop: stop.clone(),
-        evaluations: Vec::new(),
-        name,
-        env: &job.env,
-    };
+    let mut console = Console::new(command, job, folder, stop, bars);
+    console.bar.set_position(student.trainer().steps());
+    console.bar.reset_eta();
     if let Start::From(_) = start {
         // A resume needs the other run no more.
         run::checkpoint(&mut student, &mut console)?;
@@ -534,6 +532,52 @@ fn one(
         check_labels(job, &metrics)?;
     }
     Ok(console.evaluations)
+}
+
+/// One worker of an agent that a server shares, into its folder.
+fn work(
+    command: &LearnCommand,
+    job: &Job,
+    url: &str,
+    agent: &str,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), LearnCommandError> {
+    let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
+    let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
+    let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
+    let mut student = student.map_err(RunError::Train)?;
+    let mut link =
+        worker::link_of(&mut student, agent, command.worker.as_deref()).map_err(RunError::Train)?;
+    let mut socket = Socket::new(&presets::teacher_url(url)).map_err(RunError::from)?;
+    if let Some(token) = run::token() {
+        socket.authorize(&token).map_err(RunError::from)?;
+    }
+    if let Some(trusted) = command.trusted()? {
+        socket.trust_only(trusted);
+    }
+    let folder = RunFolder::create(&command.out, job, command.force)?;
+    let mut console = Console::new(command, job, folder, stop, &MultiProgress::new());
+    let ended = worker::run(&mut student, &mut link, &mut socket, &mut console);
+    console.bar.finish_and_clear();
+    let metrics = ended?;
+    let subtitle = format!("a worker of {agent}");
+    console.folder.draw_curve(&console.name, &subtitle, "Environment steps", &[])?;
+    if !command.json {
+        let saved = console.folder.path().display();
+        let stats = link.stats();
+        crate::out!(
+            "{}: {} steps, {} gradients sent, {} refused, {} sessions; {saved}",
+            console.name,
+            metrics.step,
+            stats.sent,
+            stats.refused,
+            stats.sessions
+        );
+        if let Some(reason) = link.failure() {
+            crate::note!("{}: {}", console.name, reason.message);
+        }
+    }
+    Ok(())
 }
 
 /// Prints what the workers' gradients came to, if there are several.
@@ -675,6 +719,28 @@ struct Console<'a> {
     stop: Arc<AtomicBool>,
     evaluations: Vec<(u64, f64)>,
     name: String,
+}
+
+impl<'a> Console<'a> {
+    fn new(
+        command: &LearnCommand,
+        job: &'a Job,
+        folder: RunFolder,
+        stop: &Arc<AtomicBool>,
+        bars: &MultiProgress,
+    ) -> Self {
+        let bar = bars.add(ProgressBar::new(job.student.steps));
+        if command.json || command.quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{bar:24} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        let name = format!("{} seed {}", job.env, job.student.seed);
+        let (json, stop, evaluations) = (command.json, stop.clone(), Vec::new());
+        Self { folder, bar, json, stop, evaluations, name, env: &job.env }
+    }
 }
 
 impl Observer for Console<'_> {

@@ -52,6 +52,8 @@ pub mod serve;
 #[cfg(feature = "serve")]
 pub mod settings;
 #[cfg(feature = "serve")]
+pub mod share;
+#[cfg(feature = "serve")]
 mod signals;
 #[cfg(feature = "native")]
 mod submitted;

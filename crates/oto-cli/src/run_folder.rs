@@ -521,7 +521,7 @@ fn keep_lines(path: &Path, mut keep: impl FnMut(&[u8]) -> bool) -> Result<(), Fo
 }
 
 /// Writes a file beside the old one and puts it in its place when it is safe; on an error the old one stays.
-fn replace(
+pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), FolderError> {

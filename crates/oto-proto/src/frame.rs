@@ -38,12 +38,14 @@ pub enum Kind {
     Transitions = 6,
     /// Reserved: logits of a peer.
     PeerLogits = 7,
+    /// Gradients of an asynchronous worker, for a shared agent: [`crate::gradients`].
+    Gradients = 8,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [States, Actions, Label, Submit, Weights, Transitions, PeerLogits]
+        [States, Actions, Label, Submit, Weights, Transitions, PeerLogits, Gradients]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -52,9 +54,9 @@ impl Kind {
         matches!(self, Kind::Label | Kind::PeerLogits)
     }
 
-    /// Whether only actors and learners exchange frames of this kind.
+    /// Whether only actors and learners, or workers and shared agents, exchange frames of this kind.
     fn is_of_actors(self) -> bool {
-        matches!(self, Kind::Weights | Kind::Transitions)
+        matches!(self, Kind::Weights | Kind::Transitions | Kind::Gradients)
     }
 
     /// The kind of a frame, if any connection may carry it.
@@ -121,7 +123,7 @@ pub enum FrameError {
     #[error("a frame has at least {HEADER_BYTES} bytes, this one has {0}")]
     TooShort(usize),
     /// A kind that this version of the protocol does not name.
-    #[error("frame kind {0} is not one of 1 to 7")]
+    #[error("frame kind {0} is not one of 1 to 8")]
     UnknownKind(u8),
     /// A kind that is reserved and not served.
     #[error("frames of kind {0:?} are not supported")]

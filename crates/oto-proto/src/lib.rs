@@ -7,6 +7,7 @@
 //! - [`frame`]: binary frames, batches of states up and batches of actions down.
 //! - [`message`]: JSON control messages, error codes and close codes.
 //! - [`adapter`]: how a student's observations and a teacher's actions are mapped, declared as data.
+//! - [`gradients`]: binary frames with the gradients of an asynchronous worker.
 //! - [`stream`]: binary frames with the rows of an actor, for a learner in the cloud.
 //! - [`weights`]: binary frames with the weights that an actor acts with.
 //! - [`submission`]: binary frames with transitions, for a student that shares its replay.
@@ -15,6 +16,7 @@
 
 pub mod adapter;
 pub mod frame;
+pub mod gradients;
 pub mod message;
 pub mod space;
 pub mod stream;
@@ -27,9 +29,10 @@ pub use frame::{
     ActionFormat, Actions, Dtype, FormatError, FrameError, FrameWriter, HEADER_BYTES, Header, Ids, Kind,
     Quantization, StateFormat, States,
 };
+pub use gradients::{Gradients, Parameter, WorkerInfo};
 pub use message::{
     ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, LearnerInfo, MAX_CONTROL_BYTES,
-    MessageError, PROTOCOL, ServerMessage, Stage, TeacherInfo, WeightsReason, Welcome,
+    MessageError, PROTOCOL, ServerMessage, SharedInfo, Stage, TeacherInfo, WeightsReason, Welcome,
 };
 pub use space::{Action, MAX_DISCRETE, MAX_WIDTH, Space, SpaceError, check_space};
 pub use stream::{Flags, MAX_SEQUENCE, Row, RowFormat, Rows, STREAM_BYTES, StreamId};

@@ -3,6 +3,7 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
+use crate::gradients::WorkerInfo;
 use crate::space::{Space, check_space};
 use crate::stream::{MAX_SEQUENCE, StreamId};
 use crate::submission::BatchId;
@@ -87,12 +88,15 @@ pub struct Hello {
     pub ticket: Option<String>,
     /// What an actor says about itself; there if it asks for [`Grant::Transitions`] or [`Grant::Weights`].
     pub actor: Option<ActorInfo>,
+    /// What an asynchronous worker says about itself; there if it asks for [`Grant::Gradients`].
+    pub worker: Option<WorkerInfo>,
 }
 
 oto_json::json_object! {
     Hello: open {
         protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
-        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, actor omit none
+        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, actor omit none,
+        worker omit none
     }
 }
 
@@ -128,12 +132,14 @@ pub enum Grant {
     Transitions,
     /// Logits of peers.
     PeerLogits,
+    /// Gradients for a shared agent.
+    Gradients,
 }
 
 oto_json::json_names! {
     Grant {
         Actions = "actions", Label = "label", Submit = "submit", Weights = "weights", Transitions = "transitions",
-        PeerLogits = "peer_logits"
+        PeerLogits = "peer_logits", Gradients = "gradients"
     }
 }
 
@@ -188,14 +194,27 @@ pub struct Welcome {
     pub teacher: TeacherInfo,
     /// What a learner says to its actor; there if [`Grant::Transitions`] or [`Grant::Weights`] was granted.
     pub learner: Option<LearnerInfo>,
+    /// What a shared agent says to its worker; there if [`Grant::Gradients`] was granted.
+    pub shared: Option<SharedInfo>,
 }
 
 oto_json::json_object! {
     Welcome: open {
         policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, submit_rows omit none,
-        teacher, learner omit none
+        teacher, learner omit none, shared omit none
     }
 }
+
+/// What a shared agent says to its worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedInfo {
+    /// The number of this session, at least 1.
+    pub session: u32,
+    /// The algorithm's settings and the discount factor: a worker with other ones computes other gradients.
+    pub settings: Json,
+}
+
+oto_json::json_object! { SharedInfo: open { session, settings } }
 
 /// What a learner says to its actor.
 #[derive(Clone, Debug, PartialEq)]
@@ -676,6 +695,9 @@ impl Hello {
         if let Some(actor) = &self.actor {
             actor.check()?;
         }
+        if let Some(worker) = &self.worker {
+            worker.check()?;
+        }
         Ok(Formats {
             states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
             actions: ActionFormat::new(&self.action, self.action_dtype)?,
@@ -728,7 +750,13 @@ impl Welcome {
             return refuse("action_width", actions.width().to_string(), self.action_width.to_string());
         }
         let of_actors = [Grant::Transitions, Grant::Weights].iter().any(|grant| self.grants.contains(grant));
-        if !self.grants.contains(&Grant::Actions) && !of_actors {
+        let of_workers = self.grants.contains(&Grant::Gradients);
+        if of_workers != self.shared.as_ref().is_some_and(|shared| shared.session > 0) {
+            let found = format!("{} with {:?}", oto_json::write(&self.shared), self.grants);
+            let expected = "with a session of at least 1, with the grant \"gradients\" and only then".into();
+            return refuse("shared", expected, found);
+        }
+        if !self.grants.contains(&Grant::Actions) && !of_actors && !of_workers {
             return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
         }
         match &self.learner {

@@ -4,6 +4,7 @@
 
 use crate::adapter::{Adapter, Plan};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Quantization, StateFormat};
+use crate::gradients::{Gradients, write_gradients};
 use crate::message::{ClientMessage, ErrorCode, Formats, MessageError, ServerMessage};
 use crate::space::{Action, Space};
 use crate::stream::{Flags, RowFormat};
@@ -15,13 +16,14 @@ use serde_json::Value;
 use thiserror::Error;
 
 /// The vector files of this version, by name and text.
-pub const FILES: [(&str, &str); 6] = [
+pub const FILES: [(&str, &str); 7] = [
     ("frames.json", include_str!("../vectors/frames.json")),
     ("messages.json", include_str!("../vectors/messages.json")),
     ("adapters.json", include_str!("../vectors/adapters.json")),
     ("submissions.json", include_str!("../vectors/submissions.json")),
     ("transitions.json", include_str!("../vectors/transitions.json")),
     ("weights.json", include_str!("../vectors/weights.json")),
+    ("gradients.json", include_str!("../vectors/gradients.json")),
 ];
 
 /// What a run of one file found to be right.
@@ -69,6 +71,7 @@ pub fn run(json: &str) -> Result<Summary, VectorError> {
         "oto.v1/adapters" => run_cases(parse::<File<AdapterCase>>(json)?.cases),
         "oto.v1/submissions" => run_cases(parse::<File<SubmissionCase>>(json)?.cases),
         "oto.v1/transitions" => run_cases(parse::<File<StreamCase>>(json)?.cases),
+        "oto.v1/gradients" => run_cases(parse::<File<GradientsCase>>(json)?.cases),
         "oto.v1/weights" => run_cases(parse::<File<WeightsCase>>(json)?.cases),
         other => Err(VectorError::Malformed(format!("unknown kind {other:?}"))),
     }
@@ -524,6 +527,54 @@ impl WeightsCase {
             return Err(error);
         }
         Ok(WeightsContent { request, policy, version, base: decoded.base(), weights })
+    }
+}
+
+#[derive(Deserialize)]
+struct GradientsCase {
+    name: String,
+    parameters: usize,
+    hex: String,
+    valid: Option<GradientsContent>,
+    reject: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct GradientsContent {
+    request: u32,
+    policy: u32,
+    version: u32,
+    gradients: Vec<f32>,
+}
+
+impl Case for GradientsCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let frame = from_hex(&self.hex)?;
+        let decoded = Gradients::read(&frame, self.parameters).map(|read| {
+            let (Ids { request, policy, version }, mut gradients) = (read.ids(), Vec::new());
+            read.values(&mut gradients);
+            GradientsContent { request, policy, version, gradients }
+        });
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                let GradientsContent { request, policy, version, .. } = *content;
+                let mut written = Vec::new();
+                let ids = Ids { request, policy, version };
+                write_gradients(ids, &content.gradients, &mut written).map_err(|error| error.to_string())?;
+                same("written frame", &frame, &written)?;
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(FrameError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
     }
 }
 

@@ -72,6 +72,9 @@ pub struct Rights {
     /// Connections at once; absent: as many as the server takes.
     #[serde(default)]
     pub connections: Option<usize>,
+    /// Weight of the gradients of asynchronous workers, above 0 and at most 1; absent: 1.
+    #[serde(default)]
+    pub weight: Option<f64>,
 }
 
 /// Why the description of who may use the server cannot be used.
@@ -321,7 +324,7 @@ impl Principal {
             name: "anyone".into(),
             identity: Identity::None,
             rights: Rights::default(),
-            grants: vec![Grant::Actions, Grant::Submit, Grant::Weights, Grant::Transitions],
+            grants: vec![Grant::Actions, Grant::Submit, Grant::Weights, Grant::Transitions, Grant::Gradients],
             states: States::Any,
             max_connections: usize::MAX,
             connections: Arc::default(),
@@ -336,8 +339,9 @@ impl Principal {
                 "submit" => Grant::Submit,
                 "weights" => Grant::Weights,
                 "transitions" => Grant::Transitions,
+                "gradients" => Grant::Gradients,
                 other => {
-                    let known = "\"actions\", \"submit\", \"weights\" or \"transitions\"";
+                    let known = "\"actions\", \"submit\", \"weights\", \"transitions\" or \"gradients\"";
                     return Err(format!("expected {known}, got {other:?}"));
                 }
             });
@@ -347,6 +351,9 @@ impl Principal {
         }
         if rights.policies.as_ref().is_some_and(Vec::is_empty) {
             return Err("policies: expected at least one, got none; all, if absent".into());
+        }
+        if let Some(weight) = rights.weight.filter(|weight| !(*weight > 0.0 && *weight <= 1.0)) {
+            return Err(format!("weight: expected a number above 0 and at most 1, got {weight}"));
         }
         Ok(Principal {
             name: name.into(),
@@ -390,6 +397,11 @@ impl Principal {
     /// Whether its connections may carry this.
     pub fn may(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
+    }
+
+    /// The weight of its gradients.
+    pub fn weight(&self) -> f32 {
+        self.rights.weight.unwrap_or(1.0) as f32
     }
 
     /// Takes so many states from its budget, or says how long to wait for the next ones.

@@ -43,6 +43,80 @@ struct LearnerFamilies {
     score: Family<Played, Gauge<f64, AtomicU64>>,
 }
 
+/// What is counted of shared agents, by their names.
+#[derive(Clone, Default)]
+struct ShareFamilies {
+    workers: Family<Named, Gauge>,
+    updates: Family<Named, Gauge>,
+    steps: Family<Named, Gauge>,
+    gradients: Family<Named, Counter>,
+    refused: Family<Left, Counter>,
+    stale: Family<Named, Counter>,
+    stalest: Family<Named, Gauge>,
+    push: Family<Named, Counter>,
+    score: Family<Named, Gauge<f64, AtomicU64>>,
+}
+
+impl ShareFamilies {
+    fn register(&self, r: &mut Registry) {
+        r.register("share_workers", "Workers that are connected", self.workers.clone());
+        r.register("share_updates", "Updates", self.updates.clone());
+        r.register("share_steps", "Environment steps of all workers", self.steps.clone());
+        r.register("share_gradients", "Gradients that made an update", self.gradients.clone());
+        r.register("share_refused", "Gradients that were refused, by reason", self.refused.clone());
+        let help = "Updates between the parameters of a gradient and those that it was applied to, added up";
+        r.register("share_staleness", help, self.stale.clone());
+        r.register("share_max_staleness", "The most of them of one gradient", self.stalest.clone());
+        r.register_with_unit("share_push", "Parameters that were sent", Unit::Bytes, self.push.clone());
+        r.register("share_return", "Mean return of the last evaluation", self.score.clone());
+    }
+}
+
+/// What is counted of one shared agent.
+#[derive(Clone)]
+pub(crate) struct ShareMetrics {
+    families: ShareFamilies,
+    policy: String,
+}
+
+impl ShareMetrics {
+    fn named(&self) -> Named {
+        Named { policy: self.policy.clone() }
+    }
+
+    /// A worker connected.
+    pub fn worker(&self) -> Present {
+        Present::new(&self.families.workers.get_or_create(&self.named()))
+    }
+
+    /// A gradient made an update; its staleness, and all updates and steps.
+    pub fn applied(&self, staleness: u64, updates: u64, steps: u64) {
+        let (families, named) = (&self.families, self.named());
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        families.gradients.get_or_create(&named).inc();
+        families.stale.get_or_create(&named).inc_by(staleness);
+        families.updates.get_or_create(&named).set(whole(updates));
+        families.steps.get_or_create(&named).set(whole(steps));
+        let stalest = families.stalest.get_or_create(&named);
+        stalest.set(stalest.get().max(whole(staleness)));
+    }
+
+    /// A gradient was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.families.refused.get_or_create(&Left { policy: self.policy.clone(), reason }).inc();
+    }
+
+    /// Parameters were sent.
+    pub fn pushed(&self, bytes: usize) {
+        self.families.push.get_or_create(&self.named()).inc_by(bytes as u64);
+    }
+
+    /// The agent was evaluated.
+    pub fn evaluated(&self, mean: f64) {
+        self.families.score.get_or_create(&self.named()).set(mean);
+    }
+}
+
 /// A learner's transitions that it does not learn from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Left {
@@ -209,6 +283,7 @@ pub(crate) struct Metrics {
     waiting_requests: Family<Named, Gauge>,
     waiting_states: Family<Named, Gauge>,
     learners: LearnerFamilies,
+    shares: ShareFamilies,
 }
 
 impl Default for Metrics {
@@ -232,6 +307,7 @@ impl Default for Metrics {
             waiting_requests: Family::default(),
             waiting_states: Family::default(),
             learners: LearnerFamilies::new(),
+            shares: ShareFamilies::default(),
         };
         metrics.register();
         metrics
@@ -286,11 +362,17 @@ impl Metrics {
         r.register("waiting_requests", "Requests that wait", self.waiting_requests.clone());
         r.register("waiting_states", "States that wait", self.waiting_states.clone());
         self.learners.register(r);
+        self.shares.register(r);
     }
 
     /// What is counted of a learner.
     pub fn learner(&self, name: &str) -> LearnerMetrics {
         LearnerMetrics { families: self.learners.clone(), policy: escaped(name) }
+    }
+
+    /// What is counted of a shared agent.
+    pub fn share(&self, name: &str) -> ShareMetrics {
+        ShareMetrics { families: self.shares.clone(), policy: escaped(name) }
     }
 
     /// Somebody connected.

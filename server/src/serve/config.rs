@@ -12,6 +12,7 @@ use crate::observe::log_throttle::LogThrottle;
 use crate::serve::error::ServerError;
 use crate::serve::learners::Learners;
 use crate::serve::policies::Policies;
+use crate::serve::shares::Shares;
 use crate::serve::simulation::Pace;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub collecting: Collecting,
     /// Learners that train from the rows of edges; by default none.
     pub learners: Learners,
+    /// Agents that asynchronous workers train; by default none.
+    pub shares: Shares,
     /// Whether anyone who can reach the server may have the policies' bytes; not by default.
     pub share_weights: bool,
     /// Who may use the server, and what they may; by default everyone, and everything it offers.
@@ -118,6 +121,7 @@ impl ServerConfig {
             proxies: TrustedProxies::default(),
             collecting: Collecting::default(),
             learners: Learners::default(),
+            shares: Shares::default(),
             share_weights: false,
             access: None,
             reload: Reload::default(),

@@ -132,6 +132,7 @@ impl EdgeSession {
                 description: "A learner: it trains from the rows of its edges.".into(),
             },
             learner: Some(info),
+            shared: None,
         };
         let account = server.account(&principal, caller, HOLDING_BYTES);
         learner.wants_weights();

@@ -17,6 +17,7 @@ use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
 use crate::serve::random;
 use crate::serve::silence::Silence;
 use crate::serve::submit::{self, Submissions};
+use crate::serve::worker::{self, WorkerSession};
 use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -49,6 +50,10 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
             let _enrolled = caller.share.enrol();
             session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
+        Ok(Guest::Worker(mut session)) => {
+            let _enrolled = caller.share.enrol();
+            session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
+        }
         Err(end) => end,
     };
     if let Some(reason) = end.reason() {
@@ -58,10 +63,11 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
     peer.dismiss(end).await;
 }
 
-/// Who said `hello`. Both are on the heap: an idle peer keeps what it needs.
+/// Who said `hello`. All are on the heap: an idle peer keeps what it needs.
 enum Guest {
     Student(Box<Session>),
     Edge(Box<EdgeSession>),
+    Worker(Box<WorkerSession>),
 }
 
 /// Waits for `hello` and answers it.
@@ -106,11 +112,18 @@ async fn greet(
             let principal = session.principal.clone();
             (Guest::Edge(session.into()), principal, welcome)
         }
-        _ => {
-            let (session, welcome) = Session::agree(&hello, server, caller)?;
-            let principal = session.principal.clone();
-            (Guest::Student(session.into()), principal, welcome)
-        }
+        _ => match worker::share(&hello, server) {
+            Some((share, own)) => {
+                let (session, welcome) = WorkerSession::agree(&hello, own, share, server, caller).await?;
+                let principal = session.principal.clone();
+                (Guest::Worker(session.into()), principal, welcome)
+            }
+            None => {
+                let (session, welcome) = Session::agree(&hello, server, caller)?;
+                let principal = session.principal.clone();
+                (Guest::Student(session.into()), principal, welcome)
+            }
+        },
     };
     caller.share.belongs_to(principal.payer(caller.address));
     peer.greeted(server.account(&principal, caller, READING_BYTES));
@@ -229,6 +242,7 @@ impl Session {
             grants,
             submit_rows: submissions.as_ref().map(|submissions| submissions.max_rows),
             learner: None,
+            shared: None,
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());

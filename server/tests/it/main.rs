@@ -19,6 +19,7 @@ mod process;
 mod security_options;
 mod serving;
 mod several;
+mod shares;
 mod signals;
 mod strangers;
 mod student;

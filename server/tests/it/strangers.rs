@@ -313,7 +313,7 @@ fn answers_keep_a_browser_from_doing_more_than_is_meant() {
     }
 }
 
-const TOKEN: &str = "a machine's own secret";
+pub const TOKEN: &str = "a machine's own secret";
 const FRIEND: &str = "https://friend.example";
 
 /// Machines with tokens, pages with tickets and a small quota, behind a proxy on this machine.
@@ -442,6 +442,12 @@ fn a_new_ticket_is_no_new_quota() {
 /// The operator's door of a server.
 fn door(audit: Option<Audit>) -> (Server, SocketAddr) {
     let server = serve(vec![sum()], |_| {});
+    let address = door_of(&server, audit);
+    (server, address)
+}
+
+/// The same of a server that runs.
+pub fn door_of(server: &Server, audit: Option<Audit>) -> SocketAddr {
     let admin = Admin::new(server.policies.clone(), TOKEN, audit);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -453,7 +459,7 @@ fn door(audit: Option<Audit>) -> (Server, SocketAddr) {
             admin.run(listener, std::future::pending()).await;
         });
     });
-    (server, address)
+    address
 }
 
 #[test]

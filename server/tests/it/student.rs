@@ -199,6 +199,7 @@ pub fn hello(policy: &str, observation: Space, action: Space) -> Hello {
         stage: None,
         ticket: None,
         actor: None,
+        worker: None,
     }
 }
 

@@ -52,6 +52,7 @@ pub fn hello(policy: &str, student: &str, observation: Space, action: Space) -> 
         stage: None,
         ticket: None,
         actor: None,
+        worker: None,
     }
 }
 

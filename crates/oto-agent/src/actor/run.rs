@@ -155,6 +155,7 @@ impl ActorRun {
             stage: None,
             ticket: None,
             actor: Some(actor),
+            worker: None,
         };
         ActorRun {
             link: ActorConfig::new(hello),

@@ -43,6 +43,7 @@ fn hello(stream: u128, encoding: Encoding) -> Hello {
         grants: vec![Grant::Transitions, Grant::Weights],
         stage: None,
         ticket: None,
+        worker: None,
         actor: Some(ActorInfo {
             name: "edge".into(),
             stream: StreamId(stream),
@@ -348,6 +349,7 @@ impl Simulation {
                 description: String::new(),
             },
             learner: Some(info),
+            shared: None,
         };
         welcome.check(&formats).expect("a sound welcome");
         self.session = Some(session);

@@ -265,6 +265,7 @@ impl Memory {
             grants: grants.into_iter().flatten().collect(),
             submit_rows: transitions.as_ref().map(|_| teacher.max_rows),
             learner: None,
+            shared: None,
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),

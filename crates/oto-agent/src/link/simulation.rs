@@ -79,6 +79,7 @@ impl World {
             stage: None,
             ticket: None,
             actor: None,
+            worker: None,
         };
         let config = LinkConfig {
             seed,

@@ -34,6 +34,7 @@ fn link(connect_timeout_ms: u64) -> Link {
         stage: None,
         ticket: None,
         actor: None,
+        worker: None,
     };
     let config =
         LinkConfig { connect_timeout_ms, backoff_min_ms: 5, backoff_max_ms: 20, ..LinkConfig::new(hello) };
@@ -107,6 +108,7 @@ fn welcome() -> Welcome {
         grants: vec![Grant::Actions],
         submit_rows: None,
         learner: None,
+        shared: None,
         teacher: TeacherInfo { observation: unbounded(1), action: unbounded(1), description: String::new() },
     }
 }

@@ -26,6 +26,7 @@ fn hello(action: Space) -> Hello {
         stage: None,
         ticket: None,
         actor: None,
+        worker: None,
     }
 }
 
@@ -46,6 +47,7 @@ fn welcome(link: &Link) -> Welcome {
         grants: vec![oto_proto::Grant::Actions],
         submit_rows: None,
         learner: None,
+        shared: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }

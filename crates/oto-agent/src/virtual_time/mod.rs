@@ -546,6 +546,7 @@ impl CloudSide {
                 description: String::new(),
             },
             learner: Some(info),
+            shared: None,
         })))
     }
 
@@ -594,6 +595,7 @@ fn hello(env: &dyn Environment, seed: u64, encoding: Encoding) -> Hello {
         grants: vec![Grant::Transitions, Grant::Weights],
         stage: None,
         ticket: None,
+        worker: None,
         actor: Some(ActorInfo {
             name: EDGE.into(),
             stream: StreamId(u128::from(seed)),

@@ -106,6 +106,7 @@ impl Student {
                 stage: None,
                 ticket: None,
                 actor: None,
+                worker: None,
             };
             let actions = hello.formats().map_err(|e| text(&e))?.actions;
             ids = student.greet(hello, rows)?;

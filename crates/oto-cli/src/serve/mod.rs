@@ -11,6 +11,7 @@ use crate::authorities::AuthorityError;
 use crate::learner;
 use crate::log::LogOptions;
 use crate::security_options::{DoorError, DoorOptions};
+use crate::share::{self, ShareFileError};
 use crate::signals;
 #[cfg(feature = "native")]
 use crate::train::TrainError;
@@ -87,6 +88,10 @@ pub struct ServeOptions {
     /// repeatable; see docs/cloud-edge.md. Without it, and with the bundled policies, the learner of the demo
     #[arg(long, value_name = "NAME=FILE")]
     pub learn: Vec<String>,
+    /// Share agent NAME, as configured in FILE (TOML or JSON), with asynchronous workers (`oto learn --share`): they fetch its parameters and
+    /// send gradients; repeatable; see docs/workers.md
+    #[arg(long, value_name = "NAME=FILE")]
+    pub share: Vec<String>,
     /// Follow another server (wss://host): download its published policies and serve them here
     #[arg(long, value_name = "URL", requires = "policy")]
     pub follow: Option<String>,
@@ -137,6 +142,9 @@ pub enum ServeError {
     /// A learner that was to be hosted.
     #[error(transparent)]
     Learn(#[from] crate::learner::LearnFileError),
+    /// An agent that was to be shared.
+    #[error(transparent)]
+    Share(#[from] ShareFileError),
     /// The server to follow cannot be.
     #[cfg(feature = "native")]
     #[error(transparent)]
@@ -248,6 +256,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     // They end, and save themselves, when this function does.
     let (learners, _learning) = oto_server::learner::start(learners, &policies)?;
     config.learners = learners;
+    let shared = options.share.iter().map(|flag| share::share(flag)).collect::<Result<_, _>>()?;
+    let (shares, _keeping) = share::start(shared, &policies)?;
+    config.shares = shares;
     let own = SocketAddr::new(options.host, options.port);
     // With --skip-bad, policies that the file of rights names may have been left out.
     let known = (!options.skip_bad).then_some(&names[..]);

@@ -166,6 +166,7 @@ pub fn hello(policy: &str, ticket: Option<String>) -> ClientMessage {
         stage: None,
         ticket,
         actor: None,
+        worker: None,
     }))
 }
 
@@ -193,6 +194,7 @@ pub fn welcomed(stream: TcpStream) -> (WebSocket<TcpStream>, Hello) {
         grants: vec![Grant::Actions],
         submit_rows: None,
         learner: None,
+        shared: None,
         teacher: TeacherInfo {
             observation: hello.observation.clone(),
             action: hello.action.clone(),

@@ -1,10 +1,12 @@
 //! The wire: binary frames in one format of each sort, and control messages with all that follows from them.
 
 use oto_agent::learner::session::{Edge, LearnerSession, Offer};
+use oto_proto::gradients::write_gradients;
 use oto_proto::weights::{Activation, Output, write_complete};
 use oto_proto::{
-    Action, ActionFormat, ActorInfo, ClientMessage, Dtype, Encoding, Formats, FrameError, Header, Hello, Ids,
-    Model, Quantization, RowFormat, ServerMessage, Space, StateFormat, StreamId, TransitionFormat, Weights,
+    Action, ActionFormat, ActorInfo, ClientMessage, Dtype, Encoding, Formats, FrameError, Gradients, Header,
+    Hello, Ids, Model, Quantization, RowFormat, ServerMessage, Space, StateFormat, StreamId,
+    TransitionFormat, Weights,
 };
 use std::sync::LazyLock;
 
@@ -147,6 +149,17 @@ fn enters(format: &RowFormat, frame: &[u8], first: u64, rows: usize) {
     assert_eq!(take().map(|fresh| fresh as u64), Ok(rows as u64 - before));
     assert_eq!(take(), Ok(0));
     assert_eq!(session.next(), first + rows as u64);
+}
+
+/// A frame of gradients for a small agent: what is accepted is finite, and written again it is the same frame.
+pub fn gradients(frame: &[u8]) -> bool {
+    let Ok(read) = Gradients::read(frame, 6) else { return false };
+    let (mut values, mut again) = (vec![f32::NAN; 9], Vec::new());
+    read.values(&mut values);
+    assert!(values.len() == 6 && values.iter().all(|value| value.is_finite()));
+    write_gradients(read.ids(), &values, &mut again).expect("finite gradients");
+    assert_eq!(again, frame);
+    true
 }
 
 /// A frame of weights for a small network: what is accepted is finite, and what is refused changes nothing. The base of a
