@@ -395,4 +395,6 @@ pub(crate) fn settings(student: &StudentConfig) -> Json {
 }
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;

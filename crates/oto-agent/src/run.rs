@@ -106,6 +106,10 @@ pub enum RunError {
     #[cfg(not(target_family = "wasm"))]
     #[error(transparent)]
     Workers(#[from] crate::workers::WorkersError),
+    /// Several workers where there are no threads.
+    #[cfg(target_family = "wasm")]
+    #[error("expected one worker, got {0}: a WASI host has no threads")]
+    Workers(usize),
     /// The observer could not keep what it was shown.
     #[error("{0}")]
     Observer(String),
@@ -174,6 +178,10 @@ pub fn prepare_with(
 ) -> Result<(Student, Driver), RunError> {
     #[cfg(not(target_family = "wasm"))]
     crate::workers::check(job)?;
+    #[cfg(target_family = "wasm")]
+    if job.workers != 1 {
+        return Err(RunError::Workers(job.workers));
+    }
     let part = if job.workers > 1 { Part::Shared } else { Part::Whole };
     let (observation, action) = environment.spaces();
     let program = program(&job.student, observation, action, job.teachers.len())?;

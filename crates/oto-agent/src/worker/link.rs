@@ -301,8 +301,15 @@ impl WorkerLink {
             _ => return,
         }
         self.stats.bytes_down += frame.len() as u64;
+        if self.waits_since.is_none() {
+            return self.breach("parameters came that were not waited for".into(), now);
+        }
         match self.read_parameters(frame) {
-            Err(problem) => self.breach(problem, now),
+            // No others would come.
+            Err(problem) => {
+                self.stats.rejected += 1;
+                self.give_up(ErrorCode::BadMessage, problem, now);
+            }
             Ok(version) => {
                 self.version = version;
                 self.arrived = true;
@@ -317,9 +324,6 @@ impl WorkerLink {
     }
 
     fn read_parameters(&mut self, frame: &[u8]) -> Result<u32, String> {
-        if self.waits_since.is_none() {
-            return Err("parameters came that were not waited for".into());
-        }
         let weights = Weights::read(frame, self.values.len()).map_err(|error| error.to_string())?;
         let ids = weights.header().ids;
         if self.agreed != Some((ids.request, ids.policy)) || ids.version == 0 {
