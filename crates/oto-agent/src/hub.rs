@@ -291,8 +291,9 @@ impl Hub {
 
     fn apply(&mut self, number: usize, version: u32, weight: f32, now_ms: u64) -> Result<u64, Refusal> {
         let steps = self.steps();
+        let weight = if weight.is_nan() { 0.0 } else { weight.clamp(0.0, 1.0) };
         let trainer = self.student.trainer();
-        let rates = [trainer.learning_rate_after(steps) as f32, weight.max(0.0).min(1.0)];
+        let rates = [trainer.learning_rate_after(steps) as f32, weight];
         let made = self.shared.apply(trainer.learner(), number, version.into(), &self.values, rates);
         let outcome = made.map_err(|error| self.fail(error.to_string()))?;
         match outcome {
