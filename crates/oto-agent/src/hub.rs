@@ -49,6 +49,13 @@ impl HubConfig {
         if !(self.norm > 0.0 && self.norm.is_finite()) {
             return refuse("norm", oto_json::shown(&self.norm).to_string(), "a multiple above 0");
         }
+        if self.student.algorithm.distillation().is_some() {
+            return refuse(
+                "algorithm.distillation",
+                "one".into(),
+                "none: workers of a server have no teachers",
+            );
+        }
         if self.student.evaluate_between_episodes {
             return refuse("evaluate_between_episodes", "true".into(), "false: workers have the episodes");
         }

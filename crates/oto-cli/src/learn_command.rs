@@ -114,7 +114,7 @@ pub struct LearnCommand {
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
     /// Address of a server that shares an agent (ws://host:port): this run is one of its asynchronous workers; --steps counts its own steps
-    #[arg(long, value_name = "URL", requires = "agent", conflicts_with_all = ["teacher", "workers", "resume", "from", "dataset", "seeds", "record"])]
+    #[arg(long, value_name = "URL", requires = "agent", conflicts_with_all = ["teacher", "distill", "workers", "resume", "from", "dataset", "seeds", "record"])]
     share: Option<String>,
     /// Name of the shared agent
     #[arg(long, value_name = "NAME", requires = "share")]
