@@ -18,10 +18,12 @@ use oto_rl::algorithms::sac::{Sac, SacConfig};
 use oto_rl::algorithms::td3::Td3Config;
 use oto_rl::algorithms::td3_bc::Td3BcConfig;
 use oto_rl::algorithms::{Agent, AlgorithmConfig, Settings, Sizes};
+use oto_rl::aligner::Aligner;
 use oto_rl::convolution::{Convolution, ConvolutionLayer};
+use oto_rl::distillation::{AlignmentConfig, DistillationConfig, DistillationHead, DistillationTeacher};
 use oto_rl::engine::{Learner, LossParts, Schedule};
 use oto_rl::mlp::{self, Layer, Mlp};
-use oto_rl::replay::{Batch, Replay};
+use oto_rl::replay::{Batch, Distilled, Replay};
 use oto_wgpu::{Gpu, Wgpu};
 
 const SIZES: Sizes = Sizes { observation: 4, actions: Actions::Discrete(2), teachers: 1, weighted: false };
@@ -296,6 +298,64 @@ fn an_actor_critic_of_short_rollouts_gives_the_same_curve() {
         config.agent(Sizes { actions: Actions::Discrete(2), ..SIZES }, backend, rng).unwrap()
     };
     agree(student, 300, discrete_rollout);
+}
+
+/// A rollout with the logits of a teacher of three actions, who leaves some states out.
+fn distilled_rollout(rng: &mut Rng) -> Batch {
+    let mut batch = discrete_rollout(rng);
+    let states = batch.observation.chunks_exact(SIZES.observation);
+    let logits = states.flat_map(|s| [2.0 * s[0], 2.0 * s[1], s[2]]).collect();
+    batch.distilled = vec![Distilled { logits, mask: batch.mask.clone() }];
+    batch
+}
+
+#[test]
+fn a_distillation_gives_the_same_curve() {
+    let student = |backend: &dyn Backend, rng: &mut Rng| {
+        let teachers = vec![DistillationTeacher { actions: 3, weight: 0.5 }];
+        let to = DistillationHead::Head;
+        let distillation =
+            DistillationConfig { teachers, to, temperature: 2.0, ..DistillationConfig::default() };
+        let (hidden, distillation) = (vec![16, 16], Some(distillation));
+        let config = A3cConfig { hidden, t_max: 32, distillation, ..A3cConfig::default() };
+        config.agent(SIZES, backend, rng).unwrap()
+    };
+    agree(student, 300, distilled_rollout);
+}
+
+/// The plain copy that maps logits has the weights that a device has computed, too.
+#[test]
+fn an_alignment_network_learns_the_same_on_every_backend() {
+    let alignment =
+        AlignmentConfig { hidden: vec![16, 16], learning_rate: 3e-3, ..AlignmentConfig::default() };
+    let config = DistillationConfig { alignment: Some(alignment), ..DistillationConfig::default() };
+    let aligned = |backend: &dyn Backend| {
+        let mut aligner = Aligner::new(&config, [3, 2], 32, backend, &mut Rng::new(10)).unwrap();
+        let rng = &mut Rng::new(11);
+        for _ in 0..200 {
+            let logits = (0..32 * 3).map(|_| rng.normal() as f32).collect::<Vec<_>>();
+            let student = logits.chunks_exact(3).flat_map(|z| [z[1] - z[0], z[2]]).collect::<Vec<_>>();
+            let mask = (0..32).map(|_| rng.below(2) as f32).collect::<Vec<_>>();
+            aligner.learn(&logits, &student, &mask).unwrap();
+            while aligner.engine_mut().behind() > 0 {
+                aligner.collect().unwrap();
+                std::thread::yield_now();
+            }
+        }
+        let mapped = aligner.align(&[1.0, -1.0, 0.0, -1.0, 2.0, 0.5, 0.0, 0.0, 3.0]).to_vec();
+        (mapped, aligner.loss().unwrap())
+    };
+    let (expected, loss) = aligned(&Candle);
+    assert!(
+        expected[0] < expected[1] && expected[2] > expected[3] && expected[4] < expected[5],
+        "{expected:?}"
+    );
+    for backend in [&Cpu as &dyn Backend, &webgpu()] {
+        let (mapped, own) = aligned(backend);
+        let close = |a: f32, b: f32| (a - b).abs() <= 1e-2 * (1.0 + b.abs());
+        let same = mapped.iter().zip(&expected).all(|(a, b)| close(*a, *b)) && close(own, loss);
+        assert!(same, "{}: {mapped:?}, {own}; in candle {expected:?}, {loss}", backend.name());
+    }
 }
 
 #[test]
