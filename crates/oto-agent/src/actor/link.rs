@@ -43,13 +43,17 @@ pub struct ActorConfig {
     pub max_parameters: u32,
     /// How long a connection may take to open, in milliseconds, and how long a `welcome`.
     pub connect_timeout_ms: u64,
-    /// How long rows may wait for any answer, in milliseconds.
+    /// How long rows may wait for any answer, in milliseconds. Weights on a slow line delay the answers behind them: the limit is at least
+    /// twice the longest answer, and doubles with each connection in a row that ends for it, up to 16 times this.
     pub answer_timeout_ms: u64,
     /// The wait before the second attempt to connect, in milliseconds; it doubles with each further one.
     pub backoff_min_ms: u64,
     /// The longest such wait, in milliseconds.
     pub backoff_max_ms: u64,
 }
+
+/// The longest wait for an answer, as a multiple of the usual one.
+const MOST_PATIENCE: u64 = 16;
 
 impl ActorConfig {
     /// Usual settings around an introduction.
@@ -125,6 +129,9 @@ pub struct ActorLink {
     flush_at: u64,
     /// When the first rows were sent that the learner has not answered.
     unanswered_since: Option<u64>,
+    /// The longest time until an answer, and connections in a row that ended without one.
+    longest_answer_ms: u64,
+    silent: u32,
     /// Rows were refused: they are sent again after this moment.
     resend_at: Option<u64>,
     /// Frames of rows refused since the last acknowledgement.
@@ -176,6 +183,8 @@ impl ActorLink {
             next: 0,
             flush_at: 0,
             unanswered_since: None,
+            longest_answer_ms: 0,
+            silent: 0,
             resend_at: None,
             refusals: 0,
             model: None,
@@ -337,7 +346,10 @@ impl ActorLink {
     /// The time at which the link closes the connection to a silent learner, while rows wait for an answer.
     fn deadline(&self) -> Option<u64> {
         let since = self.unanswered_since.filter(|_| self.connection.is_ready())?;
-        Some(since.saturating_add(self.config.answer_timeout_ms))
+        let least = self.config.answer_timeout_ms;
+        let most = least.saturating_mul(MOST_PATIENCE);
+        let backed_off = least.saturating_mul(1 << self.silent.min(MOST_PATIENCE.ilog2()));
+        Some(since.saturating_add(backed_off.max(2 * self.longest_answer_ms).min(most)))
     }
 
     // Sending.
@@ -505,10 +517,13 @@ impl ActorLink {
             self.connection.problem = None;
         }
         self.heard(now);
+        self.silent = 0;
     }
 
     /// The learner spoke. Rows without an acknowledgement wait for its next words from `now` on.
     fn heard(&mut self, now: u64) {
+        let took = self.unanswered_since.map_or(0, |since| now.saturating_sub(since));
+        self.longest_answer_ms = self.longest_answer_ms.max(took);
         self.unanswered_since = (self.next > self.acknowledged).then_some(now);
     }
 
@@ -519,7 +534,8 @@ impl ActorLink {
             return self.leave("the server has too much to do", retry, now);
         }
         self.connection.pause(retry);
-        self.heard(self.connection.paused_until);
+        self.heard(now);
+        self.unanswered_since = self.unanswered_since.map(|_| self.connection.paused_until);
         if overloaded.request.is_some() {
             self.resend_at = Some(self.connection.paused_until);
         }
@@ -612,11 +628,14 @@ impl Connected for ActorLink {
         self.refusals = 0;
         self.agreed = None;
         self.unanswered_since = None;
+        // The next line may be a faster one.
+        self.longest_answer_ms /= 2;
         self.resend_at = None;
     }
 
-    fn overdue(&self, now: u64) -> Option<&'static str> {
+    fn overdue(&mut self, now: u64) -> Option<&'static str> {
         let late = self.deadline().is_some_and(|deadline| now >= deadline);
+        self.silent += u32::from(late);
         late.then_some("the learner took too long to answer")
     }
 }

@@ -130,7 +130,7 @@ pub(crate) trait Connected {
     fn forget(&mut self);
 
     /// What the other side owes for too long, if anything.
-    fn overdue(&self, now: u64) -> Option<&'static str>;
+    fn overdue(&mut self, now: u64) -> Option<&'static str>;
 
     /// Switches the link on, unless it is on.
     fn switch_on(&mut self, now: u64) {

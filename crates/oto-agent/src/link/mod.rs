@@ -813,7 +813,7 @@ impl Connected for Link {
         self.submitting = None;
     }
 
-    fn overdue(&self, now: u64) -> Option<&'static str> {
+    fn overdue(&mut self, now: u64) -> Option<&'static str> {
         if self.requests.first_deadline().is_some_and(|deadline| now >= deadline) {
             return Some("the teacher took too long to answer");
         }

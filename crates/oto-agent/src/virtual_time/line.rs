@@ -75,6 +75,12 @@ impl Line {
         self.travelling.pop_front_if(|(arrives, _)| *arrives <= now).map(|(_, message)| message)
     }
 
+    /// A new connection: what travels is lost, and the bucket is full.
+    pub fn cut(&mut self, now: u64) {
+        self.travelling.clear();
+        (self.tokens, self.at) = (BURST, now);
+    }
+
     /// Bytes sent so far.
     pub fn bytes(&self) -> u64 {
         self.bytes

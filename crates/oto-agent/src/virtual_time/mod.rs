@@ -422,9 +422,13 @@ impl VirtualRun {
                 Output::Connect => self.edge.link.handle(Event::Connected, now / 1_000),
                 Output::Text(text) => self.up.send(now, Message::Text(text)),
                 Output::Binary(frame) => self.up.send(now, Message::Binary(frame)),
-                Output::Close(code) => {
+                Output::Close(code) if self.edge.link.state() == LinkState::Failed => {
                     let problem = self.edge.link.problem().unwrap_or("for no known reason").to_owned();
                     return Err(VirtualError::Link(format!("{problem} (close code {code})")));
+                }
+                Output::Close(_) => {
+                    self.up.cut(now);
+                    self.down.cut(now);
                 }
             }
         }
@@ -526,7 +530,8 @@ impl CloudSide {
         let format = RowFormat::new(&formats, &hello.action);
         let model = self.learner.model();
         let offer = Offer { policy: POLICY_ID, model, max_rows: MAX_ROWS, ring: RING, hz: Some(HZ as f64) };
-        let (session, info) = LearnerSession::open(actor, format, Edge::default(), offer, self.version());
+        let edge = self.session.as_mut().map(LearnerSession::replace).unwrap_or_default();
+        let (session, info) = LearnerSession::open(actor, format, edge, offer, self.version());
         self.learner.join((EDGE, info.session), actor.stream, info.next)?;
         self.session = Some(session);
         Ok(ServerMessage::Welcome(Box::new(Welcome {

@@ -57,9 +57,14 @@ fn setup(steps: u64) -> Setup {
 }
 
 fn run(setup: Setup, succeeds: bool) -> (Outcome, Learner) {
-    let text = r#"{"reward":"pendulum","algorithm":{"name":"ddpg","hidden":[32,32],"batch_size":8},
-        "buffer":2000,"learning_starts":50,"learning_rate":1e-3,"exploration":{"noise":0.3,"correlation":6}}"#;
-    let config: LearnerConfig = oto_json::read(text).unwrap();
+    run_of(32, setup, succeeds)
+}
+
+/// A run with two hidden layers of this width.
+fn run_of(hidden: usize, setup: Setup, succeeds: bool) -> (Outcome, Learner) {
+    let text = r#"{"reward":"pendulum","algorithm":{"name":"ddpg","hidden":[WIDTH,WIDTH],"batch_size":8},
+        "buffer":4000,"learning_starts":50,"learning_rate":1e-3,"exploration":{"noise":0.3,"correlation":6}}"#;
+    let config: LearnerConfig = oto_json::read(&text.replace("WIDTH", &hidden.to_string())).unwrap();
     let plant = Plant { inner: oto_env::make("Pendulum-v1").unwrap(), succeeds };
     let learner =
         Learner::new(&config, plant.observation_space(), plant.action_space(), &oto_cpu::Cpu).unwrap();
@@ -103,6 +108,17 @@ fn a_small_bandwidth_makes_weights_older_and_differences_take_less_of_it() {
     let seconds = complete.periods as f64 / HZ as f64;
     assert!((complete.bytes_down as f64) < seconds * 0.02e6 / 8.0 + 16_000.0, "{complete:?}");
     assert_eq!(complete.steps, 600, "the loop waits for nothing");
+}
+
+/// Weights take 27 seconds, and no row is answered meanwhile: the edge waits longer on each further connection, until they arrive.
+#[test]
+fn weights_that_take_longer_than_the_usual_answer_arrive() {
+    let (outcome, learner) = run_of(200, Setup { steps: 3_000, ..slow(0.06, "f32") }, false);
+    assert_eq!((outcome.steps, outcome.safe), (3_000, 0), "{outcome:?}");
+    assert!((3..8).contains(&outcome.pushes), "{outcome:?}");
+    assert!(outcome.push_bytes > 165_000 * outcome.pushes, "connections were lost: {outcome:?}");
+    let counts = learner.counts();
+    assert!(counts.lost == 0 && counts.steps > 2_000, "{counts:?}");
 }
 
 #[test]

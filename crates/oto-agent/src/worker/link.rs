@@ -387,7 +387,7 @@ impl Connected for WorkerLink {
         self.frame.clear();
     }
 
-    fn overdue(&self, now: u64) -> Option<&'static str> {
+    fn overdue(&mut self, now: u64) -> Option<&'static str> {
         self.deadline().filter(|at| now >= *at).map(|_| "the server sent no parameters in time")
     }
 }
