@@ -15,3 +15,4 @@ mod otlp;
 mod output;
 mod program;
 mod security_options;
+mod share;
