@@ -16,7 +16,7 @@ use crate::actor::decide::{Decider, Decision, Equipment, SafeActionError, action
 use crate::actor::explore::Explorer;
 use crate::actor::ring::{Recorder, ring};
 use crate::actor::{ActorConfig, ActorLink};
-use crate::learner::{Edge, Learner, LearnerError, LearnerSession, Offer, Refusal};
+use crate::learner::{Learner, LearnerError, LearnerSession, Offer, Refusal};
 use crate::link::{Event, LinkState, Output};
 use hdrhistogram::Histogram;
 use line::{Line, Message};
