@@ -392,7 +392,7 @@ impl Hosted {
         // 0 is no version on the wire.
         let first = Release { policy, model, version: version.max(1) };
         let engine = first.policy.engine();
-        tracing::info!(policy = name, engine, "the engine of a policy");
+        tracing::debug!(policy = name, engine, "the engine of a policy");
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
         let worker =
             PolicyWorker::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
