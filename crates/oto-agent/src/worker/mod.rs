@@ -1,6 +1,6 @@
 //! A worker of an agent that a server shares: it fetches parameters, plays rollouts, and sends gradients.
 //!
-//! [`link`] is the conversation, without sockets. [`run`] drives it over a socket, with a student of its own.
+//! [`link`] is the conversation, without sockets. [`run()`] drives it over a socket, with a student of its own.
 
 pub mod link;
 
