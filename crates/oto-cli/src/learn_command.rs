@@ -274,7 +274,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         tell_defaults(&job);
     }
     if let Some((url, agent)) = command.share.as_deref().zip(command.agent.as_deref()) {
-        return work(command, &job, url, agent, &stop);
+        return work(command, job, url, agent, &stop);
     }
     match command.seeds {
         1 => {
@@ -534,26 +534,37 @@ fn one(
     Ok(console.evaluations)
 }
 
-/// One worker of an agent that a server shares, into its folder.
+/// One worker of an agent that a server shares, into its folder. Without --seed it plays episodes of its own, by a seed of its name.
 fn work(
     command: &LearnCommand,
-    job: &Job,
+    mut job: Job,
     url: &str,
     agent: &str,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), LearnCommandError> {
+    let name = command.worker.clone().unwrap_or_else(worker::random_name);
+    if command.learn.seed.is_none() {
+        // FNV-1a, as a number that JSON holds exactly.
+        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        job.student.seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) >> 12;
+    }
+    let job = &job;
     let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
     let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
     let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
     let mut student = student.map_err(RunError::Train)?;
-    let mut link =
-        worker::link_of(&mut student, agent, command.worker.as_deref()).map_err(RunError::Train)?;
+    let mut link = worker::link_of(&mut student, agent, &name).map_err(RunError::Train)?;
     let mut socket = Socket::new(&presets::teacher_url(url)).map_err(RunError::from)?;
     if let Some(token) = run::token() {
         socket.authorize(&token).map_err(RunError::from)?;
     }
     if let Some(trusted) = command.trusted()? {
         socket.trust_only(trusted);
+    }
+    // A worker that is not accepted leaves an older run in its folder as it is.
+    let mut tell = |problem: &str| crate::note!("{agent}: {problem}; trying again for 30 seconds");
+    if !worker::connect(&mut link, &mut socket, &|| stop.load(Ordering::Relaxed), &mut tell)? {
+        return Ok(());
     }
     let folder = RunFolder::create(&command.out, job, command.force)?;
     let mut console = Console::new(command, job, folder, stop, &MultiProgress::new());

@@ -95,6 +95,13 @@ pub struct Prepared {
     keep: Option<PathBuf>,
 }
 
+impl Prepared {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Makes the agent that a flag names.
 ///
 /// # Errors
@@ -108,12 +115,29 @@ pub fn share(flag: &str) -> Result<Prepared, ShareFileError> {
     let backend = backend::by_name(&config.student.backend)?;
     let wrong = |error| ShareFileError::Agent { path: path.into(), error };
     let mut hub = Hub::new(&config, backend.as_ref()).map_err(wrong)?;
+    if let Some(kept) = &keep {
+        check_place(kept)?;
+    }
     if let Some(kept) = keep.as_deref().filter(|kept| kept.exists()) {
         let bytes = file::read_regular(kept, checkpoint::MAX_BYTES)
             .map_err(|error| ShareFileError::File { path: kept.into(), error: error.to_string() })?;
         hub.load(&bytes).map_err(|error| ShareFileError::Agent { path: kept.into(), error })?;
     }
     Ok(Prepared { name: name.into(), hub, keep })
+}
+
+/// Whether a file can be kept here: a mistake would be seen only at the first save.
+fn check_place(kept: &Path) -> Result<(), ShareFileError> {
+    let folder = kept.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let wrong = match std::fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => format!("keep: expected a folder, {} is none", folder.display()),
+        Ok(found) if found.permissions().readonly() => {
+            format!("keep: expected a folder that can be written, {} cannot", folder.display())
+        }
+        Ok(_) => return Ok(()),
+        Err(error) => format!("keep: expected an existing folder, got {}: {error}", folder.display()),
+    };
+    Err(ShareFileError::File { path: kept.into(), error: wrong })
 }
 
 /// Reads the file of a shared agent: TOML, or JSON where its name ends so.
@@ -146,6 +170,9 @@ fn student(read: &ShareFile) -> Result<StudentConfig, OptionsError> {
     given.over(&preset.for_steps(steps).student)
 }
 
+/// The agents that are to be kept: names and files.
+pub struct ToKeep(Vec<(String, PathBuf)>);
+
 /// The thread that keeps the agents. They are kept once more when it is dropped.
 pub struct Keeping {
     stop: Option<Sender<()>>,
@@ -164,30 +191,47 @@ impl Drop for Keeping {
 /// Begins to share these agents.
 ///
 /// # Errors
-/// Two agents of one name, no thread.
-pub fn start(prepared: Vec<Prepared>, policies: &Policies) -> Result<(Shares, Keeping), ShareFileError> {
+/// Two agents of one name, or with one file.
+pub fn start(prepared: Vec<Prepared>, policies: &Policies) -> Result<(Shares, ToKeep), ShareFileError> {
     let kept =
         prepared.iter().filter_map(|one| Some((one.name.clone(), one.keep.clone()?))).collect::<Vec<_>>();
-    let shares = Shares::new(prepared.into_iter().map(|one| (one.name, one.hub)).collect(), policies)?;
-    if kept.is_empty() {
-        return Ok((shares, Keeping { stop: None, thread: None }));
+    for (i, (name, path)) in kept.iter().enumerate() {
+        if let Some((other, _)) = kept[..i].iter().find(|(_, other)| other == path) {
+            let error = format!("keep: expected a file for each agent, {other} and {name} have this one");
+            return Err(ShareFileError::File { path: path.clone(), error });
+        }
     }
-    let (stop, stopped) = channel::<()>();
-    let own = shares.clone();
-    let work = move || loop {
-        let over = stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Disconnected);
-        for (name, path) in &kept {
-            if let Err(error) = keep(&own, name, path) {
-                warn!(agent = name, error, "a shared agent is not saved");
+    let shares = Shares::new(prepared.into_iter().map(|one| (one.name, one.hub)).collect(), policies)?;
+    Ok((shares, ToKeep(kept)))
+}
+
+impl ToKeep {
+    /// Begins to keep the agents.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn begin(self, shares: &Shares) -> Result<Keeping, ShareFileError> {
+        let kept = self.0;
+        if kept.is_empty() {
+            return Ok(Keeping { stop: None, thread: None });
+        }
+        let (stop, stopped) = channel::<()>();
+        let own = shares.clone();
+        let work = move || loop {
+            let over = stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Disconnected);
+            for (name, path) in &kept {
+                if let Err(error) = keep(&own, name, path) {
+                    warn!(agent = name, error, "a shared agent is not saved");
+                }
             }
-        }
-        if over {
-            return;
-        }
-    };
-    let thread = std::thread::Builder::new().name("keep shared agents".into()).spawn(work);
-    let thread = thread.map_err(|_| ServerError::Thread("keep shared agents".into()))?;
-    Ok((shares, Keeping { stop: Some(stop), thread: Some(thread) }))
+            if over {
+                return;
+            }
+        };
+        let thread = std::thread::Builder::new().name("keep shared agents".into()).spawn(work);
+        let thread = thread.map_err(|_| ServerError::Thread("keep shared agents".into()))?;
+        Ok(Keeping { stop: Some(stop), thread: Some(thread) })
+    }
 }
 
 fn keep(shares: &Shares, name: &str, path: &Path) -> Result<(), String> {
@@ -244,7 +288,8 @@ mod tests {
         let flag = format!("pole={}", file.display());
         std::fs::write(&file, text(8)).unwrap();
         let policies = Policies::numbered(Vec::new(), &[]).unwrap();
-        let (shares, keeping) = start(vec![share(&flag).unwrap()], &policies).unwrap();
+        let (shares, to_keep) = start(vec![share(&flag).unwrap()], &policies).unwrap();
+        let keeping = to_keep.begin(&shares).unwrap();
         let before = shares.save("pole").unwrap().unwrap();
         assert!(shares.save("other").is_none());
         drop(keeping);
@@ -255,6 +300,13 @@ mod tests {
         std::fs::write(&file, text(9)).unwrap();
         assert!(share(&flag).err().unwrap().to_string().contains("it holds a network of"));
         assert!(start(vec![share_of(&folder, "a"), share_of(&folder, "a")], &policies).is_err());
+        std::fs::write(&file, text(8)).unwrap();
+        let twice = vec![share(&flag).unwrap(), share(&flag.replace("pole=", "other=")).unwrap()];
+        let error = start(twice, &policies).err().unwrap().to_string();
+        assert!(error.contains("expected a file for each agent, pole and other have this one"), "{error}");
+        std::fs::write(&file, text(8).replace("pole.safetensors", "none/pole.safetensors")).unwrap();
+        let error = share(&flag).err().unwrap().to_string();
+        assert!(error.contains("keep: expected an existing folder"), "{error}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 

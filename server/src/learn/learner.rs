@@ -59,6 +59,13 @@ pub struct Prepared {
     thread: JoinHandle<()>,
 }
 
+impl Prepared {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// What a learner needs to begin.
 struct Go {
     hosted: Arc<HostedLearner>,

@@ -232,7 +232,7 @@ fn workers_train_the_agent() {
         let environment = environments::of_student(ENVIRONMENT, &config).unwrap();
         let mut student =
             oto_agent::student::Student::of(Part::Worker, &config, environment, &[], &Cpu, 0).unwrap();
-        let mut link = worker::link_of(&mut student, "pole", None).unwrap();
+        let mut link = worker::link_of(&mut student, "pole", &worker::random_name()).unwrap();
         let mut socket = Socket::new(&format!("ws://{}/v1/teach", server.address)).unwrap();
         let mut seen = Quiet::default();
         let last = worker::run(&mut student, &mut link, &mut socket, &mut seen).unwrap();

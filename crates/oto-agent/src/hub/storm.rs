@@ -212,7 +212,7 @@ fn every_applied_gradient_is_a_version_and_every_worker_comes_back() {
         let mut storm = Storm { hub: hub(1 << 30), rng: Rng::new(seed), faults: 30, applied: 0 };
         let mut peers = [1, 2].map(|i| {
             let mut student = worker(10 * seed + i);
-            let link = link_of(&mut student, "pole", Some(&format!("w{i}"))).unwrap();
+            let link = link_of(&mut student, "pole", &format!("w{i}")).unwrap();
             Peer { student, link, session: None, up: VecDeque::new(), down: VecDeque::new() }
         });
         peers.iter_mut().for_each(|peer| peer.link.connect(0));

@@ -277,7 +277,7 @@ fn rollout(student: &mut Student, link: &mut WorkerLink, now: u64) {
 fn a_worker_trains_the_agent_through_its_link() {
     let mut line = Line { hub: hub(100_000), session: None, overload: false };
     let mut student = worker(1);
-    let mut link = link_of(&mut student, "pole", Some("a")).unwrap();
+    let mut link = link_of(&mut student, "pole", "a").unwrap();
     let before = state(&mut line.hub);
     link.connect(0);
     line.carry(&mut link, 0);
@@ -312,7 +312,7 @@ fn a_worker_trains_the_agent_through_its_link() {
     assert_eq!((line.hub.version(), link.stats().sessions, link.stats().connects), (33, 2, 2));
 
     // Another worker of the same name takes over.
-    let mut other = link_of(&mut student, "pole", Some("a")).unwrap();
+    let mut other = link_of(&mut student, "pole", "a").unwrap();
     let older = line.session.clone();
     other.connect(later);
     line.carry(&mut other, later);
@@ -334,7 +334,7 @@ fn a_worker_trains_the_agent_through_its_link() {
 fn a_link_refuses_what_a_server_should_not_send() {
     let mut line = Line { hub: hub(100_000), session: None, overload: false };
     let mut student = worker(1);
-    let mut link = link_of(&mut student, "pole", Some("a")).unwrap();
+    let mut link = link_of(&mut student, "pole", "a").unwrap();
     link.connect(0);
     line.carry(&mut link, 0);
     let held = link.take_parameters().unwrap().1.to_vec();
@@ -353,7 +353,7 @@ fn a_link_refuses_what_a_server_should_not_send() {
     let mut nan = good.clone();
     nan[24..28].copy_from_slice(&f32::NAN.to_le_bytes());
     for (i, bytes) in [good[..30].to_vec(), with(4, 77), with(8, 77), with(12, 0), nan].iter().enumerate() {
-        let mut link = link_of(&mut student, "pole", Some("a")).unwrap();
+        let mut link = link_of(&mut student, "pole", "a").unwrap();
         link.connect(0);
         line.carry(&mut link, 0);
         link.take_parameters().unwrap();
@@ -368,7 +368,7 @@ fn a_link_refuses_what_a_server_should_not_send() {
     let mut different = config(100_000);
     different.student.gamma = 0.5;
     let mut line = Line { hub: Hub::new(&different, &Cpu).unwrap(), session: None, overload: false };
-    let mut link = link_of(&mut student, "pole", Some("a")).unwrap();
+    let mut link = link_of(&mut student, "pole", "a").unwrap();
     link.connect(0);
     line.carry(&mut link, 0);
     assert_eq!(link.state(), LinkState::Failed);

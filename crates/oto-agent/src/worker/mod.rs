@@ -25,13 +25,18 @@ const CONNECT_MS: u64 = 30_000;
 /// How long a run that is over waits for the server to close.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// The conversation of a student that is a worker, with the agent `policy` of a server. `name` is the worker's, a random one if there is
-/// none; a later session of the same name takes over.
+/// A name for a worker that was given none.
+pub fn random_name() -> String {
+    format!("worker-{:016x}", random() >> 64)
+}
+
+/// The conversation of a student that is a worker, with the agent `policy` of a server. `name` is the worker's; a later session of the
+/// same name takes over.
 ///
 /// # Errors
 /// Spaces or names that cannot travel.
-pub fn link_of(student: &mut Student, policy: &str, name: Option<&str>) -> Result<WorkerLink, TrainError> {
-    let name = name.map_or_else(|| format!("worker-{:016x}", random() >> 64), Into::into);
+pub fn link_of(student: &mut Student, policy: &str, name: &str) -> Result<WorkerLink, TrainError> {
+    let name = name.to_owned();
     let (observation, action) = student.spaces();
     let config = student.trainer().config();
     let hello = Hello {
@@ -55,6 +60,43 @@ pub fn link_of(student: &mut Student, policy: &str, name: Option<&str>) -> Resul
     let hello = Hello { worker: Some(worker), ..hello };
     WorkerLink::new(WorkerConfig::new(hello, settings, seed))
         .map_err(|error| TrainError::Space(error.message))
+}
+
+/// Connects, and waits until the server has accepted the worker, or `stop`; whether it has. `tell` gets each new problem.
+///
+/// # Errors
+/// A server that refuses for good, or does not answer within 30 seconds.
+pub fn connect(
+    link: &mut WorkerLink,
+    socket: &mut Socket,
+    stop: &dyn Fn() -> bool,
+    tell: &mut dyn FnMut(&str),
+) -> Result<bool, RunError> {
+    link.connect(socket.now_ms());
+    let mut told = None;
+    while !stop() {
+        socket.poll(link);
+        if link.stats().sessions > 0 {
+            return Ok(true);
+        }
+        if let (LinkState::Failed, Some(failure)) = (link.state(), link.failure()) {
+            return Err(refused(link, &failure.message));
+        }
+        if socket.now_ms() > CONNECT_MS {
+            return Err(refused(link, link.problem().unwrap_or("the server does not answer")));
+        }
+        if let Some(problem) = link.problem().filter(|problem| told.as_deref() != Some(*problem)) {
+            tell(problem);
+            told = Some(problem.to_owned());
+        }
+        std::thread::sleep(LONGEST_PAUSE);
+    }
+    Ok(false)
+}
+
+fn refused(link: &WorkerLink, reason: &str) -> RunError {
+    let agent = link.hello().policy.clone();
+    RunError::Workers(WorkersError::Agent { agent, reason: reason.into() })
 }
 
 /// Plays rollouts and sends their gradients until the student has taken its steps, or the observer stops it. `student` is made with
@@ -94,17 +136,13 @@ fn work(
     let (mut gradients, mut last_progress, mut pause) = (Vec::new(), Instant::now(), PAUSE);
     while !observer.stop() {
         socket.poll(link);
-        let refused = |reason: &str| {
-            let agent = link.hello().policy.clone();
-            Err(RunError::Workers(WorkersError::Agent { agent, reason: reason.into() }))
-        };
         if let (LinkState::Failed, Some(failure)) = (link.state(), link.failure()) {
             // The end of the agent's run is the end of its workers.
             let over = failure.code == ErrorCode::Forbidden && link.stats().parameters > 0;
-            return if over { Ok(()) } else { refused(&failure.message) };
+            return if over { Ok(()) } else { Err(refused(link, &failure.message)) };
         }
         if link.stats().sessions == 0 && socket.now_ms() > CONNECT_MS {
-            return refused(link.problem().unwrap_or("the server does not answer"));
+            return Err(refused(link, link.problem().unwrap_or("the server does not answer")));
         }
         let Some((version, values)) = link.take_parameters() else {
             std::thread::sleep(pause);

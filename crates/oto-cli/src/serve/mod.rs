@@ -253,11 +253,17 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     config.share_weights = options.share_weights;
     config.collecting = Collecting::new(stores);
     let policies = config.policies.clone();
+    let trained = learners.iter().map(|one| one.name().to_owned()).collect::<Vec<_>>();
     // They end, and save themselves, when this function does.
     let (learners, _learning) = oto_server::learner::start(learners, &policies)?;
     config.learners = learners;
-    let shared = options.share.iter().map(|flag| share::share(flag)).collect::<Result<_, _>>()?;
-    let (shares, _keeping) = share::start(shared, &policies)?;
+    let shared = options.share.iter().map(|flag| share::share(flag)).collect::<Result<Vec<_>, _>>()?;
+    let names = names
+        .into_iter()
+        .chain(trained)
+        .chain(shared.iter().map(|one| one.name().into()))
+        .collect::<Vec<String>>();
+    let (shares, keeping) = share::start(shared, &policies)?;
     config.shares = shares;
     let own = SocketAddr::new(options.host, options.port);
     // With --skip-bad, policies that the file of rights names may have been left out.
@@ -274,6 +280,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         crate::out!("fine: {}", names.join(", "));
         return Ok(());
     }
+    let _keeping = keeping.begin(&config.shares)?;
     let _running = later.begin(&policies)?;
     let watched =
         options.policies.as_deref().zip(options.watch.map(|s| Duration::from_secs(s.max(1).into())));

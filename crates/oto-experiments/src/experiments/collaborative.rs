@@ -20,6 +20,7 @@ use oto_agent::trainer::TrainError;
 use oto_rl::algorithms::a3c::AdvantageActorCritic;
 use oto_rl::distillation::{AlignmentConfig, DistillationConfig, DistillationHead};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -427,6 +428,11 @@ fn report(options: &Options) -> Result<String, ReportError> {
     let mut runs = vec![Vec::new(); arms.len()];
     for ((arm, _), run) in tasks.iter().zip(made) {
         runs[*arm].extend(run);
+    }
+    if settings.finished && runs.iter().all(Vec::is_empty) {
+        let error =
+            io::Error::new(io::ErrorKind::NotFound, "no runs are kept here, and --finished makes none");
+        return Err(ReportError::File { path: options.cache.clone(), error });
     }
     let pictured = |(arm, job): (&&Arm, &Option<Job>)| {
         let place = folder(options, arm.name, &arm.marked(job.as_ref()?, &mark));

@@ -20,6 +20,7 @@ use oto_data::{Dataset, Episode, Level, Reference};
 use oto_env::make;
 use oto_rl::algorithms::Seen;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -81,6 +82,11 @@ pub fn data(options: &Options, level: Level) -> Result<Data, ReportError> {
     let mark = fnv(text.as_bytes());
     let folder = options.cache.join(format!("offline-online-data-{}-{mark:016x}", level.name()));
     if !folder.join("data/metadata.json").is_file() {
+        if settings.finished {
+            let error =
+                io::Error::new(io::ErrorKind::NotFound, "no runs are kept here, and --finished makes none");
+            return Err(ReportError::File { path: folder, error });
+        }
         (options.tell)(&format!("making the dataset {}", level.name()));
         let plan = Plan {
             environment: ENVIRONMENT,
