@@ -700,8 +700,9 @@ mod tests {
             tell: |_| {},
         };
         let arms = ["breakout-alone", "breakout-both", "asterix-early", "asterix-head"];
-        let none = report(&options(true, &arms)).unwrap();
-        assert!(none.starts_with("0 runs of 4 arms"), "{none}");
+        let none = report(&options(true, &arms)).unwrap_err().to_string();
+        assert!(none.contains("no runs are kept here, and --finished makes none"), "{none}");
+        assert!(!place.join("docs").exists(), "an older section stays as it is");
         let some = report(&options(false, &arms[..3])).unwrap();
         assert!(some.starts_with("3 runs of 3 arms"), "{some}");
         let file = place.join("docs/results/collaborative-runs.csv");
