@@ -779,7 +779,7 @@ impl Trainer {
         self.learning_rate_after(0)
     }
 
-    /// The learning rate of an update after so many steps more.
+    /// The learning rate of an update `steps` steps from now.
     pub fn learning_rate_after(&self, steps: u64) -> f64 {
         let taught = self.stages.stage() == Stage::Transfer;
         let rate = match self.config.transfer.learning_rate.filter(|_| taught) {

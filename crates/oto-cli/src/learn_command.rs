@@ -561,7 +561,7 @@ fn work(
     if let Some(trusted) = command.trusted()? {
         socket.trust_only(trusted);
     }
-    // A worker that is not accepted leaves an older run in its folder as it is.
+    // The folder is made after the server has accepted the worker: a refusal keeps an older run.
     let mut tell = |problem: &str| crate::note!("{agent}: {problem}; trying again for 30 seconds");
     if !worker::connect(&mut link, &mut socket, &|| stop.load(Ordering::Relaxed), &mut tell)? {
         return Ok(());

@@ -241,7 +241,7 @@ mod tests {
 
     const CPU: (Device, candle::Device) = (Device::Cpu, candle::Device::Cpu);
 
-    /// Numbers that look drawn, as large as initial weights of a layer with so many inputs.
+    /// Numbers of the size of the initial weights of a layer with `inputs` inputs.
     fn some(count: usize, inputs: usize) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * 1.7).sin() / (inputs as f32).sqrt()).collect()
     }

@@ -82,7 +82,7 @@ pub struct Gradients<'a> {
 }
 
 impl<'a> Gradients<'a> {
-    /// Checks a frame for an agent with so many parameters, and borrows it.
+    /// Checks a frame of gradients against the agent's number of parameters, and borrows it.
     ///
     /// # Errors
     /// The first reason to refuse it, in the order of the specification.

@@ -52,7 +52,7 @@ pub struct Aligner {
 }
 
 impl Aligner {
-    /// A network `[from, to]` so many actions with parameters drawn from `rng`: orthogonal layers of gain sqrt 2, the last of 1.
+    /// A network from `from` logits to `to` logits, with parameters sampled from `rng`: orthogonal layers of gain sqrt 2, the last of 1.
     ///
     /// # Errors
     /// The backend's failure.

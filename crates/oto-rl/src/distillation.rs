@@ -129,7 +129,7 @@ pub struct AlignmentConfig {
     pub learning_rate: f64,
     /// The optimiser's constants.
     pub adam: Adam,
-    /// Offline protocol: so many environment steps come first in which the run's `expert` acts and its logits train the alignment networks.
+    /// Offline protocol: environment steps before the student's first, in which the run's `expert` acts and its logits train the alignment networks.
     /// The student does not learn in them. Its schedules, T1 and T2 count from their end, and the networks stay as they are then.
     /// 0: online protocol.
     pub expert_steps: u64,
@@ -185,7 +185,7 @@ impl DistillationConfig {
         checks.that(t2 <= end, "end", || end.to_string(), "at least t2");
     }
 
-    /// Whether the teachers fit a student with so many actions.
+    /// Whether the teachers fit the student's number of actions.
     ///
     /// # Errors
     /// What to change, in a sentence.

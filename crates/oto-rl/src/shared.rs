@@ -159,7 +159,7 @@ struct Worker {
 
 /// How fast a worker's mean norm follows its gradients.
 const NORM_STEP: f64 = 0.05;
-/// From so many workers on the median is not of one worker alone.
+/// The fewest workers for a median that one worker cannot set.
 const MAJORITY: usize = 3;
 
 /// The shared side: counts and limits. The parameters are those of an agent that is made with [`Part::Shared`].

@@ -90,7 +90,7 @@ impl Storm {
         }
         peer.link.handle(Event::Tick, now);
         if peer.link.state() == LinkState::Failed {
-            // Whoever runs it starts it again.
+            // Its operator starts it again.
             peer.link.connect(now);
         }
         rollout(peer, now);

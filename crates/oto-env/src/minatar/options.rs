@@ -44,7 +44,7 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("images", "true or false (default): images of 0 and 255 for a convolution, channels first"),
     (
         "channels",
-        "a whole number up to 10, at least the game's own: observations have so many channels, the surplus ones are 0",
+        "a whole number up to 10, at least the game's own: the number of channels of an observation, the surplus ones are 0",
     ),
 ];
 

@@ -173,7 +173,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     all.filter(|arm| !(arm.how == How::Alone && arm.teacher == Game::Asterix)).map(|arm| arm.name)
 }
 
-/// The distillation of a way, over so many steps of the student. The paper's budget is 20M steps: T1 and T2 are 0.1M and 1M or 4M and 6M,
+/// The settings of a kind of distillation; the student makes `steps` steps. The paper's budget is 20M steps: T1 and T2 are 0.1M and 1M or 4M and 6M,
 /// distillation ends at 15M, that of a teacher of the same task at 1M.
 fn distillation(how: How, steps: u64) -> Option<DistillationConfig> {
     let aligned = |expert_steps, [t1, t2]: [u64; 2]| DistillationConfig {

@@ -8,7 +8,7 @@ use oto_env::rng::Rng;
 use oto_graph::{Activation, Tensor, Trace};
 
 impl DistillationConfig {
-    /// The parameters of the heads beside the policy, `distillation.{i}.*`, whose inputs are so many: a weight and a bias for each teacher.
+    /// The parameters of the heads beside the policy, `distillation.{i}.*`, `[inputs, actions]`: a weight and a bias for each teacher.
     pub(crate) fn heads<'t>(&self, t: &'t Trace, [inputs, actions]: [usize; 2]) -> Params<'t> {
         let count = if self.to == DistillationHead::Head { self.teachers.len() } else { 0 };
         (0..count).flat_map(|i| mlp_parameters(t, &head(i), &[inputs, self.width(i, actions)])).collect()
@@ -39,7 +39,7 @@ impl DistillationConfig {
         Recorded { loss, weight: self.weight, task_weight: self.task_weight }
     }
 
-    /// Initial values of the heads of a student with so many actions, whose inputs are so many: orthogonal of gain 0.01, as the policy's.
+    /// Initial values of the heads, `[inputs, actions]`: orthogonal of gain 0.01, as the policy's.
     pub(crate) fn initial(
         &self,
         [inputs, actions]: [usize; 2],
