@@ -19,7 +19,7 @@ pub mod evaluation;
 #[cfg(not(target_family = "wasm"))]
 pub mod hub;
 pub mod learner;
-#[cfg(feature = "datasets")]
+#[cfg(all(feature = "datasets", not(all(target_family = "wasm", target_os = "unknown"))))]
 pub mod levels;
 pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]

@@ -32,7 +32,7 @@ struct Settings {
     target_tau: f64,
 }
 
-/// An algorithm and its settings. A page lacks most algorithms that learn from datasets, and continues their runs.
+/// An algorithm and its settings. Most pages lack the algorithms that learn from datasets, and continue their runs.
 struct Named {
     name: String,
     settings: Json,

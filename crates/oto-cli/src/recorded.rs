@@ -70,22 +70,17 @@ impl Read {
     /// # Errors
     /// Other spaces.
     pub fn fitted(
-        mut self,
-        [observation, action]: [&Space; 2],
+        self,
+        spaces: [&Space; 2],
         parts: Option<[SpaceTree; 2]>,
         quiet: bool,
     ) -> Result<Dataset, DatasetError> {
-        if let Some(parts) = parts {
-            let arranged = self.data.arranged(parts.each_ref());
-            self.data = arranged.map_err(|error| DatasetError::Data { path: self.path.clone(), error })?;
+        let Self { path, data } = self;
+        let fitted = data.fitted(spaces, parts.as_ref().map(|parts| parts.each_ref()));
+        let data = fitted.map_err(|error| DatasetError::Data { path: path.clone(), error })?;
+        if data.metadata.clipped.actions > 0 && !quiet {
+            crate::note!("{}: {}", path.display(), data.metadata.clipped);
         }
-        self.data.clip_actions(action);
-        if self.data.metadata.clipped.actions > 0 && !quiet {
-            crate::note!("{}: {}", self.path.display(), self.data.metadata.clipped);
-        }
-        let path = self.path;
-        let data = self.data.one_hot().map_err(|error| DatasetError::Data { path: path.clone(), error })?;
-        data.fits(observation, action).map_err(|error| DatasetError::Data { path, error })?;
         Ok(data)
     }
 }

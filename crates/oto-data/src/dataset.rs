@@ -271,6 +271,25 @@ impl Dataset {
         Ok(self)
     }
 
+    /// The dataset for an environment with these spaces, and with these before they are flattened, where they have several parts:
+    /// parts in the environment's order, actions within their range, a discrete observation as a row.
+    ///
+    /// # Errors
+    /// Other spaces.
+    pub fn fitted(
+        mut self,
+        [observation, action]: [&Space; 2],
+        parts: Option<[&SpaceTree; 2]>,
+    ) -> Result<Self, DataError> {
+        if let Some(parts) = parts {
+            self = self.arranged(parts)?;
+        }
+        self.clip_actions(action);
+        let fitted = self.one_hot()?;
+        fitted.fits(observation, action)?;
+        Ok(fitted)
+    }
+
     /// The same with parts in the order of an environment with these spaces of observations and actions. Minari sorts the names of a
     /// dictionary, an environment may have another order, and rows of one order mean nothing in another.
     ///

@@ -181,6 +181,7 @@ impl Shapes {
     }
 
     /// The spaces of observations and actions, as far as they are known.
+    #[cfg(feature = "parquet")]
     pub fn known(&self) -> [Option<&SpaceTree>; 2] {
         [self.observation.as_ref(), self.action.as_ref()]
     }

@@ -46,7 +46,7 @@ impl<'t> Critics<'t> {
         Self::discrete(t, count, observation + action, hidden, 1)
     }
 
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     /// The same with layer normalisation before each activation, if `normalised`: gains and shifts are parameters beside each layer's
     /// weights, a gain as its difference from 1.
     pub fn normalised(t: &'t Trace, count: usize, widths: &[usize], normalised: bool) -> Self {
@@ -140,7 +140,7 @@ pub(crate) fn q_value<'t>(
     action: Tensor<'t>,
 ) -> Tensor<'t> {
     let x = observation.concat(action);
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     if params.iter().any(|(name, _)| name.ends_with(NORM_GAIN)) {
         let q = normalised_network(params, x);
         return q.reshape(&[q.size(0), q.size(1)]);
@@ -149,14 +149,14 @@ pub(crate) fn q_value<'t>(
     q.reshape(&[q.size(0), q.size(1)])
 }
 
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 /// How the name of a layer normalisation's gain ends.
 const NORM_GAIN: &str = ".norm.gain";
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 /// The number under the root of layer normalisation, as in RLPD's code (flax).
 const NORM_EPSILON: f64 = 1e-6;
 
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 /// The networks of [`Critics::normalised`] for inputs `[B, W]`: `[N, B, 1]`.
 fn normalised_network<'t>(params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Tensor<'t> {
     let (hidden, last) = params.split_at(params.len() - 2);
@@ -169,7 +169,7 @@ fn normalised_network<'t>(params: &[(String, Tensor<'t>)], x: Tensor<'t>) -> Ten
     x.linear(last[0].1, last[1].1, Activation::Identity)
 }
 
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 /// The networks at these places `[M]` of an ensemble, in its order.
 pub(crate) fn chosen<'t>(params: &[(String, Tensor<'t>)], places: Tensor<'t>) -> Params<'t> {
     let rows = |p: Tensor<'t>| {

@@ -659,7 +659,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`LearnError::Continues`].
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub(crate) fn needs(
         &self,
         missing: &'static str,

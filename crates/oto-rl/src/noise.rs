@@ -5,7 +5,7 @@ use oto_env::rng::Rng;
 /// The first letters of the names of those that are not normal: evenly from -1 to 1.
 pub(crate) const UNIFORM: &str = "uniform";
 /// The input that holds the places of some members of an ensemble, drawn without replacement.
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub(crate) const SUBSET: &str = "subset";
 
 /// Drawn anew for each update, into the same memory.
@@ -24,14 +24,14 @@ impl Noise {
     }
 
     /// With one more input, of this width.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub fn and(mut self, name: &'static str, numbers: usize) -> Self {
         self.inputs.push((name, vec![0.0; numbers]));
         self
     }
 
     /// With the input [`SUBSET`]: `count` of `all` places.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub fn with_subset(self, all: usize, count: usize) -> Self {
         Self { order: (0..all).collect(), subset: vec![0.0; count.min(all)], ..self }
     }
@@ -55,7 +55,7 @@ impl Noise {
 
     /// What was drawn for an input.
     pub fn input(&self, name: &str) -> Option<&[f32]> {
-        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        #[cfg(feature = "every-algorithm")]
         if name == SUBSET {
             return Some(&self.subset);
         }

@@ -4,7 +4,7 @@
 use crate::engine::{Engine, LearnError};
 use crate::mlp::Layer;
 use crate::replay::Replay;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 use oto_graph::{Tensor, Trace};
 
 /// The state of programs whose networks see normalised observations.
@@ -26,7 +26,7 @@ impl Normaliser {
     }
 
     /// Records the statistics, and gives what normalises observations `[B, width]`.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub fn record<'t>(t: &'t Trace, width: usize) -> impl Fn(Tensor<'t>) -> Tensor<'t> + use<'t> {
         let [mean, scale] = [MEAN, SCALE].map(|name| t.state(name, &[width]));
         move |observation| (observation - mean) * scale

@@ -31,7 +31,7 @@ const WEIGHT: &str = "weight";
 
 /// A worker's gradients of these parameters, as outputs of its program.
 // Pages have no asynchronous algorithm.
-#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), allow(dead_code))]
+#[cfg_attr(not(feature = "every-algorithm"), allow(dead_code))]
 pub(crate) fn sent<'t>(
     params: &[(String, Tensor<'t>)],
     gradients: Vec<Tensor<'t>>,
@@ -45,7 +45,7 @@ pub(crate) fn sent<'t>(
 
 /// A worker's gradients as data of the shared program, clipped by their common norm and weighed; and that norm `[]`.
 // Pages have no asynchronous algorithm.
-#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), allow(dead_code))]
+#[cfg_attr(not(feature = "every-algorithm"), allow(dead_code))]
 pub(crate) fn received<'t>(
     t: &'t Trace,
     params: &[(String, Tensor<'t>)],

@@ -19,8 +19,11 @@ pub struct Chosen {
 pub async fn choose(config: &StudentConfig, _: Program) -> Result<Chosen, CoreError> {
     match config.backend.as_str() {
         "webgpu" => {
-            let message = "is \"webgpu\": oto-student/cpu computes on the CPU alone; import Student from \"oto-student\"";
-            Err(CoreError::config("backend", message.into()))
+            let module = if cfg!(feature = "all") { "all" } else { "cpu" };
+            let message = format!(
+                "is \"webgpu\": oto-student/{module} computes on the CPU alone; import Student from \"oto-student\""
+            );
+            Err(CoreError::config("backend", message))
         }
         _ => Ok(Chosen { backend: Box::new(Cpu), tried: Vec::new() }),
     }

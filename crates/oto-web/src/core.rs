@@ -12,9 +12,13 @@ use oto_agent::baseline::Baselines;
 use oto_agent::checkpoint;
 use oto_agent::config::unused_in_words;
 use oto_agent::link::Link;
+#[cfg(feature = "all")]
+use oto_agent::recorded::add_all;
 use oto_agent::student::{Need, Student, Tick};
 use oto_agent::trainer::{TrainError, program};
 use oto_agent::watch::Watch;
+#[cfg(feature = "all")]
+use oto_env::SpaceError;
 use oto_env::{Action, SpaceTree, Step};
 use oto_graph::Program;
 use oto_json::{Json, object_tree};
@@ -126,6 +130,13 @@ impl StudentCore {
             watch: None,
             unused,
         })
+    }
+
+    /// Mixes a dataset into every batch: the bytes of an HDF5 file in Minari's or D4RL's layout, and Minari's `metadata.json`. Before
+    /// the first step.
+    #[cfg(feature = "all")]
+    pub fn mix(&mut self, hdf5: Vec<u8>, metadata: Option<String>) -> Result<(), JsValue> {
+        Ok(self.mix_dataset(hdf5, metadata.as_deref())?)
     }
 
     /// The spaces of a built-in environment.
@@ -356,6 +367,23 @@ impl StudentCore {
         // The file's evaluations go on elsewhere in their row of episodes.
         self.reporter.baselines = None;
         Ok(self.student.load(file, host::now_ms()).map_err(CoreError::while_loading)?)
+    }
+}
+
+#[cfg(feature = "all")]
+impl StudentCore {
+    fn mix_dataset(&mut self, hdf5: Vec<u8>, metadata: Option<&str>) -> Result<(), CoreError> {
+        let unusable =
+            |error: oto_data::DataError| CoreError::config("dataset", format!("cannot be used: {error}"));
+        let parts = [&self.observation, &self.action];
+        let refused =
+            |error: SpaceError| CoreError::config("env.action_space", format!("cannot be used: {error}"));
+        let (observation, action) = (self.observation.flat(), self.action.action().map_err(refused)?);
+        let data = oto_data::read_bytes(hdf5, metadata).map_err(unusable)?;
+        let data = data.fitted([&observation, &action], Some(parts)).map_err(unusable)?;
+        let trainer = self.student.trainer();
+        trainer.mix()?;
+        Ok(add_all(&data, |episode| trainer.add(episode))?)
     }
 }
 

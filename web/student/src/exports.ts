@@ -1,4 +1,4 @@
-// What both entrances of the package give beside their `Student`.
+// What all entrances of the package give beside their `Student`.
 
 export type { TrainOptions } from './student.js';
 export type { StudentOptions, TeacherOptions, Adapter, ActionMap, ObservationMap } from './options.js';

@@ -2,7 +2,7 @@
 // is generated from the engine.
 
 import type { EngineSpaces, Environment, EnvironmentFactory, EnvironmentName } from './environment.js';
-import type { CheckpointSource } from './checkpoint.js';
+import type { Source } from './source.js';
 import { ConfigError, reasonOf } from './errors.js';
 import { ALGORITHMS, EVALUATION, REPLAY, RUN, TRANSFER, type AlgorithmName, type AlgorithmOptions, type EvaluationOptions, type RunOptions } from './settings.js';
 import { kindOf, show } from './spaces.js';
@@ -74,12 +74,29 @@ export interface StudentOptions extends RunOptions {
    * run's settings, and with every tensor of its networks, target networks and optimiser that both have. Other options override the run's
    * settings; `algorithm` may name another algorithm. Counts, evaluations and the replay buffer begin anew.
    */
-  from?: CheckpointSource;
+  from?: Source;
   /** Aborts `create` immediately; it fails with the signal's reason. After `create` the signal has no effect. */
   signal?: AbortSignal;
 }
 
 const OPTIONS = ['env', 'algorithm', 'teachers', 'evaluation', 'from', 'signal', ...RUN];
+
+/** What a module of the package has: options, algorithms with their settings, settings of the replay buffer, a reader of datasets. */
+export interface Known {
+  options: string[];
+  algorithms: Record<string, string[]>;
+  replay: string[];
+  dataset?: (source: unknown, signal: AbortSignal | undefined) => Promise<DatasetFiles | undefined>;
+}
+
+/** The files of a dataset: HDF5, and Minari's `metadata.json`. */
+export interface DatasetFiles {
+  hdf5: Uint8Array;
+  metadata: string | undefined;
+}
+
+/** What every page has. */
+export const KNOWN: Known = { options: OPTIONS, algorithms: ALGORITHMS, replay: REPLAY };
 const TEACHER = ['url', 'policy', 'adapter', 'dtype', 'ticket', 'weight', 'submit'];
 
 /** What the engine needs to know of an environment of the page's own. */
@@ -99,9 +116,9 @@ export interface CoreConfig {
  * Reads every option once, because a page's objects may be anything: getters, proxies, typed arrays. Plain data comes out. What is
  * none is refused, and so is a name that is no option.
  */
-export function readOptions(options: StudentOptions): StudentOptions {
-  checkKnown('', options, OPTIONS);
-  const kept = ['env', 'from', 'signal'];
+export function readOptions(options: StudentOptions, known = KNOWN): StudentOptions & { dataset?: unknown } {
+  checkKnown('', options, known.options);
+  const kept = ['env', 'from', 'dataset', 'signal'];
   return given(Object.keys(options), (key) => (kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key))) as unknown as StudentOptions;
 }
 
@@ -148,11 +165,11 @@ function keysOf(place: string, value: object): string[] {
  * The engine's configuration, of options that `readOptions` gave; `page` is there for an environment of the page's own. What is left
  * out stays out: the engine has the defaults, checks every value, and refuses what it does not know.
  */
-export function toConfig(options: StudentOptions, page?: EnginePage): CoreConfig {
-  const { env, teachers: _teachers, from: _from, signal: _signal, ...student } = options;
+export function toConfig(options: StudentOptions & { dataset?: unknown }, page?: EnginePage, known = KNOWN): CoreConfig {
+  const { env, teachers: _teachers, from: _from, dataset: _dataset, signal: _signal, ...student } = options;
   const { algorithm, replay, transfer, evaluation } = student;
-  if (algorithm !== undefined) checkAlgorithm(algorithm);
-  if (replay !== undefined) checkGroup('replay', replay, REPLAY);
+  if (algorithm !== undefined) checkAlgorithm(algorithm, known.algorithms);
+  if (replay !== undefined) checkGroup('replay', replay, known.replay);
   if (transfer !== undefined) checkGroup('transfer', transfer, TRANSFER);
   if (evaluation !== undefined) {
     checkGroup('evaluation', evaluation, [...EVALUATION, 'maxSteps']);
@@ -219,14 +236,15 @@ export function ticketAddress(field: string, url: string, ticket: unknown): stri
 }
 
 /** Refuses an algorithm that there is not, and settings that it has not. */
-function checkAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>): void {
+function checkAlgorithm(algorithm: NonNullable<StudentOptions['algorithm']>, all: Record<string, string[]>): void {
   const { name, ...settings } = typeof algorithm === 'string' ? { name: algorithm } : checkObject('algorithm', algorithm);
-  if (name !== undefined && !Object.hasOwn(ALGORITHMS, name)) {
-    const names = Object.keys(ALGORITHMS).map((known) => JSON.stringify(known));
-    throw new ConfigError(`algorithm must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, it is ${show(name)}`, 'algorithm');
+  if (name !== undefined && !Object.hasOwn(all, name)) {
+    const names = Object.keys(all).map((known) => JSON.stringify(known));
+    const more = all === ALGORITHMS ? '; oto-student/all has all algorithms' : '';
+    throw new ConfigError(`algorithm must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, it is ${show(name)}${more}`, 'algorithm');
   }
   // Without a name they are settings of the default, which the engine chooses by the environment's actions.
-  checkGroup('algorithm', settings, name === undefined ? [...new Set(Object.values(ALGORITHMS).flat())] : ALGORITHMS[name]);
+  checkGroup('algorithm', settings, (name === undefined ? undefined : all[name]) ?? [...new Set(Object.values(all).flat())]);
 }
 
 /** Refuses what a group of settings has not; what stands beside the group is told so. */

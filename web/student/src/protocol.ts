@@ -7,14 +7,14 @@ import type { Action, EnvironmentAnswer, EnvironmentRequest } from './environmen
 import type { Answered } from './calls.js';
 import type { ErrorMessage } from './errors.js';
 import type { Evaluation, Metrics } from './metrics.js';
-import type { CoreConfig } from './options.js';
+import type { CoreConfig, DatasetFiles } from './options.js';
 import type { Scene } from './scene.js';
 import type { ActionSpace, Space } from './spaces.js';
 
 /** Everything the worker can be asked to do, with its answer. */
 export interface Calls {
-  /** `tickets`: for each teacher the address that gives tickets, or `null`. `from`: the checkpoint that the student begins with. */
-  create(config: CoreConfig, tickets: (string | null)[], from: Uint8Array | undefined): Spaces;
+  /** `tickets`: for each teacher the address that gives tickets, or `null`. `from`: the checkpoint that the student begins with. `dataset`: what is mixed into its batches. */
+  create(config: CoreConfig, tickets: (string | null)[], from: Uint8Array | undefined, dataset: DatasetFiles | undefined): Spaces;
   /** Train for so many environment steps (`null`: to the end of the run), with news at most every so many ms. */
   start(steps: number | null, interval: number): void;
   /** The next news of the training under way. */

@@ -4,6 +4,7 @@
 import type { StudentCore, close_sockets } from '../wasm/oto_web.js';
 import { ConfigError, WorkerError, isExpected, reasonOf, toMessage, type ErrorMessage } from './errors.js';
 import type { Metrics } from './metrics.js';
+import type { DatasetFiles } from './options.js';
 import type { Answer, Arguments, CallName, EnvironmentReply, News, ToPage, ToWorker } from './protocol.js';
 
 /** How long the engine trains before events and calls get their turn, in milliseconds. */
@@ -11,7 +12,7 @@ const SLICE_MS = 8;
 
 /** What a worker uses of the engine's module. */
 export interface EngineModule {
-  create: typeof StudentCore.create;
+  create(...given: [...Parameters<typeof StudentCore.create>, dataset: DatasetFiles | undefined]): Promise<StudentCore>;
   closeSockets: typeof close_sockets;
 }
 
@@ -62,8 +63,8 @@ let loads = 0;
 let wake = (): void => {};
 
 const handlers: { [N in CallName]: (...args: Arguments<N>) => Answer<N> | Promise<Answer<N>> } = {
-  async create(config, tickets, from) {
-    core = await (await module).create(config, tickets, serveLinks, from);
+  async create(config, tickets, from, dataset) {
+    core = await (await module).create(config, tickets, serveLinks, from, dataset);
     serveLinks();
     const unused = core.unused();
     if (unused !== undefined) console.warn(`oto-student: ${unused}`);

@@ -1,11 +1,11 @@
 // The page's side of a student: every method is a message to its worker.
 
 import { OwnEnvironments, type Action, type Environment } from './environment.js';
-import { checkpointOf, copied } from './checkpoint.js';
+import { checkpointOf, copied } from './source.js';
 import { CheckpointError, ConfigError, OtoError } from './errors.js';
 import { checkInterval, checkSignal, checkSteps, orAborted, started } from './signal.js';
 import type { Evaluation, Metrics } from './metrics.js';
-import { checkKnown, maxSteps, readOptions, ticketAddresses, toConfig, type StudentOptions } from './options.js';
+import { KNOWN, checkKnown, maxSteps, readOptions, ticketAddresses, toConfig, type StudentOptions } from './options.js';
 import type { Spaces } from './protocol.js';
 import type { Scene } from './scene.js';
 import { readObservation, readSpace, show, type EngineSpace, type Observation } from './spaces.js';
@@ -21,7 +21,7 @@ export interface TrainOptions {
   signal?: AbortSignal;
 }
 
-/** A student and its worker; `index.ts` and `cpu.ts` say which worker. */
+/** A student and its worker; `index.ts`, `cpu.ts` and `all.ts` say which worker. */
 export class WorkerStudent {
   /** The spaces of the student's environment. */
   readonly spaces: Spaces;
@@ -38,24 +38,25 @@ export class WorkerStudent {
     this.spaces = spaces;
   }
 
-  /** What `create` does, with the worker that `start` starts. */
-  protected static async createOn(start: () => Worker, given: StudentOptions): Promise<WorkerStudent> {
-    const options = readOptions(given);
+  /** What `create` does, with the worker that `start` starts and the module that has what is `known`. */
+  protected static async createOn(start: () => Worker, given: StudentOptions, known = KNOWN): Promise<WorkerStudent> {
+    const options = readOptions(given, known);
     const { env } = options;
     const signal = checkSignal('signal', options.signal);
     signal?.throwIfAborted();
     // What can be refused without an environment is refused before one is made.
     const [tickets, longest] = [ticketAddresses(options), maxSteps(options)];
-    toConfig({ ...options, env: 'CartPole-v1' });
+    toConfig({ ...options, env: 'CartPole-v1' }, undefined, known);
     const checkpoint = await orAborted(signal, checkpointOf(options.from, signal));
+    const dataset = await orAborted(signal, known.dataset?.(options.dataset, signal) ?? Promise.resolve(undefined));
     const isOwn = typeof env === 'function' || (typeof env === 'object' && env !== null);
     const own = isOwn ? await orAborted(signal, OwnEnvironments.of(env), (late) => late.release()) : undefined;
     let worker: WorkerClient | undefined;
     try {
       const page = own && { ...own.training.spaces, evaluates: own.evaluation !== undefined };
-      const config = toConfig(options, page);
+      const config = toConfig(options, page, known);
       worker = new WorkerClient(started('student', start), own, longest);
-      const spaces = await orAborted(signal, worker.call('create', config, tickets, checkpoint));
+      const spaces = await orAborted(signal, worker.call('create', config, tickets, checkpoint, dataset));
       return new this(worker, own === undefined ? spaces : spacesOf(own.training.env));
     } catch (error) {
       worker?.dispose();
@@ -221,7 +222,7 @@ export class WorkerStudent {
     if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
       throw new CheckpointError(`load() takes a Uint8Array or an ArrayBuffer, as of a file's arrayBuffer(); it got ${Object.prototype.toString.call(bytes)}`);
     }
-    await this.#worker.call('load', copied(bytes, 'load()'));
+    await this.#worker.call('load', copied(bytes));
   }
 
   /** Ends the worker and all connections. A training loop ends; every other pending call fails. */

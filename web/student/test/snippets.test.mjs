@@ -31,6 +31,7 @@ const CONFIG = {
     noEmit: true,
     paths: {
       'oto-student': [join(root, 'web/student/dist/index.d.ts')],
+      'oto-student/all': [join(root, 'web/student/dist/all.d.ts')],
       'oto-student/cpu': [join(root, 'web/student/dist/cpu.d.ts')],
       'oto-student/actor': [join(root, 'web/student/dist/actor.d.ts')],
     },

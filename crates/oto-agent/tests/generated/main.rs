@@ -100,6 +100,7 @@ fn generated_files_are_what_the_code_has() {
         ("docs/schema/teach.schema.json", pretty(&teach)),
         ("docs/algorithms.md", page::page(&config, &teach)),
         ("web/student/src/settings.ts", typescript::types(&config)),
+        ("web/student/src/settings-all.ts", typescript::all(&config)),
         ("web/student/src/actor-settings.ts", typescript::actor(&actor)),
         ("crates/oto-agent/src/presets/table.rs", presets::table()),
     ];

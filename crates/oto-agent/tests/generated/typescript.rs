@@ -19,7 +19,10 @@ const HEAD: &str = "\
 /// Settings of a student that a page has no use for, or has in another form.
 const NOT_OPTIONS: [&str; 4] = ["name", "algorithm", "evaluation", "evaluate_between_episodes"];
 
-/// Samplers that a page lacks, and their settings.
+/// What an algorithm's settings have beside them: its name, and distillation, which no page has.
+const NOT_SETTINGS: [&str; 2] = ["name", "distillation"];
+
+/// Samplers that most pages lack, and their settings.
 const NOT_SAMPLERS: [&str; 3] = ["whole", "balanced", "forgetting"];
 const NOT_REPLAY: [&str; 5] =
     ["own_from", "online_share", "online_reference", "forgetting_rate", "forgetting_epoch"];
@@ -93,6 +96,60 @@ pub fn types(root: &Value) -> String {
         writeln!(file, "export const {list}: string[] = [{}];", keys(schema, without)).unwrap();
     }
     file
+}
+
+const ALL_HEAD: &str = "\
+// Generated from the engine's configuration: `OTO_WRITE_DOCS=1 cargo test -p oto-agent --test generated`. The algorithms that
+// `oto-student/all` has beside those of every page.
+
+";
+
+/// The file of the other algorithms. A page has no teachers' logits to distil.
+pub fn all(root: &Value) -> String {
+    let mut file = String::new();
+    let others = || algorithms::online().filter(|one| !one.in_pages());
+    let listed = |all: &mut dyn Iterator<Item = String>| all.collect::<Vec<_>>().join(" | ");
+    writeln!(file, "/** The names of all algorithms. */").unwrap();
+    let names = listed(&mut others().map(|one| format!("'{}'", one.name())));
+    writeln!(file, "export type AnyAlgorithmName = AlgorithmName | {names};\n").unwrap();
+    writeln!(file, "/** Any algorithm with its settings. */").unwrap();
+    let types = listed(&mut others().map(|one| options(root, one)));
+    writeln!(file, "export type AnyAlgorithmOptions = AlgorithmOptions | {types};\n").unwrap();
+    for algorithm in others() {
+        let about = format!("{} ({}).", algorithm.title(), algorithm.paper());
+        let default = |name: &str| default(&[algorithm], &["algorithm", name]);
+        let tag = format!("  name: '{}';\n", algorithm.name());
+        let schema = of(root, algorithm.name());
+        interface(&mut file, &options(root, algorithm), &about, &tag, schema, &NOT_SETTINGS, default);
+    }
+    let samplers = NOT_SAMPLERS.map(|name| format!("'{name}'")).join(" | ");
+    writeln!(file, "/** How transitions are chosen. */").unwrap();
+    writeln!(file, "export type AnySamplerName = SamplerName | {samplers};\n").unwrap();
+    let definitions = root["$defs"].as_object().expect("definitions");
+    let replay = &definitions["ReplayConfig"];
+    let about = replay["description"].as_str().unwrap_or_default();
+    let known = replay["properties"].as_object().expect("settings").keys();
+    let known = known.map(String::as_str).filter(|name| !NOT_REPLAY.contains(name)).collect::<Vec<_>>();
+    let head = "  /** The choice of transitions for an update. */\n  sampler?: AnySamplerName;\n";
+    let of_replay = |name: &str| default(&others().collect::<Vec<_>>()[..1], &["replay", name]);
+    let parent = "AnyReplayOptions extends Omit<ReplayOptions, 'sampler'>";
+    interface(&mut file, parent, about, head, replay, &known, of_replay);
+    writeln!(file, "export const ALL_ALGORITHMS: Record<AnyAlgorithmName, string[]> = {{\n  ...ALGORITHMS,")
+        .unwrap();
+    for algorithm in others() {
+        let keys = keys(of(root, algorithm.name()), &NOT_SETTINGS);
+        writeln!(file, "  '{}': [{keys}],", algorithm.name()).unwrap();
+    }
+    writeln!(file, "}};\nexport const ALL_REPLAY: string[] = [{}];", keys(replay, &[])).unwrap();
+    let words = file.split(|c: char| !c.is_alphanumeric()).collect::<std::collections::BTreeSet<_>>();
+    let own = ["AlgorithmName", "AlgorithmOptions", "ReplayOptions", "SamplerName"].map(String::from);
+    let groups = definitions.keys().map(|name| named(name)).filter(|name| words.contains(name.as_str()));
+    let types = groups.chain(own).collect::<std::collections::BTreeSet<_>>();
+    let types = types.into_iter().collect::<Vec<_>>().join(", ");
+    format!(
+        "{ALL_HEAD}import {{ ALGORITHMS, type {} }} from './settings.js';\n\n{file}",
+        types.replace(", ", ", type ")
+    )
 }
 
 const ACTOR_HEAD: &str = "\

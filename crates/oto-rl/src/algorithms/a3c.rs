@@ -60,7 +60,6 @@ impl Algorithm for AdvantageActorCritic {
         &[Data::Rollouts]
     }
 
-    /// A page would load it with every student.
     fn in_pages(&self) -> bool {
         false
     }

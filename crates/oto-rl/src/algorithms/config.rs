@@ -4,7 +4,7 @@ use super::{ALGORITHMS, ActionKind, Agent, Algorithm, Sizes, Teaching};
 use crate::actions::Actions;
 use crate::checks::{Checks, ConfigError};
 use crate::convolution::Convolution;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 use crate::distillation::DistillationConfig;
 use crate::engine::LearnError;
 use crate::replay::SamplerName;
@@ -53,13 +53,13 @@ pub trait Settings: Plain {
     }
 
     /// The distillation of teachers' logits, if the algorithm learns so and is to.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     fn distillation(&self) -> Option<&DistillationConfig> {
         None
     }
 
     /// Changes the distillation; false where the algorithm has none.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
         let _ = distillation;
         false
@@ -172,7 +172,7 @@ impl AlgorithmConfig {
     }
 
     /// Changes the distillation, see [`Settings::set_distillation`].
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
         self.0.set_distillation(distillation)
     }

@@ -7,62 +7,62 @@ mod agent;
 mod config;
 mod spaces;
 
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod a3c;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod aca;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod adaptive_bc;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod awac;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod balanced_replay;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod bc;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod cal_ql;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 mod constrained;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod cql;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod cql_ensemble;
 pub mod ddpg;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 mod distilled;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod edac;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 mod ensemble_sac;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod gcql;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod gctd3bc;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod iql;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod mopo;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod pex;
 pub mod ppo;
 pub mod qrdqn;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod redq;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod rlpd;
 pub mod sac;
 pub mod sac_discrete;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod sac_ml;
 pub mod table;
 pub mod td3;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod td3_bc;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod td3_bc_refined;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod upq;
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 pub mod wsrl;
 
 pub use agent::{Agent, OnPolicy, Rollouts};
@@ -81,51 +81,50 @@ pub static ALGORITHMS: &[&dyn Algorithm] = &[
     &ppo::ProximalPolicy,
     &td3::TwinDelayed,
     &ddpg::DeterministicGradient,
-    // A page would load it with every student.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    // Every page would load them.
+    #[cfg(feature = "every-algorithm")]
     &a3c::AdvantageActorCritic,
-    // A page has no datasets.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &cql::ConservativeQLearning,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &bc::BehaviourCloning,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &td3_bc::BehaviourConstraint,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &iql::ImplicitQLearning,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &awac::AdvantageWeighted,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &edac::DiversifiedEnsemble,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &cal_ql::CalibratedQLearning,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &cql_ensemble::ConservativeEnsemble,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &redq::RandomisedEnsemble,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &rlpd::OnlineWithPriorData,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &wsrl::WarmStart,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &pex::PolicyExpansion,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &sac_ml::MaximumLikelihood,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &aca::ActorCriticAlignment,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &balanced_replay::BalancedReplay,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &upq::UncertaintyPessimism,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &adaptive_bc::AdaptiveCloning,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &td3_bc_refined::RefinedConstraint,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &gcql::GreedyConservative,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &gctd3bc::GreedyConstraint,
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     &mopo::ModelBased,
 ];
 
@@ -151,7 +150,7 @@ pub trait Algorithm: Sync {
     /// The data it can learn from.
     fn data(&self) -> &'static [Data];
 
-    /// Whether the npm package has it: a page has no datasets, and few methods to continue an offline run.
+    /// Whether every page loads it. The module `oto-student/all` has the others too.
     fn in_pages(&self) -> bool {
         !self.data().contains(&Data::Dataset)
     }

@@ -388,7 +388,7 @@ impl Sac {
 
 impl Sac {
     /// The same for actor-critic alignment, which keeps parameters with such names when it begins with another run's.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     pub(super) fn with_own(self, own: &'static [&'static str]) -> Self {
         Self { own, ..self }
     }
@@ -462,7 +462,7 @@ impl Learner for Sac {
 
     fn adopt(&mut self, tensor: &mut FindTensor<'_>) -> Result<Adopted, LearnError> {
         let own = self.own;
-        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        #[cfg(feature = "every-algorithm")]
         if !own.is_empty() {
             self.engine.needs("residual.0.weight", ["aca", "sac-ml"], tensor)?;
         }
@@ -490,7 +490,7 @@ impl Learner for Sac {
         }
         let widths = [&[inputs + sizes.actions.width()], &hidden[..], &[1]].concat();
         initial_critics(rng, self.critics, &widths, &mut initial_values);
-        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        #[cfg(feature = "every-algorithm")]
         {
             super::aca::initial_residuals(rng, &self.engine, &widths, sizes.observation, &mut initial_values);
             super::mopo::initial_models(rng, &self.engine, &mut initial_values);

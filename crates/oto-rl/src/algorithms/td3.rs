@@ -313,10 +313,10 @@ pub(super) enum Constraint {
     /// Always the same.
     Fixed(f64),
     /// From `start` to `end` over a number of steps, by a factor a step (Beeson and Montana 2022).
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     Relaxed { start: f64, end: f64, steps: u64 },
     /// By the returns of episodes (Zhao et al. 2022).
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     Adaptive(super::adaptive_bc::Adaptive),
 }
 
@@ -326,11 +326,11 @@ impl Constraint {
         let _ = step;
         match self {
             Self::Fixed(weight) => *weight,
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            #[cfg(feature = "every-algorithm")]
             Self::Relaxed { start, end, steps } => {
                 crate::losses::constraint::relaxed_alpha(*start, *end, *steps, step.min(*steps))
             }
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            #[cfg(feature = "every-algorithm")]
             Self::Adaptive(adaptive) => adaptive.weight(),
         }
     }
@@ -443,14 +443,14 @@ impl Agent for Deterministic {
         }
     }
 
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     fn end_episode(&mut self, score: f64, length: u64) {
         if let Constraint::Adaptive(adaptive) = &mut self.constraint {
             adaptive.end_episode(score, length);
         }
     }
 
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     fn memory(&self) -> Vec<f32> {
         match &self.constraint {
             Constraint::Adaptive(adaptive) => adaptive.memory(),
@@ -458,7 +458,7 @@ impl Agent for Deterministic {
         }
     }
 
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     fn recall(&mut self, memory: &[f32]) -> bool {
         match &mut self.constraint {
             Constraint::Adaptive(adaptive) => adaptive.recall(memory),

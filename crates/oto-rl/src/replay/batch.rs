@@ -65,7 +65,7 @@ impl Batch {
         if let Some(name) = name.strip_prefix("replay.") {
             return self.replay.as_ref()?.input(name);
         }
-        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        #[cfg(feature = "every-algorithm")]
         if let Some(name) = name.strip_prefix("distilled.") {
             let (teacher, part) = name.split_once('.')?;
             let one = self.distilled.get(teacher.parse::<usize>().ok()?)?;

@@ -1,7 +1,7 @@
 //! What samplers share: the settings that name one, and what each does.
 
 use super::buffer::{Replay, ReplayArrays};
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 use super::{Balanced, Forgetting, Whole};
 use super::{Batch, Combined, Prioritised, Shares, Uniform};
 use crate::checks::Checks;
@@ -23,17 +23,17 @@ pub enum SamplerName {
     /// Prioritised by the last TD error (Schaul et al. 2016).
     Prioritised,
     /// Each batch from one buffer alone: recorded transitions with the probability `recorded_share` (Zheng et al. 2023).
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     Whole,
     /// Both buffers, prioritised by how much a transition looks like the run's own, as `balanced-replay` rates it (Lee et al. 2021).
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     Balanced,
     /// Recorded transitions less and less, by MOORe's priorities (Mao et al. 2022).
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    #[cfg(feature = "every-algorithm")]
     Forgetting,
 }
 
-#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+#[cfg(feature = "every-algorithm")]
 oto_json::json_names! {
     SamplerName {
         Uniform = "uniform",
@@ -45,7 +45,7 @@ oto_json::json_names! {
         Forgetting = "forgetting",
     }
 }
-#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+#[cfg(not(feature = "every-algorithm"))]
 oto_json::json_names! {
     SamplerName { Uniform = "uniform", Combined = "combined", Shares = "shares", Prioritised = "prioritised" }
 }
@@ -118,11 +118,11 @@ impl ReplayConfig {
 
     /// Whether the program has to rate transitions for the sampler.
     pub fn rated(&self) -> bool {
-        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        #[cfg(feature = "every-algorithm")]
         {
             self.sampler == SamplerName::Balanced
         }
-        #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+        #[cfg(not(feature = "every-algorithm"))]
         {
             false
         }
@@ -135,11 +135,11 @@ impl ReplayConfig {
             SamplerName::Combined => Box::new(Combined),
             SamplerName::Shares => Box::new(Shares::new(self.recorded_share)),
             SamplerName::Prioritised => Box::new(Prioritised::new(self.alpha, self.beta, self.epsilon)),
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            #[cfg(feature = "every-algorithm")]
             SamplerName::Whole => Box::new(Whole::new(self.recorded_share, self.own_from)),
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            #[cfg(feature = "every-algorithm")]
             SamplerName::Balanced => Box::new(Balanced::new(self.online_share, self.online_reference)),
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            #[cfg(feature = "every-algorithm")]
             SamplerName::Forgetting => Box::new(Forgetting::new(self.forgetting_rate, self.forgetting_epoch)),
         }
     }
