@@ -2,14 +2,17 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { launch, root, serveFolder } from './harness.mjs';
+import { PATIENCE, launch, root, serveFolder } from './harness.mjs';
 
 const DATA = join(root, 'crates/oto-data/tests/fixtures/cartpole_random');
+const AXE = readFileSync(createRequire(join(root, 'web/package.json')).resolve('axe-core/axe.min.js'), 'utf8');
 const SMALL = '"hidden":[12],"batch_size":8';
 const INDEX = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>all</title>
   <script type="module">
@@ -102,4 +105,40 @@ test('the small module names the one that has the algorithm, and takes no datase
   ], data);
   assert.deepEqual(results.map(({ field }) => field), ['algorithm', 'dataset']);
   assert.match(results[0].message, /oto-student\/all has all algorithms/);
+});
+
+test('the demo continues one agent with three methods, and shows the seam', async () => {
+  const demo = await serveFolder(join(root, 'web/demo/dist'));
+  const opened = await browser.newPage();
+  opened.setDefaultTimeout(PATIENCE);
+  const [faults, modules] = [[], new Set()];
+  opened.on('pageerror', (error) => faults.push(String(error)));
+  opened.on('request', (request) => request.url().endsWith('.wasm') && modules.add(request.url().split('/').at(-1)));
+  try {
+    await opened.goto(`${demo.origin}/`);
+    await opened.getByRole('link', { name: /an agent made offline/ }).click();
+    await opened.waitForURL('**/offline.html');
+    modules.clear();
+    await opened.click('#start');
+    // Each lane has its evaluation at the seam, and then its first one online.
+    const lanes = () => [...document.querySelectorAll('.lane')].map((lane) => ['seam', 'score', 'step'].map((key) => lane.querySelector(`[data-value=${key}]`).textContent));
+    await opened.waitForFunction(`(${lanes})().every(([seam, score, step]) => seam !== '–' && score !== seam && step !== '0')`);
+    assert.ok(modules.size === 1 && /^oto_all_bg/.test([...modules][0]), `the module of all algorithms alone: ${[...modules]}`);
+    const seams = new Set((await opened.evaluate(lanes)).map(([seam]) => seam));
+    assert.equal(seams.size, 1, `one agent: ${[...seams]}`);
+    assert.match(await opened.textContent('#agent-size'), /kB$/);
+    await opened.locator('#friction').fill('1');
+    assert.equal(await opened.textContent('#friction-value'), '1 / s');
+    await opened.click('#start');
+    await opened.waitForFunction(() => document.querySelector('#start').textContent === 'Resume');
+    await opened.evaluate(AXE);
+    const { violations } = await opened.evaluate(() => axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }));
+    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).join(' ')}`), []);
+    await opened.click('#reset');
+    assert.equal(await opened.textContent('.lane [data-value=step]'), '0');
+    assert.deepEqual(faults, []);
+  } finally {
+    await opened.close();
+    await demo.stop();
+  }
 });

@@ -6,7 +6,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// The WebAssembly packages of the npm package.
-const STUDENT: [&str; 3] = ["web", "web-cpu", "web-actor"];
+const STUDENT: [&str; 4] = ["web", "web-cpu", "web-all", "web-actor"];
 
 /// Builds the web packages of wasm-pack.toml, then `web/student/dist`, then `web/demo/dist`.
 pub fn build() -> Result<()> {
