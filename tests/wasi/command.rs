@@ -184,6 +184,42 @@ fn a_run_begins_with_the_networks_and_settings_of_another_one() {
 }
 
 #[test]
+fn a_dataset_is_mixed_into_the_batches_of_a_run() {
+    let runs = folder("mixed");
+    let data = runs.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/oto-data/tests/fixtures/cartpole_random/data/main_data.hdf5");
+    std::fs::copy(fixture, data.join("main_data.hdf5")).unwrap();
+    let run = |more: &[&str]| Run::new(&[more, &["--quiet"]].concat()).write(&runs).end();
+    let method = r#"algorithm={"name":"pex","hidden":[9],"batch_size":8}"#;
+    let mixed = |steps: &'static str, out: &'static str| {
+        let set = ["--set", method, "--set", "replay.sampler=\"shares\"", "--set", "learning_starts=50"];
+        let place = ["--env", "CartPole-v1", "--dataset", "mixed/data/main_data.hdf5", "--eval-every", "100"];
+        [&place[..], &set, &["--steps", steps, "--out", out]].concat()
+    };
+    succeeded(&run(&mixed("300", "mixed/whole")));
+    succeeded(&run(&mixed("150", "mixed/parts")));
+    succeeded(&run(&["--resume", "mixed/parts", "--steps", "300"]));
+    for event in ["episode", "evaluation"] {
+        let [whole, parts] = ["whole", "parts"].map(|name| lines(&runs.join(name), event));
+        assert!(!whole.is_empty());
+        assert_eq!(whole, parts, "a resumed run reads the dataset again");
+    }
+    let last = lines(&runs.join("whole"), "metrics").pop().unwrap();
+    assert!(last["updates"].as_u64().unwrap() >= 250, "{last}");
+    for (more, reason) in [
+        (&["--dataset", "mixed/nowhere", "--env", "CartPole-v1"][..], "mixed/nowhere"),
+        (&["--dataset", "mixed/data", "--env", "Acrobot-v1"], "mixed/data"),
+        (&["--dataset", "mixed/data", "--env", "CartPole-v1", "--algorithm", "ppo"], "replay buffer"),
+        (&["--dataset", "mixed/data", "--resume", "mixed/parts"], "cannot be used with"),
+    ] {
+        let ended = run(more);
+        assert!(!ended.success && ended.err.contains(reason), "{more:?}: {}", ended.err);
+    }
+}
+
+#[test]
 fn it_acts_with_the_weights_of_a_learner() {
     let place = folder("acts");
     let file = place.join("learner.json");

@@ -3,9 +3,9 @@
 use crate::authorities::{self, AuthorityError};
 use crate::backend;
 use crate::options::{Base, LearnOptions, OptionsError, tell_defaults};
-use crate::origin::{Origin, OriginError};
+use crate::origin::{Origin, OriginError, Start};
 use crate::output;
-use crate::recorded::{DatasetError, Read};
+use crate::recorded::{self, DatasetError, Read};
 use crate::run_folder::{FolderError, RunFolder};
 use crate::signals;
 use crate::threads::ThreadOptions;
@@ -17,12 +17,10 @@ use oto_agent::drive::Driver;
 use oto_agent::environments;
 use oto_agent::link::LinkState;
 use oto_agent::link::tungstenite::Socket;
-use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Distill, Job, Observer, RunError};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
 use oto_agent::{presets, worker, workers};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
-use oto_env::EnvError;
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_experiments::distilled;
 use oto_policy::PolicyError;
@@ -230,7 +228,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         }
         job.dataset = command.dataset.clone().or(job.dataset);
         let read = job.dataset.as_deref().map(Read::open).transpose()?;
-        let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
+        let data = read.map(|read| read.for_environment(&job.env, command.quiet)).transpose()?;
         job.student.steps = command.learn.steps.unwrap_or(job.student.steps);
         job.workers = command.learn.workers.unwrap_or(job.workers);
         command.prepare(&job)?;
@@ -252,18 +250,14 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     }
     let origin = command.from.as_deref().map(Origin::read).transpose()?;
     let read = command.dataset.as_deref().map(Read::open).transpose()?;
-    let named = |read: &Read| read.environment(command.learn.env.as_deref());
-    // Where the other run or a file names the environment, the dataset need not.
-    let env = match origin.is_some() || command.learn.config.is_some() {
-        true => read.as_ref().and_then(|read| named(read).ok()),
-        false => read.as_ref().map(named).transpose()?,
-    };
+    let elsewhere = origin.is_some() || command.learn.config.is_some();
+    let env = recorded::environment(read.as_ref(), command.learn.env.as_deref(), elsewhere)?;
     let base = Base { origin: origin.as_ref(), env, mixed: read.is_some() };
     let (from, dataset) = (command.from.clone(), command.dataset.clone());
     let mut job = Job { from, dataset, ..command.learn.job_from(&base)? };
     distil(command, &mut job)?;
     command.prepare(&job)?;
-    let data = read.map(|read| fitted(read, &job, command.quiet)).transpose()?;
+    let data = read.map(|read| read.for_environment(&job.env, command.quiet)).transpose()?;
     let start = origin.as_ref().map_or(Start::Anew, Start::From);
     for i in command.learn.learns_adapter() {
         if let Some(teacher) = job.teachers.get_mut(i) {
@@ -331,14 +325,6 @@ fn distil(command: &LearnCommand, job: &mut Job) -> Result<(), LearnCommandError
     settled.and_then(|()| job.student.validate()).map_err(OptionsError::from)?;
     job.distill = Some(distill);
     Ok(())
-}
-
-/// A dataset's episodes for the run's environment.
-fn fitted(read: Read, job: &Job, quiet: bool) -> Result<Dataset, LearnCommandError> {
-    let failed = |error: EnvError| RunError::Train(error.into());
-    let parts = environments::parts(&job.env).map_err(failed)?;
-    let environment = environments::environment(&job.env).map_err(failed)?;
-    Ok(read.fitted([environment.observation_space(), environment.action_space()], parts, quiet)?)
 }
 
 /// A teacher's own spaces, which its server knows.
@@ -430,17 +416,6 @@ fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommand
     write("curve.png", &chart.png()?)
 }
 
-/// What a run begins with.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    /// Fresh parameters.
-    Anew,
-    /// Its own checkpoint.
-    Resume(&'a [u8]),
-    /// Another run.
-    From(&'a Origin),
-}
-
 /// One run into its folder, which is opened once everything else is there: its evaluations.
 fn one(
     command: &LearnCommand,
@@ -461,13 +436,7 @@ fn one(
         if job.distill.is_some() {
             student.trainer().distill(teachers, expert)?;
         }
-        match data {
-            None => Ok(()),
-            Some(data) => {
-                student.trainer().mix()?;
-                add_all(data, |episode| student.trainer().add(episode))
-            }
-        }
+        recorded::mix(student, data)
     };
     let (mut student, mut driver) =
         run::prepare_with(environment, job, backend::choose, command.driver(&job.teachers)?, resume, begin)?;

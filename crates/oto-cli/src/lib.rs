@@ -40,7 +40,7 @@ mod metrics_port;
 pub mod otlp;
 #[cfg(feature = "native")]
 pub mod policy;
-#[cfg(feature = "native")]
+#[cfg(feature = "datasets")]
 pub mod recorded;
 #[cfg(feature = "native")]
 pub mod report;

@@ -25,6 +25,17 @@ pub enum OriginError {
     },
 }
 
+/// What a run begins with.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// Fresh parameters.
+    Anew,
+    /// Its own checkpoint.
+    Resume(&'a [u8]),
+    /// Another run.
+    From(&'a Origin),
+}
+
 /// A run to begin with.
 pub struct Origin {
     path: PathBuf,

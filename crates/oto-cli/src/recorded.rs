@@ -1,7 +1,12 @@
 //! Recorded episodes for a run: a dataset that is read and checked for the environment.
 
-use oto_data::{DataError, Dataset};
-use oto_env::{Space, SpaceTree};
+use oto_agent::environments;
+use oto_agent::recorded::add_all;
+use oto_agent::student::Student;
+use oto_agent::trainer::TrainError;
+use oto_data::DataError;
+pub use oto_data::Dataset;
+use oto_env::{EnvError, Space, SpaceTree};
 use std::path::{Path, PathBuf};
 
 /// Why a dataset cannot be used.
@@ -15,6 +20,14 @@ pub enum DatasetError {
         /// What is wrong with it.
         error: DataError,
     },
+    /// The environment of the run.
+    #[error("{env}: {error}")]
+    Environment {
+        /// Its id.
+        env: String,
+        /// Why it cannot be made.
+        error: EnvError,
+    },
     /// A dataset that does not say where it was recorded.
     #[error("{} does not name its environment: give --env", .0.display())]
     NoEnvironment(PathBuf),
@@ -26,6 +39,29 @@ pub enum DatasetError {
         /// What `--env` takes.
         hint: String,
     },
+}
+
+/// The environment of a run with a dataset, if that names it. Where another run or a file does (`elsewhere`), the dataset need not.
+///
+/// # Errors
+/// As [`Read::environment`].
+pub fn environment(
+    read: Option<&Read>,
+    flag: Option<&str>,
+    elsewhere: bool,
+) -> Result<Option<String>, DatasetError> {
+    let named = read.map(|read| read.environment(flag)).transpose();
+    if elsewhere { Ok(named.ok().flatten()) } else { named }
+}
+
+/// Mixes a dataset, if there is one, into every batch of a student that has not begun.
+///
+/// # Errors
+/// An algorithm that takes none, an episode that cannot be learned from.
+pub fn mix(student: &mut Student, data: Option<&Dataset>) -> Result<(), TrainError> {
+    let Some(data) = data else { return Ok(()) };
+    student.trainer().mix()?;
+    add_all(data, |episode| student.trainer().add(episode))
 }
 
 /// A dataset that was read.
@@ -63,6 +99,17 @@ impl Read {
             Some((false, hint)) => Err(DatasetError::Elsewhere { env, hint }),
             None => Err(DatasetError::Elsewhere { hint: format!("gym:MODULE:{env}"), env }),
         }
+    }
+
+    /// The episodes for an environment.
+    ///
+    /// # Errors
+    /// An environment that cannot be made, one with other spaces.
+    pub fn for_environment(self, env: &str, quiet: bool) -> Result<Dataset, DatasetError> {
+        let failed = |error| DatasetError::Environment { env: env.into(), error };
+        let parts = environments::parts(env).map_err(failed)?;
+        let environment = environments::environment(env).map_err(failed)?;
+        self.fitted([environment.observation_space(), environment.action_space()], parts, quiet)
     }
 
     /// The episodes for an environment with these spaces, and with these before they are flattened, where they have several parts.

@@ -4,11 +4,13 @@
 use clap::Args;
 use oto_agent::checkpoint;
 use oto_agent::drive::Driver;
+use oto_agent::environments;
 use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student};
 use oto_cli::backend;
 use oto_cli::options::{Base, LearnOptions, OptionsError, tell_defaults};
-use oto_cli::origin::{Origin, OriginError};
+use oto_cli::origin::{Origin, OriginError, Start};
+use oto_cli::recorded::{self, Dataset, DatasetError, Read};
 use oto_cli::run_folder::{FolderError, RunFolder};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,12 +30,16 @@ pub struct LearnCommand {
     #[arg(long, requires = "out")]
     force: bool,
     /// Continue the run in this folder, up to --steps if given
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set", "from"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seeds", "config", "set", "from", "dataset"])]
     resume: Option<PathBuf>,
     /// Begin with the networks, targets and optimiser of the run in this folder, of oto learn or oto teach, and with its settings
     /// and the rest of its schedules [default algorithm: the run's, if it can learn here]
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
+    /// Mix the episodes of a dataset into every batch, as replay.sampler says: a folder in Minari's layout, or an HDF5 file in
+    /// Minari's or D4RL's; inside a granted folder [default environment: the dataset's own]
+    #[arg(long, value_name = "PATH")]
+    dataset: Option<PathBuf>,
     /// Print each event as a line of JSON on standard output
     #[arg(long)]
     json: bool,
@@ -57,6 +63,9 @@ pub enum LearnError {
     /// The run that it was to begin with.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// The dataset that is mixed into its batches.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
 }
 
 /// Trains as the flags say.
@@ -68,8 +77,13 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
         return resume(command, path.clone());
     }
     let origin = command.from.as_deref().map(Origin::read).transpose()?;
-    let base = Base { origin: origin.as_ref(), ..Base::default() };
-    let job = Job { from: command.from.clone(), ..command.learn.job_from(&base)? };
+    let read = command.dataset.as_deref().map(Read::open).transpose()?;
+    let elsewhere = origin.is_some() || command.learn.config.is_some();
+    let env = recorded::environment(read.as_ref(), command.learn.env.as_deref(), elsewhere)?;
+    let base = Base { origin: origin.as_ref(), env, mixed: read.is_some() };
+    let (from, dataset) = (command.from.clone(), command.dataset.clone());
+    let job = Job { from, dataset, ..command.learn.job_from(&base)? };
+    let data = read.map(|read| read.for_environment(&job.env, command.quiet)).transpose()?;
     if command.learn.learns_adapter().next().is_some() {
         let reason =
             "--adapter learn asks the server for its teacher's spaces over HTTP, which is not built in here";
@@ -90,7 +104,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
         };
         let create = |path| RunFolder::create(path, &job, command.force);
         let folder = command.out.as_ref().map(place).map(create).transpose()?;
-        run(command, &job, folder, None, origin.as_ref())?;
+        run(command, &job, data.as_ref(), folder, origin.as_ref().map_or(Start::Anew, Start::From))?;
     }
     Ok(())
 }
@@ -107,19 +121,27 @@ fn resume(command: &LearnCommand, path: PathBuf) -> Result<(), LearnError> {
     let step = file.as_deref().map_or(Ok(0), checkpoint::steps).map_err(RunError::Train)?;
     let folder = RunFolder::open_existing(path, step)?;
     folder.write_config(&job)?;
-    run(command, &job, Some(folder), file.as_deref(), None)
+    let read = job.dataset.as_deref().map(Read::open).transpose()?;
+    let data = read.map(|read| read.for_environment(&job.env, command.quiet)).transpose()?;
+    run(command, &job, data.as_ref(), Some(folder), file.as_deref().map_or(Start::Anew, Start::Resume))
 }
 
 fn run(
     command: &LearnCommand,
     job: &Job,
+    data: Option<&Dataset>,
     folder: Option<RunFolder>,
-    resume: Option<&[u8]>,
-    origin: Option<&Origin>,
+    start: Start<'_>,
 ) -> Result<(), LearnError> {
+    let environment =
+        environments::of_student(&job.env, &job.student).map_err(|error| RunError::Train(error.into()))?;
+    let driver = Driver::new(&job.teachers).map_err(RunError::from)?;
+    let resume = if let Start::Resume(file) = start { Some(file) } else { None };
     let (mut student, mut driver) =
-        run::prepare(job, backend::choose, Driver::new(&job.teachers).map_err(RunError::from)?, resume)?;
-    if let Some(origin) = origin {
+        run::prepare_with(environment, job, backend::choose, driver, resume, |student| {
+            recorded::mix(student, data)
+        })?;
+    if let Start::From(origin) = start {
         let adopted = origin.adopted(checkpoint::adopt(student.trainer(), &origin.file))?;
         if !command.quiet {
             origin.tell(&adopted);
@@ -134,7 +156,7 @@ fn run(
         start: (Instant::now(), student.trainer().steps()),
         line: None,
     };
-    if origin.is_some() {
+    if matches!(start, Start::From(_)) {
         // A resume needs the other run no more.
         run::checkpoint(&mut student, &mut console)?;
     }
