@@ -138,6 +138,11 @@ impl Behaviour {
         Self { trainer, epsilon, rng: Rng::new(seed), action: vec![0.0; width], units: vec![0.0; width] }
     }
 
+    /// An episode begins: the observations of [`Self::act`] are its steps, one after the other.
+    pub fn begin(&mut self) {
+        self.trainer.learner.begin_episode();
+    }
+
     /// Adds an action for this observation to `row`, in the environment's units.
     ///
     /// # Errors
@@ -149,6 +154,7 @@ impl Behaviour {
         if !learner.takes(&self.action) {
             return Err(LearnError::NoAction.into());
         }
+        learner.stepped(observation);
         match in_units(&self.trainer.space, &self.action, &mut self.units) {
             Action::Discrete(index) => row.push(index as f32),
             Action::Continuous(values) => row.extend_from_slice(values),

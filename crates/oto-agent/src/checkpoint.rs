@@ -120,7 +120,7 @@ pub fn save<E: ToJson>(trainer: &Trainer, with_replay: bool, extra: &E) -> Resul
     tensors.extend(trainer.learner.engine().remembered().map(|t| NamedTensor { name: good(&t.name), ..t }));
     tensors.extend(aligners);
     if let Some(policy) = &trainer.best_policy {
-        tensors.extend(network("best.", policy));
+        tensors.extend(safetensors::network("best.", policy, policy.layers()));
     }
     let flat =
         |name: &str, values: Vec<f32>| NamedTensor { name: name.into(), shape: vec![values.len()], values };
@@ -226,7 +226,7 @@ pub fn open<'f, E: FromJson>(trainer: &Trainer, file: &'f [u8]) -> Result<(Opene
 /// The policy of the best evaluation.
 fn best(trainer: &Trainer, file: &File<'_>) -> Result<Actor, TrainError> {
     let mut policy = trainer.learner.policy();
-    let saved = network("best.", &policy);
+    let saved = safetensors::network("best.", &policy, policy.layers());
     for (part, NamedTensor { name, shape, .. }) in policy.parameters_mut().zip(saved) {
         let found = file.tensor(&name, &shape);
         let found = found.ok_or_else(|| broken(format!("{name} is missing, or has another shape")))?;
@@ -236,12 +236,6 @@ fn best(trainer: &Trainer, file: &File<'_>) -> Result<Actor, TrainError> {
         part.copy_from_slice(&found);
     }
     Ok(policy)
-}
-
-/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and
-/// `.bias`.
-fn network(prefix: &str, network: &Actor) -> Vec<NamedTensor> {
-    safetensors::network(prefix, network.encoder(), network.layers())
 }
 
 /// Begins the trainer's run with the networks, target networks and optimiser of the file's run, which may have another source and
@@ -417,6 +411,9 @@ impl Opened<'_> {
         }
         trainer.learner.engine_mut().remember_as(remembered);
         trainer.rollout = rollout;
+        if trainer.rollout.as_ref().is_some_and(Rollout::is_empty) {
+            trainer.begin_rollout();
+        }
         if let Some((replay, sampler)) = replay {
             (trainer.replay, trainer.sampler) = (replay, sampler);
         }

@@ -195,8 +195,12 @@ impl<P: FnMut(&'static str, u64)> Run<'_, '_, P> {
         let metadata = self.metadata(reference, said);
         let seed = FIRST_SEED + self.plan.student.seed;
         let how = Collect { steps: self.plan.steps, seed, epsilon: 0.0, noise: 0.0 };
-        let act =
-            |observation: &[f32], row: &mut Vec<f32>| Ok::<_, LevelError>(policy.act(observation, row)?);
+        let act = |begins: bool, observation: &[f32], row: &mut Vec<f32>| {
+            if begins {
+                policy.begin();
+            }
+            Ok::<_, LevelError>(policy.act(observation, row)?)
+        };
         let progress = &mut self.progress;
         collect(&mut *self.environment, &how, metadata, act, |done| progress("play", done as u64))
     }

@@ -12,7 +12,9 @@ pub const FORMAT: &str = "oto.policy.v1";
 
 /// Writes a network whose outputs are a preference for each discrete action, or a continuous action: before its tanh
 /// (`squashed`), or as it is, cut off at -1 and 1. Tensors are `policy.N.weight` and `policy.N.bias`, or `mean.N...`, whose outputs
-/// are in the environment's units; convolutions before them are `policy.encoder.N.weight` and `.bias`. Metadata are the spaces, the
+/// are in the environment's units; convolutions before them are `policy.encoder.N.weight` and `.bias`. A recurrent network has
+/// `policy.before.N.weight` and `.bias` before its LSTM layers `policy.lstm.N.weight_ih`, `.weight_hh` and `.bias`, and `policy.N...` after
+/// them. Metadata are the spaces, the
 /// convolutions' sizes, the hidden layers' activation, the environment's id and the algorithm, `description` a sentence for
 /// people.
 pub fn write(
@@ -23,7 +25,7 @@ pub fn write(
     algorithm: &str,
     description: &str,
 ) -> Vec<u8> {
-    let hidden = network.layers()[0].activation;
+    let hidden = network.layers_before().first().unwrap_or(&network.layers()[0]).activation;
     let metadata = Writer::object(|out| {
         out.field("kind", "policy");
         out.field("description", description);
@@ -40,9 +42,9 @@ pub fn write(
     });
     let tensors = match action {
         Space::Box { low, high } if !squashed => {
-            tensors("mean.", network.encoder(), &in_units(network.layers(), low, high))
+            tensors("mean.", network, &in_units(network.layers(), low, high))
         }
-        _ => tensors("policy.", network.encoder(), network.layers()),
+        _ => tensors("policy.", network, network.layers()),
     };
     safetensors::write(FORMAT, &metadata, &tensors)
 }

@@ -3,9 +3,10 @@
 //! its JSON by serde, which costs a page more than all checkpoints do.
 
 use oto_json::{Json, Writer};
-use oto_rl::convolution::ConvEncoder;
 use oto_rl::engine::NamedTensor;
+use oto_rl::lstm;
 use oto_rl::mlp::Layer;
+use oto_rl::network::Actor;
 
 /// The header's longest length in bytes, as in the library.
 const MAX_HEADER: u64 = 100_000_000;
@@ -46,26 +47,40 @@ pub fn write(key: &str, text: &str, tensors: &[NamedTensor]) -> Vec<u8> {
     file
 }
 
-/// A network as tensors: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after them `{prefix}N.weight` and `.bias`.
-pub fn network(prefix: &str, encoder: Option<&ConvEncoder>, layers: &[Layer]) -> Vec<NamedTensor> {
+/// A network as tensors, `layers` in place of its own last ones: convolutions are `{prefix}encoder.N.weight` and `.bias`, the layers after
+/// them `{prefix}N.weight` and `.bias`. Of a recurrent network the layers before its LSTM layers are `{prefix}before.N.weight` and `.bias`, and
+/// LSTM layers `{prefix}lstm.N.weight_ih`, `.weight_hh` and `.bias`.
+pub fn network(prefix: &str, network: &Actor, layers: &[Layer]) -> Vec<NamedTensor> {
     let named = |name: String, shape: &[usize], values: &[f32]| NamedTensor {
         name,
         shape: shape.to_vec(),
         values: values.to_vec(),
     };
     let mut tensors = Vec::new();
-    if let Some(encoder) = encoder {
+    if let Some(encoder) = network.encoder() {
         let parts = encoder.parameters().collect::<Vec<_>>();
         for (i, (part, shape)) in parts.chunks_exact(2).zip(encoder.convolution().weights()).enumerate() {
             tensors.push(named(format!("{prefix}encoder.{i}.weight"), &shape, part[0]));
             tensors.push(named(format!("{prefix}encoder.{i}.bias"), &shape[..1], part[1]));
         }
     }
-    for (i, layer) in layers.iter().enumerate() {
-        let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
-        tensors.push(named(format!("{prefix}{i}.weight"), &[outputs, inputs], &layer.weight));
-        tensors.push(named(format!("{prefix}{i}.bias"), &[outputs], &layer.bias));
+    let connected = |tensors: &mut Vec<NamedTensor>, prefix: &str, layers: &[Layer]| {
+        for (i, layer) in layers.iter().enumerate() {
+            let (outputs, inputs) = (layer.bias.len(), layer.weight.len() / layer.bias.len());
+            tensors.push(named(format!("{prefix}{i}.weight"), &[outputs, inputs], &layer.weight));
+            tensors.push(named(format!("{prefix}{i}.bias"), &[outputs], &layer.bias));
+        }
+    };
+    connected(&mut tensors, &format!("{prefix}before."), network.layers_before());
+    for (i, cell) in network.cells().iter().enumerate() {
+        for (part, values) in lstm::PARAMETERS.iter().zip(cell.parameters()) {
+            let gates = 4 * cell.units();
+            let shape = [gates, values.len() / gates];
+            let shape = if *part == "bias" { &shape[..1] } else { &shape };
+            tensors.push(named(format!("{prefix}lstm.{i}.{part}"), shape, values));
+        }
     }
+    connected(&mut tensors, prefix, layers);
     tensors
 }
 

@@ -6,7 +6,7 @@
 
 use crate::adapter;
 use crate::checkpoint;
-use crate::config::{Clock, StudentConfig};
+use crate::config::{Clock, ConfigError, StudentConfig};
 use crate::evaluation::{Best, Evaluation};
 use crate::link::{Link, LinkConfig, LinkState, LinkStatus, Taken, Ticket};
 use crate::stage::{Change, Stage};
@@ -352,6 +352,15 @@ impl Student {
         now_ms: u64,
     ) -> Result<Self, TrainError> {
         let (observation, action) = environment.spaces();
+        if config.algorithm.is_recurrent()
+            && config.evaluation.every > 0
+            && let Environments::Outside { evaluates: true, .. } = environment
+        {
+            let expected = "0 with a recurrent policy in an environment of the host, which does not tell where evaluation episodes begin";
+            return Err(
+                ConfigError::new("evaluation.every", config.evaluation.every.to_string(), expected).into()
+            );
+        }
         let mut trainer = Trainer::of(part, config, [observation, action], teachers.len(), backend)?;
         for (i, t) in teachers.iter().enumerate() {
             trainer.set_teacher_weight(i, t.weight)?;

@@ -16,10 +16,9 @@ use oto_env::{Environment, Space, Step, within};
 use oto_graph::Backend;
 use oto_graph::Program;
 use oto_json::shown;
-use oto_rl::algorithms::{Agent, Data, Misfit, Sizes};
+use oto_rl::algorithms::{Agent, Data, Misfit, OnPolicy, Sizes};
 use oto_rl::distillation::LogitTeacher;
 use oto_rl::engine::{LearnError, LossParts, Schedule};
-use oto_rl::exploration::ActionNoise;
 use oto_rl::losses;
 use oto_rl::network::Actor;
 use oto_rl::replay::{Batch, Columns, Replay, Request, Sampler, SamplerName, SlotId};
@@ -462,6 +461,7 @@ impl Trainer {
     ) -> Result<Vec<f64>, TrainError> {
         let mut observation = vec![0.0; self.observation.len()];
         let mut episode = |seed| {
+            self.begin_greedy();
             play(environment, seed, &mut observation, |environment, observation| {
                 let action = self.greedy(observation)?;
                 Ok::<_, TrainError>(environment.step(action, observation)?)
@@ -521,7 +521,7 @@ impl Trainer {
         self.check(observation)?;
         self.observation.copy_from_slice(observation);
         self.replay.forget_pending();
-        self.learner.noise_mut().into_iter().for_each(ActionNoise::begin_episode);
+        self.learner.begin_episode();
         self.rollout.iter_mut().for_each(Rollout::cut);
         self.running = true;
         (self.episode_return, self.episode_length) = (0.0, 0);
@@ -582,6 +582,7 @@ impl Trainer {
             step.truncated,
             stored,
         );
+        self.learner.stepped(&self.observation);
         self.observation.copy_from_slice(next);
         self.steps += 1;
         self.learner.at_step(self.steps - self.started);
@@ -598,9 +599,11 @@ impl Trainer {
             let mut learnt = Ok(());
             if rollout.push(ended) {
                 learnt = self.learn_from(&mut rollout);
-                rollout.clear();
+                self.rollout = Some(rollout);
+                self.begin_rollout();
+            } else {
+                self.rollout = Some(rollout);
             }
-            self.rollout = Some(rollout);
             learnt?;
         } else if self.steps >= self.config.learning_starts
             && self.steps.is_multiple_of(self.config.train_every)
@@ -615,9 +618,15 @@ impl Trainer {
         if self.started == 0 && self.distillation.as_ref().is_some_and(|d| d.expert_steps() == self.steps) {
             // The expert has acted: the student and its schedules begin.
             self.started = self.steps;
-            self.rollout.iter_mut().for_each(Rollout::clear);
+            self.begin_rollout();
         }
         Ok(ended.then_some(episode))
+    }
+
+    /// The next step is the first of a rollout.
+    pub(crate) fn begin_rollout(&mut self) {
+        self.rollout.iter_mut().for_each(Rollout::clear);
+        self.learner.on_policy().into_iter().for_each(OnPolicy::begin_rollout);
     }
 
     /// Counts steps that were taken elsewhere, with the episodes that ended in them.
@@ -637,7 +646,7 @@ impl Trainer {
         if change == Change::GivenUp {
             self.learner.start_over(&mut self.draw)?;
             self.learner.engine_mut().forget();
-            self.rollout.iter_mut().for_each(Rollout::clear);
+            self.begin_rollout();
             self.started = self.steps;
             self.decayed = 1.0;
         }
@@ -762,7 +771,7 @@ impl Trainer {
     fn fill_distilled(&mut self, leads: bool) -> Result<bool, LearnError> {
         let step = self.steps - self.started;
         if let (Some(distillation), Some(student)) = (&mut self.distillation, self.learner.on_policy()) {
-            let logits = student.logits(&self.batch.observation);
+            let logits = student.judged_logits(&self.batch.observation);
             distillation.fill(&mut self.batch, logits, step, leads)?;
         }
         Ok(!leads)
@@ -824,7 +833,13 @@ impl Trainer {
         }
     }
 
-    /// The best action for any observation, in the environment's units.
+    /// An episode of greedy play begins: the observations of [`Self::greedy`] are its steps, one after the other.
+    pub fn begin_greedy(&mut self) {
+        self.learner.begin_greedy();
+    }
+
+    /// The best action for an observation, in the environment's units. To a recurrent policy it is the next one since
+    /// [`Self::begin_greedy`].
     pub fn greedy(&mut self, observation: &[f32]) -> Result<Action<'_>, TrainError> {
         self.check(observation)?;
         self.label.clear();

@@ -1,13 +1,17 @@
 //! Students that learn from rollouts: alone and taught, with and without auxiliary critics. The same seed gives the same
 //! curve, a run resumed in the middle of a rollout is the uninterrupted one, and they get better.
 
+use crate::allocations::allocations;
 use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::link::memory::{Memory, MemoryTeacher};
 use oto_agent::presets;
 use oto_agent::stage::StagesConfig;
 use oto_agent::student::{Environments, Event, Student, TeacherConfig, Tick};
+use oto_agent::trainer::Trainer;
 use oto_cpu::Cpu;
+use oto_env::rng::Rng;
+use oto_env::{Action, EnvError, Environment, Snapshot, Space, Step};
 use oto_rl::algorithms::a3c::{A3cConfig, AdvantageActorCritic};
 use oto_rl::algorithms::ppo::PpoConfig;
 use oto_rl::algorithms::sac::SoftActorCritic;
@@ -130,15 +134,23 @@ fn a_run_resumed_within_a_rollout_is_the_uninterrupted_one() {
     }
 }
 
-#[test]
-fn an_actor_critic_resumed_within_a_rollout_is_the_uninterrupted_one() {
-    let environment = "CartPole-v1";
-    let config = StudentConfig {
+/// An actor-critic in CartPole, recurrent with an LSTM layer.
+fn actor_critic(lstm: Option<usize>) -> StudentConfig {
+    StudentConfig {
         seed: 5,
         evaluation: EvaluationConfig { every: 250, episodes: 2 },
-        algorithm: A3cConfig { hidden: vec![16], ..A3cConfig::default() }.into(),
-        ..presets::learner(environment, &AdvantageActorCritic)
-    };
+        algorithm: A3cConfig { hidden: vec![16], lstm, ..A3cConfig::default() }.into(),
+        ..presets::learner("CartPole-v1", &AdvantageActorCritic)
+    }
+}
+
+#[test]
+fn an_actor_critic_resumed_within_a_rollout_is_the_uninterrupted_one() {
+    [None, Some(8)].into_iter().for_each(resumed_within_a_rollout);
+}
+
+fn resumed_within_a_rollout(lstm: Option<usize>) {
+    let (environment, config) = ("CartPole-v1", actor_critic(lstm));
     let (mut a, mut driver) = taught(&config, environment);
     let whole = run(&mut a, &mut driver, 1000);
     assert_eq!(a.trainer().updates(), 1000 / 20, "an update for each rollout");
@@ -153,6 +165,170 @@ fn an_actor_critic_resumed_within_a_rollout_is_the_uninterrupted_one() {
     assert_eq!(parts, whole);
     let state = |student: &mut Student| student.trainer().learner().engine().state().unwrap();
     assert_eq!(state(&mut a), state(&mut c));
+
+    let (mut d, mut driver) = taught(&config, environment);
+    d.load(&b.save(false).unwrap(), 0).unwrap();
+    run(&mut d, &mut driver, 437 + 20);
+    assert_eq!(d.trainer().updates(), 437 / 20 + 1, "without replay a rollout begins anew");
+}
+
+/// Greedy play has a state of its own: training does not depend on evaluations.
+#[test]
+fn evaluations_leave_the_state_of_a_recurrent_student_alone() {
+    let episodes = |every| {
+        let evaluation = EvaluationConfig { every, episodes: 2 };
+        let (mut student, mut driver) =
+            alone(&StudentConfig { evaluation, ..actor_critic(Some(8)) }, "CartPole-v1");
+        let events = run(&mut student, &mut driver, 600);
+        let ended = events.into_iter().filter(|event| matches!(event, Event::Episode { .. }));
+        (ended.collect::<Vec<_>>(), student.trainer().learner().engine().state().unwrap())
+    };
+    let often = episodes(7);
+    assert!(often.0.len() > 5);
+    assert_eq!(often, episodes(500));
+}
+
+/// Shows a number at the first step, and rewards the same choice at the last one: only a policy that remembers can do better than chance.
+struct Recall {
+    spaces: [Space; 2],
+    rng: Rng,
+    shown: u32,
+    step: u32,
+}
+
+impl Recall {
+    const STEPS: u32 = 5;
+
+    fn new() -> Box<Self> {
+        let observation = Space::Box { low: vec![-1.0; 2], high: vec![1.0; 2] };
+        Box::new(Self {
+            spaces: [observation, Space::Discrete { n: 2 }],
+            rng: Rng::new(0),
+            shown: 0,
+            step: 0,
+        })
+    }
+}
+
+impl Environment for Recall {
+    fn id(&self) -> &str {
+        "Recall"
+    }
+
+    fn observation_space(&self) -> &Space {
+        &self.spaces[0]
+    }
+
+    fn action_space(&self) -> &Space {
+        &self.spaces[1]
+    }
+
+    fn max_episode_steps(&self) -> Option<u32> {
+        Some(Self::STEPS)
+    }
+
+    fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) -> Result<(), EnvError> {
+        if let Some(seed) = seed {
+            self.rng = Rng::new(seed);
+        }
+        (self.shown, self.step) = (self.rng.below(2), 0);
+        observation.copy_from_slice(&[2.0 * self.shown as f32 - 1.0, 0.0]);
+        Ok(())
+    }
+
+    fn step(&mut self, action: Action<'_>, observation: &mut [f32]) -> Result<Step, EnvError> {
+        self.step += 1;
+        observation.copy_from_slice(&[0.0, f32::from(u8::from(self.step + 1 == Self::STEPS))]);
+        let terminated = self.step == Self::STEPS;
+        let right = action == Action::Discrete(self.shown);
+        let reward = f64::from(u8::from(terminated)) * if right { 1.0 } else { -1.0 };
+        Ok(Step { reward, terminated, truncated: false })
+    }
+
+    fn save(&self) -> Result<Snapshot, EnvError> {
+        Err(EnvError::NotSaved { id: "Recall".into() })
+    }
+
+    fn restore(&mut self, _: &Snapshot) -> Result<(), EnvError> {
+        Err(EnvError::NotSaved { id: "Recall".into() })
+    }
+}
+
+/// Six seeds of six learned it in the same way.
+#[test]
+fn only_a_recurrent_actor_critic_remembers() {
+    let score = |lstm, seed| {
+        let config = StudentConfig {
+            seed,
+            steps: 24_000,
+            learning_rate: Linear { start: 2e-3, end: 0.0, steps: 24_000 },
+            evaluation: EvaluationConfig { every: 24_000, episodes: 50 },
+            stages: StagesConfig::SOLO,
+            ..actor_critic(lstm)
+        };
+        let environment = Environments::Inside { train: Recall::new(), evaluate: Some(Recall::new()) };
+        let mut student = Student::new(&config, environment, &[], &Cpu, 0).unwrap();
+        last_evaluation(&run(&mut student, &mut Driver::with(Vec::new()), 24_001))
+    };
+    for seed in [1, 2] {
+        let (plain, recurrent) = (score(None, seed), score(Some(16), seed));
+        assert!(
+            recurrent > 0.9 && plain < 0.6,
+            "seed {seed}: {recurrent} with an LSTM layer, {plain} without"
+        );
+    }
+}
+
+/// Steps and updates of a recurrent student, episodes that begin among them.
+#[test]
+fn a_recurrent_step_allocates_nothing() {
+    let evaluation = EvaluationConfig { every: 0, episodes: 1 };
+    // A buffer that is full grows no more.
+    let config = StudentConfig { evaluation, buffer: 40, ..actor_critic(Some(8)) };
+    let space = |n| Space::Box { low: vec![-1.0; n], high: vec![1.0; n] };
+    let mut trainer = Trainer::new(&config, &space(4), &Space::Discrete { n: 2 }, 0, &Cpu).unwrap();
+    let step = |trainer: &mut Trainer, i: u32| {
+        if !trainer.running() {
+            trainer.begin(&[0.1; 4]).unwrap();
+        }
+        trainer.act().unwrap();
+        let observed =
+            Step { reward: 1.0, terminated: i.is_multiple_of(33), truncated: i.is_multiple_of(47) };
+        trainer.observe(observed, &[(i % 10) as f32 / 10.0; 4], |_, _| {}).unwrap();
+    };
+    (0..200).for_each(|i| step(&mut trainer, i));
+    trainer.begin_greedy();
+    trainer.greedy(&[0.2; 4]).unwrap();
+    let before = allocations();
+    (200..500).for_each(|i| step(&mut trainer, i));
+    trainer.greedy(&[0.2; 4]).unwrap();
+    assert_eq!(allocations() - before, 0);
+    assert_eq!(trainer.updates(), 25);
+}
+
+/// A host's environment does not tell where its evaluation episodes begin.
+#[test]
+fn evaluations_of_a_recurrent_student_need_the_environment() {
+    let environment = Environments::Outside {
+        observation: Space::Box { low: vec![-1.0; 4], high: vec![1.0; 4] },
+        action: Space::Discrete { n: 2 },
+        evaluates: true,
+    };
+    let error = Student::new(&actor_critic(Some(8)), environment, &[], &Cpu, 0).err().unwrap().to_string();
+    assert!(error.starts_with("evaluation.every is 250"), "{error}");
+}
+
+#[test]
+fn an_lstm_layer_out_of_its_range_is_named() {
+    for (change, named) in [
+        ((|a3c| a3c.lstm = Some(0)) as fn(&mut A3cConfig), "algorithm.lstm is 0: 1 to 4096 units"),
+        (|a3c| a3c.t_max = 257, "algorithm.t_max is 257: 1 to 256 steps with an LSTM layer"),
+    ] {
+        let usual = actor_critic(Some(8));
+        let algorithm = usual.algorithm.clone().with(change);
+        let error = StudentConfig { algorithm, ..usual }.validate().unwrap_err().to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
 }
 
 #[test]

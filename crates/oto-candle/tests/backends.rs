@@ -67,7 +67,9 @@ fn draw(name: &str, len: usize, actions: Option<usize>, rng: &mut Rng) -> Vec<f3
             Some(n) => (0..len).map(|_| rng.below(n as u32) as f32).collect(),
             None => (0..len).map(|_| rng.uniform(-1.0, 1.0) as f32).collect(),
         },
-        "mask" | "return_known" | "source" | "subset" => (0..len).map(|_| rng.below(2) as f32).collect(),
+        "mask" | "return_known" | "source" | "subset" | "lstm_keep" => {
+            (0..len).map(|_| rng.below(2) as f32).collect()
+        }
         "perm" => {
             let mut order = (0..len).collect::<Vec<_>>();
             rng.shuffle(&mut order);
@@ -135,11 +137,15 @@ fn steps_of_ppo_agree() {
 
 #[test]
 fn steps_of_a3c_agree() {
-    for (seed, actions, teachers, max_grad_norm) in [(5, 3, 0, 40.0), (7, 2, 2, 0.5)] {
-        let config = A3cConfig { hidden: vec![9, 8], t_max: 12, max_grad_norm, ..A3cConfig::default() };
+    for (seed, actions, teachers, max_grad_norm, lstm) in
+        [(5, 3, 0, 40.0, None), (7, 2, 2, 0.5, None), (8, 3, 1, 40.0, Some(6)), (9, 2, 0, 0.5, Some(33))]
+    {
+        // A rollout of an LSTM layer is many kernels, which a software device runs slowly.
+        let (t_max, steps) = if lstm.is_some() { (5, 10) } else { (12, 60) };
+        let config = A3cConfig { hidden: vec![9, 8], lstm, t_max, max_grad_norm, ..A3cConfig::default() };
         let sizes = Sizes { observation: 4, actions: Actions::Discrete(actions), teachers, weighted: false };
         let program = a3c::program(&config, sizes);
-        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, 60));
+        backends().iter().for_each(|b| same_steps(b.as_ref(), &program, Some(actions), seed, steps));
     }
 }
 
@@ -312,6 +318,8 @@ fn train_steps_that_see_images_agree() {
         let sizes = Sizes { actions: Actions::Discrete(3), ..sizes };
         same_steps(backend.as_ref(), &sac_discrete::program(&sac, sizes), Some(3), 9, 4);
         same_steps(backend.as_ref(), &a3c::program(&a3c, sizes), Some(3), 10, 6);
+        let recurrent = A3cConfig { lstm: Some(5), t_max: 4, ..a3c.clone() };
+        same_steps(backend.as_ref(), &a3c::program(&recurrent, sizes), Some(3), 11, 6);
     }
 }
 

@@ -4,6 +4,7 @@
 use candle_core::{D, DType, Device, Tensor as Candle, Var};
 use oto_candle::{Precision, evaluate};
 use oto_graph::{Activation, Conv, Tensor, Trace, grad};
+use oto_rl::lstm::{self, Lstm};
 use proptest::prelude::*;
 
 type Values = Vec<Vec<f64>>;
@@ -12,6 +13,12 @@ type Values = Vec<Vec<f64>>;
 fn second<'t>(x: &[Tensor<'t>], activation: Activation) -> Tensor<'t> {
     let q = x[0].linear(x[1], x[2], activation).linear(x[3], x[4], Activation::Identity);
     grad(q.square().sum(), &[x[0]])[0]
+}
+
+/// An LSTM layer of inputs, state, parameters and where episodes begin.
+fn recurrent<'t>(x: &[Tensor<'t>]) -> Tensor<'t> {
+    let params = [2, 3, 4].map(|i| (String::new(), x[i]));
+    lstm::unrolled(&params, x[0], x[1], x[5])
 }
 
 /// Records `f` of inputs of these shapes, reduced to one number by fixed weights, and its gradients.
@@ -141,6 +148,37 @@ proptest! {
             prop_assume!((0..n).all(|e| (0..rows).all(|r| (0..2).all(|o| z(e, r, o).abs() > 1e-3))));
             central(&s, 3, &|x| x[0].linear(x[1], x[2], activation), &x)?;
             central(&s, 3, &|x| x[0].linear(x[1], x[2], activation).member(n - 1), &x)?;
+        }
+    }
+
+    /// An LSTM layer over a rollout in which an episode begins: the gradients of inputs, state and parameters, and the same outputs step by
+    /// step on plain weights.
+    #[test]
+    fn recurrent_layers(steps in 1usize..6, begins in 0usize..6, seed in values(100)) {
+        let (inputs, units) = (2, 2);
+        let sizes = [vec![steps, inputs], vec![2, units], vec![8, inputs], vec![8, units], vec![8], vec![steps]];
+        let mut rest = &seed[..];
+        let mut x: Values = sizes.iter().map(|s| {
+            let (mine, other) = rest.split_at(s.iter().product());
+            rest = other;
+            mine.to_vec()
+        }).collect();
+        x[5] = (0..steps).map(|step| if step == begins { 0.0 } else { 1.0 }).collect();
+        central(&sizes, 5, &recurrent, &x)?;
+
+        let t = Trace::new();
+        let recorded = sizes.iter().enumerate().map(|(i, s)| t.data(format!("x{i}"), s)).collect::<Vec<_>>();
+        let program = t.finish(&[], &[("hidden", recurrent(&recorded))]);
+        let hidden = evaluate(&program, &x, Precision::Double).unwrap().remove(0);
+        let single = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<_>>();
+        let mut layer = Lstm::new(inputs, units, [2, 3, 4].map(|i| single(&x[i]))).unwrap();
+        let mut state = single(&x[1]);
+        for step in 0..steps {
+            state.iter_mut().for_each(|s| *s *= x[5][step] as f32);
+            layer.step(&single(&x[0][step * inputs..][..inputs]), &mut state);
+            for (plain, recorded) in state[..units].iter().zip(&hidden[step * units..]) {
+                prop_assert!((f64::from(*plain) - recorded).abs() < 1e-5, "step {step}: {plain}, {recorded} recorded");
+            }
         }
     }
 

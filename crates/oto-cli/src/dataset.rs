@@ -137,7 +137,12 @@ fn play(options: &CollectOptions) -> Result<Dataset, DatasetError> {
         &mut *environment,
         &how,
         metadata,
-        |observation, row| Ok::<_, DatasetError>(player.act(observation, row)?),
+        |begins, observation, row| {
+            if begins {
+                player.begin();
+            }
+            Ok::<_, DatasetError>(player.act(observation, row)?)
+        },
         |done| bar.set_position(done as u64),
     );
     bar.finish_and_clear();

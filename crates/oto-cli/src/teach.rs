@@ -387,7 +387,7 @@ mod tests {
             let options = Collect { steps: 600, seed, epsilon: 0.2, noise: 0.0 };
             let from = Metadata { environment: Some(env.into()), ..Metadata::default() };
             let discrete = matches!(environment.action_space(), oto_env::Space::Discrete { .. });
-            let push = |seen: &[f32], row: &mut Vec<f32>| {
+            let push = |_: bool, seen: &[f32], row: &mut Vec<f32>| {
                 let lean = if discrete { seen[2] + 0.5 * seen[3] } else { seen[1] + 0.5 * seen[3] };
                 row.push(if discrete { f32::from(lean > 0.0) } else { lean.clamp(-3.0, 3.0) });
                 Ok::<_, DataError>(())

@@ -27,7 +27,7 @@ pub fn collect<E: From<DataError>>(
     environment: &mut dyn Environment,
     options: &Collect,
     metadata: Metadata,
-    mut policy: impl FnMut(&[f32], &mut Vec<f32>) -> Result<(), E>,
+    mut policy: impl FnMut(bool, &[f32], &mut Vec<f32>) -> Result<(), E>,
     mut progress: impl FnMut(usize),
 ) -> Result<Dataset, E> {
     check_exploration(options, environment.action_space())?;
@@ -41,9 +41,11 @@ pub fn collect<E: From<DataError>>(
         let seed = options.seed.wrapping_add(episode);
         environment.reset(Some(seed), &mut observation).map_err(DataError::from)?;
         recorder.reset(&observation, Some(seed));
+        let mut begins = true;
         loop {
             row.clear();
-            policy(&observation, &mut row)?;
+            policy(begins, &observation, &mut row)?;
+            begins = false;
             explore(&mut row, options, &space, &mut rng);
             let action = match space {
                 Space::Discrete { .. } => Action::Discrete(row.first().map_or(0, |&index| index as u32)),
@@ -120,7 +122,7 @@ mod tests {
             &mut *environment,
             options,
             Metadata::default(),
-            |_, row| {
+            |_, _, row| {
                 row.push(action);
                 Ok::<_, DataError>(())
             },

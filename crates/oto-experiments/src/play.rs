@@ -1,7 +1,7 @@
 //! Policies in the episodes of the same seeds: checkpoints, run folders, models and scripted policies; in cell selection also rules
 //! and the best plan.
 
-use oto_agent::evaluation::{EvaluationError, returns};
+use oto_agent::evaluation::{EvaluationError, play, returns};
 use oto_agent::trainer::{TrainError, Trainer};
 use oto_agent::{checkpoint, environments};
 use oto_env::mobile_cell::{Reception, Rule, best_plan};
@@ -53,8 +53,8 @@ pub struct Played {
 pub enum Player {
     /// Out of a checkpoint: its greedy policy.
     Run(Box<Trainer>),
-    /// Made elsewhere, or scripted.
-    Model(Box<dyn Policy>),
+    /// Made elsewhere, or scripted; with its state, which is empty where the policy is not recurrent.
+    Model(Box<dyn Policy>, Vec<f32>),
 }
 
 impl Player {
@@ -66,7 +66,7 @@ impl Player {
         let own = environments::environment(env)?;
         if let Some(name) = path.to_str().filter(|name| name.starts_with(scripted::PREFIX)) {
             let [observation, action] = [own.observation_space(), own.action_space()].map(Clone::clone);
-            return Ok(Self::Model(scripted(name, observation, action)?));
+            return Ok(Self::Model(scripted(name, observation, action)?, Vec::new()));
         }
         // A run's policy is its checkpoint's, and the best one's where there is a choice.
         let path = match path.join(RUN_POLICY) {
@@ -79,10 +79,19 @@ impl Player {
         if !checkpoint::is_checkpoint(&file) {
             let policy = load_file(&path)?.policy;
             check_actions(&*policy, own.action_space())?;
-            return Ok(Self::Model(policy));
+            let state = vec![0.0; policy.state_width()];
+            return Ok(Self::Model(policy, state));
         }
         let (observation, action) = (own.observation_space(), own.action_space());
         Ok(Self::Run(Box::new(checkpoint::player(&file, observation, action, &oto_cpu::Cpu)?)))
+    }
+
+    /// An episode begins: the observations of [`Self::act`] are its steps, one after the other.
+    pub fn begin(&mut self) {
+        match self {
+            Self::Run(trainer) => trainer.begin_greedy(),
+            Self::Model(_, state) => state.fill(0.0),
+        }
     }
 
     /// Answers an observation with an action `[action width]` in the environment's units, an index as a number.
@@ -96,7 +105,7 @@ impl Player {
                 Action::Discrete(choice) => row.push(choice as f32),
                 Action::Continuous(vector) => row.extend_from_slice(vector),
             },
-            Self::Model(policy) => policy.act(observation, 1, row)?,
+            Self::Model(policy, state) => policy.act_from(observation, 1, state, row)?,
         }
         Ok(())
     }
@@ -109,7 +118,7 @@ impl Player {
 pub fn play_file(path: &Path, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, PlayError> {
     match Player::load(path, env)? {
         Player::Run(mut trainer) => Ok(trainer.play(&mut *environments::environment(env)?, seeds.map(Some))?),
-        Player::Model(mut policy) => play_model(&mut *policy, env, seeds),
+        Player::Model(mut policy, _) => play_model(&mut *policy, env, seeds),
     }
 }
 
@@ -130,15 +139,20 @@ fn check_actions(policy: &dyn Policy, space: &Space) -> Result<(), PlayError> {
 pub fn play_model(policy: &mut dyn Policy, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, PlayError> {
     let mut environment = environments::environment(env)?;
     check_actions(policy, environment.action_space())?;
-    let mut row = Vec::new();
-    returns(&mut *environment, seeds, |environment, observation| {
-        policy.act(observation, 1, &mut row)?;
-        let action = match environment.action_space() {
-            Space::Discrete { .. } => Action::Discrete(row[0] as u32),
-            Space::Box { .. } => Action::Continuous(&row),
-        };
-        Ok(environment.step(action, observation)?)
-    })
+    let (mut row, mut state) = (Vec::new(), vec![0.0; policy.state_width()]);
+    let mut observation = vec![0.0; environment.observation_space().width()];
+    let mut episode = |seed| {
+        state.fill(0.0);
+        play(&mut *environment, Some(seed), &mut observation, |environment, observation| {
+            policy.act_from(observation, 1, &mut state, &mut row)?;
+            let action = match environment.action_space() {
+                Space::Discrete { .. } => Action::Discrete(row[0] as u32),
+                Space::Box { .. } => Action::Continuous(&row),
+            };
+            Ok::<_, PlayError>(environment.step(action, observation)?)
+        })
+    };
+    seeds.map(&mut episode).collect()
 }
 
 /// The returns of the rules of OTO's section VI-B in cell selection.
@@ -147,7 +161,7 @@ pub fn play_model(policy: &mut dyn Policy, env: &str, seeds: Range<u64>) -> Resu
 /// An environment that is no cell selection.
 pub fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, PlayError> {
     let mut environment = make_classic(env)?;
-    let play = |(name, rule): (&str, Rule)| {
+    let played = |(name, rule): (&str, Rule)| {
         let mut rng = Rng::new(seeds.start);
         let returns = returns::<_, EnvError>(&mut *environment, seeds.clone(), |environment, observation| {
             let action = rule.action(&Reception::of(environment)?, &mut rng);
@@ -155,7 +169,7 @@ pub fn play_rules(env: &str, seeds: Range<u64>) -> Result<Vec<Played>, PlayError
         });
         Ok(Played { name: name.into(), returns: returns? })
     };
-    Rule::ALL.into_iter().map(play).collect()
+    Rule::ALL.into_iter().map(played).collect()
 }
 
 /// The return of the best plan of each episode of cell selection.

@@ -5,7 +5,6 @@ use crate::{Options, ReportError, write};
 use indicatif::{ProgressBar, ProgressStyle};
 use oto_agent::drive::{Driver, Wire};
 use oto_agent::environments;
-use oto_agent::evaluation;
 use oto_agent::link::memory::Memory;
 use oto_agent::run::Job;
 use oto_agent::run::{self, Observer, RunError, on_cpu};
@@ -175,10 +174,7 @@ fn trained(job: &Job) -> Result<Vec<u8>, RunError> {
 
 /// The student's returns, without exploring, in the episodes of these seeds.
 fn test(student: &mut Student, env: &str, seeds: Range<u64>) -> Result<Vec<f64>, TrainError> {
-    evaluation::returns(&mut *environments::environment(env)?, seeds, |environment, observation| {
-        let action = student.trainer().greedy(observation)?;
-        Ok(environment.step(action, observation)?)
-    })
+    student.trainer().play(&mut *environments::environment(env)?, seeds.map(Some))
 }
 
 /// What a file of finished work holds; nothing where there is none, or it cannot be read.

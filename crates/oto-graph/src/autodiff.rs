@@ -1,14 +1,17 @@
 //! Reverse-mode differentiation: the only one in oto. It records the derivative's operations in the same trace.
 
-use crate::{Activation, Binary, NodeId, Op, Tensor, Unary};
+use crate::{Activation, Binary, NodeId, Op, Tensor, Trace, Unary};
 
 /// Derivatives of `loss` (shape `[]`) towards each of `towards`, in their shapes; zeros where there is no way.
 pub fn grad<'t>(loss: Tensor<'t>, towards: &[Tensor<'t>]) -> Vec<Tensor<'t>> {
     assert!(loss.shape().is_empty(), "only a single number is differentiated, not {:?}", loss.shape());
     let trace = loss.trace();
-    let mut walk = Walk { gradients: vec![None; loss.id().0 + 1], useful: useful(loss, towards) };
+    let count = loss.id().0 + 1;
+    let mut walk =
+        Walk { gradients: vec![None; count], met: vec![Vec::new(); count], useful: useful(loss, towards) };
     walk.gradients[loss.id().0] = Some(trace.constant(1.0, &[]));
-    for i in (0..=loss.id().0).rev() {
+    for i in (0..count).rev() {
+        walk.settle(trace, NodeId(i));
         if let (true, Some(g)) = (walk.useful[i], walk.gradients[i]) {
             walk.back(trace.at(NodeId(i)), g);
         }
@@ -31,6 +34,9 @@ fn useful(loss: Tensor<'_>, towards: &[Tensor<'_>]) -> Vec<bool> {
 
 struct Walk<'t> {
     gradients: Vec<Option<Tensor<'t>>>,
+    /// By weight: the gradients `[1, O]` and inputs `[1, I]` of the layers of a single row that have it. A recurrent layer has it at each
+    /// step: one product of all steps takes the place of a sum of products.
+    met: Vec<Vec<(Tensor<'t>, Tensor<'t>)>>,
     useful: Vec<bool>,
 }
 
@@ -40,6 +46,29 @@ impl<'t> Walk<'t> {
             let gradient = gradient();
             let slot = &mut self.gradients[to.0];
             *slot = Some(slot.map_or(gradient, |sum| sum + gradient));
+        }
+    }
+
+    /// Gives a weight what its layer's gradient `g` and input `x` say.
+    fn give_weight(&mut self, weight: NodeId, g: Tensor<'t>, x: Tensor<'t>) {
+        if self.useful[weight.0] && g.shape().len() == 2 && g.size(0) == 1 {
+            self.met[weight.0].push((g, x));
+        } else {
+            self.give(weight, || g.matmul(x, true, false));
+        }
+    }
+
+    /// Gives a node what single rows said about it.
+    fn settle(&mut self, trace: &'t Trace, weight: NodeId) {
+        let met = std::mem::take(&mut self.met[weight.0]);
+        let columns = |part: fn(&(Tensor<'t>, Tensor<'t>)) -> Tensor<'t>| {
+            let each = met.iter().map(|pair| part(pair).reshape(&[part(pair).last(), 1]));
+            trace.side_by_side(&each.collect::<Vec<_>>())
+        };
+        match met[..] {
+            [] => {}
+            [(g, x)] => self.give(weight, || g.matmul(x, true, false)),
+            _ => self.give(weight, || columns(|pair| pair.0).matmul(columns(|pair| pair.1), false, true)),
         }
     }
 
@@ -77,7 +106,7 @@ impl<'t> Walk<'t> {
             Op::Linear { x, weight, bias, activation } => {
                 let g = before(activation, y, g);
                 self.give(x, || g.matmul(at(weight), false, false).sum_to(&at(x).shape()));
-                self.give(weight, || g.matmul(at(x), true, false));
+                self.give_weight(weight, g, at(x));
                 self.give(bias, || match at(bias).shape()[..] {
                     [n, outputs] => g.sum_to(&[n, 1, outputs]).reshape(&[n, outputs]),
                     _ => g.sum_to(&at(bias).shape()),

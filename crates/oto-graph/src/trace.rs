@@ -65,6 +65,18 @@ impl Trace {
         Tensor { trace: self, id: NodeId(nodes.len() - 1) }
     }
 
+    /// Tensors side by side along the last axis, at least one. Halves are joined, so that no number is copied more often than there are
+    /// halvings.
+    pub fn side_by_side<'t>(&'t self, parts: &[Tensor<'t>]) -> Tensor<'t> {
+        match parts {
+            [one] => *one,
+            _ => {
+                let (first, second) = parts.split_at(parts.len() / 2);
+                self.side_by_side(first).concat(self.side_by_side(second))
+            }
+        }
+    }
+
     /// The handle of a node recorded before.
     pub fn at(&self, id: NodeId) -> Tensor<'_> {
         Tensor { trace: self, id }

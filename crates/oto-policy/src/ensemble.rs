@@ -23,12 +23,15 @@ impl Ensemble {
     /// Of policies with their names. Their action spaces must be equal, their observations of one kind and width.
     ///
     /// # Errors
-    /// [`PolicyError::Members`], [`PolicyError::MemberSpace`].
+    /// [`PolicyError::Members`], [`PolicyError::MemberSpace`], [`PolicyError::Recurrent`].
     pub fn new(members: Vec<(String, Box<dyn Policy>)>) -> Result<Self, PolicyError> {
         let (found, max) = (members.len(), MAX_MEMBERS);
         let Some((_, first)) = members.first().filter(|_| found <= max) else {
             return Err(PolicyError::Members { found, max });
         };
+        if members.iter().any(|(_, member)| member.state_width() > 0) {
+            return Err(PolicyError::Recurrent("an ensemble"));
+        }
         for (name, member) in &members[1..] {
             let [seen, done] = [member.observation_space(), member.action_space()];
             let refused = |what, found: &Space, expected: &Space| {

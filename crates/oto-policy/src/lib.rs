@@ -62,6 +62,27 @@ pub trait Policy: Send {
     /// If the observations are not `rows` rows, or the policy gives anything but actions of its space for them.
     fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError>;
 
+    /// How many numbers the state of a recurrent policy has; 0 where an answer depends on its observation alone.
+    fn state_width(&self) -> usize {
+        0
+    }
+
+    /// As [`Self::act`], each row the next step of an episode of its own. `states` `[rows, state_width]` become those after the step; a state
+    /// is zero where an episode begins. To [`Self::act`] each row begins an episode. After an error the states are of no use.
+    ///
+    /// # Errors
+    /// As [`Self::act`].
+    fn act_from(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        states: &mut [f32],
+        actions: &mut Vec<f32>,
+    ) -> Result<(), PolicyError> {
+        debug_assert!(states.is_empty(), "only a recurrent policy has a state");
+        self.act(observations, rows, actions)
+    }
+
     /// Everything the policy computes for `observations`, by name, to be compared with reference data: `action` always,
     /// and whatever else the model gives (`logits`, `q_values`, ...). Values are as the model gives them, not checked.
     ///
@@ -204,6 +225,9 @@ pub enum PolicyError {
     /// An ensemble that is a member of itself.
     #[error("its members go in a circle: {}", .0.join(" has "))]
     Circle(Vec<String>),
+    /// A policy that is recurrent, where each observation is answered alone.
+    #[error("{0} answers each observation alone: a recurrent policy needs those before it")]
+    Recurrent(&'static str),
     /// Members that cannot answer together.
     #[error("its member {member:?} has {found} as {what}, the ones before it {expected}")]
     MemberSpace {

@@ -30,8 +30,11 @@ impl LogitPolicy {
     /// The same of a loaded policy.
     ///
     /// # Errors
-    /// A policy of continuous actions, or without logits.
+    /// A policy of continuous actions, without logits, or recurrent.
     pub fn new(mut policy: Box<dyn Policy>) -> Result<Self, PolicyError> {
+        if policy.state_width() > 0 {
+            return Err(PolicyError::Recurrent("a teacher of logits"));
+        }
         let Space::Discrete { n } = *policy.action_space() else {
             return Err(PolicyError::Unsupported(
                 "its actions are continuous: logits are those of discrete actions".into(),

@@ -12,6 +12,9 @@
 //! | `policy.N` | oto's own students and teachers | relu | largest value, or tanh scaled to the action range |
 //!
 //! oto's own may see images: convolutions `policy.encoder.N` or `mean.encoder.N` before the layers, whose sizes the metadata give.
+//!
+//! Recurrent ones have LSTM layers before these: `lstm_actor.weight_ih_l0`, ... (RecurrentPPO), or `policy.lstm.N.weight_ih`, ... behind
+//! `policy.before.N` (oto's own).
 
 use crate::facts::Hints;
 use crate::spaces::{self, ActionShape, Input};
@@ -20,6 +23,7 @@ use crate::tensors::{StateDict, Tensor};
 use crate::{Metadata, OWN, Output, Policy, PolicyError, ROWS_PER_RUN, argmax, candle, fit_actions};
 use oto_proto::{MAX_WIDTH, Space};
 use oto_rl::convolution::{ConvEncoder, Convolution};
+use oto_rl::lstm::{self, Lstm};
 use oto_rl::mlp::{Activation, Layer, Mlp};
 use oto_rl::network::Actor;
 
@@ -32,6 +36,8 @@ pub struct Network {
     width: usize,
     head: Head,
     values: Vec<f32>,
+    /// States of rows that begin episodes, where the network is recurrent.
+    fresh: Vec<f32>,
     warnings: Vec<String>,
 }
 
@@ -49,11 +55,16 @@ enum Own {
     Seeing(Actor),
     /// Layers, for many rows at once.
     Layers(Steps),
+    /// With a state for each row.
+    Recurrent(Actor),
 }
 
 impl Body {
     fn new(network: Actor) -> Result<Self, PolicyError> {
         let width = network.inputs();
+        if !network.state().is_empty() {
+            return Ok(Body { own: Own::Recurrent(network), candle: None, engine: OWN.into() });
+        }
         let (mut own, opened) = match (Steps::of(network.layers()), network.encoder()) {
             (None, _) => (Own::Seeing(network), None),
             (Some(layers), Some(encoder)) => {
@@ -72,10 +83,18 @@ impl Body {
         Ok(Body { own, candle, engine })
     }
 
-    fn forward(&mut self, rows: &[f32]) -> Result<&[f32], PolicyError> {
-        match &mut self.candle {
-            Some(candle) if candle.takes(rows) => candle.forward(rows),
-            _ => Ok(self.own.forward(rows)),
+    fn forward(&mut self, rows: &[f32], states: &mut [f32]) -> Result<&[f32], PolicyError> {
+        match (&mut self.candle, &mut self.own) {
+            (Some(candle), _) if candle.takes(rows) => candle.forward(rows),
+            (_, Own::Recurrent(network)) => Ok(network.forward_from(rows, states)),
+            (_, own) => Ok(own.forward(rows)),
+        }
+    }
+
+    fn state_width(&self) -> usize {
+        match &self.own {
+            Own::Recurrent(network) => network.state().len(),
+            Own::Seeing(_) | Own::Layers(_) => 0,
         }
     }
 }
@@ -83,7 +102,7 @@ impl Body {
 impl Own {
     fn forward(&mut self, rows: &[f32]) -> &[f32] {
         match self {
-            Own::Seeing(network) => network.forward(rows),
+            Own::Seeing(network) | Own::Recurrent(network) => network.forward(rows),
             Own::Layers(layers) => layers.forward(rows),
         }
     }
@@ -129,27 +148,43 @@ impl Network {
         Self::with(network.clone(), own_head(metadata), metadata)
     }
 
-    fn of(
-        Parts { encoder, layers, head, warning, .. }: Parts,
-        metadata: &Metadata,
-    ) -> Result<Self, PolicyError> {
+    fn of(parts: Parts, metadata: &Metadata) -> Result<Self, PolicyError> {
+        let Parts { encoder, before, cells, layers, head, warning, .. } = parts;
         let misfit = |e: String| PolicyError::Unsupported(format!("a network whose layers do not fit: {e}"));
-        let widest = layers.iter().map(|layer| layer.bias.len()).max().unwrap_or(0);
+        let widths = before.iter().chain(&layers).map(|layer| layer.bias.len());
+        let widest = widths.chain(cells.iter().map(Lstm::units)).max().unwrap_or(0);
         if widest > MAX_WIDTH {
             // A run keeps the numbers of a layer for all of its rows.
             let (found, max) = (widest as u64, MAX_WIDTH as u64);
             return Err(PolicyError::TooLarge { what: "a layer".into(), found, max, unit: "outputs" });
         }
-        let inputs = layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
-        let mlp = Mlp::new(inputs, layers).map_err(|e| misfit(e.to_string()))?;
-        if let Some(seen) = encoder.as_ref().map(|encoder| encoder.convolution().outputs())
-            && seen != inputs
-        {
-            return Err(misfit(format!(
-                "the convolutions give {seen} numbers, the next layer takes {inputs}"
-            )));
+        let state = cells.iter().map(|cell| 2 * cell.units()).sum::<usize>();
+        if state > MAX_STATE {
+            let (found, max) = (state as u64, MAX_STATE as u64);
+            return Err(PolicyError::TooLarge { what: "the state".into(), found, max, unit: "numbers" });
         }
-        let network = Self::with(Actor::new(encoder, mlp), head, metadata)?;
+        let made = |layers: Vec<Layer>| {
+            let inputs = layers.first().map_or(0, |layer| layer.weight.len() / layer.bias.len().max(1));
+            Mlp::new(inputs, layers).map_err(|e| misfit(e.to_string()))
+        };
+        let before = (!before.is_empty()).then(|| made(before)).transpose()?;
+        let mlp = made(layers)?;
+        let mut given = encoder.as_ref().map(|encoder| ("the convolutions", encoder.convolution().outputs()));
+        let mut takes =
+            |inputs: usize, what: &'static str, outputs: usize| match given.replace((what, outputs)) {
+                Some((before, numbers)) if numbers != inputs => {
+                    Err(misfit(format!("{before} give {numbers} numbers, the next layer takes {inputs}")))
+                }
+                _ => Ok(()),
+            };
+        before.iter().try_for_each(|layers| takes(layers.inputs(), "the layers", layers.outputs()))?;
+        cells.iter().try_for_each(|cell| takes(cell.inputs(), "the LSTM layers", cell.units()))?;
+        takes(mlp.inputs(), "the layers", mlp.outputs())?;
+        let network = match cells.is_empty() {
+            true => Actor::new(encoder, mlp),
+            false => Actor::recurrent(encoder, before, cells, mlp),
+        };
+        let network = Self::with(network, head, metadata)?;
         Ok(Self { warnings: warning.into_iter().collect(), ..network })
     }
 
@@ -169,22 +204,42 @@ impl Network {
             body: Body::new(network)?,
             head,
             values: Vec::new(),
+            fresh: Vec::new(),
             warnings: Vec::new(),
         })
     }
 
-    /// Runs `each` on the raw answers of every so many rows.
+    /// Runs `each` on the raw answers of every so many rows. `states` are those of a recurrent network.
     fn run(
         &mut self,
         observations: &[f32],
         rows: usize,
+        mut states: &mut [f32],
         mut each: impl FnMut(Head, &Space, &[f32], &mut Vec<f32>) -> Result<(), PolicyError>,
     ) -> Result<(), PolicyError> {
-        let width = self.input.width;
+        let (width, state) = (self.input.width, self.body.state_width());
         for rows in self.input.prepare(observations, rows)?.chunks(ROWS_PER_RUN * width) {
-            each(self.head, &self.action, self.body.forward(rows)?, &mut self.values)?;
+            let (own, rest) = std::mem::take(&mut states).split_at_mut(rows.len() / width * state);
+            states = rest;
+            each(self.head, &self.action, self.body.forward(rows, own)?, &mut self.values)?;
         }
         Ok(())
+    }
+
+    /// The same, each row the first step of an episode.
+    fn run_alone(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        each: impl FnMut(Head, &Space, &[f32], &mut Vec<f32>) -> Result<(), PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.clear();
+        // Observations that are no rows are refused before a state is touched.
+        fresh.resize(observations.len() / self.input.width.max(1) * self.body.state_width(), 0.0);
+        let done = self.run(observations, rows, &mut fresh, each);
+        self.fresh = fresh;
+        done
     }
 }
 
@@ -199,7 +254,31 @@ impl Policy for Network {
 
     fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
         actions.clear();
-        self.run(observations, rows, |head, space, raw, values| head.answer(space, raw, values, actions))?;
+        self.run_alone(observations, rows, |head, space, raw, values| {
+            head.answer(space, raw, values, actions)
+        })?;
+        fit_actions(&self.action, actions)
+    }
+
+    fn state_width(&self) -> usize {
+        self.body.state_width()
+    }
+
+    fn act_from(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        states: &mut [f32],
+        actions: &mut Vec<f32>,
+    ) -> Result<(), PolicyError> {
+        actions.clear();
+        let (expected, found) = (rows.saturating_mul(self.state_width()), states.len());
+        if expected != found {
+            return Err(PolicyError::Run(format!("expected states of {expected} numbers, got {found}")));
+        }
+        self.run(observations, rows, states, |head, space, raw, values| {
+            head.answer(space, raw, values, actions)
+        })?;
         fit_actions(&self.action, actions)
     }
 
@@ -213,7 +292,7 @@ impl Policy for Network {
 
     fn outputs(&mut self, observations: &[f32], rows: usize) -> Result<Vec<Output>, PolicyError> {
         let (mut raws, mut means, mut actions) = (Vec::new(), Vec::new(), Vec::new());
-        self.run(observations, rows, |head, space, raw, values| {
+        self.run_alone(observations, rows, |head, space, raw, values| {
             raws.extend_from_slice(raw);
             head.answer(space, raw, values, &mut actions)?;
             means.extend_from_slice(values);
@@ -300,6 +379,9 @@ fn space_choices(space: &Space) -> usize {
 
 struct Parts {
     encoder: Option<ConvEncoder>,
+    /// Before the LSTM layers.
+    before: Vec<Layer>,
+    cells: Vec<Lstm>,
     layers: Vec<Layer>,
     head: Head,
     /// Names that begin so are computed with.
@@ -314,7 +396,8 @@ impl Parts {
     /// A network that sees no images.
     fn new(layers: Vec<Layer>, head: Head, used: &[&str], idle: &'static [&'static str]) -> Self {
         let used = used.iter().map(|name| (*name).into()).collect();
-        Self { encoder: None, layers, head, used, idle, warning: None }
+        let (before, cells) = (Vec::new(), Vec::new());
+        Self { encoder: None, before, cells, layers, head, used, idle, warning: None }
     }
 }
 
@@ -342,7 +425,7 @@ fn unused(dict: &StateDict, parts: &Parts) -> Result<(), PolicyError> {
 /// What tensors alone do not show has to be declared.
 fn declared(parts: &Parts, metadata: &Metadata) -> Result<(), PolicyError> {
     let squashed = matches!(parts.head, Head::Squashed(_));
-    let layers = parts.layers.len();
+    let layers = parts.before.len() + parts.layers.len();
     let (observation, action) = spaces::declared(metadata);
     let mut absent = Vec::new();
     if observation.is_none() {
@@ -379,12 +462,6 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
             return Err(PolicyError::Unsupported(format!("{what} (tensor {name:?}); export it to ONNX")));
         }
     }
-    if let Some(name) = starts("lstm_actor.") {
-        let message = format!(
-            "a recurrent network (tensor {name:?}): its answers depend on earlier observations, which no policy here keeps, of any format"
-        );
-        return Err(PolicyError::Unsupported(message));
-    }
     complete(dict, hints)?;
     let hidden = |default, squashed| metadata.hidden_activation(squashed).unwrap_or(default);
     let read = |prefix: &str, activation| layers(dict, prefix, activation);
@@ -409,6 +486,12 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
         let warning = (explores && unknown).then(|| {
             "the tensors do not show whether it was made with squash_output: it is taken as made without; declare \"squash_output\"".into()
         });
+        if starts("lstm_actor.").is_some() {
+            // sb3_contrib/ppo_recurrent: the critic has an LSTM of its own, the actor's, or a linear layer.
+            let idle = &["log_std", "mlp_extractor.value_net.", "value_net", "lstm_critic.", "critic."];
+            let parts = Parts::new(layers, head, &[used[0], used[1], "lstm_actor."], idle);
+            return Ok(Parts { warning, cells: contrib_cells(dict, "lstm_actor.")?, ..parts });
+        }
         let parts = Parts::new(layers, head, if shared { &used } else { &used[..2] }, idle);
         return Ok(Parts { warning, ..parts });
     }
@@ -471,7 +554,12 @@ fn recognise(dict: &StateDict, metadata: &Metadata, hints: Hints) -> Result<Part
     let own = |prefix: &str, head| {
         let layers = open(prefix, matches!(head, Head::Squashed(_)))?;
         let parts = Parts::new(layers, head, &[prefix], &[]);
-        Ok(Parts { encoder: encoder(dict, prefix, metadata)?, ..parts })
+        let before = read(&format!("{prefix}{BEFORE}"), hidden(Relu, false))?;
+        let cells = own_cells(dict, &format!("{prefix}{LSTM}"))?;
+        if !before.is_empty() && cells.is_empty() {
+            return Err(PolicyError::Unsupported(format!("{prefix}{BEFORE} without {prefix}{LSTM}")));
+        }
+        Ok(Parts { encoder: encoder(dict, prefix, metadata)?, before, cells, ..parts })
     };
     if starts("mean.").is_some() {
         return own("mean.", Head::Mean);
@@ -619,12 +707,80 @@ fn quantiles(layers: &[Layer], metadata: &Metadata) -> Result<usize, PolicyError
 const ENCODER: &str = "encoder.";
 /// The same in policies of versions before.
 const OLD_ENCODER: &str = "eye.";
+/// Names of layers before LSTM layers, and of those.
+const BEFORE: &str = "before.";
+const LSTM: &str = "lstm.";
+/// The most numbers of a recurrent policy's state. A server keeps one for each connection.
+const MAX_STATE: usize = 65_536;
+/// The most LSTM layers.
+const MAX_CELLS: usize = 16;
 
-/// The linear layers `PREFIX{N}.weight` in the order of their numbers; convolutions are passed over.
+/// oto's own LSTM layers `{prefix}N.weight_ih`, ....
+fn own_cells(dict: &StateDict, prefix: &str) -> Result<Vec<Lstm>, PolicyError> {
+    let name = |i: usize, part: &str| format!("{prefix}{i}.{part}");
+    let count = (0..MAX_CELLS).take_while(|i| dict.contains_key(&name(*i, lstm::PARAMETERS[0]))).count();
+    let known = |key: &str| (0..count).any(|i| lstm::PARAMETERS.iter().any(|part| name(i, part) == key));
+    if let Some(key) = dict.keys().find(|key| key.starts_with(prefix) && !known(key)) {
+        return Err(PolicyError::Unsupported(format!("{key} belongs to no LSTM layer")));
+    }
+    (0..count).map(|i| cell(dict, lstm::PARAMETERS.map(|part| name(i, part)), None)).collect()
+}
+
+/// PyTorch's LSTM layers `{prefix}weight_ih_lN`, ..., in one direction.
+fn contrib_cells(dict: &StateDict, prefix: &str) -> Result<Vec<Lstm>, PolicyError> {
+    let name = |i: usize, part: &str| format!("{prefix}{part}_l{i}");
+    let count = (0..MAX_CELLS).take_while(|i| dict.contains_key(&name(*i, "weight_ih"))).count();
+    let parts = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
+    let known = |key: &str| (0..count).any(|i| parts.iter().any(|part| name(i, part) == key));
+    if let Some(key) = dict.keys().find(|key| key.starts_with(prefix) && !known(key)) {
+        return Err(PolicyError::Unsupported(format!(
+            "{key} belongs to no LSTM layer of one direction with biases"
+        )));
+    }
+    let layer = |i: usize| cell(dict, [0, 1, 2].map(|part| name(i, parts[part])), Some(name(i, parts[3])));
+    (0..count).map(layer).collect()
+}
+
+/// One LSTM layer; PyTorch's has a second bias.
+fn cell(dict: &StateDict, names: [String; 3], second: Option<String>) -> Result<Lstm, PolicyError> {
+    let tensor =
+        |name: &String| dict.get(name).ok_or_else(|| PolicyError::Unsupported(format!("{name} is missing")));
+    let [ih, hh, bias] = [tensor(&names[0])?, tensor(&names[1])?, tensor(&names[2])?];
+    let (&[gates, inputs], &[more, units]) = (ih.shape.as_slice(), hh.shape.as_slice()) else {
+        let message = format!(
+            "{} and {} have the shapes {:?} and {:?}, expected matrices",
+            names[0], names[1], ih.shape, hh.shape
+        );
+        return Err(PolicyError::Unsupported(message));
+    };
+    let mut values = bias.values.clone();
+    if let Some(second) = &second {
+        let second = tensor(second)?;
+        if second.shape != bias.shape {
+            let message =
+                format!("{} has the shape {:?}, its second one {:?}", names[2], bias.shape, second.shape);
+            return Err(PolicyError::Unsupported(message));
+        }
+        values.iter_mut().zip(&second.values).for_each(|(a, b)| *a += b);
+    }
+    if bias.shape != [gates] || gates != more {
+        let message = format!(
+            "{} has {gates} rows, {} {more}, and {} the shape {:?}",
+            names[0], names[1], names[2], bias.shape
+        );
+        return Err(PolicyError::Unsupported(message));
+    }
+    let parameters = [ih.values.clone(), hh.values.clone(), values];
+    Lstm::new(inputs, units, parameters)
+        .map_err(|error| PolicyError::Unsupported(format!("{}: {error}", names[0])))
+}
+
+/// The linear layers `PREFIX{N}.weight` in the order of their numbers; convolutions and recurrent layers are passed over.
 fn layers(dict: &StateDict, prefix: &str, activation: Activation) -> Result<Vec<Layer>, PolicyError> {
     let mut numbers = Vec::new();
     let names = dict.keys().filter_map(|name| name.strip_prefix(prefix));
-    for name in names.filter(|name| ![ENCODER, OLD_ENCODER].iter().any(|first| name.starts_with(first))) {
+    let others = [ENCODER, OLD_ENCODER, BEFORE, LSTM];
+    for name in names.filter(|name| !others.iter().any(|first| name.starts_with(first))) {
         match name.split_once('.') {
             Some((number, "weight" | "bias")) => {
                 numbers.push(number.parse::<u32>().map_err(|_| foreign(prefix, name))?)

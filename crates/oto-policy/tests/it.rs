@@ -6,3 +6,4 @@ mod hostile;
 mod mobile_cell;
 mod operators;
 mod own;
+mod recurrent;

@@ -23,6 +23,18 @@ pub struct Layer {
     pub activation: Activation,
 }
 
+impl Layer {
+    /// Weight and bias.
+    pub fn parameters(&self) -> [&[f32]; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// The same, for handing new weights over; sizes must stay as they are.
+    pub fn parameters_mut(&mut self) -> [&mut [f32]; 2] {
+        [&mut self.weight, &mut self.bias]
+    }
+}
+
 /// Layers applied one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {

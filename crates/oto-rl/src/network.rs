@@ -3,6 +3,7 @@
 
 use crate::convolution::{ConvEncoder, Convolution};
 use crate::critics::{InitialParameters, Params, follow, initial_mlp};
+use crate::lstm::Lstm;
 use crate::mlp::{Layer, Mlp};
 use crate::optimiser::{initial_layer, mlp as connected, mlp_parameters, orthogonal_layer};
 use oto_env::rng::Rng;
@@ -146,13 +147,55 @@ fn initial_convolutions(
     }
 }
 
-/// A network that acts, on plain weights.
+/// A network that acts, on plain weights. A recurrent one has a state, which each step changes: zeros where an episode begins.
 #[derive(Clone, Debug)]
 pub struct Actor {
     encoder: Option<ConvEncoder>,
+    recurrent: Option<Box<Recurrent>>,
     layers: Mlp,
-    /// Answers to several images.
+    /// Answers to several images, or of a recurrent network.
     out: Vec<f32>,
+}
+
+/// The recurrent layers, what stands before them, and their state.
+#[derive(Clone, Debug)]
+struct Recurrent {
+    before: Option<Mlp>,
+    cells: Vec<Lstm>,
+    state: Vec<f32>,
+}
+
+impl Recurrent {
+    fn inputs(&self) -> usize {
+        self.before.as_ref().map_or(self.cells[0].inputs(), Mlp::inputs)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &[f32]> {
+        let before = self.before.iter().flat_map(Mlp::layers).flat_map(Layer::parameters);
+        before.chain(self.cells.iter().flat_map(Lstm::parameters))
+    }
+
+    fn parameters_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let before = self.before.iter_mut().flat_map(Mlp::layers_mut).flat_map(Layer::parameters_mut);
+        before.chain(self.cells.iter_mut().flat_map(Lstm::parameters_mut))
+    }
+
+    /// One step from what an encoder sees. The last layer's output is in the state, see [`Self::output`].
+    fn step(before: &mut Option<Mlp>, cells: &mut [Lstm], seen: &[f32], state: &mut [f32]) {
+        let mut seen = before.as_mut().map_or(seen, |layers| layers.forward(seen));
+        let mut rest = state;
+        for cell in cells {
+            let (own, next) = rest.split_at_mut(2 * cell.units());
+            cell.step(seen, own);
+            (seen, rest) = (&own[..cell.units()], next);
+        }
+    }
+
+    /// What the layers after it read of a state.
+    fn output<'s>(cells: &[Lstm], state: &'s [f32]) -> &'s [f32] {
+        let units = cells.last().map_or(0, Lstm::units);
+        &state[state.len() - 2 * units..][..units]
+    }
 }
 
 impl From<Mlp> for Actor {
@@ -167,9 +210,41 @@ impl Actor {
     /// # Panics
     /// If they take another number of inputs than it gives: callers check what comes from outside.
     pub fn new(encoder: Option<ConvEncoder>, layers: Mlp) -> Self {
-        let fits = encoder.as_ref().is_none_or(|encoder| encoder.convolution().outputs() == layers.inputs());
+        Self::made(encoder, None, layers)
+    }
+
+    /// A recurrent network: an encoder, layers, LSTM layers (at least one), and the layers after them. Its state is zero.
+    ///
+    /// # Panics
+    /// If neighbours do not fit, or there is no LSTM layer: callers check what comes from outside.
+    pub fn recurrent(
+        encoder: Option<ConvEncoder>,
+        before: Option<Mlp>,
+        cells: Vec<Lstm>,
+        layers: Mlp,
+    ) -> Self {
+        let width = cells.iter().map(|cell| 2 * cell.units()).sum();
+        let follow = |pair: &[Lstm]| pair[0].units() == pair[1].inputs();
+        let fits = cells.last().is_some_and(|cell| cell.units() == layers.inputs())
+            && cells.windows(2).all(follow)
+            && before.as_ref().is_none_or(|before| before.outputs() == cells[0].inputs());
+        assert!(fits, "recurrent layers between layers that fit");
+        let recurrent = Recurrent { before, cells, state: vec![0.0; width] };
+        Self::made(encoder, Some(Box::new(recurrent)), layers)
+    }
+
+    fn made(encoder: Option<ConvEncoder>, recurrent: Option<Box<Recurrent>>, layers: Mlp) -> Self {
+        let inputs = recurrent.as_ref().map_or(layers.inputs(), |recurrent| recurrent.inputs());
+        let fits = encoder.as_ref().is_none_or(|encoder| encoder.convolution().outputs() == inputs);
         assert!(fits, "layers that take what the encoder gives");
-        Self { encoder, layers, out: Vec::new() }
+        Self { encoder, recurrent, layers, out: Vec::new() }
+    }
+
+    /// The encoder and the layers after it.
+    // The algorithms that every page loads are not recurrent.
+    #[cfg_attr(not(feature = "every-algorithm"), allow(dead_code))]
+    pub(crate) fn into_parts(self) -> (Option<ConvEncoder>, Mlp) {
+        (self.encoder, self.layers)
     }
 
     /// What sees images.
@@ -177,14 +252,40 @@ impl Actor {
         self.encoder.as_ref()
     }
 
-    /// The fully connected layers, first to last.
+    /// The fully connected layers, first to last; of a recurrent network those after its LSTM layers.
     pub fn layers(&self) -> &[Layer] {
         self.layers.layers()
     }
 
+    /// The layers before the LSTM layers; none where the network is not recurrent.
+    pub fn layers_before(&self) -> &[Layer] {
+        self.recurrent.as_ref().and_then(|r| r.before.as_ref()).map_or(&[], Mlp::layers)
+    }
+
+    /// The LSTM layers, first to last; none where the network is not recurrent.
+    pub fn cells(&self) -> &[Lstm] {
+        self.recurrent.as_ref().map_or(&[], |recurrent| &recurrent.cells)
+    }
+
+    /// The state of a recurrent network, hidden and cell state of each LSTM layer in turn; empty where the network is not recurrent.
+    pub fn state(&self) -> &[f32] {
+        self.recurrent.as_ref().map_or(&[], |recurrent| &recurrent.state)
+    }
+
+    /// The same, to be set.
+    pub fn state_mut(&mut self) -> &mut [f32] {
+        self.recurrent.as_mut().map_or(&mut [], |recurrent| &mut recurrent.state)
+    }
+
+    /// What the layers after the LSTM layers have read at the last step.
+    pub fn output(&self) -> &[f32] {
+        self.recurrent.as_ref().map_or(&[], |recurrent| Recurrent::output(&recurrent.cells, &recurrent.state))
+    }
+
     /// Numbers of an observation.
     pub fn inputs(&self) -> usize {
-        self.encoder.as_ref().map_or(self.layers.inputs(), |encoder| encoder.convolution().inputs())
+        let behind = || self.recurrent.as_ref().map_or(self.layers.inputs(), |recurrent| recurrent.inputs());
+        self.encoder.as_ref().map_or_else(behind, |encoder| encoder.convolution().inputs())
     }
 
     /// Numbers of an answer.
@@ -192,31 +293,39 @@ impl Actor {
         self.layers.outputs()
     }
 
-    /// Weight and bias of each layer, the convolutions' first, as programs have them.
+    /// Weight and bias of each layer, the convolutions' first and the LSTM layers' before those after them, as programs have them.
     pub fn parameters(&self) -> impl Iterator<Item = &[f32]> {
-        let layers = self.layers.layers().iter();
-        let connected = layers.flat_map(|l| [l.weight.as_slice(), l.bias.as_slice()]);
-        self.encoder.iter().flat_map(ConvEncoder::parameters).chain(connected)
+        let recurrent = self.recurrent.iter().flat_map(|recurrent| recurrent.parameters());
+        let connected = self.layers.layers().iter().flat_map(Layer::parameters);
+        self.encoder.iter().flat_map(ConvEncoder::parameters).chain(recurrent).chain(connected)
     }
 
     /// The same, for handing new weights over; sizes must stay as they are.
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        let layers = self.layers.layers_mut().iter_mut();
-        let connected = layers.flat_map(|l| [l.weight.as_mut_slice(), l.bias.as_mut_slice()]);
-        self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut).chain(connected)
+        let recurrent = self.recurrent.iter_mut().flat_map(|recurrent| recurrent.parameters_mut());
+        let connected = self.layers.layers_mut().iter_mut().flat_map(Layer::parameters_mut);
+        self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut).chain(recurrent).chain(connected)
     }
 
-    /// The convolutions' weights and biases, and the fully connected layers, for handing new weights over.
+    /// The convolutions' weights and biases, and the fully connected layers, for handing new weights over to a network that is not recurrent.
     pub fn parts_mut(&mut self) -> (impl Iterator<Item = &mut [f32]>, &mut [Layer]) {
         (self.encoder.iter_mut().flat_map(ConvEncoder::parameters_mut), self.layers.layers_mut())
     }
 
-    /// Answers row-major `x` `[rows, inputs]` with `[rows, outputs]`. Allocates only when `rows` grows.
+    /// Answers row-major `x` `[rows, inputs]` with `[rows, outputs]`. Allocates only when `rows` grows. The rows of a recurrent network are
+    /// consecutive steps: each changes its state.
     ///
     /// # Panics
     /// If `x` is not a whole number of rows: callers check what comes from outside.
     pub fn forward(&mut self, x: &[f32]) -> &[f32] {
-        let Self { encoder, layers, out } = self;
+        if let Some(recurrent) = &mut self.recurrent {
+            let mut state = std::mem::take(&mut recurrent.state);
+            self.out.clear();
+            x.chunks_exact(self.inputs()).for_each(|row| self.step(row, &mut state));
+            self.recurrent.as_mut().expect("just seen").state = state;
+            return &self.out;
+        }
+        let Self { encoder, layers, out, .. } = self;
         let Some(encoder) = encoder else { return layers.forward(x) };
         let inputs = encoder.convolution().inputs();
         assert_eq!(x.len() % inputs, 0, "whole rows of {inputs}");
@@ -224,6 +333,30 @@ impl Actor {
         x.chunks_exact(inputs)
             .for_each(|image| out.extend_from_slice(layers.forward(encoder.forward(image))));
         out
+    }
+
+    /// Answers one step of each of several episodes: x `[rows, inputs]`, `states` `[rows, state]`, which become the next ones. The network's
+    /// own state stays.
+    ///
+    /// # Panics
+    /// If the network is not recurrent, or there are not as many states as rows.
+    pub fn forward_from(&mut self, x: &[f32], states: &mut [f32]) -> &[f32] {
+        let (inputs, width) = (self.inputs(), self.state().len());
+        assert!(width > 0 && x.len() / inputs == states.len() / width, "a state for each row");
+        self.out.clear();
+        let rows = x.chunks_exact(inputs).zip(states.chunks_exact_mut(width));
+        rows.for_each(|(row, state)| self.step(row, state));
+        &self.out
+    }
+
+    /// Adds the answer to one step of a recurrent network.
+    fn step(&mut self, row: &[f32], state: &mut [f32]) {
+        let Self { encoder, recurrent, layers, out } = self;
+        let Some(recurrent) = recurrent else { return };
+        let seen = encoder.as_mut().map_or(row, |encoder| encoder.forward(row));
+        let Recurrent { before, cells, .. } = &mut **recurrent;
+        Recurrent::step(before, cells, seen, state);
+        out.extend_from_slice(layers.forward(Recurrent::output(cells, state)));
     }
 }
 

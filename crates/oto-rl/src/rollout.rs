@@ -1,7 +1,7 @@
 //! A rollout: the newest steps of a replay buffer, in their order, from which an on-policy student learns once all are there,
 //! and then no more. Transitions and labels stay where they are; only where episodes ended is kept here.
 
-use crate::algorithms::{OnPolicy, Rollouts};
+use crate::algorithms::{Judgement, OnPolicy, Rollouts, Steps};
 use crate::losses::actor_critic::{GaeStep, gae};
 use crate::replay::{Batch, Replay};
 use oto_env::rng::Rng;
@@ -19,7 +19,7 @@ pub struct Rollout {
     advantage: Vec<f64>,
     /// What the value function learns.
     target: Vec<f64>,
-    log_prob: Vec<f32>,
+    judgement: Judgement,
     /// The order in which minibatches take the steps.
     order: Vec<usize>,
     whole: Batch,
@@ -35,7 +35,7 @@ impl Rollout {
             steps: Vec::new(),
             advantage: Vec::new(),
             target: Vec::new(),
-            log_prob: Vec::new(),
+            judgement: Judgement::default(),
             order: Vec::new(),
             whole: Batch::default(),
         }
@@ -54,6 +54,11 @@ impl Rollout {
         }
     }
 
+    /// Whether it has no step yet.
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty()
+    }
+
     /// Begins anew.
     pub fn clear(&mut self) {
         self.ended.clear();
@@ -65,26 +70,28 @@ impl Rollout {
         let first = replay.stored() - self.ended.len() as u64;
         self.order.clear();
         self.order.extend(0..self.ended.len());
-        self.log_prob.clear();
+        self.judgement.clear();
         self.steps.clear();
         // Numbers, not bytes: a rollout of images would take as much memory as all other parts together.
         let rows = (AT_ONCE / replay.observation_width().max(1)).max(1);
         for part in self.order.chunks(rows) {
             replay.take(first, part, rng, &mut self.whole);
             let Batch { observation, next_observation, action, reward, discount, .. } = &self.whole;
-            student.log_prob(observation, action, &mut self.log_prob);
-            let begin = self.steps.len();
-            let ended = &self.ended[begin..];
-            let rows = ended.iter().zip(reward).zip(discount).zip(student.value(observation));
-            self.steps.extend(rows.map(|(((ended, reward), discount), value)| GaeStep {
+            let (begin, ended) = (self.steps.len(), &self.ended[..]);
+            student.judge(
+                Steps { first: begin, observation, next_observation, action, ended },
+                &mut self.judgement,
+            );
+            let Judgement { value, next_value, .. } = &self.judgement;
+            let judged = value[begin..].iter().zip(&next_value[begin..]);
+            let rows = ended[begin..].iter().zip(reward).zip(discount).zip(judged);
+            self.steps.extend(rows.map(|(((ended, reward), discount), (value, next))| GaeStep {
                 reward: f64::from(*reward),
                 value: f64::from(*value),
-                next_value: 0.0,
+                next_value: f64::from(*next),
                 terminated: *discount == 0.0,
                 truncated: *ended && *discount != 0.0,
             }));
-            let next = self.steps[begin..].iter_mut().zip(student.value(next_observation));
-            next.for_each(|(step, value)| step.next_value = f64::from(*value));
         }
         self.advantage.clear();
         self.advantage.resize(self.steps.len(), 0.0);
@@ -115,7 +122,7 @@ impl Rollout {
         batch.target.clear();
         batch.target.extend(order.iter().map(|i| self.target[*i] as f32));
         batch.old_log_prob.clear();
-        batch.old_log_prob.extend(order.iter().map(|i| self.log_prob[*i]));
+        batch.old_log_prob.extend(order.iter().map(|i| self.judgement.log_prob[*i]));
     }
 
     /// What a checkpoint keeps beside the buffer: for each step so far 1 where its episode went no further, else 0.

@@ -9,6 +9,7 @@ use oto_rl::losses::collaborative::{
     AlignmentActivation, CODE_VALUE_WEIGHT, a3c_policy, a3c_value, aligned, alignment_kl, rollout_returns,
 };
 use oto_rl::losses::distillation::{Divergence, distillation_kl};
+use oto_rl::lstm;
 use oto_rl::optimiser::{clipped_by_global_norm, global_norm};
 
 type Recorded = Result<(), TermError>;
@@ -23,6 +24,7 @@ pub(crate) fn term(name: &str) -> Option<Record> {
         "alignment_network_kl" => record_alignment,
         "distillation_layer" => record_heads,
         "clip_global_norm" => record_clipping,
+        "lstm" => record_lstm,
         _ => return None,
     })
 }
@@ -112,6 +114,32 @@ fn record_alignment(term: &mut Term<'_, '_>) -> Recorded {
     expect_loss(term, "official_code", code.mean(), &leaves)?;
     let mixed = alignment_kl(student, relu, tau, Divergence::OfficialCode);
     expect_loss(term, "relu_with_code_objective", mixed.mean(), &leaves)
+}
+
+/// The LSTM layer of a recurrent policy over the steps of a rollout. The file has PyTorch's two biases, whose gradients are equal.
+fn record_lstm(term: &mut Term<'_, '_>) -> Recorded {
+    let (x, state) = (term.input("x", "TI")?, term.input("state", "SH")?);
+    let (keep, probe) = (term.mask("keep", "T")?, term.input("probe", "TH")?);
+    let weight =
+        |term: &mut Term<'_, '_>, name, axes| term.input(&format!("parameters.{name}"), axes).map(|w| w.id());
+    let ids = [("weight_ih", "GI"), ("weight_hh", "GH"), ("bias_ih", "G"), ("bias_hh", "G")]
+        .map(|(name, axes)| weight(term, name, axes));
+    let [ih, hh, first, second] = ids;
+    let at = |id| x.trace().at(id);
+    let (ih, hh, bias) = (at(ih?), at(hh?), at(first?) + at(second?));
+    let (states, units) = (state.size(0), state.size(1));
+    if states != 2 || hh.size(0) != 4 * units {
+        let reason = format!(
+            "expected a state [2, H] and weights of 4 H rows, got {states}, {units} and {}",
+            hh.size(0)
+        );
+        return Err(TermError::Failed(reason));
+    }
+    let named = [("weight_ih", ih), ("weight_hh", hh), ("bias", bias)].map(|(name, w)| (name.to_string(), w));
+    let hidden = lstm::unrolled(&named, x, state, keep);
+    term.expect("hidden", hidden)?;
+    let leaves = [("x", x), ("state", state), ("weight_ih", ih), ("weight_hh", hh), ("bias", bias)];
+    expect_loss(term, "", (hidden * probe).sum(), &leaves)
 }
 
 /// A distillation head beside the policy's and the value's: which parts of the network each loss moves.

@@ -94,7 +94,10 @@ fn losses_agree_in_both_precisions_and_missing_terms_are_named() {
         (6 * 3 * 2 + 3, 39),
         "{collaborative}"
     );
-    let files = [&report, &ensembles, &deterministic, &offline_online, &collaborative];
+    // PyTorch's LSTM over four rollouts, with episodes that begin in three of them.
+    let lstm = verify_files(&[fixture("losses_lstm.json.gz")]);
+    assert_eq!((lstm.rows.len(), lstm.count(Status::Ok)), (4 * 2, 8), "{lstm}");
+    let files = [&report, &ensembles, &deterministic, &offline_online, &collaborative, &lstm];
     for row in files.into_iter().flat_map(|file| &file.rows) {
         let tolerance = if row.case.ends_with("float64") { 1e-9 } else { 1e-4 };
         assert_eq!(row.tolerance, Some(tolerance), "{row}");
@@ -172,6 +175,13 @@ fn a_changed_number_is_found() {
         1e-7,
         "alignment_network_kl[0] float64",
         "official_code.loss",
+    );
+    change(
+        "losses_lstm.json.gz",
+        "/cases/lstm/2/grads/weight_hh/0/1",
+        1e-7,
+        "lstm[2] float64",
+        "grads.weight_hh[1]",
     );
     change(
         "losses.json.gz",

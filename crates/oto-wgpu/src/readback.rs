@@ -36,6 +36,9 @@ const WAITS: u8 = 0;
 const MAPPED: u8 = 1;
 const FAILED: u8 = 2;
 
+/// How long a callback of finished work may take on another thread.
+const CALLBACK_MS: u32 = 5_000;
+
 impl Readback {
     /// At most `count` buffers under way.
     pub fn new(count: usize) -> Self {
@@ -111,7 +114,15 @@ impl Readback {
     /// Waits for everything under way and gives the newest. A page cannot wait, and gets an error.
     pub fn wait(&mut self, gpu: &Gpu) -> Result<(u64, Vec<f32>), BackendError> {
         gpu.wait_for_work()?;
-        let newest = self.take_newest(gpu)?;
+        let mut newest = self.take_newest(gpu)?;
+        // Another thread that polls the device may have been given the callback, and not have run it yet.
+        for _ in 0..if cfg!(target_family = "wasm") { 0 } else { CALLBACK_MS } {
+            if newest.is_some() || self.busy.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            newest = self.take_newest(gpu)?;
+        }
         newest.ok_or_else(|| {
             let later = "a page cannot wait for its GPU: results come later".into();
             gpu.alive().err().unwrap_or(BackendError::Device(later))

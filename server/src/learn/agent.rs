@@ -921,13 +921,14 @@ fn evaluate(
     }
     let discrete = matches!(acts, Space::Discrete { .. });
     let mut observation = vec![0.0; observes.width()];
-    let mut row = Vec::new();
+    let (mut row, mut state) = (Vec::new(), vec![0.0; policy.state_width()]);
     let mut returns = Vec::new();
     for seed in (0..config.episodes).map(|episode| config.seed.wrapping_add(episode)) {
         environment.reset(Some(seed), &mut observation)?;
         let mut score = 0.0;
+        state.fill(0.0);
         loop {
-            policy.act(&observation, 1, &mut row)?;
+            policy.act_from(&observation, 1, &mut state, &mut row)?;
             oto_policy::fit_actions(policy.action_space(), &mut row)?;
             // `fit_actions` left indices that exist only.
             let action = if discrete { Action::Discrete(row[0] as u32) } else { Action::Continuous(&row) };

@@ -22,6 +22,8 @@ export interface A3cOptions {
   gaeLambda?: number;
   /** Widths of the hidden layers, which policy and value function share (tanh after each, ReLU after convolutions). Default: [128]. */
   hidden?: number[];
+  /** Units of an LSTM layer after the hidden layers, which policy and value function read: 1 to 4096; none without one. It is unrolled over the steps of a rollout, 256 at most. Default: null. */
+  lstm?: number | null;
   /** Limit of the gradients' norm, over all parameters together. Default: 40. */
   maxGradNorm?: number;
   /** Environment steps in a rollout, which is one update. Default: 20. */
@@ -483,7 +485,7 @@ export interface AnyReplayOptions extends Omit<ReplayOptions, 'sampler'> {
 
 export const ALL_ALGORITHMS: Record<AnyAlgorithmName, string[]> = {
   ...ALGORITHMS,
-  'a3c': ['adam', 'convolution', 'entropyWeight', 'gaeLambda', 'hidden', 'maxGradNorm', 'tMax', 'valueWeight'],
+  'a3c': ['adam', 'convolution', 'entropyWeight', 'gaeLambda', 'hidden', 'lstm', 'maxGradNorm', 'tMax', 'valueWeight'],
   'td3-bc': ['adam', 'alpha', 'batchSize', 'exploration', 'hidden', 'normalise', 'policyPeriod', 'samples', 'scaleByData', 'smoothing', 'smoothingClip'],
   'iql': ['adam', 'batchSize', 'deterministic', 'expectile', 'hidden', 'inverseTemperature', 'samples'],
   'awac': ['adam', 'batchSize', 'hidden', 'samples', 'temperature'],

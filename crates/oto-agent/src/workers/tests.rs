@@ -217,6 +217,22 @@ fn a_failure_ends_all_workers_and_leaves_a_checkpoint() {
     assert!(!seen.checkpoint.is_empty());
 }
 
+/// Each worker keeps the state of its own episode.
+#[test]
+fn workers_share_a_recurrent_agent() {
+    let mut job = job(2, 2_000);
+    job.student.algorithm = A3cConfig { hidden: vec![16], lstm: Some(8), ..A3cConfig::default() }.into();
+    let (mut student, mut seen) = (shared(&job, None), Seen::default());
+    let last = run(&job, &mut student, &Cpu, &mut seen).unwrap();
+    assert_eq!(last.step, 2_000);
+    let applied = last.workers.unwrap().iter().map(|worker| worker.applied).sum::<u64>();
+    assert!(applied >= 98, "{applied} gradients of rollouts of 20 steps");
+    assert!(evaluations(&seen.events).len() >= 9);
+    let mut again = shared(&job, Some(&seen.checkpoint));
+    let state = |student: &mut Student| student.trainer().learner().engine().state().unwrap();
+    assert_eq!(state(&mut student), state(&mut again));
+}
+
 /// The default run, as one worker has it. Ten runs of ten with two and four workers ended at 500.
 #[test]
 fn two_workers_solve_cart_pole() {

@@ -241,6 +241,7 @@ fn actions(student: &mut Student, env: &str) -> Result<Option<Actions>, ReportEr
         if states.len() < MOST_STATES * width {
             states.extend_from_slice(observation);
         }
+        // No student here is recurrent: an action depends on its observation alone.
         let action = student.trainer().greedy(observation)?;
         Ok::<_, TrainError>(environment.step(action, observation)?)
     })?;

@@ -233,7 +233,7 @@ fn make(game: &Game, data: Data) -> Result<(Vec<u8>, About), ReportError> {
     let mut environment = environments::environment(game.env).map_err(DataError::from)?;
     let epsilon = if data == Data::Expert { SLIPS } else { 1.0 };
     let how = Collect { steps: RECORDED, seed: 0, epsilon, noise: 0.0 };
-    let play = |seen: &[f32], row: &mut Vec<f32>| {
+    let play = |_: bool, seen: &[f32], row: &mut Vec<f32>| {
         row.push((game.expert)(seen) as f32);
         Ok::<_, DataError>(())
     };

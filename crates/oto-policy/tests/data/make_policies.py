@@ -145,7 +145,7 @@ case("extracts", PPO, LINES, THREE, policy_kwargs={"features_extractor_class": D
 case("a2c", A2C, LINES, THREE, declare=tanh)
 case("trpo", TRPO, LINES, TORQUES, declare=tanh, **short)
 case("maskable", MaskablePPO, LINES, THREE, declare=tanh, **short)
-case("recurrent", RecurrentPPO, LINES, THREE, policy="MlpLstmPolicy", policy_kwargs={"lstm_hidden_size": 4}, refusal="recurrent", **short)
+case("recurrent", RecurrentPPO, LINES, THREE, policy="MlpLstmPolicy", policy_kwargs={"lstm_hidden_size": 4}, declare=tanh, **short)
 case("dqn", DQN, LINES, THREE, declare=relu, **few)
 case("dqn_tanh", DQN, LINES, THREE, policy_kwargs={"activation_fn": nn.Tanh, "net_arch": [5]}, declare=tanh, **few)
 case("qrdqn", QRDQN, LINES, THREE, policy_kwargs={"n_quantiles": 7}, declare=relu, **few)

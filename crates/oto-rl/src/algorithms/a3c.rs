@@ -5,10 +5,12 @@
 //! Policy and value function share all layers but the last. An update takes one rollout of `t_max` steps in their order: generalised
 //! advantages that are not normalised, discounted returns as the value's target, sums over the steps, and gradients that are clipped by
 //! their common norm. A rollout does not end with its episode: no advantage and no return crosses the end, so that the sums are the same.
+//! With an LSTM layer before both heads ([`A3cConfig::lstm`]) the program unrolls it over the rollout, from the state before its first step;
+//! the state is zero where an episode begins.
 
 use super::{
-    ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, OnPolicy, Rollouts, Run, Seen, Settings,
-    Sizes,
+    ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Judgement, OnPolicy, Rollouts, Run, Seen,
+    Settings, Sizes, Steps,
 };
 use crate::actions::Actions;
 use crate::algorithms::ppo::{categorical, log_sum_exp};
@@ -20,11 +22,13 @@ use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule, aikd_weigh
 use crate::losses::actor_critic::{GaeStep, categorical_entropy};
 use crate::losses::collaborative::{a3c_policy, a3c_value, rollout_returns};
 use crate::losses::{self, Aikd};
+use crate::lstm;
 use crate::mlp;
 use crate::network::{Actor, Shape};
 use crate::optimiser::{
     Adam, clipped_by_global_norm, global_norm, mlp as connected, mlp_parameters, orthogonal_layer,
 };
+use crate::recurrent::{self, KEEP, STATE, States};
 use crate::replay::Batch;
 use crate::schedule::Linear;
 use crate::shared::{self, Part};
@@ -113,6 +117,9 @@ pub struct A3cConfig {
     pub convolution: Option<Convolution>,
     /// Widths of the hidden layers, which policy and value function share (tanh after each, ReLU after convolutions).
     pub hidden: Vec<usize>,
+    /// Units of an LSTM layer after the hidden layers, which policy and value function read: 1 to 4096; none without one. It is unrolled over
+    /// the steps of a rollout, 256 at most.
+    pub lstm: Option<usize>,
     /// Environment steps in a rollout, which is one update.
     pub t_max: usize,
     /// Lambda of generalised advantage estimation.
@@ -130,7 +137,7 @@ pub struct A3cConfig {
 }
 
 oto_json::json_object! {
-    A3cConfig: settings { convolution omit none, hidden, t_max, gae_lambda, value_weight, entropy_weight, max_grad_norm, adam, distillation omit none }
+    A3cConfig: settings { convolution omit none, hidden, lstm omit none, t_max, gae_lambda, value_weight, entropy_weight, max_grad_norm, adam, distillation omit none }
 }
 
 impl Default for A3cConfig {
@@ -138,6 +145,7 @@ impl Default for A3cConfig {
         Self {
             convolution: None,
             hidden: vec![128],
+            lstm: None,
             t_max: 20,
             gae_lambda: 1.0,
             value_weight: 0.25,
@@ -162,6 +170,12 @@ impl Settings for A3cConfig {
         checks.hidden(&self.hidden);
         checks.convolution(self.convolution.as_ref());
         checks.whole("t_max", self.t_max as u64, 1..=65_536, "1 to 65536 steps");
+        if let Some(units) = self.lstm {
+            checks.whole("lstm", units as u64, 1..=4096, "1 to 4096 units");
+            let expected =
+                format!("1 to {MAX_UNROLLED} steps with an LSTM layer, which is unrolled over them");
+            checks.that(self.t_max <= MAX_UNROLLED, "t_max", || self.t_max.to_string(), &expected);
+        }
         checks.real("gae_lambda", self.gae_lambda, 0.0..=1.0, "0 to 1");
         checks.weight("value_weight", self.value_weight);
         checks.weight("entropy_weight", self.entropy_weight);
@@ -210,6 +224,10 @@ impl Settings for A3cConfig {
         Ok(Box::new(ActorCritic::new(self, sizes, backend, rng)?))
     }
 
+    fn is_recurrent(&self) -> bool {
+        self.lstm.is_some()
+    }
+
     fn is_asynchronous(&self) -> bool {
         true
     }
@@ -225,21 +243,44 @@ impl Settings for A3cConfig {
     }
 }
 
+/// The most steps that an LSTM layer is unrolled over: the program grows with them.
+const MAX_UNROLLED: usize = 256;
 /// All parameters act; their names begin so, the shared layers' with [`TRUNK`].
 const ACTING: &str = "agent.";
 const TRUNK: &str = "agent.trunk.";
+const LSTM: &str = "agent.lstm.";
 const HEADS: [&str; 2] = ["agent.policy.", "agent.value."];
 
 impl A3cConfig {
-    /// The shared layers. `split` is the last of them, whose numbers both heads read.
+    /// The shared layers up to the LSTM layer, and the width of the last of them.
     fn trunk(&self, sizes: Sizes) -> (Shape<'_>, usize) {
         let (last, before) = self.hidden.split_last().expect("a checked configuration has a hidden layer");
         (self.shaped(Shape::new(self.convolution.as_ref(), sizes.observation, before, *last)), *last)
     }
 
+    /// How many numbers both heads read.
+    fn split(&self, sizes: Sizes) -> usize {
+        self.lstm.unwrap_or_else(|| self.trunk(sizes).1)
+    }
+
     /// The whole network to one head's outputs.
     fn whole(&self, sizes: Sizes, outputs: usize) -> Actor {
-        self.shaped(Shape::new(self.convolution.as_ref(), sizes.observation, &self.hidden, outputs)).actor()
+        let Some(units) = self.lstm else {
+            let shape = Shape::new(self.convolution.as_ref(), sizes.observation, &self.hidden, outputs);
+            return self.shaped(shape).actor();
+        };
+        let mut before = self.trunk(sizes).0.actor();
+        let last = before.parts_mut().1.last_mut().expect("a checked configuration has a hidden layer");
+        last.activation = if self.convolution.is_some() { Activation::Relu } else { Activation::Tanh };
+        recurrent::network(before, units, outputs)
+    }
+
+    /// What gives values: the whole network, or a head that reads the LSTM layer's output.
+    fn valued(&self, sizes: Sizes) -> Actor {
+        match self.lstm {
+            Some(units) => mlp::Mlp::zeros(&[units, 1], Activation::Identity).into(),
+            None => self.whole(sizes, 1),
+        }
     }
 
     fn shaped<'c>(&self, shape: Shape<'c>) -> Shape<'c> {
@@ -252,28 +293,39 @@ struct Network<'t, 'c> {
     trunk: Shape<'c>,
     tanh: bool,
     layers: Params<'t>,
+    /// Empty without an LSTM layer.
+    lstm: Params<'t>,
+    units: usize,
     heads: [Params<'t>; 2],
 }
 
 impl<'t, 'c> Network<'t, 'c> {
     fn new(t: &'t Trace, config: &'c A3cConfig, sizes: Sizes) -> Self {
-        let (trunk, split) = config.trunk(sizes);
+        let ((trunk, last), split) = (config.trunk(sizes), config.split(sizes));
         let layers = trunk.parameters(t, TRUNK);
+        let lstm = config.lstm.map_or(Params::new(), |units| lstm::parameters(t, LSTM, last, units));
         let outputs = [sizes.actions.outputs(), 1];
         let head = |i: usize| mlp_parameters(t, HEADS[i], &[split, outputs[i]]);
-        Self { trunk, tanh: config.convolution.is_none(), layers, heads: [head(0), head(1)] }
+        let (tanh, heads) = (config.convolution.is_none(), [head(0), head(1)]);
+        Self { trunk, tanh, layers, lstm, units: config.lstm.unwrap_or(0), heads }
     }
 
-    /// What both heads read `[T, H]`, logits `[T, A]` and values `[T]` of observations `[T, O]`.
+    /// What both heads read `[T, H]`, logits `[T, A]` and values `[T]` of observations `[T, O]`, which an LSTM layer takes as consecutive
+    /// steps.
     fn forward(&self, observation: Tensor<'t>) -> [Tensor<'t>; 3] {
         let seen = self.trunk.forward(&self.layers, observation);
-        let seen = if self.tanh { seen.tanh() } else { seen.relu() };
+        let mut seen = if self.tanh { seen.tanh() } else { seen.relu() };
+        if self.units > 0 {
+            let (t, steps) = (seen.trace(), seen.size(0));
+            let (state, keep) = (t.data(STATE, &[2, self.units]), t.data(KEEP, &[steps]));
+            seen = lstm::unrolled(&self.lstm, seen, state, keep);
+        }
         let [logits, value] = self.heads.each_ref().map(|head| connected(head, seen, Activation::Identity));
         [seen, logits, value.reshape(&[observation.size(0)])]
     }
 
     fn parameters(&self) -> Params<'t> {
-        [&self.layers[..], &self.heads[0], &self.heads[1]].concat()
+        [&self.layers[..], &self.lstm, &self.heads[0], &self.heads[1]].concat()
     }
 }
 
@@ -286,7 +338,7 @@ pub fn program(config: &A3cConfig, sizes: Sizes) -> Program {
 pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let network = Network::new(t, config, sizes);
-    let (_, split) = config.trunk(sizes);
+    let split = config.split(sizes);
     let distillation = config.distillation.as_ref();
     let heads = distillation.map_or(Params::new(), |d| d.heads(t, [split, sizes.actions.outputs()]));
     let params = [network.parameters(), heads.clone()].concat();
@@ -336,15 +388,22 @@ pub fn program_of(part: Part, config: &A3cConfig, sizes: Sizes) -> Program {
     t.finish(&updates, &outputs)
 }
 
+/// The log probability of an action.
+fn log_prob(logits: &[f32], action: f32) -> f32 {
+    logits[action as usize] - log_sum_exp(logits)
+}
+
 /// A student: owns its parameters, improves them, acts with them.
 pub struct ActorCritic {
     config: A3cConfig,
     sizes: Sizes,
     part: Part,
     engine: Engine,
-    /// Gives logits; has a copy of the shared layers, as the value function has.
+    /// Gives logits; has a copy of the shared layers, as the value function has where there is no LSTM layer.
     policy: Actor,
     value: Actor,
+    /// Only with an LSTM layer.
+    states: Option<States>,
 }
 
 impl ActorCritic {
@@ -367,8 +426,9 @@ impl ActorCritic {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program_of(part, config, sizes), ACTING, backend)?;
-        let [policy, value] = [sizes.actions.outputs(), 1].map(|outputs| config.whole(sizes, outputs));
-        let mut student = Self { config: config.clone(), sizes, part, engine, policy, value };
+        let (policy, value) = (config.whole(sizes, sizes.actions.outputs()), config.valued(sizes));
+        let states = config.lstm.map(|_| States::new(policy.state().len()));
+        let mut student = Self { config: config.clone(), sizes, part, engine, policy, value, states };
         student.start_over(rng)?;
         Ok(student)
     }
@@ -381,12 +441,43 @@ impl Agent for ActorCritic {
 
     /// The likeliest action.
     fn act(&mut self, observation: &[f32], action: &mut [f32]) {
-        action[0] = mlp::choice(self.policy.forward(observation));
+        let Self { policy, states, .. } = self;
+        action[0] = mlp::choice(match states {
+            Some(states) => states.greedy(policy, observation),
+            None => policy.forward(observation),
+        });
     }
 
     /// An action drawn from the policy.
     fn sample(&mut self, observation: &[f32], rng: &mut Rng, action: &mut [f32]) {
-        action[0] = categorical(self.policy.forward(observation), rng);
+        let Self { policy, states, .. } = self;
+        let logits = match states {
+            Some(states) => states.draw(policy, observation),
+            None => policy.forward(observation),
+        };
+        action[0] = categorical(logits, rng);
+    }
+
+    fn begin_episode(&mut self) {
+        self.states.iter_mut().for_each(States::begin_episode);
+    }
+
+    fn stepped(&mut self, observation: &[f32]) {
+        if let Some(states) = &mut self.states {
+            states.stepped(&mut self.policy, observation);
+        }
+    }
+
+    fn begin_greedy(&mut self) {
+        self.states.iter_mut().for_each(States::begin_greedy);
+    }
+
+    fn memory(&self) -> Vec<f32> {
+        self.states.as_ref().map_or(Vec::new(), States::save)
+    }
+
+    fn recall(&mut self, memory: &[f32]) -> bool {
+        self.states.as_mut().map_or(memory.is_empty(), |states| states.restore(memory))
     }
 
     /// Only its own actions say how good its policy is: `epsilon` does not count, but its draw is made.
@@ -396,7 +487,11 @@ impl Agent for ActorCritic {
     }
 
     fn update(&mut self, batch: &Batch, schedule: &Schedule, _: &mut Rng) -> Result<(), LearnError> {
-        match self.engine.update(|name| batch.input(name).or_else(|| schedule.input(name)))? {
+        let Self { engine, states, .. } = self;
+        let own = |name: &str| states.as_ref().and_then(|states| states.input(name));
+        match engine
+            .update(|name| own(name).or_else(|| batch.input(name)).or_else(|| schedule.input(name)))?
+        {
             // A worker's parameters change with the next ones that it fetches.
             true if self.part != Part::Worker => self.hand_over(),
             _ => Ok(()),
@@ -404,7 +499,9 @@ impl Agent for ActorCritic {
     }
 
     fn policy(&self) -> Actor {
-        self.policy.clone()
+        let mut policy = self.policy.clone();
+        policy.state_mut().fill(0.0);
+        policy
     }
 
     fn on_policy(&mut self) -> Option<&mut dyn OnPolicy> {
@@ -419,16 +516,43 @@ impl OnPolicy for ActorCritic {
     }
 
     fn log_prob(&mut self, observations: &[f32], actions: &[f32], out: &mut Vec<f32>) {
-        let logits = self.policy.forward(observations).chunks_exact(self.sizes.actions.outputs());
-        out.extend(logits.zip(actions).map(|(logits, a)| logits[*a as usize] - log_sum_exp(logits)));
+        let outputs = self.sizes.actions.outputs();
+        let logits = self.logits(observations).chunks_exact(outputs);
+        out.extend(logits.zip(actions).map(|(logits, a)| log_prob(logits, *a)));
     }
 
+    /// With an LSTM layer, of states `[rows, H]` of that layer: [`Self::judge`] takes the place of this.
     fn value(&mut self, observations: &[f32]) -> &[f32] {
         self.value.forward(observations)
     }
 
     fn logits(&mut self, observations: &[f32]) -> &[f32] {
+        if self.states.is_some() {
+            let rows = observations.len() / self.policy.inputs();
+            let mut states = vec![0.0; rows * self.policy.state().len()];
+            return self.policy.forward_from(observations, &mut states);
+        }
         self.policy.forward(observations)
+    }
+
+    fn judged_logits(&mut self, observations: &[f32]) -> &[f32] {
+        match &self.states {
+            Some(states) => states.logits(),
+            None => self.policy.forward(observations),
+        }
+    }
+
+    fn begin_rollout(&mut self) {
+        self.states.iter_mut().for_each(States::begin_rollout);
+    }
+
+    fn judge(&mut self, steps: Steps<'_>, out: &mut Judgement) {
+        if let Some(states) = &mut self.states {
+            return states.judge(&mut self.policy, &mut self.value, steps, log_prob, out);
+        }
+        self.log_prob(steps.observation, steps.action, &mut out.log_prob);
+        out.value.extend_from_slice(self.value.forward(steps.observation));
+        out.next_value.extend_from_slice(self.value.forward(steps.next_observation));
     }
 
     fn targets(&self, steps: &[GaeStep], _: &[f64], gamma: f64, targets: &mut [f64]) {
@@ -448,19 +572,23 @@ impl Learner for ActorCritic {
     /// The program has the shared layers, the policy's head and the value's head, in this order.
     fn hand_over(&mut self) -> Result<(), LearnError> {
         let Self { engine, policy, value, .. } = self;
-        let shared = policy.parameters().count() - 2;
-        for (network, head) in [(policy, 0), (value, 2)] {
-            for (i, part) in network.parameters_mut().enumerate() {
-                engine.acting(if i < shared { i } else { i + head }, part)?;
-            }
+        let (before, shared) = (policy.parameters().count(), value.parameters().count() - 2);
+        for (i, part) in policy.parameters_mut().enumerate() {
+            engine.acting(i, part)?;
+        }
+        for (i, part) in value.parameters_mut().enumerate() {
+            engine.acting(if i < shared { i } else { before + i - shared }, part)?;
         }
         Ok(())
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
-        let (trunk, split) = self.config.trunk(self.sizes);
+        let ((trunk, last), split) = (self.config.trunk(self.sizes), self.config.split(self.sizes));
         let mut initial_values = InitialParameters::new();
         trunk.orthogonal(rng, TRUNK, std::f64::consts::SQRT_2, &mut initial_values);
+        if let Some(units) = self.config.lstm {
+            lstm::initial(rng, LSTM, last, units, &mut initial_values);
+        }
         for (name, outputs, gain) in [(HEADS[0], self.sizes.actions.outputs(), 0.01), (HEADS[1], 1, 1.0)] {
             let (weight, bias) = orthogonal_layer(rng, split, outputs, gain);
             initial_values.extend([(format!("{name}0.weight"), weight), (format!("{name}0.bias"), bias)]);

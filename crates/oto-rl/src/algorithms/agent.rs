@@ -44,6 +44,21 @@ pub trait Agent: Learner + Send {
         self.act(observation, action);
     }
 
+    /// An episode of training begins.
+    fn begin_episode(&mut self) {
+        if let Some(noise) = self.noise_mut() {
+            noise.begin_episode();
+        }
+    }
+
+    /// An action was taken in this observation of training.
+    fn stepped(&mut self, observation: &[f32]) {
+        let _ = observation;
+    }
+
+    /// An episode of greedy play begins: the observations that [`Self::act`] sees are its steps.
+    fn begin_greedy(&mut self) {}
+
     /// The environment's step from now on, for schedules of the algorithm's own.
     fn at_step(&mut self, step: u64) {
         let _ = step;
@@ -69,7 +84,7 @@ pub trait Agent: Learner + Send {
         None
     }
 
-    /// The same, to begin an episode and to restore it.
+    /// The same, to restore it.
     fn noise_mut(&mut self) -> Option<&mut ActionNoise> {
         None
     }
@@ -117,10 +132,25 @@ pub trait OnPolicy {
     /// The value of each state, `[rows]`.
     fn value(&mut self, observations: &[f32]) -> &[f32];
 
-    /// The policy's logits for each state, `[rows, A]`; empty where it has none.
+    /// The policy's logits for each state, `[rows, A]`; empty where it has none. To a recurrent policy each state begins an episode.
     fn logits(&mut self, observations: &[f32]) -> &[f32] {
         let _ = observations;
         &[]
+    }
+
+    /// The policy's logits for the steps of the rollout that was judged last.
+    fn judged_logits(&mut self, observations: &[f32]) -> &[f32] {
+        self.logits(observations)
+    }
+
+    /// A rollout begins with the next step.
+    fn begin_rollout(&mut self) {}
+
+    /// Judges steps of a rollout, which come in their order, and adds what it finds to `out`.
+    fn judge(&mut self, steps: Steps<'_>, out: &mut Judgement) {
+        self.log_prob(steps.observation, steps.action, &mut out.log_prob);
+        out.value.extend_from_slice(self.value(steps.observation));
+        out.next_value.extend_from_slice(self.value(steps.next_observation));
     }
 
     /// What the value function learns from the steps of a rollout, into `targets`: each advantage plus its state's value.
@@ -128,6 +158,39 @@ pub trait OnPolicy {
         let _ = gamma;
         let each = steps.iter().zip(advantages).zip(targets);
         each.for_each(|((step, advantage), target)| *target = advantage + step.value);
+    }
+}
+
+/// Consecutive steps of a rollout.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<'r> {
+    /// Steps of the rollout before them.
+    pub first: usize,
+    /// `[rows, O]`.
+    pub observation: &'r [f32],
+    /// The states that the actions led to, `[rows, O]`.
+    pub next_observation: &'r [f32],
+    /// `[rows, width]`.
+    pub action: &'r [f32],
+    /// For every step of the rollout, whether its episode went no further.
+    pub ended: &'r [bool],
+}
+
+/// How an agent judges the steps of a rollout: a number for each.
+#[derive(Clone, Debug, Default)]
+pub struct Judgement {
+    /// The log probability of the action.
+    pub log_prob: Vec<f32>,
+    /// The value of the state.
+    pub value: Vec<f32>,
+    /// The value of the next state, of the same episode.
+    pub next_value: Vec<f32>,
+}
+
+impl Judgement {
+    pub(crate) fn clear(&mut self) {
+        let Self { log_prob, value, next_value } = self;
+        [log_prob, value, next_value].into_iter().for_each(Vec::clear);
     }
 }
 

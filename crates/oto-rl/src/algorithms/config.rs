@@ -84,6 +84,11 @@ pub trait Settings: Plain {
     fn agent(&self, sizes: Sizes, backend: &dyn Backend, rng: &mut Rng)
     -> Result<Box<dyn Agent>, LearnError>;
 
+    /// Whether its policy is recurrent: an action depends on earlier observations of the episode.
+    fn is_recurrent(&self) -> bool {
+        false
+    }
+
     /// Whether asynchronous workers can share an agent of this algorithm: its update has two halves ([`Self::part`]).
     fn is_asynchronous(&self) -> bool {
         false

@@ -65,7 +65,7 @@ pub mod upq;
 #[cfg(feature = "every-algorithm")]
 pub mod wsrl;
 
-pub use agent::{Agent, OnPolicy, Rollouts};
+pub use agent::{Agent, Judgement, OnPolicy, Rollouts, Steps};
 pub use config::{AlgorithmConfig, Run, Settings};
 #[cfg(feature = "schema")]
 pub use config::{offline_schema, online_schema};
