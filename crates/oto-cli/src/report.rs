@@ -1,5 +1,6 @@
 //! `oto report`: runs an experiment of [`oto_experiments`] and prints its result.
 
+use crate::dataset_make::LevelName;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use oto_experiments::cloud_edge::{Part, Settings};
@@ -22,7 +23,7 @@ pub struct ReportOptions {
     /// Concurrent runs [default: one for each core]
     #[arg(long)]
     pub jobs: Option<NonZeroUsize>,
-    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari, cloud-edge, offline-to-online and collaborative]
+    /// Seeds of each arm [default: 10; 5 for pendulum, cheetah, atari, cloud-edge, offline-to-online and collaborative; 3 for offline-to-online in another environment than pendulum]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// cartpole: environment steps of a run
@@ -50,13 +51,19 @@ pub struct ReportOptions {
     /// cloud-edge: only these parts [default: all]
     #[arg(long, value_delimiter = ',', value_parser = parts())]
     pub parts: Vec<String>,
-    /// offline-to-online: updates of the offline part
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub updates: u64,
-    /// offline-to-online: environment steps of the online part
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(50..))]
-    pub online_steps: u64,
-    /// offline-to-online: only these methods [default: all]
+    /// offline-to-online: the environment; MuJoCo's bodies need the feature "mujoco"
+    #[arg(long, default_value = offline_online::TASKS[0].name, value_parser = tasks())]
+    pub environment: String,
+    /// offline-to-online: only these levels of data [default: all of the environment]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub levels: Vec<LevelName>,
+    /// offline-to-online: updates of the offline part [default: 5000; 10000 for MuJoCo's bodies]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub updates: Option<u64>,
+    /// offline-to-online: environment steps of the online part [default: 5000; 10000 for MuJoCo's bodies and mountain-car]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(50..))]
+    pub online_steps: Option<u64>,
+    /// offline-to-online: only these methods [default: all of the environment]
     #[arg(long = "method", value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(offline_online::names()))]
     pub methods: Vec<String>,
     /// collaborative: environment steps of a run
@@ -80,6 +87,30 @@ fn parts() -> PossibleValuesParser {
     PossibleValuesParser::new(Part::ALL.map(Part::name))
 }
 
+/// The environments of offline-to-online.
+fn tasks() -> PossibleValuesParser {
+    PossibleValuesParser::new(offline_online::TASKS.iter().map(|task| task.name))
+}
+
+impl ReportOptions {
+    fn offline_online(&self) -> offline_online::Settings {
+        let task = offline_online::TASKS.iter().find(|task| task.name == self.environment);
+        let usual = offline_online::Settings::of(task.expect("the parser knows the environments"));
+        let levels = match self.levels.as_slice() {
+            [] => usual.levels.clone(),
+            some => some.iter().map(|name| name.level()).collect(),
+        };
+        offline_online::Settings {
+            updates: self.updates.unwrap_or(usual.updates),
+            steps: self.online_steps.unwrap_or(usual.steps),
+            levels,
+            methods: if self.methods.is_empty() { usual.methods.clone() } else { self.methods.clone() },
+            finished: self.finished,
+            ..usual
+        }
+    }
+}
+
 /// Makes the report.
 ///
 /// # Errors
@@ -90,10 +121,8 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
     let ReportOptions { pretraining, plant_steps, hidden, batch, parts, .. } = options.clone();
     let parts = parts.iter().filter_map(|name| Part::named(name)).collect();
     let cloud_edge = Settings { pretraining, steps: plant_steps, hidden, batch, parts };
-    let ReportOptions { updates, online_steps, methods, finished, .. } = options.clone();
-    let offline_online =
-        offline_online::Settings { updates, steps: online_steps, methods, finished, ..Default::default() };
-    let ReportOptions { run_steps, arms, .. } = options.clone();
+    let offline_online = options.offline_online();
+    let ReportOptions { run_steps, arms, finished, .. } = options.clone();
     let collaborative = collaborative::Settings { steps: run_steps, arms, finished };
     let tell = |line: &str| crate::note!("{line}");
     let options = Options {

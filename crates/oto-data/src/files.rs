@@ -24,6 +24,12 @@ const PIPE_TIME: Duration = Duration::from_secs(600);
 /// # Errors
 /// If a file cannot be read, and all that [`read_bytes`] refuses.
 pub fn read_file(path: &Path) -> Result<Dataset, DataError> {
+    if !path.exists() {
+        let expected =
+            "there is no dataset: expected Minari's folder, or an HDF5 file in Minari's or D4RL's layout";
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, expected);
+        return Err(DataError::File { path: path.to_owned(), source });
+    }
     let mut file = path.to_owned();
     if path.is_dir() {
         let data = path.join("data");

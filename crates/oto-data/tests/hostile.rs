@@ -118,7 +118,10 @@ fn metadata_that_do_not_belong_are_refused() {
 fn foreign_files_are_told_from_datasets() {
     assert!(matches!(read_bytes(Vec::new(), None), Err(DataError::Hdf5 { .. })));
     assert!(matches!(read_bytes(b"PK\x03\x04 not HDF5".to_vec(), None), Err(DataError::Hdf5 { .. })));
-    assert!(matches!(read_file(&fixture("none")), Err(DataError::File { .. })));
+    let error = read_file(&fixture("none")).unwrap_err();
+    assert!(matches!(error, DataError::File { .. }), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("there is no dataset") && error.contains("expected Minari's folder"), "{error}");
     let mut file = FileBuilder::new();
     file.create_dataset("temperature").with_f64_data(&[1.0]);
     let error = read_bytes(file.finish().unwrap(), None).unwrap_err().to_string();

@@ -1,14 +1,18 @@
 //! An edge, its plant, a line and a learner in virtual time: one clock, no thread, no socket. The codecs, the actor's ring and double
 //! buffer, its link, the learner's session and the learner itself are those of a real edge and a real server.
 //!
-//! [`VirtualRun`] is for experiments: a run of an hour takes as long as its updates. In each period of 1/30 s the edge takes a step and the learner makes at most a given number of updates. While the plant resets, the edge takes
+//! [`VirtualRun`] is for experiments: a run of an hour takes as long as its updates. [`LocalRun`] is the same with a student that trains at the edge.
+//!
+//! In each period of 1/30 s the edge takes a step and the learner makes at most a given number of updates. While the plant resets, the edge takes
 //! no steps and the learner works off its backlog.
 
 mod line;
+mod local;
 #[cfg(test)]
 mod tests;
 
 pub use line::LineConfig;
+pub use local::{LocalRun, teacher};
 
 use crate::actor::buffer::{DoubleBuffer, Writing};
 use crate::actor::control::faulty;
@@ -105,6 +109,9 @@ pub enum VirtualError {
     /// An encoding that does not exist.
     #[error("expected an encoding, one of f32, f16 and delta, got {0:?}")]
     Encoding(String),
+    /// A student at the edge.
+    #[error(transparent)]
+    Train(#[from] crate::trainer::TrainError),
     /// The edge gave up.
     #[error("the edge's link ended: {0}")]
     Link(String),
@@ -154,6 +161,17 @@ pub struct Outcome {
     pub safe: u64,
     /// Transitions left out as faulty.
     pub faulty: u64,
+}
+
+impl Outcome {
+    /// Takes an evaluation. The agent has converged once the last `wanted` were successful; never if `wanted` is 0.
+    fn take(&mut self, evaluation: Evaluation, wanted: usize) {
+        let all = &mut self.evaluations;
+        all.push(evaluation);
+        if wanted > 0 && all.len() >= wanted && all[all.len() - wanted..].iter().all(|one| one.success) {
+            self.converged = Some(evaluation.steps);
+        }
+    }
 }
 
 /// The edge: plant, actor and link.
@@ -304,12 +322,7 @@ impl VirtualRun {
         let evaluation =
             Evaluation { steps, on_target: info("on_target"), success: info("success") == 1.0, score };
         self.edge.env.evaluate(false);
-        let all = &mut self.outcome.evaluations;
-        all.push(evaluation);
-        let wanted = self.setup.successes;
-        if wanted > 0 && all.len() >= wanted && all[all.len() - wanted..].iter().all(|one| one.success) {
-            self.outcome.converged = Some(steps);
-        }
+        self.outcome.take(evaluation, self.setup.successes);
         seen(&evaluation, &self.cloud.learner)
     }
 

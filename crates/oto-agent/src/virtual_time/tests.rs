@@ -1,7 +1,9 @@
 //! Runs with small networks: rows arrive, weights act, bandwidth and convergence are what they should be.
 
 use super::*;
+use crate::config::StudentConfig;
 use crate::learner::LearnerConfig;
+use crate::link::memory::MemoryTeacher;
 use oto_env::{Action, Snapshot, Space, Step};
 
 /// Pendulum-v1 whose evaluations succeed, or not.
@@ -148,4 +150,79 @@ fn an_unknown_encoding_is_refused() {
     let learner = Learner::new(&config, env.observation_space(), env.action_space(), &oto_cpu::Cpu).unwrap();
     let error = VirtualRun::new(Setup { encoding: "f8".into(), ..setup(1) }, learner, env, 1).err().unwrap();
     assert!(error.to_string().contains("one of f32, f16 and delta, got \"f8\""), "{error}");
+}
+
+fn local(config: &str) -> StudentConfig {
+    let text = r#"{"seed":5,"steps":600,"algorithm":{"name":"ddpg","hidden":[32,32],"batch_size":8,"exploration":0.3},
+        "buffer":4000,"learning_starts":50,"learning_rate":{"start":1e-3,"end":1e-3,"steps":1},
+        "epsilon":{"start":0,"end":0,"steps":1},"evaluation":{"every":0,"episodes":1}MORE}"#;
+    oto_json::read(&text.replace("MORE", config)).unwrap()
+}
+
+fn run_locally(
+    config: &StudentConfig,
+    succeeds: bool,
+    teacher: Option<MemoryTeacher>,
+    agent: Option<&[u8]>,
+) -> Outcome {
+    let plant = Plant { inner: oto_env::make("Pendulum-v1").unwrap(), succeeds };
+    let line = LineConfig { delay_us: 1_000, bits_per_second: None };
+    let setup = Setup { up: line, down: line, ..setup(config.steps) };
+    LocalRun::new(setup, config, Box::new(plant), teacher, agent, &oto_cpu::Cpu)
+        .unwrap()
+        .run(|_| true)
+        .unwrap()
+}
+
+/// The same plant, steps, evaluations and updates as with a learner in the cloud; the answers alone cross the line.
+#[test]
+fn an_edge_trains_by_itself_with_a_teacher_and_without() {
+    let learner = run(setup(300), false).1;
+    let taught = local(r#","stages":{"transfer":{"steps":400},"online":{}}"#);
+    let outcome = run_locally(&taught, false, Some(teacher(&learner).unwrap()), None);
+    assert_eq!((outcome.steps, outcome.episodes, outcome.evaluations.len()), (600, 3, 2));
+    assert_eq!((outcome.evaluations[1].steps, outcome.updates), (400, 551));
+    assert!((1_000 + 5 * 7..1_060).contains(&outcome.periods), "{outcome:?}");
+    // 50 requests of 8 states with 3 numbers each, and their answers of one number; headers and words beside.
+    assert!((50 * 96..50 * 96 + 4_000).contains(&outcome.bytes_up), "{outcome:?}");
+    assert!((50 * 32..50 * 32 + 4_000).contains(&outcome.bytes_down), "{outcome:?}");
+    let teacher = Some(teacher(&learner).unwrap());
+    assert_eq!(run_locally(&taught, false, teacher, None), outcome, "a run depends on its seed only");
+
+    let alone = local(r#","stages":{"transfer":null,"online":{}}"#);
+    let agent = learner.save_weights().unwrap();
+    let handed = run_locally(&alone, false, None, Some(&agent));
+    assert_eq!((handed.bytes_up, handed.bytes_down), (0, agent.len() as u64));
+    // Its first evaluation is the learner's policy.
+    let fresh = run_locally(&alone, false, None, None);
+    assert_ne!(handed.evaluations[0].score, fresh.evaluations[0].score);
+    let converged = run_locally(&StudentConfig { steps: 100_000, updates: 0, ..alone }, true, None, None);
+    assert_eq!((converged.converged, converged.steps), (Some(1_600), 1_600));
+}
+
+/// The teacher answers what the learner's actor does; an agent of another network is refused.
+#[test]
+fn a_learner_teaches_what_its_actor_does() {
+    let learner = run(setup(100), false).1;
+    let mut teacher = teacher(&learner).unwrap();
+    let (state, mut answer) = ([0.3, -0.9, 0.5, -1.0, 0.0, 2.0], Vec::new());
+    (teacher.act)(&state, 2, &mut answer).unwrap();
+    let mut network = network(&learner.model());
+    let mut weights = Vec::new();
+    learner.weights(&mut weights);
+    let mut rest = weights.into_iter();
+    network.parameters_mut().flatten().for_each(|to| *to = rest.next().unwrap());
+    for (state, answer) in state.chunks(3).zip(&answer) {
+        let expected = 2.0 * network.forward(state)[0].tanh();
+        assert!((answer - expected).abs() < 1e-5, "{answer}, expected {expected}");
+    }
+    assert_eq!(answer.len(), 2);
+
+    let env = || oto_env::make("Pendulum-v1").unwrap();
+    let small = oto_json::read(r#"{"name":"ddpg","hidden":[8],"batch_size":8}"#).unwrap();
+    let other = StudentConfig { algorithm: small, ..local("") };
+    let agent = learner.save_weights().unwrap();
+    for file in [&agent[..], &agent[..agent.len() / 2], b"no file"] {
+        assert!(LocalRun::new(setup(1), &other, env(), None, Some(file), &oto_cpu::Cpu).is_err());
+    }
 }

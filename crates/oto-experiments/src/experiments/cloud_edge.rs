@@ -115,6 +115,44 @@ impl Results<'_> {
         table
     }
 
+    /// The learner in the cloud and students at the edge: steps, and bytes of a whole run.
+    fn local(&self) -> Table {
+        let mut table = Table::new(&[
+            "arm",
+            "first evaluations that succeed",
+            "converged",
+            "steps until then: each seed",
+            "updates: cloud, edge",
+            "kilobytes up: each seed",
+            "kilobytes down: each seed",
+        ]);
+        for (arm, runs) in self.of(Part::Local) {
+            let count = |of: fn(&Finished) -> bool| runs.iter().filter(|run| of(run)).count();
+            let each = |of: fn(&Finished) -> u64, unit: f64| {
+                runs.iter().map(|run| whole(of(run) as f64 / unit)).collect::<Vec<_>>().join("; ")
+            };
+            let updates = each(|run| run.outcome.updates, 1.0);
+            table.row(vec![
+                arm.title.clone(),
+                count(|run| run.outcome.evaluations.first().is_some_and(|one| one.success)).to_string(),
+                format!("{} of {}", count(|run| run.outcome.converged.is_some()), runs.len()),
+                runs.iter().map(|run| self.shown(run)).collect::<Vec<_>>().join("; "),
+                if arm.local.is_some() { format!("0, {updates}") } else { format!("{updates}, 0") },
+                each(|run| run.outcome.bytes_up, 1e3),
+                each(|run| run.outcome.bytes_down, 1e3),
+            ]);
+        }
+        table
+    }
+
+    /// The steps until a run converged.
+    fn shown(&self, run: &Finished) -> String {
+        match run.outcome.converged {
+            Some(steps) => whole(steps as f64),
+            None => format!("> {}", whole(self.limit as f64)),
+        }
+    }
+
     /// Medians with a band from the best to the worst seed.
     fn series(&self, name: &str, colour: usize, points: &[(f64, &Vec<Finished>)]) -> Series {
         let sorted: Vec<_> = points.iter().map(|(_, runs)| times(runs, self.limit)).collect();
@@ -154,7 +192,7 @@ impl Results<'_> {
             let series = vec![self.series("convergence", 0, &points)];
             let chart = self.chart("Reality gap", "friction factor of the simulation", series, false);
             write::chart(&options.out, "cloud-edge-gap", &chart)?;
-            write::chart(&options.out, "cloud-edge-series", &self.time_series())?;
+            write::chart(&options.out, "cloud-edge-series", &self.time_series(Part::Gap))?;
         }
         if self.chosen(Part::Delays) {
             let sorted = self.of(Part::Delays).enumerate().map(|(i, (arm, runs))| Series {
@@ -184,18 +222,22 @@ impl Results<'_> {
             let chart = self.chart("Bandwidth", "Mbit/s from learner to edge", series, true);
             write::chart(&options.out, "cloud-edge-bandwidth", &chart)?;
         }
+        if self.chosen(Part::Local) {
+            write::chart(&options.out, "cloud-edge-local", &self.time_series(Part::Local))?;
+        }
         Ok(())
     }
 
-    /// The evaluations of the run with the median time, for each friction factor.
-    fn time_series(&self) -> Chart {
+    /// The evaluations of the run with the median time, for each arm of a part: friction factors,
+    /// or where the training is.
+    fn time_series(&self, part: Part) -> Chart {
         let median = |(i, (arm, runs)): (usize, (&Arm, &Vec<Finished>))| {
             let time = |run: &&Finished| run.outcome.converged.unwrap_or(self.limit);
             let mut sorted: Vec<&Finished> = runs.iter().collect();
             sorted.sort_by_key(time);
             let run = sorted[(sorted.len() - 1) / 2];
             Series {
-                name: format!("k_f {}", arm.k_f),
+                name: if part == Part::Gap { format!("k_f {}", arm.k_f) } else { arm.name.clone() },
                 colour: PALETTE[i % PALETTE.len()],
                 x: run.outcome.evaluations.iter().map(|one| one.steps as f64).collect(),
                 mid: run.outcome.evaluations.iter().map(|one| one.on_target).collect(),
@@ -207,7 +249,7 @@ impl Results<'_> {
             subtitle: "Consecutive steps on target at the end of each evaluation, of the seed with the median convergence time".into(),
             x_label: "training steps on the plant".into(),
             y_label: "steps on target".into(),
-            series: self.of(Part::Gap).enumerate().map(median).collect(),
+            series: self.of(part).enumerate().map(median).collect(),
             marks: vec![(750.0, "success".into())],
             y_range: Some((0.0, 1_000.0)),
             logarithmic: false,
@@ -272,9 +314,10 @@ impl Results<'_> {
         let arms = self.arms.iter().zip(self.runs).map(|(arm, runs)| {
             let learner: serde_json::Value =
                 serde_json::from_str(&oto_json::write(&arm.learner)).unwrap_or_default();
+            let student = arm.local.as_ref().map(|local| &local.student);
             serde_json::json!({
                 "name": arm.name, "title": arm.title, "k_f": arm.k_f, "plant": arm.plant, "setup": arm.setup,
-                "keeps_replay": arm.keeps_replay, "learner": learner, "runs": runs,
+                "keeps_replay": arm.keeps_replay, "learner": learner, "student_at_the_edge": student, "runs": runs,
             })
         });
         let json = serde_json::json!({
@@ -294,9 +337,10 @@ impl Results<'_> {
             let missing = !self.chosen(part);
             let pictures: String = picture
                 .split_whitespace()
-                .map(|name| format!("![{title}](results/cloud-edge-{name}.png)\n\n"))
+                .map(|name| format!("![{title}](results/cloud-edge-{name}.svg)\n\n"))
                 .collect();
-            if missing { String::new() } else { format!("### {title}\n\n{pictures}{}\n", self.table(part)) }
+            let table = if part == Part::Local { self.local() } else { self.table(part) };
+            if missing { String::new() } else { format!("### {title}\n\n{pictures}{table}\n") }
         };
         let Settings { pretraining, steps, hidden, batch, .. } = self.settings;
         format!(
@@ -314,6 +358,7 @@ impl Results<'_> {
                 part(Part::Bandwidth, "Bandwidth", "bandwidth"),
                 part(Part::Replay, "Replay of the simulation", ""),
                 part(Part::Wild, "Wild readings", ""),
+                part(Part::Local, "Training at the edge", "local"),
             ]
             .concat(),
         )
@@ -328,7 +373,7 @@ mod tests {
     #[test]
     fn a_short_report_is_written_and_its_runs_are_kept() {
         let folder = std::env::temp_dir().join(format!("oto-cloud-edge-{}", std::process::id()));
-        let parts = vec![Part::Gap, Part::Replay];
+        let parts = vec![Part::Gap, Part::Replay, Part::Local];
         let cloud_edge = Settings { pretraining: 1_300, steps: 150, hidden: vec![8], batch: 4, parts };
         let options = Options {
             out: folder.join("docs"),
@@ -344,15 +389,24 @@ mod tests {
             tell: |_| (),
         };
         let line = report(&options).unwrap();
-        assert!(line.starts_with("0 of 12 runs on the plant converged"), "{line}");
+        assert!(line.starts_with("0 of 18 runs on the plant converged"), "{line}");
         let read = |name: &str| std::fs::read_to_string(options.out.join(name)).unwrap();
         let (text, runs) = (read("results.md"), read("results/cloud-edge-runs.csv"));
         assert!(text.contains("### Reality gap") && text.contains("| k_f 16 | "), "{text}");
         assert!(text.contains("### Replay of the simulation") && !text.contains("### Bandwidth"), "{text}");
-        assert_eq!(runs.lines().count(), 13);
+        assert_eq!(runs.lines().count(), 19);
+        assert!(text.contains("### Training at the edge") && text.contains("0, "), "{text}");
+        // A student at the edge sends states only where it is taught, and gets a file only where one is handed over.
+        let bytes = |name: &str, column: usize| {
+            let row = runs.lines().find(|row| row.starts_with(&format!("{name},"))).unwrap();
+            row.split(',').nth(column).unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!((bytes("handed", 9), bytes("handed", 8)), (0, 0));
+        assert!(bytes("taught", 9) > 0 && bytes("handed", 10) > bytes("taught", 10), "{runs}");
+        assert!(read("results/cloud-edge-local.svg").contains("handed-taught"));
         assert!(read("results/cloud-edge-gap.svg").contains("friction factor"));
         let json: serde_json::Value = serde_json::from_str(&read("results/cloud-edge.json")).unwrap();
-        assert_eq!(json["arms"].as_array().map(Vec::len), Some(6));
+        assert_eq!(json["arms"].as_array().map(Vec::len), Some(9));
         assert_eq!(json["pretraining"].as_array().map(Vec::len), Some(5));
         // With the times that the kept runs took, to the digit.
         assert_eq!(report(&options).unwrap(), line);

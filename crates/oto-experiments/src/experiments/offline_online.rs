@@ -1,34 +1,39 @@
-//! Offline, then online: the methods of the survey and what they must beat, in one environment, at three levels of data. Each run has an
+//! Offline, then online: the methods of the survey and what they must beat, in one environment, at several levels of data. Each run has an
 //! offline part, evaluated by updates, and an online part, evaluated by steps. A picture has both, with the seam at 0.
 //!
-//! `methods` has the methods, `runs` makes their runs and keeps them.
+//! `methods` has the methods, `tasks` the environments and the size of their runs, `runs` makes the runs and keeps them.
 
 mod methods;
 mod runs;
+mod tasks;
 
 use crate::chart::{Chart, PALETTE, Series};
 use crate::statistics::{bootstrap_mean, mean};
 use crate::write::{self, Table, whole};
 use crate::{Experiment, Options, ReportError};
 use methods::{Begins, METHODS, Method, Recorded};
-use oto_data::{Level, Reference};
+use oto_agent::environments;
+use oto_agent::trainer::TrainError;
+use oto_data::Level;
+use oto_env::Space;
 use runs::{Data, Grid, Run};
+pub use tasks::{TASKS, Task};
 
 /// `oto report offline-to-online`.
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "offline-to-online",
-    about: "Pendulum: methods that learn from data first and continue online, at three levels of data",
+    about: "Methods that learn from data first and continue online, at several levels of data: Pendulum, bodies of MuJoCo, a sparse reward",
     run: report,
 };
 
-const ENVIRONMENT: &str = "Pendulum-v1";
 /// Seeds on which no setting was chosen.
 const FIRST_SEED: u64 = 9_700;
-const SEEDS: u64 = 5;
 
 /// How much of the experiment runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// The environment, its data and its networks.
+    pub task: &'static Task,
     /// Updates of the offline part.
     pub updates: u64,
     /// Environment steps of the online part.
@@ -47,18 +52,26 @@ pub struct Settings {
     pub finished: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// The usual size of a task's runs.
+    pub fn of(task: &'static Task) -> Self {
         Self {
-            updates: 5_000,
-            steps: 5_000,
-            episodes: 10,
-            levels: vec![Level::Random, Level::MediumReplay, Level::MediumExpert],
-            training_steps: 20_000,
-            level_steps: 20_000,
-            methods: Vec::new(),
+            task,
+            updates: task.updates,
+            steps: task.steps,
+            episodes: task.episodes,
+            levels: task.levels.to_vec(),
+            training_steps: task.training_steps,
+            level_steps: task.level_steps,
+            methods: task.methods.iter().map(|name| name.to_string()).collect(),
             finished: false,
         }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::of(&TASKS[0])
     }
 }
 
@@ -121,14 +134,17 @@ fn report(options: &Options) -> Result<String, ReportError> {
     let chosen =
         |method: &&Method| settings.methods.is_empty() || settings.methods.iter().any(|n| n == method.name);
     let methods = METHODS.iter().filter(chosen).collect::<Vec<_>>();
-    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(SEEDS)).collect::<Vec<_>>();
+    let task = settings.task;
+    let seeds = (FIRST_SEED..FIRST_SEED + options.seeds.unwrap_or(task.seeds)).collect::<Vec<_>>();
+    let action =
+        environments::environment(task.environment).map_err(TrainError::from)?.action_space().clone();
     let data = settings.levels.iter().map(|level| runs::data(options, *level));
     let data = data.collect::<Result<Vec<_>, _>>()?;
-    let grid = runs::all(options, &data, &methods, &seeds)?;
-    let results = Results { settings, methods: &methods, data: &data, grid: &grid };
+    let grid = runs::all(options, &data, &methods, &action, &seeds)?;
+    let results = Results { settings, action, methods: &methods, data: &data, grid: &grid };
     results.charts(options)?;
     results.files(options)?;
-    write::section(&options.out, EXPERIMENT.name, &results.text(&seeds))?;
+    write::section(&options.out, &task.files(), &results.text(&seeds))?;
     let made = grid.runs.iter().flatten().flatten().count();
     let file = options.out.join("results.md");
     let failed = grid.failed.iter().map(|line| format!("\nfailed: {line}")).collect::<String>();
@@ -138,6 +154,7 @@ fn report(options: &Options) -> Result<String, ReportError> {
 /// The runs of all levels and methods.
 struct Results<'a> {
     settings: &'a Settings,
+    action: Space,
     methods: &'a [&'a Method],
     data: &'a [Data],
     grid: &'a Grid,
@@ -248,7 +265,7 @@ impl Results<'_> {
     }
 
     fn picture(&self, level: usize, part: usize) -> String {
-        format!("{}-{}-{}", EXPERIMENT.name, self.data[level].level.name(), part + 1)
+        format!("{}-{}-{}", self.settings.task.files(), self.data[level].level.name(), part + 1)
     }
 
     /// Updates left of the seam, steps right of it.
@@ -267,17 +284,14 @@ impl Results<'_> {
             band: None,
         };
         let mark = |score, name: &str| (score, name.to_string());
-        let reference = Reference::of(ENVIRONMENT);
+        let Task { environment, reference, .. } = self.settings.task;
         Chart {
-            title: format!("{ENVIRONMENT}, {}", self.data[level].level.name()),
+            title: format!("{environment}, {}", self.data[level].level.name()),
             subtitle: "offline updates up to 0, online steps after it; means over seeds".into(),
             x_label: "updates, then steps".into(),
             y_label: "return".into(),
             series: [seam].into_iter().chain(curves).collect(),
-            marks: reference
-                .iter()
-                .flat_map(|known| [mark(known.random, "random"), mark(known.expert, "expert")])
-                .collect(),
+            marks: vec![mark(reference.random, "random"), mark(reference.expert, "expert")],
             ..Chart::default()
         }
     }
@@ -298,6 +312,7 @@ impl Results<'_> {
     }
 
     fn files(&self, options: &Options) -> Result<(), ReportError> {
+        let (task, files) = (self.settings.task, self.settings.task.files());
         let mut csv = String::from("level,method,seed,part,clock,return\n");
         let mut table = Table::new(&[
             "level",
@@ -345,18 +360,17 @@ impl Results<'_> {
                 "level": level, "transitions": transitions, "mean_return": mean(&returns), "methods": methods,
             }));
         }
-        write::each_run(&options.out, EXPERIMENT.name, &table)?;
-        write::file(&options.out.join(format!("results/{}.csv", EXPERIMENT.name)), csv.as_bytes())?;
+        write::each_run(&options.out, &files, &table)?;
+        write::file(&options.out.join(format!("results/{files}.csv")), csv.as_bytes())?;
         let json = serde_json::json!({
-            "experiment": EXPERIMENT.name, "environment": ENVIRONMENT, "levels": levels, "failed": self.grid.failed,
+            "experiment": EXPERIMENT.name, "environment": task.environment, "levels": levels, "failed": self.grid.failed,
         });
-        let path = options.out.join(format!("results/{}.json", EXPERIMENT.name));
+        let path = options.out.join(format!("results/{files}.json"));
         write::file(&path, json.to_string().as_bytes())
     }
 
     /// A method's configurations and runs at a level.
     fn json(&self, method: &Method, runs: &[Run]) -> serde_json::Value {
-        let action = oto_env::Space::uniform(1, -2.0, 2.0);
         let tree = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
         let begins = match method.begins {
             Begins::Fresh => "new parameters",
@@ -371,12 +385,26 @@ impl Results<'_> {
         };
         serde_json::json!({
             "name": method.name,
-            "offline": tree(oto_json::write(&method.offline(self.settings, &action))),
+            "offline": tree(oto_json::write(&method.offline(self.settings, &self.action))),
             "online": tree(oto_json::write(&method.online(self.settings))),
             "begins_with": begins,
             "share_of_data_online": recorded,
             "runs": runs,
         })
+    }
+
+    /// Settings that differ from the defaults, with the defaults in brackets.
+    fn scaled(&self) -> Table {
+        let mut table = Table::new(&["method", "offline", "online"]);
+        for method in self.methods {
+            let offline = method.offline.iter().map(|one| one.scaled(self.settings));
+            let offline = offline.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; then ");
+            let online = method.online.scaled(self.settings);
+            if !(offline.is_empty() && online.is_empty()) {
+                table.row(vec![method.name.into(), offline, online]);
+            }
+        }
+        table
     }
 
     /// Which methods are as good as the data after the offline part.
@@ -392,7 +420,7 @@ impl Results<'_> {
     }
 
     fn text(&self, seeds: &[u64]) -> String {
-        let Settings { updates, steps, episodes, .. } = self.settings;
+        let Settings { task, updates, steps, episodes, .. } = self.settings;
         let level = |l: usize| {
             let Data { level, dataset, .. } = &self.data[l];
             let name = level.name();
@@ -412,7 +440,18 @@ impl Results<'_> {
         let orders = COLUMNS.map(|(name, of)| format!("- {name}: {}\n", self.ordered(all(), of))).concat();
         format!(
             include_str!("offline_online.md"),
-            environment = ENVIRONMENT,
+            title = task.title,
+            files = task.files(),
+            command = task.command(),
+            environment = task.environment,
+            levels_count = self.data.len(),
+            data_seed = task.data_seed,
+            hidden = tasks::joined(task.hidden),
+            batch = task.batch,
+            every = 100.0 / task.evaluations[1] as f64,
+            offline_evaluations = task.evaluations[0],
+            reference = format!("{} and {}", task.reference.random, task.reference.expert),
+            scaled = self.scaled(),
             updates = whole(*updates as f64),
             steps = whole(*steps as f64),
             episodes = episodes,

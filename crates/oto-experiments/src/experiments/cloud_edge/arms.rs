@@ -1,7 +1,9 @@
 //! The arms of the experiment: one pretrained agent for each friction factor, and what is done with it on the plant.
 
 use oto_agent::actor::explore::Exploration;
+use oto_agent::config::{EvaluationConfig, StudentConfig, TransferConfig};
 use oto_agent::learner::LearnerConfig;
+use oto_agent::stage::{Ending, StagesConfig};
 use oto_agent::virtual_time::{LineConfig, Setup};
 use oto_rl::algorithms::AlgorithmConfig;
 use oto_rl::algorithms::ddpg::DdpgConfig;
@@ -72,11 +74,14 @@ pub enum Part {
     Replay,
     /// Wild readings.
     Wild,
+    /// Training at the edge, with the cloud's agent as a teacher, as a file, or both.
+    Local,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 5] = [Part::Gap, Part::Delays, Part::Bandwidth, Part::Replay, Part::Wild];
+    pub const ALL: [Part; 6] =
+        [Part::Gap, Part::Delays, Part::Bandwidth, Part::Replay, Part::Wild, Part::Local];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -86,6 +91,7 @@ impl Part {
             Part::Bandwidth => "bandwidth",
             Part::Replay => "replay",
             Part::Wild => "wild",
+            Part::Local => "local",
         }
     }
 
@@ -114,14 +120,69 @@ pub struct Arm {
     pub plant: String,
     /// The learner begins with the replay of the simulation.
     pub keeps_replay: bool,
+    /// A student at the edge in the learner's place.
+    pub local: Option<Local>,
 }
 
 impl Arm {
     /// All that makes its runs what they are, beside their seeds and the pretrained agent.
     pub fn text(&self) -> String {
-        let Arm { learner, setup, plant, keeps_replay, .. } = self;
+        let Arm { learner, setup, plant, keeps_replay, local, .. } = self;
         let setup = serde_json::to_string(setup).unwrap_or_default();
-        format!("{} {setup} {plant} {keeps_replay}", oto_json::write(learner))
+        let local = local.as_ref().map_or(String::new(), |local| format!(" {}", local.text()));
+        format!("{} {setup} {plant} {keeps_replay}{local}", oto_json::write(learner))
+    }
+}
+
+/// A student that trains at the edge, in the learner's place.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Its settings.
+    pub student: StudentConfig,
+    /// Whether it begins with the agent of the simulation.
+    pub handed: bool,
+    /// Whether that agent is its teacher.
+    pub taught: bool,
+}
+
+impl Local {
+    /// The learner's algorithm and settings, at the edge. A student with new parameters needs no delays: its teacher knows more than its own
+    /// first weights.
+    fn of(learner: &LearnerConfig, steps: u64, handed: bool, taught: bool) -> Self {
+        let factor = PLANT_NOISE[1] / PLANT_NOISE[0];
+        let first = learner.algorithm.batch_size() as u64;
+        let algorithm = learner.algorithm.clone().with(|one: &mut DdpgConfig| {
+            one.exploration = PLANT_NOISE[0];
+            one.exploration_factor = Linear { start: 1.0, end: factor, steps: DECAY };
+            one.correlation_time = CORRELATION;
+            one.actor_starts = if handed { one.actor_starts } else { Some(first) };
+        });
+        let lessons = Ending { steps: Some(DECAY), ..Ending::default() };
+        let stages = match taught {
+            true => StagesConfig { transfer: Some(lessons), ..StagesConfig::default() },
+            false => StagesConfig::SOLO,
+        };
+        let student = StudentConfig {
+            steps,
+            algorithm,
+            gamma: learner.gamma,
+            buffer: learner.buffer,
+            replay: learner.replay.clone(),
+            learning_starts: if handed { learner.learning_starts } else { first },
+            learning_rate: learner.learning_rate,
+            epsilon: Linear::constant(0.0),
+            target_every: learner.target_every,
+            target_tau: learner.target_tau,
+            transfer: TransferConfig { learning_rate: None, ..TransferConfig::default() },
+            stages,
+            evaluation: EvaluationConfig { every: 0, episodes: 1 },
+            ..StudentConfig::default()
+        };
+        Self { student, handed, taught }
+    }
+
+    fn text(&self) -> String {
+        format!("{} {} {}", oto_json::write(&self.student), self.handed, self.taught)
     }
 }
 
@@ -189,9 +250,10 @@ pub fn arms(settings: &Settings) -> Vec<Arm> {
         setup: Setup { up: line(None), down: line(None), steps: settings.steps, ..Setup::default() },
         plant: plant(""),
         keeps_replay: false,
+        local: None,
     };
-    let mut arms =
-        vec![base("usual", "k_f 10, N_c 3500, N_a 5000, combined replay, no limit", &Part::ALL[..4])];
+    let usual = [Part::Gap, Part::Delays, Part::Bandwidth, Part::Replay, Part::Local];
+    let mut arms = vec![base("usual", "k_f 10, N_c 3500, N_a 5000, combined replay, no limit", &usual)];
     for k_f in [0.0, 5.0, 12.0, 16.0] {
         arms.push(Arm { k_f, ..base(&format!("friction-{k_f}"), &format!("k_f {k_f}"), &[Part::Gap]) });
     }
@@ -238,6 +300,15 @@ pub fn arms(settings: &Settings) -> Vec<Arm> {
             arms.push(Arm { learner, plant, ..base(&name, &title, &[Part::Wild]) });
         }
     }
+    for (name, title, handed, taught) in [
+        ("taught", "the edge trains, new parameters, taught by the simulation's agent", false, true),
+        ("handed", "the edge trains, begins with the simulation's agent, no teacher", true, false),
+        ("handed-taught", "the edge trains, begins with the simulation's agent, taught by it", true, true),
+    ] {
+        let mut arm = base(name, title, &[Part::Local]);
+        arm.local = Some(Local::of(&arm.learner, settings.steps, handed, taught));
+        arms.push(arm);
+    }
     let chosen =
         |arm: &Arm| settings.parts.is_empty() || arm.parts.iter().any(|part| settings.parts.contains(part));
     arms.into_iter().filter(chosen).collect()
@@ -253,9 +324,12 @@ mod tests {
     #[test]
     fn all_arms_are_valid_and_differ() {
         let all = arms(&Settings::default());
-        assert_eq!(all.len(), 37);
+        assert_eq!(all.len(), 40);
         for arm in &all {
             arm.learner.validate().unwrap_or_else(|error| panic!("{}: {error}", arm.name));
+            if let Some(Local { student, .. }) = &arm.local {
+                student.validate().unwrap_or_else(|error| panic!("{}: {error}", arm.name));
+            }
             oto_env::make(&arm.plant).unwrap_or_else(|error| panic!("{}: {error}", arm.name));
         }
         let mut texts: Vec<_> = all.iter().map(|arm| format!("{} {}", arm.k_f, arm.text())).collect();

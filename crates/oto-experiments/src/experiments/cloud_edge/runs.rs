@@ -1,10 +1,11 @@
 //! Runs of the arms: pretraining in the simulation, then training on the plant. Each is kept when it is done.
 
-use super::arms::{Arm, Settings, pretraining};
+use super::arms::{Arm, Local, Settings, pretraining};
 use crate::runs::{each, fnv, keep, kept};
 use crate::{Options, ReportError, write};
+use oto_agent::config::StudentConfig;
 use oto_agent::learner::{Learner, LearnerConfig};
-use oto_agent::virtual_time::{Evaluation, Outcome, Setup, VirtualError, VirtualRun};
+use oto_agent::virtual_time::{self, Evaluation, LocalRun, Outcome, Setup, VirtualError, VirtualRun};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -151,6 +152,27 @@ pub fn all(
     Ok(arms.iter().map(|_| made.by_ref().take(seeds.len()).collect()).collect())
 }
 
+/// A student at the edge; the learner has the agent of the simulation and answers at most.
+fn train_locally(
+    arm: &Arm,
+    local: &Local,
+    mut learner: Learner,
+    agent: &[u8],
+    seed: u64,
+    mut progress: impl FnMut(&Evaluation),
+) -> Result<Outcome, VirtualError> {
+    let student = StudentConfig { seed, ..local.student.clone() };
+    learner.load_weights(agent)?;
+    let teacher = local.taught.then(|| virtual_time::teacher(&learner)).transpose()?;
+    let handed = local.handed.then_some(agent);
+    let env = oto_env::make(&arm.plant)?;
+    let clock = LocalRun::new(arm.setup.clone(), &student, env, teacher, handed, &oto_cpu::Cpu)?;
+    clock.run(|evaluation| {
+        progress(evaluation);
+        true
+    })
+}
+
 fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished, ReportError> {
     // The agent's folder names its settings.
     let text = format!("{PLANT_FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
@@ -167,6 +189,11 @@ fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished
     let run = || -> Result<Outcome, ReportError> {
         let failed = |error: VirtualError| ReportError::Virtual(Box::new(error));
         let mut learner = learner(&LearnerConfig { seed, ..arm.learner.clone() }).map_err(failed)?;
+        if let Some(local) = &arm.local {
+            let name = format!("{}, seed {seed}", arm.name);
+            let ended = train_locally(arm, local, learner, &file(agent)?, seed, progress(options, name));
+            return ended.map_err(failed);
+        }
         if arm.keeps_replay {
             learner.load(&file(&replay(agent))?).map_err(|error| failed(error.into()))?;
         }

@@ -1,7 +1,8 @@
 //! The methods: what each learns offline, what continues it online, and what its device needs for that.
 
-use super::{ENVIRONMENT, Settings};
+use super::Settings;
 use oto_agent::config::{EvaluationConfig, Linear, StudentConfig};
+use oto_agent::environments;
 use oto_agent::offline::OfflineConfig;
 use oto_agent::presets::preset;
 use oto_agent::stage::{Ending, StagesConfig};
@@ -11,14 +12,12 @@ use oto_rl::replay::{ReplayConfig, SamplerName};
 
 /// The seam: no random actions and no update in this share of the steps.
 const BEFORE_UPDATES: u64 = 50;
-/// Evaluations of a part.
-const EVALUATIONS: [u64; 2] = [10, 50];
 
 /// An algorithm, and its settings beside those of all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Learner {
     pub name: &'static str,
-    /// The rest of a JSON object. STEPS is the number of steps online.
+    /// The rest of a JSON object. STEPS is the number of steps online, HIDDEN the task's hidden layers; RANDOM and EXPERT are its reference returns.
     settings: &'static str,
 }
 
@@ -86,9 +85,8 @@ const FOUR_CONSERVATIVE: &str = r#","conservative_samples":4"#;
 const CQL: &[Learner] = &[with("cql", FOUR)];
 const CAL_QL: &[Learner] = &[with("cal-ql", FOUR)];
 /// Three small models, rollouts of two steps.
-const MOPO: Learner = with("mopo", r#","models":3,"model_hidden":[64,64],"horizon":2,"penalty":1"#);
-/// The reference returns of Pendulum-v1 (docs/datasets.md).
-const ADAPTIVE: Learner = with("adaptive-bc", r#","random_return":-1166.4,"expert_return":-145.3"#);
+const MOPO: Learner = with("mopo", r#","models":3,"model_hidden":HIDDEN,"horizon":2,"penalty":1"#);
+const ADAPTIVE: Learner = with("adaptive-bc", r#","random_return":RANDOM,"expert_return":EXPERT"#);
 const REFINED: Learner = plain("td3-bc-refined");
 const RELAXED: Learner = with("td3-bc-refined", r#","relax_steps":STEPS"#);
 /// Short rollouts, and less noise than a policy without experience needs.
@@ -162,9 +160,41 @@ impl Learner {
     /// # Panics
     /// If a method of [`METHODS`] has settings that there are not; a test reads them all.
     fn config(self, settings: &Settings) -> AlgorithmConfig {
-        let more = self.settings.replace("STEPS", &settings.steps.to_string());
-        let text = format!(r#"{{"name":"{}","hidden":[64,64],"batch_size":128{more}}}"#, self.name);
+        let (task, hidden) = (settings.task, format!("{:?}", settings.task.hidden));
+        let values = [
+            ("STEPS", settings.steps.to_string()),
+            ("HIDDEN", hidden.clone()),
+            ("RANDOM", task.reference.random.to_string()),
+            ("EXPERT", task.reference.expert.to_string()),
+        ];
+        let fill = |text: String, (name, value): &(&str, String)| text.replace(name, value);
+        let more = values.iter().fold(self.settings.to_string(), fill);
+        let text =
+            format!(r#"{{"name":"{}","hidden":{hidden},"batch_size":{}{more}}}"#, self.name, task.batch);
         oto_json::read(&text).expect("a test reads the settings of every method")
+    }
+
+    /// Its settings other than the defaults, with the defaults in brackets. Hidden layers and batch are the task's for all.
+    pub fn scaled(self, settings: &Settings) -> String {
+        let tree = |config: &AlgorithmConfig| {
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&oto_json::write(config))
+                .unwrap_or_default()
+        };
+        let usual = oto_json::read(&format!(r#"{{"name":"{}"}}"#, self.name));
+        let usual = usual.as_ref().map(tree).unwrap_or_default();
+        let differs = |(key, value): &(&String, &serde_json::Value)| {
+            !["hidden", "batch_size"].contains(&key.as_str()) && usual.get(key.as_str()) != Some(value)
+        };
+        let here = tree(&self.config(settings));
+        let told = here.iter().filter(differs).map(|(key, value)| {
+            let value = value.to_string().replace(',', " ");
+            match usual.get(key) {
+                Some(usual) => format!("{key} {value} ({})", usual.to_string().replace(',', " ")),
+                None => format!("{key} {value}"),
+            }
+        });
+        let told = told.collect::<Vec<_>>().join("; ");
+        if told.is_empty() { told } else { format!("{}: {told}", self.name) }
     }
 }
 
@@ -180,7 +210,7 @@ impl Method {
         let config = |(learner, updates): (&Learner, u64)| {
             let algorithm = learner.config(settings);
             let usual = OfflineConfig::of(algorithm.algorithm(), action);
-            let every = (settings.updates / EVALUATIONS[0]).max(1);
+            let every = (settings.updates / settings.task.evaluations[0]).max(1);
             let evaluation = EvaluationConfig { every, episodes: settings.episodes };
             OfflineConfig { algorithm, updates, patience: 0, evaluation, ..usual }
         };
@@ -191,7 +221,8 @@ impl Method {
     pub fn online(&self, settings: &Settings) -> StudentConfig {
         let algorithm = self.online.config(settings);
         let seen = Seen { continuous: true, images: None };
-        let usual = preset(ENVIRONMENT, seen, Some(algorithm.algorithm())).student;
+        let usual =
+            preset(environments::id(settings.task.environment), seen, Some(algorithm.algorithm())).student;
         let (steps, tenth) = (settings.steps, (settings.steps / 10).max(1));
         let first = steps / BEFORE_UPDATES;
         let taught = Ending { steps: Some((steps / 2).max(1)), ..Ending::default() };
@@ -216,7 +247,7 @@ impl Method {
                 _ => StagesConfig::SOLO,
             },
             evaluation: EvaluationConfig {
-                every: (steps / EVALUATIONS[1]).max(1),
+                every: (steps / settings.task.evaluations[1]).max(1),
                 episodes: settings.episodes,
             },
             ..usual
@@ -226,22 +257,35 @@ impl Method {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TASKS;
     use super::*;
 
     #[test]
     fn every_method_has_valid_settings_and_a_name_of_its_own() {
-        let settings = Settings::default();
         let action = Space::uniform(1, -2.0, 2.0);
-        for (i, method) in METHODS.iter().enumerate() {
+        for (task, (i, method)) in
+            TASKS.iter().flat_map(|task| METHODS.iter().enumerate().map(move |m| (task, m)))
+        {
+            let settings = Settings::of(task);
             let offline = method.offline(&settings, &action);
             offline.iter().for_each(|config| config.validate().unwrap());
             let updates = offline.iter().map(|config| config.updates).sum::<u64>();
-            assert_eq!(updates, if offline.is_empty() { 0 } else { 5_000 }, "{}", method.name);
+            assert_eq!(updates, if offline.is_empty() { 0 } else { task.updates }, "{}", method.name);
             let online = method.online(&settings);
             online.validate().unwrap_or_else(|error| panic!("{}: {error}", method.name));
             assert_eq!(offline.is_empty(), method.begins == Begins::Fresh, "{}", method.name);
             assert_eq!(METHODS.iter().position(|other| other.name == method.name), Some(i));
             assert!(!method.name.contains(','), "a name is a cell of a CSV file");
         }
+    }
+
+    #[test]
+    fn what_differs_from_the_defaults_is_told_with_them() {
+        let hopper = Settings::of(TASKS.iter().find(|task| task.name == "hopper").unwrap());
+        assert_eq!(plain("sac").scaled(&hopper), "");
+        assert_eq!(CQL[0].scaled(&hopper), "cql: samples 4 (10)");
+        let adaptive = ADAPTIVE.scaled(&hopper);
+        assert!(adaptive.contains("expert_return 3234.3 ("), "{adaptive}");
+        assert!(MOPO.scaled(&hopper).contains("model_hidden [128 128] ("), "{}", MOPO.scaled(&hopper));
     }
 }

@@ -2,23 +2,23 @@
 //! share their offline part.
 
 use super::methods::{Begins, Method, Recorded};
-use super::{ENVIRONMENT, Settings};
+use super::{Settings, Task};
 use crate::runs::{Curve, Finished, each, fnv, keep, kept};
 use crate::{Options, ReportError, teachers, write};
 use oto_agent::checkpoint;
 use oto_agent::config::StudentConfig;
 use oto_agent::drive::{Driver, Wire};
+use oto_agent::environments;
 use oto_agent::levels::{self, Plan};
 use oto_agent::link::memory::Memory;
 use oto_agent::offline::{OfflineConfig, OfflineTrainer};
 use oto_agent::recorded::add_all;
 use oto_agent::run::{self, Job, RunError, on_cpu};
-use oto_agent::student::{Environments, Student, TeacherConfig};
+use oto_agent::student::{Student, TeacherConfig};
 use oto_agent::trainer::TrainError;
 use oto_cpu::Cpu;
-use oto_data::{Dataset, Episode, Level, Reference};
-use oto_env::make;
-use oto_rl::algorithms::Seen;
+use oto_data::{Dataset, Episode, Level};
+use oto_env::Space;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,6 @@ use std::time::Instant;
 
 /// Changes whenever old runs would no longer be made the same way.
 const FORMAT: u32 = 1;
-/// The seed of the datasets' training.
-const DATA_SEED: u64 = 0;
 /// The name that the offline policy has as a teacher.
 const TEACHER: &str = "offline";
 
@@ -75,12 +73,11 @@ pub struct Grid {
 /// The dataset of a level, kept with the runs.
 pub fn data(options: &Options, level: Level) -> Result<Data, ReportError> {
     let settings = &options.offline_online;
-    let seen = Seen { continuous: true, images: None };
-    let usual = levels::student(ENVIRONMENT, seen, false, DATA_SEED);
-    let student = StudentConfig { steps: settings.training_steps, ..usual };
+    let task = settings.task;
+    let student = StudentConfig { steps: settings.training_steps, ..task.student() };
     let text = format!("{FORMAT} {} {}", settings.level_steps, oto_json::write(&student));
     let mark = fnv(text.as_bytes());
-    let folder = options.cache.join(format!("offline-online-data-{}-{mark:016x}", level.name()));
+    let folder = options.cache.join(format!("{}-data-{}-{mark:016x}", task.folder(), level.name()));
     if !folder.join("data/metadata.json").is_file() {
         if settings.finished {
             let error =
@@ -89,13 +86,13 @@ pub fn data(options: &Options, level: Level) -> Result<Data, ReportError> {
         }
         (options.tell)(&format!("making the dataset {}", level.name()));
         let plan = Plan {
-            environment: ENVIRONMENT,
-            make: &|| make(ENVIRONMENT),
+            environment: task.environment,
+            make: &|| environments::environment(task.environment),
             backend: &Cpu,
             level,
             student,
             steps: settings.level_steps,
-            reference: Reference::of(ENVIRONMENT),
+            reference: Some(task.reference),
             id: None,
             specification: (None, 0),
         };
@@ -112,13 +109,15 @@ pub fn all(
     options: &Options,
     data: &[Data],
     methods: &[&Method],
+    action: &Space,
     seeds: &[u64],
 ) -> Result<Grid, ReportError> {
     let empty = vec![vec![Vec::new(); methods.len()]; data.len()];
     let mut grid = Grid { runs: empty, failed: Vec::new() };
     let places: Vec<_> = (0..data.len()).flat_map(|l| (0..methods.len()).map(move |m| (l, m))).collect();
     for &seed in seeds {
-        let maker = |&(l, m): &(usize, usize)| Maker { options, data: &data[l], method: methods[m], seed };
+        let maker =
+            |&(l, m): &(usize, usize)| Maker { options, data: &data[l], method: methods[m], action, seed };
         if !options.offline_online.finished {
             each(options, &firsts(methods, &places), |place| Ok(maker(place).offline().err()))?;
         }
@@ -147,6 +146,7 @@ struct Maker<'a> {
     options: &'a Options,
     data: &'a Data,
     method: &'a Method,
+    action: &'a Space,
     seed: u64,
 }
 
@@ -155,9 +155,12 @@ impl Maker<'_> {
         &self.options.offline_online
     }
 
-    fn configs(&self) -> Result<Vec<OfflineConfig>, ReportError> {
-        let environment = make(ENVIRONMENT).map_err(TrainError::from)?;
-        Ok(self.method.offline(self.settings(), environment.action_space()))
+    fn task(&self) -> &'static Task {
+        self.settings().task
+    }
+
+    fn configs(&self) -> Vec<OfflineConfig> {
+        self.method.offline(self.settings(), self.action)
     }
 
     /// The folder of something at this level; `text` is all that it depends on beside the dataset and the seed.
@@ -165,15 +168,16 @@ impl Maker<'_> {
         let Data { level, mark, .. } = self.data;
         let text = format!("{FORMAT} {mark} {text}");
         let name = name.replace(' ', "-");
-        let folder = format!("offline-online-{}-{name}-{:016x}", level.name(), fnv(text.as_bytes()));
+        let folder =
+            format!("{}-{}-{name}-{:016x}", self.task().folder(), level.name(), fnv(text.as_bytes()));
         self.options.cache.join(folder)
     }
 
     /// The folder of the offline part.
-    fn offline_folder(&self) -> Result<PathBuf, ReportError> {
+    fn offline_folder(&self) -> PathBuf {
         let names = self.method.offline.iter().map(|one| one.name).collect::<Vec<_>>().join("-");
-        let folder = self.folder(&format!("of-{names}"), &oto_json::write(&self.configs()?));
-        Ok(folder.join(self.seed.to_string()))
+        let folder = self.folder(&format!("of-{names}"), &oto_json::write(&self.configs()));
+        folder.join(self.seed.to_string())
     }
 
     /// The offline part: its curve, and the files of its agent and policy. Nothing for a method without one.
@@ -181,7 +185,7 @@ impl Maker<'_> {
         if self.method.offline.is_empty() {
             return Ok(None);
         }
-        let files = Files::within(&self.offline_folder()?);
+        let files = Files::within(&self.offline_folder());
         if let Some(known) = kept(&files.curve).filter(|_| files.agent.is_file() && files.policy.is_file()) {
             return Ok(Some((known, files)));
         }
@@ -202,10 +206,10 @@ impl Maker<'_> {
 
     /// Learns from the dataset alone.
     fn learn_offline(&self) -> Result<Learnt, ReportError> {
-        let mut environment = make(ENVIRONMENT).map_err(TrainError::from)?;
+        let mut environment = environments::environment(self.task().environment).map_err(TrainError::from)?;
         let spaces = [environment.observation_space().clone(), environment.action_space().clone()];
         let mut learnt = Learnt::default();
-        for config in self.configs()? {
+        for config in self.configs() {
             let config = OfflineConfig { seed: self.seed, ..config };
             let mut trainer = OfflineTrainer::new(&config, &spaces[0], &spaces[1], &Cpu)?;
             add_all(&self.data.dataset, |episode| trainer.add(episode))?;
@@ -218,7 +222,7 @@ impl Maker<'_> {
                 learnt.curve.extend(evaluation.map(|one| (before + one.step, one.mean)));
             }
             learnt.agent = trainer.save()?;
-            learnt.policy = trainer.policy_file(&trainer.policy(), ENVIRONMENT);
+            learnt.policy = trainer.policy_file(&trainer.policy(), self.task().environment);
         }
         Ok(learnt)
     }
@@ -226,7 +230,7 @@ impl Maker<'_> {
     /// A whole run, or what is kept of it; nothing where it is not kept and none is made.
     fn run(&self) -> Result<Option<Run>, ReportError> {
         let config = self.method.online(self.settings());
-        let (offline, online) = (oto_json::write(&self.configs()?), oto_json::write(&config));
+        let (offline, online) = (oto_json::write(&self.configs()), oto_json::write(&config));
         let text = format!("{offline} {online} {:?} {:?}", self.method.begins, self.method.recorded);
         let path = self.folder(self.method.name, &text).join(format!("{}.json", self.seed));
         let known = kept(&path);
@@ -275,7 +279,7 @@ impl Maker<'_> {
         let agent = agent.map(|files| read(&files.agent)).transpose()?;
         let teacher = files.filter(|_| begins == Begins::Answers);
         let job = Job {
-            env: ENVIRONMENT.into(),
+            env: self.task().environment.into(),
             student,
             teachers: teacher.iter().map(|_| served()).collect(),
             defaults: None,
@@ -298,7 +302,7 @@ impl Maker<'_> {
             }
             agent.iter().try_for_each(|file| checkpoint::adopt(trainer, file).map(drop))
         };
-        let environments = Environments::built_in(ENVIRONMENT)?;
+        let environments = environments::of_student(&job.env, &job.student)?;
         let prepared = run::prepare_with(environments, &job, on_cpu(Cpu), driver, None, begin);
         let (mut student, mut driver) = prepared.map_err(failed)?;
         student.evaluate(self.settings().episodes)?;
