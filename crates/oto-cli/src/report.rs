@@ -72,7 +72,7 @@ pub struct ReportOptions {
     /// collaborative: only these arms [default: all]
     #[arg(long = "arm", value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(collaborative::names()))]
     pub arms: Vec<String>,
-    /// offline-to-online, collaborative: report the kept runs alone, make none
+    /// cloud-edge, offline-to-online, collaborative: report the kept runs alone, make none
     #[arg(long)]
     pub finished: bool,
 }
@@ -120,9 +120,9 @@ pub fn report(options: &ReportOptions) -> Result<(), ReportError> {
         options.clone();
     let ReportOptions { pretraining, plant_steps, hidden, batch, parts, .. } = options.clone();
     let parts = parts.iter().filter_map(|name| Part::named(name)).collect();
-    let cloud_edge = Settings { pretraining, steps: plant_steps, hidden, batch, parts };
     let offline_online = options.offline_online();
     let ReportOptions { run_steps, arms, finished, .. } = options.clone();
+    let cloud_edge = Settings { pretraining, steps: plant_steps, hidden, batch, parts, finished };
     let collaborative = collaborative::Settings { steps: run_steps, arms, finished };
     let tell = |line: &str| crate::note!("{line}");
     let options = Options {

@@ -34,6 +34,11 @@ fn report(options: &Options) -> Result<String, ReportError> {
     k_fs.dedup();
     let agents = runs::pretrained(options, settings, &k_fs)?;
     let runs = runs::all(options, &arms, &agents, &seeds)?;
+    let (arms, runs): (Vec<Arm>, Vec<_>) =
+        arms.into_iter().zip(runs).filter(|(_, runs)| !runs.is_empty()).unzip();
+    if runs.is_empty() {
+        return Err(runs::nothing_kept(&options.cache));
+    }
     let agents: Vec<Pretrained> = agents.into_iter().map(|(agent, _)| agent).collect();
     let results = Results { settings, arms: &arms, runs: &runs, limit: settings.steps };
     results.charts(options)?;
@@ -69,7 +74,15 @@ fn middle(sorted: &[f64]) -> f64 {
 
 impl Results<'_> {
     fn chosen(&self, part: Part) -> bool {
-        self.settings.parts.is_empty() || self.settings.parts.contains(&part)
+        let asked = self.settings.parts.is_empty() || self.settings.parts.contains(&part);
+        asked && self.of(part).next().is_some()
+    }
+
+    /// How many seeds the arms have, as a number or a range.
+    fn seeds(&self) -> String {
+        let counts = || self.runs.iter().map(Vec::len);
+        let (least, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
+        if least == most { most.to_string() } else { format!("{least} to {most}") }
     }
 
     fn of(&self, part: Part) -> impl Iterator<Item = (&Arm, &Vec<Finished>)> {
@@ -173,7 +186,7 @@ impl Results<'_> {
             title: title.into(),
             subtitle: format!(
                 "Steps on the plant until five successes in a row: median, best and worst of {} seeds; {}: not converged",
-                self.runs.first().map_or(0, Vec::len),
+                self.seeds(),
                 whole(self.limit as f64)
             ),
             x_label: x_label.into(),
@@ -345,7 +358,7 @@ impl Results<'_> {
         let Settings { pretraining, steps, hidden, batch, .. } = self.settings;
         format!(
             include_str!("cloud_edge.md"),
-            count = seeds.len(),
+            count = self.seeds(),
             seeds = format!("{} to {}", seeds[0], seeds[seeds.len() - 1]),
             pretraining = whole(*pretraining as f64),
             steps = whole(*steps as f64),
@@ -374,8 +387,9 @@ mod tests {
     fn a_short_report_is_written_and_its_runs_are_kept() {
         let folder = std::env::temp_dir().join(format!("oto-cloud-edge-{}", std::process::id()));
         let parts = vec![Part::Gap, Part::Replay, Part::Local];
-        let cloud_edge = Settings { pretraining: 1_300, steps: 150, hidden: vec![8], batch: 4, parts };
-        let options = Options {
+        let cloud_edge =
+            Settings { pretraining: 1_300, steps: 150, hidden: vec![8], batch: 4, parts, finished: false };
+        let mut options = Options {
             out: folder.join("docs"),
             cache: folder.join("cache"),
             jobs: std::num::NonZeroUsize::new(1),
@@ -411,6 +425,14 @@ mod tests {
         // With the times that the kept runs took, to the digit.
         assert_eq!(report(&options).unwrap(), line);
         assert_eq!(read("results/cloud-edge-runs.csv"), runs);
+        // The kept runs alone, where another seed has none.
+        options.seeds = Some(3);
+        options.cloud_edge.finished = true;
+        assert_eq!(report(&options).unwrap(), line);
+        assert_eq!(read("results/cloud-edge-runs.csv"), runs);
+        options.cache = folder.join("nowhere");
+        let none = report(&options).unwrap_err().to_string();
+        assert!(none.contains("no runs are kept here, and --finished makes none"), "{none}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub batch: usize,
     /// Only these parts; empty: all.
     pub parts: Vec<Part>,
+    /// The kept runs alone; none is made.
+    pub finished: bool,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             hidden: vec![256, 128, 64],
             batch: 128,
             parts: Vec::new(),
+            finished: false,
         }
     }
 }

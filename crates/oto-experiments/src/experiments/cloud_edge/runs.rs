@@ -7,6 +7,7 @@ use oto_agent::config::StudentConfig;
 use oto_agent::learner::{Learner, LearnerConfig};
 use oto_agent::virtual_time::{self, Evaluation, LocalRun, Outcome, Setup, VirtualError, VirtualRun};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,9 @@ pub fn pretrained(
         if let Some(known) = kept(&folder.join("run.json")).filter(|_| agent.exists()) {
             return Ok((known, agent));
         }
+        if settings.finished {
+            return Err(nothing_kept(&folder));
+        }
         let name = format!("pretraining at k_f {k_f}");
         (options.tell)(&name);
         let failed = |error: VirtualError| ReportError::Virtual(Box::new(error));
@@ -77,6 +81,12 @@ pub fn pretrained(
         keep(&folder.join("run.json"), &done)?;
         Ok((done, agent))
     })
+}
+
+/// The error of a report that makes no run and finds none.
+pub fn nothing_kept(folder: &Path) -> ReportError {
+    let error = io::Error::new(io::ErrorKind::NotFound, "no runs are kept here, and --finished makes none");
+    ReportError::File { path: folder.to_path_buf(), error }
 }
 
 /// The file of the simulation's replay beside an agent's.
@@ -136,7 +146,7 @@ fn pretrain(
     Ok(Trained { best: (best.0, best.2), outcome, agent, last: last.save()? })
 }
 
-/// Runs of all arms on all seeds, in their order; made where they are not kept.
+/// Runs of all arms on all seeds, in their order; made where they are not kept. With [`Settings::finished`] none is made.
 pub fn all(
     options: &Options,
     arms: &[Arm],
@@ -149,7 +159,7 @@ pub fn all(
         one(options, arm, agent, seed)
     })?;
     let mut made = made.into_iter();
-    Ok(arms.iter().map(|_| made.by_ref().take(seeds.len()).collect()).collect())
+    Ok(arms.iter().map(|_| made.by_ref().take(seeds.len()).flatten().collect()).collect())
 }
 
 /// A student at the edge; the learner has the agent of the simulation and answers at most.
@@ -173,12 +183,13 @@ fn train_locally(
     })
 }
 
-fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished, ReportError> {
+fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Option<Finished>, ReportError> {
     // The agent's folder names its settings.
     let text = format!("{PLANT_FORMAT} {} {}", arm.text(), agent.parent().unwrap_or(agent).display());
     let folder = options.cache.join(format!("cloud-edge-{}-{:016x}", arm.name, fnv(text.as_bytes())));
     let path = folder.join(format!("{seed}.json"));
-    if let Some(known) = kept(&path) {
+    let known = kept(&path);
+    if known.is_some() || options.cloud_edge.finished {
         return Ok(known);
     }
     let start = Instant::now();
@@ -213,5 +224,5 @@ fn one(options: &Options, arm: &Arm, agent: &Path, seed: u64) -> Result<Finished
     let ended = converged.map_or("not converged".into(), |at| format!("converged at step {at}"));
     (options.tell)(&format!("{}, seed {seed}: {steps} steps, {ended}, {:.0} s", arm.name, done.seconds));
     keep(&path, &done)?;
-    Ok(done)
+    Ok(Some(done))
 }
