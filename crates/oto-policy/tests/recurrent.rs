@@ -8,7 +8,7 @@ use oto_cpu::Cpu;
 use oto_env::rng::Rng;
 use oto_policy::ensemble::Ensemble;
 use oto_policy::logits::LogitPolicy;
-use oto_policy::{Metadata, Policy, PolicyError, load, load_file};
+use oto_policy::{Metadata, PolicyError, load, load_file};
 use oto_rl::algorithms::a3c::{A3cConfig, AdvantageActorCritic};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
