@@ -392,7 +392,8 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
     let gcql = || named("gcql", r#","critics":3,"conservative_samples":2"#);
     let upq = || named("upq", r#","critics":3,"conservative_samples":2"#);
     let mopo = || named("mopo", r#","models":2,"model_hidden":[8],"horizon":2"#);
-    let ensemble = named("cql-ensemble", r#","agents":2,"samples":2"#);
+    let ensemble = || named("cql-ensemble", r#","agents":2,"samples":2"#);
+    let balanced = || named("balanced-replay", r#","agents":2"#);
     let relaxed = r#","relax_steps":50"#;
     for (env, offline, online, sampler) in [
         ("InvertedPendulum-v5", cql(), named("redq", few), own),
@@ -402,7 +403,8 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
         ("CartPole-v1", named("iql", ""), named("pex", ""), own),
         ("InvertedPendulum-v5", named("sac-ml", ""), named("aca", ""), own),
         ("InvertedPendulum-v5", named("sac-ml", ""), named("aca", ""), mixed_in),
-        ("InvertedPendulum-v5", ensemble, named("balanced-replay", r#","agents":2"#), SamplerName::Balanced),
+        ("InvertedPendulum-v5", ensemble(), balanced(), SamplerName::Balanced),
+        ("CartPole-v1", ensemble(), balanced(), SamplerName::Balanced),
         ("InvertedPendulum-v5", adaptive(), adaptive(), mixed_in),
         ("InvertedPendulum-v5", named("td3-bc-refined", ""), named("td3-bc-refined", relaxed), own),
         ("InvertedPendulum-v5", gcql(), gcql(), SamplerName::Whole),

@@ -245,6 +245,8 @@ fn steps_of_learners_that_continue_online_agree() {
         ("sac-ml", r#","samples":3"#, line, 0),
         ("aca", "", line, 0),
         ("balanced-replay", r#","agents":2"#, line, 0),
+        ("balanced-replay", r#","agents":2"#, choice, 0),
+        ("cql-ensemble", r#","agents":2"#, choice, 0),
         ("upq", conservative, line, 0),
         ("gcql", conservative, line, 0),
         ("adaptive-bc", r#","critics":3,"samples":3"#, line, 1),

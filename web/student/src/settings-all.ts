@@ -278,7 +278,7 @@ export interface BalancedReplayOptions {
   densityTemperature?: number;
   /** Widths of the hidden layers of actors, critics and the density network, ReLU after each. Default: [256, 256]. */
   hidden?: number[];
-  /** Initial temperature of the policy. Default: 1. */
+  /** Continuous actions: initial temperature of the policy. Default: 1. */
   initialAlpha?: number;
 }
 

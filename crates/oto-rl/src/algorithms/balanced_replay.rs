@@ -3,12 +3,16 @@
 //! learns from the mean of its critics. A density network tells the run's own transitions from recorded ones; the sampler `balanced` takes
 //! those first that look like the run's own.
 //!
+//! Discrete actions: [`super::q_ensemble`].
+//!
 //! Where the authors' code makes ten times the updates in the first 1,000 steps, a run's `updates` is the same for all steps.
 
 use super::cql_ensemble::{CqlEnsemble, actor_widths, for_both, policies, values};
+use super::q_ensemble::{self, QEnsemble};
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
+use crate::actions::Actions;
 use crate::checks::Checks;
-use crate::critics::{Critics, Params, frozen};
+use crate::critics::{Critics, InitialParameters, Params, frozen, initial_mlp};
 use crate::engine::{LearnError, LossParts, TD_ERROR, aikd_weights};
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::balanced_replay::{density_ratio, mixture, mixture_std, pessimistic_q};
@@ -16,6 +20,7 @@ use crate::losses::ensemble::spread_of_critics;
 use crate::noise::Noise;
 use crate::optimiser::{Adam, Optimiser, Updates, ensemble_parameters, mlp, mlp_parameters};
 use crate::replay::SamplerName;
+use crate::schedule::Linear;
 use oto_env::rng::Rng;
 use oto_graph::{Activation, Backend, Program, Tensor, Trace};
 use oto_json::{At, Failure};
@@ -37,7 +42,7 @@ impl Algorithm for BalancedReplay {
     }
 
     fn actions(&self) -> &'static [ActionKind] {
-        &[ActionKind::Continuous]
+        &[ActionKind::Continuous, ActionKind::Discrete]
     }
 
     fn data(&self) -> &'static [Data] {
@@ -48,16 +53,18 @@ impl Algorithm for BalancedReplay {
         false
     }
 
-    /// The authors' settings: learning rate 3e-4, an online buffer of 250,000 transitions, 1,000 steps before the first update.
-    fn defaults(&self, _: Seen) -> Defaults {
+    /// The authors' settings: learning rate 3e-4, an online buffer of 250,000 transitions, 1,000 steps before the first update. The share of random
+    /// discrete actions is ours: their greedy policy does not explore.
+    fn defaults(&self, seen: Seen) -> Defaults {
         Defaults {
+            epsilon: Linear::constant(if seen.continuous { 0.0 } else { 0.05 }),
             steps: 20_000,
             buffer: 250_000,
             learning_starts: 1_000,
             evaluation: (1_000, 10),
             ..Defaults::new(
                 BalancedReplayConfig::default(),
-                "continuous actions",
+                if seen.continuous { "continuous actions" } else { "discrete actions" },
                 "the authors' code (shlee94/Off2OnRL), with the Polyak share of soft actor-critic",
             )
         }
@@ -85,7 +92,7 @@ pub struct BalancedReplayConfig {
     pub batch_size: usize,
     /// Temperature of density ratios: the larger, the more alike are the priorities.
     pub density_temperature: f64,
-    /// Initial temperature of the policy.
+    /// Continuous actions: initial temperature of the policy.
     pub initial_alpha: f64,
     /// The optimisers' constants.
     pub adam: Adam,
@@ -140,7 +147,10 @@ impl Settings for BalancedReplayConfig {
     }
 
     fn program(&self, sizes: Sizes) -> Program {
-        program(self, sizes)
+        match sizes.actions {
+            Actions::Continuous(_) => program(self, sizes),
+            Actions::Discrete(_) => q_ensemble::online(self, sizes),
+        }
     }
 
     fn agent(
@@ -149,6 +159,10 @@ impl Settings for BalancedReplayConfig {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Box<dyn Agent>, LearnError> {
+        if let Actions::Discrete(_) = sizes.actions {
+            let members = (self.agents, &self.hidden[..]);
+            return Ok(Box::new(QEnsemble::of(self.program(sizes), members, sizes, backend, rng)?));
+        }
         let noise =
             Noise::new([("noise", self.batch_size), ("next_noise", self.batch_size)], sizes.actions.width());
         let members = (self.agents, &self.hidden[..], self.initial_alpha);
@@ -159,7 +173,7 @@ impl Settings for BalancedReplayConfig {
 /// What the authors' code adds where a number may be 0.
 const EPSILON: f64 = 1e-10;
 
-/// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
+/// Records one update for continuous actions: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
 pub fn program(config: &BalancedReplayConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let (n, batch, width) = (config.agents, config.batch_size, sizes.actions.width());
@@ -197,15 +211,8 @@ pub fn program(config: &BalancedReplayConfig, sizes: Sizes) -> Program {
     let tempered = temperature(log_alpha, now.log_prob, -(width as f64));
 
     let seen = t.data("replay.observation", &[2 * batch, sizes.observation]);
-    let both = ratio(&density, seen, t.data("replay.action", &[2 * batch, width]));
-    let both = both.reshape(&[2, batch]);
-    let (online, offline) = (both.member(0), both.member(1));
-    let density_loss = density_ratio(online, offline, EPSILON);
-    let power = |w| power(w, 1.0 / config.density_temperature);
-    let normaliser = power(offline).mean() + EPSILON;
-    let bound = |b| t.constant(b, &[]);
-    let priority =
-        (power(ratio(&density, observation, known)) / normaliser).maximum(bound(1e-3)).minimum(bound(1e3));
+    let taken = t.data("replay.action", &[2 * batch, width]);
+    let rating = rate(&density, [seen, taken], [observation, known], config.density_temperature);
 
     let weights = aikd_weights(t, sizes.teachers);
     let task = critic_loss + actor_loss + tempered;
@@ -215,24 +222,67 @@ pub fn program(config: &BalancedReplayConfig, sizes: Sizes) -> Program {
     params.push(("log_alpha".into(), log_alpha));
     let mut updates = Updates::new(t);
     updates.minimise(&Optimiser::new("", config.adam, lr), &params, loss);
-    updates.minimise(&Optimiser::new("density", config.adam, lr), &density, density_loss);
+    updates.minimise(&Optimiser::new("density", config.adam, lr), &density, rating.loss);
     updates.follow(&critics.targets, &critics.params, t.data("target_mix", &[]), 1);
     let own = [
         ("actor_loss", actor_loss),
         ("critic_loss", critic_loss),
-        ("density_loss", density_loss),
-        ("density_online", online.mean()),
-        ("density_offline", offline.mean()),
-        // The share of recorded transitions that the density network says are never the run's own: 1 where it has collapsed.
-        ("density_zero", offline.step().affine(-1.0, 1.0).mean()),
-        ("priority", priority.mean()),
         ("spread", spread_of_critics(learnt.member(0)).mean()),
         ("temperature", alpha),
         ("entropy", -now.log_prob.mean()),
-        (TD_ERROR, priority),
     ];
     let outputs = LossParts::outputs(t, loss, task, &[], weights.share, learnt.mean());
-    t.finish(&updates.pairs(), &[&outputs[..], &own].concat())
+    t.finish(&updates.pairs(), &[&outputs[..], &own, &rating.outputs()].concat())
+}
+
+/// What the density network says of transitions.
+pub(super) struct Rating<'t> {
+    /// Its loss.
+    pub loss: Tensor<'t>,
+    /// How many times likelier each transition of the run's own is of the run's own, and each recorded one, `[B]`.
+    online: Tensor<'t>,
+    offline: Tensor<'t>,
+    /// The priorities of the batch, `[B]`.
+    priority: Tensor<'t>,
+}
+
+impl<'t> Rating<'t> {
+    /// The numbers of an update's report.
+    pub fn outputs(&self) -> [(&'static str, Tensor<'t>); 6] {
+        [
+            ("density_loss", self.loss),
+            ("density_online", self.online.mean()),
+            ("density_offline", self.offline.mean()),
+            // The share of recorded transitions that the density network says are never the run's own: 1 where it has collapsed.
+            ("density_zero", self.offline.step().affine(-1.0, 1.0).mean()),
+            ("priority", self.priority.mean()),
+            (TD_ERROR, self.priority),
+        ]
+    }
+}
+
+/// Rates the transitions of a batch: `both` are observations and actions `[2 B, ..]`, the run's own first, `batch` those of the batch `[B, ..]`.
+pub(super) fn rate<'t>(
+    density: &Params<'t>,
+    both: [Tensor<'t>; 2],
+    batch: [Tensor<'t>; 2],
+    temperature: f64,
+) -> Rating<'t> {
+    let rows = batch[0].size(0);
+    let ratios = ratio(density, both[0], both[1]).reshape(&[2, rows]);
+    let (online, offline) = (ratios.member(0), ratios.member(1));
+    let power = |w| power(w, 1.0 / temperature);
+    let normaliser = power(offline).mean() + EPSILON;
+    let bound = |b| online.trace().constant(b, &[]);
+    let priority =
+        (power(ratio(density, batch[0], batch[1])) / normaliser).maximum(bound(1e-3)).minimum(bound(1e3));
+    Rating { loss: density_ratio(online, offline, EPSILON), online, offline, priority }
+}
+
+/// First parameters of the density network. The first ratios are near 1, those of equal densities: at 0 a ReLU would learn nothing.
+pub(super) fn initial_density(rng: &mut Rng, widths: &[usize], values: &mut InitialParameters) {
+    initial_mlp(rng, "density.", widths, values);
+    values.last_mut().into_iter().for_each(|(_, bias)| bias.fill(1.0));
 }
 
 /// The same action `[B, D]` for all of n members: `[N, B, D]`.

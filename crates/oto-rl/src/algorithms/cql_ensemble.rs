@@ -3,20 +3,23 @@
 //! same batches, and the Gaussian with the mean and the variance of all policies acts. Settings, the program of one update, and the
 //! agent.
 //!
+//! For discrete actions a member is a Q-network: [`super::q_ensemble`].
+//!
 //! The members' networks are computed side by side: N actors, and 2 N critics, of which i and N + i are member i's.
 
+use super::balanced_replay::initial_density;
+use super::q_ensemble::{self, QEnsemble};
+use super::side_by_side::SideBySide;
 use super::{ActionKind, Agent, Algorithm, AlgorithmConfig, Data, Defaults, Seen, Settings, Sizes};
 use crate::actions::Actions;
 use crate::checks::Checks;
 use crate::critics::{
-    Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_ensemble, initial_mlp,
-    repeated,
+    Critics, InitialParameters, Params, frozen, initial, initial_critics, initial_ensemble, repeated,
 };
 use crate::engine::{Engine, LearnError, Learner, LossParts, Schedule};
 use crate::losses::actor_critic::{sac_actor, soft_target, squashed_gaussian, temperature};
 use crate::losses::ensemble::spread_of_critics;
 use crate::losses::offline::cql_continuous;
-use crate::mlp::{self, Mlp};
 use crate::network::Actor;
 use crate::noise::{Noise, UNIFORM};
 use crate::optimiser::{Adam, ensemble_parameters, mlp as network};
@@ -43,7 +46,7 @@ impl Algorithm for ConservativeEnsemble {
     }
 
     fn actions(&self) -> &'static [ActionKind] {
-        &[ActionKind::Continuous]
+        &[ActionKind::Continuous, ActionKind::Discrete]
     }
 
     fn data(&self) -> &'static [Data] {
@@ -57,7 +60,7 @@ impl Algorithm for ConservativeEnsemble {
             evaluation: (1_000, 10),
             ..Defaults::new(
                 CqlEnsembleConfig::default(),
-                "continuous actions",
+                "actions of either kind",
                 "the ensemble's authors' five agents, each with the settings of continuous CQL",
             )
         }
@@ -85,9 +88,9 @@ pub struct CqlEnsembleConfig {
     pub batch_size: usize,
     /// Weight of the conservative term.
     pub weight: f64,
-    /// Actions in the conservative term, from a uniform distribution, from the policy and from the policy at the next state each.
+    /// Continuous actions: actions in the conservative term, from a uniform distribution, from the policy and from the policy at the next state each.
     pub samples: usize,
-    /// Initial temperature.
+    /// Continuous actions: initial temperature.
     pub initial_alpha: f64,
     /// The optimiser's constants.
     pub adam: Adam,
@@ -131,7 +134,10 @@ impl Settings for CqlEnsembleConfig {
     }
 
     fn program(&self, sizes: Sizes) -> Program {
-        program(self, sizes)
+        match sizes.actions {
+            Actions::Continuous(_) => program(self, sizes),
+            Actions::Discrete(_) => q_ensemble::offline(self, sizes),
+        }
     }
 
     fn agent(
@@ -140,7 +146,13 @@ impl Settings for CqlEnsembleConfig {
         backend: &dyn Backend,
         rng: &mut Rng,
     ) -> Result<Box<dyn Agent>, LearnError> {
-        Ok(Box::new(CqlEnsemble::new(self, sizes, backend, rng)?))
+        match sizes.actions {
+            Actions::Continuous(_) => Ok(Box::new(CqlEnsemble::new(self, sizes, backend, rng)?)),
+            Actions::Discrete(_) => {
+                let members = (self.agents, &self.hidden[..]);
+                Ok(Box::new(QEnsemble::of(self.program(sizes), members, sizes, backend, rng)?))
+            }
+        }
     }
 }
 
@@ -190,7 +202,7 @@ fn smaller(q: Tensor<'_>) -> Tensor<'_> {
     pairs.member(0).minimum(pairs.member(1))
 }
 
-/// Records one update: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
+/// Records one update for continuous actions: state and batch in, new state and [`LossParts`] out. All gradients are taken at the old parameters.
 pub fn program(config: &CqlEnsembleConfig, sizes: Sizes) -> Program {
     let t = &Trace::new();
     let (n, batch, count) = (config.agents, config.batch_size, config.samples);
@@ -268,10 +280,8 @@ pub struct CqlEnsemble {
     initial_alpha: f64,
     sizes: Sizes,
     engine: Engine,
-    /// All actors side by side in one network, each with its part of every layer: `[N, 2 D]`.
-    actors: Mlp,
-    /// A parameter of all actors on its way into that network.
-    part: Vec<f32>,
+    /// Each actor's `[2 D]`.
+    actors: SideBySide,
     noise: Noise,
 }
 
@@ -308,11 +318,9 @@ impl CqlEnsemble {
         rng: &mut Rng,
     ) -> Result<Self, LearnError> {
         let engine = Engine::new(program, "actors.", backend)?;
-        let mut widths = actor_widths(hidden, sizes);
-        widths[1..].iter_mut().for_each(|width| *width *= agents);
-        let actors = Mlp::zeros(&widths, mlp::Activation::Relu);
-        let (hidden, part) = (hidden.to_vec(), Vec::new());
-        let mut ensemble = Self { agents, hidden, initial_alpha, sizes, engine, actors, part, noise };
+        let actors = SideBySide::new(agents, &actor_widths(hidden, sizes));
+        let mut ensemble =
+            Self { agents, hidden: hidden.to_vec(), initial_alpha, sizes, engine, actors, noise };
         ensemble.start_over(rng)?;
         Ok(ensemble)
     }
@@ -361,20 +369,7 @@ impl Agent for CqlEnsemble {
 
     /// One network that gives the mean of all means, before its tanh.
     fn policy(&self) -> Actor {
-        let (agents, width) = (self.agents, self.sizes.actions.width());
-        let mut layers = self.actors.layers().to_vec();
-        let last = layers.last_mut().expect("a network has a last layer");
-        let inputs = last.weight.len() / last.bias.len();
-        let share = 1.0 / agents as f32;
-        let (mut weight, mut bias) = (vec![0.0; width * inputs], vec![0.0; width]);
-        for (row, bias_of_row) in last.bias.iter().enumerate().filter(|(row, _)| row % (2 * width) < width) {
-            let to = row % (2 * width);
-            bias[to] += bias_of_row * share;
-            let from = &last.weight[row * inputs..][..inputs];
-            weight[to * inputs..][..inputs].iter_mut().zip(from).for_each(|(w, part)| *w += part * share);
-        }
-        (last.weight, last.bias) = (weight, bias);
-        Mlp::new(self.sizes.observation, layers).expect("its layers fit as they did").into()
+        self.actors.mean(self.sizes.observation, self.sizes.actions.width())
     }
 }
 
@@ -387,26 +382,8 @@ impl Learner for CqlEnsemble {
         &mut self.engine
     }
 
-    /// Copies the actors' parameters `[N, outputs, inputs]` into the common network: all see the observation; later layers see only
-    /// their own actor's numbers.
     fn hand_over(&mut self) -> Result<(), LearnError> {
-        let agents = self.agents;
-        for (i, layer) in self.actors.layers_mut().iter_mut().enumerate() {
-            self.engine.acting(2 * i + 1, &mut layer.bias)?;
-            if i == 0 {
-                self.engine.acting(0, &mut layer.weight)?;
-                continue;
-            }
-            self.part.resize(layer.weight.len() / agents, 0.0);
-            self.engine.acting(2 * i, &mut self.part)?;
-            let outputs = layer.bias.len() / agents;
-            let inputs = self.part.len() / layer.bias.len();
-            for (row, part) in self.part.chunks_exact(inputs).enumerate() {
-                let at = row * agents * inputs + row / outputs * inputs;
-                layer.weight[at..at + inputs].copy_from_slice(part);
-            }
-        }
-        Ok(())
+        self.actors.take(&mut self.engine)
     }
 
     fn start_over(&mut self, rng: &mut Rng) -> Result<(), LearnError> {
@@ -417,9 +394,7 @@ impl Learner for CqlEnsemble {
         let widths = [&[sizes.observation + sizes.actions.width()], &self.hidden[..], &[1]].concat();
         initial_critics(rng, 2 * agents, &widths, &mut initial_values);
         if self.engine.program().input("density.0.weight").is_some() {
-            initial_mlp(rng, "density.", &widths, &mut initial_values);
-            // The first ratios are near 1, those of equal densities: at 0 a ReLU would learn nothing.
-            initial_values.last_mut().into_iter().for_each(|(_, bias)| bias.fill(1.0));
+            initial_density(rng, &widths, &mut initial_values);
         }
         let log_alpha = self.initial_alpha.ln() as f32;
         let value = |input: &oto_graph::Input| match input.name.as_str() {

@@ -45,6 +45,8 @@ pub mod mopo;
 #[cfg(feature = "every-algorithm")]
 pub mod pex;
 pub mod ppo;
+#[cfg(feature = "every-algorithm")]
+mod q_ensemble;
 pub mod qrdqn;
 #[cfg(feature = "every-algorithm")]
 pub mod redq;
@@ -54,6 +56,8 @@ pub mod sac;
 pub mod sac_discrete;
 #[cfg(feature = "every-algorithm")]
 pub mod sac_ml;
+#[cfg(feature = "every-algorithm")]
+mod side_by_side;
 pub mod table;
 pub mod td3;
 #[cfg(feature = "every-algorithm")]
