@@ -378,10 +378,11 @@ fn a_dataset_is_mixed_into_the_batches_of_an_environment_and_a_resume_needs_the_
     }
 }
 
-/// Each method of the survey after the offline algorithm that it continues: with recorded data in its batches where it wants them. Both
-/// phases resume exactly, in the middle of an episode.
-#[test]
-fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
+/// An environment, an offline algorithm, the method that continues it there, and the sampler of its batches.
+type Continued = (&'static str, AlgorithmConfig, AlgorithmConfig, SamplerName);
+
+/// Each method of the survey after the offline algorithm that it continues: with recorded data in its batches where it wants them.
+fn survey() -> Vec<Continued> {
     let settings = |text: &str| oto_json::read::<AlgorithmConfig>(text).unwrap();
     let small = r#""hidden":[8],"batch_size":8"#;
     let named = |name: &str, more: &str| settings(&format!(r#"{{"name":"{name}",{small}{more}}}"#));
@@ -395,7 +396,7 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
     let ensemble = || named("cql-ensemble", r#","agents":2,"samples":2"#);
     let balanced = || named("balanced-replay", r#","agents":2"#);
     let relaxed = r#","relax_steps":50"#;
-    for (env, offline, online, sampler) in [
+    vec![
         ("InvertedPendulum-v5", cql(), named("redq", few), own),
         ("InvertedPendulum-v5", cql(), named("rlpd", &format!(r#"{few},"layer_norm":false"#)), mixed_in),
         ("InvertedPendulum-v5", cql(), named("wsrl", few), own),
@@ -411,7 +412,14 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
         ("InvertedPendulum-v5", upq(), upq(), mixed_in),
         ("InvertedPendulum-v5", mopo(), mopo(), SamplerName::Forgetting),
         ("InvertedPendulum-v5", named("gctd3bc", ""), named("gctd3bc", ""), SamplerName::Whole),
-    ] {
+    ]
+}
+
+/// Both phases resume exactly, in the middle of an episode.
+#[test]
+fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
+    let own = SamplerName::Uniform;
+    for (env, offline, online, sampler) in survey() {
         let what = format!("{} then {} in {env}", offline.name(), online.name());
         let mut environment = make(env).unwrap();
         let mut whole = teacher(env, &offline, true);
@@ -454,6 +462,33 @@ fn every_continued_method_resumes_in_each_phase_as_if_nothing_had_happened() {
         second.load(&first.save(true).unwrap(), 0).unwrap();
         advance(&mut second, 120);
         assert!(second.save(true).unwrap() == whole.save(true).unwrap(), "{what}: the online phase");
+    }
+}
+
+/// One recorded transition, and no other: little to mix in, and no reason to fail.
+#[test]
+fn every_continued_method_goes_on_with_one_recorded_transition() {
+    for (env, offline, online, sampler) in survey().into_iter().filter(|one| one.3 != SamplerName::Uniform) {
+        let what = format!("{} then {} in {env}", offline.name(), online.name());
+        let file = teacher(env, &offline, true).save().unwrap();
+        for terminated in [true, false] {
+            let replay =
+                ReplayConfig { sampler, own_from: 1, online_reference: 1, ..ReplayConfig::default() };
+            let config = StudentConfig { replay, ..student_config(&online) };
+            let environments = Environments::built_in(env).unwrap();
+            let mut student = Student::new(&config, environments, &[], &Cpu, 0).unwrap();
+            let trainer = student.trainer();
+            trainer.mix().unwrap();
+            let observations = [0.1, 0.0, -0.1, 0.0, 0.2, 0.0, -0.2, 0.0];
+            let observations = Seen::Numbers(&observations);
+            trainer.add(&Recorded { observations, actions: &[1.0], rewards: &[2.0], terminated }).unwrap();
+            checkpoint::adopt(trainer, &file).unwrap();
+            let before = state(student.trainer());
+            advance(&mut student, 60);
+            let after = state(student.trainer());
+            assert_ne!(after, before, "{what}: it learns");
+            assert!(after.iter().all(|tensor| tensor.values.iter().all(|x| x.is_finite())), "{what}");
+        }
     }
 }
 
