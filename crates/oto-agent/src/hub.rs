@@ -7,8 +7,9 @@ use crate::config::{ConfigError, StudentConfig};
 use crate::environments;
 use crate::student::{Event, Student};
 use crate::trainer::TrainError;
+use crate::worker::{parameters, settings};
 use oto_graph::Backend;
-use oto_json::{Json, to_tree};
+
 use oto_proto::gradients::{MAX_TENSORS, numbers};
 use oto_proto::weights::{MAX_PARAMETERS, write_complete};
 use oto_proto::{
@@ -383,23 +384,6 @@ impl Hub {
         self.student.set_steps(self.config.student.steps);
         Ok(())
     }
-}
-
-/// The parameters that a worker or a shared side exchanges.
-pub(crate) fn parameters(student: &mut Student) -> Vec<Parameter> {
-    let engine = student.trainer().learner().engine();
-    let one = |(name, _): (&str, usize)| {
-        let shape = engine.shapes().find(|(other, _)| *other == name).map_or(&[][..], |(_, shape)| shape);
-        let sizes = shape.iter().map(|size| u32::try_from(*size).unwrap_or(u32::MAX));
-        Parameter { name: name.into(), shape: sizes.collect() }
-    };
-    engine.exchanged().map(one).collect()
-}
-
-/// The settings that a worker's gradients depend on.
-pub(crate) fn settings(student: &StudentConfig) -> Json {
-    let gamma = to_tree(&student.gamma);
-    Json::Object(vec![("algorithm".into(), to_tree(&student.algorithm)), ("gamma".into(), gamma)])
 }
 
 #[cfg(test)]

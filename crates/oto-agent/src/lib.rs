@@ -41,7 +41,6 @@ pub mod trainer;
 #[cfg(not(target_family = "wasm"))]
 pub mod virtual_time;
 pub mod watch;
-#[cfg(not(target_family = "wasm"))]
 pub mod worker;
 #[cfg(not(target_family = "wasm"))]
 pub mod workers;

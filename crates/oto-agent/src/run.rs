@@ -102,6 +102,14 @@ pub enum RunError {
         /// Its words.
         reason: String,
     },
+    /// A server does not share its agent with this worker.
+    #[error("the shared agent {agent}: {reason}")]
+    Agent {
+        /// The agent's name.
+        agent: String,
+        /// Why not.
+        reason: String,
+    },
     /// Asynchronous workers that the job cannot have.
     #[cfg(not(target_family = "wasm"))]
     #[error(transparent)]

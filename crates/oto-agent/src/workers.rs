@@ -37,14 +37,6 @@ pub enum WorkersError {
     /// The algorithm has no shared side.
     #[error("several workers need an asynchronous algorithm (--algorithm a3c), got {0:?}")]
     Algorithm(String),
-    /// A server does not share its agent with this worker.
-    #[error("the shared agent {agent}: {reason}")]
-    Agent {
-        /// The agent's name.
-        agent: String,
-        /// Why not.
-        reason: String,
-    },
     /// A setting that several workers cannot have.
     #[error("several workers cannot have {0}")]
     Setting(&'static str),

@@ -513,9 +513,7 @@ fn work(
 ) -> Result<(), LearnCommandError> {
     let name = command.worker.clone().unwrap_or_else(worker::random_name);
     if command.learn.seed.is_none() {
-        // FNV-1a, as a number that JSON holds exactly.
-        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        job.student.seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) >> 12;
+        job.student.seed = worker::seed_of(&name);
     }
     let job = &job;
     let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;

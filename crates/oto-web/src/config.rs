@@ -1,6 +1,7 @@
 //! The configuration a page's student is created from, and the environment of a student or an actor.
 
 use crate::error::CoreError;
+use crate::share::{FIELDS, ShareConfig};
 use oto_agent::config::StudentConfig;
 use oto_agent::origin::Origin;
 use oto_agent::presets::{self, Seen};
@@ -20,6 +21,8 @@ pub struct CoreConfig {
     pub env: EnvConfig,
     /// Who teaches it.
     pub teachers: Vec<TeacherConfig>,
+    /// The shared agent that it works for.
+    pub share: Option<ShareConfig>,
     /// Settings that were given and change nothing.
     pub unused: Vec<&'static str>,
 }
@@ -29,6 +32,7 @@ struct Given {
     student: Vec<(String, Json)>,
     env: EnvConfig,
     teachers: Vec<TeacherConfig>,
+    share: Option<ShareConfig>,
 }
 
 /// A built-in environment, or the spaces of one that lives on the page.
@@ -50,12 +54,13 @@ pub enum EnvConfig {
 impl FromJson for Given {
     fn from_json(at: At<'_>) -> Result<Self, Failure> {
         let fields = at.fields()?;
-        fields.only(&["student", "env", "teachers"])?;
+        fields.only(FIELDS)?;
         let student = match fields.get("student")? {
             Json::Object(settings) => settings,
             _ => return Err(at.wrong(&"expected `student` to be an object")),
         };
-        Ok(Self { student, env: fields.get("env")?, teachers: fields.get("teachers")? })
+        let share = ShareConfig::read(&fields)?;
+        Ok(Self { student, env: fields.get("env")?, teachers: fields.get("teachers")?, share })
     }
 }
 
@@ -78,7 +83,7 @@ impl CoreConfig {
     /// student begins with, or else that of the preset of environment and algorithm; without teachers the student learns alone, and a
     /// known pair of environments has its adapter.
     pub fn read(given: &Json, origin: Option<&Origin>) -> Result<Self, CoreError> {
-        let Given { student, env, mut teachers } = oto_json::from_tree(given).map_err(unread)?;
+        let Given { mut student, env, mut teachers, share } = oto_json::from_tree(given).map_err(unread)?;
         let id = if let EnvConfig::BuiltIn(id) = &env { id } else { "" };
         let seen = match &env {
             EnvConfig::Page { action, .. } => {
@@ -86,6 +91,9 @@ impl CoreConfig {
             }
             EnvConfig::BuiltIn(id) => presets::built_in(id),
         };
+        if let Some(share) = &share {
+            share.prepare(&mut student, [!teachers.is_empty(), origin.is_some()])?;
+        }
         let stages = student.iter().any(|(key, _)| key == "stages");
         let mut student = settings::student(id, seen, student, origin).map_err(unread)?;
         student.validate().map_err(TrainError::from)?;
@@ -96,7 +104,7 @@ impl CoreConfig {
         for teacher in &mut teachers {
             teacher.adapter = teacher.adapter.take().or_else(|| presets::adapter(id, &teacher.policy));
         }
-        Ok(Self { student, env, teachers, unused })
+        Ok(Self { student, env, teachers, share, unused })
     }
 
     /// The environment that `env` describes.

@@ -5,6 +5,7 @@ use crate::config::{CoreConfig, EnvConfig, unread};
 use crate::error::CoreError;
 use crate::host;
 use crate::report::Reporter;
+use crate::share::{Share, ShareConfig};
 use crate::sockets::{Linked, Sockets};
 use crate::values;
 use js_sys::{Array, Function};
@@ -23,6 +24,7 @@ use oto_env::{Action, SpaceTree, Step};
 use oto_graph::Program;
 use oto_json::{Json, object_tree};
 use oto_rl::replay::Replay;
+use oto_rl::shared::Part;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -40,6 +42,8 @@ import type { Scene } from '../src/scene.js';
 pub struct StudentCore {
     student: Student,
     teachers: usize,
+    /// Its conversation with the server of the agent that it works for.
+    share: Option<Share>,
     sockets: Sockets,
     spaces: Json,
     reporter: Reporter,
@@ -91,7 +95,8 @@ impl StudentCore {
         check_memory(&program)?;
         let (observation, action) = (SpaceTree::from(observation.clone()), SpaceTree::from(action.clone()));
         let chosen = backend::choose(&config.student, program).await?;
-        let mut student = Student::new(
+        let mut student = Student::of(
+            config.share.as_ref().map_or(Part::Whole, ShareConfig::part),
             &config.student,
             environment,
             &config.teachers,
@@ -115,10 +120,13 @@ impl StudentCore {
         let teachers = config.teachers.len();
         let unused = config.unused.iter().map(|name| values::camel(name)).collect::<Vec<_>>();
         let unused = unused_in_words(config.student.algorithm.name(), &unused);
-        let addresses = config.teachers.into_iter().map(|teacher| teacher.url).collect();
+        let share = config.share.as_ref().map(|share| Share::new(&mut student, share)).transpose()?;
+        let teachers_at = config.teachers.into_iter().map(|teacher| teacher.url);
+        let addresses = teachers_at.chain(config.share.map(ShareConfig::url)).collect();
         Ok(Self {
             student,
             teachers,
+            share,
             sockets: Sockets::new(addresses, tickets, wake),
             spaces,
             reporter,
@@ -168,6 +176,11 @@ impl StudentCore {
         while host::now() < end {
             if self.student.asked().is_none() && self.student.trainer().steps() >= self.until {
                 return Ok("end".into());
+            }
+            if let Some(share) = &mut self.share
+                && let Some(stopped) = share.turn(&mut self.student)?
+            {
+                return Ok(stopped.into());
             }
             let stopped = if self.built_in.is_some() { self.tick()? } else { self.need()? };
             if let Some(stopped) = stopped {
@@ -273,18 +286,25 @@ impl StudentCore {
 
     /// Tells the links what their connections report and that time has passed, and carries out what they want.
     pub fn serve_links(&mut self) {
-        self.sockets.serve(&mut self.student);
+        match &mut self.share {
+            Some(share) => self.sockets.serve(share),
+            None => self.sockets.serve(&mut self.student),
+        }
     }
 
     /// Cuts the wire to a teacher, or to all, or mends it.
     pub fn connect(&mut self, teacher: Option<usize>, on: bool) {
-        self.sockets.cut(&mut self.student, teacher, !on);
+        match &mut self.share {
+            Some(share) => self.sockets.cut(share, teacher, !on),
+            None => self.sockets.cut(&mut self.student, teacher, !on),
+        }
     }
 
     /// How the run stands and what happened since the last call.
     #[wasm_bindgen(unchecked_return_type = "Metrics")]
     pub fn metrics(&mut self) -> JsValue {
-        self.reporter.take(&mut self.student)
+        let share = self.share.as_ref().map(Share::report);
+        self.reporter.take(&mut self.student, share)
     }
 
     /// The greedy action for an observation's plain numbers: a number for a choice, an array of them for several, a `Float32Array`
@@ -373,6 +393,10 @@ impl StudentCore {
 #[cfg(feature = "all")]
 impl StudentCore {
     fn mix_dataset(&mut self, hdf5: Vec<u8>, metadata: Option<&str>) -> Result<(), CoreError> {
+        if self.share.is_some() {
+            let message = "cannot stand beside share: a shared agent learns from rollouts";
+            return Err(CoreError::config("dataset", message.into()));
+        }
         let unusable =
             |error: oto_data::DataError| CoreError::config("dataset", format!("cannot be used: {error}"));
         let parts = [&self.observation, &self.action];

@@ -9,6 +9,7 @@
 //! - `config`: configurations;
 //! - `error`: errors as the workers get them;
 //! - `sockets`: the WebSockets of links;
+//! - `share`: a student that works for an agent that a server shares (feature `all`);
 //! - `values`: values as JavaScript objects;
 //! - `host`: the browser's clock, timers, randomness and console.
 
@@ -25,5 +26,7 @@ pub mod error;
 pub mod host;
 #[cfg(feature = "student")]
 pub mod report;
+#[cfg_attr(not(feature = "all"), path = "no_share.rs")]
+pub mod share;
 pub mod sockets;
 pub mod values;

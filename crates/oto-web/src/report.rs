@@ -3,7 +3,7 @@
 use crate::{host, values};
 use oto_agent::baseline::{Baseline, Baselines};
 use oto_agent::student::{Event, Student};
-use oto_json::Object;
+use oto_json::{Json, Object};
 use std::collections::VecDeque;
 use wasm_bindgen::JsValue;
 
@@ -84,7 +84,7 @@ impl Reporter {
     }
 
     /// The report; episodes and evaluations are given once.
-    pub fn take(&mut self, student: &mut Student) -> JsValue {
+    pub fn take(&mut self, student: &mut Student, share: Option<Json>) -> JsValue {
         self.collect(student);
         let metrics = student.metrics(host::now_ms());
         self.measure(host::now(), metrics.step, metrics.updates);
@@ -95,6 +95,9 @@ impl Reporter {
             out.field("updates_per_second", &self.updates_per_second);
             out.field("new_episodes", &self.episodes);
             out.field("new_evaluations", &self.evaluations);
+            if let Some(share) = &share {
+                out.field("share", share);
+            }
         });
         self.episodes.clear();
         self.evaluations.clear();

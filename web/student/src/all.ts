@@ -20,9 +20,26 @@ export interface AnyStudentOptions extends Omit<StudentOptions, 'algorithm' | 'r
    * file, or its bytes. Beside an address that ends in `main_data.hdf5`, Minari's `metadata.json` is read too.
    */
   dataset?: Source;
+  /**
+   * Work for an agent that a server shares (`oto serve --share`): this student plays rollouts of `a3c` and sends their gradients. It takes
+   * the agent's parameters before each rollout. Not with `teachers`, `from` and `dataset`.
+   */
+  share?: ShareOptions;
 }
 
-const ALL: Known = { options: [...KNOWN.options, 'dataset'], algorithms: ALL_ALGORITHMS, replay: ALL_REPLAY, dataset: datasetOf };
+/** A shared agent. */
+export interface ShareOptions {
+  /** `ws://` or `wss://` address of the server, or a path of the page's own server. The server must know the page's origin: `oto serve --origin`. */
+  cloud: string;
+  /** Name of the agent. */
+  agent: string;
+  /** Name of this worker; a later worker of the same name takes over. Default: a random name. */
+  name?: string;
+  /** The source of a ticket before each connection, for a server with tickets: `true` for that server, or an address. */
+  ticket?: boolean | string;
+}
+
+const ALL: Known = { options: [...KNOWN.options, 'dataset', 'share'], algorithms: ALL_ALGORITHMS, replay: ALL_REPLAY, dataset: datasetOf };
 
 /**
  * An agent that learns in a worker of its own, on the CPU, with any algorithm.

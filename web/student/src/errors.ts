@@ -57,7 +57,7 @@ export class WorkerError extends OtoError {
   override name = 'WorkerError';
 }
 
-/** The learner refused an actor for good: another edge of the same name replaced it, or the server has no such learner, or another network. */
+/** The server refused an actor, or a worker of a shared agent, for good: another edge of the same name replaced it, or the server has no such learner, or another network. */
 export class LearnerError extends OtoError {
   override name = 'LearnerError';
 }

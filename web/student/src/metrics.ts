@@ -114,6 +114,30 @@ export interface Backend {
   lost: string | null;
 }
 
+/** The conversation with the server of a shared agent. */
+export interface ShareMetrics {
+  agent: string;
+  /** This worker's name. */
+  name: string;
+  state: LinkState;
+  /** What went wrong last, until it is well again. */
+  problem: string | null;
+  stats: {
+    connects: number;
+    sessions: number;
+    timeouts: number;
+    /** Gradients sent, and those that the server refused. */
+    sent: number;
+    refused: number;
+    overloaded: number;
+    /** Parameters taken. */
+    parameters: number;
+    rejected: number;
+    bytesUp: number;
+    bytesDown: number;
+  };
+}
+
 /** The progress of training, and the events since the last metrics. */
 export interface Metrics {
   /** Environment steps so far, and in the whole run. */
@@ -149,4 +173,6 @@ export interface Metrics {
   newEpisodes: Episode[];
   newEvaluations: Evaluation[];
   teachers: TeacherMetrics[];
+  /** Of a student that works for a shared agent. */
+  share?: ShareMetrics;
 }

@@ -89,11 +89,23 @@ export interface Known {
   dataset?: (source: unknown, signal: AbortSignal | undefined) => Promise<DatasetFiles | undefined>;
 }
 
+/** The agent that a student works for, as the engine reads it. */
+export interface ShareConfig {
+  url: string;
+  agent: string;
+  name?: string;
+}
+
 /** The files of a dataset: HDF5, and Minari's `metadata.json`. */
 export interface DatasetFiles {
   hdf5: Uint8Array;
   metadata: string | undefined;
 }
+
+/** The options of a student, and those that only `oto-student/all` has. */
+export type AnyGiven = StudentOptions & { dataset?: unknown; share?: object };
+
+const SHARE = ['cloud', 'agent', 'name', 'ticket'];
 
 /** What every page has. */
 export const KNOWN: Known = { options: OPTIONS, algorithms: ALGORITHMS, replay: REPLAY };
@@ -110,13 +122,14 @@ export interface CoreConfig {
   student: Omit<StudentOptions, 'env' | 'teachers' | 'from' | 'signal'>;
   env: string | EnginePage;
   teachers: Omit<TeacherOptions, 'ticket'>[];
+  share?: ShareConfig;
 }
 
 /**
  * Reads every option once, because a page's objects may be anything: getters, proxies, typed arrays. Plain data comes out. What is
  * none is refused, and so is a name that is no option.
  */
-export function readOptions(options: StudentOptions, known = KNOWN): StudentOptions & { dataset?: unknown } {
+export function readOptions(options: StudentOptions, known = KNOWN): AnyGiven {
   checkKnown('', options, known.options);
   const kept = ['env', 'from', 'dataset', 'signal'];
   return given(Object.keys(options), (key) => (kept.includes(key) ? property(options, key, key) : plain(property(options, key, key), key))) as unknown as StudentOptions;
@@ -165,8 +178,8 @@ function keysOf(place: string, value: object): string[] {
  * The engine's configuration, of options that `readOptions` gave; `page` is there for an environment of the page's own. What is left
  * out stays out: the engine has the defaults, checks every value, and refuses what it does not know.
  */
-export function toConfig(options: StudentOptions & { dataset?: unknown }, page?: EnginePage, known = KNOWN): CoreConfig {
-  const { env, teachers: _teachers, from: _from, dataset: _dataset, signal: _signal, ...student } = options;
+export function toConfig(options: AnyGiven, page?: EnginePage, known = KNOWN): CoreConfig {
+  const { env, teachers: _teachers, from: _from, dataset: _dataset, share, signal: _signal, ...student } = options;
   const { algorithm, replay, transfer, evaluation } = student;
   if (algorithm !== undefined) checkAlgorithm(algorithm, known.algorithms);
   if (replay !== undefined) checkGroup('replay', replay, known.replay);
@@ -179,7 +192,16 @@ export function toConfig(options: StudentOptions & { dataset?: unknown }, page?:
   const teachers = teachersOf(options).map(({ ticket: _ticket, ...teacher }, i) => {
     return { ...teacher, url: wholeAddress(`teachers[${i}].url`, teacher.url) };
   });
-  return { student, env: page ?? builtIn(env), teachers };
+  const config = { student, env: page ?? builtIn(env), teachers };
+  return share === undefined ? config : { ...config, share: shareOf(share) };
+}
+
+/** A shared agent; its server may be a path of the page's own. */
+function shareOf(share: object): ShareConfig {
+  checkKnown('share', share, SHARE);
+  const { cloud, ticket: _ticket, ...named } = share as { cloud: unknown; ticket: unknown; agent: string };
+  if (typeof named.agent !== 'string' || named.agent === '') throw new ConfigError(`share.agent must be the name of a shared agent, it is ${show(named.agent)}`, 'share.agent');
+  return { ...named, url: wholeAddress('share.cloud', cloud) };
 }
 
 /** The teachers; each is an object that has only known names. */
@@ -219,7 +241,11 @@ export function wholeAddress(field: string, given: unknown): string {
 }
 
 /** The address that gives tickets for each teacher, `null` where none is wanted. Addresses are the page's, not its worker's. */
-export function ticketAddresses(options: StudentOptions): (string | null)[] {
+export function ticketAddresses(options: AnyGiven): (string | null)[] {
+  if (options.share !== undefined) {
+    const { ticket = false } = options.share as { ticket?: unknown };
+    return [ticketAddress('share.ticket', shareOf(options.share).url, ticket)];
+  }
   return teachersOf(options).map(({ url, ticket = false }, i) => ticketAddress(`teachers[${i}].ticket`, url, ticket));
 }
 
