@@ -151,7 +151,7 @@ fn initial_convolutions(
 #[derive(Clone, Debug)]
 pub struct Actor {
     encoder: Option<ConvEncoder>,
-    recurrent: Option<Box<Recurrent>>,
+    recurrent: Option<OwnRecurrent>,
     layers: Mlp,
     /// Answers to several images, or of a recurrent network.
     out: Vec<f32>,
@@ -163,6 +163,31 @@ struct Recurrent {
     before: Option<Mlp>,
     cells: Vec<Lstm>,
     state: Vec<f32>,
+}
+
+/// Recurrent layers of a network.
+#[cfg(feature = "every-algorithm")]
+type OwnRecurrent = Box<Recurrent>;
+
+/// The algorithms that every page loads have none.
+#[cfg(not(feature = "every-algorithm"))]
+#[derive(Clone, Debug)]
+enum OwnRecurrent {}
+
+#[cfg(not(feature = "every-algorithm"))]
+impl std::ops::Deref for OwnRecurrent {
+    type Target = Recurrent;
+
+    fn deref(&self) -> &Recurrent {
+        match *self {}
+    }
+}
+
+#[cfg(not(feature = "every-algorithm"))]
+impl std::ops::DerefMut for OwnRecurrent {
+    fn deref_mut(&mut self) -> &mut Recurrent {
+        match *self {}
+    }
 }
 
 impl Recurrent {
@@ -217,6 +242,7 @@ impl Actor {
     ///
     /// # Panics
     /// If neighbours do not fit, or there is no LSTM layer: callers check what comes from outside.
+    #[cfg(feature = "every-algorithm")]
     pub fn recurrent(
         encoder: Option<ConvEncoder>,
         before: Option<Mlp>,
@@ -233,7 +259,7 @@ impl Actor {
         Self::made(encoder, Some(Box::new(recurrent)), layers)
     }
 
-    fn made(encoder: Option<ConvEncoder>, recurrent: Option<Box<Recurrent>>, layers: Mlp) -> Self {
+    fn made(encoder: Option<ConvEncoder>, recurrent: Option<OwnRecurrent>, layers: Mlp) -> Self {
         let inputs = recurrent.as_ref().map_or(layers.inputs(), |recurrent| recurrent.inputs());
         let fits = encoder.as_ref().is_none_or(|encoder| encoder.convolution().outputs() == inputs);
         assert!(fits, "layers that take what the encoder gives");

@@ -176,6 +176,11 @@ impl AlgorithmConfig {
         self
     }
 
+    /// Whether its policy is recurrent; none is that every page loads.
+    pub fn is_recurrent(&self) -> bool {
+        cfg!(feature = "every-algorithm") && self.0.is_recurrent()
+    }
+
     /// Changes the distillation, see [`Settings::set_distillation`].
     #[cfg(feature = "every-algorithm")]
     pub fn set_distillation(&mut self, distillation: Option<DistillationConfig>) -> bool {
