@@ -9,8 +9,8 @@ use oto_env::Space;
 use oto_proto::gradients::write_gradients;
 use oto_proto::weights::{write_complete, write_delta};
 use oto_proto::{
-    Action, ActionFormat, BatchId, Dtype, Encoding, Flags, Formats, Ids, RowFormat, StateFormat, Transition,
-    TransitionFormat, message,
+    Action, ActionFormat, BatchId, Dtype, Encoding, Flags, Formats, Ids, Place, RowFormat, StateFormat,
+    Transition, TransitionFormat, message,
 };
 use oto_server::dataset::{Submission, fuzz};
 use std::error::Error;
@@ -83,6 +83,12 @@ fn frames() -> Written {
         writer.state(&[0.25, 8.0, -0.0])?;
         writer.finish()?;
         put("frames", &format!("states_{name}"), &frame)?;
+        let ordered = formats.states.clone().ordered();
+        let mut writer = ordered.writer(ids, &mut frame);
+        writer.state_at(Place::new(7, true), &[0.5, -1.0, 2.0])?;
+        writer.state_at(Place::new(8, false), &[0.25, 8.0, -0.0])?;
+        writer.finish()?;
+        put("frames", &format!("ordered_{name}"), &frame)?;
         let mut writer = formats.actions.writer(ids, &mut frame);
         writer.action(Action::Discrete(1))?;
         writer.action(Action::Discrete(n - 1))?;

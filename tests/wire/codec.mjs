@@ -20,7 +20,7 @@ export class Refused extends Error {
 }
 
 /** How one direction of a connection is encoded. `space` is the student's observation or action space. */
-export function format({ direction, space, dtype, quantization }) {
+export function format({ direction, space, dtype, quantization, order = false }) {
   const discrete = space.kind === 'discrete';
   return {
     kind: KINDS[direction],
@@ -28,6 +28,7 @@ export function format({ direction, space, dtype, quantization }) {
     width: discrete ? 1 : space.low.length,
     choices: direction === 'actions' && discrete ? space.n : null,
     quantization,
+    order,
   };
 }
 
@@ -58,10 +59,18 @@ function open({ kind: expected, dtype: agreed }, bytes, before, rowBytes, maxRow
 
 const rowBytes = ({ width, dtype }) => width * BYTES[dtype];
 
+/** Bytes before a row: the place of a state for a recurrent policy, its number and a bit that says that an episode begins. */
+const placeBytes = ({ order }) => (order ? 4 : 0);
+const BEGINS = 2 ** 31;
+
 /** Checks a frame of states or actions and returns its header and rows. */
 export function decode(format, bytes, maxRows) {
-  const { view, places, ids } = open(format, bytes, HEADER_BYTES, rowBytes(format), maxRows);
-  return { ...ids, rows: places.map((at) => readRow(format, view, at)) };
+  const before = placeBytes(format);
+  const { view, places, ids } = open(format, bytes, HEADER_BYTES, before + rowBytes(format), maxRows);
+  const content = { ...ids, rows: places.map((at) => readRow(format, view, at + before)) };
+  if (!format.order) return content;
+  const words = places.map((at) => view.getUint32(at, true));
+  return { ...content, places: words.map((word) => [word % BEGINS, word >= BEGINS]) };
 }
 
 /** How submissions are encoded. */
@@ -255,12 +264,17 @@ export function encodeWeights(dtype, { request, policy, version, weights }) {
 }
 
 /** Writes what `decode` reads. */
-export function encode(format, { request, policy, version, rows }) {
-  const size = BYTES[format.dtype];
-  const bytes = new Uint8Array(HEADER_BYTES + rows.length * format.width * size);
+export function encode(format, { request, policy, version, rows, places }) {
+  const [size, before] = [BYTES[format.dtype], placeBytes(format)];
+  const length = before + rowBytes(format);
+  const bytes = new Uint8Array(HEADER_BYTES + rows.length * length);
   const view = new DataView(bytes.buffer);
   writeHeader(view, format.kind, format.dtype, { request, policy, version, rows });
-  rows.flat().forEach((number, i) => writeNumber(format, view, HEADER_BYTES + i * size, i % format.width, number));
+  rows.forEach((row, i) => {
+    const at = HEADER_BYTES + i * length;
+    if (format.order) view.setUint32(at, places[i][0] + places[i][1] * BEGINS, true);
+    [row].flat().forEach((number, j) => writeNumber(format, view, at + before + j * size, j, number));
+  });
   return bytes;
 }
 

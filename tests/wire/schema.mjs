@@ -7,6 +7,7 @@ const TYPES = {
   integer: Number.isInteger,
   number: (v) => typeof v === 'number',
   null: (v) => v === null,
+  boolean: (v) => typeof v === 'boolean',
 };
 
 const RULES = {

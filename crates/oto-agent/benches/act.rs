@@ -49,6 +49,7 @@ fn format(env: &dyn Environment) -> RowFormat {
         quantization: None,
         grants: Vec::new(),
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,

@@ -26,6 +26,8 @@ use std::collections::VecDeque;
 const ASYNC_DELAY_MS: u64 = 20;
 /// Events kept for a driver that does not take them; the oldest go first.
 const MAX_EVENTS: usize = 65_536;
+/// Beginnings of episodes that are kept for states that wait to be asked about.
+const MAX_BEGUN: usize = 1024;
 
 /// A teacher to be taught by: where it is and how it is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -272,6 +274,9 @@ pub struct Student {
     last_ms: Option<u64>,
     /// Slots stored by the last step; all of one step fit, so it grows to n-step's length once.
     stored: Vec<SlotId>,
+    /// The slots of the newest states that began an episode, and whether the next one does.
+    begun: VecDeque<SlotId>,
+    begins: bool,
     /// Room for a stored observation that is put together.
     room: Vec<f32>,
     labels: u64,
@@ -295,6 +300,8 @@ struct Extra {
     worlds: Option<(Snapshot, Snapshot)>,
     requests: Vec<Vec<Due>>,
     offered: Vec<(SlotId, u64)>,
+    begun: Vec<SlotId>,
+    begins: bool,
     weights: Vec<f64>,
     last_episode: Option<Episode>,
     evaluation_due: bool,
@@ -305,7 +312,7 @@ struct Extra {
 
 oto_json::json_object! {
     Extra: open {
-        seeded, pending, evaluating = false, labels, worlds, requests, offered, weights = Vec::new(), last_episode,
+        seeded, pending, evaluating = false, labels, worlds, requests, offered, begun = Vec::new(), begins = false, weights = Vec::new(), last_episode,
         evaluation_due = false, outboxes = Vec::new(), adapters = Vec::new(), name = None
     }
 }
@@ -378,6 +385,8 @@ impl Student {
             asked: None,
             last_ms: None,
             stored: Vec::new(),
+            begun: VecDeque::with_capacity(MAX_BEGUN),
+            begins: false,
             room: Vec::new(),
             labels: 0,
             last_episode: None,
@@ -461,7 +470,7 @@ impl Student {
             return Err(TrainError::Unasked { got: "a reset", asked: asked_for(self.asked) });
         }
         self.trainer.begin(observation)?;
-        (self.seeded, self.asked) = (true, None);
+        (self.seeded, self.asked, self.begins) = (true, None, true);
         Ok(())
     }
 
@@ -478,6 +487,13 @@ impl Student {
         let observed = self.trainer.observe(step, observation, |slot, _| stored.push(slot));
         if self.trainer.steps() > before {
             self.asked = None;
+        }
+        if let Some(first) = self.stored.first().filter(|_| self.begins && !self.teachers.is_empty()) {
+            if self.begun.len() == MAX_BEGUN {
+                self.begun.pop_front();
+            }
+            self.begun.push_back(*first);
+            self.begins = false;
         }
         if let Some(episode) = observed? {
             self.last_episode = Some(episode);
@@ -644,13 +660,15 @@ impl Student {
         for (t, _) in asked {
             if let Some(mut adapter) = t.adapter.take() {
                 for query in adapter.queries(replay) {
-                    t.offer(query, adapter.query(query, replay), batch, enters, now_ms);
+                    t.offer(query, false, adapter.query(query, replay), batch, enters, now_ms);
                 }
                 t.adapter = Some(adapter);
                 continue;
             }
             for slot in &self.stored {
-                t.offer(*slot, replay.observation(*slot, &mut self.room), batch, enters, now_ms);
+                let (begins, state) =
+                    (self.begun.binary_search(slot).is_ok(), replay.observation(*slot, &mut self.room));
+                t.offer(*slot, begins, state, batch, enters, now_ms);
             }
         }
     }
@@ -819,6 +837,8 @@ impl Student {
             worlds: self.environments(),
             requests: self.teachers.iter().map(|t| t.requests.iter().map(|r| r.due).collect()).collect(),
             offered: self.teachers.iter().map(|t| t.offered).collect(),
+            begun: self.begun.iter().copied().collect(),
+            begins: self.begins,
             weights: self.trainer.teacher_weights().to_vec(),
             last_episode: self.last_episode,
             evaluation_due: self.evaluation_due,
@@ -915,6 +935,8 @@ impl Student {
         self.asked = (extra.pending && self.trainer.running).then_some(Need::Step);
         self.seeded = extra.seeded && extra.worlds.is_some();
         self.labels = extra.labels;
+        self.begun = extra.begun.into_iter().take(MAX_BEGUN).collect();
+        self.begins = extra.begins;
         self.last_episode = extra.last_episode;
         if extra.evaluating && matches!(self.environment, Environments::Outside { evaluates: true, .. }) {
             let episodes = self.trainer.config().evaluation.episodes;
@@ -938,11 +960,11 @@ impl Student {
         {
             t.requests.clear();
             for r in requests {
-                t.offer_all(replay, r.first, r.count, now_ms);
+                t.offer_all(replay, &self.begun, r.first, r.count, now_ms);
                 t.offered = (r.first, r.count);
                 t.request(r.enters, now_ms);
             }
-            t.offer_all(replay, offered.0, offered.1, now_ms);
+            t.offer_all(replay, &self.begun, offered.0, offered.1, now_ms);
             t.offered = offered;
         }
         for (t, saved) in self.teachers.iter_mut().zip(extra.outboxes) {
@@ -970,9 +992,19 @@ pub(crate) fn evaluation_seed(seed: u64) -> u64 {
 }
 
 impl Teacher {
-    fn offer(&mut self, slot: SlotId, state: Option<&[f32]>, batch: usize, enters: u64, now_ms: u64) {
+    fn offer(
+        &mut self,
+        slot: SlotId,
+        begins: bool,
+        state: Option<&[f32]>,
+        batch: usize,
+        enters: u64,
+        now_ms: u64,
+    ) {
         let Some(state) = state else { return };
-        if self.link.state() == LinkState::Failed || self.link.offer(slot, state, now_ms).is_err() {
+        if self.link.state() == LinkState::Failed
+            || self.link.offer_step(slot, begins, state, now_ms).is_err()
+        {
             return;
         }
         if self.offered.1 == 0 {
@@ -984,7 +1016,14 @@ impl Teacher {
         }
     }
 
-    fn offer_all(&mut self, replay: &oto_rl::replay::Replay, first: SlotId, count: u64, now_ms: u64) {
+    fn offer_all(
+        &mut self,
+        replay: &oto_rl::replay::Replay,
+        begun: &VecDeque<SlotId>,
+        first: SlotId,
+        count: u64,
+        now_ms: u64,
+    ) {
         let mut room = Vec::new();
         for slot in first..first.saturating_add(count.min(1 << 16)) {
             let state = match &mut self.adapter {
@@ -993,7 +1032,7 @@ impl Teacher {
             };
             if let Some(state) = state {
                 // A state that was accepted once is accepted again.
-                let _ = self.link.offer(slot, state, now_ms);
+                let _ = self.link.offer_step(slot, begun.binary_search(&slot).is_ok(), state, now_ms);
             }
         }
     }
@@ -1058,6 +1097,8 @@ fn teacher(
         quantization: teacher.quantization.clone(),
         grants,
         stage: Some(trainer.stages().stage()),
+        // A learnt adapter asks about states of its own choice.
+        order: adapter.is_none().then_some(true),
         ticket: None,
         actor: None,
         worker: None,

@@ -39,6 +39,7 @@ fn hello() -> Hello {
         quantization: None,
         grants: vec![Grant::Transitions, Grant::Weights],
         stage: None,
+        order: None,
         ticket: None,
         actor: Some(actor(0)),
         worker: None,
@@ -201,6 +202,7 @@ fn welcome() -> Welcome {
         action_width: 1,
         grants: vec![Grant::Transitions, Grant::Weights],
         submit_rows: None,
+        order: None,
         teacher: TeacherInfo {
             observation: hello().observation,
             action: hello().action,

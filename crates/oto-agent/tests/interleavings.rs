@@ -405,6 +405,7 @@ impl Peer {
             submit_rows: None,
             learner: None,
             shared: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: oto_proto::Space::Box { low: vec![-1.0; WIDTH], high: vec![1.0; WIDTH] },
                 action: oto_proto::Space::Discrete { n: 3 },

@@ -401,6 +401,45 @@ pub struct StateFormat {
     width: usize,
     dtype: Dtype,
     quantization: Option<Quantization>,
+    /// Whether a row begins with its [`Place`].
+    ordered: bool,
+}
+
+/// Where a state stands among those that a student visited, for a recurrent policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The student numbers all states that it visits, also those that it does not send; counted modulo 2^31.
+    pub number: u32,
+    /// Whether an episode begins with it.
+    pub begins: bool,
+}
+
+impl Place {
+    /// Bytes of a place in a row.
+    const BYTES: usize = 4;
+    /// The bit that says that an episode begins; the others are the number.
+    const BEGINS: u32 = 1 << 31;
+
+    /// The place of the state with this number.
+    pub fn new(number: u64, begins: bool) -> Self {
+        // The cast keeps the lower bits, as meant.
+        Place { number: number as u32 & !Self::BEGINS, begins }
+    }
+
+    /// The number of the state that comes next.
+    pub fn next(self) -> u32 {
+        self.number.wrapping_add(1) & !Self::BEGINS
+    }
+
+    fn read(bytes: [u8; Self::BYTES]) -> Self {
+        let word = u32::from_le_bytes(bytes);
+        Place { number: word & !Self::BEGINS, begins: word & Self::BEGINS != 0 }
+    }
+
+    fn bytes(self) -> [u8; Self::BYTES] {
+        let flag = if self.begins { Self::BEGINS } else { 0 };
+        (self.number & !Self::BEGINS | flag).to_le_bytes()
+    }
 }
 
 impl StateFormat {
@@ -421,7 +460,12 @@ impl StateFormat {
         if !fits {
             return Err(FormatError::Quantization { width });
         }
-        Ok(StateFormat { width, dtype, quantization })
+        Ok(StateFormat { width, dtype, quantization, ordered: false })
+    }
+
+    /// The same with a [`Place`] at the beginning of each row, as a recurrent policy needs it.
+    pub fn ordered(self) -> Self {
+        StateFormat { ordered: true, ..self }
     }
 
     /// Components of one state.
@@ -436,9 +480,15 @@ impl StateFormat {
 
     /// The length of a whole frame of `rows` states, in bytes.
     pub fn frame_bytes(&self, rows: usize) -> usize {
-        HEADER_BYTES + rows * self.row_bytes()
+        HEADER_BYTES + rows * (self.place_bytes() + self.row_bytes())
     }
 
+    /// Bytes before the components of a row.
+    fn place_bytes(&self) -> usize {
+        if self.ordered { Place::BYTES } else { 0 }
+    }
+
+    /// Bytes of the components of a row.
     pub(crate) fn row_bytes(&self) -> usize {
         self.width * self.dtype.bytes()
     }
@@ -453,11 +503,19 @@ impl StateFormat {
     /// # Errors
     /// The first reason to refuse it, in the order of the specification.
     pub fn decode<'a>(&'a self, frame: &'a [u8], max_rows: usize) -> Result<States<'a>, FrameError> {
-        let row_bytes = self.row_bytes();
+        let row_bytes = self.place_bytes() + self.row_bytes();
         let expected =
             Expected { kind: Kind::States, dtype: self.dtype, before: HEADER_BYTES, row_bytes, max_rows };
         let (header, payload) = open(frame, expected)?;
-        check_finite(payload, self.dtype, self.width)?;
+        if self.ordered {
+            for (row, bytes) in payload.chunks_exact(row_bytes).enumerate() {
+                if let Some(component) = first_not_finite(&bytes[Place::BYTES..], self.dtype) {
+                    return Err(FrameError::NotFinite { row, component });
+                }
+            }
+        } else {
+            check_finite(payload, self.dtype, self.width)?;
+        }
         Ok(States { header, format: self, payload })
     }
 
@@ -545,8 +603,20 @@ impl States<'_> {
     /// If `row` is not below [`States::rows`] or `out` is not as long as a state.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.format.width, "the buffer is as long as a state");
-        let row_bytes = self.format.row_bytes();
-        self.format.read(&self.payload[row * row_bytes..][..row_bytes], out);
+        self.format.read(&self.row(row)[self.format.place_bytes()..], out);
+    }
+
+    /// The place of state `row`; none where states have none.
+    ///
+    /// # Panics
+    /// If `row` is not below [`States::rows`].
+    pub fn place(&self, row: usize) -> Option<Place> {
+        self.row(row).first_chunk().filter(|_| self.format.ordered).map(|bytes| Place::read(*bytes))
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        let bytes = self.format.place_bytes() + self.format.row_bytes();
+        &self.payload[row * bytes..][..bytes]
     }
 }
 
@@ -787,8 +857,21 @@ impl<'a> FrameWriter<'a> {
     /// # Errors
     /// If the frame is full or one of actions, or the state has another length or is not finite in the frame's dtype.
     pub fn state(&mut self, state: &[f32]) -> Result<(), FrameError> {
+        self.state_at(Place::default(), state)
+    }
+
+    /// The same with the state's place, which is written only where the format has places.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn state_at(&mut self, place: Place, state: &[f32]) -> Result<(), FrameError> {
         self.push(|format, out| match format {
-            Rows::States(format) => format.push(state, out),
+            Rows::States(format) => {
+                if format.ordered {
+                    out.extend_from_slice(&place.bytes());
+                }
+                format.push(state, out)
+            }
             Rows::Actions(_) => Err(Bad::Row("actions")),
         })
     }

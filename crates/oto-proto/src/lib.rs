@@ -27,7 +27,7 @@ pub mod weights;
 pub use adapter::{ActionMap, Adapter, AdapterError, ObservationMap, Plan};
 pub use frame::{
     ActionFormat, Actions, Dtype, FormatError, FrameError, FrameWriter, HEADER_BYTES, Header, Ids, Kind,
-    Quantization, StateFormat, States,
+    Place, Quantization, StateFormat, States,
 };
 pub use gradients::{Gradients, Parameter, WorkerInfo};
 pub use message::{

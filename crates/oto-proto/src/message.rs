@@ -86,6 +86,8 @@ pub struct Hello {
     pub stage: Option<Stage>,
     /// What lets a student in that could show no token at the handshake; good once.
     pub ticket: Option<String>,
+    /// Whether the student can say where each state stands, which a recurrent policy needs; absent: it cannot.
+    pub order: Option<bool>,
     /// What an actor says about itself; there if it asks for [`Grant::Transitions`] or [`Grant::Weights`].
     pub actor: Option<ActorInfo>,
     /// What an asynchronous worker says about itself; there if it asks for [`Grant::Gradients`].
@@ -95,8 +97,8 @@ pub struct Hello {
 oto_json::json_object! {
     Hello: open {
         protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
-        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, actor omit none,
-        worker omit none
+        quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, order omit none,
+        actor omit none, worker omit none
     }
 }
 
@@ -190,6 +192,8 @@ pub struct Welcome {
     pub grants: Vec<Grant>,
     /// The largest number of transitions in one submission; there if [`Grant::Submit`] was granted.
     pub submit_rows: Option<u16>,
+    /// Whether the policy is recurrent: each state of a frame has its [`Place`](crate::Place); absent: it is not.
+    pub order: Option<bool>,
     /// Who teaches.
     pub teacher: TeacherInfo,
     /// What a learner says to its actor; there if [`Grant::Transitions`] or [`Grant::Weights`] was granted.
@@ -201,7 +205,7 @@ pub struct Welcome {
 oto_json::json_object! {
     Welcome: open {
         policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, submit_rows omit none,
-        teacher, learner omit none, shared omit none
+        order omit none, teacher, learner omit none, shared omit none
     }
 }
 

@@ -3,7 +3,9 @@
 //! [`run`] is a pure function of a file's text, so that the same check runs natively, in a browser and on a WASI host.
 
 use crate::adapter::{Adapter, Plan};
-use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Quantization, StateFormat};
+use crate::frame::{
+    ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Place, Quantization, StateFormat,
+};
 use crate::gradients::{Gradients, write_gradients};
 use crate::message::{ClientMessage, ErrorCode, Formats, MessageError, ServerMessage};
 use crate::space::{Action, Space};
@@ -116,6 +118,9 @@ struct FrameCase {
     space: Space,
     dtype: Dtype,
     quantization: Option<Quantization>,
+    /// Whether states have places.
+    #[serde(default)]
+    order: bool,
     max_rows: usize,
     hex: String,
     valid: Option<FrameContent>,
@@ -135,6 +140,9 @@ struct FrameContent {
     policy: u32,
     version: u32,
     rows: Vec<Row>,
+    /// Number of each state, and whether an episode begins with it; only where states have places.
+    #[serde(default)]
+    places: Vec<(u32, bool)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -167,7 +175,7 @@ impl FrameContent {
 
     fn new(header: Header, rows: Vec<Row>) -> Self {
         let Ids { request, policy, version } = header.ids;
-        FrameContent { request, policy, version, rows }
+        FrameContent { request, policy, version, rows, places: Vec::new() }
     }
 }
 
@@ -197,8 +205,9 @@ impl Case for FrameCase {
 
 impl FrameCase {
     fn states(&self) -> Result<StateFormat, String> {
-        StateFormat::new(&self.space, self.dtype, self.quantization.clone())
-            .map_err(|error| error.to_string())
+        let format = StateFormat::new(&self.space, self.dtype, self.quantization.clone())
+            .map_err(|error| error.to_string())?;
+        Ok(if self.order { format.ordered() } else { format })
     }
 
     fn actions(&self) -> Result<ActionFormat, String> {
@@ -214,7 +223,9 @@ impl FrameCase {
                     states.read_row(i, &mut scratch);
                     Row::Vector(scratch.clone())
                 };
-                FrameContent::new(states.header(), (0..states.rows()).map(&mut row).collect())
+                let content = FrameContent::new(states.header(), (0..states.rows()).map(&mut row).collect());
+                let place = |row| states.place(row).map(|place| (place.number, place.begins));
+                FrameContent { places: (0..states.rows()).filter_map(place).collect(), ..content }
             }),
             Direction::Actions => self.actions()?.decode(frame, self.max_rows).map(|actions| {
                 let row = |i| Row::new(actions.get(i, &mut scratch));
@@ -230,9 +241,11 @@ impl FrameCase {
             Direction::States => {
                 let format = self.states()?;
                 let mut writer = format.writer(content.ids(), &mut out);
-                for row in &content.rows {
+                for (i, row) in content.rows.iter().enumerate() {
                     let Row::Vector(row) = row else { return Err("a state is a list of numbers".into()) };
-                    writer.state(row).map_err(text)?;
+                    let place =
+                        content.places.get(i).map(|(number, begins)| Place::new((*number).into(), *begins));
+                    writer.state_at(place.unwrap_or_default(), row).map_err(text)?;
                 }
                 writer.finish().map_err(text)?;
             }

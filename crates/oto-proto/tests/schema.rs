@@ -68,6 +68,7 @@ fn has_type(name: &str, value: &Value) -> bool {
         "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
         _ => panic!("the schema uses the type {name:?}, which this test does not check"),
     }
 }

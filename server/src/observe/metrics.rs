@@ -279,6 +279,7 @@ pub(crate) struct Metrics {
     compute: Histogram,
     answer: Histogram,
     batch: Histogram,
+    resets: Family<Dropped, Counter>,
     version: Family<Named, Gauge>,
     waiting_requests: Family<Named, Gauge>,
     waiting_states: Family<Named, Gauge>,
@@ -303,6 +304,7 @@ impl Default for Metrics {
             compute: time(),
             answer: time(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            resets: Family::default(),
             version: Family::default(),
             waiting_requests: Family::default(),
             waiting_states: Family::default(),
@@ -343,6 +345,11 @@ impl Metrics {
             "dropped",
             "Requests and connections that were refused or ended, by reason",
             self.dropped.clone(),
+        );
+        r.register(
+            "state_resets",
+            "States of recurrent policies that were reset within an episode, by reason",
+            self.resets.clone(),
         );
         r.register_with_unit(
             "wait",
@@ -409,6 +416,11 @@ impl Metrics {
     /// Something was refused, or someone was shown out.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&Dropped { reason }).inc();
+    }
+
+    /// The state of a recurrent policy was reset for a student, though no episode began.
+    pub fn reset_state(&self, reason: &'static str) {
+        self.resets.get_or_create(&Dropped { reason }).inc();
     }
 
     /// A batch of requests that came at these times was worked on from `start` until now.

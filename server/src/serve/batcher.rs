@@ -18,6 +18,8 @@ use crate::serve::shadow::Shadow;
 use crate::serve::simulation::Pace;
 use crate::serve::status_watch::StatusWatch;
 use crate::serve::version::{Canary, Change, ChangeKind, Status, Version};
+use crate::serve::waves::Waves;
+use oto_policy::PolicyError;
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
@@ -47,6 +49,8 @@ struct Batcher {
     canary: Option<(Version, f32)>,
     shadow: Option<Shadow>,
     observations: Vec<f32>,
+    waves: Waves,
+    metrics: Arc<Metrics>,
     /// Requests that it had no answer to.
     failures: LogThrottle,
 }
@@ -76,6 +80,8 @@ impl PolicyWorker {
             canary: None,
             shadow: None,
             observations: Vec::new(),
+            waves: Waves::default(),
+            metrics: metrics.clone(),
             failures: LogThrottle::default(),
         };
         Arc::new(PolicyWorker {
@@ -145,7 +151,9 @@ impl Batcher {
     fn work_on(&mut self, batch: Batch, queue: &Queue, metrics: &Metrics) {
         let piece = queue.piece();
         match &batch.requests[..] {
-            [large] if large.rows > piece => self.work_in_pieces(batch, piece, queue, metrics),
+            [large] if large.rows > piece && large.order.is_none() => {
+                self.work_in_pieces(batch, piece, queue, metrics)
+            }
             _ => self.work_at_once(batch, queue, metrics),
         }
     }
@@ -258,6 +266,10 @@ impl Batcher {
                 ended = why;
                 self.stable.number
             }
+            ChangeKind::Shadow(Some(_)) if self.stable.rows.policy().state_width() > 0 => {
+                let what = "a shadow is asked about single states";
+                return Err(ServerError::Recurrent { policy: self.name.clone(), what });
+            }
             ChangeKind::Shadow(rows) => {
                 let start = |rows| Shadow::start(rows).map_err(|_| ServerError::Thread("shadow".into()));
                 self.shadow = rows.map(start).transpose()?;
@@ -308,6 +320,9 @@ impl Batcher {
     /// Answers requests together. If that fails, each is answered alone: one student's odd states are not the others'
     /// fault. A canary that fails where the stable version does not ends without an effect on students.
     fn answer(&mut self, canary: bool, requests: Vec<Request>, queue: &Queue) {
+        if self.stable.rows.policy().state_width() > 0 {
+            return self.answer_recurrent(canary, requests, queue);
+        }
         self.observations.clear();
         requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
         let rows = requests.iter().map(|request| request.rows).sum();
@@ -335,14 +350,56 @@ impl Batcher {
             drop(self.change(ChangeKind::EndCanary(Some(error.to_string())), queue));
             self.answer(false, requests, queue);
         } else {
-            let (policy, error) = (&self.name, error.to_string());
-            if let Some(times) = self.failures.again() {
-                warn!(policy, version = number, error, times, "the policy has no answer");
-            }
-            let message = ErrorMessage::new(ErrorCode::PolicyFailed, error);
-            requests.into_iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));
+            self.fail(number, requests, &error);
         }
     }
+
+    /// The same where the policy is recurrent.
+    fn answer_recurrent(&mut self, canary: bool, requests: Vec<Request>, queue: &Queue) {
+        let canary = canary && self.canary.is_some();
+        let error = match self.act_from(canary, &requests) {
+            Ok((version, answers)) => return reply_each(version, answers, requests),
+            Err(error) => error,
+        };
+        if requests.len() > 1 {
+            return requests
+                .into_iter()
+                .for_each(|request| self.answer_recurrent(canary, vec![request], queue));
+        }
+        if canary && let Ok((version, answers)) = self.act_from(false, &requests) {
+            // It cannot fail: there is a canary.
+            drop(self.change(ChangeKind::EndCanary(Some(error.to_string())), queue));
+            return reply_each(version, answers, requests);
+        }
+        let number = self.version(canary).number;
+        self.fail(number, requests, &error);
+    }
+
+    /// The answers of a recurrent policy to each request, and its version.
+    fn act_from(&mut self, canary: bool, requests: &[Request]) -> Result<(u32, Vec<Vec<f32>>), PolicyError> {
+        let version = match &mut self.canary {
+            Some((version, _)) if canary => version,
+            _ => &mut self.stable,
+        };
+        let answers = self.waves.act(&mut version.rows, version.number, requests, &self.metrics)?;
+        Ok((version.number, answers))
+    }
+
+    /// Tells students that the policy has no answer.
+    fn fail(&mut self, number: u32, requests: Vec<Request>, error: &PolicyError) {
+        let (policy, error) = (&self.name, error.to_string());
+        if let Some(times) = self.failures.again() {
+            warn!(policy, version = number, error, times, "the policy has no answer");
+        }
+        let message = ErrorMessage::new(ErrorCode::PolicyFailed, error);
+        requests.into_iter().for_each(|request| request.answer(Said::Failed(Box::new(message.clone()))));
+    }
+}
+
+/// Gives each request its answers.
+fn reply_each(version: u32, answers: Vec<Vec<f32>>, requests: Vec<Request>) {
+    let each = requests.into_iter().zip(answers);
+    each.for_each(|(request, actions)| request.answer(Said::Actions { version, actions }));
 }
 
 /// Gives each request its rows.

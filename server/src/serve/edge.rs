@@ -126,6 +126,7 @@ impl EdgeSession {
             action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
             grants: grants.into_iter().filter_map(|(given, grant)| given.then_some(grant)).collect(),
             submit_rows: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: learner.observation.clone(),
                 action: learner.action.clone(),

@@ -14,6 +14,26 @@ pub enum ServerError {
     /// A new version of a policy has other spaces than the old one.
     #[error("policy {0:?}: a new version must observe and do the same as the old one")]
     Spaces(String),
+    /// A new version of a policy has another state: a recurrent policy has one for each student.
+    #[error(
+        "policy {policy:?}: expected a version with a state of {expected} numbers (0: not recurrent), got {found}"
+    )]
+    State {
+        /// The policy.
+        policy: String,
+        /// The width of its state.
+        expected: usize,
+        /// The width of the new version's.
+        found: usize,
+    },
+    /// Something that a recurrent policy cannot have.
+    #[error("policy {policy:?} is recurrent: {what}")]
+    Recurrent {
+        /// The policy.
+        policy: String,
+        /// What it cannot have.
+        what: &'static str,
+    },
     /// The thread of a policy could not be started, or is gone.
     #[error("the thread of policy {0:?} does not run")]
     Thread(String),

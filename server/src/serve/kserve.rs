@@ -59,6 +59,8 @@ enum Refusal {
     Encoding(String),
     #[error("there is no policy {0:?} here")]
     Policy(String),
+    #[error("policy {0:?} is recurrent: it answers over the WebSocket alone, where states have an order")]
+    Recurrent(String),
     #[error("version {0:?} does not answer, {1} does")]
     Version(String, u32),
     #[error("expected a machine's bearer token")]
@@ -88,7 +90,7 @@ impl Refusal {
             Refusal::Token => StatusCode::UNAUTHORIZED,
             Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
             Refusal::Body(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Request(_) => StatusCode::BAD_REQUEST,
+            Refusal::Request(_) | Refusal::Recurrent(_) => StatusCode::BAD_REQUEST,
             Refusal::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Overloaded(_) | Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -347,6 +349,9 @@ async fn inferred(
     })?;
     let mut teacher =
         server.config.policies.hosted_teacher(name).ok_or_else(|| Refusal::Policy(name.into()))?;
+    if teacher.state_width() > 0 {
+        return Err(Refusal::Recurrent(name.into()));
+    }
     let _entered = principal.enter().ok_or_else(|| context.overloaded("connections", limits.retry))?;
     let traced = Traced::begin(name);
     as_it_is(request.headers())?;
@@ -377,7 +382,8 @@ async fn inferred(
         Refusal::Quota(pause)
     })?;
     let (reply, mut answers) = mpsc::channel(1);
-    let request = Request { id: 0, rows, came: Instant::now(), observations, reply, traced, held };
+    let request =
+        Request { id: 0, rows, came: Instant::now(), observations, reply, order: None, traced, held };
     teacher.ask(request, &limits.queue).map_err(|not_taken| match not_taken {
         NotTaken::Full(pause) => context.overloaded("full", pause),
         NotTaken::Gone => Refusal::Failed("the policy does not run any more".into()),

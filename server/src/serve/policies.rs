@@ -37,6 +37,8 @@ struct Hosted {
     name: String,
     metadata: Metadata,
     info: TeacherInfo,
+    /// Numbers of its state for each student; 0 if it is not recurrent.
+    state_width: usize,
     worker: Arc<PolicyWorker>,
 }
 
@@ -171,6 +173,10 @@ impl Policies {
     /// Whether the release may take the place of the policy of this name.
     pub(crate) fn fitting(&self, name: &str, release: &Release) -> Result<(), ServerError> {
         let TeacherInfo { observation, action, .. } = &self.hosted(name)?.info;
+        let (expected, found) = (self.hosted(name)?.state_width, release.policy.state_width());
+        if expected != found {
+            return Err(ServerError::State { policy: name.to_owned(), expected, found });
+        }
         match release.policy.observation_space() == observation && release.policy.action_space() == action {
             true => Ok(()),
             false => Err(ServerError::Spaces(name.to_owned())),
@@ -365,6 +371,14 @@ impl Teacher {
         }
     }
 
+    /// Numbers of the policy's state for each student; 0 if it is not recurrent.
+    pub fn state_width(&self) -> usize {
+        match &self.way {
+            Way::Hosted { hosted, .. } => hosted.state_width,
+            Way::Scripted(_) => 0,
+        }
+    }
+
     /// How long a request of now would wait.
     pub fn pause(&self) -> Duration {
         match &self.way {
@@ -394,6 +408,7 @@ impl Hosted {
         let engine = first.policy.engine();
         tracing::debug!(policy = name, engine, "the engine of a policy");
         let info = info(&*first.policy, metadata.description.as_deref().unwrap_or_default());
+        let state_width = first.policy.state_width();
         let worker =
             PolicyWorker::new(name.clone(), Version::from(first), metrics, matches!(hands, Hands::Thread));
         let own = worker.clone();
@@ -409,7 +424,7 @@ impl Hosted {
                 drop(tokio::spawn(async move { own.run_at(pace).await }));
             }
         }
-        Ok(Hosted { name, metadata, info, worker })
+        Ok(Hosted { name, metadata, info, state_width, worker })
     }
 }
 

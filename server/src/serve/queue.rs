@@ -11,6 +11,7 @@
 use crate::auth::budget::Held;
 use crate::net::limits::QueueLimits;
 use crate::observe::spans::Traced;
+use crate::serve::hidden_state::Order;
 use crate::serve::version::Change;
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,8 @@ pub(crate) struct Request {
     pub observations: Vec<f32>,
     /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
     pub reply: mpsc::Sender<Answer>,
+    /// Where its states stand, for a recurrent policy.
+    pub order: Option<Box<Order>>,
     /// Its spans, if somebody wants them.
     pub traced: Option<Box<Traced>>,
     /// Room for it and for its answer, until that is sent.
@@ -455,7 +458,8 @@ pub(crate) fn gone() -> ErrorMessage {
 }
 
 fn bytes(request: &Request) -> usize {
-    4 * request.observations.len()
+    let places = request.order.as_ref().map_or(0, |order| order.places.len());
+    4 * (request.observations.len() + places)
 }
 
 #[cfg(test)]
@@ -474,6 +478,7 @@ mod tests {
                 came: Instant::now(),
                 observations: vec![0.0; rows],
                 reply,
+                order: None,
                 traced: None,
                 held: None,
             },

@@ -22,10 +22,28 @@ impl Rows {
         self.policy
     }
 
+    /// The same of a recurrent policy, each row the next step of an episode; see [`Policy::act_from`].
+    pub fn act_from(
+        &mut self,
+        observations: &[f32],
+        rows: usize,
+        states: &mut [f32],
+    ) -> Result<&[f32], PolicyError> {
+        self.ask(rows, |policy, actions| policy.act_from(observations, rows, states, actions))
+    }
+
     /// Asks the policy and checks its answer. Gives the actions `[rows, action width]`.
     pub fn act(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
+        self.ask(rows, |policy, actions| policy.act(observations, rows, actions))
+    }
+
+    fn ask(
+        &mut self,
+        rows: usize,
+        act: impl FnOnce(&mut dyn Policy, &mut Vec<f32>) -> Result<(), PolicyError>,
+    ) -> Result<&[f32], PolicyError> {
         let Rows { policy, actions } = self;
-        catch_unwind(AssertUnwindSafe(|| policy.act(observations, rows, actions)))
+        catch_unwind(AssertUnwindSafe(|| act(&mut **policy, actions)))
             .unwrap_or_else(|_| Err(PolicyError::Run("it panicked".into())))?;
         let width = policy.action_space().width();
         if actions.len() != rows * width {

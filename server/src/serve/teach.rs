@@ -12,6 +12,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::spans::Traced;
 use crate::serve::admission::{Caller, Server};
 use crate::serve::edge::{self, EdgeSession};
+use crate::serve::hidden_state::{self, Order, Stream};
 use crate::serve::policies::Teacher;
 use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
 use crate::serve::random;
@@ -181,6 +182,8 @@ struct Session {
     _entered: Entered,
     /// The newest version that the student was told of.
     version: u32,
+    /// Its state, if the policy is recurrent.
+    stream: Option<Arc<Stream>>,
     plan: Plan,
     formats: Formats,
     max_rows: u16,
@@ -206,9 +209,17 @@ impl Session {
     fn agree(hello: &Hello, server: &Server, caller: &Caller) -> Result<(Session, Welcome), End> {
         let config = &server.config;
         let limits = &config.limits;
-        let formats = hello.formats()?;
+        let mut formats = hello.formats()?;
         let (principal, entered) = server.admit(hello, caller)?;
         let teacher = config.policies.teacher(&hello.policy, &hello.observation, &hello.action)?;
+        let recurrent = teacher.state_width() > 0;
+        if recurrent && hello.order != Some(true) {
+            let message = format!(
+                "policy {:?} is recurrent: expected a student that says where its states stand (\"order\": true), got one that does not",
+                hello.policy
+            );
+            return Err(refused(ErrorCode::NotSupported, message));
+        }
         let info = &teacher.info;
         let adapter = hello.adapter.clone().unwrap_or_default();
         let plan = adapter.check(&hello.observation, &hello.action, &info.observation, &info.action)?;
@@ -216,7 +227,9 @@ impl Session {
         let widest =
             [formats.states.width(), info.observation.width(), info.action.width(), formats.actions.width()];
         let widest = widest.into_iter().max().unwrap_or(1);
-        let max_rows = limits.rows_of(widest);
+        // A place takes no more than a component.
+        let max_rows = limits.rows_of(widest + usize::from(recurrent));
+        let max_rows = if recurrent { max_rows.min(hidden_state::MAX_ROWS) } else { max_rows };
         if max_rows == 0 {
             let message =
                 format!("expected rows of at most {} bytes, got {}", limits.message_bytes, 4 * widest);
@@ -227,6 +240,9 @@ impl Session {
             Some(&config.collecting).filter(|_| principal.may(Grant::Submit)).and_then(|collecting| {
                 Submissions::grant(hello, &formats, info, teacher.id, collecting, limits.message_bytes)
             });
+        if recurrent {
+            formats.states = formats.states.ordered();
+        }
         let version = teacher.version();
         let mut grants = vec![Grant::Actions];
         grants.extend(submissions.as_ref().map(|_| Grant::Submit));
@@ -243,17 +259,27 @@ impl Session {
             submit_rows: submissions.as_ref().map(|submissions| submissions.max_rows),
             learner: None,
             shared: None,
+            order: recurrent.then_some(true),
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());
         let (observation, action) = (vec![0.0; formats.states.width()], vec![0.0; hello.action.width()]);
         let (in_flight, refusals) = (0, 0);
         let account = server.account(&principal, caller, ASKING_BYTES);
+        let stream = match teacher.state_width() {
+            0 => None,
+            width => {
+                // The state, and its copy while a batch is computed.
+                let held = account.take(8 * width).ok_or(End::Overloaded(limits.retry, "bytes"))?;
+                Some(Stream::new(width, held))
+            }
+        };
         let session = Session {
             teacher,
             principal,
             _entered: entered,
             version,
+            stream,
             plan,
             formats,
             max_rows,
@@ -440,8 +466,12 @@ impl Session {
             states.read_row(row, &mut self.observation);
             self.plan.observation(&self.observation, teacher).map_err(|e| refuse(e.into()))?;
         }
+        let order = self.stream.as_ref().map(|stream| {
+            let places = (0..rows).filter_map(|row| states.place(row)).collect();
+            Box::new(Order { stream: stream.clone(), places })
+        });
         let (reply, held) = (self.reply.clone(), Some(held));
-        let asked = Request { id: request, rows, came, observations, reply, traced, held };
+        let asked = Request { id: request, rows, came, observations, reply, order, traced, held };
         match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;

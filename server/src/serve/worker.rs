@@ -124,6 +124,7 @@ impl WorkerSession {
             action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
             grants: vec![Grant::Gradients],
             submit_rows: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: share.observation.clone(),
                 action: share.action.clone(),

@@ -16,6 +16,7 @@ mod object_store;
 mod operating;
 mod policies;
 mod process;
+mod recurrent;
 mod security_options;
 mod serving;
 mod several;

@@ -64,6 +64,54 @@ pub fn wide() -> Loaded {
     loaded("wide", function(boxed(1), boxed(64), f))
 }
 
+/// A recurrent policy that adds up the first numbers of an episode; an answer is the sum and a mark. A number beyond 1e6 makes it say NaN.
+pub struct Sums {
+    observation: Space,
+    action: Space,
+    mark: f32,
+}
+
+impl Policy for Sums {
+    fn observation_space(&self) -> &Space {
+        &self.observation
+    }
+
+    fn action_space(&self) -> &Space {
+        &self.action
+    }
+
+    fn state_width(&self) -> usize {
+        1
+    }
+
+    fn act(&mut self, observations: &[f32], rows: usize, actions: &mut Vec<f32>) -> Result<(), PolicyError> {
+        self.act_from(observations, rows, &mut vec![0.0; rows], actions)
+    }
+
+    fn act_from(
+        &mut self,
+        observations: &[f32],
+        _: usize,
+        states: &mut [f32],
+        actions: &mut Vec<f32>,
+    ) -> Result<(), PolicyError> {
+        actions.clear();
+        for (row, state) in observations.chunks(self.observation.width()).zip(states) {
+            *state += row[0];
+            actions.extend([if row[0] > 1e6 { f32::NAN } else { *state }, self.mark]);
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self, _: &[f32], _: usize) -> Result<Vec<Output>, PolicyError> {
+        Err(PolicyError::Unsupported("no outputs in these tests".into()))
+    }
+}
+
+pub fn sums(observation: Space, mark: f32) -> Box<dyn Policy> {
+    Box::new(Sums { observation, action: boxed(2), mark })
+}
+
 /// What a gated policy was asked, and whether it may answer.
 #[derive(Default)]
 pub struct Gate {

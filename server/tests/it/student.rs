@@ -197,6 +197,7 @@ pub fn hello(policy: &str, observation: Space, action: Space) -> Hello {
         quantization: None,
         grants: vec![],
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,

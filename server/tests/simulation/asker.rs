@@ -8,7 +8,7 @@ use crate::world::{PORT, SERVER, chance};
 use futures_util::{SinkExt, StreamExt};
 use oto_env::rng::Rng;
 use oto_proto::{
-    Action, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, Grant, Hello, Ids, PROTOCOL,
+    Action, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, Grant, Hello, Ids, PROTOCOL, Place,
     ServerMessage, Space, Welcome,
 };
 use std::collections::BTreeMap;
@@ -50,6 +50,7 @@ pub fn hello(policy: &str, student: &str, observation: Space, action: Space) -> 
         quantization: None,
         grants: vec![Grant::Actions, Grant::Submit],
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,
@@ -68,12 +69,16 @@ pub struct Asker {
     pub rng: Rng,
     /// It does not read what it asked for until much later.
     pub sloth: bool,
+    /// It asks a recurrent policy, and says where its states stand.
+    pub recurrent: bool,
 }
 
 /// What a request is to be answered with.
 enum Expected {
     /// Actions for these states, twice the state and the version, or the state many times.
     Actions(Vec<f32>),
+    /// Actions with these sums, and the version.
+    Sums(Vec<f32>),
     /// An error: it was none.
     Error,
 }
@@ -123,10 +128,14 @@ impl Asker {
     async fn greet(&mut self, socket: &mut Socket) -> turmoil::Result<Option<(Formats, Welcome)>> {
         let (policy, observation, action) = match self.sloth {
             true => ("wide", boxed(1), boxed(64)),
-            false => ("number", boxed(4), boxed(2)),
+            false => (if self.recurrent { "sums" } else { "number" }, boxed(4), boxed(2)),
         };
         let hello = hello(policy, &format!("asker {}", self.index), observation, action);
-        let formats = hello.formats()?;
+        let hello = Hello { order: self.recurrent.then_some(true), ..hello };
+        let mut formats = hello.formats()?;
+        if self.recurrent {
+            formats.states = formats.states.ordered();
+        }
         let said = Message::text(ClientMessage::Hello(Box::new(hello)).encode());
         let answer = async {
             socket.send(said).await.ok()?;
@@ -200,16 +209,27 @@ impl Asker {
     fn ask(&mut self, visit: &mut Visit) -> turmoil::Result<Message> {
         visit.ids.request += 1;
         let rows = 1 + self.rng.below(32);
-        let states: Vec<f32> = (0..rows).map(|_| self.rng.below(1 << 20) as f32).collect();
+        let states: Vec<f32> = (0..rows).map(|_| self.rng.below(1 << 18) as f32).collect();
         let mut frame = Vec::new();
         let mut writer = visit.formats.states.writer(visit.ids, &mut frame);
-        states.iter().try_for_each(|state| writer.state(&[*state, 0.0, 0.0, 1.0]))?;
+        // A request begins an episode, so that what became of the one before makes no difference; in the middle it skips a state, or begins
+        // another one.
+        let (mut sums, mut sum, mut number) = (Vec::new(), 0.0, u64::from(self.rng.below(1 << 20)));
+        for (row, state) in states.iter().enumerate() {
+            let (begins, skips) = (row == 0 || self.rng.below(8) == 0, self.rng.below(8) == 0);
+            number += 1 + u64::from(skips);
+            sum = if begins || skips { *state } else { sum + state };
+            sums.push(sum);
+            writer.state_at(Place::new(number, begins), &[*state, 0.0, 0.0, 1.0])?;
+        }
         writer.finish()?;
         let mut expected = Expected::Error;
+        let first = if self.recurrent { 20 } else { 16 };
         match self.rng.below(30) {
             0 => frame.truncate(frame.len() - 1),
             1 => frame[8] ^= 0xff,
-            2 => frame[16..20].copy_from_slice(&f32::NAN.to_le_bytes()),
+            2 => frame[first..first + 4].copy_from_slice(&f32::NAN.to_le_bytes()),
+            _ if self.recurrent => expected = Expected::Sums(sums),
             _ => expected = Expected::Actions(states),
         }
         visit.open.insert(visit.ids.request, (Instant::now(), expected));
@@ -230,8 +250,13 @@ impl Asker {
             Message::Binary(frame) => {
                 let actions = visit.formats.actions.decode(frame, usize::from(u16::MAX))?;
                 let Ids { request, version, .. } = actions.header().ids;
-                let Expected::Actions(states) = ends(request)? else {
-                    return Err(format!("student {who}: actions for {request}, which was no request").into());
+                let (states, factor) = match ends(request)? {
+                    Expected::Actions(states) => (states, 2.0),
+                    Expected::Sums(sums) => (sums, 1.0),
+                    Expected::Error => {
+                        let message = format!("student {who}: actions for {request}, which was no request");
+                        return Err(message.into());
+                    }
                 };
                 if version < visit.ids.version || actions.rows() != states.len() {
                     return Err(format!("student {who}: version {version}, {} rows", actions.rows()).into());
@@ -242,7 +267,7 @@ impl Asker {
                     let Action::Continuous(action) = actions.get(row, &mut numbers) else { unreachable!() };
                     let right = match self.sloth {
                         true => action.iter().all(|number| number == state),
-                        false => action == [state * 2.0, version as f32],
+                        false => action == [state * factor, version as f32],
                     };
                     if !right {
                         return Err(
@@ -255,7 +280,7 @@ impl Asker {
             }
             Message::Text(text) => match ServerMessage::decode(text)? {
                 ServerMessage::Error(ErrorMessage { request: Some(request), code, .. }) => {
-                    if let Expected::Actions(_) = ends(request)? {
+                    if !matches!(ends(request)?, Expected::Error) {
                         return Err(format!("student {who}: {code:?} for {request}, which was sound").into());
                     }
                     self.note(format!("was refused {request}"));

@@ -3,7 +3,7 @@
 use crate::asker::Asker;
 use crate::book::{Book, Counts, Shared, now};
 use crate::learner::{self, Learner};
-use crate::policies::{boxed, function, loaded, wide};
+use crate::policies::{boxed, function, loaded, sums, wide};
 use crate::window::{Windowing, Windows};
 use oto_env::rng::Rng;
 use oto_policy::Policy;
@@ -109,7 +109,8 @@ impl Setup {
     /// One life of the server, until it is killed or told to stop.
     async fn serve(self) -> turmoil::Result {
         let store: Arc<dyn DatasetStore> = Arc::new(LogStore::open(&self.folder, 1 << 30)?);
-        let policies = Policies::in_tasks(vec![loaded("number", says(1)), wide()], self.pace())?;
+        let recurrent = loaded("sums", sums(boxed(4), 1.0));
+        let policies = Policies::in_tasks(vec![loaded("number", says(1)), wide(), recurrent], self.pace())?;
         let mut config = ServerConfig::new(policies.clone());
         config.limits = self.limits.clone();
         let stores = HashMap::from([("number".to_owned(), store)]);
@@ -120,7 +121,12 @@ impl Setup {
         let publishing = tokio::spawn(async move {
             for version in 2.. {
                 sleep(publisher.chance(200, 4_000)).await;
-                if policies.publish("number", says(version)).is_err() {
+                let recurrent = sums(boxed(4), version as f32);
+                if policies
+                    .publish("number", says(version))
+                    .and_then(|()| policies.publish("sums", recurrent))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -335,7 +341,11 @@ pub fn history(seed: u64) -> Book {
             async move {
                 match index > ASKERS {
                     true => Learner::new(index, book, windows, rng)?.live().await,
-                    false => Asker { index, book, windows, rng, sloth: index == ASKERS }.live().await,
+                    false => {
+                        Asker { index, book, windows, rng, sloth: index == ASKERS, recurrent: index == 0 }
+                            .live()
+                            .await
+                    }
                 }
             }
         });

@@ -153,6 +153,7 @@ impl ActorRun {
             quantization: None,
             grants: vec![Grant::Transitions, Grant::Weights],
             stage: None,
+            order: None,
             ticket: None,
             actor: Some(actor),
             worker: None,

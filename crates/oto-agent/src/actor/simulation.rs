@@ -42,6 +42,7 @@ fn hello(stream: u128, encoding: Encoding) -> Hello {
         quantization: None,
         grants: vec![Grant::Transitions, Grant::Weights],
         stage: None,
+        order: None,
         ticket: None,
         worker: None,
         actor: Some(ActorInfo {
@@ -343,6 +344,7 @@ impl Simulation {
             action_width: 1,
             grants: vec![Grant::Transitions, Grant::Weights],
             submit_rows: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: hello.observation.clone(),
                 action: hello.action.clone(),

@@ -200,6 +200,7 @@ fn welcome(version: u32, shared: oto_proto::SharedInfo) -> Welcome {
         action_width: 1,
         grants: vec![Grant::Gradients],
         submit_rows: None,
+        order: None,
         teacher: TeacherInfo { observation, action, description: String::new() },
         learner: None,
         shared: Some(shared),

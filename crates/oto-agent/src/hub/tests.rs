@@ -226,6 +226,7 @@ impl Line {
             action_width: 1,
             grants: vec![Grant::Gradients],
             submit_rows: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: hello.observation,
                 action: hello.action,

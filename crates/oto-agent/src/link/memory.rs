@@ -266,6 +266,7 @@ impl Memory {
             submit_rows: transitions.as_ref().map(|_| teacher.max_rows),
             learner: None,
             shared: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),

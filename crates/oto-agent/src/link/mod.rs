@@ -38,8 +38,8 @@ use oto_env::rng::Rng;
 use oto_proto::message::{Overloaded, Published, Restarting, StageEvent, Submitted};
 use oto_proto::{
     Action, ActionFormat, BatchId, ClientMessage, Dtype, ErrorCode, ErrorMessage, Formats, FrameError, Grant,
-    HEADER_BYTES, Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, ServerMessage, Space,
-    SubmissionWriter, TransitionFormat, Welcome,
+    HEADER_BYTES, Header, Hello, Ids, MAX_CONTROL_BYTES, MessageError, Place, ServerMessage, Space,
+    StateFormat, SubmissionWriter, TransitionFormat, Welcome,
 };
 use queue::{Pending, Request, Requests, Status};
 
@@ -194,6 +194,8 @@ struct Submitting {
 pub struct Link {
     config: LinkConfig,
     formats: Formats,
+    /// How states travel to a recurrent policy.
+    ordered: StateFormat,
     transitions: TransitionFormat,
     connection: Connection,
     welcome: Option<Box<Welcome>>,
@@ -244,6 +246,7 @@ impl Link {
             action: vec![0.0; formats.actions.width()],
             stats: LinkStats::default(),
             transitions: TransitionFormat::new(&formats, &config.hello.action),
+            ordered: formats.states.clone().ordered(),
             formats,
             config,
         })
@@ -280,12 +283,27 @@ impl Link {
     /// # Errors
     /// If the state has another width, or a component that is not finite in the agreed dtype.
     pub fn offer(&mut self, slot: u64, state: &[f32], now_ms: u64) -> Result<(), FrameError> {
+        self.offer_step(slot, false, state, now_ms)
+    }
+
+    /// The same for a student that visits states in the order of their slots and knows where an episode begins: a recurrent policy has
+    /// its answers from the states before.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub fn offer_step(
+        &mut self,
+        slot: u64,
+        begins: bool,
+        state: &[f32],
+        now_ms: u64,
+    ) -> Result<(), FrameError> {
         // A trial run of the codec: what is accepted here can be sent later.
         self.formats.states.writer(Ids::default(), &mut self.scratch).state(state)?;
         if self.pending.len() == 0 {
             self.pending_since = now_ms;
         }
-        if !self.pending.push(slot, state) {
+        if !self.pending.push(slot, begins, state) {
             self.stats.states_dropped += 1;
         }
         self.pump(now_ms);
@@ -548,10 +566,14 @@ impl Link {
         let policy = self.welcome.as_ref().map_or(0, |welcome| welcome.policy_id);
         let ids = Ids { request: wire, policy, version: self.version };
         let Some(request) = self.requests.first_queued() else { return };
-        let mut frame = Vec::with_capacity(self.formats.states.frame_bytes(request.slots.len()));
-        let mut writer = self.formats.states.writer(ids, &mut frame);
-        let width = self.formats.states.width();
-        let written = request.states.chunks_exact(width).try_for_each(|state| writer.state(state));
+        let ordered = self.welcome.as_ref().is_some_and(|welcome| welcome.order == Some(true));
+        let format = if ordered { &self.ordered } else { &self.formats.states };
+        let mut frame = Vec::with_capacity(format.frame_bytes(request.slots.len()));
+        let mut writer = format.writer(ids, &mut frame);
+        let places =
+            request.slots.iter().zip(&request.begins).map(|(slot, begins)| Place::new(*slot, *begins));
+        let states = request.states.chunks_exact(format.width());
+        let written = places.zip(states).try_for_each(|(place, state)| writer.state_at(place, state));
         if written.and_then(|()| writer.finish().map(drop)).is_err() {
             let ticket = request.ticket;
             return self.drop_request(ticket);
@@ -595,6 +617,11 @@ impl Link {
 
     fn welcomed(&mut self, welcome: Box<Welcome>, now: u64) {
         let checked = match welcome.policy == self.config.hello.policy {
+            true if welcome.order == Some(true) && self.config.hello.order != Some(true) => {
+                let message =
+                    "welcome: expected no order of states, which was not offered, got \"order\": true";
+                Err(ErrorMessage::new(ErrorCode::BadMessage, message))
+            }
             true => welcome.check(&self.formats),
             false => Err(ErrorMessage::new(
                 ErrorCode::BadMessage,

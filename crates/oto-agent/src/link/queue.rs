@@ -16,12 +16,14 @@ pub(super) struct Pending {
     width: usize,
     capacity: usize,
     slots: VecDeque<u64>,
+    /// Whether an episode begins with the state.
+    begins: VecDeque<bool>,
     states: VecDeque<f32>,
 }
 
 impl Pending {
     pub(super) fn new(width: usize, capacity: usize) -> Self {
-        Pending { width, capacity, slots: VecDeque::new(), states: VecDeque::new() }
+        Pending { width, capacity, slots: VecDeque::new(), begins: VecDeque::new(), states: VecDeque::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -29,13 +31,15 @@ impl Pending {
     }
 
     /// Adds a state; false if the oldest had to make room.
-    pub(super) fn push(&mut self, slot: u64, state: &[f32]) -> bool {
+    pub(super) fn push(&mut self, slot: u64, begins: bool, state: &[f32]) -> bool {
         let full = self.len() == self.capacity;
         if full {
             self.slots.pop_front();
+            self.begins.pop_front();
             (0..self.width).for_each(|_| _ = self.states.pop_front());
         }
         self.slots.push_back(slot);
+        self.begins.push_back(begins);
         self.states.extend(state);
         !full
     }
@@ -44,6 +48,7 @@ impl Pending {
     fn move_into(&mut self, request: &mut Request, rows: usize) {
         let rows = rows.min(self.len());
         request.slots.extend((0..rows).map_while(|_| self.slots.pop_front()));
+        request.begins.extend((0..rows).map_while(|_| self.begins.pop_front()));
         request.states.extend((0..rows * self.width).map_while(|_| self.states.pop_front()));
     }
 
@@ -52,6 +57,7 @@ impl Pending {
         let rows = request.slots.len().min(self.capacity - self.len());
         let from = request.slots.len() - rows;
         request.slots[from..].iter().rev().for_each(|&slot| self.slots.push_front(slot));
+        request.begins[from..].iter().rev().for_each(|&begins| self.begins.push_front(begins));
         request.states[from * self.width..].iter().rev().for_each(|&number| self.states.push_front(number));
         from as u64
     }
@@ -76,6 +82,8 @@ pub(super) struct Request {
     /// How often it was sent.
     pub(super) attempts: u32,
     pub(super) slots: Vec<u64>,
+    /// For each state, whether an episode begins with it.
+    pub(super) begins: Vec<bool>,
     /// `[rows, state width]`
     pub(super) states: Vec<f32>,
     /// `[rows, action width]`; an index is its number.
@@ -119,6 +127,7 @@ impl Requests {
             status: Status::Queued,
             attempts: 0,
             slots: Vec::new(),
+            begins: Vec::new(),
             states: Vec::new(),
             answers: Vec::new(),
             version: 0,
@@ -132,6 +141,7 @@ impl Requests {
     pub(super) fn recycle(&mut self, mut request: Request) {
         if self.free.len() < MAX_FREE {
             request.slots.clear();
+            request.begins.clear();
             request.states.clear();
             request.answers.clear();
             self.free.push(request);

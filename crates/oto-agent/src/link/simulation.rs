@@ -77,6 +77,7 @@ impl World {
             quantization: None,
             grants: vec![Grant::Actions],
             stage: None,
+            order: None,
             ticket: None,
             actor: None,
             worker: None,

@@ -32,6 +32,7 @@ fn link(connect_timeout_ms: u64) -> Link {
         quantization: None,
         grants: vec![Grant::Actions],
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,
@@ -109,6 +110,7 @@ fn welcome() -> Welcome {
         submit_rows: None,
         learner: None,
         shared: None,
+        order: None,
         teacher: TeacherInfo { observation: unbounded(1), action: unbounded(1), description: String::new() },
     }
 }

@@ -24,6 +24,7 @@ fn hello(action: Space) -> Hello {
         quantization: None,
         grants: vec![oto_proto::Grant::Actions],
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,
@@ -48,6 +49,7 @@ fn welcome(link: &Link) -> Welcome {
         submit_rows: None,
         learner: None,
         shared: None,
+        order: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }
@@ -72,6 +74,44 @@ fn ready(config: LinkConfig) -> Link {
     text(&mut link, ServerMessage::Welcome(Box::new(welcome)), 0);
     assert_eq!(link.state(), LinkState::Ready);
     link
+}
+
+/// States with their places go to a recurrent policy alone, and an order that was not offered is not accepted.
+#[test]
+fn states_travel_with_their_places_where_a_recurrent_policy_wants_them() {
+    let config = |order| {
+        let mut config = config();
+        config.hello.order = order;
+        config
+    };
+    let greeted = |offered, wanted| {
+        let mut link = Link::new(config(offered)).expect("a link");
+        link.connect(0);
+        outputs(&mut link);
+        link.handle(Event::Connected, 0);
+        outputs(&mut link);
+        let welcome = Welcome { order: wanted, ..welcome(&link) };
+        text(&mut link, ServerMessage::Welcome(Box::new(welcome)), 0);
+        link
+    };
+    for (offered, wanted) in [(Some(true), Some(true)), (Some(true), None), (None, None)] {
+        let mut link = greeted(offered, wanted);
+        for (slot, begins) in [(6, false), (7, true), (1 << 31, false)] {
+            link.offer_step(slot, begins, &[0.5, slot as f32], 0).unwrap();
+        }
+        link.request_now(0).expect("a request");
+        let [Output::Binary(frame)] = &outputs(&mut link)[..] else { panic!("expected a frame") };
+        let plain = link.formats.states.clone();
+        let format = if wanted.is_some() { plain.ordered() } else { plain };
+        let states = format.decode(frame, 64).unwrap();
+        let places = (0..3).filter_map(|row| states.place(row)).collect::<Vec<_>>();
+        let expected = [(6, false), (7, true), (0, false)].map(|(number, begins)| Place::new(number, begins));
+        assert_eq!(places, if wanted.is_some() { expected.to_vec() } else { Vec::new() });
+    }
+    let mut link = greeted(None, Some(true));
+    assert_ne!(link.state(), LinkState::Ready);
+    outputs(&mut link);
+    assert_eq!(link.stats().rejected.control, 1);
 }
 
 /// The requests that were sent, as ids and rows.

@@ -558,6 +558,7 @@ impl CloudSide {
             action_width: formats.actions.width() as u32,
             grants: vec![Grant::Transitions, Grant::Weights],
             submit_rows: None,
+            order: None,
             teacher: TeacherInfo {
                 observation: hello.observation.clone(),
                 action: hello.action.clone(),
@@ -612,6 +613,7 @@ fn hello(env: &dyn Environment, seed: u64, encoding: Encoding) -> Hello {
         quantization: None,
         grants: vec![Grant::Transitions, Grant::Weights],
         stage: None,
+        order: None,
         ticket: None,
         worker: None,
         actor: Some(ActorInfo {

@@ -39,6 +39,7 @@ pub fn link_of(student: &mut Student, policy: &str, name: &str) -> Result<Worker
         quantization: None,
         grants: vec![Grant::Gradients],
         stage: None,
+        order: None,
         ticket: None,
         actor: None,
         worker: None,

@@ -104,6 +104,7 @@ impl Student {
                 quantization: None,
                 grants: Vec::new(),
                 stage: None,
+                order: None,
                 ticket: None,
                 actor: None,
                 worker: None,

@@ -164,6 +164,7 @@ pub fn hello(policy: &str, ticket: Option<String>) -> ClientMessage {
         quantization: None,
         grants: vec![],
         stage: None,
+        order: None,
         ticket,
         actor: None,
         worker: None,
@@ -195,6 +196,7 @@ pub fn welcomed(stream: TcpStream) -> (WebSocket<TcpStream>, Hello) {
         submit_rows: None,
         learner: None,
         shared: None,
+        order: None,
         teacher: TeacherInfo {
             observation: hello.observation.clone(),
             action: hello.action.clone(),

@@ -47,6 +47,7 @@ pub fn frames(frame: &[u8]) -> bool {
         for max_rows in [1, 64, usize::from(u16::MAX)] {
             let accepted = [
                 read_states(states, frame, max_rows),
+                read_states(&states.clone().ordered(), frame, max_rows),
                 read_actions(actions, frame, max_rows),
                 read_transitions(transitions, frame, max_rows),
             ];
@@ -69,7 +70,7 @@ fn read_states(format: &StateFormat, frame: &[u8], max_rows: usize) -> Result<us
     for i in 0..states.rows() {
         states.read_row(i, &mut row);
         assert!(row.iter().all(|number| number.is_finite()));
-        writer.state(&row).expect("a row that was read");
+        writer.state_at(states.place(i).unwrap_or_default(), &row).expect("a row that was read");
     }
     assert_eq!(writer.finish(), Ok(states.rows()));
     assert_eq!(again, frame);
