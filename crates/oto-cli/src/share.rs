@@ -111,7 +111,19 @@ pub fn share(flag: &str) -> Result<Prepared, ShareFileError> {
     let path = Path::new(path);
     let text = file::read_text(path, file::MAX_SETTINGS)
         .map_err(|error| ShareFileError::File { path: path.into(), error: error.to_string() })?;
-    let (config, keep) = parse(path, &text)?;
+    prepare(name, path, &text)
+}
+
+/// The agent of the demo's swarm of pages, which comes with the program.
+///
+/// # Errors
+/// None: a test makes it.
+pub fn bundled() -> Result<Prepared, ShareFileError> {
+    prepare("swarm", Path::new("swarm.toml"), include_str!("../../../server/shares/swarm.toml"))
+}
+
+fn prepare(name: &str, path: &Path, text: &str) -> Result<Prepared, ShareFileError> {
+    let (config, keep) = parse(path, text)?;
     let backend = backend::by_name(&config.student.backend)?;
     let wrong = |error| ShareFileError::Agent { path: path.into(), error };
     let mut hub = Hub::new(&config, backend.as_ref()).map_err(wrong)?;

@@ -114,6 +114,7 @@ impl Share {
             out.field("name", &self.link.hello().student);
             out.field("state", &self.link.state());
             out.field("problem", &self.link.problem());
+            out.field("version", &self.link.version());
             out.field("stats", self.link.stats());
         })
     }

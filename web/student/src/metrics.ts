@@ -120,6 +120,8 @@ export interface ShareMetrics {
   /** This worker's name. */
   name: string;
   state: LinkState;
+  /** The version of the newest parameters: the updates that all workers have made. */
+  version: number;
   /** What went wrong last, until it is well again. */
   problem: string | null;
   stats: {

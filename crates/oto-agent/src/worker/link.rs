@@ -153,6 +153,11 @@ impl WorkerLink {
         std::mem::take(&mut self.arrived).then_some((self.version, &self.values[..]))
     }
 
+    /// The version of the newest parameters; 0 before the first ones.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Sends the gradients of a rollout with the parameters of `version`. Nothing happens without a connection, or with the parameters of
     /// an earlier one: others come.
     pub fn send(&mut self, version: u32, gradients: &[f32], now_ms: u64) {

@@ -233,10 +233,14 @@ impl Assets for Site {
     }
 }
 
+/// Whether the server has the bundled teachers alone: then it has the demo's learner and shared agent, too.
+fn is_demo(options: &ServeOptions) -> bool {
+    options.policies.is_none() && options.follow.is_none() && options.train.is_empty()
+}
+
 /// The learners that the options name; beside the bundled teachers alone the bundled learner.
 fn learners(options: &ServeOptions) -> Result<Vec<Prepared>, ServeError> {
-    let bundled = options.policies.is_none() && options.follow.is_none() && options.train.is_empty();
-    if options.learn.is_empty() && bundled {
+    if options.learn.is_empty() && is_demo(options) {
         return Ok(learner::bundled()?);
     }
     Ok(options.learn.iter().map(|flag| learner::learner(flag)).collect::<Result<_, _>>()?)
@@ -257,7 +261,10 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     // They end, and save themselves, when this function does.
     let (learners, _learning) = oto_server::learner::start(learners, &policies)?;
     config.learners = learners;
-    let shared = options.share.iter().map(|flag| share::share(flag)).collect::<Result<Vec<_>, _>>()?;
+    let mut shared = options.share.iter().map(|flag| share::share(flag)).collect::<Result<Vec<_>, _>>()?;
+    if shared.is_empty() && is_demo(options) {
+        shared.push(share::bundled()?);
+    }
     let names = names
         .into_iter()
         .chain(trained)
