@@ -188,7 +188,7 @@ impl Results<'_> {
     fn table(&self, level: usize) -> Table {
         let names = COLUMNS.map(|(name, _)| name);
         let mut table = Table::new(&[&["method", "seeds"], &names[..], &["s offline", "s online"]].concat());
-        for (method, runs) in self.level(level) {
+        for (method, runs) in self.shown(level) {
             let seconds = |of: Of| {
                 if numbers(runs, of).is_empty() { "-".into() } else { whole(mean(&numbers(runs, of))) }
             };
@@ -209,6 +209,9 @@ impl Results<'_> {
         let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
         for (m, method) in self.methods.iter().enumerate() {
             let all = self.grid.runs.iter().flat_map(|level| &level[m]).collect::<Vec<_>>();
+            if all.is_empty() {
+                continue;
+            }
             let average = |of: fn(&Run) -> u64| {
                 kilobytes(mean(&all.iter().map(|run| of(run) as f64).collect::<Vec<_>>()))
             };
@@ -244,8 +247,10 @@ impl Results<'_> {
         for Published { source, of, scores } in PUBLISHED {
             let said = scores.iter().map(|(title, _, score)| format!("{title} {score}"));
             let names = scores.iter().map(|(title, name, _)| (*title, *name));
-            let said = said.collect::<Vec<_>>().join("; ");
-            table.row(vec![(*source).into(), said, self.ordered(names, *of)]);
+            let (said, here) = (said.collect::<Vec<_>>().join("; "), self.ordered(names, *of));
+            if !here.is_empty() {
+                table.row(vec![(*source).into(), said, here]);
+            }
         }
         table
     }
@@ -253,15 +258,20 @@ impl Results<'_> {
     /// Pictures of as many curves as there are colours.
     fn charts(&self, options: &Options) -> Result<(), ReportError> {
         for level in 0..self.data.len() {
-            for part in 0..self.pictures() {
+            for part in 0..self.pictures(level) {
                 write::chart(&options.out, &self.picture(level, part), &self.chart(level, part))?;
             }
         }
         Ok(())
     }
 
-    fn pictures(&self) -> usize {
-        self.methods.len().div_ceil(PALETTE.len())
+    /// Each method that has runs at a level, with them.
+    fn shown(&self, level: usize) -> impl Iterator<Item = (&Method, &[Run])> {
+        self.level(level).filter(|(_, runs)| !runs.is_empty())
+    }
+
+    fn pictures(&self, level: usize) -> usize {
+        self.shown(level).count().div_ceil(PALETTE.len())
     }
 
     fn picture(&self, level: usize, part: usize) -> String {
@@ -270,7 +280,7 @@ impl Results<'_> {
 
     /// Updates left of the seam, steps right of it.
     fn chart(&self, level: usize, part: usize) -> Chart {
-        let shown = self.level(level).skip(part * PALETTE.len()).zip(PALETTE);
+        let shown = self.shown(level).skip(part * PALETTE.len()).zip(PALETTE);
         let curves =
             shown.map(|((method, runs), colour)| self.curve(method, runs, colour)).collect::<Vec<_>>();
         let heights = || curves.iter().flat_map(|curve| curve.mid.iter().copied());
@@ -393,6 +403,21 @@ impl Results<'_> {
         })
     }
 
+    /// The first and the last seed that a run has.
+    fn seeds(&self, asked: &[u64]) -> String {
+        let runs = || self.grid.runs.iter().flatten().flatten().map(|run| run.online.seed);
+        let (first, last) = (runs().min().unwrap_or(asked[0]), runs().max().unwrap_or(asked[0]));
+        if first == last { first.to_string() } else { format!("{first} to {last}") }
+    }
+
+    /// Which methods have no run.
+    fn missing(&self) -> String {
+        let none = |(m, _): &(usize, &&Method)| self.grid.runs.iter().all(|level| level[*m].is_empty());
+        let names = self.methods.iter().enumerate().filter(none).map(|(_, method)| method.name);
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { names } else { format!("Without a run so far: {names}.\n") }
+    }
+
     /// Settings that differ from the defaults, with the defaults in brackets.
     fn scaled(&self) -> Table {
         let mut table = Table::new(&["method", "offline", "online"]);
@@ -426,7 +451,7 @@ impl Results<'_> {
             let name = level.name();
             let (transitions, returns) = (whole(dataset.len() as f64), dataset.returns());
             let (count, behaviour) = (returns.len(), mean(&returns));
-            let pictures = (0..self.pictures())
+            let pictures = (0..self.pictures(l))
                 .map(|part| format!("\n![{name}](results/{}.svg)\n", self.picture(l, part)))
                 .collect::<String>();
             let (table, floor) = (self.table(l), self.floor(l, behaviour));
@@ -444,7 +469,7 @@ impl Results<'_> {
             files = task.files(),
             command = task.command(),
             environment = task.environment,
-            levels_count = self.data.len(),
+            level_names = self.data.iter().map(|data| data.level.name()).collect::<Vec<_>>().join(", "),
             data_seed = task.data_seed,
             hidden = tasks::joined(task.hidden),
             batch = task.batch,
@@ -455,10 +480,9 @@ impl Results<'_> {
             updates = whole(*updates as f64),
             steps = whole(*steps as f64),
             episodes = episodes,
-            count = seeds.len(),
-            seeds = format!("{} to {}", seeds[0], seeds[seeds.len() - 1]),
+            seeds = self.seeds(seeds),
             levels = (0..self.data.len()).map(level).collect::<String>(),
-            failed = failed,
+            failed = [failed, self.missing()].concat(),
             orders = orders,
             wire = self.wire(),
             published = self.published(),
@@ -626,6 +650,7 @@ mod tests {
         lost.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
         options.offline_online.finished = true;
         assert!(report(&options).unwrap().starts_with(&format!("{} runs", count - 1)));
+        assert!(read(&options, "results.md").contains("Without a run so far: iql.\n"));
         options.offline_online.finished = false;
         options.offline_online.methods = vec!["iql".into(), "pex".into()];
         assert!(report(&options).unwrap().starts_with("2 runs of 2 methods"));
