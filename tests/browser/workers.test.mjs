@@ -1,12 +1,15 @@
 // Pages as asynchronous workers of an agent that a real server shares (`oto-student/all`, `oto serve --share`).
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { PATIENCE, launch, root, serveFolder, startServer } from './harness.mjs';
 
+const AXE = readFileSync(createRequire(join(root, 'web/package.json')).resolve('axe-core/axe.min.js'), 'utf8');
 const INDEX = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>worker</title>
   <script type="module">import * as oto from '/web/student/dist/all.js'; window.oto = oto;</script>`;
 
@@ -108,4 +111,39 @@ test('what is no worker of this agent is refused by name', async () => {
   assert.match(unknown.message, /nowhere/);
   const fields = Object.fromEntries(Object.entries(early).map(([name, { field }]) => [name, field]));
   assert.deepEqual(fields, { algorithm: 'algorithm.name', teachers: 'teachers', agent: 'share.agent', cloud: 'share.cloud', option: 'share.wurl' });
+});
+
+test('tabs of the demo join one agent, and each sees the updates of all', async () => {
+  const demo = await startServer();
+  const context = await browser.newContext();
+  try {
+    const faults = [];
+    const tab = await context.newPage();
+    tab.setDefaultTimeout(PATIENCE);
+    tab.on('pageerror', (error) => faults.push(String(error)));
+    const number = (of, name) => of.locator(`[data-value=${name}]`).textContent().then((text) => Number(text.replaceAll(',', '')));
+    const until = (of, name, least) => of.waitForFunction(([name, least]) => Number(document.querySelector(`[data-value=${name}]`).textContent.replaceAll(',', '')) >= least, [name, least]);
+    await tab.goto(`${demo.origin}/`);
+    await tab.getByRole('link', { name: /every tab trains/ }).click();
+    await tab.waitForURL('**/swarm.html');
+    await tab.selectOption('#workers', '2');
+    await tab.click('#start');
+    await until(tab, 'sent', 100);
+    const [other] = await Promise.all([context.waitForEvent('page'), tab.click('#another')]);
+    other.setDefaultTimeout(PATIENCE);
+    await until(other, 'sent', 50);
+    assert.ok((await number(other, 'version')) > (await number(other, 'sent')), 'the updates of both tabs');
+    assert.equal(await number(tab, 'refused'), 0);
+    await tab.waitForFunction(() => document.querySelector('[data-value=score]').textContent !== '–');
+    await other.close();
+    await tab.click('#start');
+    await tab.waitForFunction(() => document.querySelector('#start').textContent === 'Resume');
+    await tab.evaluate(AXE);
+    const { violations } = await tab.evaluate(() => axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }));
+    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).join(' ')}`), []);
+    assert.deepEqual(faults, []);
+  } finally {
+    await context.close();
+    await demo.stop();
+  }
 });
