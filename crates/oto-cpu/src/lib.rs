@@ -14,6 +14,7 @@ mod math;
 mod matmul;
 mod memory;
 mod quantile;
+mod row;
 mod simd;
 mod team;
 #[cfg(not(target_family = "wasm"))]

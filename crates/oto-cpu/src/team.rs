@@ -2,6 +2,7 @@
 
 use crate::kernels::{self, AdamConstants};
 use crate::matmul::{Finish, Scratch, Side, matmul};
+use crate::row::{self, row_product};
 #[cfg(not(target_family = "wasm"))]
 use crate::threads::Pool;
 use oto_graph::plan::{Kernel, Plan};
@@ -76,6 +77,9 @@ impl Team {
         k: usize,
         out: &mut [f32],
     ) {
+        if row::is_one(out.len() / n, n, k, b) {
+            return row_product(a.values, b, finish, k, out);
+        }
         #[cfg(not(target_family = "wasm"))]
         if let Some(others) = &mut self.others
             && out.len() * k >= LARGE_PRODUCT

@@ -46,12 +46,18 @@ pub fn unrolled<'t>(
     let [weight_ih, weight_hh, bias] = [0, 1, 2].map(|i| params[i].1);
     let (steps, units) = (x.size(0), weight_hh.size(1));
     let seen = x.linear(weight_ih, bias, Activation::Identity);
+    // In groups: the gradient of a step is put among those of its group, and a group among the groups.
+    let group = (1..=steps.isqrt()).rev().find(|group| steps.is_multiple_of(*group)).unwrap_or(1);
+    let groups = seen.reshape(&[steps / group, group * GATES * units]);
+    let seen = (0..steps / group).map(|i| groups.member(i).reshape(&[group, GATES * units]));
+    let seen = seen.collect::<Vec<_>>();
     let keep = keep.reshape(&[steps, 1]);
     let (mut hidden, mut cell) = (state.member(0), state.member(1));
     let outputs = (0..steps).map(|step| {
         let kept = keep.member(step).broadcast(&[units]);
         let before = (hidden * kept).reshape(&[1, units]);
-        let gates = before.linear(weight_hh, seen.member(step), Activation::Identity);
+        let own = seen[step / group].member(step % group);
+        let gates = before.linear(weight_hh, own, Activation::Identity);
         let gates = gates.reshape(&[GATES, units]);
         let [input, forget, output] = [0, 1, 3].map(|gate| sigmoid(gates.member(gate)));
         cell = forget * (cell * kept) + input * gates.member(2).tanh();
