@@ -30,7 +30,7 @@ impl Server {
     /// # Panics
     /// If the port is taken or a teacher cannot be read.
     pub fn start(port: u16) -> Self {
-        Self::with(port, None)
+        Self::with(port, None, None)
     }
 
     /// Starts with the learner `learner`, as `--learn learner=FILE` hosts it.
@@ -38,10 +38,18 @@ impl Server {
     /// # Panics
     /// As [`Self::start`]; if the file describes no learner.
     pub fn learning(port: u16, file: &Path) -> Self {
-        Self::with(port, Some(format!("learner={}", file.display())))
+        Self::with(port, Some(format!("learner={}", file.display())), None)
     }
 
-    fn with(port: u16, learn: Option<String>) -> Self {
+    /// Starts with the shared agent `pole`, as `--share pole=FILE` shares it.
+    ///
+    /// # Panics
+    /// As [`Self::start`]; if the file describes no such agent.
+    pub fn sharing(port: u16, file: &Path) -> Self {
+        Self::with(port, None, Some(format!("pole={}", file.display())))
+    }
+
+    fn with(port: u16, learn: Option<String>, share: Option<String>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
         let listener = listener.expect("the port is free");
@@ -53,6 +61,9 @@ impl Server {
         let (learners, learning) =
             oto_server::learner::start(learners, &config.policies).expect("their names differ");
         config.learners = learners;
+        let shared = share.map(|flag| oto_cli::share::share(&flag).expect("a shared agent"));
+        let shared = oto_cli::share::start(shared.into_iter().collect(), &config.policies);
+        config.shares = shared.expect("their names differ").0;
         // Nobody else comes back with these students.
         config.limits.restart_spread = Duration::from_millis(100);
         let (stop, stopped) = oneshot::channel();

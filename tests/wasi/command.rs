@@ -220,6 +220,35 @@ fn a_dataset_is_mixed_into_the_batches_of_a_run() {
 }
 
 #[test]
+fn it_works_for_an_agent_that_a_server_shares() {
+    let place = folder("shares");
+    let file = place.join("pole.json");
+    let text = r#"{"env": "CartPole-v1", "student": {"algorithm": {"name": "a3c", "hidden": [16], "t_max": 10}, "steps": 100000}}"#;
+    std::fs::write(&file, text).unwrap();
+    let server = Server::sharing(0, &file);
+    let settings = r#"algorithm={"name":"a3c","hidden":[16],"t_max":10}"#;
+    let url = server.url();
+    let work = |more: &[&str]| {
+        let agent = ["--env", "CartPole-v1", "--eval-every", "0", "--quiet", "--share", &url];
+        Run::new(&[&agent, more].concat()).network().write(&place).end()
+    };
+    let ended = work(&["--agent", "pole", "--set", settings, "--steps", "400", "--out", "shares/run"]);
+    succeeded(&ended);
+    assert!(ended.out.contains("400 steps, 40 gradients sent, 0 refused"), "{}", ended.out);
+    assert!(!lines(&place.join("run"), "episode").is_empty());
+    let other = settings.replace("16", "17");
+    for (more, reason) in [
+        (&["--agent", "pole", "--set", &other][..], "the shared agent pole: "),
+        (&["--agent", "nowhere", "--set", settings], "nowhere"),
+        (&["--agent", "pole", "--algorithm", "ppo"], "a3c"),
+        (&["--agent", "pole", "--from", "shares/run"], "cannot be used with"),
+    ] {
+        let ended = work(more);
+        assert!(!ended.success && ended.err.contains(reason), "{more:?}: {}", ended.err);
+    }
+}
+
+#[test]
 fn it_acts_with_the_weights_of_a_learner() {
     let place = folder("acts");
     let file = place.join("learner.json");

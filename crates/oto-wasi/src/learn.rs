@@ -5,13 +5,17 @@ use clap::Args;
 use oto_agent::checkpoint;
 use oto_agent::drive::Driver;
 use oto_agent::environments;
+use oto_agent::link::tungstenite::Socket;
+use oto_agent::presets;
 use oto_agent::run::{self, Job, Observer, RunError};
 use oto_agent::student::{Event, Metrics, Student};
+use oto_agent::worker;
 use oto_cli::backend;
 use oto_cli::options::{Base, LearnOptions, OptionsError, tell_defaults};
 use oto_cli::origin::{Origin, OriginError, Start};
 use oto_cli::recorded::{self, Dataset, DatasetError, Read};
 use oto_cli::run_folder::{FolderError, RunFolder};
+use oto_rl::shared::Part;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -40,6 +44,15 @@ pub struct LearnCommand {
     /// Minari's or D4RL's; inside a granted folder [default environment: the dataset's own]
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
+    /// Address of a server that shares an agent (ws://host:port): this run is one of its asynchronous workers; --steps counts its own steps
+    #[arg(long, value_name = "URL", requires = "agent", conflicts_with_all = ["teacher", "resume", "from", "dataset", "seeds"])]
+    share: Option<String>,
+    /// Name of the shared agent
+    #[arg(long, value_name = "NAME", requires = "share")]
+    agent: Option<String>,
+    /// Name of this worker; a later worker of the same name takes over [default: a random name]
+    #[arg(long, value_name = "NAME", requires = "share")]
+    worker: Option<String>,
     /// Print each event as a line of JSON on standard output
     #[arg(long)]
     json: bool,
@@ -91,6 +104,9 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnError> {
     }
     if !command.quiet {
         tell_defaults(&job);
+    }
+    if let Some((url, agent)) = command.share.as_deref().zip(command.agent.as_deref()) {
+        return work(command, job, url, agent);
     }
     for i in 0..command.seeds {
         let mut job = job.clone();
@@ -147,15 +163,7 @@ fn run(
             origin.tell(&adopted);
         }
     }
-    let mut console = Console {
-        name: format!("{} seed {}", job.env, job.student.seed),
-        env: job.env.clone(),
-        folder,
-        json: command.json,
-        quiet: command.quiet,
-        start: (Instant::now(), student.trainer().steps()),
-        line: None,
-    };
+    let mut console = Console::of(command, job, folder, student.trainer().steps());
     if matches!(start, Start::From(_)) {
         // A resume needs the other run no more.
         run::checkpoint(&mut student, &mut console)?;
@@ -165,6 +173,36 @@ fn run(
         let last =
             metrics.last_evaluation.map_or("no evaluation".into(), |e| format!("last evaluation {e:.1}"));
         oto_cli::out!("{}: {} steps, {last}, {} labels", console.name, metrics.step, metrics.labels);
+    }
+    Ok(())
+}
+
+/// Works for the agent that a server shares, see `oto_agent::worker`.
+fn work(command: &LearnCommand, mut job: Job, url: &str, agent: &str) -> Result<(), LearnError> {
+    let name = command.worker.clone().unwrap_or_else(worker::random_name);
+    if command.learn.seed.is_none() {
+        job.student.seed = worker::seed_of(&name);
+    }
+    let environment =
+        environments::of_student(&job.env, &job.student).map_err(|error| RunError::Train(error.into()))?;
+    let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
+    let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
+    let mut student = student.map_err(RunError::Train)?;
+    let mut link = worker::link_of(&mut student, agent, &name).map_err(RunError::Train)?;
+    let mut socket = Socket::new(&presets::teacher_url(url)).map_err(RunError::from)?;
+    if let Some(token) = run::token() {
+        socket.authorize(&token).map_err(RunError::from)?;
+    }
+    let mut tell = |problem: &str| oto_cli::note!("{agent}: {problem}; trying again for 30 seconds");
+    worker::connect(&mut link, &mut socket, &oto_cli::output::closed, &mut tell)?;
+    // A refusal keeps an older run.
+    let create = |path: &PathBuf| RunFolder::create(path.clone(), &job, command.force);
+    let mut console = Console::of(command, &job, command.out.as_ref().map(create).transpose()?, 0);
+    let metrics = worker::run(&mut student, &mut link, &mut socket, &mut console)?;
+    if !command.json {
+        let stats = link.stats();
+        let (sent, refused) = (stats.sent, stats.refused);
+        oto_cli::out!("{}: {} steps, {sent} gradients sent, {refused} refused", console.name, metrics.step);
     }
     Ok(())
 }
@@ -233,6 +271,19 @@ impl Observer for Console {
 }
 
 impl Console {
+    /// Of a run that begins at this step.
+    fn of(command: &LearnCommand, job: &Job, folder: Option<RunFolder>, step: u64) -> Self {
+        Self {
+            name: format!("{} seed {}", job.env, job.student.seed),
+            env: job.env.clone(),
+            folder,
+            json: command.json,
+            quiet: command.quiet,
+            start: (Instant::now(), step),
+            line: None,
+        }
+    }
+
     /// Puts something into the run's folder, if it has one.
     fn keep(&mut self, put: impl FnOnce(&mut RunFolder) -> Result<(), FolderError>) -> Result<(), String> {
         self.folder.as_mut().map_or(Ok(()), put).map_err(|e| e.to_string())
