@@ -3,7 +3,7 @@
 //! learns from the mean of its critics. A density network tells the run's own transitions from recorded ones; the sampler `balanced` takes
 //! those first that look like the run's own.
 //!
-//! Discrete actions: [`super::q_ensemble`].
+//! Discrete actions: `q_ensemble.rs`.
 //!
 //! Where the authors' code makes ten times the updates in the first 1,000 steps, a run's `updates` is the same for all steps.
 

@@ -3,7 +3,7 @@
 //! same batches, and the Gaussian with the mean and the variance of all policies acts. Settings, the program of one update, and the
 //! agent.
 //!
-//! For discrete actions a member is a Q-network: [`super::q_ensemble`].
+//! For discrete actions a member is a Q-network: `q_ensemble.rs`.
 //!
 //! The members' networks are computed side by side: N actors, and 2 N critics, of which i and N + i are member i's.
 
