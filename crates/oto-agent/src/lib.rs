@@ -33,6 +33,8 @@ pub mod run;
 mod safetensors;
 #[cfg(feature = "schema")]
 pub mod schema;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod served;
 pub mod settings;
 pub mod stage;
 pub mod student;

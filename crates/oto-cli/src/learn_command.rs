@@ -18,11 +18,12 @@ use oto_agent::environments;
 use oto_agent::link::LinkState;
 use oto_agent::link::tungstenite::Socket;
 use oto_agent::run::{self, Distill, Job, Observer, RunError};
+use oto_agent::served::{ServedTeacher, address};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
 use oto_agent::{presets, worker, workers};
 use oto_data::{DataError, Dataset, Metadata, Recorded, Recorder, check_target, write_folder};
 use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
-use oto_experiments::distilled;
+use oto_experiments::distilled::{self, LogitTeachers};
 use oto_policy::PolicyError;
 use oto_proto::Adapter;
 use oto_rl::shared::{Counts, Part};
@@ -97,9 +98,9 @@ pub struct LearnCommand {
     /// [default environment: the dataset's own]
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
-    /// Policy whose logits the student learns from (a model file or a run folder), for an algorithm with `algorithm.distillation`;
-    /// repeatable; see docs/distillation.md
-    #[arg(long, value_name = "PATH")]
+    /// Policy whose logits the student learns from, for an algorithm with `algorithm.distillation`: a model file, a run folder, or the
+    /// address of a server (ws://host:port, with --policy); repeatable; see docs/distillation.md
+    #[arg(long, value_name = "PATH|URL")]
     distill: Vec<PathBuf>,
     /// Weight of each --distill in the loss [default: 1]
     #[arg(long, value_name = "NUMBER", requires = "distill")]
@@ -155,6 +156,16 @@ pub enum LearnCommandError {
     /// A policy whose logits the student is to learn from.
     #[error("--distill: {0}")]
     Distill(#[from] PolicyError),
+    /// A policy of a server whose logits the student is to learn from.
+    #[error("--distill: policy {policy:?} of {url}: {reason}")]
+    Served {
+        /// The server's address.
+        url: String,
+        /// Its policy.
+        policy: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Whom it is to trust.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -216,6 +227,7 @@ pub enum LearnCommandError {
 
 /// Trains as the flags say.
 pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
+    let command = &command.with_addresses()?;
     if let Some(folder) = &command.record {
         // Before a run folder is overwritten.
         check_target(folder, None)?;
@@ -296,6 +308,27 @@ impl LearnCommand {
         Ok(())
     }
 
+    /// The same with the policy of each --distill that is a server's address: it comes from --policy, after those of --teacher.
+    fn with_addresses(&self) -> Result<Self, LearnCommandError> {
+        let mut command = self.clone();
+        let nameless = |path: &&mut PathBuf| address(path).is_some_and(|(_, policy)| policy.is_empty());
+        let (given, wanted) =
+            (command.learn.policy.len(), command.distill.iter_mut().filter(nameless).count());
+        let Some(first) = given.checked_sub(wanted) else {
+            let flags = format!(
+                "{given} --policy for {wanted} --distill with a server's address, expected one for each"
+            );
+            return Err(OptionsError::Flag(flags).into());
+        };
+        let mut names = command.learn.policy.split_off(first).into_iter();
+        for path in command.distill.iter_mut().chain(&mut command.expert) {
+            let Some((url, policy)) = address(path) else { continue };
+            let policy = if policy.is_empty() { names.next().unwrap_or_default() } else { policy.to_owned() };
+            *path = format!("{}#{policy}", presets::teacher_url(url)).into();
+        }
+        Ok(command)
+    }
+
     fn trusted(&self) -> Result<Option<Vec<CertificateDer<'static>>>, AuthorityError> {
         self.ca.as_deref().map(authorities::read).transpose()
     }
@@ -320,23 +353,60 @@ fn distil(command: &LearnCommand, job: &mut Job) -> Result<(), LearnCommandError
         return Err(OptionsError::Flag(flags).into());
     }
     let distill = Distill { teachers: command.distill.clone(), expert: command.expert.clone() };
-    let (teachers, _) = distilled::load(Some(&distill))?;
+    let (teachers, _) = logit_teachers(command, Some(&distill), job)?;
     let settled = distillation::settle(&mut job.student.algorithm, &teachers, weights);
     settled.and_then(|()| job.student.validate()).map_err(OptionsError::from)?;
     job.distill = Some(distill);
     Ok(())
 }
 
+/// The policies of --distill, from files and servers.
+fn logit_teachers(
+    command: &LearnCommand,
+    distill: Option<&Distill>,
+    job: &Job,
+) -> Result<LogitTeachers, LearnCommandError> {
+    distilled::load_with(distill, |url, policy| {
+        let failed =
+            |reason: String| LearnCommandError::Served { url: url.into(), policy: policy.into(), reason };
+        let spaces = known_spaces(command, url, policy)?.map_err(failed)?;
+        let mut socket = Socket::new(url).map_err(RunError::from)?;
+        if let Some(token) = run::token() {
+            socket.authorize(&token).map_err(RunError::from)?;
+        }
+        if let Some(trusted) = command.trusted()? {
+            socket.trust_only(trusted);
+        }
+        let name = job.student.name.as_deref().unwrap_or("oto");
+        let teacher = ServedTeacher::connect(socket, policy, name, &spaces);
+        Ok(Box::new(teacher.map_err(|error| failed(error.to_string()))?))
+    })
+}
+
 /// A teacher's own spaces, which its server knows.
 fn spaces(command: &LearnCommand, teacher: &TeacherConfig) -> Result<TeacherSpaces, LearnCommandError> {
-    let unknown = |reason: String| LearnCommandError::Spaces { policy: teacher.policy.clone(), reason };
-    let trusted = command.trusted()?;
-    let config = FollowConfig { trusted, ..FollowConfig::new(&teacher.url, &teacher.policy) };
-    let known = metadata(config).map_err(|error| unknown(error.to_string()))?;
-    match (known.observation_space, known.action_space) {
-        (Some(observation), Some(action)) => Ok(TeacherSpaces { observation, action }),
-        _ => Err(unknown("its server does not say them".into())),
+    let unknown = |reason| LearnCommandError::Spaces { policy: teacher.policy.clone(), reason };
+    known_spaces(command, &teacher.url, &teacher.policy)?.map_err(unknown)
+}
+
+/// The spaces of a server's policy, or why they are not known.
+fn known_spaces(
+    command: &LearnCommand,
+    url: &str,
+    policy: &str,
+) -> Result<Result<TeacherSpaces, String>, LearnCommandError> {
+    let mut config = FollowConfig { trusted: command.trusted()?, ..FollowConfig::new(url, policy) };
+    if let Some(Err(error)) = run::token().map(|token| config.authorize(&token)) {
+        return Ok(Err(error.to_string()));
     }
+    let known = match metadata(config) {
+        Ok(known) => known,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    Ok(match (known.observation_space, known.action_space) {
+        (Some(observation), Some(action)) => Ok(TeacherSpaces { observation, action }),
+        _ => Err("its server does not say its spaces".into()),
+    })
 }
 
 /// Seeds `seed .. seed + n`, several at once, and their common curve.
@@ -431,7 +501,7 @@ fn one(
     }
     let (environment, recorder) = place(job, command.record.is_some())?;
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
-    let (teachers, expert) = distilled::load(job.distill.as_ref())?;
+    let (teachers, expert) = logit_teachers(command, job.distill.as_ref(), job)?;
     let begin = |student: &mut Student| {
         if job.distill.is_some() {
             student.trainer().distill(teachers, expert)?;

@@ -59,8 +59,9 @@ pub struct LearnOptions {
     /// Address of a teacher server (ws://host:port); repeatable; without it the student learns alone
     #[arg(long, value_name = "URL")]
     pub teacher: Vec<String>,
-    /// Name of the teacher's policy, one for each --teacher
-    #[arg(long, value_name = "NAME", default_value = "sac_inverted_pendulum_v5", requires = "teacher")]
+    /// Name of the teacher's policy, one for each --teacher, then one for each --distill that is a server's address
+    /// [default for --teacher: sac_inverted_pendulum_v5]
+    #[arg(long, value_name = "NAME")]
     pub policy: Vec<String>,
     /// Adapter between student and teacher as JSON or @FILE, one for each --teacher; "none" for no adapter, "learn" for a learned
     /// one [default: the built-in adapter of the pair, if there is one]
@@ -289,7 +290,8 @@ impl LearnOptions {
 
     fn teachers(&self, env: &str) -> Result<Vec<TeacherConfig>, OptionsError> {
         let of = |i: usize, url: &String| {
-            let policy = self.policy.get(i).or(self.policy.last()).cloned().unwrap_or_default();
+            let policy = self.policy.get(i).or(self.policy.last()).map_or(USUAL_POLICY, String::as_str);
+            let policy = policy.to_owned();
             let adapter = match self.adapter.get(i).map(String::as_str) {
                 None => presets::adapter(environments::id(env), &policy),
                 Some("none" | "learn") => None,
@@ -317,8 +319,7 @@ impl LearnOptions {
         for (flag, given, most) in [
             ("--weight", self.weight.len(), teachers),
             ("--adapter", self.adapter.len(), teachers),
-            // One is always there, by default.
-            ("--policy", self.policy.len(), teachers.max(1)),
+            ("--policy", self.policy.len(), teachers),
         ] {
             if given > most {
                 return Err(OptionsError::Flag(format!("{given} {flag} for {teachers} --teacher")));
@@ -327,6 +328,9 @@ impl LearnOptions {
         self.teacher.iter().enumerate().map(|(i, url)| of(i, url)).collect()
     }
 }
+
+/// The policy of a --teacher without --policy.
+const USUAL_POLICY: &str = "sac_inverted_pendulum_v5";
 
 /// The names of algorithms as the values of a flag.
 pub(crate) fn names(algorithms: impl Iterator<Item = &'static dyn Algorithm>) -> PossibleValuesParser {

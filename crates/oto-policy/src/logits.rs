@@ -46,20 +46,38 @@ impl LogitPolicy {
             return Err(PolicyError::TooLarge { what: "a teacher".into(), found, max, unit: "actions" });
         }
         let observations = trial(policy.observation_space());
-        let outputs = policy.outputs(&observations, TRIAL_ROWS)?;
-        if of(&outputs, TRIAL_ROWS, actions).is_none() {
-            let names = outputs.iter().map(|output| format!("{:?} {:?}", output.name, output.shape));
-            return Err(PolicyError::Unsupported(format!(
-                "it gives no logits: expected an output [{TRIAL_ROWS}, {actions}] for {TRIAL_ROWS} observations, it has {}",
-                names.collect::<Vec<_>>().join(", ")
-            )));
-        }
+        of(&mut *policy, &observations, TRIAL_ROWS, actions, &mut Vec::new())?;
         Ok(Self { policy, actions })
     }
 }
 
+/// Puts the logits `[rows, actions]` of observations `[rows, observation width]` into `out`, which is emptied first. They may be no
+/// finite numbers.
+///
+/// # Errors
+/// As [`Policy::outputs`]; a policy without logits.
+pub fn of(
+    policy: &mut dyn Policy,
+    observations: &[f32],
+    rows: usize,
+    actions: usize,
+    out: &mut Vec<f32>,
+) -> Result<(), PolicyError> {
+    out.clear();
+    let outputs = policy.outputs(observations, rows)?;
+    let Some(found) = output(&outputs, rows, actions) else {
+        let names = outputs.iter().map(|output| format!("{:?} {:?}", output.name, output.shape));
+        return Err(PolicyError::Unsupported(format!(
+            "it gives no logits: expected an output [{rows}, {actions}] for {rows} observations, it has {}",
+            names.collect::<Vec<_>>().join(", ")
+        )));
+    };
+    out.extend_from_slice(&found.values);
+    Ok(())
+}
+
 /// The output with the logits: one of the known names, or else the only one of their shape.
-fn of(outputs: &[Output], rows: usize, actions: usize) -> Option<&Output> {
+fn output(outputs: &[Output], rows: usize, actions: usize) -> Option<&Output> {
     let fits = |output: &&Output| output.name != "action" && output.shape == [rows, actions];
     let named = NAMES.iter().find_map(|name| outputs.iter().filter(fits).find(|output| output.name == *name));
     named.or_else(|| {
@@ -78,11 +96,7 @@ impl LogitTeacher for LogitPolicy {
     }
 
     fn logits(&mut self, observations: &[f32], rows: usize, out: &mut Vec<f32>) -> Result<(), String> {
-        out.clear();
-        let outputs = self.policy.outputs(observations, rows).map_err(|error| error.to_string())?;
-        let found = of(&outputs, rows, self.actions).ok_or("it gives no logits")?;
-        out.extend_from_slice(&found.values);
-        Ok(())
+        of(&mut *self.policy, observations, rows, self.actions, out).map_err(|error| error.to_string())
     }
 }
 

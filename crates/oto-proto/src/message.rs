@@ -124,6 +124,8 @@ oto_json::json_object! { ActorInfo: open { name, stream, first = 0, weights = ve
 pub enum Grant {
     /// The teacher's actions for the student's states.
     Actions,
+    /// The teacher's logits for the student's states, in place of its actions.
+    Logits,
     /// Labels made elsewhere.
     Label,
     /// Replay submissions.
@@ -140,7 +142,7 @@ pub enum Grant {
 
 oto_json::json_names! {
     Grant {
-        Actions = "actions", Label = "label", Submit = "submit", Weights = "weights", Transitions = "transitions",
+        Actions = "actions", Logits = "logits", Label = "label", Submit = "submit", Weights = "weights", Transitions = "transitions",
         PeerLogits = "peer_logits", Gradients = "gradients"
     }
 }
@@ -760,7 +762,8 @@ impl Welcome {
             let expected = "with a session of at least 1, with the grant \"gradients\" and only then".into();
             return refuse("shared", expected, found);
         }
-        if !self.grants.contains(&Grant::Actions) && !of_actors && !of_workers {
+        let answers = [Grant::Actions, Grant::Logits].iter().any(|grant| self.grants.contains(grant));
+        if !answers && !of_actors && !of_workers {
             return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
         }
         match &self.learner {

@@ -324,7 +324,14 @@ impl Principal {
             name: "anyone".into(),
             identity: Identity::None,
             rights: Rights::default(),
-            grants: vec![Grant::Actions, Grant::Submit, Grant::Weights, Grant::Transitions, Grant::Gradients],
+            grants: vec![
+                Grant::Actions,
+                Grant::Logits,
+                Grant::Submit,
+                Grant::Weights,
+                Grant::Transitions,
+                Grant::Gradients,
+            ],
             states: States::Any,
             max_connections: usize::MAX,
             connections: Arc::default(),
@@ -336,12 +343,14 @@ impl Principal {
         for grant in &rights.grants {
             grants.push(match grant.as_str() {
                 "actions" => Grant::Actions,
+                "logits" => Grant::Logits,
                 "submit" => Grant::Submit,
                 "weights" => Grant::Weights,
                 "transitions" => Grant::Transitions,
                 "gradients" => Grant::Gradients,
                 other => {
-                    let known = "\"actions\", \"submit\", \"weights\", \"transitions\" or \"gradients\"";
+                    let known =
+                        "\"actions\", \"logits\", \"submit\", \"weights\", \"transitions\" or \"gradients\"";
                     return Err(format!("expected {known}, got {other:?}"));
                 }
             });
@@ -613,7 +622,7 @@ mod tests {
         }
         let hash = sha256(TOKEN.as_bytes());
         for (right, says) in [
-            (r#""grants":["logits"]"#, "logits"),
+            (r#""grants":["label"]"#, "label"),
             (r#""states_per_second":0"#, "positive"),
             (r#""connections":0"#, "at least 1"),
             (r#""policies":[]"#, "at least one"),

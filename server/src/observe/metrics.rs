@@ -272,6 +272,7 @@ pub(crate) struct Metrics {
     students: Gauge,
     requests: Counter,
     states: Counter,
+    logits: Counter,
     received: Counter,
     sent: Counter,
     dropped: Family<Dropped, Counter>,
@@ -297,6 +298,7 @@ impl Default for Metrics {
             students: Gauge::default(),
             requests: Counter::default(),
             states: Counter::default(),
+            logits: Counter::default(),
             received: Counter::default(),
             sent: Counter::default(),
             dropped: Family::default(),
@@ -337,8 +339,9 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("connections", "Connections, students' or not", self.connections.clone());
         r.register("students", "Students that were greeted and have not left", self.students.clone());
-        r.register("requests", "Requests for actions that were taken", self.requests.clone());
+        r.register("requests", "Requests for actions or logits that were taken", self.requests.clone());
         r.register("states", "States in these requests", self.states.clone());
+        r.register("logit_states", "Those of them that were asked for logits", self.logits.clone());
         r.register_with_unit("received", "Messages of students", Unit::Bytes, self.received.clone());
         r.register_with_unit("sent", "Messages to students", Unit::Bytes, self.sent.clone());
         r.register(
@@ -396,6 +399,11 @@ impl Metrics {
     pub fn taken(&self, states: usize) {
         self.requests.inc();
         self.states.inc_by(states as u64);
+    }
+
+    /// A request for logits was taken.
+    pub fn logits(&self, states: usize) {
+        self.logits.inc_by(states as u64);
     }
 
     /// A message came.

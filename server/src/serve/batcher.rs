@@ -14,6 +14,7 @@ use crate::observe::log_throttle::LogThrottle;
 use crate::observe::metrics::Metrics;
 use crate::serve::error::ServerError;
 use crate::serve::queue::{Batch, NotTaken, Queue, Request, Said, Seat, Work};
+use crate::serve::rows::Asks;
 use crate::serve::shadow::Shadow;
 use crate::serve::simulation::Pace;
 use crate::serve::status_watch::StatusWatch;
@@ -177,7 +178,7 @@ impl Batcher {
     /// cannot answer, or another version, which comes if a canary fails meanwhile: then it is answered at once from its beginning.
     fn work_in_pieces(&mut self, mut batch: Batch, piece: usize, queue: &Queue, metrics: &Metrics) {
         let request = &mut batch.requests[0];
-        let (rows, came) = (request.rows, request.came);
+        let (rows, came, asks) = (request.rows, request.came, request.asks);
         let width = request.observations.len() / rows.max(1);
         if let Some(traced) = &mut request.traced {
             traced.computes(rows);
@@ -190,8 +191,9 @@ impl Batcher {
             }
             let (start, rows) = (Instant::now(), observations.len() / width.max(1));
             let version = self.version(batch.canary);
-            let Some(answers) =
-                (version.number == number).then(|| version.rows.act(observations, rows).ok()).flatten()
+            let Some(answers) = (version.number == number)
+                .then(|| version.rows.answer(asks, observations, rows).ok())
+                .flatten()
             else {
                 return self.work_at_once(batch, queue, metrics);
             };
@@ -205,7 +207,7 @@ impl Batcher {
                 self.work_on(others, queue, metrics);
             }
         }
-        if let (false, Some(shadow)) = (batch.canary, &self.shadow) {
+        if let (false, Some(shadow), Asks::Actions) = (batch.canary, &self.shadow, asks) {
             shadow.see(&request.observations, rows, &actions);
         }
         metrics.batch(std::iter::once(came), rows, first);
@@ -326,6 +328,7 @@ impl Batcher {
         self.observations.clear();
         requests.iter().for_each(|request| self.observations.extend_from_slice(&request.observations));
         let rows = requests.iter().map(|request| request.rows).sum();
+        let asks = requests.first().map_or(Asks::Actions, |request| request.asks);
         let canary = canary && self.canary.is_some();
         // The buffer of the observations is another field.
         let version = match &mut self.canary {
@@ -333,10 +336,10 @@ impl Batcher {
             _ => &mut self.stable,
         };
         let number = version.number;
-        let error = match version.rows.act(&self.observations, rows) {
+        let error = match version.rows.answer(asks, &self.observations, rows) {
             Ok(actions) => {
                 reply(number, actions, requests);
-                if let (false, Some(shadow)) = (canary, &self.shadow) {
+                if let (false, Some(shadow), Asks::Actions) = (canary, &self.shadow, asks) {
                     shadow.see(&self.observations, rows, actions);
                 }
                 return;
@@ -345,7 +348,7 @@ impl Batcher {
         };
         if requests.len() > 1 {
             requests.into_iter().for_each(|request| self.answer(canary, vec![request], queue));
-        } else if canary && self.stable.rows.act(&self.observations, rows).is_ok() {
+        } else if canary && self.stable.rows.answer(asks, &self.observations, rows).is_ok() {
             // It cannot fail: there is a canary.
             drop(self.change(ChangeKind::EndCanary(Some(error.to_string())), queue));
             self.answer(false, requests, queue);

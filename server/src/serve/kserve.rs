@@ -18,6 +18,7 @@ use crate::observe::spans::Traced;
 use crate::serve::admission::{Bearer, Caller, Server};
 use crate::serve::queue::{NotTaken, Request, Said};
 use crate::serve::respond::{Answer, respond, seconds};
+use crate::serve::rows::Asks;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
@@ -383,7 +384,7 @@ async fn inferred(
     })?;
     let (reply, mut answers) = mpsc::channel(1);
     let request =
-        Request { id: 0, rows, came: Instant::now(), observations, reply, order: None, traced, held };
+        Request { id: 0, rows, came: Instant::now(), observations, asks: Asks::Actions, reply, order: None, traced, held };
     teacher.ask(request, &limits.queue).map_err(|not_taken| match not_taken {
         NotTaken::Full(pause) => context.overloaded("full", pause),
         NotTaken::Gone => Refusal::Failed("the policy does not run any more".into()),

@@ -331,7 +331,7 @@ impl Teacher {
         match &mut self.way {
             Way::Hosted { hosted, seat, .. } => hosted.worker.ask(seat, request, limits),
             Way::Scripted(rows) => {
-                let said = match rows.act(&request.observations, request.rows) {
+                let said = match rows.answer(request.asks, &request.observations, request.rows) {
                     Ok(actions) => Said::Actions { version: 1, actions: actions.to_vec() },
                     Err(error) => {
                         let message = ErrorMessage::new(ErrorCode::PolicyFailed, error.to_string());

@@ -12,6 +12,7 @@ use crate::auth::budget::Held;
 use crate::net::limits::QueueLimits;
 use crate::observe::spans::Traced;
 use crate::serve::hidden_state::Order;
+use crate::serve::rows::Asks;
 use crate::serve::version::Change;
 use oto_proto::{ErrorCode, ErrorMessage};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +27,7 @@ pub const BATCH_ROWS: usize = oto_policy::ROWS_PER_RUN;
 const PIECE_ROWS: usize = 64;
 const PIECE_TIME: Duration = Duration::from_millis(1);
 
-/// States that want actions.
+/// States that want actions or logits.
 pub(crate) struct Request {
     /// The student's number for it.
     pub id: u32,
@@ -36,6 +37,8 @@ pub(crate) struct Request {
     pub came: Instant,
     /// The teacher's observations `[rows, observation width]`.
     pub observations: Vec<f32>,
+    /// What it asks for.
+    pub asks: Asks,
     /// Where the answer goes. It has room: a student has no more requests in flight than it has credits.
     pub reply: mpsc::Sender<Answer>,
     /// Where its states stand, for a recurrent policy.
@@ -62,7 +65,7 @@ pub(crate) struct Answer {
 
 /// An answer's content.
 pub(crate) enum Said {
-    /// The teacher's actions `[rows, action width]`, all of this version.
+    /// The teacher's actions `[rows, action width]` or its logits `[rows, actions]`, all of this version.
     Actions {
         /// The version that answered.
         version: u32,
@@ -112,7 +115,7 @@ pub(crate) enum Work {
 pub(crate) struct Batch {
     /// Whether the canary is to answer.
     pub canary: bool,
-    /// At least one. One that is larger than a piece is alone.
+    /// At least one, all for the same. One that is larger than a piece is alone.
     pub requests: Vec<Request>,
     /// Where the last of them ends, on the clock of states.
     pub end: u64,
@@ -256,7 +259,9 @@ impl Waiting {
                 let more = entry.get().request.rows;
                 let gone = entry.get().request.reply.is_closed();
                 let large = more > piece || batch.requests.len() == 1 && rows > piece;
-                let full = large || entry.key().0 >= before || rows + more > BATCH_ROWS;
+                let other =
+                    batch.requests.first().is_some_and(|first| first.asks != entry.get().request.asks);
+                let full = large || other || entry.key().0 >= before || rows + more > BATCH_ROWS;
                 if !gone && !batch.requests.is_empty() && full {
                     break;
                 }
@@ -477,6 +482,7 @@ mod tests {
                 rows,
                 came: Instant::now(),
                 observations: vec![0.0; rows],
+                asks: Asks::Actions,
                 reply,
                 order: None,
                 traced: None,
@@ -484,6 +490,18 @@ mod tests {
             },
             answers,
         )
+    }
+
+    #[test]
+    fn a_batch_asks_for_one_thing() {
+        let queue = Queue::default();
+        let (mut a, mut b) = (queue.seat(0.0), queue.seat(0.0));
+        let _first = push(&queue, &mut a, 1, 2);
+        let (mut logits, _answers) = request(2, 2);
+        logits.asks = Asks::Logits;
+        assert!(queue.push(&mut b, logits, &LIMITS).is_ok());
+        let _third = push(&queue, &mut a, 3, 2);
+        assert_eq!([next(&queue), next(&queue), next(&queue)], [vec![1], vec![2], vec![3]]);
     }
 
     /// The requests of the next batch.

@@ -1,7 +1,17 @@
 //! A policy that is asked in rows, whatever it does when it is asked.
 
-use oto_policy::{Policy, PolicyError, fit_actions};
+use oto_policy::{Policy, PolicyError, fit_actions, logits};
+use oto_proto::Space;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a policy is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// An action for each state.
+    Actions,
+    /// A number for each action that it chooses from.
+    Logits,
+}
 
 /// A policy and the buffer of its answers.
 pub(crate) struct Rows {
@@ -52,5 +62,26 @@ impl Rows {
         }
         fit_actions(policy.action_space(), actions)?;
         Ok(actions)
+    }
+
+    /// Asks the policy for actions, or for logits `[rows, actions]`.
+    pub fn answer(&mut self, asks: Asks, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
+        match asks {
+            Asks::Actions => self.act(observations, rows),
+            Asks::Logits => self.logits(observations, rows),
+        }
+    }
+
+    fn logits(&mut self, observations: &[f32], rows: usize) -> Result<&[f32], PolicyError> {
+        let Rows { policy, actions } = self;
+        let Space::Discrete { n } = *policy.action_space() else {
+            return Err(PolicyError::Run("its actions are continuous, expected discrete ones".into()));
+        };
+        catch_unwind(AssertUnwindSafe(|| logits::of(&mut **policy, observations, rows, n as usize, actions)))
+            .unwrap_or_else(|_| Err(PolicyError::Run("it panicked".into())))?;
+        match actions.iter().find(|logit| !logit.is_finite()) {
+            None => Ok(actions),
+            Some(wrong) => Err(PolicyError::Run(format!("a logit is {wrong}, expected a finite number"))),
+        }
     }
 }

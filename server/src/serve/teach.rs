@@ -16,6 +16,7 @@ use crate::serve::hidden_state::{self, Order, Stream};
 use crate::serve::policies::Teacher;
 use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
 use crate::serve::random;
+use crate::serve::rows::Asks;
 use crate::serve::silence::Silence;
 use crate::serve::submit::{self, Submissions};
 use crate::serve::worker::{self, WorkerSession};
@@ -26,7 +27,7 @@ use oto_policy::action;
 use oto_proto::message::{Overloaded, Published, Restarting};
 use oto_proto::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, Kind, Plan, ServerMessage,
-    Welcome,
+    Space, Welcome,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -174,6 +175,29 @@ async fn written(submissions: &mut Option<Submissions>) -> ServerMessage {
     }
 }
 
+/// What a student asks its teacher for: actions, or logits if its `hello` has that grant.
+fn asks(hello: &Hello, principal: &Principal) -> Result<Asks, End> {
+    match hello.grants.contains(&Grant::Logits) {
+        false => Ok(Asks::Actions),
+        true if principal.may(Grant::Logits) => Ok(Asks::Logits),
+        true => Err(refused(ErrorCode::Forbidden, "expected the grant \"logits\", this student has none")),
+    }
+}
+
+/// The space of a teacher's answers: its actions, or a number for each of its actions.
+fn answers(asks: Asks, action: &Space) -> Result<Space, End> {
+    match (asks, action) {
+        (Asks::Actions, action) => Ok(action.clone()),
+        (Asks::Logits, Space::Discrete { n }) => {
+            Ok(Space::uniform(*n as usize, f32::NEG_INFINITY, f32::INFINITY))
+        }
+        (Asks::Logits, Space::Box { .. }) => {
+            let message = "expected a policy of discrete actions for logits, got one of continuous actions";
+            Err(refused(ErrorCode::SpaceMismatch, message))
+        }
+    }
+}
+
 /// What was agreed with a student, and what is under way.
 struct Session {
     teacher: Teacher,
@@ -184,6 +208,7 @@ struct Session {
     version: u32,
     /// Its state, if the policy is recurrent.
     stream: Option<Arc<Stream>>,
+    asks: Asks,
     plan: Plan,
     formats: Formats,
     max_rows: u16,
@@ -222,10 +247,16 @@ impl Session {
         }
         let info = &teacher.info;
         let adapter = hello.adapter.clone().unwrap_or_default();
-        let plan = adapter.check(&hello.observation, &hello.action, &info.observation, &info.action)?;
+        let asks = asks(hello, &principal)?;
+        if recurrent && asks == Asks::Logits {
+            let message = format!("policy {:?} is recurrent: expected a request for its actions, got one for logits", hello.policy);
+            return Err(refused(ErrorCode::NotSupported, message));
+        }
+        let given = answers(asks, &info.action)?;
+        let plan = adapter.check(&hello.observation, &hello.action, &info.observation, &given)?;
         // An adapter may repeat components, so that the teacher's observations are the largest.
         let widest =
-            [formats.states.width(), info.observation.width(), info.action.width(), formats.actions.width()];
+            [formats.states.width(), info.observation.width(), given.width(), formats.actions.width()];
         let widest = widest.into_iter().max().unwrap_or(1);
         // A place takes no more than a component.
         let max_rows = limits.rows_of(widest + usize::from(recurrent));
@@ -236,15 +267,16 @@ impl Session {
             return Err(refused(ErrorCode::TooLarge, message));
         }
         let credits = limits.credits.max(1);
-        let submissions =
-            Some(&config.collecting).filter(|_| principal.may(Grant::Submit)).and_then(|collecting| {
+        let submissions = Some(&config.collecting)
+            .filter(|_| asks == Asks::Actions && principal.may(Grant::Submit))
+            .and_then(|collecting| {
                 Submissions::grant(hello, &formats, info, teacher.id, collecting, limits.message_bytes)
             });
         if recurrent {
             formats.states = formats.states.ordered();
         }
         let version = teacher.version();
-        let mut grants = vec![Grant::Actions];
+        let mut grants = vec![if asks == Asks::Actions { Grant::Actions } else { Grant::Logits }];
         grants.extend(submissions.as_ref().map(|_| Grant::Submit));
         let welcome = Welcome {
             policy: hello.policy.clone(),
@@ -280,6 +312,7 @@ impl Session {
             _entered: entered,
             version,
             stream,
+            asks,
             plan,
             formats,
             max_rows,
@@ -452,7 +485,7 @@ impl Session {
         }
         let (rows, width) = (states.rows(), self.teacher.info.observation.width());
         // The frame of its answer stands beside the actions for a moment.
-        let numbers = rows * (width + self.teacher.info.action.width() + self.formats.actions.width());
+        let numbers = rows * (width + self.plan.teacher_action().width() + self.formats.actions.width());
         let Some(held) = self.account.take(4 * numbers) else {
             metrics.dropped("bytes");
             return Err(overloaded(request, limits.retry));
@@ -471,11 +504,15 @@ impl Session {
             Box::new(Order { stream: stream.clone(), places })
         });
         let (reply, held) = (self.reply.clone(), Some(held));
-        let asked = Request { id: request, rows, came, observations, reply, order, traced, held };
+        let asks = self.asks;
+        let asked = Request { id: request, rows, came, observations, asks, reply, order, traced, held };
         match self.teacher.ask(asked, &limits.queue) {
             Ok(()) => {
                 self.in_flight += 1;
                 metrics.taken(rows);
+                if asks == Asks::Logits {
+                    metrics.logits(rows);
+                }
                 Ok(())
             }
             Err(NotTaken::Full(pause)) => {

@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod kserve;
 mod lessons;
+mod logits;
 mod object_store;
 mod operating;
 mod policies;

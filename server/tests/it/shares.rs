@@ -39,7 +39,7 @@ fn sharing() -> Server {
 }
 
 /// What the operator's door says of everything that is counted.
-fn metrics(server: &Server) -> String {
+pub fn metrics(server: &Server) -> String {
     let token = format!("authorization: Bearer {TOKEN}\r\n");
     let (_, body) = request_to(door_of(server, None), "GET /metrics", &token, b"");
     String::from_utf8(body).unwrap()

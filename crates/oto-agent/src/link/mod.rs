@@ -616,7 +616,11 @@ impl Link {
     }
 
     fn welcomed(&mut self, welcome: Box<Welcome>, now: u64) {
+        let wants = |grants: &[Grant]| grants.contains(&Grant::Logits);
         let checked = match welcome.policy == self.config.hello.policy {
+            true if wants(&self.config.hello.grants) && !wants(&welcome.grants) => {
+                Err(ErrorMessage::new(ErrorCode::Forbidden, "the server does not grant \"logits\""))
+            }
             true if welcome.order == Some(true) && self.config.hello.order != Some(true) => {
                 let message =
                     "welcome: expected no order of states, which was not offered, got \"order\": true";

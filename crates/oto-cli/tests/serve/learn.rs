@@ -107,6 +107,49 @@ fn flags_that_would_not_be_heeded_are_refused() {
     assert!(said(&two).contains("2 --policy for 1 --teacher"), "{}", said(&two));
 }
 
+/// The logits of a served policy train the same student as those of its file.
+#[test]
+fn a_run_learns_from_the_logits_of_a_server() {
+    let place = Place::new("served");
+    let [teacher, near, far, other] =
+        ["teachers/pole", "near", "far", "other"].map(|name| place.run().join(name));
+    let common = ["--algorithm", "a3c", "--quiet", "--eval-every", "0", "--set", "algorithm.hidden=[8]"];
+    let made = ended(&teacher, "--out", &[&common[..], &["--steps", "200"]].concat());
+    assert!(made.status.success(), "{}", said(&made));
+    let server = Program::serve(&["--policies", place.run().join("teachers").to_str().unwrap()], &[]);
+    let url = format!("ws://{}", server.address);
+    let distilled = |run: &Path, more: &[&str]| {
+        let set =
+            ["--set", "algorithm.distillation.alignment={\"hidden\":[8]}", "--steps", "600", "--seed", "3"];
+        ended(run, "--out", &[&common[..], &set, more].concat())
+    };
+    for (run, from) in [
+        (&near, &["--distill", teacher.to_str().unwrap()][..]),
+        (&far, &["--distill", &url, "--policy", "pole"]),
+    ] {
+        let output = distilled(run, from);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).unwrap();
+    assert!(policy(&near) == policy(&far), "the same student");
+    let last = lines(&far, "metrics").pop().unwrap();
+    assert_eq!(last["loss"]["distillation_refused"], 0.0, "{last}");
+    let resumed = ended(&far, "--resume", &["--steps", "700", "--quiet"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
+    let named = format!("{url}/v1/teach#none");
+    for (flags, part) in [
+        (&["--distill", &url][..], "0 --policy for 1 --distill"),
+        (&["--distill", &url, "--policy", "a", "--policy", "b"], "1 --policy for 0 --teacher"),
+        (&["--distill", &named], "\"none\""),
+        (&["--distill", "ws://127.0.0.1:9#pole"], "ws://127.0.0.1:9/v1/teach"),
+    ] {
+        let output = distilled(&other, flags);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
+    assert!(!other.exists());
+}
+
 /// A student of a3c with a teacher and an expert that are runs: the same after a resume, and what does not fit is named.
 #[test]
 fn a_run_learns_from_the_logits_of_others() {
