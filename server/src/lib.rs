@@ -35,6 +35,7 @@ pub use net::listener::{Listener, check_address};
 pub use net::{files, proxy, tls};
 pub use serve::config::{Assets, Collecting, ServerConfig};
 pub use serve::error::ServerError;
+pub use serve::groups::Groups;
 #[doc(hidden)]
 pub use serve::kserve;
 pub use serve::learners::Learners;

@@ -7,6 +7,7 @@ mod targets;
 use oto_data::Dataset;
 use oto_env::Space;
 use oto_proto::gradients::write_gradients;
+use oto_proto::logits::write_logits;
 use oto_proto::weights::{write_complete, write_delta};
 use oto_proto::{
     Action, ActionFormat, BatchId, Dtype, Encoding, Flags, Formats, Ids, Place, RowFormat, StateFormat,
@@ -149,7 +150,9 @@ fn actors() -> Written {
     write_delta(ids, 3, &mut held, &target, &mut frame)?;
     put("weights", "delta", &frame)?;
     write_gradients(Ids { version: 3, ..ids }, &[0.5, -1.0, 2.0, 0.0, 1e-3, -3e38], &mut frame)?;
-    put("gradients", "plain", &frame)
+    put("gradients", "plain", &frame)?;
+    write_logits(ids, &[0.5, -1.0, 2.0, 0.0, 1e-3, -3e38], 3, &mut frame)?;
+    put("logits", "plain", &frame)
 }
 
 const HELLO: &str = r#"{"type":"hello","protocol":"oto.v1","policy":"sac","student":"tab-1",

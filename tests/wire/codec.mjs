@@ -4,7 +4,7 @@
 import { inflateRawSync } from 'node:zlib';
 
 export const HEADER_BYTES = 16;
-export const KINDS = { states: 1, actions: 2, submit: 4, weights: 5, transitions: 6, gradients: 8 };
+export const KINDS = { states: 1, actions: 2, submit: 4, weights: 5, transitions: 6, logits: 7, gradients: 8 };
 /** Kinds that only actors and learners, or workers and shared agents, exchange. */
 const OF_ACTORS = [KINDS.weights, KINDS.transitions, KINDS.gradients];
 const MAX_SEQUENCE = 2 ** 53;
@@ -39,6 +39,7 @@ function readHeader(expected, bytes) {
   const [kind, dtype, rows] = [view.getUint8(0), view.getUint8(1), view.getUint16(2, true)];
   if (kind < 1 || kind > 8) throw new Refused('unknown_kind');
   if (!Object.values(KINDS).includes(kind)) throw new Refused('not_supported');
+  if (kind === KINDS.logits && expected !== kind) throw new Refused('not_supported');
   if (OF_ACTORS.includes(kind) && !OF_ACTORS.includes(expected)) throw new Refused('not_supported');
   if (dtype < 1 || dtype > 4) throw new Refused('unknown_dtype');
   if (rows === 0) throw new Refused('no_rows');
@@ -212,6 +213,23 @@ export function decodeWeights(parameters, held, bytes) {
     return Math.fround(Math.fround(weight) + Math.fround(steps * step));
   });
   return { ...ids, base, weights: finite(weights) };
+}
+
+/** Checks a frame of a peer's logits, so many for each state, and returns its header and the logits. */
+export function decodeLogits(actions, maxRows, bytes) {
+  const { view, places, ids } = open({ kind: KINDS.logits, dtype: 'f32' }, bytes, HEADER_BYTES, 4 * actions, maxRows);
+  const row = (at) => finite(Array.from({ length: actions }, (_, i) => view.getFloat32(at + 4 * i, true)));
+  return { ...ids, logits: places.map(row) };
+}
+
+/** Writes what `decodeLogits` reads. */
+export function encodeLogits({ request, policy, version, logits }) {
+  const numbers = logits.flat();
+  const bytes = new Uint8Array(HEADER_BYTES + 4 * numbers.length);
+  const view = new DataView(bytes.buffer);
+  writeHeader(view, KINDS.logits, 'f32', { request, policy, version, rows: logits });
+  numbers.forEach((number, i) => view.setFloat32(HEADER_BYTES + 4 * i, number, true));
+  return bytes;
 }
 
 /** Checks a frame of gradients for an agent of so many parameters and returns its header and the gradients. */

@@ -19,6 +19,7 @@ const submissions = read('vectors/submissions.json').cases;
 const transitions = read('vectors/transitions.json').cases;
 const weights = read('vectors/weights.json').cases;
 const gradients = read('vectors/gradients.json').cases;
+const logits = read('vectors/logits.json').cases;
 const messages = read('vectors/messages.json').cases;
 const adapterCases = read('vectors/adapters.json').cases;
 const schema = read('schema/oto.v1.json');
@@ -79,6 +80,17 @@ for (const { name, parameters, hex, valid, reject } of gradients) {
     }
     assert.deepEqual(codec.decodeGradients(parameters, fromHex(hex)), { ...valid, gradients: valid.gradients.map(Math.fround) });
     assert.equal(toHex(codec.encodeGradients(valid)), hex);
+  });
+}
+
+for (const { name, actions, max_rows: maxRows, hex, valid, reject } of logits) {
+  test(`logits: ${name}`, () => {
+    if (reject) {
+      assert.throws(() => codec.decodeLogits(actions, maxRows, fromHex(hex)), { reason: reject });
+      return;
+    }
+    assert.deepEqual(codec.decodeLogits(actions, maxRows, fromHex(hex)), { ...valid, logits: valid.logits.map((row) => row.map(Math.fround)) });
+    assert.equal(toHex(codec.encodeLogits(valid)), hex);
   });
 }
 

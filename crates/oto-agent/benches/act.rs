@@ -53,6 +53,7 @@ fn format(env: &dyn Environment) -> RowFormat {
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     };
     RowFormat::new(&hello.formats().expect("sound spaces"), env.action_space())
 }

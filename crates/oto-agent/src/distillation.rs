@@ -5,11 +5,13 @@
 //! expert of the student's own task acts, and its logits train the alignment networks; then the student learns.
 
 use crate::config::ConfigError;
+use crate::peer::{Late, Peers};
 use crate::trainer::TrainError;
 use oto_env::rng::Rng;
 use oto_graph::Backend;
+use oto_rl::algorithms::a3c::A3cConfig;
 use oto_rl::algorithms::ppo::categorical;
-use oto_rl::algorithms::{AlgorithmConfig, Sizes};
+use oto_rl::algorithms::{AlgorithmConfig, OnPolicy, Sizes};
 use oto_rl::aligner::Aligner;
 use oto_rl::distillation::{DistillationConfig, DistillationTeacher, LogitTeacher, NEVER, Phase};
 use oto_rl::engine::{LearnError, Learner, NamedTensor};
@@ -28,6 +30,10 @@ pub struct Distillation {
     /// Numbers of one channel, where observations are images.
     channel: Option<usize>,
     taught: Vec<Taught>,
+    /// The other members of a group, which are the last teachers.
+    peers: Option<Box<Peers>>,
+    /// The distillation's loss of the last rollout whose logits came late.
+    peer_loss: Option<f32>,
     expert: Option<Asked>,
     /// 1 where a teacher and the expert answered.
     both: Vec<f32>,
@@ -121,6 +127,26 @@ impl Asked {
             self.logits.resize(rows * actions, 0.0);
             return rows as u64;
         }
+        self.judge()
+    }
+
+    /// Takes logits that came for the first of so many states; gives the number of rows that were refused.
+    fn take(&mut self, logits: &[f32], rows: usize) -> u64 {
+        let known = logits.len().min(rows * self.actions);
+        self.logits.clear();
+        self.logits.extend_from_slice(&logits[..known]);
+        self.mask.clear();
+        self.mask.resize(known / self.actions, 0.0);
+        self.problem = None;
+        let refused = self.judge();
+        self.logits.resize(rows * self.actions, 0.0);
+        self.mask.resize(rows, 0.0);
+        refused
+    }
+
+    /// Marks the rows that can be learned from; gives the number of the others.
+    fn judge(&mut self) -> u64 {
+        let actions = self.actions;
         let mut refused = 0;
         for (row, mask) in self.logits.chunks_exact_mut(actions).zip(&mut self.mask) {
             match row.iter().find(|z| !(-LARGEST..=LARGEST).contains(*z)) {
@@ -150,6 +176,31 @@ fn padded<'o>(observations: &'o [f32], width: usize, wanted: usize, room: &'o mu
     room
 }
 
+/// Adds the members of a group to the teachers in a student's settings.
+///
+/// # Errors
+/// An algorithm that learns from no logits, or one with an LSTM layer.
+pub fn settle_peers(algorithm: &mut AlgorithmConfig, peers: &[(String, usize)]) -> Result<(), ConfigError> {
+    if let Some(units) = algorithm.of::<A3cConfig>().and_then(|a3c| a3c.lstm) {
+        // Logits that come late belong to states of the layer that are gone.
+        return Err(ConfigError::new("algorithm.lstm", units.to_string(), "none for a member of a group"));
+    }
+    let mut config = algorithm.distillation().cloned().unwrap_or_default();
+    let one = |(_, actions): &(String, usize)| DistillationTeacher { actions: *actions, weight: 1.0 };
+    config.teachers.extend(peers.iter().map(one));
+    put(algorithm, config)
+}
+
+fn put(algorithm: &mut AlgorithmConfig, config: DistillationConfig) -> Result<(), ConfigError> {
+    match algorithm.set_distillation(Some(config)) {
+        true => Ok(()),
+        false => {
+            let got = format!("{:?}", algorithm.name());
+            Err(ConfigError::new("algorithm.name", got, "\"a3c\", which learns from teachers' logits"))
+        }
+    }
+}
+
 /// Puts the teachers into a student's settings; their weights are 1 where none is given.
 ///
 /// # Errors
@@ -164,13 +215,7 @@ pub fn settle(
     let actions = teachers.iter().map(|teacher| teacher.actions());
     config.teachers =
         actions.zip(weights).map(|(actions, weight)| DistillationTeacher { actions, weight }).collect();
-    match algorithm.set_distillation(Some(config)) {
-        true => Ok(()),
-        false => {
-            let got = format!("{:?}", algorithm.name());
-            Err(ConfigError::new("algorithm.name", got, "\"a3c\", which learns from teachers' logits"))
-        }
-    }
+    put(algorithm, config)
 }
 
 impl Distillation {
@@ -198,11 +243,62 @@ impl Distillation {
             observation: sizes.observation,
             actions,
             channel: algorithm.convolution().map(|convolution| convolution.shape[1] * convolution.shape[2]),
+            peers: None,
+            peer_loss: None,
             expert: None,
             both: Vec::new(),
             agreement: None,
             alignment_loss: None,
         })))
+    }
+
+    /// Gives it the other members of a group, which are its last teachers. Before [`Self::attach`].
+    pub(crate) fn join(&mut self, peers: Peers) -> Result<(), ConfigError> {
+        let got = peers.teachers().iter().map(|(_, actions)| *actions).collect::<Vec<_>>();
+        let last = self.taught.len().checked_sub(got.len());
+        let expected = last.map(|last| self.taught[last..].iter().map(|taught| taught.asked.actions));
+        if !expected.is_some_and(|expected| expected.eq(got.iter().copied())) {
+            let expected = "the last teachers of algorithm.distillation";
+            return Err(ConfigError::new("peer.teachers", format!("members of {got:?} actions"), expected));
+        }
+        self.peers = Some(Box::new(peers));
+        Ok(())
+    }
+
+    fn peer_count(&self) -> usize {
+        self.peers.as_ref().map_or(0, |peers| peers.teachers().len())
+    }
+
+    /// The other members of a group.
+    pub fn peers(&self) -> Option<&Peers> {
+        self.peers.as_deref()
+    }
+
+    /// Carries the group's messages, and answers another member's question with the logits of a student after so many updates.
+    pub(crate) fn look(&mut self, updates: u64, student: &mut dyn OnPolicy) {
+        if let Some(peers) = &mut self.peers {
+            peers.look(updates, student);
+        }
+    }
+
+    /// Asks the group about a rollout that was learnt from at a step. The batch may be taken.
+    pub(crate) fn ask_peers(&mut self, batch: &mut Batch, step: u64) {
+        let phase = self.config.phase(step);
+        if let Some(peers) = self.peers.as_mut().filter(|_| phase.aligns || phase.distils) {
+            peers.ask(batch, self.observation);
+        }
+    }
+
+    /// The oldest rollout whose logits have come, or will not. [`Self::recycle`] takes it back.
+    pub(crate) fn take_late(&mut self) -> Option<Late> {
+        self.peers.as_mut()?.take()
+    }
+
+    pub(crate) fn recycle(&mut self, late: Late, loss: Option<f32>) {
+        self.peer_loss = loss.or(self.peer_loss);
+        if let Some(peers) = &mut self.peers {
+            peers.recycle(late);
+        }
     }
 
     /// Gives it the teachers, and the expert of the offline protocol.
@@ -212,7 +308,7 @@ impl Distillation {
         expert: Option<Box<dyn LogitTeacher>>,
     ) -> Result<(), ConfigError> {
         let refused = |field: &str, got: String, expected: &str| Err(ConfigError::new(field, got, expected));
-        let (expected, got) = (self.taught.len(), teachers.len());
+        let (expected, got) = (self.taught.len() - self.peer_count(), teachers.len());
         if expected != got {
             return refused(
                 "distill.teachers",
@@ -259,7 +355,8 @@ impl Distillation {
     /// Whether a teacher of its settings, or the expert, is still to come.
     pub(crate) fn lacks(&self) -> bool {
         let expert = self.config.expert_steps() > 0 && self.expert.is_none();
-        expert || self.taught.iter().any(|taught| taught.asked.teacher.is_none())
+        let others = self.taught.len() - self.peer_count();
+        expert || self.taught[..others].iter().any(|taught| taught.asked.teacher.is_none())
     }
 
     /// Whether a teacher can see the student's observations.
@@ -300,6 +397,32 @@ impl Distillation {
         step: u64,
         leads: bool,
     ) -> Result<(), LearnError> {
+        self.fill_from(None, batch, student, step, leads)
+    }
+
+    /// The same for a rollout whose logits came late, of peers alone. False where the student does not learn from it.
+    pub(crate) fn fill_late(
+        &mut self,
+        late: &mut Late,
+        student: &mut dyn OnPolicy,
+        step: u64,
+    ) -> Result<bool, LearnError> {
+        let Late { batch, answers, .. } = late;
+        let student = student.logits(&batch.observation);
+        batch.late = [1.0];
+        self.fill_from(Some(answers), batch, student, step, false)?;
+        Ok(batch.distilled.iter().any(|one| one.mask.contains(&1.0)))
+    }
+
+    fn fill_from(
+        &mut self,
+        late: Option<&[Option<Vec<f32>>]>,
+        batch: &mut Batch,
+        student: &[f32],
+        step: u64,
+        leads: bool,
+    ) -> Result<(), LearnError> {
+        let first_peer = self.taught.len() - self.peer_count();
         let rows = student.len() / self.actions;
         batch.distilled.resize_with(self.taught.len(), Distilled::default);
         let online = self.config.phase(step);
@@ -313,14 +436,20 @@ impl Distillation {
             let width = self.config.width(i, self.actions);
             logits.clear();
             mask.clear();
-            if !(phase.aligns || phase.distils) || taught.asked.teacher.is_none() {
+            let answer =
+                late.map(|answers| i.checked_sub(first_peer).and_then(|peer| answers[peer].as_ref()));
+            let there = answer.map_or(taught.asked.teacher.is_some(), |answer| answer.is_some());
+            if !(phase.aligns || phase.distils) || !there {
                 logits.resize(rows * width, 0.0);
                 mask.resize(rows, 0.0);
                 continue;
             }
-            let refused = taught.asked.ask(&batch.observation, self.observation);
+            let refused = match answer.flatten() {
+                Some(answer) => taught.asked.take(answer, rows),
+                None => taught.asked.ask(&batch.observation, self.observation),
+            };
             taught.refused += refused;
-            taught.answered += rows as u64 - refused;
+            taught.answered += taught.asked.mask.iter().filter(|known| **known == 1.0).count() as u64;
             if let Some(problem) = taught.asked.problem.take() {
                 taught.problem = Some(problem);
             }
@@ -356,7 +485,9 @@ impl Distillation {
                 aligner.learn(raw, target, sure)?;
             }
         }
-        self.agreement = (agreed[1] > 0.0).then(|| agreed[0] / agreed[1]);
+        if agreed[1] > 0.0 || self.peers.is_none() {
+            self.agreement = (agreed[1] > 0.0).then(|| agreed[0] / agreed[1]);
+        }
         let losses = self.taught.iter().filter_map(|taught| taught.aligner.as_ref()?.loss());
         let (sum, count) = losses.fold((0.0, 0), |(sum, count), loss| (sum + loss, count + 1));
         self.alignment_loss = (phase.aligns && count > 0).then(|| sum / count as f32);
@@ -399,7 +530,7 @@ impl Distillation {
 
     /// Whether a teacher was asked.
     pub(crate) fn began(&self) -> bool {
-        self.taught.iter().any(|taught| taught.answered + taught.refused > 0)
+        self.peers.is_some() || self.taught.iter().any(|taught| taught.answered + taught.refused > 0)
     }
 
     /// The numbers it reports, by name.
@@ -407,7 +538,16 @@ impl Distillation {
         let loss = self.alignment_loss.map(|loss| ("alignment_loss", loss));
         let refused = self.taught.iter().map(|taught| taught.refused).sum::<u64>();
         let counted = ("distillation_refused", refused as f32);
-        [loss, self.agreement.map(|share| ("agreement", share)), Some(counted)].into_iter().flatten()
+        let peers = self.peers.as_ref().map(|peers| {
+            let stats = peers.stats();
+            [("peer_asked", stats.asked), ("peer_answered", stats.answered), ("peer_taught", stats.taught)]
+                .map(|(name, states)| (name, states as f32))
+        });
+        [loss, self.agreement.map(|share| ("agreement", share)), Some(counted)]
+            .into_iter()
+            .chain([self.peer_loss.map(|loss| ("peer_loss", loss))])
+            .flatten()
+            .chain(peers.into_iter().flatten())
     }
 
     /// For each teacher: states that it answered, states whose answer was refused, and why the last one was.

@@ -17,6 +17,8 @@ pub mod drive;
 pub mod environments;
 pub mod evaluation;
 #[cfg(not(target_family = "wasm"))]
+pub mod group;
+#[cfg(not(target_family = "wasm"))]
 pub mod hub;
 pub mod learner;
 #[cfg(all(feature = "datasets", not(all(target_family = "wasm", target_os = "unknown"))))]
@@ -25,6 +27,8 @@ pub mod link;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod offline;
 pub mod origin;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod peer;
 pub mod policy;
 pub mod presets;
 pub mod recorded;

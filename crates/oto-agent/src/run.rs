@@ -6,6 +6,7 @@ use crate::drive::Driver;
 use crate::environments;
 use crate::link::LinkState;
 use crate::link::tungstenite::AddressError;
+use crate::peer::PeerConfig;
 use crate::student::{Environments, Event, Metrics, Student, TeacherConfig, Tick};
 use crate::trainer::{TrainError, Tried, program};
 use oto_graph::{Backend, BackendError, Program};
@@ -42,6 +43,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Distill>"))]
     pub distill: Option<Distill>,
+    /// The group in which the student learns from others, and they from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<PeerConfig>"))]
+    pub peer: Option<PeerConfig>,
 }
 
 /// The teachers of a distillation: files of policies or run folders.

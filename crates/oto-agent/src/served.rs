@@ -85,6 +85,7 @@ impl ServedTeacher {
             ticket: None,
             actor: None,
             worker: None,
+            member: None,
         };
         let refused = |error: oto_proto::ErrorMessage| ServedError::Refused(error.message);
         let config = LinkConfig { request_timeout_ms: REQUEST_MS, ..LinkConfig::new(hello) };
@@ -257,6 +258,7 @@ mod tests {
                                 teacher: TeacherInfo { observation, action, description: String::new() },
                                 learner: None,
                                 shared: None,
+                                group: None,
                             };
                             Message::text(ServerMessage::Welcome(Box::new(welcome)).encode())
                         }

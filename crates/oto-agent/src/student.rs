@@ -1102,6 +1102,7 @@ fn teacher(
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     };
     let lockstep = config.clock == Clock::Lockstep;
     let link = LinkConfig {

@@ -344,6 +344,21 @@ impl Trainer {
         }
     }
 
+    /// Gives it the other members of a group, which are the last teachers of `algorithm.distillation`: before [`Self::distill`].
+    ///
+    /// # Errors
+    /// An algorithm without a distillation; members with other actions than its settings say.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn join(&mut self, peers: crate::peer::Peers) -> Result<(), ConfigError> {
+        match &mut self.distillation {
+            Some(distillation) => distillation.join(peers),
+            None => {
+                let expected = "settings, for a run in a group";
+                Err(ConfigError::new("algorithm.distillation", "none", expected))
+            }
+        }
+    }
+
     /// The teachers whose logits it learns from.
     pub fn distillation(&self) -> Option<&Distillation> {
         self.distillation.as_deref()
@@ -615,6 +630,7 @@ impl Trainer {
                 }
             }
         }
+        self.learn_late()?;
         if self.started == 0 && self.distillation.as_ref().is_some_and(|d| d.expert_steps() == self.steps) {
             // The expert has acted: the student and its schedules begin.
             self.started = self.steps;
@@ -762,8 +778,41 @@ impl Trainer {
                 }
                 let schedule = Schedule { share: &self.shares, ..self.schedule() };
                 self.learner.update(&self.batch, &schedule, &mut self.draw)?;
+                if let Some(distillation) = &mut self.distillation {
+                    distillation.ask_peers(&mut self.batch, self.steps - self.started);
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Carries a group's messages, and learns from rollouts whose logits came after their update: the distillation's term alone.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn learn_late(&mut self) -> Result<(), TrainError> {
+        let updates = self.learner.engine().updates();
+        let (Some(distillation), Some(student)) = (&mut self.distillation, self.learner.on_policy()) else {
+            return Ok(());
+        };
+        distillation.look(updates, student);
+        let step = self.steps - self.started;
+        while let Some(mut late) = self.distillation.as_mut().and_then(|d| d.take_late()) {
+            let mut loss = None;
+            if let (Some(distillation), Some(student)) = (&mut self.distillation, self.learner.on_policy())
+                && distillation.fill_late(&mut late, student, step)?
+            {
+                let schedule = Schedule { share: &self.shares, alpha_aikd: 0.0, ..self.schedule() };
+                self.learner.update(&late.batch, &schedule, &mut self.draw)?;
+                loss = self.last_loss().and_then(|parts| parts.get("distillation_loss"));
+            }
+            late.batch.late = [0.0];
+            self.distillation.iter_mut().for_each(|d| d.recycle(std::mem::take(&mut late), loss));
+        }
+        Ok(())
+    }
+
+    /// A page's algorithms learn from no logits.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    fn learn_late(&mut self) -> Result<(), TrainError> {
         Ok(())
     }
 

@@ -60,6 +60,7 @@ pub fn check(job: &Job) -> Result<(), WorkersError> {
     let refused = [
         (!job.teachers.is_empty(), "teachers: learn from teachers with one worker"),
         (job.distill.is_some(), "a distillation: learn from logits with one worker"),
+        (job.peer.is_some(), "a group: learn from others with one worker"),
         (job.dataset.is_some(), "a dataset beside the environment"),
         (student.evaluate_between_episodes, "evaluations in the training environment"),
         (student.backend != "cpu", "another backend than \"cpu\""),

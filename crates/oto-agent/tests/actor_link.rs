@@ -43,6 +43,7 @@ fn hello() -> Hello {
         ticket: None,
         actor: Some(actor(0)),
         worker: None,
+        member: None,
     }
 }
 
@@ -209,6 +210,7 @@ fn welcome() -> Welcome {
             description: "".into(),
         },
         shared: None,
+        group: None,
         learner: Some(LearnerInfo {
             session: 1,
             next: 0,

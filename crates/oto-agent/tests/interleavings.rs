@@ -406,6 +406,7 @@ impl Peer {
             learner: None,
             shared: None,
             order: None,
+            group: None,
             teacher: TeacherInfo {
                 observation: oto_proto::Space::Box { low: vec![-1.0; WIDTH], high: vec![1.0; WIDTH] },
                 action: oto_proto::Space::Discrete { n: 3 },

@@ -17,6 +17,8 @@ use oto_agent::drive::Driver;
 use oto_agent::environments;
 use oto_agent::link::LinkState;
 use oto_agent::link::tungstenite::Socket;
+use oto_agent::peer::link::PeerStats;
+use oto_agent::peer::{self, PeerConfig, PeerError, Peers};
 use oto_agent::run::{self, Distill, Job, Observer, RunError};
 use oto_agent::served::{ServedTeacher, address};
 use oto_agent::student::{Environments, Event, Metrics, Student, TeacherConfig, TeacherSpaces};
@@ -35,7 +37,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run was made with. A resumed one keeps it, so that flags which would change it are refused.
-const SETTLED: [&str; 30] = [
+const SETTLED: [&str; 33] = [
+    "peer",
+    "group",
+    "member",
     "distill",
     "distill_weight",
     "expert",
@@ -112,6 +117,19 @@ pub struct LearnCommand {
     /// Record the steps of the run as a dataset in Minari's layout in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
     record: Option<PathBuf>,
+    /// Address of a server with a group (ws://host:port), for an algorithm with `algorithm.distillation`: this run learns from the logits of
+    /// the group's other members, and they from its own; see docs/distillation.md
+    #[arg(long, value_name = "URL", requires = "group", conflicts_with_all = ["share", "seeds"])]
+    peer: Option<String>,
+    /// Name of the group
+    #[arg(long, value_name = "NAME", requires = "peer")]
+    group: Option<String>,
+    /// Name of this member; a later member of the same name takes over [default: a random name]
+    #[arg(long, value_name = "NAME", requires = "peer")]
+    member: Option<String>,
+    /// Teachers in the group that the run waits for before it begins
+    #[arg(long, value_name = "N", requires = "peer", default_value_t = 1)]
+    peers: usize,
     /// Address of a server that shares an agent (ws://host:port): this run is one of its asynchronous workers; --steps counts its own steps
     #[arg(long, value_name = "URL", requires = "agent", conflicts_with_all = ["teacher", "distill", "workers", "resume", "from", "dataset", "seeds", "record"])]
     share: Option<String>,
@@ -165,6 +183,16 @@ pub enum LearnCommandError {
         policy: String,
         /// What went wrong.
         reason: String,
+    },
+    /// The group that it is to join.
+    #[error("--peer: group {group:?} of {url}: {error}")]
+    Peer {
+        /// The server's address.
+        url: String,
+        /// The group.
+        group: String,
+        /// What went wrong.
+        error: PeerError,
     },
     /// Whom it is to trust.
     #[error(transparent)]
@@ -258,7 +286,8 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
             Ok(folder)
         };
         let start = file.as_deref().map_or(Start::Anew, Start::Resume);
-        return one(command, &job, data.as_ref(), open, start, &stop, &MultiProgress::new()).map(drop);
+        let peers = rejoin(command, &job, &stop)?;
+        return one(command, &job, data.as_ref(), peers, open, start, &stop, &MultiProgress::new()).map(drop);
     }
     let origin = command.from.as_deref().map(Origin::read).transpose()?;
     let read = command.dataset.as_deref().map(Read::open).transpose()?;
@@ -269,6 +298,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     let mut job = Job { from, dataset, ..command.learn.job_from(&base)? };
     distil(command, &mut job)?;
     command.prepare(&job)?;
+    let Some(peers) = join(command, &mut job, &stop)? else { return Ok(()) };
     let data = read.map(|read| read.for_environment(&job.env, command.quiet)).transpose()?;
     let start = origin.as_ref().map_or(Start::Anew, Start::From);
     for i in command.learn.learns_adapter() {
@@ -285,7 +315,7 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     match command.seeds {
         1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);
-            one(command, &job, data.as_ref(), create, start, &stop, &MultiProgress::new()).map(drop)
+            one(command, &job, data.as_ref(), peers, create, start, &stop, &MultiProgress::new()).map(drop)
         }
         n => many(command, &job, data.as_ref(), n, start, &stop),
     }
@@ -358,6 +388,69 @@ fn distil(command: &LearnCommand, job: &mut Job) -> Result<(), LearnCommandError
     settled.and_then(|()| job.student.validate()).map_err(OptionsError::from)?;
     job.distill = Some(distill);
     Ok(())
+}
+
+/// This run's place in a group, which is not connected yet.
+fn member(command: &LearnCommand, job: &Job, config: &PeerConfig) -> Result<Peers, LearnCommandError> {
+    let mut socket = Socket::new(&config.url).map_err(RunError::from)?;
+    if let Some(token) = run::token() {
+        socket.authorize(&token).map_err(RunError::from)?;
+    }
+    if let Some(trusted) = command.trusted()? {
+        socket.trust_only(trusted);
+    }
+    let environment = environments::environment(&job.env).map_err(|error| RunError::Train(error.into()))?;
+    let spaces = [environment.observation_space(), environment.action_space()];
+    Peers::of_student(socket, config, spaces, &job.student).map_err(|error| peer_error(config, error))
+}
+
+fn peer_error(config: &PeerConfig, error: PeerError) -> LearnCommandError {
+    LearnCommandError::Peer { url: config.url.clone(), group: config.group.clone(), error }
+}
+
+/// Joins the group of --peer, and puts its members into the run's settings. None if it is stopped before others come; a run without a group has
+/// no peers.
+fn join(
+    command: &LearnCommand,
+    job: &mut Job,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Option<Peers>>, LearnCommandError> {
+    let Some((url, group)) = command.peer.as_deref().zip(command.group.clone()) else {
+        return Ok(Some(None));
+    };
+    let member_name = command.member.clone().unwrap_or_else(peer::random_name);
+    let mut config =
+        PeerConfig { url: presets::teacher_url(url), group, member: member_name, teachers: Vec::new() };
+    // What cannot learn from logits does not join.
+    distillation::settle_peers(&mut job.student.algorithm, &[]).map_err(OptionsError::from)?;
+    let mut peers = member(command, job, &config)?;
+    if !command.quiet {
+        crate::note!("{}: member {} waits for {} others", config.group, config.member, command.peers);
+    }
+    if !peers.wait(command.peers, &|| stopped(stop)).map_err(|error| peer_error(&config, error))? {
+        return Ok(None);
+    }
+    config.teachers = peers.teachers().iter().map(|(name, _)| name.clone()).collect();
+    let settled = distillation::settle_peers(&mut job.student.algorithm, peers.teachers());
+    settled.and_then(|()| job.student.validate()).map_err(OptionsError::from)?;
+    job.peer = Some(config);
+    Ok(Some(Some(peers)))
+}
+
+/// Joins the group of a run that is resumed: its teachers may come later, or not.
+fn rejoin(
+    command: &LearnCommand,
+    job: &Job,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Peers>, LearnCommandError> {
+    let Some(config) = &job.peer else { return Ok(None) };
+    let mut peers = member(command, job, config)?;
+    peers.wait(0, &|| stopped(stop)).map_err(|error| peer_error(config, error))?;
+    let teachers = job.student.algorithm.distillation().map_or(&[][..], |d| &d.teachers);
+    let last = teachers.len().saturating_sub(config.teachers.len());
+    let names = config.teachers.iter().cloned();
+    peers.set_teachers(names.zip(teachers[last..].iter().map(|teacher| teacher.actions)).collect());
+    Ok(Some(peers))
 }
 
 /// The policies of --distill, from files and servers.
@@ -433,7 +526,7 @@ fn many(
             job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
             let path = command.out.join(format!("seed-{}", job.student.seed));
             let create = || RunFolder::create(path, &job, command.force);
-            curves.push(one(command, &job, data, create, start, stop, &bars)?);
+            curves.push(one(command, &job, data, None, create, start, stop, &bars)?);
         }
     };
     let jobs = command.runs();
@@ -491,6 +584,7 @@ fn one(
     command: &LearnCommand,
     job: &Job,
     data: Option<&Dataset>,
+    peers: Option<Peers>,
     open: impl FnOnce() -> Result<RunFolder, FolderError>,
     start: Start<'_>,
     stop: &Arc<AtomicBool>,
@@ -503,6 +597,9 @@ fn one(
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
     let (teachers, expert) = logit_teachers(command, job.distill.as_ref(), job)?;
     let begin = |student: &mut Student| {
+        if let Some(peers) = peers {
+            student.trainer().join(peers)?;
+        }
         if job.distill.is_some() {
             student.trainer().distill(teachers, expert)?;
         }
@@ -560,6 +657,7 @@ fn one(
         }
     }
     tell_distilled(&mut student, job, &console.name);
+    tell_peers(&mut student, &console.name);
     if !student.all_submitted() && submits > refused {
         let folder = console.folder.path().display();
         crate::note!(
@@ -679,6 +777,18 @@ fn tell_distilled(student: &mut Student, job: &Job, name: &str) {
     {
         let (path, problem, asked) = (path.display(), problem.unwrap_or("unknown"), answered + refused);
         crate::note!("{name}: {refused} of {asked} answers of {path} were refused; the last one: {problem}");
+    }
+}
+
+/// Says what crossed the group, and what is wrong with it.
+fn tell_peers(student: &mut Student, name: &str) {
+    let Some(peers) = student.trainer().distillation().and_then(|d| d.peers()) else { return };
+    let PeerStats { asked, answered, taught, .. } = peers.stats();
+    crate::note!(
+        "{name}: {answered} of {asked} states were answered by others, {taught} of theirs by this member"
+    );
+    if let Some(problem) = peers.problem() {
+        crate::note!("{name}: the group: {problem}");
     }
 }
 

@@ -26,6 +26,8 @@ pub mod dataset_make;
 pub mod edge;
 #[cfg(feature = "native")]
 pub mod eval;
+#[cfg(feature = "serve")]
+pub mod group;
 #[cfg(feature = "native")]
 pub mod learn_command;
 #[cfg(feature = "serve")]

@@ -209,7 +209,17 @@ impl LearnOptions {
         environments::check_pixels(&env, student.algorithm.convolution(), student.algorithm.name(), true)?;
         let workers = self.workers.or(given.workers).unwrap_or(1);
         let (from, dataset, distill) = (None, None, given.distill);
-        Ok(Job { env, student, teachers, defaults: Some(preset), from, dataset, workers, distill })
+        Ok(Job {
+            env,
+            student,
+            teachers,
+            defaults: Some(preset),
+            from,
+            dataset,
+            workers,
+            distill,
+            peer: None,
+        })
     }
 
     /// Refuses flags that mean nothing to a student without a teacher.

@@ -615,6 +615,7 @@ mod tests {
             dataset: None,
             workers: 1,
             distill: None,
+            peer: None,
         }
     }
 

@@ -36,7 +36,7 @@ pub enum Kind {
     Weights = 5,
     /// Rows of an actor's stream, for its learner: [`crate::stream`].
     Transitions = 6,
-    /// Reserved: logits of a peer.
+    /// Logits of a member of a group, for the one that asked: [`crate::logits`].
     PeerLogits = 7,
     /// Gradients of an asynchronous worker, for a shared agent: [`crate::gradients`].
     Gradients = 8,
@@ -51,7 +51,7 @@ impl Kind {
     }
 
     fn is_reserved(self) -> bool {
-        matches!(self, Kind::Label | Kind::PeerLogits)
+        self == Kind::Label
     }
 
     /// Whether only actors and learners, or workers and shared agents, exchange frames of this kind.
@@ -337,7 +337,8 @@ pub(crate) struct Expected {
 /// Checks everything about a frame but its values, and gives its header and all that follows it.
 pub(crate) fn open(frame: &[u8], expected: Expected) -> Result<(Header, &[u8]), FrameError> {
     let kind = Kind::of(frame)?;
-    if kind.is_of_actors() && !expected.kind.is_of_actors() {
+    let is_of_others = kind == Kind::PeerLogits && expected.kind != Kind::PeerLogits;
+    if is_of_others || kind.is_of_actors() && !expected.kind.is_of_actors() {
         return Err(FrameError::NotSupported(kind));
     }
     let header = Header::read(frame)?;

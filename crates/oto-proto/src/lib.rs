@@ -17,6 +17,7 @@
 pub mod adapter;
 pub mod frame;
 pub mod gradients;
+pub mod logits;
 pub mod message;
 pub mod space;
 pub mod stream;
@@ -30,6 +31,7 @@ pub use frame::{
     Place, Quantization, StateFormat, States,
 };
 pub use gradients::{Gradients, Parameter, WorkerInfo};
+pub use logits::{GroupInfo, Logits, MemberInfo, PeerInfo, Peers};
 pub use message::{
     ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Hello, LearnerInfo, MAX_CONTROL_BYTES,
     MessageError, PROTOCOL, ServerMessage, SharedInfo, Stage, TeacherInfo, WeightsReason, Welcome,

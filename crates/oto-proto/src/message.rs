@@ -4,6 +4,7 @@
 use crate::adapter::{Adapter, AdapterError};
 use crate::frame::{ActionFormat, Dtype, FormatError, FrameError, Quantization, StateFormat};
 use crate::gradients::WorkerInfo;
+use crate::logits::{GroupInfo, MAX_MEMBERS, MemberInfo, Peers};
 use crate::space::{Space, check_space};
 use crate::stream::{MAX_SEQUENCE, StreamId};
 use crate::submission::BatchId;
@@ -51,6 +52,8 @@ pub enum ServerMessage {
     Submitted(Submitted),
     /// Rows of an actor's stream are acknowledged.
     Received(Received),
+    /// The members of a group that may be asked.
+    Peers(Peers),
     /// A request was dropped, or the server asks for fewer of them.
     Overloaded(Overloaded),
     /// The server stops and closes this connection.
@@ -92,13 +95,15 @@ pub struct Hello {
     pub actor: Option<ActorInfo>,
     /// What an asynchronous worker says about itself; there if it asks for [`Grant::Gradients`].
     pub worker: Option<WorkerInfo>,
+    /// What a member of a group says about itself; there if it asks for [`Grant::PeerLogits`].
+    pub member: Option<MemberInfo>,
 }
 
 oto_json::json_object! {
     Hello: open {
         protocol, policy, student, observation, action, adapter omit none, dtype = Dtype::default(), action_dtype omit none,
         quantization omit none, grants = vec![Grant::Actions], stage omit none, ticket omit none, order omit none,
-        actor omit none, worker omit none
+        actor omit none, worker omit none, member omit none
     }
 }
 
@@ -134,7 +139,7 @@ pub enum Grant {
     Weights,
     /// Transitions for a learner in the cloud.
     Transitions,
-    /// Logits of peers.
+    /// Logits of the other members of a group, and for them.
     PeerLogits,
     /// Gradients for a shared agent.
     Gradients,
@@ -202,12 +207,14 @@ pub struct Welcome {
     pub learner: Option<LearnerInfo>,
     /// What a shared agent says to its worker; there if [`Grant::Gradients`] was granted.
     pub shared: Option<SharedInfo>,
+    /// What a group says to its member; there if [`Grant::PeerLogits`] was granted.
+    pub group: Option<GroupInfo>,
 }
 
 oto_json::json_object! {
     Welcome: open {
         policy, policy_id, version, max_rows, credits, dtype, action_dtype, action_width, grants, submit_rows omit none,
-        order omit none, teacher, learner omit none, shared omit none
+        order omit none, teacher, learner omit none, shared omit none, group omit none
     }
 }
 
@@ -649,6 +656,17 @@ impl ServerMessage {
                 sequence("next", received.next)?;
                 Ok(ServerMessage::Received(received))
             }
+            "peers" => {
+                let peers: Peers = given.message()?;
+                let (found, max) = (peers.teachers.len(), MAX_MEMBERS);
+                match found <= max {
+                    true => Ok(ServerMessage::Peers(peers)),
+                    false => {
+                        let message = format!("teachers: expected at most {max}, got {found}");
+                        Err(MessageError::Malformed(message))
+                    }
+                }
+            }
             "overloaded" => Ok(ServerMessage::Overloaded(given.message()?)),
             "restarting" => Ok(ServerMessage::Restarting(given.message()?)),
             "error" => Ok(ServerMessage::Error(given.message()?)),
@@ -663,6 +681,7 @@ impl ServerMessage {
             ServerMessage::Published(published) => ("published", published),
             ServerMessage::Submitted(submitted) => ("submitted", submitted),
             ServerMessage::Received(received) => ("received", received),
+            ServerMessage::Peers(peers) => ("peers", peers),
             ServerMessage::Overloaded(overloaded) => ("overloaded", overloaded),
             ServerMessage::Restarting(restarting) => ("restarting", restarting),
             ServerMessage::Error(error) => ("error", error),
@@ -703,6 +722,9 @@ impl Hello {
         }
         if let Some(worker) = &self.worker {
             worker.check()?;
+        }
+        if let Some(member) = &self.member {
+            member.check()?;
         }
         Ok(Formats {
             states: StateFormat::new(&self.observation, self.dtype, self.quantization.clone())?,
@@ -762,8 +784,16 @@ impl Welcome {
             let expected = "with a session of at least 1, with the grant \"gradients\" and only then".into();
             return refuse("shared", expected, found);
         }
+        let of_members = self.grants.contains(&Grant::PeerLogits);
+        let sound = |group: &GroupInfo| group.session > 0 && group.states_per_second > 0.0;
+        if of_members != self.group.as_ref().is_some_and(sound) {
+            let found = format!("{} with {:?}", oto_json::write(&self.group), self.grants);
+            let expected =
+                "with a session of at least 1, with the grant \"peer_logits\" and only then".into();
+            return refuse("group", expected, found);
+        }
         let answers = [Grant::Actions, Grant::Logits].iter().any(|grant| self.grants.contains(grant));
-        if !answers && !of_actors && !of_workers {
+        if !answers && !of_actors && !of_workers && !of_members {
             return refuse("grants", "with \"actions\"".into(), format!("{:?}", self.grants));
         }
         match &self.learner {

@@ -7,6 +7,7 @@ use crate::frame::{
     ActionFormat, Dtype, FormatError, FrameError, Header, Ids, Place, Quantization, StateFormat,
 };
 use crate::gradients::{Gradients, write_gradients};
+use crate::logits::{Logits, write_logits};
 use crate::message::{ClientMessage, ErrorCode, Formats, MessageError, ServerMessage};
 use crate::space::{Action, Space};
 use crate::stream::{Flags, RowFormat};
@@ -18,7 +19,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 /// The vector files of this version, by name and text.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("frames.json", include_str!("../vectors/frames.json")),
     ("messages.json", include_str!("../vectors/messages.json")),
     ("adapters.json", include_str!("../vectors/adapters.json")),
@@ -26,6 +27,7 @@ pub const FILES: [(&str, &str); 7] = [
     ("transitions.json", include_str!("../vectors/transitions.json")),
     ("weights.json", include_str!("../vectors/weights.json")),
     ("gradients.json", include_str!("../vectors/gradients.json")),
+    ("logits.json", include_str!("../vectors/logits.json")),
 ];
 
 /// What a run of one file found to be right.
@@ -74,6 +76,7 @@ pub fn run(json: &str) -> Result<Summary, VectorError> {
         "oto.v1/submissions" => run_cases(parse::<File<SubmissionCase>>(json)?.cases),
         "oto.v1/transitions" => run_cases(parse::<File<StreamCase>>(json)?.cases),
         "oto.v1/gradients" => run_cases(parse::<File<GradientsCase>>(json)?.cases),
+        "oto.v1/logits" => run_cases(parse::<File<LogitsCase>>(json)?.cases),
         "oto.v1/weights" => run_cases(parse::<File<WeightsCase>>(json)?.cases),
         other => Err(VectorError::Malformed(format!("unknown kind {other:?}"))),
     }
@@ -540,6 +543,56 @@ impl WeightsCase {
             return Err(error);
         }
         Ok(WeightsContent { request, policy, version, base: decoded.base(), weights })
+    }
+}
+
+#[derive(Deserialize)]
+struct LogitsCase {
+    name: String,
+    actions: usize,
+    max_rows: usize,
+    hex: String,
+    valid: Option<LogitsContent>,
+    reject: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct LogitsContent {
+    request: u32,
+    policy: u32,
+    version: u32,
+    logits: Vec<Vec<f32>>,
+}
+
+impl Case for LogitsCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(&self) -> Result<Verdict, String> {
+        let frame = from_hex(&self.hex)?;
+        let decoded = Logits::read(&frame, self.actions, self.max_rows).map(|read| {
+            let (Ids { request, policy, version }, mut values) = (read.ids(), Vec::new());
+            read.values(&mut values);
+            let logits = values.chunks(self.actions).map(<[f32]>::to_vec).collect();
+            LogitsContent { request, policy, version, logits }
+        });
+        match (&self.valid, &self.reject) {
+            (Some(content), None) => {
+                same("content", Ok(content.clone()), decoded)?;
+                let LogitsContent { request, policy, version, .. } = *content;
+                let (mut written, values) = (Vec::new(), content.logits.concat());
+                let ids = Ids { request, policy, version };
+                write_logits(ids, &values, self.actions, &mut written).map_err(|error| error.to_string())?;
+                same("written frame", &frame, &written)?;
+                Ok(Verdict::Valid)
+            }
+            (None, Some(reason)) => {
+                same("reason", Err(reason.as_str()), decoded.as_ref().map_err(FrameError::name))?;
+                Ok(Verdict::Rejected)
+            }
+            _ => Err("needs either \"valid\" or \"reject\"".into()),
+        }
     }
 }
 

@@ -330,6 +330,7 @@ impl Principal {
                 Grant::Submit,
                 Grant::Weights,
                 Grant::Transitions,
+                Grant::PeerLogits,
                 Grant::Gradients,
             ],
             states: States::Any,
@@ -347,10 +348,10 @@ impl Principal {
                 "submit" => Grant::Submit,
                 "weights" => Grant::Weights,
                 "transitions" => Grant::Transitions,
+                "peer_logits" => Grant::PeerLogits,
                 "gradients" => Grant::Gradients,
                 other => {
-                    let known =
-                        "\"actions\", \"logits\", \"submit\", \"weights\", \"transitions\" or \"gradients\"";
+                    let known = "\"actions\", \"logits\", \"submit\", \"weights\", \"transitions\", \"peer_logits\" or \"gradients\"";
                     return Err(format!("expected {known}, got {other:?}"));
                 }
             });

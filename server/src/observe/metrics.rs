@@ -117,6 +117,57 @@ impl ShareMetrics {
     }
 }
 
+/// What is counted of groups, by their names.
+#[derive(Clone, Default)]
+struct GroupFamilies {
+    members: Family<Named, Gauge>,
+    states: Family<Named, Counter>,
+    logits: Family<Named, Counter>,
+    refused: Family<Left, Counter>,
+}
+
+impl GroupFamilies {
+    fn register(&self, r: &mut Registry) {
+        r.register("group_members", "Members that are connected", self.members.clone());
+        r.register("group_states", "States that were passed on to other members", self.states.clone());
+        r.register("group_logits", "States whose logits came back", self.logits.clone());
+        r.register("group_refused", "Frames and members that were refused, by reason", self.refused.clone());
+    }
+}
+
+/// What is counted of one group.
+#[derive(Clone)]
+pub(crate) struct GroupMetrics {
+    families: GroupFamilies,
+    policy: String,
+}
+
+impl GroupMetrics {
+    fn named(&self) -> Named {
+        Named { policy: self.policy.clone() }
+    }
+
+    /// A member connected.
+    pub fn member(&self) -> Present {
+        Present::new(&self.families.members.get_or_create(&self.named()))
+    }
+
+    /// States were passed on.
+    pub fn asked(&self, states: usize) {
+        self.families.states.get_or_create(&self.named()).inc_by(states as u64);
+    }
+
+    /// Logits of so many states were passed on.
+    pub fn answered(&self, states: usize) {
+        self.families.logits.get_or_create(&self.named()).inc_by(states as u64);
+    }
+
+    /// A frame or a member was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.families.refused.get_or_create(&Left { policy: self.policy.clone(), reason }).inc();
+    }
+}
+
 /// A learner's transitions that it does not learn from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Left {
@@ -286,6 +337,7 @@ pub(crate) struct Metrics {
     waiting_states: Family<Named, Gauge>,
     learners: LearnerFamilies,
     shares: ShareFamilies,
+    groups: GroupFamilies,
 }
 
 impl Default for Metrics {
@@ -312,6 +364,7 @@ impl Default for Metrics {
             waiting_states: Family::default(),
             learners: LearnerFamilies::new(),
             shares: ShareFamilies::default(),
+            groups: GroupFamilies::default(),
         };
         metrics.register();
         metrics
@@ -373,6 +426,7 @@ impl Metrics {
         r.register("waiting_states", "States that wait", self.waiting_states.clone());
         self.learners.register(r);
         self.shares.register(r);
+        self.groups.register(r);
     }
 
     /// What is counted of a learner.
@@ -383,6 +437,11 @@ impl Metrics {
     /// What is counted of a shared agent.
     pub fn share(&self, name: &str) -> ShareMetrics {
         ShareMetrics { families: self.shares.clone(), policy: escaped(name) }
+    }
+
+    /// What is counted of a group.
+    pub fn group(&self, name: &str) -> GroupMetrics {
+        GroupMetrics { families: self.groups.clone(), policy: escaped(name) }
     }
 
     /// Somebody connected.

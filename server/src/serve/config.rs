@@ -10,6 +10,7 @@ use crate::net::proxy::TrustedProxies;
 use crate::net::tls::Tls;
 use crate::observe::log_throttle::LogThrottle;
 use crate::serve::error::ServerError;
+use crate::serve::groups::Groups;
 use crate::serve::learners::Learners;
 use crate::serve::policies::Policies;
 use crate::serve::shares::Shares;
@@ -40,6 +41,8 @@ pub struct ServerConfig {
     pub learners: Learners,
     /// Agents that asynchronous workers train; by default none.
     pub shares: Shares,
+    /// Groups whose members learn from each other's logits; by default none.
+    pub groups: Groups,
     /// Whether anyone who can reach the server may have the policies' bytes; not by default.
     pub share_weights: bool,
     /// Who may use the server, and what they may; by default everyone, and everything it offers.
@@ -122,6 +125,7 @@ impl ServerConfig {
             collecting: Collecting::default(),
             learners: Learners::default(),
             shares: Shares::default(),
+            groups: Groups::default(),
             share_weights: false,
             access: None,
             reload: Reload::default(),

@@ -134,6 +134,7 @@ impl EdgeSession {
             },
             learner: Some(info),
             shared: None,
+            group: None,
         };
         let account = server.account(&principal, caller, HOLDING_BYTES);
         learner.wants_weights();

@@ -13,6 +13,7 @@ use crate::observe::spans::Traced;
 use crate::serve::admission::{Caller, Server};
 use crate::serve::edge::{self, EdgeSession};
 use crate::serve::hidden_state::{self, Order, Stream};
+use crate::serve::member::{self, MemberSession};
 use crate::serve::policies::Teacher;
 use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
 use crate::serve::random;
@@ -52,6 +53,10 @@ pub(crate) async fn teach(io: TokioIo<Upgraded>, server: &Server, caller: Caller
             let _enrolled = caller.share.enrol();
             session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
         }
+        Ok(Guest::Member(mut session)) => {
+            let _enrolled = caller.share.enrol();
+            session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
+        }
         Ok(Guest::Worker(mut session)) => {
             let _enrolled = caller.share.enrol();
             session.hold(&mut peer, stopping).await.unwrap_or_else(|end| end)
@@ -70,6 +75,7 @@ enum Guest {
     Student(Box<Session>),
     Edge(Box<EdgeSession>),
     Worker(Box<WorkerSession>),
+    Member(Box<MemberSession>),
 }
 
 /// Waits for `hello` and answers it.
@@ -120,11 +126,18 @@ async fn greet(
                 let principal = session.principal.clone();
                 (Guest::Worker(session.into()), principal, welcome)
             }
-            None => {
-                let (session, welcome) = Session::agree(&hello, server, caller)?;
-                let principal = session.principal.clone();
-                (Guest::Student(session.into()), principal, welcome)
-            }
+            None => match member::group(&hello, server) {
+                Some((group, own)) => {
+                    let (session, welcome) = MemberSession::agree(&hello, &own, group, server, caller)?;
+                    let principal = session.principal.clone();
+                    (Guest::Member(session.into()), principal, welcome)
+                }
+                None => {
+                    let (session, welcome) = Session::agree(&hello, server, caller)?;
+                    let principal = session.principal.clone();
+                    (Guest::Student(session.into()), principal, welcome)
+                }
+            },
         },
     };
     caller.share.belongs_to(principal.payer(caller.address));
@@ -292,6 +305,7 @@ impl Session {
             learner: None,
             shared: None,
             order: recurrent.then_some(true),
+            group: None,
             teacher: info.clone(),
         };
         let (reply, answers) = mpsc::channel(credits.into());

@@ -132,6 +132,7 @@ impl WorkerSession {
             },
             learner: None,
             shared: Some(info),
+            group: None,
         };
         let account = server.account(&principal, caller, HOLDING_BYTES);
         let patience = Bucket::new(PATIENCE);

@@ -201,6 +201,7 @@ pub fn hello(policy: &str, observation: Space, action: Space) -> Hello {
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub fn hello(policy: &str, student: &str, observation: Space, action: Space) -> 
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     }
 }
 

@@ -157,6 +157,7 @@ impl ActorRun {
             ticket: None,
             actor: Some(actor),
             worker: None,
+            member: None,
         };
         ActorRun {
             link: ActorConfig::new(hello),

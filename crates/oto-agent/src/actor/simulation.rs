@@ -45,6 +45,7 @@ fn hello(stream: u128, encoding: Encoding) -> Hello {
         order: None,
         ticket: None,
         worker: None,
+        member: None,
         actor: Some(ActorInfo {
             name: "edge".into(),
             stream: StreamId(stream),
@@ -352,6 +353,7 @@ impl Simulation {
             },
             learner: Some(info),
             shared: None,
+            group: None,
         };
         welcome.check(&formats).expect("a sound welcome");
         self.session = Some(session);

@@ -204,6 +204,7 @@ fn welcome(version: u32, shared: oto_proto::SharedInfo) -> Welcome {
         teacher: TeacherInfo { observation, action, description: String::new() },
         learner: None,
         shared: Some(shared),
+        group: None,
     }
 }
 

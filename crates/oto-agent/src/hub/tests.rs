@@ -234,6 +234,7 @@ impl Line {
             },
             learner: None,
             shared: Some(shared),
+            group: None,
         };
         self.session = Some(session);
         link.handle(LinkEvent::Text(&ServerMessage::Welcome(Box::new(welcome)).encode()), now);

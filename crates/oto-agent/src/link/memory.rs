@@ -267,6 +267,7 @@ impl Memory {
             learner: None,
             shared: None,
             order: None,
+            group: None,
             teacher: TeacherInfo {
                 observation: teacher.observation.clone(),
                 action: teacher.action.clone(),

@@ -81,6 +81,7 @@ impl World {
             ticket: None,
             actor: None,
             worker: None,
+            member: None,
         };
         let config = LinkConfig {
             seed,

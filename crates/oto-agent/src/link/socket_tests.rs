@@ -36,6 +36,7 @@ fn link(connect_timeout_ms: u64) -> Link {
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     };
     let config =
         LinkConfig { connect_timeout_ms, backoff_min_ms: 5, backoff_max_ms: 20, ..LinkConfig::new(hello) };
@@ -111,6 +112,7 @@ fn welcome() -> Welcome {
         learner: None,
         shared: None,
         order: None,
+        group: None,
         teacher: TeacherInfo { observation: unbounded(1), action: unbounded(1), description: String::new() },
     }
 }

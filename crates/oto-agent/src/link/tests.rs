@@ -28,6 +28,7 @@ fn hello(action: Space) -> Hello {
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     }
 }
 
@@ -50,6 +51,7 @@ fn welcome(link: &Link) -> Welcome {
         learner: None,
         shared: None,
         order: None,
+        group: None,
         teacher: TeacherInfo { observation: unbounded(2), action: unbounded(1), description: String::new() },
     }
 }

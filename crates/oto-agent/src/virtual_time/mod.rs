@@ -566,6 +566,7 @@ impl CloudSide {
             },
             learner: Some(info),
             shared: None,
+            group: None,
         })))
     }
 
@@ -616,6 +617,7 @@ fn hello(env: &dyn Environment, seed: u64, encoding: Encoding) -> Hello {
         order: None,
         ticket: None,
         worker: None,
+        member: None,
         actor: Some(ActorInfo {
             name: EDGE.into(),
             stream: StreamId(u128::from(seed)),

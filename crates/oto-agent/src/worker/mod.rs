@@ -43,6 +43,7 @@ pub fn link_of(student: &mut Student, policy: &str, name: &str) -> Result<Worker
         ticket: None,
         actor: None,
         worker: None,
+        member: None,
     };
     let (seed, settings) = (config.seed, settings(config));
     let worker = WorkerInfo { name, parameters: parameters(student) };

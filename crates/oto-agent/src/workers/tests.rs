@@ -21,7 +21,17 @@ fn job(workers: usize, steps: u64) -> Job {
         ..presets::learner(ENVIRONMENT, &AdvantageActorCritic)
     };
     let (env, teachers) = (ENVIRONMENT.into(), Vec::new());
-    Job { env, student, teachers, defaults: None, from: None, dataset: None, workers, distill: None }
+    Job {
+        env,
+        student,
+        teachers,
+        defaults: None,
+        from: None,
+        dataset: None,
+        workers,
+        distill: None,
+        peer: None,
+    }
 }
 
 /// What an observer saw.

@@ -108,6 +108,7 @@ impl Student {
                 ticket: None,
                 actor: None,
                 worker: None,
+                member: None,
             };
             let actions = hello.formats().map_err(|e| text(&e))?.actions;
             ids = student.greet(hello, rows)?;

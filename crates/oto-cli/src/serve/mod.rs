@@ -8,6 +8,7 @@ mod sources;
 
 #[cfg(feature = "native")]
 use crate::authorities::AuthorityError;
+use crate::group::{GroupFileError, group};
 use crate::learner;
 use crate::log::LogOptions;
 use crate::security_options::{DoorError, DoorOptions};
@@ -25,7 +26,8 @@ use oto_server::dataset::StoreError;
 use oto_server::follow::FollowError;
 use oto_server::learner::Prepared;
 use oto_server::{
-    Assets, Collecting, Policies, ServerConfig, ServerError, check_address, folder, raise_open_files, run,
+    Assets, Collecting, Groups, Policies, ServerConfig, ServerError, check_address, folder, raise_open_files,
+    run,
 };
 use sources::Sources;
 use std::borrow::Cow;
@@ -92,6 +94,10 @@ pub struct ServeOptions {
     /// send gradients; repeatable; see docs/workers.md
     #[arg(long, value_name = "NAME=FILE")]
     pub share: Vec<String>,
+    /// Group NAME, as configured in FILE (TOML or JSON): its members (`oto learn --peer`) learn from each other's logits; repeatable; see
+    /// docs/distillation.md
+    #[arg(long, value_name = "NAME=FILE")]
+    pub group: Vec<String>,
     /// Follow another server (wss://host): download its published policies and serve them here
     #[arg(long, value_name = "URL", requires = "policy")]
     pub follow: Option<String>,
@@ -145,6 +151,9 @@ pub enum ServeError {
     /// An agent that was to be shared.
     #[error(transparent)]
     Share(#[from] ShareFileError),
+    /// A group.
+    #[error(transparent)]
+    Group(#[from] GroupFileError),
     /// The server to follow cannot be.
     #[cfg(feature = "native")]
     #[error(transparent)]
@@ -265,13 +274,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     if shared.is_empty() && is_demo(options) {
         shared.push(share::bundled()?);
     }
+    let groups = options.group.iter().map(|flag| group(flag)).collect::<Result<Vec<_>, _>>()?;
     let names = names
         .into_iter()
         .chain(trained)
+        .chain(groups.iter().map(|(name, _)| name.clone()))
         .chain(shared.iter().map(|one| one.name().into()))
         .collect::<Vec<String>>();
     let (shares, keeping) = share::start(shared, &policies)?;
     config.shares = shares;
+    config.groups = Groups::new(groups, &policies)?;
     let own = SocketAddr::new(options.host, options.port);
     // With --skip-bad, policies that the file of rights names may have been left out.
     let known = (!options.skip_bad).then_some(&names[..]);

@@ -303,6 +303,7 @@ fn broken(steps: [u32; 2], resume: Option<&[u8]>) -> (Result<Metrics, RunError>,
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     };
     let (mut student, mut driver) = prepare_with(
         Environments::Inside { train, evaluate: Some(evaluate) },

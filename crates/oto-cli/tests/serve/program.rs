@@ -168,6 +168,7 @@ pub fn hello(policy: &str, ticket: Option<String>) -> ClientMessage {
         ticket,
         actor: None,
         worker: None,
+        member: None,
     }))
 }
 
@@ -197,6 +198,7 @@ pub fn welcomed(stream: TcpStream) -> (WebSocket<TcpStream>, Hello) {
         learner: None,
         shared: None,
         order: None,
+        group: None,
         teacher: TeacherInfo {
             observation: hello.observation.clone(),
             action: hello.action.clone(),

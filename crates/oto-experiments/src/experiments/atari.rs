@@ -73,6 +73,7 @@ fn alone(game: &Game) -> Job {
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     }
 }
 

@@ -108,6 +108,7 @@ pub(super) fn taught(policy: &str) -> Job {
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     }
 }
 
@@ -121,6 +122,7 @@ fn solo(student: StudentConfig) -> Job {
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     }
 }
 

@@ -45,6 +45,7 @@ fn alone(env: &str) -> Job {
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     }
 }
 

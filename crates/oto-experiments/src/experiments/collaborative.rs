@@ -213,6 +213,7 @@ fn alone(game: Game, steps: u64) -> Result<Job, ReportError> {
         dataset: None,
         workers: 1,
         distill: None,
+        peer: None,
     })
 }
 

@@ -65,6 +65,7 @@ impl Setting {
             dataset: None,
             workers: 1,
             distill: None,
+            peer: None,
         }
     }
 

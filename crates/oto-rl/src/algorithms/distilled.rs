@@ -15,7 +15,7 @@ impl DistillationConfig {
     }
 
     /// Records the term; what the heads read `[T, H]`, the policy's logits `[T, A]`. Its data inputs are `distilled.{i}.logits` `[T, W]` and
-    /// `distilled.{i}.mask` `[T]` of each teacher.
+    /// `distilled.{i}.mask` `[T]` of each teacher, and `distilled.late` `[]`: 1 leaves the environment's terms out.
     pub(crate) fn record<'t>(
         &self,
         t: &'t Trace,
@@ -36,7 +36,9 @@ impl DistillationConfig {
             let each = distillation_kl(thinks, student, self.temperature, self.divergence);
             loss = loss + (each * mask).sum() * teacher.weight;
         }
-        Recorded { loss, weight: self.weight, task_weight: self.task_weight }
+        let one = t.constant(1.0, &[]);
+        let in_time = one - t.data("distilled.late", &[]);
+        Recorded { loss, weight: self.weight, task_weight: self.task_weight, in_time }
     }
 
     /// Initial values of the heads, `[inputs, actions]`: orthogonal of gain 0.01, as the policy's.
@@ -64,12 +66,14 @@ pub(crate) struct Recorded<'t> {
     pub loss: Tensor<'t>,
     weight: f64,
     task_weight: f64,
+    /// 1, or 0 where the rollout was learnt from before.
+    in_time: Tensor<'t>,
 }
 
 impl<'t> Recorded<'t> {
     /// The environment's terms beside it.
     pub fn beside(&self, task: Tensor<'t>) -> Tensor<'t> {
-        task * self.task_weight
+        task * self.task_weight * self.in_time
     }
 
     /// The term with its weight.

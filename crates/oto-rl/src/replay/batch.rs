@@ -55,6 +55,8 @@ pub struct Batch {
     pub replay: Option<Box<Batch>>,
     /// What each teacher of a distillation thinks of the rows.
     pub distilled: Vec<Distilled>,
+    /// 1 where the update is of the distillation alone, because the logits came after the rollout was learnt from; else 0.
+    pub late: [f32; 1],
     /// Scratch for `perm`.
     order: Vec<usize>,
 }
@@ -67,6 +69,9 @@ impl Batch {
         }
         #[cfg(feature = "every-algorithm")]
         if let Some(name) = name.strip_prefix("distilled.") {
+            if name == "late" {
+                return Some(&self.late);
+            }
             let (teacher, part) = name.split_once('.')?;
             let one = self.distilled.get(teacher.parse::<usize>().ok()?)?;
             return match part {

@@ -25,7 +25,7 @@ pub use oto_server::dataset::fuzz::{batch, segment};
 pub use oto_server::kserve::fuzz as kserve;
 pub use policy::{onnx, pickle, safetensors, torch};
 pub use student::{checkpoint, go_on, small_student};
-pub use wire::{frames, gradients, messages, stream, weights};
+pub use wire::{frames, gradients, logits, messages, stream, weights};
 
 /// A decoder under attack.
 pub struct Target {
@@ -58,4 +58,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "torch", run: torch },
     Target { name: "weights", run: weights },
     Target { name: "gradients", run: gradients },
+    Target { name: "logits", run: logits },
 ];

@@ -2,6 +2,7 @@
 
 use oto_agent::learner::session::{Edge, LearnerSession, Offer};
 use oto_proto::gradients::write_gradients;
+use oto_proto::logits::{Logits, write_logits};
 use oto_proto::weights::{Activation, Output, write_complete};
 use oto_proto::{
     Action, ActionFormat, ActorInfo, ClientMessage, Dtype, Encoding, Formats, FrameError, Gradients, Header,
@@ -159,6 +160,19 @@ pub fn gradients(frame: &[u8]) -> bool {
     read.values(&mut values);
     assert!(values.len() == 6 && values.iter().all(|value| value.is_finite()));
     write_gradients(read.ids(), &values, &mut again).expect("finite gradients");
+    assert_eq!(again, frame);
+    true
+}
+
+/// A frame of a peer's logits: what is accepted is finite, and written again it is the same frame.
+pub fn logits(frame: &[u8]) -> bool {
+    let Ok(read) = Logits::read(frame, 3, 4) else { return false };
+    let (mut values, mut again) = (vec![f32::NAN; 9], Vec::new());
+    read.values(&mut values);
+    assert!(values.len() == 3 * read.rows() && values.iter().all(|value| value.is_finite()));
+    write_logits(read.ids(), &values, 3, &mut again).expect("finite logits");
+    assert_eq!(again, frame);
+    read.readdress(read.ids(), &mut again);
     assert_eq!(again, frame);
     true
 }

@@ -287,6 +287,7 @@ impl Maker<'_> {
             dataset: None,
             workers: 1,
             distill: None,
+            peer: None,
         };
         let wire = |files: &Files| {
             let policy = oto_policy::load_file(&files.policy)?.policy;

@@ -1,0 +1,239 @@
+//! The conversation with one member of a group: `hello` and `welcome`, then states and logits in both directions until one side ends it.
+//!
+//! As with students, one task does it all. Nothing waits for another member: what it sends wakes this task.
+
+use crate::auth::access::{Entered, Principal};
+use crate::auth::budget::{Account, Bucket, Rate};
+use crate::net::peer::{End, Peer, milliseconds, refused};
+use crate::net::stopping::Stopping;
+use crate::serve::admission::{Caller, Server};
+use crate::serve::groups::HostedGroup;
+use crate::serve::random;
+use crate::serve::silence::Silence;
+use oto_agent::group::{CREDITS, Group, Refusal, Said};
+use oto_proto::message::{Overloaded, Restarting};
+use oto_proto::{
+    ClientMessage, ErrorCode, ErrorMessage, Grant, HEADER_BYTES, Header, Hello, Kind, MemberInfo,
+    ServerMessage, TeacherInfo, Welcome,
+};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::sleep_until;
+use tokio_tungstenite::tungstenite::Message;
+
+/// Control messages of one member, pings, and questions that could not be passed on.
+const PATIENCE: Rate = Rate { per_second: 50.0, most: 500.0 };
+/// What a member may have held without a share of what all have.
+const HOLDING_BYTES: usize = 64 << 10;
+
+/// A session of a member. The group counts it as over when this is dropped.
+struct Present {
+    group: Arc<HostedGroup>,
+    session: u32,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.group.leave(self.session);
+    }
+}
+
+/// What was agreed with a member.
+pub(crate) struct MemberSession {
+    present: Present,
+    pub principal: Arc<Principal>,
+    /// Counts this connection as the principal's.
+    _entered: Entered,
+    wake: Arc<Notify>,
+    account: Account,
+    patience: Bucket,
+    refusals: u32,
+}
+
+/// The group that a `hello` is for.
+pub(crate) fn group<'s>(hello: &Hello, server: &'s Server) -> Option<(&'s Arc<HostedGroup>, MemberInfo)> {
+    server.config.groups.find(&hello.policy).zip(hello.member.clone())
+}
+
+fn end(refusal: &Refusal) -> End {
+    refusal.error().into()
+}
+
+impl MemberSession {
+    /// Agrees with a member, or refuses it.
+    pub fn agree(
+        hello: &Hello,
+        member: &MemberInfo,
+        group: &Arc<HostedGroup>,
+        server: &Server,
+        caller: &Caller,
+    ) -> Result<(MemberSession, Welcome), End> {
+        let limits = &server.config.limits;
+        let formats = hello.formats()?;
+        let (principal, entered) = server.admit(hello, caller)?;
+        if !hello.grants.contains(&Grant::PeerLogits) || !principal.may(Grant::PeerLogits) {
+            return Err(refused(
+                ErrorCode::Forbidden,
+                "expected the grant \"peer_logits\", this member has none",
+            ));
+        }
+        let bytes = 4 * formats.states.width();
+        let fitting = limits.message_bytes.saturating_sub(HEADER_BYTES) / bytes.max(1);
+        let max_rows =
+            u16::try_from(Group::max_rows(formats.states.width()).min(fitting)).unwrap_or(u16::MAX);
+        if max_rows == 0 {
+            let message = format!("expected states of at most {} bytes, got {bytes}", limits.message_bytes);
+            return Err(refused(ErrorCode::TooLarge, message));
+        }
+        let joined = group.join(member, formats.states.clone(), &hello.action);
+        let (info, wake) = joined.map_err(|refusal| end(&refusal))?;
+        let present = Present { group: group.clone(), session: info.session };
+        let welcome = Welcome {
+            policy: hello.policy.clone(),
+            policy_id: group.id,
+            version: 1,
+            max_rows,
+            credits: CREDITS,
+            dtype: formats.states.dtype(),
+            action_dtype: formats.actions.dtype(),
+            action_width: u32::try_from(formats.actions.width()).unwrap_or(u32::MAX),
+            grants: vec![Grant::PeerLogits],
+            submit_rows: None,
+            teacher: TeacherInfo {
+                observation: hello.observation.clone(),
+                action: hello.action.clone(),
+                description: "A group: its members learn from each other's logits.".into(),
+            },
+            learner: None,
+            shared: None,
+            group: Some(info),
+        };
+        let account = server.account(&principal, caller, HOLDING_BYTES);
+        let patience = Bucket::new(PATIENCE);
+        let session =
+            MemberSession { present, principal, _entered: entered, wake, account, patience, refusals: 0 };
+        Ok((session, welcome))
+    }
+
+    /// Passes states and logits on until the end.
+    pub async fn hold(&mut self, peer: &mut Peer<'_>, stopping: &Stopping) -> Result<End, End> {
+        let _counted = self.present.group.metrics.member();
+        let mut silence = Silence::new(peer.limits);
+        let mut alarm = pin!(sleep_until(silence.ends()));
+        let wake = self.wake.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = stopping.begun() => {
+                    let retry = random::between(peer.limits.retry, peer.limits.restart_spread);
+                    peer.say(ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })).await?;
+                    return Ok(End::Restarting);
+                }
+                () = wake.notified() => self.deliver(peer).await?,
+                message = peer.receive() => {
+                    silence.broken();
+                    if let Some(end) = self.hear(peer, message?).await? {
+                        return Ok(end);
+                    }
+                    // A member with more frames lets others go first.
+                    yield_now().await;
+                }
+                () = &mut alarm => {
+                    if silence.alarm()? {
+                        peer.send(Message::Ping(bytes::Bytes::new())).await?;
+                    }
+                    alarm.as_mut().reset(silence.ends());
+                }
+            }
+        }
+    }
+
+    /// Sends all that the group has for this member.
+    async fn deliver(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
+        let Present { group, session } = &self.present;
+        while let Some(said) = group.next(*session).map_err(|refusal| end(&refusal))? {
+            match said {
+                Said::Message(message) => peer.say(message).await?,
+                Said::Frame(frame) => peer.send(Message::binary(frame)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
+        let refusal = match message {
+            Message::Binary(frame) => return self.take(peer, &frame).await.map(|()| None),
+            Message::Text(text) => match ClientMessage::decode(&text) {
+                Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
+                Ok(_) => {
+                    let message = "expected states, logits or bye, got another message";
+                    Some(ErrorMessage::new(ErrorCode::BadMessage, message))
+                }
+                Err(error) => Some(error.into()),
+            },
+            // Pings are answered by tungstenite; a pong was all that was wanted.
+            _ => None,
+        };
+        self.spend()?;
+        if let Some(error) = refusal {
+            self.refuse(peer, error).await?;
+        }
+        Ok(None)
+    }
+
+    fn spend(&mut self) -> Result<(), End> {
+        let spent = self.patience.spend(1.0);
+        spent.map_err(|pause| End::Overloaded(pause.max(Duration::from_secs(1)), "control"))
+    }
+
+    /// Says why something is refused; too many refusals end the connection.
+    async fn refuse(&mut self, peer: &mut Peer<'_>, error: ErrorMessage) -> Result<(), End> {
+        self.refusals += 1;
+        peer.metrics.dropped("malformed");
+        if self.refusals > peer.limits.refusals {
+            return Err(error.about(None).into());
+        }
+        peer.say(ServerMessage::Error(error)).await
+    }
+
+    /// Takes a frame of states or of logits.
+    async fn take(&mut self, peer: &mut Peer<'_>, frame: &[u8]) -> Result<(), End> {
+        let id = Header::request_of(frame);
+        let overloaded = |retry_ms: u32| {
+            ServerMessage::Overloaded(Overloaded { request: Some(id.unwrap_or_default()), retry_ms })
+        };
+        let answers = frame.first() == Some(&(Kind::PeerLogits as u8));
+        let Some(_held) = self.account.take(2 * frame.len()) else {
+            peer.metrics.dropped("bytes");
+            self.spend()?;
+            return peer.say(overloaded(milliseconds(peer.limits.retry))).await;
+        };
+        let rows = Header::read(frame).map_or(0, |header| usize::from(header.rows));
+        if !answers && let Err(pause) = self.principal.spend(rows) {
+            peer.metrics.dropped("quota");
+            self.spend()?;
+            return peer.say(overloaded(milliseconds(random::between(pause, pause / 2)))).await;
+        }
+        let Present { group, session } = &self.present;
+        let taken = if answers { group.answer(*session, frame) } else { group.ask(*session, frame) };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(refusal @ Refusal::Replaced(_)) => Err(end(&refusal)),
+            Err(refusal) => match refusal.retry_ms() {
+                Some(retry_ms) => {
+                    self.spend()?;
+                    peer.say(overloaded(retry_ms)).await
+                }
+                // A sound member does this too: the other one has left, or was given up.
+                None if refusal.is_harmless() => {
+                    self.spend()?;
+                    peer.say(ServerMessage::Error(refusal.error().about(id))).await
+                }
+                None => self.refuse(peer, refusal.error().about(id)).await,
+            },
+        }
+    }
+}

@@ -1,0 +1,2 @@
+#![no_main]
+oto_fuzz::target!(oto_fuzz::targets::logits);
