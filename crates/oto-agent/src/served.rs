@@ -71,6 +71,7 @@ impl ServedTeacher {
             ref other => return Err(ServedError::Actions(other.clone())),
         };
         let hello = Hello {
+            order: None,
             protocol: PROTOCOL.into(),
             policy: policy.into(),
             student: student.into(),
@@ -245,6 +246,7 @@ mod tests {
                         {
                             let TeacherSpaces { observation, action } = spaces();
                             let welcome = Welcome {
+                                order: None,
                                 policy: "p".into(),
                                 policy_id: 1,
                                 version: 1,

@@ -119,7 +119,7 @@ pub struct LearnCommand {
     record: Option<PathBuf>,
     /// Address of a server with a group (ws://host:port), for an algorithm with `algorithm.distillation`: this run learns from the logits of
     /// the group's other members, and they from its own; see docs/distillation.md
-    #[arg(long, value_name = "URL", requires = "group", conflicts_with_all = ["share", "seeds"])]
+    #[arg(long, value_name = "URL", requires = "group", conflicts_with_all = ["share", "seeds", "workers"])]
     peer: Option<String>,
     /// Name of the group
     #[arg(long, value_name = "NAME", requires = "peer")]
@@ -287,7 +287,16 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
         };
         let start = file.as_deref().map_or(Start::Anew, Start::Resume);
         let peers = rejoin(command, &job, &stop)?;
-        return one(command, &job, data.as_ref(), peers, open, start, &stop, &MultiProgress::new()).map(drop);
+        return one(
+            command,
+            &job,
+            Beside { data: data.as_ref(), peers },
+            open,
+            start,
+            &stop,
+            &MultiProgress::new(),
+        )
+        .map(drop);
     }
     let origin = command.from.as_deref().map(Origin::read).transpose()?;
     let read = command.dataset.as_deref().map(Read::open).transpose()?;
@@ -315,7 +324,16 @@ pub fn learn(command: &LearnCommand) -> Result<(), LearnCommandError> {
     match command.seeds {
         1 => {
             let create = || RunFolder::create(&command.out, &job, command.force);
-            one(command, &job, data.as_ref(), peers, create, start, &stop, &MultiProgress::new()).map(drop)
+            one(
+                command,
+                &job,
+                Beside { data: data.as_ref(), peers },
+                create,
+                start,
+                &stop,
+                &MultiProgress::new(),
+            )
+            .map(drop)
         }
         n => many(command, &job, data.as_ref(), n, start, &stop),
     }
@@ -526,7 +544,7 @@ fn many(
             job.student.name = job.student.name.map(|name| format!("{name}-{}", job.student.seed));
             let path = command.out.join(format!("seed-{}", job.student.seed));
             let create = || RunFolder::create(path, &job, command.force);
-            curves.push(one(command, &job, data, None, create, start, stop, &bars)?);
+            curves.push(one(command, &job, Beside { data, peers: None }, create, start, stop, &bars)?);
         }
     };
     let jobs = command.runs();
@@ -579,12 +597,17 @@ fn draw_many(out: &Path, job: &Job, curves: &[Curve]) -> Result<(), LearnCommand
     write("curve.png", &chart.png()?)
 }
 
+/// What a run learns from beside its environment.
+struct Beside<'a> {
+    data: Option<&'a Dataset>,
+    peers: Option<Peers>,
+}
+
 /// One run into its folder, which is opened once everything else is there: its evaluations.
 fn one(
     command: &LearnCommand,
     job: &Job,
-    data: Option<&Dataset>,
-    peers: Option<Peers>,
+    Beside { data, peers }: Beside<'_>,
     open: impl FnOnce() -> Result<RunFolder, FolderError>,
     start: Start<'_>,
     stop: &Arc<AtomicBool>,

@@ -383,8 +383,17 @@ async fn inferred(
         Refusal::Quota(pause)
     })?;
     let (reply, mut answers) = mpsc::channel(1);
-    let request =
-        Request { id: 0, rows, came: Instant::now(), observations, asks: Asks::Actions, reply, order: None, traced, held };
+    let request = Request {
+        id: 0,
+        rows,
+        came: Instant::now(),
+        observations,
+        asks: Asks::Actions,
+        reply,
+        order: None,
+        traced,
+        held,
+    };
     teacher.ask(request, &limits.queue).map_err(|not_taken| match not_taken {
         NotTaken::Full(pause) => context.overloaded("full", pause),
         NotTaken::Gone => Refusal::Failed("the policy does not run any more".into()),

@@ -92,6 +92,7 @@ impl MemberSession {
         let (info, wake) = joined.map_err(|refusal| end(&refusal))?;
         let present = Present { group: group.clone(), session: info.session };
         let welcome = Welcome {
+            order: None,
             policy: hello.policy.clone(),
             policy_id: group.id,
             version: 1,

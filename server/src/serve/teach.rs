@@ -262,7 +262,10 @@ impl Session {
         let adapter = hello.adapter.clone().unwrap_or_default();
         let asks = asks(hello, &principal)?;
         if recurrent && asks == Asks::Logits {
-            let message = format!("policy {:?} is recurrent: expected a request for its actions, got one for logits", hello.policy);
+            let message = format!(
+                "policy {:?} is recurrent: expected a request for its actions, got one for logits",
+                hello.policy
+            );
             return Err(refused(ErrorCode::NotSupported, message));
         }
         let given = answers(asks, &info.action)?;

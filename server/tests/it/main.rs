@@ -7,6 +7,7 @@ mod bad_peers;
 mod folder;
 mod follow;
 mod frames;
+mod groups;
 #[cfg(target_os = "linux")]
 mod hostile;
 mod http;

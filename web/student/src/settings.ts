@@ -247,6 +247,18 @@ export interface GiveUp {
 /** A number, or one that moves from `start` to `end` over `steps` steps, then stays. */
 export type Schedule = number | { end: number; start: number; steps: number };
 
+/** A run's place in a group: a part of its configuration. */
+export interface PeerOptions {
+  /** The group's name. */
+  group: string;
+  /** The member's name. */
+  member: string;
+  /** The members that teach this one, in the order of the last teachers of `algorithm.distillation`. */
+  teachers: string[];
+  /** The server's address. */
+  url: string;
+}
+
 /** Slower learning after good evaluations: every greedy evaluation of at least `atReturn` multiplies the learning rate and `targetTau` by `factor` (down to the share `floor`), every other one divides them again (up to 1). With `setbacks` the student returns to its parameters of the last good evaluation after a worse one. */
 export interface PlateauDecay {
   /** Mean return of a good evaluation. */

@@ -194,7 +194,8 @@ fn run(seed: u64) -> [u64; 3] {
             let older = peers[1].session.take();
             peers[1].link = PeerLink::new(peers[1].hello.clone(), seed + 1).unwrap();
             peers[1].link.connect(now);
-            (peers[1].up.clear(), peers[1].down.clear());
+            peers[1].up.clear();
+            peers[1].down.clear();
             storm.step(&mut peers[1], now);
             assert!(older.is_none_or(|older| storm.group.has(older)));
         }

@@ -11,6 +11,7 @@ fn space(width: usize) -> Space {
 
 pub(super) fn hello(name: &str, width: usize, actions: u32, channel: u32) -> Hello {
     Hello {
+        order: None,
         protocol: PROTOCOL.into(),
         policy: "games".into(),
         student: name.into(),
@@ -32,6 +33,7 @@ pub(super) fn hello(name: &str, width: usize, actions: u32, channel: u32) -> Hel
 pub(super) fn welcome(hello: &Hello, group: GroupInfo) -> Welcome {
     let formats = hello.formats().unwrap();
     Welcome {
+        order: None,
         policy: hello.policy.clone(),
         policy_id: 1,
         version: 1,
@@ -129,7 +131,9 @@ fn frames_that_do_not_fit_are_refused_and_the_one_that_asked_is_told() {
     let (a, b) =
         (join(&mut group, &hello("a", 1, 2, 0)).unwrap(), join(&mut group, &hello("b", 1, 3, 0)).unwrap());
     let c = join(&mut group, &hello("c", 5, 3, 0)).unwrap();
-    (peers(&mut group, a), peers(&mut group, b), peers(&mut group, c));
+    peers(&mut group, a);
+    peers(&mut group, b);
+    peers(&mut group, c);
     let mut nan = states(1, 1, b, &[1.0]);
     nan[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
     for (bad, name) in [
@@ -190,7 +194,8 @@ fn a_group_has_bounds() {
     }
     assert_eq!(group.ask(a, &states(1, 50, b, &[1.0]), 1_000), Err(Refusal::Credits));
     group.ask(a, &states(1, 50, b, &[1.0]), 10_001).unwrap();
-    (peers(&mut group, a), peers(&mut group, b));
+    peers(&mut group, a);
+    peers(&mut group, b);
     let late = error(group.next(a));
     assert_eq!((late.code, late.request), (ErrorCode::Timeout, Some(1)));
     for (bad, name) in [

@@ -101,6 +101,7 @@ impl Peers {
         let member =
             MemberInfo { name: config.member.clone(), channel: u32::try_from(channel).unwrap_or(u32::MAX) };
         let hello = Hello {
+            order: None,
             protocol: PROTOCOL.into(),
             policy: config.group.clone(),
             student: config.member.clone(),
@@ -226,7 +227,8 @@ impl Peers {
             return;
         }
         let mut late = self.free.pop().unwrap_or_default();
-        (late.requests.clear(), late.answers.clear());
+        late.requests.clear();
+        late.answers.clear();
         let states = &batch.observation[..batch.observation.len().min(self.link.max_rows() * width)];
         for (name, actions) in &self.teachers {
             let found = self.link.teachers().iter().find(|peer| peer.name == *name);

@@ -150,6 +150,76 @@ fn a_run_learns_from_the_logits_of_a_server() {
     assert!(!other.exists());
 }
 
+/// Two runs of other games on one server learn from each other; one is killed, the other goes on, ends in peace, and is resumed alone.
+#[test]
+fn two_runs_learn_from_each_other_and_one_is_killed() {
+    let place = Place::new("peers");
+    let [group, breakout, asterix, other] =
+        ["games.toml", "breakout", "asterix", "other"].map(|name| place.run().join(name));
+    std::fs::create_dir_all(place.run()).unwrap();
+    std::fs::write(&group, "members = 2\nstates_per_second = 1e5\n").unwrap();
+    let server = Program::serve(&["--group", &format!("games={}", group.display())], &[]);
+    let url = format!("ws://{}", server.address);
+    let common = ["--algorithm", "a3c", "--quiet", "--eval-every", "0", "--set", "algorithm.hidden=[8]"];
+    let aligned = ["--set", "algorithm.distillation={\"to\":\"head\",\"alignment\":{\"hidden\":[8]}}"];
+    let flags = |env: &'static str, member: &'static str, group: &'static str| {
+        let peer = ["--env", env, "--peer", &url, "--group", group, "--member", member].map(str::to_owned);
+        [&common[..], &aligned].concat().into_iter().map(str::to_owned).chain(peer).collect::<Vec<_>>()
+    };
+    let run = |folder: &Path, flags: Vec<String>, steps: &str| {
+        let flags = flags.iter().map(String::as_str).chain(["--steps", steps]).collect::<Vec<_>>();
+        oto(folder, "--out", &flags).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let [one, two] =
+        ["MinAtar/Breakout-v1?images=true&channels=10", "MinAtar/Asterix-v1?images=true&channels=10"];
+    let first = run(&breakout, flags(one, "breakout", "games"), "1000000000");
+    let mut second = run(&asterix, flags(two, "asterix", "games"), "1000000000");
+    let number = |folder: &Path, of: &dyn Fn(&Value) -> Option<f64>| {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+        let whole = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        whole.filter_map(|line| of(&line)).last().unwrap_or(0.0)
+    };
+    let answered = |folder: &Path| number(folder, &|line| line["loss"]["peer_answered"].as_f64());
+    let steps = |folder: &Path| number(folder, &|line| line["step"].as_f64());
+    let until = |done: &dyn Fn() -> bool| {
+        let start = std::time::Instant::now();
+        while !done() {
+            assert!(start.elapsed() < 2 * crate::program::PATIENCE, "it takes too long");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    until(&|| answered(&breakout) > 0.0 && answered(&asterix) > 0.0);
+    second.kill().unwrap();
+    second.wait().unwrap();
+    let then = steps(&breakout);
+    until(&|| steps(&breakout) >= then + 1000.0);
+    terminate(first);
+    let last = lines(&breakout, "metrics").pop().unwrap();
+    assert!(last["loss"]["peer_taught"].as_f64().unwrap() > 0.0, "{last}");
+    assert_eq!(last["loss"]["distillation_refused"], 0.0, "{last}");
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(breakout.join("config.json")).unwrap()).unwrap();
+    let teachers = &config["student"]["algorithm"]["distillation"]["teachers"];
+    assert_eq!(teachers, &serde_json::json!([{ "actions": 5, "weight": 1.0 }]));
+    assert_eq!(config["peer"]["teachers"], serde_json::json!(["asterix"]));
+    let more = (last["step"].as_u64().unwrap() + 500).to_string();
+    let resumed = ended(&breakout, "--resume", &["--steps", &more, "--quiet"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
+
+    for (group, more, part) in [
+        ("none", &[][..], "\"none\""),
+        ("games", &["--set", "algorithm.lstm=4"], "algorithm.lstm is 4"),
+        ("games", &["--workers", "2"], "cannot be used with"),
+    ] {
+        let given = flags(one, "breakout", group);
+        let flags = given.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>();
+        let output = ended(&other, "--out", &flags);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
+    assert!(!other.exists());
+}
+
 /// A student of a3c with a teacher and an expert that are runs: the same after a resume, and what does not fit is named.
 #[test]
 fn a_run_learns_from_the_logits_of_others() {
