@@ -149,8 +149,7 @@ fn run(
     folder: Option<RunFolder>,
     start: Start<'_>,
 ) -> Result<(), LearnError> {
-    let environment =
-        environments::of_student(&job.env, &job.student).map_err(|error| RunError::Train(error.into()))?;
+    let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
     let driver = Driver::new(&job.teachers).map_err(RunError::from)?;
     let resume = if let Start::Resume(file) = start { Some(file) } else { None };
     let (mut student, mut driver) =
@@ -183,8 +182,7 @@ fn work(command: &LearnCommand, mut job: Job, url: &str, agent: &str) -> Result<
     if command.learn.seed.is_none() {
         job.student.seed = worker::seed_of(&name);
     }
-    let environment =
-        environments::of_student(&job.env, &job.student).map_err(|error| RunError::Train(error.into()))?;
+    let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
     let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
     let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
     let mut student = student.map_err(RunError::Train)?;

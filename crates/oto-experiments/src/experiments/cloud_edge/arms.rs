@@ -170,7 +170,7 @@ impl Local {
             algorithm,
             gamma: learner.gamma,
             buffer: learner.buffer,
-            replay: learner.replay.clone(),
+            replay: learner.replay,
             learning_starts: if handed { learner.learning_starts } else { first },
             learning_rate: learner.learning_rate,
             epsilon: Linear::constant(0.0),
