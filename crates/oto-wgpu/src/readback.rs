@@ -115,11 +115,10 @@ impl Readback {
     pub fn wait(&mut self, gpu: &Gpu) -> Result<(u64, Vec<f32>), BackendError> {
         gpu.wait_for_work()?;
         let mut newest = self.take_newest(gpu)?;
-        // Another thread that polls the device may have been given the callback, and not have run it yet.
-        for _ in 0..if cfg!(target_family = "wasm") { 0 } else { CALLBACK_MS } {
-            if newest.is_some() || self.busy.is_empty() {
-                break;
-            }
+        // Another thread that polls the device may have been given the callback, and not have run it yet. A page has no other thread.
+        let mut left = if cfg!(target_family = "wasm") { 0 } else { CALLBACK_MS };
+        while left > 0 && newest.is_none() && !self.busy.is_empty() {
+            left -= 1;
             std::thread::sleep(std::time::Duration::from_millis(1));
             newest = self.take_newest(gpu)?;
         }

@@ -172,9 +172,12 @@ fn clippy_wasm() -> Result<(Totals, bool)> {
         "--features",
         "oto-web/webgpu,oto-web/actor,oto-web-checks/bench",
     ];
+    let all = ["--package", "oto-web", "--features", "oto-web/all"];
     let wasi = ["--package", "oto-wasi", "--features", "oto-wasi/verify"];
     let actor = ["--package", "oto-wasi", "--lib", "--features", "oto-wasi/actor"];
-    for (target, packages) in [(Target::Web, &web[..]), (Target::Wasip2, &wasi), (Target::Wasip2, &actor)] {
+    for (target, packages) in
+        [(Target::Web, &web[..]), (Target::Web, &all), (Target::Wasip2, &wasi), (Target::Wasip2, &actor)]
+    {
         wasm::add_target(target)?;
         let mut clippy = shell::cargo(&["clippy", "--release", "--target", target.triple()]);
         shell::run(clippy.args(packages).args(["--", "--deny", "warnings"]))?;
