@@ -157,7 +157,7 @@ impl GroupMetrics {
         self.families.states.get_or_create(&self.named()).inc_by(states as u64);
     }
 
-    /// Logits of so many states were passed on.
+    /// Counts states whose logits were passed on.
     pub fn answered(&self, states: usize) {
         self.families.logits.get_or_create(&self.named()).inc_by(states as u64);
     }

@@ -4,15 +4,16 @@
 //! applied the last ones.
 
 use crate::auth::access::{Entered, Principal};
-use crate::auth::budget::{Account, Bucket, Rate, lock};
-use crate::net::peer::{End, Peer, milliseconds, refused};
+use crate::auth::budget::{Account, Rate, lock};
+use crate::net::peer::{End, Peer, refused};
 use crate::net::stopping::Stopping;
 use crate::serve::admission::{Caller, Server};
+use crate::serve::breaches::Breaches;
 use crate::serve::learners::{Begun, Command, HostedLearner, Published, Rows, Standing};
-use crate::serve::random;
+use crate::serve::pauses::{overloaded, restarting};
 use crate::serve::silence::Silence;
 use oto_agent::learner::session::LearnerSession;
-use oto_proto::message::{Overloaded, Received, Restarting};
+use oto_proto::message::Received;
 use oto_proto::{
     ActorInfo, ClientMessage, ErrorCode, ErrorMessage, Grant, Header, Hello, LearnerInfo, RowFormat,
     ServerMessage, TeacherInfo, Welcome,
@@ -50,8 +51,7 @@ pub(crate) struct EdgeSession {
     sends: bool,
     receives: bool,
     account: Account,
-    patience: Bucket,
-    refusals: u32,
+    breaches: Breaches,
     /// The newest versions that were sent, and the row that the learner had reached then.
     pushed: VecDeque<(u32, u64)>,
 }
@@ -150,8 +150,7 @@ impl EdgeSession {
             sends,
             receives,
             account,
-            patience: Bucket::new(PATIENCE),
-            refusals: 0,
+            breaches: Breaches::new(PATIENCE),
             pushed: VecDeque::with_capacity(PUSHES),
         };
         Ok((session, welcome))
@@ -168,8 +167,7 @@ impl EdgeSession {
             tokio::select! {
                 biased;
                 () = stopping.begun() => {
-                    let retry = random::between(peer.limits.retry, peer.limits.restart_spread);
-                    peer.say(ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })).await?;
+                    peer.say(restarting(peer.limits)).await?;
                     return Ok(End::Restarting);
                 }
                 Ok(()) = self.standing.changed() => self.acknowledge(peer).await?,
@@ -243,7 +241,7 @@ impl EdgeSession {
             },
             // Pings are answered by tungstenite; a pong was all that was wanted.
             _ => {
-                self.spend()?;
+                self.breaches.spend()?;
                 None
             }
         };
@@ -253,18 +251,8 @@ impl EdgeSession {
             let ended = self.standing.borrow().ended.clone();
             return Err(ended.map_or(error, |ended| ended.error(self.number)).into());
         }
-        self.refusals += 1;
-        peer.metrics.dropped("malformed");
-        if self.refusals > peer.limits.refusals {
-            return Err(error.about(None).into());
-        }
-        peer.say(ServerMessage::Error(error)).await?;
+        self.breaches.refuse(peer, error).await?;
         Ok(None)
-    }
-
-    fn spend(&mut self) -> Result<(), End> {
-        let spent = self.patience.spend(1.0);
-        spent.map_err(|pause| End::Overloaded(pause.max(Duration::from_secs(1)), "control"))
     }
 
     /// Takes a control message.
@@ -275,7 +263,7 @@ impl EdgeSession {
     ) -> Result<Option<ErrorMessage>, End> {
         // What answers a push is bounded by the pushes.
         if !matches!(message, ClientMessage::Applied(_)) {
-            self.spend()?;
+            self.breaches.spend()?;
         }
         let heard = lock(&self.session).message(message);
         if let Err(refusal) = heard {
@@ -312,10 +300,7 @@ impl EdgeSession {
             return Ok(Some(ErrorMessage::new(ErrorCode::Forbidden, message).about(id)));
         }
         let rows = Header::read(frame).map_or(0, |header| usize::from(header.rows));
-        let overloaded = |pause: Duration| {
-            let retry_ms = milliseconds(random::between(pause, pause / 2));
-            ServerMessage::Overloaded(Overloaded { request: Some(id.unwrap_or_default()), retry_ms })
-        };
+        let overloaded = |pause| overloaded(id.unwrap_or_default(), pause);
         if let Err(pause) = self.principal.spend(rows) {
             peer.metrics.dropped("quota");
             peer.say(overloaded(pause)).await?;

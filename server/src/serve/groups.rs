@@ -102,7 +102,7 @@ impl HostedGroup {
         answered.map(drop)
     }
 
-    /// The next thing that a member has to hear.
+    /// The next message for a member.
     ///
     /// # Errors
     /// [`Refusal::Replaced`] if its session is over.

@@ -49,7 +49,7 @@ impl Stream {
 }
 
 impl Memory {
-    /// Makes the state what it is before a row of this place. Gives why it was reset though no episode begins.
+    /// Prepares the state for the row at this place. Returns the reason of a reset within an episode.
     pub fn enter(&mut self, place: Place, version: u32) -> Option<&'static str> {
         let reset = if place.begins {
             self.state.fill(0.0);

@@ -1,24 +1,23 @@
 //! The conversation with one member of a group: `hello` and `welcome`, then states and logits in both directions until one side ends it.
 //!
-//! As with students, one task does it all. Nothing waits for another member: what it sends wakes this task.
+//! As with students, one task does it all. It never waits for another member: a message for this one wakes it.
 
 use crate::auth::access::{Entered, Principal};
-use crate::auth::budget::{Account, Bucket, Rate};
-use crate::net::peer::{End, Peer, milliseconds, refused};
+use crate::auth::budget::{Account, Rate};
+use crate::net::peer::{End, Peer, refused};
 use crate::net::stopping::Stopping;
 use crate::serve::admission::{Caller, Server};
+use crate::serve::breaches::Breaches;
 use crate::serve::groups::HostedGroup;
-use crate::serve::random;
+use crate::serve::pauses::{overloaded, restarting};
 use crate::serve::silence::Silence;
 use oto_agent::group::{CREDITS, Group, Refusal, Said};
-use oto_proto::message::{Overloaded, Restarting};
+use oto_proto::message::Overloaded;
 use oto_proto::{
-    ClientMessage, ErrorCode, ErrorMessage, Grant, HEADER_BYTES, Header, Hello, Kind, MemberInfo,
-    ServerMessage, TeacherInfo, Welcome,
+    ErrorCode, Grant, HEADER_BYTES, Header, Hello, Kind, MemberInfo, ServerMessage, TeacherInfo, Welcome,
 };
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
@@ -26,7 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// Control messages of one member, pings, and questions that could not be passed on.
 const PATIENCE: Rate = Rate { per_second: 50.0, most: 500.0 };
-/// What a member may have held without a share of what all have.
+/// Bytes that a member may hold without a share of the common budget.
 const HOLDING_BYTES: usize = 64 << 10;
 
 /// A session of a member. The group counts it as over when this is dropped.
@@ -49,8 +48,7 @@ pub(crate) struct MemberSession {
     _entered: Entered,
     wake: Arc<Notify>,
     account: Account,
-    patience: Bucket,
-    refusals: u32,
+    breaches: Breaches,
 }
 
 /// The group that a `hello` is for.
@@ -113,9 +111,8 @@ impl MemberSession {
             group: Some(info),
         };
         let account = server.account(&principal, caller, HOLDING_BYTES);
-        let patience = Bucket::new(PATIENCE);
-        let session =
-            MemberSession { present, principal, _entered: entered, wake, account, patience, refusals: 0 };
+        let breaches = Breaches::new(PATIENCE);
+        let session = MemberSession { present, principal, _entered: entered, wake, account, breaches };
         Ok((session, welcome))
     }
 
@@ -129,8 +126,7 @@ impl MemberSession {
             tokio::select! {
                 biased;
                 () = stopping.begun() => {
-                    let retry = random::between(peer.limits.retry, peer.limits.restart_spread);
-                    peer.say(ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })).await?;
+                    peer.say(restarting(peer.limits)).await?;
                     return Ok(End::Restarting);
                 }
                 () = wake.notified() => self.deliver(peer).await?,
@@ -165,58 +161,27 @@ impl MemberSession {
     }
 
     async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
-        let refusal = match message {
-            Message::Binary(frame) => return self.take(peer, &frame).await.map(|()| None),
-            Message::Text(text) => match ClientMessage::decode(&text) {
-                Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
-                Ok(_) => {
-                    let message = "expected states, logits or bye, got another message";
-                    Some(ErrorMessage::new(ErrorCode::BadMessage, message))
-                }
-                Err(error) => Some(error.into()),
-            },
-            // Pings are answered by tungstenite; a pong was all that was wanted.
-            _ => None,
-        };
-        self.spend()?;
-        if let Some(error) = refusal {
-            self.refuse(peer, error).await?;
+        match message {
+            Message::Binary(frame) => self.take(peer, &frame).await.map(|()| None),
+            other => self.breaches.hear(peer, &other, "states, logits or bye").await,
         }
-        Ok(None)
-    }
-
-    fn spend(&mut self) -> Result<(), End> {
-        let spent = self.patience.spend(1.0);
-        spent.map_err(|pause| End::Overloaded(pause.max(Duration::from_secs(1)), "control"))
-    }
-
-    /// Says why something is refused; too many refusals end the connection.
-    async fn refuse(&mut self, peer: &mut Peer<'_>, error: ErrorMessage) -> Result<(), End> {
-        self.refusals += 1;
-        peer.metrics.dropped("malformed");
-        if self.refusals > peer.limits.refusals {
-            return Err(error.about(None).into());
-        }
-        peer.say(ServerMessage::Error(error)).await
     }
 
     /// Takes a frame of states or of logits.
     async fn take(&mut self, peer: &mut Peer<'_>, frame: &[u8]) -> Result<(), End> {
         let id = Header::request_of(frame);
-        let overloaded = |retry_ms: u32| {
-            ServerMessage::Overloaded(Overloaded { request: Some(id.unwrap_or_default()), retry_ms })
-        };
+        let busy = |pause| overloaded(id.unwrap_or_default(), pause);
         let answers = frame.first() == Some(&(Kind::PeerLogits as u8));
         let Some(_held) = self.account.take(2 * frame.len()) else {
             peer.metrics.dropped("bytes");
-            self.spend()?;
-            return peer.say(overloaded(milliseconds(peer.limits.retry))).await;
+            self.breaches.spend()?;
+            return peer.say(busy(peer.limits.retry)).await;
         };
         let rows = Header::read(frame).map_or(0, |header| usize::from(header.rows));
         if !answers && let Err(pause) = self.principal.spend(rows) {
             peer.metrics.dropped("quota");
-            self.spend()?;
-            return peer.say(overloaded(milliseconds(random::between(pause, pause / 2)))).await;
+            self.breaches.spend()?;
+            return peer.say(busy(pause)).await;
         }
         let Present { group, session } = &self.present;
         let taken = if answers { group.answer(*session, frame) } else { group.ask(*session, frame) };
@@ -225,15 +190,16 @@ impl MemberSession {
             Err(refusal @ Refusal::Replaced(_)) => Err(end(&refusal)),
             Err(refusal) => match refusal.retry_ms() {
                 Some(retry_ms) => {
-                    self.spend()?;
-                    peer.say(overloaded(retry_ms)).await
+                    self.breaches.spend()?;
+                    let request = Some(id.unwrap_or_default());
+                    peer.say(ServerMessage::Overloaded(Overloaded { request, retry_ms })).await
                 }
                 // A sound member does this too: the other one has left, or was given up.
                 None if refusal.is_harmless() => {
-                    self.spend()?;
+                    self.breaches.spend()?;
                     peer.say(ServerMessage::Error(refusal.error().about(id))).await
                 }
-                None => self.refuse(peer, refusal.error().about(id)).await,
+                None => self.breaches.refuse(peer, refusal.error().about(id)).await,
             },
         }
     }

@@ -6,7 +6,7 @@
 use crate::auth::access::{Entered, Principal};
 use crate::auth::budget::{Account, Bucket, Held, Rate};
 use crate::net::limits::Limits;
-use crate::net::peer::{End, Peer, milliseconds, refused};
+use crate::net::peer::{End, Peer, refused};
 use crate::net::stopping::Stopping;
 use crate::observe::metrics::Metrics;
 use crate::observe::spans::Traced;
@@ -14,9 +14,9 @@ use crate::serve::admission::{Caller, Server};
 use crate::serve::edge::{self, EdgeSession};
 use crate::serve::hidden_state::{self, Order, Stream};
 use crate::serve::member::{self, MemberSession};
+use crate::serve::pauses::{impatient, overloaded, restarting};
 use crate::serve::policies::Teacher;
 use crate::serve::queue::{self, Answer, NotTaken, Request, Said};
-use crate::serve::random;
 use crate::serve::rows::Asks;
 use crate::serve::silence::Silence;
 use crate::serve::submit::{self, Submissions};
@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use oto_policy::action;
-use oto_proto::message::{Overloaded, Published, Restarting};
+use oto_proto::message::Published;
 use oto_proto::{
     ClientMessage, ErrorCode, ErrorMessage, Formats, Grant, Header, Hello, Ids, Kind, Plan, ServerMessage,
     Space, Welcome,
@@ -161,23 +161,6 @@ const GO_NUMBERS: usize = 8 << 10;
 /// Rows of this many numbers between two yields.
 fn rows_between(numbers: usize) -> usize {
     (GO_NUMBERS / numbers.max(1)).max(1)
-}
-
-/// The end of a student that sends too many control messages.
-fn impatient(pause: Duration) -> End {
-    End::Overloaded(pause.max(Duration::from_secs(1)), "control")
-}
-
-/// Each student gets a different time, so that they do not come back all at once.
-fn restarting(limits: &Limits) -> ServerMessage {
-    let retry = random::between(limits.retry, limits.restart_spread);
-    ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })
-}
-
-/// A request was dropped and may come again after about this time, and not all of them at once.
-fn overloaded(request: u32, pause: Duration) -> ServerMessage {
-    let retry_ms = milliseconds(random::between(pause, pause / 2));
-    ServerMessage::Overloaded(Overloaded { request: Some(request), retry_ms })
 }
 
 /// What there is to say of a submission that was written; never, where none is.

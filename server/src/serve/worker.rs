@@ -4,22 +4,20 @@
 //! Every frame of gradients is answered with the newest parameters, after an `error` if it was refused. One is worked on at a time.
 
 use crate::auth::access::{Entered, Principal};
-use crate::auth::budget::{Account, Bucket, Rate};
-use crate::net::peer::{End, Peer, milliseconds, refused};
+use crate::auth::budget::{Account, Rate};
+use crate::net::peer::{End, Peer, refused};
 use crate::net::stopping::Stopping;
 use crate::serve::admission::{Caller, Server};
-use crate::serve::random;
+use crate::serve::breaches::Breaches;
+use crate::serve::pauses::{overloaded, restarting};
 use crate::serve::shares::{Joined, Share};
 use crate::serve::silence::Silence;
 use oto_agent::hub::{Refusal, Session};
-use oto_proto::message::{Overloaded, Restarting};
 use oto_proto::{
-    ClientMessage, ErrorCode, ErrorMessage, Grant, HEADER_BYTES, Header, Hello, ServerMessage, TeacherInfo,
-    Welcome, WorkerInfo,
+    ErrorCode, Grant, HEADER_BYTES, Header, Hello, ServerMessage, TeacherInfo, Welcome, WorkerInfo,
 };
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep_until;
@@ -55,8 +53,7 @@ pub(crate) struct WorkerSession {
     _entered: Entered,
     replaced: watch::Receiver<()>,
     account: Account,
-    patience: Bucket,
-    refusals: u32,
+    breaches: Breaches,
 }
 
 /// The shared agent that a `hello` is for.
@@ -135,9 +132,8 @@ impl WorkerSession {
             group: None,
         };
         let account = server.account(&principal, caller, HOLDING_BYTES);
-        let patience = Bucket::new(PATIENCE);
-        let session =
-            WorkerSession { present, principal, _entered: entered, replaced, account, patience, refusals: 0 };
+        let breaches = Breaches::new(PATIENCE);
+        let session = WorkerSession { present, principal, _entered: entered, replaced, account, breaches };
         Ok((session, welcome))
     }
 
@@ -151,8 +147,7 @@ impl WorkerSession {
             tokio::select! {
                 biased;
                 () = stopping.begun() => {
-                    let retry = random::between(peer.limits.retry, peer.limits.restart_spread);
-                    peer.say(ServerMessage::Restarting(Restarting { retry_ms: milliseconds(retry) })).await?;
+                    peer.say(restarting(peer.limits)).await?;
                     return Ok(End::Restarting);
                 }
                 // Its sender is dropped.
@@ -185,46 +180,17 @@ impl WorkerSession {
     }
 
     async fn hear(&mut self, peer: &mut Peer<'_>, message: Message) -> Result<Option<End>, End> {
-        let refusal = match message {
-            Message::Binary(frame) => return self.take(peer, frame).await.map(|()| None),
-            Message::Text(text) => match ClientMessage::decode(&text) {
-                Ok(ClientMessage::Bye) => return Ok(Some(End::Bye)),
-                Ok(_) => {
-                    let message = "expected gradients or bye, got another message";
-                    Some(ErrorMessage::new(ErrorCode::BadMessage, message))
-                }
-                Err(error) => Some(error.into()),
-            },
-            // Pings are answered by tungstenite; a pong was all that was wanted.
-            _ => None,
-        };
-        self.patience
-            .spend(1.0)
-            .map_err(|pause| End::Overloaded(pause.max(Duration::from_secs(1)), "control"))?;
-        if let Some(error) = refusal {
-            self.refuse(peer, error).await?;
+        match message {
+            Message::Binary(frame) => self.take(peer, frame).await.map(|()| None),
+            other => self.breaches.hear(peer, &other, "gradients or bye").await,
         }
-        Ok(None)
-    }
-
-    /// Says why something is refused; too many refusals end the connection.
-    async fn refuse(&mut self, peer: &mut Peer<'_>, error: ErrorMessage) -> Result<(), End> {
-        self.refusals += 1;
-        peer.metrics.dropped("malformed");
-        if self.refusals > peer.limits.refusals {
-            return Err(error.about(None).into());
-        }
-        peer.say(ServerMessage::Error(error)).await
     }
 
     /// Takes a frame of gradients, and answers with parameters.
     async fn take(&mut self, peer: &mut Peer<'_>, frame: bytes::Bytes) -> Result<(), End> {
         let id = Header::request_of(&frame);
         let Present { share, session } = &self.present;
-        let overloaded = |pause: Duration| {
-            let retry_ms = milliseconds(random::between(pause, pause / 2));
-            ServerMessage::Overloaded(Overloaded { request: Some(id.unwrap_or_default()), retry_ms })
-        };
+        let overloaded = |pause| overloaded(id.unwrap_or_default(), pause);
         // A gradient stands for the states of its rollout.
         if let Err(pause) = self.principal.spend(share.steps) {
             peer.metrics.dropped("quota");
@@ -245,7 +211,7 @@ impl WorkerSession {
             match refusal {
                 // A slow worker does nothing wrong.
                 Refusal::Gradient(_) => peer.say(ServerMessage::Error(error)).await?,
-                _ => self.refuse(peer, error).await?,
+                _ => self.breaches.refuse(peer, error).await?,
             }
         }
         self.push(peer).await
