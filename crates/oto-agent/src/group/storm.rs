@@ -3,17 +3,10 @@
 
 use super::tests::{hello, welcome};
 use super::*;
+use crate::link::faulty::{Faults, Line, Packet, deliver, due};
 use crate::link::{Conversation, Event, LinkState, Output};
 use crate::peer::link::PeerLink;
-use oto_env::rng::Rng;
 use oto_proto::{ClientMessage, Hello};
-
-enum Packet {
-    Text(String),
-    Binary(Vec<u8>),
-    Opened,
-    Broken(Option<u16>),
-}
 
 /// A member, its line, and the server's side of it.
 struct Peer {
@@ -23,49 +16,16 @@ struct Peer {
     session: Option<u32>,
     /// It takes questions and answers none.
     silent: bool,
-    up: VecDeque<(u64, Packet)>,
-    down: VecDeque<(u64, Packet)>,
+    up: Line,
+    down: Line,
 }
 
 struct Storm {
     group: Group,
-    rng: Rng,
-    /// The chance of each fault, in a thousand.
-    faults: u32,
+    faults: Faults,
 }
 
 impl Storm {
-    fn happens(&mut self) -> bool {
-        self.rng.below(1000) < self.faults
-    }
-
-    /// When a message that leaves now comes, and what becomes of it.
-    fn send(&mut self, queue: &mut VecDeque<(u64, Packet)>, now: u64, packet: Packet) {
-        let last = queue.back().map_or(now, |(due, _)| *due);
-        let due = last.max(now + 1 + u64::from(self.rng.below(20)));
-        let packet = match packet {
-            Packet::Binary(mut bytes) if self.happens() => {
-                let at = self.rng.below(bytes.len().max(1) as u32) as usize;
-                match self.rng.below(2) {
-                    0 => bytes.truncate(at),
-                    _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x81),
-                }
-                Packet::Binary(bytes)
-            }
-            Packet::Text(text) if self.happens() => {
-                let at = self.rng.below(text.len().max(1) as u32) as usize;
-                Packet::Text(text.chars().take(at).collect())
-            }
-            whole => whole,
-        };
-        if let Packet::Binary(bytes) = &packet
-            && self.happens()
-        {
-            queue.push_back((due, Packet::Binary(bytes.clone())));
-        }
-        queue.push_back((due, packet));
-    }
-
     fn hang_up(&mut self, peer: &mut Peer) {
         peer.up.clear();
         if let Some(session) = peer.session.take() {
@@ -83,7 +43,7 @@ impl Storm {
                     let (info, _) = joined.expect("a member of the group");
                     peer.session = Some(info.session);
                     let text = ServerMessage::Welcome(Box::new(welcome(&hello, info))).encode();
-                    self.send(&mut peer.down, now, Packet::Text(text));
+                    self.faults.send(&mut peer.down, now, Packet::Text(text));
                     return;
                 }
                 _ => return self.close(peer, now),
@@ -100,7 +60,7 @@ impl Storm {
             }
             _ => return,
         };
-        self.send(&mut peer.down, now, Packet::Text(refusal.encode()));
+        self.faults.send(&mut peer.down, now, Packet::Text(refusal.encode()));
     }
 
     fn close(&mut self, peer: &mut Peer, now: u64) {
@@ -110,12 +70,12 @@ impl Storm {
     }
 
     fn step(&mut self, peer: &mut Peer, now: u64) {
-        if self.rng.below(20_000) < self.faults && peer.link.state() == LinkState::Ready {
+        if self.faults.breaks() && peer.link.state() == LinkState::Ready {
             self.hang_up(peer);
             peer.down.clear();
             peer.down.push_back((now, Packet::Broken(None)));
         }
-        while let Some((_, packet)) = peer.up.pop_front_if(|(due, _)| *due <= now) {
+        while let Some(packet) = due(&mut peer.up, now) {
             self.serve(peer, packet, now);
         }
         if let Some(session) = peer.session {
@@ -127,17 +87,10 @@ impl Storm {
                     Said::Message(message) => Packet::Text(message.encode()),
                     Said::Frame(frame) => Packet::Binary(frame),
                 };
-                self.send(&mut peer.down, now, packet);
+                self.faults.send(&mut peer.down, now, packet);
             }
         }
-        while let Some((_, packet)) = peer.down.pop_front_if(|(due, _)| *due <= now) {
-            match packet {
-                Packet::Text(text) => peer.link.handle(Event::Text(&text), now),
-                Packet::Binary(frame) => peer.link.handle(Event::Binary(&frame), now),
-                Packet::Opened => peer.link.handle(Event::Connected, now),
-                Packet::Broken(code) => peer.link.handle(Event::Closed { code, reason: "" }, now),
-            }
-        }
+        deliver(&mut peer.down, &mut peer.link, now);
         peer.link.handle(Event::Tick, now);
         if peer.link.state() == LinkState::Failed {
             // Its operator starts it again.
@@ -154,7 +107,7 @@ impl Storm {
         }
         let teachers = peer.link.teachers().iter().map(|teacher| teacher.session).collect::<Vec<_>>();
         for teacher in teachers {
-            if self.rng.below(10) == 0 {
+            if self.faults.rng.below(10) == 0 {
                 let _ = peer.link.ask(teacher, &[0.5; 6], now);
             }
         }
@@ -169,8 +122,8 @@ impl Storm {
                     self.hang_up(peer);
                     peer.down.clear();
                 }
-                Output::Text(text) => self.send(&mut peer.up, now, Packet::Text(text)),
-                Output::Binary(frame) => self.send(&mut peer.up, now, Packet::Binary(frame)),
+                Output::Text(text) => self.faults.send(&mut peer.up, now, Packet::Text(text)),
+                Output::Binary(frame) => self.faults.send(&mut peer.up, now, Packet::Binary(frame)),
             }
         }
     }
@@ -178,7 +131,7 @@ impl Storm {
 
 fn run(seed: u64) -> [u64; 3] {
     let group = Group::new(GroupConfig { states_per_second: 1e5, ..GroupConfig::default() }).unwrap();
-    let mut storm = Storm { group, rng: Rng::new(seed), faults: 5 };
+    let mut storm = Storm { group, faults: Faults::new(seed, 5) };
     let mut peers = [("a", 2), ("b", 3), ("mute", 5)].map(|(name, actions)| {
         let hello = hello(name, 2, actions, 0);
         let mut link = PeerLink::new(hello.clone(), seed).unwrap();
@@ -188,7 +141,7 @@ fn run(seed: u64) -> [u64; 3] {
     });
     for now in 0..30_000 {
         // The last 15 seconds are peaceful.
-        storm.faults = if now < 15_000 { 5 } else { 0 };
+        storm.faults.chance = if now < 15_000 { 5 } else { 0 };
         if now == 5_000 {
             // It vanishes, and comes back under its name while its older session is still there.
             let older = peers[1].session.take();

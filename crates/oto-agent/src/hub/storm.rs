@@ -2,77 +2,34 @@
 
 use super::tests::{POLICY, hub, worker};
 use super::{Hub, Session};
+use crate::link::faulty::{Faults, Line, Packet, deliver, due};
 use crate::link::{Conversation, Event, LinkState, Output};
 use crate::student::Student;
 use crate::worker::link::WorkerLink;
-use crate::worker::link_of;
-use oto_env::rng::Rng;
+use crate::worker::{Rollouts, link_of};
 use oto_proto::{
     ClientMessage, Dtype, ErrorCode, ErrorMessage, Grant, Header, ServerMessage, Space, TeacherInfo, Welcome,
 };
-use std::collections::VecDeque;
-
-/// Something on its way.
-enum Packet {
-    Text(String),
-    Binary(Vec<u8>),
-    Opened,
-    Broken(Option<u16>),
-}
 
 /// A worker, its line, and the server's side of it.
 struct Peer {
     student: Student,
     link: WorkerLink,
     session: Option<Session>,
-    up: VecDeque<(u64, Packet)>,
-    down: VecDeque<(u64, Packet)>,
+    rollouts: Rollouts,
+    up: Line,
+    down: Line,
 }
 
 struct Storm {
     hub: Hub,
-    rng: Rng,
-    /// The chance of each fault, in a thousand.
-    faults: u32,
+    faults: Faults,
     applied: u64,
 }
 
 impl Storm {
-    fn happens(&mut self) -> bool {
-        self.rng.below(1000) < self.faults
-    }
-
-    /// When a message that leaves now comes, and what becomes of it.
-    fn send(&mut self, queue: &mut VecDeque<(u64, Packet)>, now: u64, packet: Packet) {
-        let last = queue.back().map_or(now, |(due, _)| *due);
-        let due = last.max(now + 1 + u64::from(self.rng.below(20)));
-        let packet = match packet {
-            Packet::Binary(mut bytes) if self.happens() => {
-                let at = self.rng.below(bytes.len().max(1) as u32) as usize;
-                match self.rng.below(2) {
-                    0 => bytes.truncate(at),
-                    _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x81),
-                }
-                Packet::Binary(bytes)
-            }
-            Packet::Text(text) if self.happens() => {
-                let at = self.rng.below(text.len().max(1) as u32) as usize;
-                Packet::Text(text.chars().take(at).collect())
-            }
-            whole => whole,
-        };
-        if let Packet::Binary(bytes) = &packet
-            && self.happens()
-        {
-            queue.push_back((due, Packet::Binary(bytes.clone())));
-        }
-        queue.push_back((due, packet));
-    }
-
     fn step(&mut self, peer: &mut Peer, now: u64) {
-        if self.rng.below(20_000) < self.faults
-            && !matches!(peer.link.state(), LinkState::Waiting | LinkState::Failed)
-        {
+        if self.faults.breaks() && !matches!(peer.link.state(), LinkState::Waiting | LinkState::Failed) {
             self.hang_up(peer);
             peer.down.clear();
             peer.down.push_back((now, Packet::Broken(None)));
@@ -80,14 +37,7 @@ impl Storm {
         while let Some(packet) = due(&mut peer.up, now) {
             self.serve(peer, packet, now);
         }
-        while let Some(packet) = due(&mut peer.down, now) {
-            match packet {
-                Packet::Text(text) => peer.link.handle(Event::Text(&text), now),
-                Packet::Binary(frame) => peer.link.handle(Event::Binary(&frame), now),
-                Packet::Opened => peer.link.handle(Event::Connected, now),
-                Packet::Broken(code) => peer.link.handle(Event::Closed { code, reason: "" }, now),
-            }
-        }
+        deliver(&mut peer.down, &mut peer.link, now);
         peer.link.handle(Event::Tick, now);
         if peer.link.state() == LinkState::Failed {
             // Its operator starts it again.
@@ -102,8 +52,8 @@ impl Storm {
                     peer.down.push_back((now + 3, Packet::Opened));
                 }
                 Output::Close(_) => self.hang_up(peer),
-                Output::Text(text) => self.send(&mut peer.up, now, Packet::Text(text)),
-                Output::Binary(frame) => self.send(&mut peer.up, now, Packet::Binary(frame)),
+                Output::Text(text) => self.faults.send(&mut peer.up, now, Packet::Text(text)),
+                Output::Binary(frame) => self.faults.send(&mut peer.up, now, Packet::Binary(frame)),
             }
         }
     }
@@ -126,7 +76,7 @@ impl Storm {
                     Err(refusal) => {
                         let error = refusal.error().about(Header::request_of(&frame));
                         let text = ServerMessage::Error(error).encode();
-                        self.send(&mut peer.down, now, Packet::Text(text));
+                        self.faults.send(&mut peer.down, now, Packet::Text(text));
                     }
                 }
                 self.push(peer, &session, now);
@@ -148,7 +98,7 @@ impl Storm {
             Ok((session, shared)) => {
                 let version = self.hub.version();
                 let text = ServerMessage::Welcome(Box::new(welcome(version, shared))).encode();
-                self.send(&mut peer.down, now, Packet::Text(text));
+                self.faults.send(&mut peer.down, now, Packet::Text(text));
                 peer.session = Some(session.clone());
                 self.push(peer, &session, now);
             }
@@ -158,7 +108,7 @@ impl Storm {
     fn push(&mut self, peer: &mut Peer, session: &Session, now: u64) {
         let mut frame = Vec::new();
         self.hub.weights(session, POLICY, &mut frame).unwrap();
-        self.send(&mut peer.down, now, Packet::Binary(frame));
+        self.faults.send(&mut peer.down, now, Packet::Binary(frame));
     }
 
     fn refuse(&mut self, peer: &mut Peer, error: ErrorMessage, now: u64) {
@@ -167,23 +117,15 @@ impl Storm {
     }
 }
 
-fn due(queue: &mut VecDeque<(u64, Packet)>, now: u64) -> Option<Packet> {
-    queue.front().is_some_and(|(due, _)| *due <= now).then(|| queue.pop_front())?.map(|(_, packet)| packet)
-}
-
-/// Plays a rollout if parameters came.
+/// Plays a rollout if parameters came, and sends its gradients.
 fn rollout(peer: &mut Peer, now: u64) {
-    let Some((version, values)) = peer.link.take_parameters() else { return };
-    assert!(values.iter().all(|x| x.is_finite()));
-    peer.student.trainer().learner().engine_mut().write_exchanged(values).unwrap();
-    peer.student.trainer().learner().hand_over().unwrap();
-    let before = peer.student.trainer().updates();
-    while peer.student.trainer().updates() == before {
-        peer.student.tick(0).unwrap();
+    let Peer { student, link, rollouts, .. } = peer;
+    if !rollouts.ready(student, link).unwrap() {
+        return;
     }
-    let mut gradients = Vec::new();
-    peer.student.trainer().learner().engine().gradients(&mut gradients);
-    peer.link.send(version, &gradients, now);
+    while !rollouts.send(student, link, now).unwrap() {
+        student.tick(0).unwrap();
+    }
 }
 
 fn welcome(version: u32, shared: oto_proto::SharedInfo) -> Welcome {
@@ -211,11 +153,18 @@ fn welcome(version: u32, shared: oto_proto::SharedInfo) -> Welcome {
 #[test]
 fn every_applied_gradient_is_a_version_and_every_worker_comes_back() {
     for seed in 0..10 {
-        let mut storm = Storm { hub: hub(1 << 30), rng: Rng::new(seed), faults: 30, applied: 0 };
+        let mut storm = Storm { hub: hub(1 << 30), faults: Faults::new(seed, 30), applied: 0 };
         let mut peers = [1, 2].map(|i| {
             let mut student = worker(10 * seed + i);
             let link = link_of(&mut student, "pole", &format!("w{i}")).unwrap();
-            Peer { student, link, session: None, up: VecDeque::new(), down: VecDeque::new() }
+            Peer {
+                student,
+                link,
+                session: None,
+                rollouts: Rollouts::default(),
+                up: Line::new(),
+                down: Line::new(),
+            }
         });
         peers.iter_mut().for_each(|peer| peer.link.connect(0));
         for now in 0..4_000 {
@@ -223,7 +172,7 @@ fn every_applied_gradient_is_a_version_and_every_worker_comes_back() {
         }
         assert_eq!(u64::from(storm.hub.version()), storm.applied + 1, "seed {seed}");
         assert!(storm.applied > 10, "seed {seed}: {} gradients in the storm", storm.applied);
-        storm.faults = 0;
+        storm.faults.chance = 0;
         let applied = |storm: &Storm| storm.hub.counts().map(|(_, counts)| counts.applied).min().unwrap_or(0);
         let before = storm.hub.counts().map(|(_, counts)| counts.applied).max().unwrap_or(0);
         // The longest wait for an answer that was lost is two minutes.

@@ -17,6 +17,8 @@
 //! again. The link keeps a bounded number of states and requests and drops the oldest first.
 
 pub(crate) mod connection;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod line;
 pub mod memory;
 mod queue;
