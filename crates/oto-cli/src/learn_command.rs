@@ -28,7 +28,7 @@ use oto_experiments::chart::{Chart, ChartError, PALETTE, Series};
 use oto_experiments::distilled::{self, LogitTeachers};
 use oto_policy::PolicyError;
 use oto_proto::Adapter;
-use oto_rl::shared::{Counts, Part};
+use oto_rl::shared::Counts;
 use oto_server::follow::{FollowConfig, metadata};
 use rustls::pki_types::CertificateDer;
 use std::num::NonZeroUsize;
@@ -707,11 +707,8 @@ fn work(
         job.student.seed = worker::seed_of(&name);
     }
     let job = &job;
-    let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
     let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
-    let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
-    let mut student = student.map_err(RunError::Train)?;
-    let mut link = worker::link_of(&mut student, agent, &name).map_err(RunError::Train)?;
+    let (mut student, mut link) = worker::student_of(job, &*backend, agent, &name)?;
     let mut socket = Socket::new(&presets::teacher_url(url)).map_err(RunError::from)?;
     if let Some(token) = run::token() {
         socket.authorize(&token).map_err(RunError::from)?;

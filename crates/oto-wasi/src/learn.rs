@@ -15,7 +15,6 @@ use oto_cli::options::{Base, LearnOptions, OptionsError, tell_defaults};
 use oto_cli::origin::{Origin, OriginError, Start};
 use oto_cli::recorded::{self, Dataset, DatasetError, Read};
 use oto_cli::run_folder::{FolderError, RunFolder};
-use oto_rl::shared::Part;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -182,11 +181,8 @@ fn work(command: &LearnCommand, mut job: Job, url: &str, agent: &str) -> Result<
     if command.learn.seed.is_none() {
         job.student.seed = worker::seed_of(&name);
     }
-    let environment = environments::of_student(&job.env, &job.student).map_err(RunError::Train)?;
     let backend = backend::by_name(&job.student.backend).map_err(RunError::from)?;
-    let student = Student::of(Part::Worker, &job.student, environment, &[], &*backend, 0);
-    let mut student = student.map_err(RunError::Train)?;
-    let mut link = worker::link_of(&mut student, agent, &name).map_err(RunError::Train)?;
+    let (mut student, mut link) = worker::student_of(&job, &*backend, agent, &name)?;
     let mut socket = Socket::new(&presets::teacher_url(url)).map_err(RunError::from)?;
     if let Some(token) = run::token() {
         socket.authorize(&token).map_err(RunError::from)?;

@@ -7,7 +7,7 @@ pub mod link;
 mod run;
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-pub use run::{connect, random_name, run};
+pub use run::{connect, random_name, run, student_of};
 
 use crate::config::StudentConfig;
 use crate::link::LinkState;

@@ -1,12 +1,15 @@
 //! A worker natively: its link over a socket, until its steps are done or the agent's run is over.
 
 use super::link::WorkerLink;
-use super::{Rollouts, ended};
+use super::{Rollouts, ended, link_of};
 use crate::drive::random;
+use crate::environments;
 use crate::link::LinkState;
 use crate::link::tungstenite::Socket;
-use crate::run::{self, Observer, RunError};
+use crate::run::{self, Job, Observer, RunError};
 use crate::student::{Metrics, Student, Tick};
+use oto_graph::Backend;
+use oto_rl::shared::Part;
 use std::time::{Duration, Instant};
 
 /// The pause between two looks at the socket, which doubles up to the longest one.
@@ -20,6 +23,22 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// A name for a worker that was given none.
 pub fn random_name() -> String {
     format!("worker-{:016x}", random() >> 64)
+}
+
+/// The student of a job as a worker of this name, and its conversation with an agent.
+///
+/// # Errors
+/// An environment, an algorithm or spaces that no worker can have.
+pub fn student_of(
+    job: &Job,
+    backend: &dyn Backend,
+    agent: &str,
+    name: &str,
+) -> Result<(Student, WorkerLink), RunError> {
+    let environment = environments::of_student(&job.env, &job.student)?;
+    let mut student = Student::of(Part::Worker, &job.student, environment, &[], backend, 0)?;
+    let link = link_of(&mut student, agent, name)?;
+    Ok((student, link))
 }
 
 /// Connects, and waits until the server has accepted the worker, or `stop`; whether it has. `tell` gets each new problem.
