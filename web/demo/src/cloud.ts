@@ -5,6 +5,7 @@ import '@fontsource-variable/bricolage-grotesque/wght.css';
 import '@fontsource-variable/jetbrains-mono/wght.css';
 import './style.css';
 import { Actor, type ActorMetrics, type Scene } from 'oto-student/actor';
+import { showFigures } from './figures';
 import { bytes, count, score } from './format';
 import { attempt, failed, reason, tell, withdraw } from './notices';
 import { setUpTheme } from './theme';
@@ -114,13 +115,7 @@ function draw(): void {
   attempt('The picture', () => {
     const drawn = picture(canvas);
     if (drawn !== undefined) swingUp.draw(drawn, [moment]);
-    const figures = swingUp.figures([moment]).map(([label, text]) => {
-      const [entry, term, description] = ['div', 'dt', 'dd'].map((name) => document.createElement(name)) as [HTMLElement, HTMLElement, HTMLElement];
-      [term.textContent, description.textContent] = [label, text];
-      entry.append(term, description);
-      return entry;
-    });
-    byId('moment').replaceChildren(...figures);
+    showFigures(byId('moment'), swingUp.figures([moment]));
     const onTarget = moment.state[4] ?? 0;
     best = Math.max(best, onTarget);
     value('onTarget').textContent = count(onTarget);

@@ -3,6 +3,7 @@
 import type { Metrics, Scene, Student, TeacherMetrics } from 'oto-student';
 import type { LaneName } from './chart';
 import { BEGINNING, after, laneText, solved } from './claims';
+import { showFigures } from './figures';
 import { backend, backendTitle, bytes, count, rate, score } from './format';
 import { Showcase } from './showcase';
 import type { DemoEnvironment } from './environments';
@@ -124,13 +125,7 @@ export class Lane {
     const list = this.#root.querySelector('.moment')!;
     const last = episode.at(-1);
     const figures = last === undefined ? [] : [['Step', `${last.step} of ${last.limit}`], ['Policy', `at ${count(last.trained ?? 0)}`], ...this.#environment.view.figures(episode)];
-    while (list.children.length > figures.length) list.lastElementChild!.remove();
-    figures.forEach(([label, value], index) => {
-      if (list.children[index] === undefined) list.append(pair());
-      const [dt, dd] = list.children[index]!.children;
-      if (dt!.textContent !== label) dt!.textContent = label!;
-      if (dd!.textContent !== value) dd!.textContent = value!;
-    });
+    showFigures(list, figures);
   }
 
   /** The end of an episode that was shown stays readable, beside the ends before it. */
@@ -163,13 +158,6 @@ export class Lane {
     if (element.textContent !== text) element.textContent = text;
     if (element.title !== title) element.title = title;
   }
-}
-
-/** An empty entry of a list of numbers. */
-function pair(): HTMLElement {
-  const entry = document.createElement('div');
-  entry.append(document.createElement('dt'), document.createElement('dd'));
-  return entry;
 }
 
 function linkText({ state, retryInMs, problem, waiting }: TeacherMetrics, connected: boolean, answers: boolean): string {

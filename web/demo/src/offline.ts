@@ -8,6 +8,7 @@ import './style.css';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { Student, type AnyStudentOptions, type Metrics, type Scene } from 'oto-student/all';
+import { showFigures } from './figures';
 import { bytes, count, score, signed } from './format';
 import { pendulum as environment } from './friction';
 import { attempt, failed, reason, tell, withdraw } from './notices';
@@ -107,14 +108,7 @@ class Lane {
   }
 
   #moment(episode: Scene[]): void {
-    const figures = episode.length === 0 ? [] : view.figures(episode);
-    const entries = figures.map(([label, text]) => {
-      const [entry, term, description] = ['div', 'dt', 'dd'].map((name) => document.createElement(name)) as [HTMLElement, HTMLElement, HTMLElement];
-      [term.textContent, description.textContent] = [label, text];
-      entry.append(term, description);
-      return entry;
-    });
-    this.root.querySelector('.moment')!.replaceChildren(...entries);
+    showFigures(this.root.querySelector('.moment')!, episode.length === 0 ? [] : view.figures(episode));
   }
 }
 

@@ -8,13 +8,14 @@ import './style.css';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { Student, type Metrics } from 'oto-student/all';
+import { showFigures } from './figures';
 import { bytes, count, score, signed } from './format';
 import { attempt, failed, reason, tell, withdraw } from './notices';
 import { Showcase } from './showcase';
 import { setUpTheme } from './theme';
 import { cartpole as view } from './views/cartpole';
 
-/** Steps of a worker: more than anybody watches. Steps from one of its evaluations to the next, and episodes of each. */
+/** Steps of a worker: days of work. Steps from one of its evaluations to the next, and episodes of each. */
 const [STEPS, EVERY, EPISODES] = [1e9, 4000, 5];
 /** From one measurement of the agent's speed to the next, in milliseconds. */
 const SPEED_MS = 1000;
@@ -156,16 +157,7 @@ function redraw(): void {
 const showcase = new Showcase(
   byId<HTMLCanvasElement>('picture'),
   view,
-  (episode) => {
-    const figures = episode.length === 0 ? [] : view.figures(episode);
-    const entries = figures.map(([label, text]) => {
-      const [entry, term, description] = ['div', 'dt', 'dd'].map((name) => document.createElement(name)) as [HTMLElement, HTMLElement, HTMLElement];
-      [term.textContent, description.textContent] = [label, text];
-      entry.append(term, description);
-      return entry;
-    });
-    byId('moment').replaceChildren(...entries);
-  },
+  (episode) => showFigures(byId('moment'), episode.length === 0 ? [] : view.figures(episode)),
   () => {},
 );
 
