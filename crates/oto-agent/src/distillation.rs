@@ -130,7 +130,7 @@ impl Asked {
         self.judge()
     }
 
-    /// Takes logits that came for the first of so many states; gives the number of rows that were refused.
+    /// Takes the logits of the first states of `rows`. Returns the number of refused rows.
     fn take(&mut self, logits: &[f32], rows: usize) -> u64 {
         let known = logits.len().min(rows * self.actions);
         self.logits.clear();
@@ -274,7 +274,7 @@ impl Distillation {
         self.peers.as_deref()
     }
 
-    /// Carries the group's messages, and answers another member's question with the logits of a student after so many updates.
+    /// Exchanges messages with the group, and answers another member's question with the student's logits; `updates` is their version.
     pub(crate) fn look(&mut self, updates: u64, student: &mut dyn OnPolicy) {
         if let Some(peers) = &mut self.peers {
             peers.look(updates, student);

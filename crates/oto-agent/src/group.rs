@@ -1,7 +1,7 @@
 //! A group of students that learn from each other's logits, without sockets: `oto serve --group`.
 //!
 //! A member joins under a name with its spaces. It asks another member about states, the group passes them on, and the logits come back
-//! under the numbers of the one that asked. The group computes nothing but zeros for channels that a member lacks. Each question is answered,
+//! under the numbers of the member's question. The group computes nothing but zeros for channels that a member lacks. Each question is answered,
 //! refused or given up after a time; each member has a bounded number of them. A member that leaves costs the others its answers alone.
 
 use oto_proto::logits::MAX_MEMBERS;
@@ -96,7 +96,7 @@ pub enum Refusal {
     /// A newer session of the same name has taken over, or the group is closed.
     #[error("a newer session of this member has taken over session {0}")]
     Replaced(u32),
-    /// States for somebody who is no teacher of this member now.
+    /// States for a session that is no teacher of this member now.
     #[error("expected states for a teacher of this member, got some for session {0}")]
     Stranger(u32),
     /// Not a frame of states or logits as agreed.
@@ -116,7 +116,7 @@ pub enum Refusal {
     /// A question beyond what may wait.
     #[error("expected at most {CREDITS} questions at once")]
     Credits,
-    /// More states than the group allows, for so many milliseconds.
+    /// Too many states in a second. The milliseconds until the next ones are allowed.
     #[error("expected fewer states a second")]
     Quota(u32),
     /// The teacher has too much to do.
@@ -152,7 +152,7 @@ impl Refusal {
         }
     }
 
-    /// Whether a sound member does this too: it asks somebody who has just left.
+    /// Whether a correct member does this too: it asks a member that has just left.
     pub fn is_harmless(&self) -> bool {
         matches!(self, Refusal::Stranger(_) | Refusal::Unasked(_)) || self.retry_ms().is_some()
     }
@@ -176,7 +176,7 @@ impl Refusal {
     }
 }
 
-/// What the group sends a member.
+/// A message from the group to a member.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
     /// A control message.
@@ -200,7 +200,7 @@ struct Member {
     channel: usize,
     actions: usize,
     states: StateFormat,
-    /// What it has to hear beside news of the members.
+    /// Messages for it, besides news of the members.
     out: VecDeque<Said>,
     /// Whether the members that it may ask are others than it knows.
     news: bool,
@@ -249,7 +249,7 @@ impl Group {
         self.members.len()
     }
 
-    /// Whether a session goes on.
+    /// Whether a session is open.
     pub fn has(&self, session: u32) -> bool {
         self.members.contains_key(&session)
     }
@@ -267,7 +267,7 @@ impl Group {
     /// Begins a session of a member, with the format of its states. An older session of its name is over. Also gives that session.
     ///
     /// # Errors
-    /// Too many members; spaces that nobody can learn from.
+    /// Too many members; unusable spaces.
     pub fn join(
         &mut self,
         member: &MemberInfo,
@@ -322,7 +322,7 @@ impl Group {
     pub fn leave(&mut self, session: u32) {
         let Some(left) = self.members.remove(&session) else { return };
         for (teacher, number) in left.asked {
-            // The teacher may answer it yet: nobody waits for that.
+            // A later answer of the teacher is dropped.
             self.forget(teacher, number);
         }
         let to =
@@ -344,7 +344,7 @@ impl Group {
         self.members.iter().filter(|(_, member)| member.news || !member.out.is_empty()).map(|(id, _)| *id)
     }
 
-    /// The next thing that a session has to hear.
+    /// The next message for a session.
     pub fn next(&mut self, session: u32) -> Option<Said> {
         let member = self.members.get_mut(&session)?;
         if std::mem::take(&mut member.news) {
@@ -412,7 +412,7 @@ impl Group {
     /// Takes a frame of logits from a session that was asked.
     ///
     /// # Errors
-    /// The first reason to refuse it. The one that asked is told that there is no answer, if there is such a question.
+    /// The first reason to refuse it. If the question exists, its student is informed that there is no answer.
     pub fn answer(&mut self, session: u32, frame: &[u8]) -> Result<Passed, Refusal> {
         let teacher = self.members.get(&session).ok_or(Refusal::Replaced(session))?;
         let number = oto_proto::Header::request_of(frame).unwrap_or_default();
@@ -460,7 +460,7 @@ impl Group {
         }
     }
 
-    /// A question has no answer: the one that asked is told.
+    /// Informs the student of a question that has no answer.
     fn give_up(&mut self, teacher: u32, number: u32, why: ErrorMessage) {
         let Some(question) = self.forget(teacher, number) else { return };
         if let Some(student) = self.members.get_mut(&question.student) {

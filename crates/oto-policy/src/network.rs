@@ -209,7 +209,7 @@ impl Network {
         })
     }
 
-    /// Runs `each` on the raw answers of every so many rows. `states` are those of a recurrent network.
+    /// Runs `each` on the raw answers of consecutive batches of rows. `states` are those of a recurrent network.
     fn run(
         &mut self,
         observations: &[f32],

@@ -36,7 +36,7 @@ pub enum Kind {
     Weights = 5,
     /// Rows of an actor's stream, for its learner: [`crate::stream`].
     Transitions = 6,
-    /// Logits of a member of a group, for the one that asked: [`crate::logits`].
+    /// Logits of a member of a group, for the asking member: [`crate::logits`].
     PeerLogits = 7,
     /// Gradients of an asynchronous worker, for a shared agent: [`crate::gradients`].
     Gradients = 8,

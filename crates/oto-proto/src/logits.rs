@@ -1,5 +1,5 @@
-//! Logits of a peer: binary frames of kind 7, from the member of a group that was asked, and on to the one that asked. What a member says
-//! about itself, and what it is told of the others.
+//! Logits of a peer: binary frames of kind 7, from the asked member of a group to the asking one. A member's description of itself, and the
+//! list of its teachers.
 //!
 //! | bytes | field | |
 //! | --- | --- | --- |
@@ -14,7 +14,7 @@ use crate::message::{ErrorCode, ErrorMessage, MAX_NAME_BYTES};
 /// The most members of a group.
 pub const MAX_MEMBERS: usize = 64;
 
-/// What a member of a group says about itself.
+/// A member's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
     /// Its name: a newer session of the same name replaces the older one.
@@ -37,7 +37,7 @@ impl MemberInfo {
     }
 }
 
-/// What a group says to its new member.
+/// A group's answer to a new member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupInfo {
     /// The number of this session, at least 1. The states that it asks about carry it.

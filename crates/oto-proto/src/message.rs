@@ -95,7 +95,7 @@ pub struct Hello {
     pub actor: Option<ActorInfo>,
     /// What an asynchronous worker says about itself; there if it asks for [`Grant::Gradients`].
     pub worker: Option<WorkerInfo>,
-    /// What a member of a group says about itself; there if it asks for [`Grant::PeerLogits`].
+    /// The description of a member of a group; there if it asks for [`Grant::PeerLogits`].
     pub member: Option<MemberInfo>,
 }
 
@@ -207,7 +207,7 @@ pub struct Welcome {
     pub learner: Option<LearnerInfo>,
     /// What a shared agent says to its worker; there if [`Grant::Gradients`] was granted.
     pub shared: Option<SharedInfo>,
-    /// What a group says to its member; there if [`Grant::PeerLogits`] was granted.
+    /// A group's answer to its member; there if [`Grant::PeerLogits`] was granted.
     pub group: Option<GroupInfo>,
 }
 

@@ -1,4 +1,4 @@
-//! A worker of an agent that a server shares: what a page's student is beside its trainer (`oto_agent::worker`).
+//! The link and the rollouts of a page's student that works for a shared agent (`oto_agent::worker`).
 
 use crate::error::{CoreError, Kind};
 use crate::host;

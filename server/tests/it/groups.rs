@@ -90,7 +90,7 @@ fn members_ask_and_answer_and_leave() {
     assert_eq!(frame(&mut b), states(0, of_a));
     send(&mut b, logits(0, of_a, &[1.0, 2.0, 3.0]));
     assert_eq!(frame(&mut a), logits(70, of_b, &[1.0, 2.0, 3.0]));
-    // Logits that nobody asked for, of another width, not finite; states for nobody. All members go on.
+    // Unasked logits, logits of another width, not finite ones; states for no member. All members continue.
     let mut nan = logits(1, of_a, &[1.0, 2.0, 3.0]);
     nan[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
     for (bad, asks, code) in [
@@ -221,7 +221,7 @@ fn learner(server: &Server, env: &str, member: &str, others: usize) -> Learner {
     student
 }
 
-/// Two students on one server learn from each other; one is gone at once, the other goes on.
+/// Two students on one server learn from each other; one leaves at once, the other continues.
 #[test]
 fn two_students_learn_from_each_other_until_one_is_gone() {
     let server = grouped(GroupConfig { states_per_second: 1e6, ..GroupConfig::default() }, |_| {});

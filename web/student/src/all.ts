@@ -1,4 +1,4 @@
-// oto-student/all: the same agent with every algorithm, those that continue from recorded data among them, and with datasets.
+// oto-student/all: the same agent with every algorithm, with datasets, and with shared agents.
 
 import { datasetOf } from './dataset.js';
 import { KNOWN, type Known, type StudentOptions } from './options.js';

@@ -188,7 +188,7 @@ fn a_group_has_bounds() {
     let refusal = group.ask(a, &states(1, 2, b, &[1.0]), 0).unwrap_err();
     assert_eq!((refusal.name(), refusal.retry_ms()), ("quota", Some(10)));
     group.ask(a, &states(1, 2, b, &[1.0]), 10).unwrap();
-    // So many questions without an answer, and no more until one is given up.
+    // At most this number of questions without an answer, until one is given up.
     for i in 3..=u32::from(CREDITS) {
         group.ask(a, &states(1, i, b, &[1.0]), 1_000).unwrap();
     }
@@ -244,7 +244,7 @@ fn who_teaches_whom_is_declared() {
     assert_eq!(peers(&mut group, b), [(a, "a".into(), 2)]);
     assert_eq!(group.ask(a, &states(1, 1, b, &[1.0]), 0), Err(Refusal::Stranger(b)));
     group.ask(b, &states(1, 1, a, &[1.0]), 0).unwrap();
-    // A teacher that leaves is missed: its student is told, and knows whom it may ask.
+    // A teacher leaves: its student gets the new list of teachers.
     group.leave(a);
     assert_eq!(peers(&mut group, b), []);
     assert_eq!(error(group.next(b)).code, ErrorCode::PolicyFailed);

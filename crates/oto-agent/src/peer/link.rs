@@ -210,7 +210,7 @@ impl PeerLink {
         self.questions.pop_front()
     }
 
-    /// Answers a question with logits `[rows, actions]` after so many updates. Nothing is sent if its connection is gone, or a number is not
+    /// Answers a question with logits `[rows, actions]`; `updates` is their version. Nothing is sent if its connection is gone, or a number is not
     /// finite.
     pub fn reply(&mut self, question: &Question, logits: &[f32], updates: u64) {
         let rows = question.states.len() / self.formats.states.width();

@@ -87,7 +87,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Joins a group, as a student of these spaces whose images have channels of so many numbers (0: no images).
+    /// Joins a group, as a student of these spaces. `channel` is the size of a channel of its images (0: no images).
     ///
     /// # Errors
     /// Spaces or names that cannot travel.
@@ -138,7 +138,7 @@ impl Peers {
         Self::new(socket, config, spaces, channel, student.seed)
     }
 
-    /// Waits until the group has accepted this member, and then for so many teachers, or until `stop`. Gives whether they are there.
+    /// Waits until the group has accepted this member and has `teachers` teachers for it, or until `stop`. Returns whether they are there.
     ///
     /// # Errors
     /// A server that refuses for good or does not answer within 30 seconds; too few others within 120 seconds.
@@ -193,7 +193,7 @@ impl Peers {
         self.link.problem()
     }
 
-    /// Carries messages, and answers a question of another member with the logits of `student`, after so many updates. Does nothing if it
+    /// Exchanges messages, and answers a question of another member with the logits of `student`; `updates` is their version. Does nothing if it
     /// looked a moment ago.
     pub(crate) fn look(&mut self, updates: u64, student: &mut dyn OnPolicy) {
         let now = Instant::now();

@@ -150,7 +150,7 @@ fn a_run_learns_from_the_logits_of_a_server() {
     assert!(!other.exists());
 }
 
-/// Two runs of other games on one server learn from each other; one is killed, the other goes on, ends in peace, and is resumed alone.
+/// Two runs of different games on one server learn from each other. One is killed; the other continues, ends without an error, and is resumed alone.
 #[test]
 fn two_runs_learn_from_each_other_and_one_is_killed() {
     let place = Place::new("peers");

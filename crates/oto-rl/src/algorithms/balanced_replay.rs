@@ -235,7 +235,7 @@ pub fn program(config: &BalancedReplayConfig, sizes: Sizes) -> Program {
     t.finish(&updates.pairs(), &[&outputs[..], &own, &rating.outputs()].concat())
 }
 
-/// What the density network says of transitions.
+/// The density network's ratings of transitions.
 pub(super) struct Rating<'t> {
     /// Its loss.
     pub loss: Tensor<'t>,
